@@ -28,7 +28,7 @@ demo: compiled ## a centre and two nodes with simulated devices; Ctrl-C ends it
 	$(BIN)/sensegate demo $(DEMO)
 
 quick: compiled ## tests that need no server of their own, two to three minutes
-	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -m "not live and not slow" $(PYTEST)
+	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder -r fE -m "not live and not slow" $(PYTEST)
 
 test: compiled style ## lint and all tests, with a short run of bench, soak and fuzz
 	@$(MAKE) --no-print-directory -j 2 types suite
@@ -50,12 +50,13 @@ types: setup
 	$(BIN)/mypy
 
 bench: compiled ## every benchmark, a JSON line each, with its baseline in the same run
-	@for name in drain live compare latency uplink scale start memory formats scripts reload fanout client video border_flood; do $(BIN)/sensegate bench $$name --json || exit 1; done
+	@for name in drain live compare latency uplink scale start memory formats scripts reload fanout client video border_flood storm; do $(BIN)/sensegate bench $$name --json || exit 1; done
 
-soak: compiled ## 300 seeded kills over at least 200,000 acknowledged readings
+soak: compiled ## 300 seeded kills over 200,000 readings; 300 over the border with two centres and a hostile node
 	$(BIN)/python -m tests.ledger.soak
+	$(BIN)/python -m tests.border.campaign
 	$(BIN)/python -m tests.live.resume --times 25 --target "node gateway" --target centre
-	SENSEGATE_SOAK=1 SENSEGATE_CUT_S=60 $(BIN)/python -m pytest -q -s tests/ledger/test_controls.py tests/ledger/test_link.py tests/border/test_patches.py tests/collect/front/test_kills.py tests/history tests/faults
+	SENSEGATE_SOAK=1 SENSEGATE_CUT_S=60 $(BIN)/python -m pytest -q -s tests/ledger/test_controls.py tests/ledger/test_link.py tests/border/test_patches.py tests/border/test_campaign.py tests/collect/front/test_kills.py tests/cluster tests/history tests/faults tests/live/test_pages.py
 
 fuzz: setup ## all property tests with forty times the examples, other ones each time; FUZZ=tests/video: of one folder
 	@echo "fuzz: some minutes a folder, an hour or two in all. What is found stands at the end with its message; it comes first"

@@ -21,11 +21,12 @@ SHORT: dict[str, dict[str, Any]] = {
     "start": {"registered": 200, "devices": 50, "readings": 5},
     "formats": {"messages": 200, "rounds": 1},
     "reload": {"rate": 400, "seconds": 4, "devices": 20, "releases": 3},
-    "uplink": {"devices": 20, "seconds": 2, "hubs": 2, "warm": 1},
+    "uplink": {"devices": 20, "seconds": 2, "hubs": 2, "warm": 1, "cut": (10, 4)},
     "fanout": {"counts": (1, 5), "deliveries": 20_000, "most": 4_000, "rounds": 1},
     "client": {"records": 4_000, "baseline": 1_000, "rounds": 1},
     "video": {"objects": 500, "cameras": 5},
     "border_flood": {"seconds": 0.6, "warm": 0.1, "kinds": (Kind.SPANS, Kind.CREDENTIALS)},
+    "sensorthings": {"things": 20, "requests": 4, "rounds": 1, "pages": 3, "single": 8},
     "scripts": {"calls": 1_000, "seconds": 2, "rate": 100, "devices": 20, "hubs": 4},
 }
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
@@ -27,9 +28,16 @@ def run(*words: str) -> tuple[int, str]:
     return result.exit_code, " ".join(said.split())
 
 
-def stands_by(directory: Path, *, reached: bool = False, behind: int = 0, ago_s: float = 0.0) -> None:
+def stands_by(
+    directory: Path,
+    *,
+    reached: bool = False,
+    behind: int = 0,
+    missing: tuple[str, ...] = (),
+    ago_s: float = 0.0,
+) -> None:
     """Leave what a standby tells."""
-    told = StandbyStatus(1, 3, reached, behind, time.time() - ago_s)
+    told = StandbyStatus(1, 3, reached, behind, missing, time.time() - ago_s)
     (directory / STATUS).write_bytes(msgspec.json.encode(told))
 
 
@@ -41,8 +49,10 @@ def test_status_says_who_votes(tmp_path: Path) -> None:
     assert "voters of the automatic fail-over: 4401, 4403.2" in said
     code, said = run("status", str(tmp_path), "--json")
     assert msgspec.json.decode(said)["voters"] == ["4401", "4403.2"]
-    stands_by(tmp_path, behind=2)
-    assert "standby, term 3" in run("status", str(tmp_path))[1]
+    stands_by(tmp_path, behind=2, missing=("registries",))
+    said = run("status", str(tmp_path))[1]
+    assert "standby, term 3" in said
+    assert "not copied yet: registries" in said
     terms.write(tmp_path, Term(3))
     (tmp_path / STATUS).unlink()
     code, said = run("status", str(tmp_path))
@@ -56,16 +66,17 @@ def test_status_says_who_votes(tmp_path: Path) -> None:
         ({"reached": True}, (), "answers"),
         ({"behind": 5}, (), "5 entries"),
         ({"behind": -1}, (), "copy is empty"),
+        ({"missing": ("registries",)}, (), "not copied whole yet: registries"),
         ({"ago_s": 60.0}, (), "not a standby"),
         ({"reached": True, "behind": 5}, ("--force",), ""),
         ({"ago_s": 60.0}, ("--force",), "not a standby"),
     ],
 )
 def test_it_orders_only_what_loses_nothing(
-    tmp_path: Path, state: dict[str, float], words: tuple[str, ...], why: str
+    tmp_path: Path, state: dict[str, Any], words: tuple[str, ...], why: str
 ) -> None:
     """Or what was asked for by force; a centre that does not run is ordered nothing."""
-    stands_by(tmp_path, **state)  # type: ignore[arg-type] # as the test names them
+    stands_by(tmp_path, **state)
     code, said = run("promote", str(tmp_path), *words)
     assert why in said
     assert ((tmp_path / PROMOTE).exists(), code == 0) == (not why, not why), said

@@ -40,6 +40,7 @@ from sensegate.control import feature as control
 from sensegate.errors import Fenced, PermissionDenied, SensegateError, StoreFull, Superseded, Unavailable, errors_of
 from sensegate.failover import feature as failover
 from sensegate.failover.active import Activation
+from sensegate.failover.committer_lease import CommitterLease, await_lease
 from sensegate.failover.standby import await_activation
 from sensegate.feature import Feature, Features, FeatureSpec, Health, Parts, Task, owned
 from sensegate.history import feature as history
@@ -50,6 +51,7 @@ from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.ingest.sources import open_sources
 from sensegate.lifecycle.opening import ProfileLifecycle, ReprocessingParts, open_profiles, open_reprocessing
 from sensegate.lifecycle.topic_rights import TopicRights
+from sensegate.sensorthings import feature as sensorthings
 from sensegate.share.sharing import Centre
 from sensegate.share.stage import Share, ShareInputs, open_share
 from sensegate.share.wiring import prepare_secrets
@@ -72,6 +74,7 @@ FEATURES: tuple[FeatureSpec, ...] = (
     alarms.FEATURE,
     history.FEATURE,
     influx.FEATURE,
+    sensorthings.FEATURE,
 )
 """In the order in which they are opened: each may use parts of those before it."""
 ROUTES: tuple[Route, ...] = (*CORE_ROUTES, *(route for feature in FEATURES for route in feature.routes))
@@ -85,7 +88,8 @@ async def run(
 ) -> None:
     """Run one node or centre until cancelled, which ends its engine too; `ready` is called once it is ready.
 
-    A centre with another one beside it stands by until it is to be active, and again when it is demoted.
+    A centre with another one beside it, and a node with `engine.standby`, stand by until they are to be active, and
+    again when they are demoted.
     """
     clock = clock or SystemClock()
     logs.configure(config.log_level, config.log_format)
@@ -93,11 +97,17 @@ async def run(
     _demand_secrets(config)
     Path(config.directory).mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - nothing else runs yet
     while True:
-        activation = await await_activation(config, clock) if config.peer.url else None
+        activation = None
+        if config.peer.url:
+            activation = await await_activation(config, clock, personal=takes_cameras(config.profile_folders))
+        lease = await await_lease(config, clock) if config.engine.standby else None
         try:
-            await _run(config, clock, ready, activation)
+            await _run(config, clock, ready, activation, lease)
         except* Superseded as errors:
-            _log.warning("demoted: another centre is active", reason=_reasons(errors))
+            _log.warning("demoted: another gateway is active", reason=_reasons(errors))
+        finally:
+            if lease:
+                await lease.close()
 
 
 def _demand_secrets(config: Config) -> None:
@@ -111,12 +121,16 @@ def _demand_secrets(config: Config) -> None:
 
 
 async def _run(
-    config: Config, clock: Clock, ready: Callable[[GatewayAddresses], None] | None, activation: Activation | None
+    config: Config,
+    clock: Clock,
+    ready: Callable[[GatewayAddresses], None] | None,
+    activation: Activation | None,
+    lease: CommitterLease | None,
 ) -> None:
     # A dump would hold what is in memory: messages before they are redacted, keys. The engine inherits it.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     async with contextlib.AsyncExitStack() as stack:
-        gateway = await open_gateway(config, clock, stack, activation=activation)
+        gateway = await open_gateway(config, clock, stack, activation=activation, lease=lease)
         engine, addresses, directory = gateway.core.engine, gateway.addresses, gateway.core.directory
         addresses.save(directory)
         _log.info("gateway ready", role=config.role, division=config.division, http=addresses.http, mqtt=addresses.mqtt)
@@ -130,6 +144,8 @@ async def _run(
                 group.create_task(supervised(name, task.run, clock), name=name)
             group.create_task(keep_engine_pid_current(addresses, engine, directory), name="engine restarts")
             group.create_task(engine.wait_failed(), name="engine")
+            if lease:
+                group.create_task(lease.hold(), name="lease")
 
 
 async def supervised(name: str, run: Callable[[], Awaitable[None]], clock: Clock) -> None:
@@ -165,7 +181,12 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 async def open_gateway(
-    config: Config, clock: Clock, stack: contextlib.AsyncExitStack, *, activation: Activation | None = None
+    config: Config,
+    clock: Clock,
+    stack: contextlib.AsyncExitStack,
+    *,
+    activation: Activation | None = None,
+    lease: CommitterLease | None = None,
 ) -> Gateway:
     """Start the engine and open all parts over it.
 
@@ -174,6 +195,7 @@ async def open_gateway(
         clock: the clock.
         stack: closes all.
         activation: of a centre with another one beside it: the term in which it is active.
+        lease: of a node with a standby: the lease of its committer.
     """
     limit_arenas()
     origin = await find_origin(config, clock)
@@ -242,6 +264,8 @@ async def open_gateway(
     checks.watch(not_ready=partial(health.not_ready, core), warnings=partial(health.warnings, core))
     for texts in (profiles.problems, sources.warnings, callers.certificates.warnings, share.warnings, privacy.warnings):
         checks.watch(warnings=texts)
+    if lease:
+        checks.watch(warnings=lease.warnings)
     await audit_opening.record_legal_bases(audit, config)
     await callout.start([*features.guests, share.push.authorize])
     stack.push_async_callback(callout.stop)

@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from functools import cached_property
 from itertools import chain
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -36,6 +36,26 @@ FORMAT = 1
 # ── collect ──────────────────────────────────────────────────────────────────────────────────────────
 
 
+class MqttMetadata(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What MQTT states of a message beside its topic and payload."""
+
+    client: str = ""
+    """Client id of the connection."""
+    credential: str = ""
+    """Id of the device whose credential opened the connection."""
+    content_type: str = ""
+    user: tuple[tuple[str, str], ...] = ()
+    """User properties in the order sent."""
+
+
+class MetadataSource(Protocol):
+    """A stored batch of messages, from which their metadata is read only where a profile asks for it."""
+
+    def metadata(self, index: int) -> MqttMetadata:
+        """Return the metadata of a message."""
+        ...
+
+
 class Message(msgspec.Struct, frozen=True, gc=False):
     """A message as received: address, bytes, arrival."""
 
@@ -54,6 +74,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """True for video metadata that was redacted to what may be stored; set only by the redaction stage."""
     redelivered: bool = False
     """True for a message that its device sent again (DUP): the first may have arrived, too."""
+    metadata: MqttMetadata | None = None
+    """Set where a profile of the topic reads it."""
 
 
 class MessageBatch(list[Message]):
@@ -71,13 +93,27 @@ class MessageBatch(list[Message]):
             return cls.of(parts[0])
         whole = cls(chain.from_iterable(parts))
         batches = [vars(part) for part in parts if isinstance(part, cls)]
+        if any("stored_in" in batch for batch in batches):
+            vars(whole)["stored_in"] = list(chain.from_iterable(cls.of(part).stored_in for part in parts))
         if parts and len(batches) == len(parts):
-            for name in batches[0]:
+            for name in batches[0].keys() - {"stored_in"}:
                 columns = [batch[name] for batch in batches if name in batch]
                 if len(columns) == len(parts):
                     is_list = isinstance(columns[0], list)
                     vars(whole)[name] = list(chain.from_iterable(columns)) if is_list else np.concatenate(columns)
         return whole
+
+    def part(self, first: int, end: int) -> MessageBatch:
+        """Return some of the messages, with what their batches know of them."""
+        messages = MessageBatch(self[first:end])
+        if "stored_in" in vars(self):
+            vars(messages)["stored_in"] = self.stored_in[first:end]
+        return messages
+
+    @cached_property
+    def stored_in(self) -> list[MetadataSource | None]:
+        """The stored batch of each message; None: it came otherwise."""
+        return [None] * len(self)
 
     @cached_property
     def payloads(self) -> list[bytes]:
@@ -332,21 +368,33 @@ class QuarantineReason(StrEnum):
     """Reason why a message is in quarantine."""
 
     UNKNOWN_DEVICE = "unknown_device"
+    """No device is registered under the name that topic or payload give."""
     DISABLED_DEVICE = "disabled_device"
+    """The device is disabled."""
     FOREIGN_TOPIC = "foreign_topic"
+    """The topic, or the gateway that published it, is another device's."""
     NO_PROFILE = "no_profile"
+    """No profile in force claims the topic, or that of the device is not loaded."""
     NOT_UTF8 = "not_utf8"
+    """Text is not in the encoding that the profile states."""
     MALFORMED = "malformed"
+    """The payload is not of its format: no JSON, a frame that ends too early."""
     CRC_FAIL = "crc_fail"
     """A check value (CRC, checksum) is wrong, so the content cannot be trusted."""
     TOO_DEEP = "too_deep"
+    """The payload is nested beyond the limit."""
     TOO_LARGE = "too_large"
+    """The payload, or what it unpacks to, is beyond the limit."""
     SCHEMA = "schema"
+    """The payload is of its format, but not laid out as the profile says."""
     NO_VALUES = "no_values"
+    """No value of the message belongs to a reading of the profile."""
     UNRESOLVED = "unresolved"
     """It refers to an earlier message that was not received (a birth, the first part of a frame)."""
     RATE = "rate"
+    """The device sends more than its limit."""
     CRASHED = "crashed"
+    """The gateway failed on it; the detail names the place, for a bug report."""
     DAMAGED_BATCH = "damaged_batch"
     """A batch of messages as a front stored it is damaged or of an unknown form; it counts as all of its messages."""
     SCRIPT_REFUSED = "script_refused"
@@ -365,13 +413,21 @@ class RejectReason(StrEnum):
     """Reason why a value of an otherwise valid message was rejected; the message is stored as raw."""
 
     NOT_FINITE = "not_finite"
+    """NaN or infinite."""
     WRONG_TYPE = "wrong_type"
+    """A text where a number is due, or the reverse."""
     UNKNOWN_PROPERTY = "unknown_property"
+    """The message names a property that the table of properties lacks."""
     UNKNOWN_UNIT = "unknown_unit"
+    """The message names a unit that is not known."""
     DIMENSION = "dimension"
+    """The unit is not one of the property's dimension."""
     ENUMERATION = "enumeration"
+    """The word is not one of those that the profile lists."""
     BAD_TIME = "bad_time"
+    """The phenomenon time cannot be read, or lies too far in the future or the past."""
     TOO_LONG = "too_long"
+    """The text is longer than the limit."""
     FLAGGED = "flagged"
     """The device flags the value as invalid, and the profile relies on the flag."""
     UNKNOWN_DEVICE = "unknown_device"
@@ -529,9 +585,13 @@ class DuplicateKind(StrEnum):
     """Kind of duplicate; each is counted separately."""
 
     REDELIVERY = "redelivery"
+    """The same bytes by the same path in another message: the device or its network sent the message again."""
     REPEAT = "repeat"
+    """The same reading with the same value in another message by the same path."""
     CROSS_PATH = "cross_path"
+    """The same reading with the same value by another path, for example through a second network server."""
     UNCHANGED = "unchanged"
+    """The value moved less than the deadband that the profile sets for it."""
     EQUAL = "equal"
     """Reprocessed, with the same result as before."""
 

@@ -96,6 +96,15 @@ class Log(Protocol):
         """Return (first, last) sequence; (last + 1, last) for an empty log."""
         ...
 
+    @property
+    def is_settled(self) -> bool:
+        """Whether this is known to be the log that readers follow; of two centres only after the other was heard."""
+        ...
+
+    async def stored_end(self) -> int:
+        """Return the last sequence that is stored; of two centres it may not be visible yet (`bounds`)."""
+        ...
+
     async def sequence_at(self, time: int) -> int:
         """Return the sequence of the first entry stored at or after `time` (µs); last + 1 if none."""
         ...
@@ -137,7 +146,7 @@ class DeliveryResult(msgspec.Struct, frozen=True):
 
 
 class PushTransport(Protocol):
-    """A transport that pushes to subscribers: webhook, MQTT, NATS (`publish.webhook.Poster`, `publish.brokered`)."""
+    """A transport that pushes to subscribers (`publish.webhook.WebhookPublisher`, `publish.brokered`)."""
 
     def check(self, target: str) -> None:
         """Return if deliveries to an address are allowed, as far as its text shows. Raises `ConfigError`."""

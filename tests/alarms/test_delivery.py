@@ -28,7 +28,7 @@ from sensegate.bus.unreadable import read_rows
 from sensegate.config import MailConfig
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.publish.egress import Egress
-from sensegate.publish.webhook import WebhookPublisher
+from sensegate.publish.webhook import open_webhooks
 from tests.alarms.made import AUDITOR, HIGH, OPERATOR, OTHER, Gateway, process
 
 SECRET = "a secret of sixteen"
@@ -86,7 +86,7 @@ async def office(
     channels = AlarmChannels(bucket, gateway.trail, gateway.clock, egress, domains=mail.domains)
     await channels.open()
     async with (
-        WebhookPublisher(egress, gateway.clock, timeout_s=5) as publisher,
+        open_webhooks(egress, gateway.clock, timeout_s=5) as publisher,
         RobotTransport(egress, gateway.clock, timeout_s=5) as robot,
     ):
         transports: dict[ChannelKind, NoticeTransport] = {

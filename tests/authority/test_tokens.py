@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.people import People
 from sensegate.authority.scope import Principal, Role, Scope
 from sensegate.authority.tokens import LIFETIME_MAX_S, Tokens
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
+from sensegate.config.people import PeopleConfig
 from sensegate.errors import ConfigError, NotFound, PermissionDenied
 
 
@@ -206,3 +209,80 @@ async def test_they_are_looked_for_every_hour_or_never(tokens: Tokens, clock: Fa
             await clock.advance(3_600)
         task.cancel()
         assert len(tokens) == left
+
+
+# ── who made it ──────────────────────────────────────────────────────────────────────────────────────────
+
+
+@pytest.fixture
+async def people(trail: MemoryTrail, clock: FakeClock) -> People:
+    """One operator of a city, who signs in."""
+    made = People(MemoryBucket(), trail, clock, PeopleConfig())
+    await made.create("li", Role.CITY_OPERATOR, Scope("4401"), by=OPERATOR)
+    return made
+
+
+ROOT = Principal("root", Role.ADMIN, Scope("44"))
+OPERATOR = Principal("operator", Role.PROVINCE_OPERATOR, Scope("44"))
+LI = Principal("person:li", Role.CITY_OPERATOR, Scope("4401"), person=True)
+
+
+async def test_a_token_does_not_outlive_the_rights_of_the_person_who_made_it(
+    bucket: MemoryBucket, trail: MemoryTrail, clock: FakeClock, people: People
+) -> None:
+    """Also by way of other tokens; given back, it is good again: as personal access tokens of GitHub."""
+    tokens = Tokens(bucket, trail, clock, present_rights=people.present_rights)
+    people.on_change.append(tokens.person_changed)
+    heard: list[str] = []
+    tokens.on_change.append(lambda token: heard.append(token.id))
+    own, _ = await tokens.create(Role.CITY_OPERATOR, Scope("4401"), by=LI)
+    narrow, _ = await tokens.create(Role.SUBSCRIBER, Scope("440106"), by=tokens.verify(own))
+    others, _ = await tokens.create(Role.CITY_OPERATOR, Scope("4401"), by=ROOT)
+    good = [tokens.verify(text) for text in (own, narrow, others)]
+
+    async def changed(**what: Any) -> tuple[list[bool], list[bool]]:
+        """Change the account; return which tokens are still taken, and which stay valid on open streams."""
+        heard.clear()
+        version = tokens.version
+        await people.change("li", by=OPERATOR, revision=people.get("li", ROOT).revision, **what)
+        assert tokens.version > version
+        assert {*heard} == {good[0].id, good[1].id}
+        return [is_taken(tokens, text) for text in (own, narrow, others)], [tokens.is_valid(one) for one in good]
+
+    for what, expected in (
+        ({"disabled": True}, [False, False, True]),
+        ({"disabled": False}, [True, True, True]),
+        ({"role": Role.COUNTY_OPERATOR, "scope": Scope("440106")}, [False, False, True]),
+        ({"role": Role.CITY_OPERATOR, "scope": Scope("4401")}, [True, True, True]),
+        ({"scope": Scope("4401", "water")}, [False, False, True]),
+    ):
+        assert await changed(**what) == (expected, expected), what
+    with pytest.raises(PermissionDenied, match="has ended"):
+        tokens.principal(good[1].id)
+    with pytest.raises(PermissionDenied, match="may no longer make it"):
+        tokens.verify(own)
+    await people.remove("li", by=ROOT)
+    with pytest.raises(PermissionDenied, match="account of the person who made it has ended"):
+        tokens.verify(narrow)
+
+
+async def test_the_person_is_known_when_the_token_between_is_gone(
+    tokens: Tokens, clock: FakeClock, people: People
+) -> None:
+    """A token that ended long ago is removed; what it made still has the person behind it."""
+    tokens = Tokens(MemoryBucket(), MemoryTrail(), clock, present_rights=people.present_rights)
+    between, made = await tokens.create(Role.CITY_OPERATOR, Scope("4401"), by=LI, lifetime_s=60)
+    narrow, _ = await tokens.create(Role.SUBSCRIBER, Scope("440106"), by=tokens.verify(between))
+    await clock.advance(3 * 86_400)
+    assert await tokens.prune(1) == 1
+    assert tokens.person_behind(tokens.verify(narrow).id) == LI.id
+    assert made.person == LI.id
+
+
+def is_taken(tokens: Tokens, text: str) -> bool:
+    """Return whether a token is accepted."""
+    try:
+        tokens.verify(text)
+    except PermissionDenied:
+        return False
+    return True

@@ -3,22 +3,28 @@
 Slow city telemetry: every device sends five values a second that drift in small steps. Bytes are those of both
 directions through a proxy between node and centre, acknowledgements and idle chatter included. The baseline is what
 a plain MQTT bridge would send for the same messages: each PUBLISH as it came, and its PUBACK.
+
+Then the link is cut while the node takes what its devices send in an hour, and is mended: how many times faster than
+real time the centre catches up, and how late the readings are that devices send meanwhile.
 """
 
 from __future__ import annotations
 
 import asyncio
+import json
 import random
 import tempfile
 import time
 from collections.abc import Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import numpy as np
 
 from sensegate.demo.city import City
-from sensegate.model import Device
+from sensegate.model import F64, Device
 from tests.bench import rig
 from tests.bench.flood import Flood, Plan, publish_packet, shares
 from tests.bench.latency import enrol, latencies
@@ -33,6 +39,11 @@ STEPS = (0.1, 0.1, 0.1, 0.001, 1.0)
 DIGITS = (1, 1, 1, 3, 0)
 START = (20.0, 60.0, 1013.0, 3.0, 300.0)
 WARM_S = 3
+HOUR_S = 3_600
+HOUR_DEVICES = 25
+"""Devices that send during the cut, a message a second each; they go on while the centre catches up."""
+CATCHING_S = 30
+"""Time for which live readings are sent after the mending; longer than the centre needs."""
 
 
 def telemetry(devices: int, first: float, seconds: int, *, seed: int = 1) -> list[Sent]:
@@ -62,8 +73,66 @@ def bridged(messages: Sequence[Sent]) -> int:
     return sum(len(publish_packet(one.topic, one.payload, 1)) + 4 for one in messages)
 
 
-async def bench(devices: int = DEVICES, seconds: int = SECONDS, hubs: int = HUBS, warm: int = WARM_S) -> dict[str, Any]:
-    """Return bytes a reading, both directions, and the latency from PUBACK at the node to the event at the centre."""
+class CatchUp(msgspec.Struct, frozen=True):
+    """What came of a cut."""
+
+    cut_readings: int
+    took_s: float
+    """From the mending to the last reading of the cut at the centre's subscriber."""
+    live: F64
+    """Seconds from PUBACK to event of the readings that were sent meanwhile."""
+    missing: int
+
+
+async def catch_up(city: City, passwords: dict[str, str], hub_of: dict[str, str], devices: int, span: int) -> CatchUp:
+    """Cut the link for what devices send in `span` seconds, mend it, and measure with live readings beside."""
+    node, link = city.nodes["4401"], city.links["4401"]
+    async with city.centre.remote() as remote:
+        page = await remote.get("/api/v1/feeds/all/records", since="0s", limit="1")
+
+    def plan(first: float, seconds: int, rate: float) -> tuple[list[Sent], Plan]:
+        made = [Sent(hub_of[one.user], one.topic, one.payload) for one in telemetry(devices, first, seconds, seed=2)]
+        return made, Plan("127.0.0.1", node.mqtt_port, shares(made, passwords), rate=rate)
+
+    await link.cut()
+    # An hour ends now; its readings are taken as fast as the node takes them.
+    missed, hour = plan(time.time() - span, span, 0)
+    async with Flood(hour) as flood:
+        await flood.go()
+    live, going_on = plan(time.time() + 3, min(CATCHING_S, span), devices)
+    url = f"{city.centre.url}/api/v1/feeds/all/stream?after={page['next']}"
+    async with Subscriber(url, city.centre.token) as subscriber, Flood(going_on) as flood:
+        link.restore()
+        mended = time.monotonic()
+        await flood.go()
+        await subscriber.until((len(missed) + len(live)) * len(PROPERTIES), timeout_s=120)
+        seen = await subscriber.seen()
+        took, missing = latencies(live, flood.times(), seen)
+    earlier = {(one.topic.split("/")[1], _stamp_of(one)) for one in missed}
+    came = [event.came for event in seen if (event.device, _milliseconds(event.time)) in earlier]
+    lost = len(missed) * len(PROPERTIES) - len(came)
+    return CatchUp(len(came), max(came, default=0) / 1e6 - mended, took, missing + lost)
+
+
+def _stamp_of(sent: Sent) -> int:
+    return round(json.loads(sent.payload)["time"] * 1e3)
+
+
+def _milliseconds(stamp: str) -> int:
+    return round(datetime.fromisoformat(stamp).timestamp() * 1e3)
+
+
+async def bench(
+    devices: int = DEVICES,
+    seconds: int = SECONDS,
+    hubs: int = HUBS,
+    warm: int = WARM_S,
+    cut: tuple[int, int] = (HOUR_DEVICES, HOUR_S),
+) -> dict[str, Any]:
+    """Return bytes a reading, both directions, and the latency from PUBACK at the node to the event at the centre.
+
+    `cut`: number of devices that send while the link is cut, and for how many seconds.
+    """
     with tempfile.TemporaryDirectory(prefix="sensegate-bench-") as directory:
         city = City(Path(directory), ["4401"], profiles=rig.ROOT / "device_profiles")
         try:
@@ -103,6 +172,7 @@ async def bench(devices: int = DEVICES, seconds: int = SECONDS, hubs: int = HUBS
                         for one, was in zip((node, city.centre), used, strict=True)
                     ]
                     took, missing = latencies(messages, flood.times(), await subscriber.seen())
+            caught = await catch_up(city, passwords, hub_of, *cut)
             memory = [rig.rss_mb(one.process.pid) for one in (node, city.centre)]
         finally:
             await city.stop()
@@ -126,5 +196,10 @@ async def bench(devices: int = DEVICES, seconds: int = SECONDS, hubs: int = HUBS
         "node_cpu_us_per_message": round(cost[0], 1),
         "centre_cpu_us_per_message": round(cost[1], 1),
         "rss_mb": [round(one) for one in memory],
-        "complete": len(took) == readings and not missing,
+        "cut_s": cut[1],
+        "cut_readings": caught.cut_readings,
+        "caught_up_s": round(caught.took_s, 2),
+        "times_real_time": round(cut[1] / caught.took_s),
+        "live_p99_while_catching_up_s": round(float(np.percentile(caught.live, 99)), 3) if len(caught.live) else None,
+        "complete": len(took) == readings and not missing and not caught.missing,
     }

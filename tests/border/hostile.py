@@ -65,9 +65,10 @@ class Transport(Protocol):
 class WireTransport:
     """Over a raw connection in the member's slot."""
 
-    def __init__(self, wire: WireClient, slot: str) -> None:
+    def __init__(self, wire: WireClient, slot: str, *, answer_s: float = ANSWER_S) -> None:
         self.wire = wire
         self._slot = slot
+        self._answer_s = answer_s
         self._numbers = itertools.count(1)
 
     async def raw(
@@ -86,7 +87,7 @@ class WireTransport:
 
         async def asked() -> Received | None:
             await self.wire.send([frame])
-            await eventually(answer, ANSWER_S, every_s=LOOK_S)
+            await eventually(answer, self._answer_s, every_s=LOOK_S)
             message = answer()
             if message is None or message.is_answer:
                 return message
@@ -95,7 +96,7 @@ class WireTransport:
             return None
 
         try:
-            message: Received = await eventually(asked, ANSWER_S, every_s=LOOK_S)
+            message: Received = await eventually(asked, self._answer_s, every_s=LOOK_S)
         except AssertionError as why:
             raise Silent(f"no answer on {channel}") from why
         return message.payload

@@ -43,8 +43,8 @@ def ledger(start: int, **counts: int) -> bytes:
     return made.encode()
 
 
-def lies(start: int) -> list[Lie]:
-    """Return the lies, with readings of about a time."""
+def lies(start: int, *, foreign_device: str = FOREIGN_DEVICE) -> list[Lie]:
+    """Return the lies, with readings of about a time, one of them of a device that another node owns."""
 
     def own(**more: Any) -> Batch:
         return rows(SENDER, OWN_DEVICE, OWN_DIVISION, start=start, **more)
@@ -62,7 +62,7 @@ def lies(start: int) -> list[Lie]:
         lie("an impossible partition", part(msgspec.structs.replace(own(), partition=5_000)), Reason.FOREIGN_NODE),
         lie("another city", part(rows(SENDER, "sz-2", FOREIGN_DIVISION, start=start)), Reason.AREA),
         lie("no division", part(rows(SENDER, "sz-2", "", start=start)), Reason.AREA),
-        lie("another's device", part(rows(SENDER, FOREIGN_DEVICE, OWN_DIVISION, start=start)), Reason.FOREIGN_DEVICE),
+        lie("another's device", part(rows(SENDER, foreign_device, OWN_DIVISION, start=start)), Reason.FOREIGN_DEVICE),
         lie("more rows than bytes", bytes_of(oversized(own(), MANY_ROWS), count=MANY_ROWS), Reason.OVERSIZED),
         lie("sixteen million rows", bytes_of(oversized(own(), MOST_ROWS), count=MOST_ROWS), Reason.OVERSIZED),
         lie("an empty object", bytes_of(b"{}"), Reason.UNREADABLE),

@@ -8,36 +8,22 @@ import sys
 from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 
-import msgspec
 import pytest
-import yaml
 
-from tests.ledger.controls import SOURCE, Edit, patched
+from tests.border.removals import REMOVALS
+from tests.ledger.controls import SOURCE, patched
 
-PATCHES = Path(__file__).parent / "patches"
 ROOT = Path(__file__).parents[2]
 RED, GREEN = 1, 0
 """How pytest ends: with tests that failed, or without any."""
 TEST_S = 120.0
 
 
-class Removal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """A check that is taken out, and the tests that must miss it."""
-
-    what: str
-    tests: list[str]
-    edits: list[Edit]
-
-
-REMOVALS = {
-    file.stem: msgspec.convert(yaml.safe_load(file.read_text(encoding="utf-8")), Removal)
-    for file in sorted(PATCHES.glob("*.yaml"))
-}
 soak = pytest.mark.skipif("SENSEGATE_SOAK" not in os.environ, reason="in `make soak`")
 
 
 def test_each_check_of_the_border_is_taken_out() -> None:
-    """Foreign city, node, grade, rows, life, roll-up, fence, garbage and quota; and what stands beside them."""
+    """Foreign city, node, grade, rows, life, roll-up, fence, garbage, quota and term; and what stands beside them."""
     assert {
         "foreign-city",
         "foreign-node",
@@ -48,6 +34,12 @@ def test_each_check_of_the_border_is_taken_out() -> None:
         "fence",
         "garbage",
         "quota",
+        "balance",
+        "foreign-device",
+        "writer",
+        "term",
+        "silent",
+        "member",
     } <= set(REMOVALS)
 
 

@@ -168,6 +168,30 @@ async def test_a_peer_that_swallows_everything_is_left_at_once() -> None:
     server.close()
 
 
+async def test_closing_does_not_wait_for_a_peer_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What it does not take in time is dropped with the socket."""
+    monkeypatch.setattr(connect, "FLUSH_S", 0.2)
+    greetings: list[asyncio.StreamWriter] = []
+
+    async def swallow(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b'INFO {"server_id":"x","version":"2.14.5","max_payload":1048576,"headers":true}\r\n')
+        await reader.readuntil(b"PING\r\n")
+        writer.write(b"PONG\r\n")
+        greetings.append(writer)
+        writer.transport.pause_reading()  # type: ignore[attr-defined] # a transport of a socket
+
+    server = await asyncio.start_server(swallow, "127.0.0.1", 0, limit=2**16)
+    port = server.sockets[0].getsockname()[1]
+    client = await connect.connect(f"nats://127.0.0.1:{port}")
+    for _ in range(64):
+        await client.publish("a", bytes(1_000_000))
+    async with asyncio.timeout(5.0):
+        await client.close()
+    for writer in greetings:
+        writer.transport.abort()
+    server.close()
+
+
 async def test_a_link_whose_server_shows_another_certificate_can_be_closed(tmp_path: Path) -> None:
     """Asyncio forgets the plain connection under a failed handshake; who waits for its end would never try again."""
     now = dt.datetime.now(dt.UTC)

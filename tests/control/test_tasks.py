@@ -95,9 +95,9 @@ async def test_an_order_tells_devices_no_more_than_its_giver_may(monkeypatch: py
 async def test_nobody_approves_their_own_plan_with_a_token_of_their_own() -> None:
     """Also by way of a token that such a token made; a token of somebody else may."""
     world = await made()
-    tokens = Tokens(MemoryBucket(), world.trail, world.clock)
-    modes = ModeRegistry(MemoryBucket(), world.trail, world.clock, person_behind=tokens.person_behind)
     li, wang = (Principal(f"person:{name}", Role.CITY_OPERATOR, scope("4401"), person=True) for name in ("li", "wang"))
+    tokens = Tokens(MemoryBucket(), world.trail, world.clock, present_rights={li.id: li, wang.id: wang}.get)
+    modes = ModeRegistry(MemoryBucket(), world.trail, world.clock, person_behind=tokens.person_behind)
 
     async def token(by: Principal) -> Principal:
         return tokens.verify((await tokens.create(Role.CITY_OPERATOR, Scope("4401"), by=by))[0])

@@ -165,6 +165,62 @@ async def test_only_what_is_confirmed_is_delivered() -> None:
     assert not original.unreplicated
 
 
+async def test_a_fenced_centre_confirms_nothing(tmp_path: Path) -> None:
+    """It has entries of its own and copies all anew; until it is level, delivery goes on without it."""
+    clock = FakeClock()
+    fenced, active = MemoryLog(), MemoryLog()
+    for name, log in (("fenced", fenced), ("active", active)):
+        log.timelines = Timelines.open(tmp_path / name, log.epoch)
+        (tmp_path / name).mkdir()
+    await timelines.begin(fenced, clock.now())
+    await fenced.write(commit(1, 2))
+    past = Replica(active, StoreConfig(), clock)
+    await caught_up(past, asks(ReplicationSource(fenced, clock, 5.0)))
+    # The other one takes over; the first goes on for a while, as one that was held still does.
+    await timelines.begin(active, clock.now())
+    for number in range(2, 12):
+        await fenced.write(commit(number, 2))
+    for number in range(2, 6):
+        await active.write(commit(number, 3))
+    original = ReplicationSource(active, clock, 5.0, unreplicated=True)
+    delivered = ReplicatedLog(active, original, clock)
+    with pytest.raises(Fenced):
+        await Replica(fenced, StoreConfig(), clock).copy_next(asks(original))
+    assert original.unreplicated
+    assert original.confirmed == 0
+    await active.write(commit(6, 3))
+    assert (await delivered.bounds())[1] == (await active.bounds())[1], "delivery does not wait for the new copy"
+    copy = MemoryLog()
+    copy.timelines = Timelines.open(tmp_path / "copy", copy.epoch)
+    (tmp_path / "copy").mkdir()
+    renewed = Replica(copy, StoreConfig(), clock)
+    await caught_up(renewed, asks(original))
+    await renewed.copy_next(asks(original))
+    assert not original.unreplicated
+    assert await contents(copy) == await contents(active)
+    # A level standby whose disk was lost copies anew: what was delivered stays, and more is.
+    copy = MemoryLog()
+    copy.timelines = Timelines(active.timelines.history)
+    await Replica(copy, StoreConfig(), clock).copy_next(asks(original))
+    assert original.unreplicated
+    await active.write(commit(7, 3))
+    assert (await delivered.bounds())[1] == (await active.bounds())[1]
+
+
+async def test_the_other_centre_settles_which_log_is_followed() -> None:
+    """Until it has asked, or was silent for too long, it may be the active one in a later term."""
+    clock, log = FakeClock(), MemoryLog()
+    for heard in (True, False):
+        original = ReplicationSource(log, clock, 5.0)
+        delivered = ReplicatedLog(log, original, clock)
+        assert not delivered.is_settled
+        if heard:
+            await Replica(MemoryLog(), StoreConfig(), clock).copy_next(asks(original))
+        else:
+            await clock.advance(6.0)
+        assert delivered.is_settled
+
+
 async def test_another_past_is_no_original() -> None:
     """A log with a tail that the active one never had is fenced; so is one of another life."""
     source, clock = MemoryLog(), FakeClock()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
 from typing import Any, cast
 
@@ -13,11 +14,13 @@ from sensegate.bus.engine import Engine
 from sensegate.clock import FakeClock
 from sensegate.config import NodeUserConfig
 from sensegate.config.sites import PeerConfig
+from sensegate.errors import PermissionDenied
 from sensegate.failover import terms
 from sensegate.failover.lease import LeaseRequest, VoterConfiguration
 from sensegate.failover.replica import Replica
-from sensegate.failover.standby import _Standby
+from sensegate.failover.standby import POLL_S, _Standby
 from sensegate.failover.terms import CentreState, Term, decode_state, encode
+from tests.conftest import eventually
 from tests.live.site import config_of
 
 LEASE_S = 10.0
@@ -36,6 +39,7 @@ def make_standby(directory: Path, term: Term, *, copied: bool = True) -> tuple[_
     made = _Standby(config, clock, cast("Engine", None), term)
     if copied:
         made._replica = cast("Replica", object())
+        made._missing.clear()
     return made, clock
 
 
@@ -60,6 +64,30 @@ async def test_it_wants_what_it_can_have(tmp_path: Path) -> None:
         assert (await ask_lease(standby, "4401", LeaseRequest(1))).is_candidate is wants, (term, copied)
         # Of a later term than its own it has nothing but what it copied.
         assert (await ask_lease(standby, "4401", LeaseRequest(2))).is_candidate is (wants and copied), (term, copied)
+
+
+async def test_without_the_registries_it_takes_over_by_no_vote(tmp_path: Path) -> None:
+    """Nobody could be let in; the parts are told until they were copied once."""
+    standby, clock = make_standby(tmp_path, Term(1, voters=(VoterConfiguration((1, 1), ALL),)))
+    standby._missing.add("registries")
+    await clock.advance(LEASE_S)
+    assert not standby._is_candidate()
+
+    async def ask(what: str, _payload: bytes) -> bytes:
+        if what == "buckets" and "registries" in standby._missing and not asked:
+            asked.append(what)
+            raise PermissionDenied("this centre is still starting; ask again")
+        return msgspec.msgpack.encode([])
+
+    asked: list[str] = []
+    copying = asyncio.create_task(standby._copy_registries(ask))
+    try:
+        await eventually(lambda: asked)
+        await clock.advance(POLL_S)
+        await eventually(standby._is_candidate)
+    finally:
+        copying.cancel()
+        await asyncio.gather(copying, return_exceptions=True)
 
 
 async def test_the_term_that_would_begin_is_later_than_every_other(tmp_path: Path) -> None:

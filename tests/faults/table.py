@@ -136,6 +136,68 @@ STANDING = (
         ),
     ),
     Row(
+        "two centres: the active one killed for good, or held, replaced, woken; its standby killed; a hostile node",
+        "0 lost, 0 doubled, cursors go on, the old one is fenced, nothing of the hostile node's lies is taken",
+        (
+            "live/test_sites.py::test_fail_over",
+            "border/test_campaign.py::test_rounds_are_repeated_by_their_seed",
+            "border/test_campaign.py::test_control_a_lie_that_is_taken_is_seen",
+        ),
+    ),
+    Row(
+        "a standby that is to take over before its copy is whole",
+        "`centre promote` refuses and names what is missing; no vote is asked for; its store is encrypted, too",
+        (
+            "failover/test_standby.py::test_without_the_registries_it_takes_over_by_no_vote",
+            "test_centre_cli.py::test_it_orders_only_what_loses_nothing",
+            "live/test_sites.py::test_fail_over",
+        ),
+    ),
+    Row(
+        "an active centre that was restarted, or was replaced while it was away",
+        "503 for a cursor that it does not know until it has heard the other one; one that it knows goes on",
+        (
+            "share/test_reader.py::test_a_cursor_of_what_is_stored_and_not_yet_visible_is_good",
+            "share/test_reader.py::test_a_centre_that_has_not_heard_the_other_judges_no_cursor_that_it_does_not_know",
+            "failover/test_replica.py::test_the_other_centre_settles_which_log_is_followed",
+        ),
+    ),
+    Row(
+        "a centre that was fenced and copies all anew, beside the active one",
+        "what it asks confirms nothing until it follows the same timelines; delivery goes on meanwhile",
+        (
+            "failover/test_replica.py::test_a_fenced_centre_confirms_nothing",
+            "live/test_sites.py::test_fail_over",
+        ),
+    ),
+    Row(
+        "a peer that reads nothing more, when a connection is closed",
+        "the connection is aborted after some seconds; nobody waits for it",
+        (
+            "bus/test_connect.py::test_closing_does_not_wait_for_a_peer_that_does_not_read",
+            "bus/test_connect.py::test_a_peer_that_swallows_everything_is_left_at_once",
+        ),
+    ),
+    Row(
+        "an entry of a log, a sum or a record that does not decode",
+        "passed over, counted and alarmed; `log quarantine` sets it aside and `log restore` puts it back",
+        (
+            "live/test_garbage.py::test_an_entry_is_set_aside_and_restored",
+            "live/test_garbage.py::test_sums_that_cannot_be_read_stop_no_page",
+            "live/test_garbage.py::test_a_commit_record_that_cannot_be_read",
+            "bus/test_decoders.py::test_what_cannot_be_read_is_passed_over",
+        ),
+    ),
+    Row(
+        "no inodes left; a path that contains the words of a fault",
+        "no room is told; no fault is made up",
+        (
+            "bus/test_disk.py::test_a_disk_without_inodes_has_no_room",
+            "test_cli_doctor.py::test_a_disk_without_inodes",
+            "test_cli_doctor.py::test_a_path_is_no_complaint",
+        ),
+    ),
+    Row(
         "a node that raids, lies or floods",
         "it harms nobody but itself",
         (

@@ -5,11 +5,16 @@ A table stands between `<!-- generated: NAME -->` and `<!-- end -->`.
 
 from __future__ import annotations
 
+import ast
+import inspect
 import json
 import re
 import sys
+import textwrap
 from collections.abc import Callable
+from enum import Enum
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 
 from sensegate import config, errors, flow, metrics
@@ -19,7 +24,7 @@ from sensegate.cli import renamed as cli_renamed
 from sensegate.config import renamed as config_renamed
 from sensegate.model import DuplicateKind, QuarantineReason, RejectReason
 from sensegate.quantities.quality import Flag, Quality, TimeQuality
-from tests.house import graph, limits, mqtt
+from tests.house import graph, limits, mqtt, sensorthings
 
 ROOT = Path(__file__).parents[2]
 
@@ -47,16 +52,31 @@ def _errors() -> str:
     return "\n".join(rows)
 
 
+def _meanings(kind: type[Enum]) -> dict[str, str]:
+    """Return the docstring of each member of an enumeration."""
+    (body,) = ast.parse(textwrap.dedent(inspect.getsource(kind))).body
+    assert isinstance(body, ast.ClassDef)
+    meanings = {}
+    for member, text in pairwise(body.body):
+        match member, text:
+            case ast.Assign(targets=[ast.Name(name)]), ast.Expr(ast.Constant(str(docstring))):
+                meanings[name] = " ".join(docstring.split())
+    return meanings
+
+
 def _words() -> str:
-    rows = ["| table | words |", "|---|---|"]
-    rows.append(
-        "| reasons of quarantine (whole messages) | " + ", ".join(f"`{word}`" for word in QuarantineReason) + " |"
-    )
-    rows.append("| reasons of rejection (single values) | " + ", ".join(f"`{word}`" for word in RejectReason) + " |")
-    rows.append("| kinds of duplicates | " + ", ".join(f"`{word}`" for word in DuplicateKind) + " |")
-    rows.append("| qualities | " + ", ".join(f"`{code.name.lower()}`" for code in Quality) + " |")
-    rows.append("| flags | " + ", ".join(f"`{(flag.name or '').lower()}`" for flag in Flag) + " |")
-    rows.append("| time qualities | " + ", ".join(f"`{code.name.lower()}`" for code in TimeQuality) + " |")
+    rows = ["| kind | word | what it means |", "|---|---|---|"]
+    kinds: list[tuple[str, type[Enum]]] = [
+        ("reason of quarantine (whole message)", QuarantineReason),
+        ("reason of rejection (single value)", RejectReason),
+        ("duplicate", DuplicateKind),
+        ("flag", Flag),
+        ("time quality", TimeQuality),
+    ]
+    for title, kind in kinds:
+        meanings = _meanings(kind)
+        rows += [f"| {title} | `{member.name.lower()}` | {meanings[member.name]} |" for member in kind]
+    rows.append("| qualities | " + ", ".join(f"`{code.name.lower()}`" for code in Quality) + " | by class and cause |")
     return "\n".join(rows)
 
 
@@ -150,6 +170,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "limits": limits.table,
     "mqtt_features": partial(mqtt.table, "mqtt_features"),
     "mqtt_statements": partial(mqtt.table, "mqtt_statements"),
+    "sensorthings": sensorthings.table,
     "metrics": _metrics,
     "errors": _errors,
     "words": _words,

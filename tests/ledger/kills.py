@@ -61,7 +61,13 @@ class Target(StrEnum):
     NODE_BOTH = "node gateway and server"
     CENTRE_GATEWAY = "centre gateway"
     CENTRE_SERVER = "centre server"
+    CENTRE_BOTH = "centre gateway and server"
     LINK = "link"
+    STANDBY_BOTH = "standby gateway and server"
+    FAILED_OVER = "active centre for good"
+    """The other of two centres takes its place; it comes back as the standby."""
+    WOKEN = "active centre held, woken"
+    """It stands still while the other takes its place, and goes on: two centres that think they are active."""
     REPLACED = "replaced worker"
     """The node's gateway is stopped, another takes its place, the first goes on: no kill, but the hardest take-over."""
 
@@ -71,7 +77,14 @@ class Target(StrEnum):
         return self in (Target.NODE_GATEWAY, Target.NODE_SERVER, Target.NODE_BOTH, Target.REPLACED)
 
 
-KILLED = tuple(target for target in Target if target is not Target.REPLACED)
+KILLED = (
+    Target.NODE_GATEWAY,
+    Target.NODE_SERVER,
+    Target.NODE_BOTH,
+    Target.CENTRE_GATEWAY,
+    Target.CENTRE_SERVER,
+    Target.LINK,
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +119,9 @@ class Done:
     """Until a message sent after the (last) kill reached the nearest subscriber and the centre's; None: not in time."""
 
 
-def plan(seed: int, count: int, *, least: int, targets: Sequence[Target] = KILLED) -> list[Kill]:
+def plan(
+    seed: int, count: int, *, least: int, targets: Sequence[Target] = KILLED, nodes: Sequence[str] = NODES
+) -> list[Kill]:
     """Return `count` kills, at least `least` of each target, in an order and at moments given by the seed."""
     rng = random.Random(seed)
     wanted = [target for target in targets for _ in range(least)]
@@ -115,7 +130,7 @@ def plan(seed: int, count: int, *, least: int, targets: Sequence[Target] = KILLE
     return [
         Kill(
             target,
-            node=rng.choice(NODES),
+            node=rng.choice(nodes),
             gap_s=rng.uniform(*GAP_S),
             delay_s=rng.choice((0.0, rng.uniform(0, 0.05), rng.uniform(0, 0.2))),
             cut_s=rng.uniform(*CUT_S) if target is Target.LINK else 0.0,
@@ -209,6 +224,8 @@ class Campaign:
         until_guilty: bool = False,
         deadline_s: float = QUIET_S,
         say: Callable[[str], None] = lambda _: None,
+        city: City | None = None,
+        recovery_s: float = RECOVERY_S,
     ) -> None:
         """Lay it out.
 
@@ -226,6 +243,8 @@ class Campaign:
             until_guilty: stop at the first thing that the judge sees (negative controls).
             deadline_s: longest wait for the last messages.
             say: told what happens.
+            city: the city, instead of a new one of `nodes` (its settings are then its own).
+            recovery_s: longest wait for a recovery.
         """
         self.directory = directory
         self.kills = list(kills)
@@ -237,13 +256,16 @@ class Campaign:
         self.until_guilty = until_guilty
         self.deadline_s = deadline_s
         self.say = say
-        self.city = City(directory, nodes, profiles=PROFILES, environment=environment, settings=settings, alone=alone)
+        self.recovery_s = recovery_s
+        self.city = city or City(
+            directory, nodes, profiles=PROFILES, environment=environment, settings=settings, alone=alone
+        )
         self.proof = self.city.directory / "proof"
         self.done: list[Done] = []
         self.weak: list[Done] = []
         """Kills at moments when less than `LEAST` messages were uncommitted: they are done again and do not count."""
         self._sent = Sent(self.proof / "simulator.ledger")
-        self._logs = {member.division: Committed(member) for member in self.city.members}
+        self._logs: dict[Path, Committed] = {}
         self._simulator: workers.Worker
         self._judge: workers.Worker
 
@@ -265,7 +287,8 @@ class Campaign:
                     await worker.stop()
             await self.city.stop()
 
-    async def _set_up(self) -> None:
+    async def _set_up(self, *, judged: Mapping[str, str] | None = None) -> None:
+        """Register devices; start simulator and judge. `judged`: URLs of taps that are not the member's own."""
         rng = random.Random(self.seed)
         devices = []
         taps: dict[str, tuple[CityMember, str, str]] = {}
@@ -275,7 +298,7 @@ class Campaign:
             wanted = fleet(node.division, DEVICES, counties=counties(node.division), rng=rng, shared_only=True)
             devices += await register_devices(node, wanted, rng)
             taps[node.division] = (node, await create_subscriber_token(node), node.division)
-        self._judge = workers.judge(self.proof, taps, feed="all", settle_s=2.0, deadline_s=self.deadline_s)
+        self._judge = workers.judge(self.proof, taps, feed="all", urls=judged, settle_s=2.0, deadline_s=self.deadline_s)
         self._simulator = workers.simulator(
             self.proof,
             SimulationPlan(
@@ -309,6 +332,12 @@ class Campaign:
         if await self._recovered(node, nearest, time.time_ns() // 1000):
             done.recovery_s = (time.time_ns() // 1000 - done.at) / 1e6
         await self._measure(done, began)
+        if again := self._judge_kill(done):
+            self.kills.append(again)
+
+    def _judge_kill(self, done: Done) -> Kill | None:
+        """Count a kill, or return it to be done again sooner: what is faster than the delay would be too late again."""
+        kill, node = done.kill, done.node
         counts = max(done.uncommitted, done.unacknowledged) >= LEAST
         (self.done if counts else self.weak).append(done)
         self.say(
@@ -317,9 +346,7 @@ class Campaign:
             + (f"recovered in {done.recovery_s:.2f} s" if done.recovery_s is not None else "NOT RECOVERED")
             + ("" if counts else ": too few, does not count")
         )
-        if not counts and len(self.weak) < self.wanted:
-            # Sooner: what is faster than the delay would be too late again.
-            self.kills.append(replace(kill, delay_s=kill.delay_s / 2))
+        return None if counts or len(self.weak) >= self.wanted else replace(kill, delay_s=kill.delay_s / 2)
 
     async def _strike(self, kill: Kill, node: str) -> None:
         if kill.target is Target.LINK:
@@ -328,22 +355,26 @@ class Campaign:
             await asyncio.sleep(kill.cut_s)
             link.restore()
             return
-        member = self.city.nodes[node] if kill.target.at_node else self.city.centre
         if kill.target is Target.REPLACED:
-            await self._replace(member)
+            await self._replace(self.city.nodes[node])
             return
-        self._send_kill(kill.target, member)
+        self._send_kill(kill.target, node)
         if kill.again_s is not None:
             await asyncio.sleep(kill.again_s)
-            self._send_kill(kill.target, member)
+            self._send_kill(kill.target, node)
 
-    def _send_kill(self, target: Target, member: CityMember) -> None:
+    def _pids(self, target: Target, node: str) -> list[int]:
+        """Return the processes of a target, 0 for one that is not running."""
+        member = self.city.nodes[node] if target.at_node else self.city.centre
         pids = []
         if target not in (Target.NODE_SERVER, Target.CENTRE_SERVER):
             pids.append(member.process.pid)
         if target not in (Target.NODE_GATEWAY, Target.CENTRE_GATEWAY):
             pids.append(member.engine_pid)
-        for pid in filter(None, pids):
+        return pids
+
+    def _send_kill(self, target: Target, node: str) -> None:
+        for pid in filter(None, self._pids(target, node)):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
 
@@ -384,7 +415,7 @@ class Campaign:
             return all(now["taps"][tap]["by_node"].get(node, 0) > since for tap in judges)
 
         try:
-            await self._judge.until(fresh, RECOVERY_S)
+            await self._judge.until(fresh, self.recovery_s)
         except TimeoutError:
             return False
         return True
@@ -417,6 +448,10 @@ class Campaign:
         totals, balanced, carried = await self._books()
         return Report(self.seed, self.done, self.weak, verdict, balanced, carried, totals, time.monotonic() - began)
 
+    def log_of(self, member: CityMember) -> Committed:
+        """Return the reader of what a member has committed."""
+        return self._logs.setdefault(member.directory, Committed(member))
+
     async def _measure(self, done: Done, began: int) -> None:
         """Tell exactly how much was sent since `began` and neither committed nor acknowledged when the kill came.
 
@@ -425,7 +460,7 @@ class Campaign:
         """
         target = done.kill.target
         nodes = [done.node] if target.at_node else list(self.city.nodes)
-        log = self._logs[done.node if target.at_node else self.city.centre.division]
+        log = self.log_of(self.city.nodes[done.node] if target.at_node else self.city.centre)
         self._sent.read()
         await log.read()
         for node in nodes:

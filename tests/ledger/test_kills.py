@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.ledger.kills import KILLED, LEAST, Campaign, plan
+from tests.border.campaign import BorderCampaign
+from tests.ledger.kills import KILLED, LEAST, plan
 from tests.ledger.soak import say
 
 SEED = int(os.environ.get("SENSEGATE_SEED", "20260101"))
 KILLS, EACH = 12, 2
+NODES = ("4401", "4404")
 """A short campaign; `make soak` has 300 kills."""
 
 
@@ -26,11 +28,17 @@ def test_a_plan_is_repeated_by_its_seed() -> None:
 @pytest.mark.live
 @pytest.mark.slow
 async def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
-    """Kill anything at any time, 1,000 messages uncommitted: every subscriber gets each reading once."""
-    campaign = Campaign(tmp_path, plan(SEED, KILLS, least=EACH), seed=SEED, say=say)
+    """Kill anything at any time, 1,000 messages uncommitted: every subscriber gets each reading once.
+
+    A hostile node lies and raids beside the honest ones all the while; nothing of it is taken.
+    """
+    planned = [[kill] for kill in plan(SEED, KILLS, least=EACH, nodes=NODES)]
+    campaign = BorderCampaign(tmp_path, planned, seed=SEED, nodes=NODES, paired=False, say=say)
     report = await campaign.run()
-    say(report.table())
+    say(f"{report.table()}\n{campaign.raider}")
     assert report.good, report.table()
+    assert campaign.raider.refused
+    assert not campaign.raider.wrong
     assert len(report.done) == KILLS
     assert all(max(done.uncommitted, done.unacknowledged) >= LEAST for done in report.done)
     assert min(Counter(done.kill.target for done in report.done).values()) >= EACH

@@ -41,8 +41,9 @@ class Visitor:
         self.faults = faults
 
     async def open(self, path: str) -> None:
-        """Open a page of the console and wait until it has answered."""
-        await self.page.goto(f"{self.site.addresses.http}/console/{path}")
+        """Go to a page of the console, as a link of it does, and wait until it is drawn."""
+        move = "(to) => { history.pushState({}, '', to); dispatchEvent(new Event('moved')); }"
+        await self.page.evaluate(move, f"/console/{path}")
         await self.page.wait_for_selector("main h1")
 
     async def click(self, text: str, role: str = "button", inside: str = "main") -> None:

@@ -267,6 +267,7 @@ class World:
             "id": "5" * 32,
             "sequence": "1",
             "label": "device",
+            "resource": "Things",
         }
         self.absent = {
             name: re.sub(r"[0-9a-z]", lambda found: "9" if found[0].isdigit() else "z", value)
@@ -282,7 +283,13 @@ class World:
             "name": "air_temperature",
             "label": "device",
         }
-        self.absent |= {"vendor": "acme", "version": "1", "division": "4404", "sequence": "9" * 12}
+        self.absent |= {
+            "resource": "Things",
+            "vendor": "acme",
+            "version": "1",
+            "division": "4404",
+            "sequence": "9" * 12,
+        }
 
     async def _alarms(self) -> list[dict[str, Any]]:
         rows: list[dict[str, Any]] = (await self.site.ask("GET", "/api/v1/alarms")).body["rows"]

@@ -7,6 +7,7 @@ import os
 import signal
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import msgspec
@@ -39,10 +40,13 @@ async def node(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
         yield site
 
 
-def _client(site: Site, device: Made, version: Version = Version.MQTT_5, client_id: str = "") -> PacketClient:
+def _client(
+    site: Site, device: Made, version: Version = Version.MQTT_5, client_id: str = "", expiry_s: int = 0
+) -> PacketClient:
     port = urlsplit(site.addresses.mqtt).port or 0
     password = device.password.encode()
-    return PacketClient(port, device.id, version, client_id=client_id or device.id, password=password)
+    more: dict[str, Any] = {"clean": False, "session_expiry_s": expiry_s} if expiry_s else {}
+    return PacketClient(port, device.id, version, client_id=client_id or device.id, password=password, **more)
 
 
 def _children(site: Site) -> list[int]:
@@ -112,8 +116,11 @@ async def test_a_device_of_5_0_hears_its_commands(node: Site, client_id: str) ->
 
 
 async def test_a_killed_front_is_started_again(node: Site) -> None:
-    """Devices find it at the same address."""
+    """Devices find it at the same address, and their sessions; a client without one is told so."""
     device = await node.device("patient")
+    keeper = await node.device("keeper")
+    async with _client(node, keeper, expiry_s=3_600) as client:
+        assert not client.answer.session_present
     before = set(_children(node))
     for pid in before:
         os.kill(pid, signal.SIGKILL)
@@ -131,6 +138,10 @@ async def test_a_killed_front_is_started_again(node: Site) -> None:
             return False
 
     await eventually(admitted)
+    async with _client(node, keeper, expiry_s=3_600) as client:
+        assert client.answer.session_present
+    async with _client(node, device, expiry_s=3_600) as client:
+        assert not client.answer.session_present
     assert await node.metric('sensegate_restarts_total{component="mqtt front"}') >= 2
 
 

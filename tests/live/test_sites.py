@@ -36,10 +36,14 @@ from sensegate.failover import terms
 from sensegate.failover.standby import TAIL_FILE
 from sensegate.failover.standby_status import PROMOTE, STATUS, StandbyStatus
 from sensegate.share.wiring import PSEUDONYM_KEY, STATEMENT_KEY
+from tests.border.lies import SENDER
+from tests.border.raider import Raider
 from tests.conftest import eventually
-from tests.live.site import Site, config_of, running
+from tests.live.site import PLAIN, Site, config_of, running
 
 pytestmark = [pytest.mark.live]
+CAMERAS = Path(__file__).parents[2] / "device_profiles" / "sensegate" / "viid.yaml"
+"""A profile of cameras: stores are encrypted, that of a standby too."""
 TOLD_S = 3.0
 """So soon a node has on its disk what a centre has; far more than it takes, for a machine with other work."""
 
@@ -78,7 +82,7 @@ class Centre:
     def copied(self) -> bool:
         """Return whether it stands by with all there is."""
         standing = self.standing()
-        return standing is not None and standing.reached and standing.behind == 0
+        return standing is not None and standing.reached and standing.is_whole
 
     def hold(self, how: signal.Signals) -> None:
         """Have its gateway stand still (SIGSTOP), or go on (SIGCONT)."""
@@ -163,19 +167,26 @@ class Reader:
 
 def configs(directory: Path, *, automatic: bool = False) -> tuple[Config, Config, UplinkConfig]:
     """Return two centres, and the uplink of a node that knows both."""
-    for name in ("peer", "node"):
+    for name in ("peer", "node", SENDER):
         (directory / name).write_text(f"secret-of-{name}-0123456789", encoding="utf-8")
     ports = [(free_port(), free_port(), free_port()) for _ in range(2)]
     urls = [f"nats://127.0.0.1:{nats}" for nats, _, _ in ports]
+    divisions = tuple(
+        NodeUserConfig(division=division, secret_file=str(directory / name))
+        for division, name in (("4401", "node"), (SENDER, SENDER))
+    )
     made = []
     for number, (nats, mqtt, http) in enumerate(ports):
         made.append(
             msgspec.structs.replace(
-                msgspec.structs.replace(config_of(directory / f"centre{number}", "44"), log_level="info"),
+                msgspec.structs.replace(
+                    config_of(directory / f"centre{number}", "44", profiles=(str(PLAIN), str(CAMERAS))),
+                    log_level="info",
+                ),
                 engine=EngineConfig(port=nats),
                 listen=ListenConfig(mqtt=MqttConfig(port=mqtt, processes=0)),
                 web=WebConfig(port=http),
-                nodes=() if automatic else (NodeUserConfig(division="4401", secret_file=str(directory / "node")),),
+                nodes=() if automatic else divisions,
                 peer=PeerConfig(
                     url=urls[1 - number],
                     secret_file=str(directory / "peer"),
@@ -266,13 +277,15 @@ async def drill(directory: Path, *, rate: float, seconds: float, batch: int, aut
         async with aiohttp.ClientSession() as session:
             reader = Reader(session, [first.url, second.url], token)
             sender = Sender(node, device, rate, batch)
+            raider = hostile_at(first, second)
             work = [asyncio.create_task(reader.run()), asyncio.create_task(sender.run())]
             try:
                 await eventually(second.copied, 30)
                 if automatic:
                     await _known_together(first, node)
-                before = sender.sent
-                await eventually(lambda: sender.sent >= before + rate * seconds / 3 and len(reader.records) > 0, 20)
+                await eventually(lambda: sender.sent >= rate * seconds / 3 and len(reader.records) > 0, 20)
+                if not automatic:
+                    work.append(await raid(raider))
                 late = "" if automatic else await strand(first, second)
                 await first.kill()
                 killed = time.monotonic()
@@ -316,8 +329,23 @@ async def drill(directory: Path, *, rate: float, seconds: float, batch: int, aut
                 "old centre": "fenced" if not fenced.active and fenced.number > 1 else "ACTIVE",
                 "keys": "same" if _keys(first) == _keys(second) else "OTHERS",
                 "set aside": len(list(first.directory.glob("aside-*"))),
+                "hostile": raider,
                 **seen_then,
             }
+
+
+def hostile_at(first: Centre, second: Centre) -> Raider:
+    """Return a node that lies, raids and floods at whichever centre answers."""
+    secret = (first.directory.parent / SENDER).read_text(encoding="utf-8")
+    ports = [centre.config.engine.port for centre in (first, second)]
+    return Raider(ports, secret, foreign_device="count-1", pause_s=0.05)
+
+
+async def raid(raider: Raider) -> asyncio.Task[None]:
+    """Have a hostile node begin; it is configured, so that centres whose nodes join by code have no place for it."""
+    task = asyncio.create_task(raider.run())
+    await eventually(lambda: raider.refused.total() > 0, 20)
+    return task
 
 
 async def strand(first: Centre, second: Centre) -> str:
@@ -425,6 +453,8 @@ async def test_fail_over(tmp_path: Path, *, automatic: bool) -> None:
     if automatic:
         assert found["votes"] == [("4401.1",), (), ()], found
         return
+    assert not found["hostile"].wrong, found
+    assert found["hostile"].good, found
     # What only the first had is named, lies beside its old store, and is in force nowhere.
     (named,) = found["named"]
     tail = [
@@ -445,5 +475,5 @@ if __name__ == "__main__":
         told = asyncio.run(
             drill(Path(place), rate=given.rate, seconds=given.seconds, batch=100, automatic=given.automatic)
         )
-    sys.stdout.write(json.dumps(told) + "\n")
+    sys.stdout.write(json.dumps(told, default=str) + "\n")
     sys.exit(0 if {key: told[key] for key in GOOD} == GOOD and told["resumed_s"] < 30 else 1)

@@ -20,7 +20,7 @@ from sensegate.clock import FakeClock, SystemClock
 from sensegate.errors import ConfigError
 from sensegate.ports import DeliveryResult, OutboundDelivery
 from sensegate.publish.egress import Egress, EgressConnector, EgressResolver
-from sensegate.publish.webhook import WebhookPublisher, sign
+from sensegate.publish.webhook import open_webhooks, sign
 from tests.live.receiver import Receiver, receiving
 
 
@@ -35,7 +35,7 @@ def letter_to(url: str) -> OutboundDelivery:
 
 
 async def sent(url: str, *allow: str) -> DeliveryResult:
-    async with WebhookPublisher(Egress(allow), SystemClock(), timeout_s=2.0) as poster:
+    async with open_webhooks(Egress(allow), SystemClock(), timeout_s=2.0) as poster:
         return await poster.send(letter_to(url))
 
 
@@ -183,6 +183,6 @@ async def test_the_peer_is_judged_after_connecting(
 async def test_no_answer_in_time(receiver: Receiver) -> None:
     """Said as such."""
     receiver.open.clear()
-    async with WebhookPublisher(Egress(("127.0.0.1",)), FakeClock(), timeout_s=0.2) as poster:
+    async with open_webhooks(Egress(("127.0.0.1",)), FakeClock(), timeout_s=0.2) as poster:
         receipt = await poster.send(letter_to(receiver.url))
     assert receipt == DeliveryResult(accepted=False, reason="no answer within 0.2 s")

@@ -173,6 +173,47 @@ async def test_a_cursor_from_the_future_is_bad(memory_log: MemoryLog, clock: Fak
         await LogReader(memory_log, clock).resume(str(memory_place(99, NOW)))
 
 
+class HeldLog(MemoryLog):
+    """A log of which no entry is visible, as of an active centre before its standby has asked again."""
+
+    settled = True
+
+    @property
+    def is_settled(self) -> bool:
+        return self.settled
+
+    async def bounds(self) -> tuple[int, int]:
+        first, _ = await super().bounds()
+        return first, first - 1
+
+
+async def test_a_cursor_of_what_is_stored_and_not_yet_visible_is_good(clock: FakeClock) -> None:
+    """An active centre that was restarted does not know what was confirmed: a subscriber waits, and is not refused."""
+    log = HeldLog(clock, epoch="e1")
+    await commit(log)
+    last = await log.stored_end()
+    made = LogReader(log, clock)
+    assert (await made.resume(str(memory_place(last, NOW)))).sequence == last
+    with pytest.raises(BadCursor):
+        await made.resume(str(memory_place(last + 1, NOW)))
+
+
+async def test_a_centre_that_has_not_heard_the_other_judges_no_cursor_that_it_does_not_know(clock: FakeClock) -> None:
+    """The other one may be active in a later term: the subscriber is told to try again, not that records are lost."""
+    log = HeldLog(clock, epoch="e1")
+    await commit(log)
+    made = LogReader(log, clock)
+    elsewhere = cursor.after(Timelines.in_memory("e2").timeline_at(1), 1, NOW)
+    later = memory_place(await log.stored_end() + 1, NOW)
+    log.settled = False
+    for position in (elsewhere, later):
+        with pytest.raises(Unavailable, match="has not heard the other one"):
+            await made.resume(str(position))
+    log.settled = True
+    with pytest.raises(Gone):
+        await made.resume(str(elsewhere))
+
+
 async def test_a_clock_that_is_set_back_spoils_no_cursor(memory_log: MemoryLog, clock: FakeClock) -> None:
     """What was stored before by a clock that was ahead is no sign of another log."""
     await commit(memory_log)

@@ -67,8 +67,9 @@ class Gateway:
         self.hours = MemoryLog(clock)
         self.trail = MemoryAudit(clock, gateway="44")
         self.devices = Devices(MemoryBucket(), self.trail, clock, home="44")
-        self.tokens = Tokens(MemoryBucket(), self.trail, clock)
         self.people = People(MemoryBucket(), self.trail, clock, people or PeopleConfig())
+        self.tokens = Tokens(MemoryBucket(), self.trail, clock, present_rights=self.people.present_rights)
+        self.people.on_change.append(self.tokens.person_changed)
         self.reader = LogReader(self.log, clock)
         self.books = HourlyLedgers(self.hours, clock)
         self.sharing = Sharing(
@@ -152,7 +153,7 @@ class Gateway:
         url = path if path.startswith("http") else f"{self.url}{path}"
         async with self.session.request(method, url, headers=headers, **more) as response:
             raw = await response.read()
-            is_json = response.content_type in {"application/json", "application/problem+json"}
+            is_json = response.content_type in {"application/json", "application/problem+json", "application/geo+json"}
             body: Any = msgspec.json.decode(raw) if raw and is_json else raw
             if response.status >= 400 and path != "/readyz":
                 assert response.content_type == "application/problem+json", raw

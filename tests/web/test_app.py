@@ -83,7 +83,8 @@ async def test_routes_equal_the_document(gateway: Gateway) -> None:
         for route in gateway.web.app().router.routes()
         if route.resource is not None and route.method != "HEAD"
     }
-    beside = {("GET", path) for path in ("/", "/sharing", "/docs", "/openapi.json", "/console", "/console/{page}")}
+    beside = {("GET", path) for path in ("/", "/docs", "/openapi.json", "/console", "/console/{page}")}
+    beside |= {("POST", "/console/session"), ("POST", "/console/session/end")}
     assert {row for row in served if not row[1].startswith("/static/")} - beside == written
     text = msgspec.json.encode(document).decode()
     for name in set(re.findall(r'"#/components/schemas/(\w+)"', text)):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -152,6 +153,35 @@ async def test_changes_need_the_revision(gateway: Gateway) -> None:
     await gateway.ask("PATCH", "/api/v1/people/li", admin, json={"disabled": True}, headers=match, expect=200)
     await gateway.ask("PATCH", "/api/v1/people/li", admin, json={"disabled": False}, headers=match, expect=412)
     await gateway.ask("GET", "/api/v1/me", headers=cookie, expect=401)
+
+
+async def test_a_token_is_refused_while_its_makers_account_is_disabled(gateway: Gateway) -> None:
+    """On requests and on an open stream; the list of tokens says why, and given back it is good again."""
+    await account(gateway)
+    admin = await gateway.token()
+    body = {"name": "li", "password": PASSWORD, "bearer": True}
+    _, session, _ = await gateway.ask("POST", "/api/v1/session", json=body, expect=201)
+    wanted = {"role": "city_operator", "scope": "4401"}
+    _, made, _ = await gateway.ask("POST", "/api/v1/tokens", session["token"], json=wanted, expect=201)
+
+    async def change(*, disabled: bool) -> str:
+        """Disable or enable the account; return what the list says of the token."""
+        _, row, _ = await gateway.ask("GET", "/api/v1/people/li", admin, expect=200)
+        match = {"If-Match": f'"{row["revision"]}"'}
+        await gateway.ask("PATCH", "/api/v1/people/li", admin, json={"disabled": disabled}, headers=match, expect=200)
+        _, listed, _ = await gateway.ask("GET", f"/api/v1/tokens/{made['id']}", admin, expect=200)
+        return str(listed["suspended"])
+
+    headers = {"Authorization": f"Bearer {made['token']}"}
+    async with gateway.session.get(f"{gateway.url}/api/v1/feeds/all/stream", headers=headers) as stream:
+        assert stream.status == 200
+        assert "account of the person who made it has ended" in await change(disabled=True)
+        _, refused, _ = await gateway.ask("GET", "/api/v1/me", made["token"], expect=401)
+        assert made["id"] in refused["detail"]
+        async with asyncio.timeout(30.0):
+            await stream.content.read()  # to its end
+    assert not await change(disabled=False)
+    await gateway.ask("GET", "/api/v1/me", made["token"], expect=200)
 
 
 async def test_a_lock_is_the_same_for_all_names() -> None:

@@ -17,6 +17,7 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
+from sensegate.config import WebConfig
 from sensegate.config.viid import ViidConfig, ViidDeviceConfig
 from sensegate.errors import Overloaded, PermissionDenied, Rejected, Unavailable
 from sensegate.model import Device
@@ -57,7 +58,7 @@ class Nobody:
 class Rig:
     """The listener, with a camera that has registered."""
 
-    def __init__(self, directory: Path, **more: Any) -> None:
+    def __init__(self, directory: Path, *, web: WebConfig | None = None, **more: Any) -> None:
         self.clock = FakeClock()
         self.digests = PasswordDigests(directory / "viid.key", "viid")
         self.devices = Devices(MemoryBucket(), MemoryTrail(), self.clock, digest=self.digests.seal)
@@ -75,6 +76,7 @@ class Rig:
                     **more,
                     devices=(ViidDeviceConfig(device=OLD, compact_challenge=True, algorithms=("MD5",)),),
                 ),
+                web=web or WebConfig(),
                 clock=self.clock,
                 devices=self.devices,
                 digests=self.digests,
@@ -224,6 +226,24 @@ async def test_a_platform_above_subscribes_from_its_address_and_does_no_more(rig
     assert (await rig.ask("GET", "/VIID/APEs", User_Identify=ABOVE))[0] == 200
     assert (await rig.ask("POST", "/VIID/Faces", b"{}", User_Identify=ABOVE))[0] == 403
     assert (await rig.ask("GET", "/VIID/Subscribes"))[0] == 403
+
+
+BEHIND = {"User_Identify": ABOVE, "X_Forwarded_For": "203.0.113.5"}
+
+
+@pytest.mark.parametrize(
+    ("rig", "status"),
+    [({"web": WebConfig(trusted_proxies=("127.0.0.0/8",))}, 200), ({"web": WebConfig()}, 401)],
+    indirect=["rig"],
+    ids=["trusted proxy", "control: no proxy"],
+)
+async def test_the_address_is_the_clients_behind_a_trusted_proxy_alone(rig: Rig, status: int) -> None:
+    """Registrations, lock-outs and platforms above are judged by it; who is no proxy names no address."""
+    rig.above = "203.0.113.5"
+    assert (await rig.ask("GET", "/VIID/Subscribes", b"", **BEHIND))[0] == status
+    # The camera registered without the header: behind the proxy it is another sender, else the same.
+    seen, _ = await rig.ask("POST", "/VIID/Faces", b"{}", X_Forwarded_For="203.0.113.6")
+    assert seen == (401 if status == 200 else 200)
 
 
 async def test_a_password_of_one_device_registers_no_other(rig: Rig) -> None:

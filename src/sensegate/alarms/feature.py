@@ -26,7 +26,7 @@ from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
 from sensegate.publish.egress import Egress
-from sensegate.publish.webhook import WebhookPublisher
+from sensegate.publish.webhook import open_webhooks
 from sensegate.tiers.centre_connection import CONNECTION
 from sensegate.tiers.opening import MEMBERSHIP
 from sensegate.tiers.rest_uplink import REFUSED
@@ -91,7 +91,7 @@ async def _open_channels(parts: Parts) -> ChannelOffice:
     bucket = await core.bucket("alarm_channels")
     channels = AlarmChannels(bucket, parts.callers.audit, core.clock, policy, domains=mail.domains)
     await channels.open()
-    publisher = await parts.stack.enter_async_context(WebhookPublisher(policy, core.clock, timeout_s=egress.timeout_s))
+    publisher = await parts.stack.enter_async_context(open_webhooks(policy, core.clock, timeout_s=egress.timeout_s))
     robot = await parts.stack.enter_async_context(RobotTransport(policy, core.clock, timeout_s=egress.timeout_s))
     transports: dict[ChannelKind, NoticeTransport] = {
         ChannelKind.WEBHOOK: WebhookTransport(publisher),

@@ -1,6 +1,6 @@
 """The key-value contract of the registries, and an implementation in memory.
 
-The durable implementation is `bus.kv.Bucket`. Both pass `tests/contracts/test_bucket.py`.
+The durable implementation is `bus.kv.KvBucket`. Both pass `tests/contracts/test_bucket.py`.
 """
 
 from __future__ import annotations

@@ -54,11 +54,12 @@ async def open_callers(core: Core, audit: Audit, divisions: Divisions) -> Caller
         await core.bucket("set_aside"), audit, clock, core.log, home=config.division, directory=core.directory
     )
     await set_aside.load()
-    tokens = Tokens(await core.bucket("tokens"), audit, clock)
-    await tokens.load()
-    await _create_first_tokens(core, tokens)
     people = People(await core.bucket("people"), audit, clock, config.people)
     await people.load()
+    tokens = Tokens(await core.bucket("tokens"), audit, clock, present_rights=people.present_rights)
+    people.on_change.append(tokens.person_changed)
+    await tokens.load()
+    await _create_first_tokens(core, tokens)
     return Callers(
         audit=audit,
         divisions=divisions,

@@ -7,6 +7,7 @@ as argon2id hashes; wrong passwords lock a name, known or unknown, at their addr
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 
 import msgspec
 
@@ -36,6 +37,8 @@ from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 PASSWORD_HISTORY = 5
 """Number of previous passwords that may not be reused."""
 _ID = re.compile(r"[a-z0-9][a-z0-9._-]{1,63}")
+_CALLER = "person:"
+"""Before the id of an account in that of a caller."""
 _OIDC = Principal("oidc", Role.ADMIN, Scope("44"), name="single sign-on")
 
 
@@ -102,6 +105,9 @@ class People:
         self._stored: RecordTable[StoredPerson] = RecordTable(
             self._store, "person", StoredPerson, prefix="", packed=True, revised=_revised
         )
+        self._stored.on_change.append(self._changed)
+        self.on_change: list[Callable[[str], None]] = []
+        """Callbacks with ``person:ID`` after a change of an account is in memory, from whichever process it came."""
         self._attempts = SignInAttempts(config, clock)
         self._hashes = passwords.PasswordHashes()
         self.sessions = Sessions(config, clock)
@@ -339,6 +345,13 @@ class People:
             f"person:{person.id}", person.role, person.scope, (), person.title or person.id, True, session.id
         )
 
+    def present_rights(self, caller_id: str) -> Principal | None:
+        """Return what a person (``person:ID``) may do now; None if the account was disabled or removed."""
+        stored = self._stored.find(caller_id.removeprefix(_CALLER))
+        if stored is None or stored.person.disabled or stored.person.removed:
+            return None
+        return Principal(caller_id, stored.person.role, stored.person.scope, person=True)
+
     def is_valid(self, principal: Principal) -> bool:
         """Return whether a verified session is still valid with the same role and scope; call it for open streams."""
         session = self.sessions.find_id(principal.session)
@@ -387,6 +400,11 @@ class People:
     async def watch(self) -> None:
         """Apply the changes of every process until cancelled; survives failures of the engine."""
         await self._store.run()
+
+    def _changed(self, before: StoredPerson | None, after: StoredPerson | None) -> None:
+        if (stored := after or before) is not None:
+            for listener in self.on_change:
+                listener(f"{_CALLER}{stored.person.id}")
 
     async def _write(self, stored: StoredPerson, *, expected: int) -> Person:
         return (await self._stored.put(stored.person.id, stored, expected=expected)).person

@@ -2,6 +2,9 @@
 
 A token is ``sg_<id>_<secret>``: the id finds the entry, the secret proves it. All tokens are in memory; a revocation by
 any process takes effect when the watch brings it, within a second.
+
+A token never outlives the rights of the person who made it, as with the personal access tokens of GitHub: it is refused
+while that person's account is disabled or removed, or may no longer make such a token.
 """
 
 from __future__ import annotations
@@ -32,7 +35,8 @@ FEEDS_MAX = 100
 PRUNE_S = 3_600.0
 PRUNING = Principal("clock", Role.ADMIN, Scope("44"), name="ended tokens")
 """The actor in the trail when an ended token is removed."""
-_MAKERS_MAX = 100
+_PERSON = "person:"
+"""Begin of the id of a person as a caller."""
 FIRST_START = "first-start"
 """Creator of the first tokens."""
 FIRST_ROLES = (Role.AUDITOR, Role.ADMIN)
@@ -55,12 +59,22 @@ class Token(msgspec.Struct, frozen=True, omit_defaults=True):
     """Display name: who or what holds it."""
     created: int = 0
     created_by: str = ""
+    person: str = ""
+    """Person who made it, also by way of other tokens (``person:ID``); empty: none, as for the first tokens."""
     revoked: int = 0
     """Time of its revocation (µs UTC); 0: not revoked."""
     revision: int = 0
 
 
 Listed = list[Token]
+
+
+PresentRights = Callable[[str], Principal | None]
+"""``person:ID`` -> what that person may do now; None: the account was disabled or removed."""
+
+
+def _nobody(_person: str) -> Principal | None:
+    return None
 
 
 class StoredToken(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -78,7 +92,9 @@ def _revised(stored: StoredToken, revision: int) -> StoredToken:
 class Tokens:
     """All tokens of this gateway."""
 
-    def __init__(self, bucket: Bucket, trail: Trail, clock: Clock) -> None:
+    def __init__(self, bucket: Bucket, trail: Trail, clock: Clock, *, present_rights: PresentRights = _nobody) -> None:
+        """`present_rights`: of the people who make tokens."""
+        self._present_rights = present_rights
         self._store = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
@@ -98,8 +114,8 @@ class Tokens:
         """Return the principal that a token proves.
 
         Raises:
-            PermissionDenied: not authenticated: unknown, wrong, revoked or expired (said only to who has the right
-                secret).
+            PermissionDenied: not authenticated: unknown, wrong, revoked, expired or without a maker who may make it
+                (said only to who has the right secret).
         """
         parts = _TOKEN.fullmatch(text)
         stored = self._stored.find(parts[1]) if parts else None
@@ -111,21 +127,47 @@ class Tokens:
             raise PermissionDenied(f"token {token.id} was revoked; ask for a new one", authenticated=False)
         if self._clock.now() >= token.expires:
             raise PermissionDenied(f"token {token.id} has expired; ask for a new one", authenticated=False)
+        if reason := self.suspension(token):
+            raise PermissionDenied(f"token {token.id}: {reason}; ask for a new one", authenticated=False)
         return principal_of(token)
+
+    def suspension(self, token: Token) -> str:
+        """Return why a token is refused for what became of its maker; empty: it is not."""
+        if not token.person:
+            return ""
+        maker = self._present_rights(token.person)
+        if maker is None:
+            return "the account of the person who made it has ended"
+        return "" if may_hand_out(maker, principal_of(token)) else "the person who made it may no longer make it"
+
+    def person_changed(self, person: str) -> None:
+        """Have open streams and connections of the tokens that a person made checked again."""
+        self.version += 1
+        for stored in self._stored.all():
+            if stored.token.person == person:
+                for listener in self.on_change:
+                    listener(stored.token)
+
+    def _is_in_force(self, stored: StoredToken | None) -> bool:
+        return (
+            stored is not None
+            and not stored.token.revoked
+            and self._clock.now() < stored.token.expires
+            and not self.suspension(stored.token)
+        )
 
     def is_valid(self, principal: Principal) -> bool:
         """Return whether a verified token is still valid; call it for open streams at least every second."""
-        stored = self._stored.find(principal.id)
-        return stored is not None and not stored.token.revoked and self._clock.now() < stored.token.expires
+        return self._is_in_force(self._stored.find(principal.id))
 
     def principal(self, token_id: str) -> Principal:
         """Return the principal of a token by id, for objects that were created with it and outlive the request.
 
         Raises:
-            PermissionDenied: there is no such token, or it was revoked or has expired.
+            PermissionDenied: there is no such token, or it is no longer in force.
         """
         stored = self._stored.find(token_id)
-        if stored is None or stored.token.revoked or self._clock.now() >= stored.token.expires:
+        if stored is None or not self._is_in_force(stored):
             raise PermissionDenied("the token has ended", authenticated=False)
         return principal_of(stored.token)
 
@@ -134,14 +176,9 @@ class Tokens:
 
         For decisions that need two people: a token of one's own is nobody else.
         """
-        maker = caller_id
-        for _ in range(_MAKERS_MAX):
-            if maker.startswith("person:"):
-                return maker
-            if (stored := self._stored.find(maker)) is None:
-                break
-            maker = stored.token.created_by
-        return caller_id
+        if caller_id.startswith(_PERSON) or (stored := self._stored.find(caller_id)) is None:
+            return caller_id
+        return stored.token.person or caller_id
 
     def get(self, token_id: str, by: Principal) -> Token:
         """Return a token. Raises `NotFound` if there is none in the caller's scope."""
@@ -202,6 +239,7 @@ class Tokens:
             name=name,
             created=now,
             created_by=by.id,
+            person=maker if (maker := self.person_behind(by.id)).startswith(_PERSON) else "",
         )
         await self._trail.record(by, "token.create", token.id, after=facts(token))
         stored = StoredToken(token, credentials.hash_secret(parts[2]))

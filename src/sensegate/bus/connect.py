@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import ssl
 from collections.abc import Callable, Iterator
@@ -23,6 +22,8 @@ from sensegate.errors import PermissionDenied, Unavailable, Untrusted
 
 _log = structlog.get_logger("bus")
 CLOSE_S = 1.0
+FLUSH_S = 5.0
+"""Longest time for a peer to take what is still to be sent when a connection is closed."""
 
 
 def trust_certificate(cert_file: str) -> ssl.SSLContext:
@@ -141,13 +142,20 @@ class BusClient(Client):
                 writer.transport.abort()
 
     async def close(self) -> None:
-        """Close the connection, after a failed TLS handshake with a time-out, because asyncio never reports its end."""
-        if not self.tls_failure:
-            await super().close()
-            return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(CLOSE_S):
-                await super().close()
+        """Close the connection; abort it where that takes too long.
+
+        The peer may not read what is still to be sent, and after a failed TLS handshake asyncio never reports the end.
+        nats-py swallows cancellations while it closes, so it is left to itself.
+        """
+        closing = asyncio.create_task(super().close(), name="close connection")
+        try:
+            await asyncio.wait({closing}, timeout=CLOSE_S if self.tls_failure else FLUSH_S)
+        finally:
+            if not closing.done():
+                self.drop()
+                closing.cancel()
+        if closing.done():
+            closing.result()
 
     async def on_error(self, why: Exception) -> None:
         """Handle an error that nats-py met in the background."""
@@ -278,7 +286,7 @@ async def connect(
     finally:
         refusal.cancel()
         attempt.cancel()
-        await asyncio.gather(attempt, refusal, return_exceptions=True)
+        await asyncio.wait({attempt, refusal}, timeout=FLUSH_S)
         if not link.is_connected:
             link.drop()  # nats-py leaves the socket open when an attempt is cancelled while it closes
     await link.close()

@@ -160,6 +160,13 @@ class JetStreamLog:
     async def bounds(self) -> tuple[int, int]:
         return await self._reader.bounds()
 
+    @property
+    def is_settled(self) -> bool:
+        return True
+
+    async def stored_end(self) -> int:
+        return (await self._reader.bounds())[1]
+
     async def sequence_at(self, time: int) -> int:
         sequence = await self._reader.first_since(time)
         return (await self._reader.bounds())[1] + 1 if sequence is None else sequence

@@ -119,6 +119,13 @@ class MemoryLog:
         self._expire()
         return (self._entries[0].sequence if self._entries else self._last + 1), self._last
 
+    @property
+    def is_settled(self) -> bool:
+        return True
+
+    async def stored_end(self) -> int:
+        return self._last
+
     async def sequence_at(self, time: int) -> int:
         self._expire()
         index = bisect_left(self._entries, time, key=lambda entry: entry.time)

@@ -56,7 +56,7 @@ _PARTITION = re.compile(r"-[0-9]+$")
 def node_of(subject: str) -> str:
     """Return the node in a subject such as ``ledger.<node>`` or ``ledger.<node>-<partition>``.
 
-    The id of a node never ends in a dash and digits (`authority.members`).
+    The id of a node never ends in a dash and digits (`tiers.members`).
     """
     return _PARTITION.sub("", subject.partition(".")[2])
 

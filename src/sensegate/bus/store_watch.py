@@ -62,7 +62,7 @@ class StoreMonitor:
 
         Args:
             clock: the time.
-            request: sends a request of the system account to the server (`Connections.ask`).
+            request: sends a request of the system account to the server.
             connect: account -> function that connects to it.
             has_room: returns whether the disk has its reserve free; a full disk is not a fault of the server.
             on_stuck: called with the reason when the store needs a restart of the server.

@@ -161,6 +161,22 @@ async def begin(log: _Log, now: int) -> None:
     await asyncio.to_thread(log.timelines.adopt, fresh)
 
 
+async def follow(log: _Log) -> bool:
+    """Adopt the timelines that the marks on a log tell, where another gateway writes it; return whether there are any.
+
+    Raises:
+        Unavailable: the log does not answer.
+        StoreFull: the file cannot be written.
+    """
+    marked = [made for entry in await _marks(log) if (made := _timeline_of_mark(entry)) is not None]
+    if not marked:
+        return False
+    history = log.timelines.history
+    if history.current[-len(marked) :] != tuple(marked):
+        await asyncio.to_thread(log.timelines.adopt, history.with_timeline(marked[:-1], marked[-1]))
+    return True
+
+
 async def _marks(log: _Log) -> list[LogEntry]:
     entries: list[LogEntry] = []
     while more := await log.fetch_of(f"{MARK_SUBJECTS}*", entries[-1].sequence if entries else 0):

@@ -35,6 +35,7 @@ from sensegate.cli import (
     replay,
     returns,
     running,
+    sizing,
     tasks,
     tls,
     tokens,
@@ -96,6 +97,8 @@ app.add_typer(centre.app, name="centre", cls=CommandGroup, rich_help_panel=OPERA
 app.add_typer(returns.app, name="return", cls=CommandGroup, rich_help_panel=OPERATION)
 app.add_typer(tls.app, name="tls", cls=CommandGroup, rich_help_panel=OPERATION)
 app.command(rich_help_panel=OPERATION)(running.engine)
+app.command(rich_help_panel=OPERATION)(running.front)
+app.command(rich_help_panel=OPERATION)(sizing.size)
 app.command(rich_help_panel=OPERATION)(running.bench)
 
 

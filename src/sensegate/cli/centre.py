@@ -47,6 +47,8 @@ def status(directory: Directory, *, json_form: Json = False) -> None:
         if standby:
             behind = "lag unknown" if standby.behind < 0 else f"{count(standby.behind, 'entry', 'entries')} behind"
             console.print(f"the active centre {'answers' if standby.reached else 'does not answer'}, {behind}")
+            if standby.missing:
+                console.print(f"not copied yet: {', '.join(standby.missing)}")
         elif term.active and term.unreplicated:
             console.print("it delivers without a standby: the other centre may only take over by order")
         if votes:
@@ -75,11 +77,13 @@ def promote(
         raise ConfigError("this centre is not a standby", file=str(directory), remedy="start it with `sensegate run`")
     if not force and standby.reached:
         raise ConfigError("the active centre answers", file=str(directory), remedy="stop it first, or give --force")
-    if not force and standby.behind != 0:
+    if not force and not standby.is_whole:
         problem = (
             "the copy is empty"
             if standby.behind < 0
             else f"the copy lacks {count(standby.behind, 'entry', 'entries')} of the active centre"
+            if standby.behind
+            else f"not copied whole yet: {', '.join(standby.missing)}"
         )
         raise ConfigError(problem, file=str(directory), remedy="give --force to continue without them")
     (directory / PROMOTE).touch()

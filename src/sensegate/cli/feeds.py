@@ -28,7 +28,7 @@ from sensegate.cli.output import (
 from sensegate.cli.times import Since, parse_time_or_now
 from sensegate.web.client import GatewayClient, ProblemResponse
 
-app = typer.Typer(help="List, create, delete and tail feeds; list their subscribers.", no_args_is_help=True)
+app = typer.Typer(help="Create, read and follow feeds; list their subscribers.", no_args_is_help=True)
 
 COLUMNS = ("name", "divisions", "domains", "properties", "grade_max", "description")
 SHOWN = ("time", "device", "property", "value", "unit", "quality", "division", "flags")

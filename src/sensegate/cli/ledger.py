@@ -34,7 +34,14 @@ class By(StrEnum):
 def ledger(
     *,
     since: Since = "1h",
-    begin: Annotated[str, typer.Option("--from", metavar="TIME", help="As --since: a time with a zone.")] = "",
+    begin: Annotated[
+        str,
+        typer.Option(
+            "--from",
+            metavar="TIME",
+            help="Start of the hours that are counted, a time with a zone; --since is ignored then.",
+        ),
+    ] = "",
     end: Annotated[str, typer.Option("--to", metavar="TIME", help="End; whole hours are counted. Default: now.")] = "",
     form: Annotated[TableFormat, typer.Option("--format", help="Format of the table.")] = TableFormat.TABLE,
     by: Annotated[By, typer.Option(help="Dimension of the rows.")] = By.NODE,

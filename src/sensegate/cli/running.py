@@ -70,6 +70,29 @@ def run(config: Annotated[Path, typer.Argument(help="Configuration file, see con
     stderr.print("stopped")
 
 
+def front(
+    config: Annotated[Path, typer.Argument(help="Configuration file of the node, see config/README.md.")],
+) -> None:
+    """Run the MQTT fronts of this machine apart from the gateway, until SIGTERM or Ctrl-C.
+
+    It needs listen.mqtt.separate, and the servers of engine.url. Devices stay connected, and are acknowledged, while
+    the gateway is restarted or another one takes over.
+
+    Example: sensegate front config/node.yaml
+    """
+    from sensegate import logs  # noqa: PLC0415 - only this command needs it
+    from sensegate.config import load  # noqa: PLC0415 - as above
+    from sensegate.ingest.mqtt_fronts import run_fronts  # noqa: PLC0415 - loads most of the gateway
+
+    loaded = load(config)
+    if not loaded.listen.mqtt.separate:
+        problem, remedy = "the gateway runs its fronts itself", "set it to true, or do not run `sensegate front`"
+        raise ConfigError(problem, file=str(config), key="listen.mqtt.separate", remedy=remedy)
+    logs.configure(loaded.log_level, loaded.log_format)
+    uvloop.run(run_until_signalled(run_fronts(loaded)))
+    stderr.print("stopped")
+
+
 def _directory_errors(file: Path, config: Config) -> list[ConfigError]:
     """Return the errors that prevent the use of a gateway's directory."""
     errors: list[ConfigError] = []

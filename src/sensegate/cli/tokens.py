@@ -16,7 +16,7 @@ from sensegate.cli.times import DAY_S, parse_duration
 
 app = typer.Typer(help="Create, list and revoke access tokens.", no_args_is_help=True)
 
-COLUMNS = ("id", "role", "scope", "department", "feeds", "expires", "name", "revoked")
+COLUMNS = ("id", "role", "scope", "department", "feeds", "expires", "name", "revoked", "suspended")
 LIFETIME_S = 30 * DAY_S
 BREAK_GLASS_S = 3_600.0
 

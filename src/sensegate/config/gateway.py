@@ -15,6 +15,7 @@ from sensegate.config.cameras import CameraConfig
 from sensegate.config.cluster import ClusterConfig
 from sensegate.config.history import HistoryConfig
 from sensegate.config.influx import InfluxConfig
+from sensegate.config.map import MapConfig
 from sensegate.config.mqtt import MqttConfig
 from sensegate.config.people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, ReturnsConfig, SharingConfig
 from sensegate.config.setting import ConfigRecord, doc
@@ -143,6 +144,10 @@ class EngineConfig(ConfigRecord, frozen=True):
         Literal[1, 3, 5],
         doc("copies of each stream and bucket, on servers of a cluster (url); existing ones are given more copies"),
     ] = 1
+    standby: Annotated[
+        bool,
+        doc("with replicas: several gateways of this node may run, on several machines; one is active by a lease"),
+    ] = False
     cluster: Annotated[ClusterConfig, doc("servers of the cluster, for `sensegate engine`")] = ClusterConfig()
     restart_backoff_max_s: Annotated[
         float, doc("longest wait between restarts of a crashing server", least=0.1, most=3_600)
@@ -161,6 +166,15 @@ class IngestConfig(ConfigRecord, frozen=True):
             most=60_000,
         ),
     ] = 50
+    commit_interval_min_ms: Annotated[
+        int,
+        doc(
+            "wait for a fuller commit while there is little load; the wait grows with the load up to "
+            "`commit_interval_ms`, if that is longer",
+            least=0,
+            most=60_000,
+        ),
+    ] = 10
     depth_messages_max: Annotated[
         int, doc("most messages received and not yet committed", least=1, most=10_000_000)
     ] = 60_000
@@ -410,13 +424,14 @@ class WebConfig(ConfigRecord, frozen=True):
     page_max: Annotated[int, doc("most records or rows in one answer", least=1, most=1_000_000)] = 10_000
     trusted_proxies: Annotated[
         tuple[str, ...],
-        doc("addresses and networks of reverse proxies, whose proxy_header names the client (10.1.0.7); empty: none"),
+        doc("addresses and networks of reverse proxies, for HTTP and VIID, whose proxy_header names the client"),
     ] = ()
     proxy_header: Annotated[
         Literal["x-forwarded-for", "forwarded"],
         doc("header that the trusted proxies write; the other one is never read"),
     ] = "x-forwarded-for"
     tls: Annotated[TlsConfig, doc("certificates of the HTTP listener")] = TlsConfig()
+    map: Annotated[MapConfig, doc("layers of the console's map")] = MapConfig()
 
 
 class Config(ConfigRecord, frozen=True):

@@ -15,6 +15,10 @@ class MqttConfig(ConfigRecord, frozen=True):
     processes: Annotated[
         int, doc("processes that serve it, each on a core of its own; 0: the gateway's own process", least=0, most=64)
     ] = 1
+    separate: Annotated[
+        bool,
+        doc("fronts run apart from the gateway, by `sensegate front`, on this and other machines of the node"),
+    ] = False
     packet_bytes_max: Annotated[
         int, doc("largest packet; a client that sends a larger one is disconnected", least=256, most=67_108_864)
     ] = 1_032_192

@@ -46,7 +46,21 @@ def violations(config: Config) -> Iterator[ConfigViolation]:
     yield from _exposed(config)
     yield from _shared_ports(config)
     yield from _order(config)
+    yield from _approvals(config)
     yield from _cluster(config)
+    yield from _fronts(config)
+
+
+def _approvals(config: Config) -> Iterator[ConfigViolation]:
+    layers = config.web.map
+    for layer, given, approval in (
+        ("tiles", layers.tiles_directory, layers.tiles_approval),
+        ("overlay", layers.overlay_file, layers.overlay_approval),
+    ):
+        if given and not approval.strip():
+            problem = f"the {layer} of the map have no approval number (審圖號)"
+            remedy = "give the number that stands on the map; it is printed with it"
+            yield ConfigViolation(("web", "map", f"{layer}_approval"), problem, remedy)
 
 
 def _times(config: Config) -> Iterator[ConfigViolation]:
@@ -140,12 +154,23 @@ def _listening(config: Config) -> Iterator[_Listening]:
         yield _Listening(("viid", "port"), config.viid.host, config.viid.port)
 
 
+def _fronts(config: Config) -> Iterator[ConfigViolation]:
+    listen = config.listen.mqtt
+    if listen.separate and not (listen.port and config.engine.url):
+        problem = "fronts that run apart need a port of their own and servers that they reach"
+        yield ConfigViolation(("listen", "mqtt", "separate"), problem, "set listen.mqtt.port and engine.url")
+
+
 def _cluster(config: Config) -> Iterator[ConfigViolation]:
     engine = config.engine
     servers, tls = engine.cluster.servers, engine.cluster.tls
     if engine.replicas > 1 and not engine.url:
         problem = f"{engine.replicas} copies need as many servers, and the embedded nats-server is one"
         yield ConfigViolation(("engine", "replicas"), problem, "give the servers of the cluster in engine.url")
+    if engine.standby and (engine.replicas == 1 or config.role == "centre"):
+        problem = "a standby takes over what the servers of a cluster store, at a node"
+        remedy = "set engine.replicas: 3; a centre has a standby by peer"
+        yield ConfigViolation(("engine", "standby"), problem, remedy)
     if not servers:
         return
     if len(servers) < max(engine.replicas, 3) or len(servers) % 2 == 0:

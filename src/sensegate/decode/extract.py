@@ -1,8 +1,8 @@
 """Turn a tree into rows, one message at a time: the slow path, which handles every case.
 
 `bind` decides which member of the tree feeds which reading (from keys, types, and the few members whose values decide:
-`where` and names); `Rows.add` makes rows of what was bound. The fast path (`plan.py`) binds once for a shape of payload
-and then does the work of `Rows.add` for whole columns; tests hold the two paths equal.
+`where` and names); `DecodedRows.add` makes rows of what was bound. The fast path (`plan.py`) binds once for a shape
+of payload and then does the work of `DecodedRows.add` for whole columns; tests hold the two paths equal.
 """
 
 from __future__ import annotations
@@ -405,7 +405,7 @@ class DecodedRows:
         self.rejected: list[RejectedValue] = []
         self.downsampled: list[Downsampled] = []
         self.numbered: list[tuple[int, int, int]] = []
-        """Message, device, number: the rows of `Numbered`."""
+        """Message, device, number of each numbered message."""
         self.ignored = 0
 
     def savepoint(self) -> tuple[int, int, int, int, int, int]:

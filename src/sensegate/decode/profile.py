@@ -1,7 +1,7 @@
 """Compiled profiles: rules with parsed paths, words, units, and the specs that later stages need.
 
 Specs differ by identity: a message without a time uses the next identity that it has, so each reading has up to one
-spec for each kind (`Reading.specs`, indexed like `IDENTITIES`).
+spec for each kind (`CompiledReading.specs`, indexed like `IDENTITIES`).
 """
 
 from __future__ import annotations
@@ -295,6 +295,8 @@ class CompiledRule(msgspec.Struct, frozen=True, eq=False):
     """The readings of other lists."""
     video: str = ""
     """Format of video metadata that it decodes: such messages are redacted before anything is written."""
+    metadata: bool = False
+    """Whether it reads what MQTT states beside the payload."""
 
 
 class CompiledProfile(msgspec.Struct, frozen=True, eq=False):

@@ -150,7 +150,7 @@ class City:
     def _ensure_ports_free(self, member: CityMember) -> None:
         """Choose ports again that were taken since they were chosen: many gateways do not start at the same time."""
         taken = [name for name in PORTS if not is_free(getattr(member, name))]
-        if not taken or member is self.centre:
+        if not taken or member.division == CENTRE:
             return
         for name in taken:
             setattr(member, name, free_port())
@@ -180,7 +180,7 @@ class City:
         self._configured = True
 
     def _configure(self, member: CityMember) -> None:
-        is_centre = member is self.centre
+        is_centre = member.division == CENTRE
         document: dict[str, object] = {
             "role": "centre" if is_centre else "node",
             "division": member.division,

@@ -230,9 +230,11 @@ class Simulator:
         for _ in range(due):
             self._next("")
         bursts, self.bursts = self.bursts, {}
-        for node, count in bursts.items():
-            for _ in range(count):
-                self._next(node)
+        # In turns, so that bursts of several nodes are under way at the same time.
+        for number in range(max(bursts.values(), default=0)):
+            for node, count in bursts.items():
+                if number < count:
+                    self._next(node)
         self.intents.flush()
         self.sent += len(self._ready)
         while self._ready:

@@ -349,6 +349,7 @@ class Leadership:
         return await self.source.answer_log(request)
 
     async def _answer_buckets(self, _division: str, _payload: bytes) -> bytes:
+        self._require_ready()  # before, not all buckets are open
         return msgspec.msgpack.encode(sorted(self._stores.buckets))
 
     async def _answer_rows(self, _division: str, payload: bytes) -> bytes:

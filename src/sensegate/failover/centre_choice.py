@@ -23,7 +23,7 @@ _log = structlog.get_logger("failover")
 
 
 class DurableChoice:
-    """A node's choice, on the disk before anybody hears of it; implements `tiers.node_side.CentreChoice`."""
+    """A node's choice, on the disk before anybody hears of it; implements `tiers.node_side.ActiveCentreChoice`."""
 
     def __init__(self, directory: Path, clock: Clock, *, lease_s: float, name: str) -> None:
         """Read what the node remembers. Raises `ConfigError`."""
@@ -35,6 +35,11 @@ class DurableChoice:
     def term(self) -> int:
         """The highest term that this node has met."""
         return self._choice.term.number
+
+    @property
+    def remembered(self) -> terms.Term:
+        """What this node remembers of terms and centres."""
+        return self._choice.term
 
     def is_granted(self, url: str) -> bool:
         """Return whether this node grants a centre its term at the moment."""

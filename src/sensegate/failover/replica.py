@@ -113,15 +113,16 @@ class ReplicationSource:
         """Last sequence that was delivered unreplicated."""
         self._unreplicated = unreplicated
         self._heard = clock.monotonic()
+        self._was_asked = False
         self._permitted = permitted
 
     async def answer_log(self, request: LogRequest) -> bytes:
         """Answer a request of the standby. Raises `Unavailable`."""
         self._heard = self._clock.monotonic()
-        self._confirmed = max(self._confirmed, request.stored)
+        self._was_asked = True
         first, last = await self._log.bounds()
-        if self._confirmed >= min(self._delivered, last):
-            self._unreplicated = False
+        if request.timelines == self._log.timelines.fingerprint:
+            self._take_confirmation(request.stored, last)
         if request.received >= last and request.stored >= last:
             await self._log.changed(request.received, WAIT_S)
             first, last = await self._log.bounds()
@@ -131,6 +132,27 @@ class ReplicationSource:
         timelines = self._log.timelines
         fresh = timelines.history if request.timelines != timelines.fingerprint else None
         return _encode(LogChunk(self._log.epoch, first, last, replicated, self._history, fresh))
+
+    def _take_confirmation(self, stored: int, last: int) -> None:
+        """Note up to which sequence the standby has this log.
+
+        Only a standby that follows the timelines of this log confirms: one that was active itself, and is about to be
+        set aside, has entries of its own in the same positions.
+        """
+        if stored < self._confirmed and not self._unreplicated:
+            # Its copy begins anew: until it is whole, delivery goes on without it.
+            self._unreplicated, self._delivered = True, self._confirmed
+        self._confirmed = stored
+        if stored >= min(self._delivered, last):
+            self._unreplicated = False
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the other centre follows this log, or was silent for too long.
+
+        Until then the other one may be active in a later term, with records and cursors that are unknown here.
+        """
+        return self._was_asked or self.unreplicated
 
     @property
     def unreplicated(self) -> bool:
@@ -186,6 +208,13 @@ class ReplicatedLog:
     async def bounds(self) -> tuple[int, int]:
         first, last = await self._log.bounds()
         return first, max(first - 1, self._original.high_watermark(last))
+
+    @property
+    def is_settled(self) -> bool:
+        return self._original.is_settled
+
+    async def stored_end(self) -> int:
+        return await self._log.stored_end()
 
     async def sequence_at(self, time: int) -> int:
         return min(await self._log.sequence_at(time), (await self.bounds())[1] + 1)

@@ -43,7 +43,7 @@ from sensegate.failover.lease import INITIAL_VERSION, VoterConfiguration, Votes
 from sensegate.failover.ledger_copy import LedgerCopy
 from sensegate.failover.replica import LogChunk, Replica
 from sensegate.failover.replica import describe_log as log_of
-from sensegate.failover.standby_status import PROMOTE, STATUS, StandbyStatus
+from sensegate.failover.standby_status import PROMOTE, REGISTRIES, STATUS, TRAIL, StandbyStatus
 from sensegate.failover.terms import GRANT_S, CentreState, Term
 from sensegate.failover.trail_copy import SetAsideStore, TrailCopy
 from sensegate.tiers.admission import NodeAdmission, Site, open_members
@@ -62,8 +62,11 @@ _Ask = Callable[[str, bytes], Awaitable[bytes]]
 _rows = msgspec.msgpack.Decoder(tuple[list[tuple[str, bytes | None]], int]).decode
 
 
-async def await_activation(config: Config, clock: Clock) -> Activation:
-    """Stand by until this centre has to become active; return the term."""
+async def await_activation(config: Config, clock: Clock, *, personal: bool = False) -> Activation:
+    """Stand by until this centre has to become active; return the term.
+
+    `personal`: messages may contain personal data: the copy is encrypted as the store of an active centre is.
+    """
     directory = Path(config.directory)
     term = terms.read(directory)
     if term.number == 0 and config.peer.initially_active:
@@ -77,20 +80,20 @@ async def await_activation(config: Config, clock: Clock) -> Activation:
         may_resume = term.active and not term.lapsed and not (state and state.active)
         if may_resume and (state or not config.peer.automatic):
             return Activation(term)
-        term, begun = await _stand_by(config, clock, term)
+        term, begun = await _stand_by(config, clock, term, personal=personal)
         terms.write(directory, term)
         if term.active:
             _log.warning("this centre is active now", term=term.number, reason=begun or "term resumed")
             return Activation(term, begun)
 
 
-async def _stand_by(config: Config, clock: Clock, term: Term) -> tuple[Term, str]:
+async def _stand_by(config: Config, clock: Clock, term: Term, *, personal: bool) -> tuple[Term, str]:
     """Stand by until a term begins, or the store must be set aside; return the term to continue with, and the cause."""
     directory = Path(config.directory)
     aside = directory / f"aside-{term.number}-{time.strftime('%Y%m%dT%H%M%S')}"
     try:
         async with contextlib.AsyncExitStack() as stack:
-            engine = Engine.of(config, clock, slots=node_slots(config))
+            engine = Engine.of(config, clock, slots=node_slots(config), personal=personal)
             await engine.start()
             stack.push_async_callback(engine.stop)
             return await _Standby(config, clock, engine, term).run(stack, aside)
@@ -153,6 +156,8 @@ class _Standby:
         self._lost_at = clock.monotonic()
         self._replica: Replica | None = None
         self._copied: dict[str, tuple[KvBucket, int, dict[str, bytes]]] = {}
+        self._missing = {REGISTRIES, TRAIL}
+        """Parts beside the log that were not copied whole yet: without registries nobody is let in."""
 
     async def run(self, stack: contextlib.AsyncExitStack, aside: Path) -> tuple[Term, str]:
         """Return the term in which this centre becomes active, and its cause.
@@ -234,7 +239,7 @@ class _Standby:
 
     def _is_candidate(self) -> bool:
         """Return whether this centre takes over if the nodes grant it."""
-        has_copy = self._replica is not None and self._voters[-1].version != INITIAL_VERSION
+        has_copy = self._replica is not None and not self._missing and self._voters[-1].version != INITIAL_VERSION
         was_active = self.term.active and self._seen <= self.term.number
         return (
             self.config.peer.automatic
@@ -277,9 +282,9 @@ class _Standby:
             return 0
 
     def _write_status(self) -> None:
-        status = StandbyStatus(
-            os.getpid(), self._seen, self._reached, self._replica.behind if self._replica else -1, time.time()
-        )
+        behind = self._replica.behind if self._replica else -1
+        missing = tuple(sorted(self._missing))
+        status = StandbyStatus(os.getpid(), self._seen, self._reached, behind, missing, time.time())
         fresh = self.directory / f"{STATUS}.new"
         fresh.write_bytes(msgspec.json.encode(status))
         fresh.replace(self.directory / STATUS)
@@ -377,6 +382,9 @@ class _Standby:
             except PermissionDenied as why:
                 _log.debug("trail not copied yet", reason=str(why))
                 count = 0
+            else:
+                if not count:
+                    self._missing.discard(TRAIL)
             await self.clock.sleep(0 if count else POLL_S / 10)
 
     async def _copy_sums(self, replica: Replica, ask: _Ask) -> None:
@@ -391,9 +399,15 @@ class _Standby:
 
     async def _copy_registries(self, ask: _Ask) -> None:
         while True:
-            names = msgspec.msgpack.decode(await ask("buckets", b""), type=list[str])
+            try:
+                names = msgspec.msgpack.decode(await ask("buckets", b""), type=list[str])
+            except PermissionDenied as why:
+                _log.debug("registries not copied yet", reason=str(why))
+                await self.clock.sleep(POLL_S)
+                continue
             for name in names:
                 await self._copy_registry(name, ask)
+            self._missing.discard(REGISTRIES)
             await self.clock.sleep(POLL_S)
 
     async def _copy_registry(self, name: str, ask: _Ask) -> None:

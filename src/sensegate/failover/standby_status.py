@@ -7,6 +7,8 @@ import msgspec
 PROMOTE = "promote"
 """File that orders this centre to become active, written by `sensegate centre promote`."""
 STATUS = "standby.json"
+REGISTRIES, TRAIL = "registries", "trail"
+"""Parts of a copy beside the log."""
 
 
 class StandbyStatus(msgspec.Struct, frozen=True):
@@ -19,5 +21,12 @@ class StandbyStatus(msgspec.Struct, frozen=True):
     """Whether the active centre answers."""
     behind: int
     """Entries of its log that are not yet here; -1: not known."""
+    missing: tuple[str, ...]
+    """Other parts of the copy that are not whole yet since this centre stands by: ``registries``, ``trail``."""
     written_at: float
     """Unix time."""
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing is missing that the active centre had at its last answer."""
+        return self.behind == 0 and not self.missing

@@ -8,6 +8,7 @@ sums where windows and functions allow it; those of a masked selection from its 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
@@ -78,6 +79,7 @@ class HistoryQueries:
         after: Key | None = None,
         descending: bool = False,
         revisions: bool = False,
+        identity: tuple[int, int] | None = None,
     ) -> tuple[list[HistoryRows], Key | None]:
         """Return rows of a period of phenomenon time in its order, and the key to continue after; None: that is all.
 
@@ -89,6 +91,7 @@ class HistoryQueries:
             after: key after which to continue.
             descending: latest first.
             revisions: include rows that were revised later.
+            identity: only records of this (sequence of the first commit, index).
 
         Raises:
             TooMuch: it takes too long.
@@ -98,6 +101,8 @@ class HistoryQueries:
         begin, end = selection.mask.period_end(begin), selection.mask.period_end(end)
         direction, sign = ("DESC", "<") if descending else ("ASC", ">")
         more = f"(time, entry, idx) {sign} ({after[0]}, {after[1]}, {after[2]})" if after else ""
+        if identity is not None:
+            more = f"entry - back = {identity[0]} AND idx = {identity[1]}"
         order = ", ".join(f"{column} {direction}" for column in ("time", "entry", "idx"))
         async with self._slot():
             files = self._files(selection, begin, end)
@@ -245,7 +250,8 @@ class HistoryQueries:
             async with asyncio.timeout(self._config.query_timeout_s):
                 fetched = await asyncio.shield(running)
         except (TimeoutError, asyncio.CancelledError) as why:
-            connection.interrupt()
+            with contextlib.suppress(self._engine.failed):  # it may be closed by now
+                connection.interrupt()
             await asyncio.wait((running,))
             if isinstance(why, TimeoutError):
                 limit = self._config.query_timeout_s

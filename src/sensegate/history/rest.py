@@ -8,7 +8,6 @@ from aiohttp import web
 from sensegate.authority.scope import Action, demand
 from sensegate.clock import DAY_US
 from sensegate.config import durations
-from sensegate.errors import PermissionDenied
 from sensegate.history.aggregates import DIMENSIONS, FUNCTIONS, Aggregate, is_function
 from sensegate.history.downsampling import METHODS
 from sensegate.history.query import TooMuch
@@ -84,8 +83,7 @@ async def _drop(call: Call) -> web.Response:
 async def _answer(call: Call, feed: str, page: HistoryPage, form: str, media: str) -> web.Response:
     """Return an encoded page, counted as delivered."""
     share, caller = call.deps.share, call.principal
-    if call.credential_ended():
-        raise PermissionDenied("the credential has ended meanwhile", authenticated=False)
+    call.demand_credential()
     async with share.reserve(caller, feed, form, page.count, page.grant):
         share.count(caller, feed, form, requests=1, records=page.count, size=len(page.body), grant=page.grant)
     headers = {"X-Count": str(page.count)}

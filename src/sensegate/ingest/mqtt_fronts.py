@@ -9,6 +9,8 @@ import signal
 import socket
 import subprocess
 import sys
+from collections.abc import Callable
+from pathlib import Path
 
 import msgspec
 import structlog
@@ -20,18 +22,19 @@ from sensegate.authority.callout import Callout
 from sensegate.authority.devices import Devices
 from sensegate.bus import api
 from sensegate.bus.client_facts import key_of
-from sensegate.bus.engine import User
+from sensegate.bus.engine import Engine, User
 from sensegate.bus.free_ports import free_port, is_free, url_host
 from sensegate.bus.opening import Core
 from sensegate.bus.process import write_private
 from sensegate.bus.server_conf import LOOPBACK
-from sensegate.clock import Clock
+from sensegate.clock import Clock, SystemClock
 from sensegate.collect.front import messages
 from sensegate.collect.front.limits import FrontLimits
 from sensegate.collect.front.messages import Answer, Answers, Changes, Check, Close, FrontSettings, Questions, Report
 from sensegate.collect.front.process import READY, ListenerCertificates, serve
 from sensegate.collect.front.rights import TopicMatcher
 from sensegate.collect.topic import subject_of
+from sensegate.config import Config
 from sensegate.decode.watch import ProfileWatcher
 from sensegate.errors import ConfigError, EngineError, Unavailable
 from sensegate.model import Device
@@ -41,6 +44,9 @@ PORT_WAIT_S = 8.0
 READY_S = 60.0
 STOP_S = 10.0
 RESTART_MIN_S, RESTART_MAX_S = 0.1, 5.0
+REPORTS_KEPT_S = 5.0
+"""What a front that has not been heard for so long reported is forgotten."""
+FRONTS_MAX = 256
 CLOSE_GATHER_S = 0.02
 """Changes within this time are told together."""
 
@@ -54,8 +60,11 @@ _decode_report = msgspec.msgpack.Decoder(Report).decode
 class FrontRegistry:
     """Answers the questions of fronts, from the registry and the profiles in force."""
 
-    def __init__(self, callout: Callout, devices: Devices, profiles: ProfileWatcher, clock: Clock) -> None:
-        """`profiles` name the topics of which messages at QoS 0 are taken."""
+    def __init__(
+        self, link: Client, callout: Callout, devices: Devices, profiles: ProfileWatcher, clock: Clock
+    ) -> None:
+        """`profiles` name the topics of which messages at QoS 0 are taken; `link`: connection of `User.GATEWAY`."""
+        self._link = link
         self._callout = callout
         self._devices = devices
         self._profiles = profiles
@@ -63,13 +72,16 @@ class FrontRegistry:
         self._closing: dict[str, None] = {}
         self._changed = asyncio.Event()
         self._is_all_changed = True  # fronts that outlived another gateway process may have missed what it did not tell
-        self._link: Client | None = None
-        self.problems: dict[str, str] = {}
-        """Front -> why it does not store messages at the moment."""
+        self._problems: dict[str, tuple[str, float]] = {}
 
-    async def open(self, link: Client) -> None:
+    def problems(self) -> dict[str, str]:
+        """Return front -> why it does not store messages at the moment, of those that were heard recently."""
+        since = self._clock.monotonic() - REPORTS_KEPT_S
+        return {front: problem for front, (problem, heard_at) in self._problems.items() if heard_at >= since}
+
+    async def open(self) -> None:
         """Begin to answer. Raises `Unavailable`."""
-        self._link = link
+        link = self._link
         with api.translate_client_errors("subscribe to the questions of fronts"):
             await link.subscribe(messages.ADMIT, queue="gateway", cb=self._admit)
             await link.subscribe(messages.CHECK, queue="gateway", cb=self._check)
@@ -80,8 +92,6 @@ class FrontRegistry:
 
     async def run(self) -> None:
         """Tell fronts whose connections are to be closed, until cancelled."""
-        if self._link is None:
-            return
         self._changed.set()
         while True:
             await self._changed.wait()
@@ -101,9 +111,8 @@ class FrontRegistry:
                 self._changed.set()
 
     async def _tell(self, users: tuple[str, ...]) -> None:
-        if self._link:
-            with api.translate_client_errors("fronts"):
-                await self._link.publish(messages.CLOSE, _encode(Close(users)))
+        with api.translate_client_errors("fronts"):
+            await self._link.publish(messages.CLOSE, _encode(Close(users)))
 
     def _close(self, user: str) -> None:
         self._closing[user] = None
@@ -177,9 +186,11 @@ class FrontRegistry:
         metrics.MQTT_CONNECTIONS.labels(report.front).set(report.connections)
         metrics.MQTT_QUEUED.labels(report.front).set(report.queued_bytes)
         if report.problem:
-            self.problems[report.front] = report.problem
+            if len(self._problems) >= FRONTS_MAX:
+                self._problems.pop(next(iter(self._problems)))
+            self._problems[report.front] = report.problem, self._clock.monotonic()
         else:
-            self.problems.pop(report.front, None)
+            self._problems.pop(report.front, None)
 
     @staticmethod
     async def _respond(message: Msg, answer: bytes) -> None:
@@ -188,21 +199,30 @@ class FrontRegistry:
 
 
 class MqttFronts:
-    """The fronts of this gateway: child processes, or one within the gateway's own process."""
+    """The fronts on this machine: child processes, or one within this process. A gateway may have none of its own."""
 
-    def __init__(self, core: Core, registry: FrontRegistry) -> None:
-        """`open` starts the processes, `admit` lets devices in."""
-        self._config = core.config
-        self._settings = core.config.listen.mqtt
-        self._engine = core.engine
-        self._clock = core.clock
-        self._link = core.bus
-        self._port_file = core.directory / "mqtt.port"
+    def __init__(self, config: Config, engine: Engine, clock: Clock, registry: FrontRegistry | None = None) -> None:
+        """`open` starts the processes, `admit` lets devices in.
+
+        Args:
+            config: of the node.
+            engine: to which the fronts connect.
+            clock: the clock.
+            registry: answers the questions of fronts, in a gateway; None: another process does.
+        """
+        self._config = config
+        self._settings = config.listen.mqtt
+        self._engine = engine
+        self._clock = clock
+        self._port_file = Path(config.directory) / "mqtt.port"
         self._registry = registry
+        self._has_fronts = registry is None or not self._settings.separate
         self._reserved: socket.socket | None = None
         self._children: dict[str, asyncio.subprocess.Process] = {}
         self._certificates: ListenerCertificates | None = None
-        self._listening = {f"mqtt-{number}": asyncio.Event() for number in range(max(self._settings.processes, 1))}
+        count = max(self._settings.processes, 1) if self._has_fronts else 0
+        prefix = f"{socket.gethostname()}-{self._settings.port}-" if self._settings.separate else ""
+        self._listening = {f"{prefix}mqtt-{number}": asyncio.Event() for number in range(count)}
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.port = 0
@@ -227,17 +247,22 @@ class MqttFronts:
                 key="listen.mqtt.host",
                 remedy="set engine.tls.cert_file and key_file, or listen on loopback",
             )
+        if not self._has_fronts:
+            self.port = self._settings.port
+            return
         await self._reserve()
         if self._settings.processes:
             self._tasks = [asyncio.create_task(self._supervise(name), name=name) for name in self._listening]
 
     async def admit(self) -> None:
         """Let devices in; return when all fronts listen. Raises `Unavailable`."""
-        await self._registry.open(self._link)
-        self._tasks.append(asyncio.create_task(self._registry.run(), name="mqtt registry"))
-        if not self._settings.processes:
+        if self._registry:
+            await self._registry.open()
+            self._tasks.append(asyncio.create_task(self._registry.run(), name="mqtt registry"))
+        if self._has_fronts and not self._settings.processes:
             self._certificates = ListenerCertificates(self._config.engine.tls)
-            self._tasks.append(asyncio.create_task(self._run_here("mqtt-0"), name="mqtt-0"))
+            (name,) = self._listening
+            self._tasks.append(asyncio.create_task(self._run_here(name), name=_WITHIN))
         waiting = [asyncio.ensure_future(listening.wait()) for listening in self._listening.values()]
         try:
             async with asyncio.timeout(READY_S):
@@ -268,7 +293,7 @@ class MqttFronts:
         for child in self._children.values():
             if child.stdin:
                 child.stdin.close()
-        in_here = [task for task in self._tasks if task.get_name() == "mqtt-0" and not self._settings.processes]
+        in_here = [task for task in self._tasks if task.get_name() == _WITHIN]
         if in_here:
             await asyncio.wait(in_here, timeout=STOP_S)
         for task in self._tasks:
@@ -306,7 +331,8 @@ class MqttFronts:
 
     def warnings(self) -> list[str]:
         """Return a sentence for each front that does not store messages."""
-        return [f"{front}: messages are not stored: {problem}" for front, problem in self._registry.problems.items()]
+        problems = self._registry.problems() if self._registry else {}
+        return [f"{front}: messages are not stored: {problem}" for front, problem in problems.items()]
 
     def not_ready(self) -> list[str]:
         """Return a sentence for each front that does not listen."""
@@ -344,7 +370,7 @@ class MqttFronts:
             broker_host=info.mqtt_host,
             broker_port=info.mqtt_port,
             facts_key=key_of(self._engine.issuer_seed),
-            neighbours=max(listen.processes, 1) - 1,
+            sessions_bytes_max=self._config.store.registry_bytes,
             log_level=self._config.log_level,
             log_format=self._config.log_format,
         )
@@ -423,6 +449,8 @@ class MqttFronts:
             await child.wait()
 
 
+_WITHIN = "mqtt front"
+"""Name of the task of the front within this process."""
 _HEADROOM = 16 * 1024
 """Bytes of a batch around its messages."""
 
@@ -442,7 +470,33 @@ async def open_fronts(
     Raises:
         ConfigError, EngineError: as `MqttFronts.open`.
     """
-    fronts = MqttFronts(core, FrontRegistry(callout, devices, profiles, core.clock))
+    registry = FrontRegistry(core.bus, callout, devices, profiles, core.clock)
+    fronts = MqttFronts(core.config, core.engine, core.clock, registry)
     stack.push_async_callback(fronts.stop)
     await fronts.open()
     return fronts
+
+
+async def run_fronts(config: Config, *, clock: Clock | None = None, ready: Callable[[str], None] | None = None) -> None:
+    """Run the fronts of a machine apart from the gateway, until cancelled; `ready` is called with their address.
+
+    They need the servers of the cluster and a gateway of the node on any machine. Devices stay connected while another
+    gateway takes over.
+
+    Raises:
+        ConfigError, EngineError: as `MqttFronts.open`.
+    """
+    clock = clock or SystemClock()
+    Path(config.directory).mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - nothing else runs yet
+    async with contextlib.AsyncExitStack() as stack:
+        engine = Engine.of(config, clock, slots=())
+        await engine.start()
+        stack.push_async_callback(engine.stop)
+        fronts = MqttFronts(config, engine, clock)
+        stack.push_async_callback(fronts.stop)
+        await fronts.open()
+        await fronts.admit()
+        _log.info("fronts ready", mqtt=fronts.url)
+        if ready:
+            ready(fronts.url)
+        await fronts.run()

@@ -173,6 +173,14 @@ class Corrections:
             raise NotFound(f"no correction {correction_id[:40]} in your scope; see `sensegate correction list`")
         return record
 
+    async def wait_ended(self, correction_id: str) -> Correction:
+        """Return a correction once it is done or has failed."""
+        await self._records.until(lambda: (record := self._records.find(correction_id)) is None or record.ended > 0)
+        record = self._records.find(correction_id)
+        if record is None:
+            raise NotFound(f"no correction {correction_id[:40]}; it ended long ago")
+        return record
+
     # ── for the source ──────────────────────────────────────────────────────────────────────────────
 
     async def next(self) -> Correction:

@@ -141,7 +141,7 @@ class Committer:
         sole_writer: bool = True,
         limits: CommitLimits | None = None,
     ) -> None:
-        """`alone`: nobody else writes readings to this log; False at a centre with nodes."""
+        """`sole_writer`: nobody else writes readings to this log; False at a centre with nodes."""
         self._log = log
         self._duplicates = duplicates
         self._index = index
@@ -207,7 +207,26 @@ class Committer:
         self._opened = self._state_matches_log = True
         return dict(self._positions)
 
-    async def _catch_up(self) -> tuple[int, int]:
+    async def follow(self) -> int:
+        """Bring the dedup index on the disk up to the end of the log, which another process writes; return that end.
+
+        Nothing is written to the log; `open` has to follow before anything is prepared.
+
+        Raises:
+            Unavailable: the log cannot be read now.
+            StoreFull: the index cannot be written.
+        """
+        self._opened = self._state_matches_log = False
+        last = await self._log.last(f"commit.{self._name}")
+        self._sequence = last.sequence if last else 0
+        at, witness = await self._catch_up(pads=False)
+        if at > self._duplicates.checkpoint:
+            self._duplicates.freeze(-1)
+            self._duplicates.confirm(-1, at, witness)
+            await asyncio.to_thread(self._duplicates.wait_idle)
+        return at
+
+    async def _catch_up(self, *, pads: bool = True) -> tuple[int, int]:
         """Bring the dedup index up to the end of the log; return up to which sequence it is valid, and its witness."""
         # Our entries end with our last commit, unless a full disk broke a batch. Where nodes write too, hours of their
         # readings may follow it: there a full disk is prevented (`engine.has_room`) instead of detected.
@@ -224,7 +243,7 @@ class Committer:
             metrics.LIMIT_HITS.labels("log_lost_entries").inc()
             await asyncio.to_thread(self._duplicates.discard)
             at, witness = -1, 0
-        if reached := self._duplicates.lost_end:
+        if pads and (reached := self._duplicates.lost_end):
             end = await self._pad_lost_end(end, reached)
         if at < 0:
             kept_us = min(self._limits.readings_ttl_h, self._limits.observations_ttl_h) * HOUR_US

@@ -49,7 +49,7 @@ class DedupIndex:
         self._next_checkpoint = self._clock.monotonic() + self._checkpoint_s
 
     def open(self, timelines: Timelines, last: int) -> LoadedCheckpoint | None:
-        """Clear the memtable and load the last checkpoint; None where none fits the log (see `Store.open`)."""
+        """Clear the memtable and load the last checkpoint; None: none fits the log (see `CheckpointStore.open`)."""
         with contextlib.suppress(StoreFull, Unavailable):
             self.wait_idle()
         self._reset(timelines)
@@ -74,7 +74,7 @@ class DedupIndex:
 
     @property
     def damage(self) -> str:
-        """As of `Store.damage` after the last `open`."""
+        """As of `CheckpointStore.damage` after the last `open`."""
         return self._store.damage
 
     def discard(self) -> None:
@@ -84,11 +84,11 @@ class DedupIndex:
 
     @property
     def lost_end(self) -> int:
-        """As of `Store.lost_end` after the last `open`."""
+        """As of `CheckpointStore.lost_end` after the last `open`."""
         return self._store.lost_end
 
     def clear_lost_end(self) -> None:
-        """As `Store.clear_lost_end`."""
+        """As `CheckpointStore.clear_lost_end`."""
         self._store.clear_lost_end()
 
     @property
@@ -127,7 +127,7 @@ class DedupIndex:
     def confirm(self, ordinal: int, sequence: int, witness: int = 0) -> None:
         """Confirm that commit `ordinal` is in the log, up to `sequence`: its frozen state is written in a thread.
 
-        `witness` as of `Store.save`.
+        `witness` as of `CheckpointStore.save`.
 
         Raises:
             StoreFull: the previous checkpoint could not be written.

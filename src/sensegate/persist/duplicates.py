@@ -107,7 +107,7 @@ class Deduplicator:
     def open(self, timelines: Timelines, last: int) -> int:
         """Load the last checkpoint; return the log sequence up to which it is valid, -1: there is none.
 
-        `timelines` and `latest_time` are those of the log: a checkpoint of another log, or beyond its end, is not used.
+        `timelines` and `last` (the last sequence) are the log's: a checkpoint of another log, or beyond it, is unused.
         """
         self._reset()
         opened = self._index.open(timelines, last)

@@ -65,7 +65,7 @@ class PreviousReadings:
     """Previous readings of an order: `add` those of the log, then `finish_loading`, `add_live` and `judge`."""
 
     def __init__(self, is_selected: Callable[[str], bool], device_id: Callable[[int], str]) -> None:
-        """`wanted`: whether a device (by id) is one of the job's; `device_id`: registry index -> id."""
+        """`is_selected`: whether a device (by id) is one of the order's; `device_id`: registry index -> id."""
         self._is_selected = is_selected
         self._device_id = device_id
         self._names = SeriesNames()

@@ -301,7 +301,7 @@ class Scrub:
         *,
         request_rebuild: Callable[[str], None] | None = None,
     ) -> None:
-        """`spoil` is called with the reason for rebuilding the index; None: no gateway runs."""
+        """`request_rebuild` is called with the reason for rebuilding the index; None: no gateway runs."""
         self._log = log
         self._subject = subject
         self._clock = clock

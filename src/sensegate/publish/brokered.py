@@ -53,7 +53,7 @@ def _too_large(delivery: OutboundDelivery, client: Client) -> DeliveryResult | N
 
 
 class NatsPublisher:
-    """Deliveries by NATS; a `ports.Post`."""
+    """Deliveries by NATS; a `ports.PushTransport`."""
 
     def __init__(self, client: Client, *, answer_s: float = ANSWER_S) -> None:
         """Take a connection of `User.FEEDS`."""
@@ -166,7 +166,7 @@ class MqttSessions:
 
 
 class MqttPublisher:
-    """Deliveries by MQTT; a `ports.Post`. Run `run` as a task: it keeps the connection."""
+    """Deliveries by MQTT; a `ports.PushTransport`. Run `run` as a task: it keeps the connection."""
 
     def __init__(
         self, sessions: MqttSessions, credential: Callable[[], tuple[str, int, str, str]], tls: ssl.SSLContext | None

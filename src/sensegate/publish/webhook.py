@@ -8,9 +8,9 @@ webhook-signature  ``v1,<base64>`` HMAC-SHA256, or ``v1sm3,<base64>`` HMAC-SM3, 
 from __future__ import annotations
 
 import base64
+import contextlib
 import ssl
-from types import TracebackType
-from typing import Self
+from collections.abc import AsyncIterator
 
 import aiohttp
 from cryptography.hazmat.primitives import hashes
@@ -40,36 +40,18 @@ def sign(delivery: OutboundDelivery, timestamp: int) -> str:
 
 
 class WebhookPublisher:
-    """Sends deliveries; a `ports.Post`. Use it as an async context manager."""
+    """Sends deliveries; a `ports.PushTransport`. `open_webhooks` makes one."""
 
-    def __init__(self, egress: Egress, clock: Clock, *, timeout_s: float = TIMEOUT_S) -> None:
+    def __init__(self, session: aiohttp.ClientSession, egress: Egress, clock: Clock, timeout_s: float) -> None:
+        self._session = session
         self._egress = egress
         self._clock = clock
         self._timeout_s = timeout_s
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        connector = EgressConnector(self._egress, limit=CONNECTIONS_MAX, limit_per_host=CONNECTIONS_PER_HOST_MAX)
-        self._session = aiohttp.ClientSession(
-            connector=connector,
-            timeout=aiohttp.ClientTimeout(total=self._timeout_s),
-            headers={"User-Agent": "sensegate"},
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
 
     def check(self, target: str) -> None:
         self._egress.check(target)
 
     async def send(self, delivery: OutboundDelivery) -> DeliveryResult:
-        assert self._session is not None  # noqa: S101 - used as a context
         timestamp = self._clock.now() // 1_000_000
         headers = {
             **dict(delivery.headers),
@@ -91,6 +73,27 @@ class WebhookPublisher:
             return DeliveryResult(accepted=False, reason=f"no answer within {self._timeout_s:g} s")
         except (aiohttp.ClientError, ssl.SSLError, OSError) as why:
             return DeliveryResult(accepted=False, reason=_reason_of(why))
+
+
+@contextlib.asynccontextmanager
+async def open_webhooks(
+    egress: Egress, clock: Clock, *, timeout_s: float = TIMEOUT_S
+) -> AsyncIterator[WebhookPublisher]:
+    """Yield a publisher with a pool of connections, which are closed at the end.
+
+    Args:
+        egress: judges each address before it is dialled.
+        clock: the time of signatures.
+        timeout_s: most seconds of one attempt.
+    """
+    connector = EgressConnector(egress, limit=CONNECTIONS_MAX, limit_per_host=CONNECTIONS_PER_HOST_MAX)
+    async with aiohttp.ClientSession(
+        connector=connector,
+        timeout=aiohttp.ClientTimeout(total=timeout_s),
+        headers={"User-Agent": "sensegate"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+    ) as session:
+        yield WebhookPublisher(session, egress, clock, timeout_s)
 
 
 def _receipt(response: aiohttp.ClientResponse) -> DeliveryResult:

@@ -121,19 +121,33 @@ class Flag(IntFlag):
     """Flags of a reading; the lower-case name is the word in the JSON form."""
 
     LATE = 1 << 0
+    """It arrived after a later reading of its series, or long after its own time."""
     CONFLICT = 1 << 1
+    """Another value for a reading that was accepted before: a revision of it."""
     CLOCK = 1 << 2
+    """A clock is off, the device's or the gateway's, and the time is not to be relied on."""
     RANGE = 1 << 3
+    """Outside of the plausible range."""
     STEP = 1 << 4
+    """A change since the last reading that is faster than plausible."""
     STUCK = 1 << 5
+    """The same value for longer than plausible."""
     FUTURE = 1 << 6
+    """Its time lies after its arrival, by more than clocks usually differ."""
     STALE = 1 << 7
+    """Its time lies so long before its arrival that it is no present state."""
     BACKLOG = 1 << 8
+    """It reached the centre after an interruption of the link, not live."""
     UNIDENTIFIABLE = 1 << 9
+    """It has neither time, sequence number nor message id of the device: duplicates of it are not recognised."""
     NOT_DEDUPLICATED = 1 << 10
+    """Its time lies further back than duplicates are remembered."""
     BEST_EFFORT = 1 << 11
+    """Published at QoS 0: it may have been lost on the way without notice, and others like it."""
     ALARM = 1 << 12
+    """The profile marks the property as an alarm: no deadband and no mode order withholds it."""
     HEARTBEAT = 1 << 13
+    """Unchanged, accepted as the sign of life that the profile asks for."""
     ROLLOVER = 1 << 14
     """A counter reached its modulus and restarted at 0; counting continued."""
     RESET = 1 << 15
@@ -161,9 +175,13 @@ class TimeQuality(IntEnum):
     """Origin of the phenomenon time."""
 
     DEVICE = 0
+    """The device's own, with its zone."""
     ASSUMED_ZONE = 1
+    """The device's own, without a zone: that of the profile or the node is assumed."""
     DERIVED = 2
+    """Computed from other times of the message, for example those of the network server."""
     RECEIVED = 3
+    """The time of arrival: the message has none."""
 
 
 @functools.lru_cache(maxsize=1024)

@@ -15,7 +15,7 @@ from sensegate.share.cursor import Cursor, stored_before
 
 
 class ConsumerInfo(msgspec.Struct, eq=False):
-    """State of one active consumer; the code that delivers keeps it current."""
+    """State of one active consumer; the code that delivers keeps it current, nobody else has it in hand."""
 
     id: str
     """Id of the webhook or push subscription; a number for an open connection."""
@@ -35,20 +35,33 @@ class ConsumerInfo(msgspec.Struct, eq=False):
     grant: str = ""
     failures: int = 0
     """Consecutive failures."""
-    lag_entries: int = 0
-    """Entries of the log after the offset, at the last call of `ActiveConsumers.rows`."""
-    lag_s: float = 0.0
-    """Age of the entry at the offset, to the minute; 0: at the end of the log."""
-
-    @property
-    def cursor(self) -> str:
-        """Offset as text; empty: unknown."""
-        return str(self.offset) if self.offset else ""
 
     def delivered(self, records: int, now: int) -> None:
         """Count delivered records."""
         self.records += records
         self.last = now
+
+
+class ConsumerStatistics(msgspec.Struct, frozen=True, kw_only=True):
+    """An active consumer at one moment; fields as in `ConsumerInfo`."""
+
+    id: str
+    subscriber: str
+    feed: str
+    delivery: str
+    since: int
+    state: str
+    reason: str
+    cursor: str
+    """Offset as text; empty: unknown."""
+    records: int
+    last: int
+    grant: str
+    failures: int
+    lag_entries: int
+    """Entries of the log after the offset."""
+    lag_s: float
+    """Age of the entry at the offset, to the minute; 0: at the end of the log."""
 
 
 class ActiveConsumers:
@@ -85,12 +98,29 @@ class ActiveConsumers:
         finally:
             self.remove(consumer)
 
-    def rows(self) -> list[ConsumerInfo]:
+    def rows(self) -> list[ConsumerStatistics]:
         """Return all consumers, by id, with their current lag."""
         now, end = self._clock.now(), self._end()
-        consumers = [consumer for _, consumer in sorted(self._consumers.items())]
-        for consumer in consumers:
-            lag_entries = max(0, end - consumer.offset.sequence) if consumer.offset else 0
-            lag_s = max(0.0, (now - stored_before(consumer.offset)) / 1e6) if consumer.offset and lag_entries else 0.0
-            consumer.lag_entries, consumer.lag_s = lag_entries, round(lag_s, 1)
-        return consumers
+        return [_statistics(consumer, now, end) for _, consumer in sorted(self._consumers.items())]
+
+
+def _statistics(consumer: ConsumerInfo, now: int, end: int) -> ConsumerStatistics:
+    offset = consumer.offset
+    lag_entries = max(0, end - offset.sequence) if offset else 0
+    lag_s = max(0.0, (now - stored_before(offset)) / 1e6) if offset and lag_entries else 0.0
+    return ConsumerStatistics(
+        id=consumer.id,
+        subscriber=consumer.subscriber,
+        feed=consumer.feed,
+        delivery=consumer.delivery,
+        since=consumer.since,
+        state=consumer.state,
+        reason=consumer.reason,
+        cursor=str(offset) if offset else "",
+        records=consumer.records,
+        last=consumer.last,
+        grant=consumer.grant,
+        failures=consumer.failures,
+        lag_entries=lag_entries,
+        lag_s=round(lag_s, 1),
+    )

@@ -5,7 +5,7 @@
     node:    decisions, revocations ─▶ centre, which applies them on behalf of the node's level
 
 The centre serves the data that it has, and stores the grants for it. Requests and replies use the node's link
-(`bus.ask`). This module defines them; `federation_node.py` is the node's side, `federation_centre.py` the centre's.
+(`tiers.link`). This module defines them; `federation_node.py` is the node's side, `federation_centre.py` the centre's.
 """
 
 from __future__ import annotations

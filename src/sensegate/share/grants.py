@@ -129,7 +129,7 @@ class Grants:
         """Initialize with the feeds that are granted.
 
         `demands_grant` returns whether reading a feed requires a grant; `used` returns a grant's records this month;
-        `is_core` returns whether a feed is now classified as core, which overrides existing grants.
+        `core` returns whether a feed is now classified as core, which overrides existing grants.
         """
         self._feeds = feeds
         self._clock = clock

@@ -115,7 +115,7 @@ class LatestReader:
         parts: list[_Part] = []
         if selection is None or not _includes_readings(selection):
             return parts, None
-        numbers = self._candidates(selection, np.arange(first, len(self.values)))
+        numbers = self.matching_series(selection, np.arange(first, len(self.values)))
         room = most
         for start in range(0, len(numbers), _CHUNK):
             if start:
@@ -131,7 +131,7 @@ class LatestReader:
             room -= count
         return parts, None
 
-    def _candidates(self, selection: FeedSelection, numbers: I64) -> I64:
+    def matching_series(self, selection: FeedSelection, numbers: I64) -> I64:
         """Return the series, of those given, that may match: conditions on what is not masked, and on the area."""
         view = self.values.view()
         numbers = numbers[view.grade[numbers] <= selection.grade_max]
@@ -291,7 +291,7 @@ class LatestReader:
         if not room:
             return None, 0
         taken = numbers[:room]
-        parts = list(self._masked(selection, self._candidates(selection, taken)))
+        parts = list(self._masked(selection, self.matching_series(selection, taken)))
         lines = [line for part in parts for line in self._lines(part, RecordEncoding.JSON, fields)]
         if not lines:
             return None, len(taken)

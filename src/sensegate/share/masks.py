@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import math
 from collections import OrderedDict
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -141,15 +141,19 @@ def _kind_of(name: str, key: str, remedy: str) -> ValueKind:
 
 def hidden_rows(batch: Batch, mask: Mask) -> BOOL:
     """Return which rows of a batch a mask leaves out."""
-    drop = {*mask.drop} | ({WHOLE_OBSERVATION, ALARM_EVENT} if mask.coarsens else set())
-    names = [base_name(name) for name in batch.properties]
-    dropped = np.fromiter((name in drop for name in names), np.bool_, len(names))
+    hidden: BOOL = hidden_properties(batch.properties, mask)[batch.property]
     if not mask.k:
-        return dropped[batch.property]
-    count, counter = (np.fromiter(map(test, names), np.bool_, len(names)) for test in (_is_count, _is_counter))
-    few: BOOL = (dropped | counter)[batch.property]
+        return hidden
+    counts = np.fromiter((_is_count(base_name(name)) for name in batch.properties), np.bool_, len(batch.properties))
     # `not >=` instead of `<`, so that NaN is left out too.
-    return few | (count[batch.property] & ~(batch.value >= mask.k))
+    return hidden | (counts[batch.property] & ~(batch.value >= mask.k))
+
+
+def hidden_properties(names: Sequence[str], mask: Mask) -> BOOL:
+    """Return which properties, by their names in feeds, a mask leaves out whatever their values."""
+    drop = {*mask.drop} | ({WHOLE_OBSERVATION, ALARM_EVENT} if mask.coarsens else set())
+    bases = [base_name(name) for name in names]
+    return np.fromiter((name in drop or (mask.k > 0 and _is_counter(name)) for name in bases), np.bool_, len(bases))
 
 
 def _is_count(name: str) -> bool:

@@ -32,7 +32,7 @@ from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, 
 from sensegate.ports import PushTransport
 from sensegate.publish.brokered import MqttPublisher, MqttSessions, NatsPublisher
 from sensegate.publish.egress import Egress
-from sensegate.publish.webhook import WebhookPublisher
+from sensegate.publish.webhook import open_webhooks
 from sensegate.share.broker_clients import MQTT, NATS, BrokerClients
 from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.delivery import FeedPage
@@ -95,7 +95,7 @@ async def open_push(
     offsets: RecordTable[CommittedOffset] = RecordTable(offset_store, "offset", CommittedOffset)
     consumers = ActiveConsumers(clock, lambda: share.reader.end)
     makers = _SubscriptionMaker(core, share, tokens, offsets, consumers)
-    poster = await stack.enter_async_context(WebhookPublisher(Egress(egress.allow), clock, timeout_s=egress.timeout_s))
+    poster = await stack.enter_async_context(open_webhooks(Egress(egress.allow), clock, timeout_s=egress.timeout_s))
     webhook_subscriptions = PushSubscriptions(partial(makers.subscription, poster))
     webhooks = Webhooks(
         webhook_store,

@@ -104,6 +104,15 @@ class GrantQuota:
         self._tokens -= records
         self._consumed += records
 
+    def consume_all(self, records: int) -> None:
+        """Consume records that are sent together. Raises `Overloaded`: not so many are allowed now."""
+        if records and (available := self.available(records)) < records:
+            raise Overloaded(
+                f"grant {self.grant}: {records} records exceed the {available} that are allowed now; ask for fewer",
+                retry_after_s=max(1.0, self.wait_s(records)),
+            )
+        self.consume(records)
+
     def refund(self, records: int) -> None:
         """Return records to the quota that were not delivered."""
         self._tokens = min(self._burst, self._tokens + records)

@@ -327,12 +327,16 @@ class LogReader:
 
         Raises:
             BadCursor: it is not a cursor, or lies after the end of the log.
+            Unavailable: this log does not know the cursor, and another centre may have the log that it is of.
             Gone: the log does not hold the records before it, or records after it have expired; `first` is the cursor
                 from which the subscriber misses as little as possible.
         """
         position = cursor.parse(text)
         await self.demand_same_history(position)
-        if position.sequence > self._end and position.sequence > (await self.log.bounds())[1]:
+        # A centre that has just started does not know yet what its standby has confirmed: what it delivered before is
+        # stored and not yet visible again.
+        if position.sequence > self._end and position.sequence > await self.log.stored_end():
+            self._demand_settled()
             raise BadCursor("the cursor lies after the end of the log")
         await self.demand_retained(position)
         return position
@@ -344,11 +348,17 @@ class LogReader:
         if agreed is not None and position.sequence <= agreed:
             return
         if agreed is None:
+            self._demand_settled()
             reason = "the cursor is of another log, or of records that this log has lost"
             agreed = min(timelines.resume_after(position.timeline, cursor.stored_before(position)), position.sequence)
         else:
             reason = "the log has lost the records before the cursor and holds others in their position"
         raise Gone(f"{reason}; continue from `first`", first=str(await self._first_after(agreed)))
+
+    def _demand_settled(self) -> None:
+        """Return if this is the log that readers follow. Raises `Unavailable` where another centre may have it."""
+        if not self.log.is_settled:
+            raise Unavailable("this centre has just started and has not heard the other one yet; try again, or there")
 
     async def _first_after(self, sequence: int) -> Cursor:
         """Return the cursor after a sequence, or after all records that have expired or soon will."""

@@ -210,7 +210,7 @@ class Sharing:
     async def page(
         self, principal: Principal, request: FeedRequest, *, form: str, limit: int, wait_s: float
     ) -> FeedPage:
-        """Return records of a feed, within the quota of the grant; see `Serving.page` and `Grants.admit`.
+        """Return records of a feed, within the quota of the grant; see `FeedServer.page` and `Grants.admit`.
 
         Raises:
             NotFound, PermissionDenied, Gone, BadCursor, Unavailable.
@@ -295,7 +295,7 @@ class Sharing:
 
         `current_principal` returns the caller as of now, or raises `PermissionDenied`.
 
-        `at` is called with the cursor as the stream advances.
+        `advance` is called with the cursor as the stream advances.
 
         Raises:
             NotFound, PermissionDenied, Gone, BadCursor, Unavailable, Overloaded: before the first event.

@@ -38,7 +38,7 @@ from sensegate.tiers.refused_store import RefusedBodyCipher
 from sensegate.tiers.registry_copies import RegistryCopies
 from sensegate.tiers.registry_view import RegistryView
 from sensegate.tiers.report import NodeReport, NodeReports
-from sensegate.tiers.return_desks import CentreReturns
+from sensegate.tiers.return_exchange import CentreReturns
 from sensegate.tiers.verdict import MemberFacts, Rules
 
 POLL_S = 1.0

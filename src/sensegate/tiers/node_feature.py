@@ -19,10 +19,10 @@ from sensegate.tiers.node_side import CHOICE, NodeParts, NodeSide
 from sensegate.tiers.opening import COPIED_BUCKETS, RESTORES
 from sensegate.tiers.registry_copies import RegistryUploader
 from sensegate.tiers.report import NodeReport, Reporter, report_of
-from sensegate.tiers.return_desks import NodeReturns
+from sensegate.tiers.return_exchange import NodeReturns
 from sensegate.tiers.return_receiver import ReturnReceiver
 from sensegate.tiers.uplink_accounting import UplinkAccounting
-from sensegate.tiers.writers import Claimant, WriterStateFile
+from sensegate.tiers.writers import Claimant, WriterStateBucket, WriterStateFile, WriterStateStore
 from sensegate.web import trace
 
 
@@ -55,6 +55,9 @@ async def _open(parts: Parts) -> Feature | None:
         connection.ask,
         centre=config.division[:2],
     )
+    states: WriterStateStore = WriterStateFile(core.directory)
+    if config.engine.standby:
+        states = WriterStateBucket(await core.bucket("writer"))
     side = NodeSide(
         NodeParts(
             config=config,
@@ -62,7 +65,7 @@ async def _open(parts: Parts) -> Feature | None:
             log=core.log,
             connection=connection,
             choice=choice,
-            claimant=Claimant(WriterStateFile(core.directory), core.log, began=core.log.end_at_open),
+            claimant=Claimant(states, core.log, began=core.log.end_at_open),
             reporter=Reporter(report, connection.ask, clock, connection.note_clock),
             config_receiver=config_receiver,
             mover=open_mover(parts, connection.ask),

@@ -19,6 +19,7 @@ import structlog
 
 from sensegate import metrics
 from sensegate.bus.commit_records import NO_WRITER, LaneRecord, Writer
+from sensegate.bus.kv_row import KvRow
 from sensegate.bus.padding import PADDING_MAX, pad
 from sensegate.bus.process import write_private
 from sensegate.errors import ConfigError, Unavailable
@@ -233,6 +234,32 @@ class WriterStateFile:
             await asyncio.to_thread(write_private, self._file, msgspec.json.encode(state).decode())
         except OSError as why:
             raise Unavailable(f"{self._file} cannot be written: {why}") from why
+
+
+class _Bucket(Protocol):
+    async def get(self, key: str) -> KvRow | None: ...
+
+    async def put(self, key: str, value: bytes, *, expected: int | None = None) -> int: ...
+
+
+class WriterStateBucket:
+    """The state in a bucket, where several gateways of a node take turns by a lease."""
+
+    def __init__(self, bucket: _Bucket) -> None:
+        self._bucket = bucket
+
+    async def read(self) -> WriterState | None:
+        """Return the state. Raises `ConfigError` where it cannot be decoded, `Unavailable`."""
+        row = await self._bucket.get(FILE)
+        try:
+            return msgspec.json.decode(row.value, type=WriterState) if row and row.value else None
+        except msgspec.DecodeError as why:
+            remedy = "run `sensegate node takeover`"
+            raise ConfigError(f"state of the writer cannot be read: {why}", key=FILE, remedy=remedy) from why
+
+    async def write(self, state: WriterState) -> None:
+        """Store the state. Raises `Unavailable` where it cannot be written now."""
+        await self._bucket.put(FILE, msgspec.json.encode(state))
 
 
 async def claim_restored(states: WriterStateStore) -> None:

@@ -66,7 +66,7 @@ class Plate(msgspec.Struct, frozen=True, omit_defaults=True):
     """Two digits of GA 24.7."""
     confidence: float | None = None
     number: str = ""
-    """The number itself; only with a written legal basis (`video.basis`)."""
+    """The number itself; only with a written legal basis (setting ``video.basis``)."""
 
 
 class Location(msgspec.Struct, frozen=True, omit_defaults=True):

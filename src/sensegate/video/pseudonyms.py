@@ -1,4 +1,4 @@
-"""Keyed pseudonyms: values that can be compared but not read. No I/O; `authority.keyring` keeps the keys.
+"""Keyed pseudonyms: values that can be compared but not read. No I/O; `cameras.keyring` keeps the keys.
 
 A plate is pseudonymised under the key of its day (UTC+8, by the time of observation), so that a vehicle can be followed
 through one day and not into the next; a free-form id under a permanent key.

@@ -40,7 +40,7 @@ _CHANNELS: Final = {
     "spot": frozenset({"spot", "temp", "temperature"}),
 }
 HTTP_SOURCES: Final = frozenset({"http"})
-"""First topic level of messages pushed by HTTP or fetched by `collect.alert_stream`."""
+"""First topic level of messages pushed by HTTP or fetched by `cameras.alert_stream`."""
 _BRIDGES: Final = frozenset({("hikvision", "alerts"), ("dahua", "events")})
 _NUMBER_LENGTH: Final = 40
 _PLATE_MAX: Final = 16

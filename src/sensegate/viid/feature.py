@@ -78,6 +78,7 @@ class ViidPlatform:
         self.web = ViidListener(
             ViidDeps(
                 config=self._config,
+                web=config.web,
                 clock=clock,
                 devices=stores.devices,
                 digests=digests,

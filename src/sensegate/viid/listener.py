@@ -22,6 +22,7 @@ from sensegate import metrics
 from sensegate.authority.devices import Devices
 from sensegate.bus.trust import server_context
 from sensegate.clock import Clock
+from sensegate.config import WebConfig
 from sensegate.config.viid import ViidConfig, ViidDeviceConfig
 from sensegate.errors import ConfigError, NotFound, Overloaded, Rejected, SensegateError, StoreFull, Unavailable
 from sensegate.model import Device
@@ -31,6 +32,7 @@ from sensegate.video.formats.viid_responses import ObjectResult
 from sensegate.viid.digest_auth import DigestError, DigestVerifier
 from sensegate.viid.password_digests import PasswordDigests
 from sensegate.viid.sessions import LoginLockouts, ViidSession, ViidSessions
+from sensegate.web.addresses import client_address
 from sensegate.web.listener import HttpListener
 from sensegate.web.quotas import CallerQuota
 
@@ -64,7 +66,7 @@ COLLECTIONS: Final = {
 """Kind of objects by path below /VIID, in lower case."""
 CATALOGUES: Final = frozenset({"APE", "APS", "Tollgate", "Lane"})
 SENDER_SHARE: Final = 4
-"""Part of `viid.bodies_total_bytes_max` that the bodies of one sender may fill: one quarter."""
+"""Part of setting ``viid.bodies_total_bytes_max`` that the bodies of one sender may fill: one quarter."""
 SYSTEM_BYTES_MAX: Final = 65_536
 SWEEP_S: Final = 5.0
 _METHODS: Final = ("GET", "POST", "PUT", "DELETE")
@@ -101,6 +103,8 @@ class ViidDeps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """The collaborators of the listener."""
 
     config: ViidConfig
+    web: WebConfig
+    """The reverse proxies that are trusted, as for the other HTTP listener."""
     clock: Clock
     devices: Devices
     digests: PasswordDigests
@@ -255,7 +259,8 @@ class ViidListener:
     # ── authentication ────────────────────────────────────────────────────────────────────────────────────
 
     def _address(self, request: web.Request) -> str:
-        return request.remote or ""
+        """Return the address of the sender, also behind the trusted proxies of the configuration."""
+        return client_address(request, self.deps.web)
 
     def _certificate(self, request: web.Request) -> str:
         transport = request.transport

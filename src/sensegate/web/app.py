@@ -26,6 +26,7 @@ from sensegate.errors import ConfigError, Conflict, Overloaded, SensegateError, 
 from sensegate.web import (
     accounting,
     applications,
+    assessment,
     audit,
     catalogue,
     corrections,
@@ -37,6 +38,7 @@ from sensegate.web import (
     latest,
     limits,
     log,
+    map_layers,
     openapi,
     people,
     problems,
@@ -46,6 +48,8 @@ from sensegate.web import (
     quarantine,
     registry,
     session,
+    settings,
+    survey,
     trace,
     webhooks,
     websocket,
@@ -67,9 +71,6 @@ _PAGES = {
     "/static/common.js": ("common.js", "text/javascript"),
     "/static/page.js": ("page.js", "text/javascript"),
     "/static/docs.js": ("docs.js", "text/javascript"),
-    "/sharing": ("sharing.html", "text/html"),
-    "/static/sharing.js": ("sharing.js", "text/javascript"),
-    "/static/sharing.css": ("sharing.css", "text/css"),
     "/static/page.css": ("page.css", "text/css"),
     "/static/icon.svg": ("icon.svg", "image/svg+xml"),
 }
@@ -169,6 +170,10 @@ CORE_ROUTES: tuple[Route, ...] = (
     *drafts.ROUTES,
     *corrections.ROUTES,
     *accounting.ROUTES,
+    *assessment.ROUTES,
+    *survey.ROUTES,
+    *map_layers.ROUTES,
+    *settings.ROUTES,
     *quarantine.ROUTES,
     *log.ROUTES,
     *audit.ROUTES,
@@ -208,7 +213,8 @@ class Web:
         """Return the application, for tests that serve it themselves."""
         app = web.Application(middlewares=[self._middleware], client_max_size=self.deps.config.body_bytes_max)
         for route in self._routes:
-            app.router.add_route(route.method, route.path, self._endpoint(route))
+            path = f"{route.path[:-1]}:.+}}" if route.is_tree else route.path
+            app.router.add_route(route.method, path, self._endpoint(route))
         app.on_response_prepare.append(self._add_headers)
         app.router.add_get("/openapi.json", self._openapi)
         for path, (name, media) in (*_PAGES.items(), *_console_files()):

@@ -278,6 +278,8 @@ class TokenRow(msgspec.Struct, frozen=True):
     created: str
     created_by: str
     revoked: str
+    suspended: str
+    """Why it is refused for what became of its maker; empty: it is not."""
 
 
 class CreatedToken(msgspec.Struct, frozen=True):

@@ -96,7 +96,11 @@ def _quality(body: NewCorrection) -> int:
 
 
 async def _create(call: Call) -> CorrectionRow:
-    body = await call.body(NewCorrection)
+    return await order(call, await call.body(NewCorrection))
+
+
+async def order(call: Call, body: NewCorrection) -> CorrectionRow:
+    """Order a correction on behalf of the caller. Raises `BadRequest`, and as `Corrections.order`."""
     wanted = Correction(
         action=body.action,
         devices=tuple(dict.fromkeys(body.devices)),

@@ -82,7 +82,15 @@ def _state(word: str) -> DeviceState:
 
 
 async def _create(call: Call) -> DeviceCredential:
-    body = await call.body(NewDevice)
+    return await register(call, await call.body(NewDevice))
+
+
+async def register(call: Call, body: NewDevice) -> DeviceCredential:
+    """Register a device on behalf of the caller; return its password, topics and warnings.
+
+    Raises:
+        BadRequest, ConfigError, PermissionDenied, Conflict: as `Devices.add`.
+    """
     if body.division is msgspec.UNSET:
         if not (place := division_of(body.id, body.alias)):
             raise BadRequest("body: division: is missing; only the code of a camera (20 digits) contains it")

@@ -65,8 +65,7 @@ async def _records(call: Call) -> web.Response:
     limit = call.integer("limit", 1_000, config.page_max)
     wait_s = call.seconds("wait", 0.0, config.long_poll_max_s)
     page = await share.page(call.principal, request, form=form, limit=limit, wait_s=wait_s)
-    if call.credential_ended():
-        raise PermissionDenied("the credential has ended meanwhile", authenticated=False)
+    call.demand_credential()
     caller, size = call.principal, len(page.body)
     async with share.reserve(caller, request.feed, form, page.count, page.grant):
         share.count(caller, request.feed, form, requests=1, records=page.count, size=size, grant=page.grant)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from aiohttp import web
 
 from sensegate.authority.scope import Action
-from sensegate.errors import PermissionDenied
 from sensegate.ports import PartKey
 from sensegate.share.latest import FORMS, LatestReader, LatestRequest
 from sensegate.web import record_query
@@ -32,8 +31,7 @@ async def _latest(call: Call) -> web.Response:
         raise BadRequest(f"Accept: {media} has no last values; use one of {', '.join(_MEDIA)}", status=406)
     request, limit = _request(call), call.integer("limit", 1_000, call.deps.config.page_max)
     page = await call.part(LATEST).page(call.principal, request, form=form, limit=limit)
-    if call.credential_ended():
-        raise PermissionDenied("the credential has ended meanwhile", authenticated=False)
+    call.demand_credential()
     caller, size = call.principal, len(page.body)
     async with share.reserve(caller, request.feed, form, page.count, page.grant):
         share.count(caller, request.feed, form, requests=1, records=page.count, size=size, grant=page.grant)

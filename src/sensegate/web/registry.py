@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 from sensegate.authority.scope import Action, Scope, has_right
-from sensegate.authority.tokens import Token
+from sensegate.authority.tokens import Token, Tokens
 from sensegate.errors import NotFound
 from sensegate.lifecycle.profile_rows import ProfileRow
 from sensegate.quantities.properties import CODES, PROPERTIES
@@ -123,7 +123,7 @@ async def _profile(call: Call) -> ProfileRow:
 # ── tokens ────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def _row(token: Token) -> TokenRow:
+def _row(token: Token, tokens: Tokens) -> TokenRow:
     return TokenRow(
         token.id,
         token.role,
@@ -135,16 +135,17 @@ def _row(token: Token) -> TokenRow:
         iso(token.created),
         token.created_by,
         iso(token.revoked),
+        tokens.suspension(token),
     )
 
 
 async def _tokens(call: Call) -> listing.RowPage[TokenRow]:
-    rows = [_row(token) for token in call.deps.tokens.list(call.principal, limit=1_000_000)]
+    rows = [_row(token, call.deps.tokens) for token in call.deps.tokens.list(call.principal, limit=1_000_000)]
     return listing.page_of(call, rows, TokenRow, "id")
 
 
 async def _token(call: Call) -> TokenRow:
-    return _row(call.deps.tokens.get(call.path("token"), call.principal))
+    return _row(call.deps.tokens.get(call.path("token"), call.principal), call.deps.tokens)
 
 
 async def _make_token(call: Call) -> CreatedToken:
@@ -157,7 +158,7 @@ async def _make_token(call: Call) -> CreatedToken:
 
 
 async def _revoke(call: Call) -> TokenRow:
-    return _row(await call.deps.tokens.revoke(call.path("token"), by=call.principal))
+    return _row(await call.deps.tokens.revoke(call.path("token"), by=call.principal), call.deps.tokens)
 
 
 async def _usage(call: Call) -> listing.RowPage[UsageRow]:

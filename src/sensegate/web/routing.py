@@ -47,6 +47,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     summary: str
     """One line for the OpenAPI document."""
     tag: str
+    is_tree: bool = False
+    """Whether the last parameter of the path takes all remaining segments."""
     action: Action | None = None
     """Action that the caller's role must permit; None: none (public, or any credential if `token`)."""
     or_action: Action | None = None
@@ -120,6 +122,11 @@ class Call:
     def address(self) -> str:
         """Address of the client, behind trusted proxies too."""
         return client_address(self.request, self.deps.config)
+
+    def demand_credential(self) -> None:
+        """Return if the credential is still valid. Raises `PermissionDenied`."""
+        if self.credential_ended():
+            raise PermissionDenied("the credential has ended meanwhile", authenticated=False)
 
     def credential_ended(self) -> bool:
         """Return whether the token was revoked or has expired, or the session has ended."""

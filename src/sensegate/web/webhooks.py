@@ -8,6 +8,7 @@ from aiohttp import web
 from sensegate.authority.scope import Action, has_right
 from sensegate.errors import PermissionDenied
 from sensegate.ports import PartKey
+from sensegate.share.consumers import ConsumerStatistics
 from sensegate.share.sharing import FeedRequest
 from sensegate.share.webhooks import NewWebhook, Webhook, Webhooks
 from sensegate.web import listing
@@ -46,25 +47,6 @@ class CreatedWebhook(msgspec.Struct, frozen=True):
     id: str
     secret: str
     webhook: WebhookRow
-
-
-class ConsumerRow(msgspec.Struct, frozen=True):
-    """Active consumer: an open stream or socket, or a push subscription."""
-
-    id: str
-    subscriber: str
-    feed: str
-    delivery: str
-    state: str
-    lag_entries: int
-    lag_s: float
-    records: int
-    failures: int
-    since: int
-    last: int
-    cursor: str
-    grant: str
-    reason: str
 
 
 WEBHOOKS = PartKey[Webhooks]("webhooks", absent="this gateway sends no webhooks")
@@ -142,17 +124,17 @@ async def _resume(call: Call) -> WebhookRow:
     return _row(webhooks, await webhooks.resume(call.principal, webhook.id, after=after))
 
 
-async def _subscribers(call: Call) -> listing.RowPage[ConsumerRow]:
+async def _subscribers(call: Call) -> listing.RowPage[ConsumerStatistics]:
     principal, tokens = call.principal, call.deps.tokens
     visible = {token.id for token in tokens.list(principal, limit=1_000_000)}
     everyone = principal.scope.department == "" and call.deps.division.startswith(principal.scope.division)
     whole = everyone and has_right(principal, Action.READ_LEDGER)
     rows = [
-        msgspec.convert(row, ConsumerRow, from_attributes=True)
+        row
         for row in call.deps.consumers.rows()
         if whole or row.subscriber in visible or row.subscriber == principal.id
     ]
-    return listing.page_of(call, rows, ConsumerRow, "id")
+    return listing.page_of(call, rows, ConsumerStatistics, "id")
 
 
 _READ = Action.READ_READINGS
@@ -227,7 +209,7 @@ ROUTES = (
         summary="List the active consumers of all deliveries: state, lag, delivered records.",
         tag="webhooks",
         action=_READ,
-        query=listing.params(ConsumerRow),
-        response=list[ConsumerRow],
+        query=listing.params(ConsumerStatistics),
+        response=list[ConsumerStatistics],
     ),
 )

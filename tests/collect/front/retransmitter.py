@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable, Sequence
+from itertools import cycle
 
 from sensegate.collect.front import codec
 from sensegate.collect.front.packets import (
@@ -18,13 +20,42 @@ from sensegate.collect.front.packets import (
 from tests.collect.front.front_rig import HOST
 
 WINDOW = 50
+
+
+def _number(number: int) -> bytes:
+    return str(number).encode()
+
+
 _KINDS = {1: PacketType.PUBACK, 2: PacketType.PUBREC}
 
 
 class Retransmitter:
     """Publishes numbers until `stop`; packet ids are reused as soon as they are free."""
 
-    def __init__(self, port: int, device: str, version: Version, qos: int) -> None:
+    def __init__(
+        self,
+        port: int | Sequence[int],
+        device: str,
+        version: Version,
+        qos: int,
+        *,
+        password: bytes = b"right",
+        topic: str = "",
+        payload: Callable[[int], bytes] = _number,
+        pace_s: float = 0.0,
+    ) -> None:
+        """Prepare a device.
+
+        Args:
+            port: of a front, or of several: each connection goes to the next one.
+            device: user name and client id.
+            version: that it speaks.
+            qos: of its messages.
+            password: of the device.
+            topic: to which it publishes.
+            payload: gives the payload of a number.
+            pace_s: shortest time between two reads of acknowledgements, each of which frees its window.
+        """
         self.device = device
         self.version = version
         self.qos = qos
@@ -32,7 +63,12 @@ class Retransmitter:
         """Numbers with a PUBACK or PUBREC."""
         self.sent = 0
         self.connects = 0
-        self._port = port
+        self._ports = cycle([port] if isinstance(port, int) else port)
+        self._password = password
+        self._topic = topic or f"up/{device}"
+        self._payload = payload
+        self._pace_s = pace_s
+        self._writer: asyncio.StreamWriter | None = None
         self._open: dict[int, int] = {}
         """Packet id -> number without an acknowledgement, in the order of sending."""
         self._releasing: set[int] = set()
@@ -41,6 +77,11 @@ class Retransmitter:
     def stop(self) -> None:
         """Send nothing new; `run` ends once all is acknowledged."""
         self._stopping = True
+
+    def move(self) -> None:
+        """Break the connection; the next one goes to the next front while batches are in flight."""
+        if self._writer:
+            self._writer.transport.abort()
 
     @property
     def _is_done(self) -> bool:
@@ -53,10 +94,11 @@ class Retransmitter:
             await asyncio.sleep(0.01)
 
     async def _connection(self) -> None:
-        reader, writer = await asyncio.open_connection(HOST, self._port)
+        reader, writer = await asyncio.open_connection(HOST, next(self._ports))
+        self._writer = writer
         packets = codec.PacketReader(2**20)
         connect = ConnectPacket(
-            self.version, self.device, clean_start=False, username=self.device, password=b"right",
+            self.version, self.device, clean_start=False, username=self.device, password=self._password,
             properties=PacketProperties(session_expiry_s=3_600 if self.version == Version.MQTT_5 else None),
         )  # fmt: skip
         try:
@@ -78,6 +120,7 @@ class Retransmitter:
                         self._acknowledged(packet, writer)
                 if connected:
                     self._send_new(writer)
+                    await asyncio.sleep(self._pace_s)
         finally:
             writer.close()
 
@@ -100,7 +143,7 @@ class Retransmitter:
             self.sent += 1
 
     def _publish(self, writer: asyncio.StreamWriter, packet_id: int, number: int, *, duplicate: bool) -> None:
-        packet = Publish(f"up/{self.device}", str(number).encode(), self.qos, duplicate=duplicate, packet_id=packet_id)
+        packet = Publish(self._topic, self._payload(number), self.qos, duplicate=duplicate, packet_id=packet_id)
         writer.write(codec.encode(packet, self.version))
 
     def _acknowledged(self, packet: Acknowledgement, writer: asyncio.StreamWriter) -> None:

@@ -396,3 +396,46 @@ def test_what_only_looks_like_elements_is_none(frame: str) -> None:
 def test_a_lapse_may_be_text() -> None:
     """Element 05 as ``11.01``: eleven hours and a minute."""
     assert values(parse(report(element(0x05, b"11.01"))))[0][1] == 661.0
+
+
+STEP = {"hour": "000100", "day": "010000", "five minutes": "000005"}
+
+
+def series(function: int, step: str, elements: bytes, **more: Any) -> list[tuple[str, Any, str]]:
+    """Return the values of a report with a step."""
+    return values(parse(report(b"\x04\x18" + bytes.fromhex(STEP[step]) + elements, function=function, **more)))
+
+
+LEVELS_OF_THREE = bytes([0x39, 4 << 3 | 3]) + bcd(10490, 4) + bcd(10500, 4) + bcd(10510, 4)
+RAIN_OF_TWO = bytes([0x1F, 3 << 3 | 1]) + bcd(40, 3) + bcd(50, 3)
+FIVE_MINUTES = b"\xf4\x60" + bytes(range(12))
+
+
+@pytest.mark.parametrize(
+    ("function", "step", "elements", "first", "last"),
+    [
+        (0x31, "hour", LEVELS_OF_THREE, ("Z", 10.49, EIGHT), ("Z", 10.51, "2026-01-01T10:00:00")),
+        (0x38, "hour", LEVELS_OF_THREE, ("Z", 10.49, EIGHT), ("Z", 10.51, "2026-01-01T10:00:00")),
+        (0x31, "day", RAIN_OF_TWO, ("PD", 4.0, EIGHT), ("PD", 5.0, "2026-01-02T08:00:00")),
+        (0x38, "five minutes", FIVE_MINUTES, ("DRP", 0.0, EIGHT), ("DRP", 1.1, "2026-01-01T08:55:00")),
+        (0x38, "hour", FIVE_MINUTES, ("DRP", 0.0, EIGHT), ("DRP", 1.1, "2026-01-01T08:55:00")),
+    ],
+)
+def test_series_begin_at_the_observation_time(function: int, step: str, elements: bytes, first: Any, last: Any) -> None:
+    """Periods that are sent or asked for: the step dates what follows; DRP keeps its five minutes."""
+    found = series(function, step, elements)
+    assert (found[0], found[-1]) == (first, last)
+
+
+@pytest.mark.parametrize(
+    ("observed", "first", "last"),
+    [
+        ("2601010800", "2026-01-01T07:05:00", EIGHT),
+        ("2601010700", "2026-01-01T07:00:00", "2026-01-01T07:55:00"),
+        ("2601010705", "2026-01-01T07:05:00", EIGHT),
+    ],
+)
+def test_the_hour_of_function_34_is_told_by_the_time_of_sending(observed: str, first: str, last: str) -> None:
+    """Sent at 8:00:12: whatever convention the station has, the values are those of seven to eight o'clock."""
+    found = values(parse(report(FIVE_MINUTES, function=0x34, observed=observed)))
+    assert (found[0][2], found[-1][2]) == (first, last)

@@ -8,6 +8,7 @@ import hmac
 import secrets
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
+from contextlib import suppress
 
 import msgspec
 import structlog
@@ -48,6 +49,11 @@ CHECK_S = 600.0
 ANSWER_S = 5.0
 RETRY_S = 0.1
 TAKE_OVER_S = 0.3
+HELLO_S = 0.05
+"""Time for the other fronts to answer one that begins."""
+SILENT_S = 2.0
+"""A front that has not been heard for so long is gone: no take-over waits for it."""
+NEIGHBOURS_MAX = 256
 """Longest wait for other fronts to close a device's older connection."""
 
 _log = structlog.get_logger("collect")
@@ -55,6 +61,7 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_answers = msgspec.msgpack.Decoder(Answers).decode
 _decode_changes = msgspec.msgpack.Decoder(Changes).decode
 _decode_close = msgspec.msgpack.Decoder(Close).decode
+_decode_report = msgspec.msgpack.Decoder(Report).decode
 _decode_connected = msgspec.msgpack.Decoder(Connected).decode
 
 
@@ -69,12 +76,12 @@ class _Known(msgspec.Struct, frozen=True, eq=False):
 class AdmissionClient:
     """Asks the gateway who may connect, caches what it says of devices, and reports what the front met."""
 
-    def __init__(self, connection: Client, name: str, clock: Clock, *, neighbours: int = 0) -> None:
-        """`neighbours`: how many other fronts there are."""
+    def __init__(self, connection: Client, name: str, clock: Clock) -> None:
         self._connection = connection
         self._name = name
         self._clock = clock
-        self._neighbours = neighbours
+        self._neighbours: dict[str, float] = {}
+        """Other fronts, on this and other machines -> when they were last heard."""
         self._key = secrets.token_bytes(32)
         self._known: OrderedDict[str, _Known] = OrderedDict()
         self._questions: list[tuple[Question, asyncio.Future[Answer]]] = []
@@ -91,7 +98,14 @@ class AdmissionClient:
         with api.translate_client_errors("subscribe to the gateway's messages to fronts"):
             await self._connection.subscribe(messages.CLOSE, cb=self._close)
             await self._connection.subscribe(messages.CONNECTED, cb=self._connected)
+            await self._connection.subscribe(messages.REPORT, cb=self._hear)
+            await self._connection.subscribe(messages.HELLO, cb=self._greet)
+            inbox = self._connection.new_inbox()
+            await self._connection.subscribe(inbox, cb=self._hear_name)
+            await self._connection.publish(messages.HELLO, self._name.encode(), reply=inbox)
             await self._connection.flush()
+        # Whom it does not know by then it does not wait for in a take-over.
+        await self._clock.sleep(HELLO_S)
 
     async def run(self) -> None:
         """Ask and report until cancelled."""
@@ -223,9 +237,34 @@ class AdmissionClient:
 
     # ── other fronts ─────────────────────────────────────────────────────────────────────────────────
 
+    async def _greet(self, message: Msg) -> None:
+        """Answer a front that has begun."""
+        await self._hear_name(message)
+        if message.data != self._name.encode():
+            with suppress(Unavailable), api.translate_client_errors("hello"):
+                await self._connection.publish(message.reply, self._name.encode())
+
+    async def _hear(self, message: Msg) -> None:
+        with suppress(msgspec.DecodeError):
+            self._note(_decode_report(message.data).front)
+
+    async def _hear_name(self, message: Msg) -> None:
+        self._note(message.data.decode("utf-8", "replace"))
+
+    def _note(self, name: str) -> None:
+        if name != self._name and (name in self._neighbours or len(self._neighbours) < NEIGHBOURS_MAX):
+            self._neighbours[name] = self._clock.monotonic()
+
+    def _present_neighbours(self) -> int:
+        """Return how many other fronts were heard recently."""
+        since = self._clock.monotonic() - SILENT_S
+        self._neighbours = {name: heard_at for name, heard_at in self._neighbours.items() if heard_at >= since}
+        return len(self._neighbours)
+
     async def take_over(self, key: SessionKey, born: int) -> None:
         """Have the other fronts close older connections of a device; wait until they have, or for `TAKE_OVER_S`."""
-        if not self._neighbours:
+        expected = self._present_neighbours()
+        if not expected:
             return
         announcement = _encode(Connected(self._name, key.credential, key.client_id, born))
         inbox = self._connection.new_inbox()
@@ -235,7 +274,7 @@ class AdmissionClient:
         async def count(_message: Msg) -> None:
             nonlocal answers
             answers += 1
-            if answers >= self._neighbours:
+            if answers >= expected:
                 answered.set()
 
         try:

@@ -125,7 +125,7 @@ class MqttConnection(asyncio.Protocol):
         if self._upstream:
             self._upstream.close()
         if self._key:
-            self._front.sessions.end(self._key, self._session, self._front.seconds)
+            self._front.end_session(self._key, self._session)
         self._lose_will()
         self._front.ended(self)
 

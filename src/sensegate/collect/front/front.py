@@ -46,6 +46,10 @@ class SessionMemory(Protocol):
         """Remember a session, or that it ends with its connection."""
         ...
 
+    def end(self, key: SessionKey, session: MqttSession) -> None:
+        """Remember that the connection of a session has ended; its expiry begins."""
+        ...
+
 
 class FrontNeighbours(Protocol):
     """The other fronts."""
@@ -74,6 +78,9 @@ class Alone:
         return None
 
     async def put(self, key: SessionKey, session: MqttSession) -> None:
+        """Remember nothing."""
+
+    def end(self, key: SessionKey, session: MqttSession) -> None:
         """Remember nothing."""
 
     async def take_over(self, key: SessionKey, born: int) -> None:
@@ -254,6 +261,11 @@ class Front:
     async def remember(self, key: SessionKey, session: MqttSession) -> None:
         """Announce a session to all fronts."""
         await self._memory.put(key, session)
+
+    def end_session(self, key: SessionKey, session: MqttSession) -> None:
+        """Let the connection of a session end."""
+        self.sessions.end(key, session, self.seconds)
+        self._memory.end(key, session)
 
     def delay_will(self, key: SessionKey, connection: MqttConnection, delay_s: float) -> None:
         """Publish the will of a connection later, unless its client comes back before."""

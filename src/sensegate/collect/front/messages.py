@@ -3,6 +3,7 @@
 front ──front.admit──▶ gateway      which device is this, and what may it do? several clients in one request
 gateway ──front.close──▶ fronts     credentials or rights have changed: close, and ask again when it comes back
 front ──front.report──▶ gateway     refused operations, limits that were reached, connections
+front ──front.hello──▶ fronts       who else is there?
 front ──front.connected──▶ fronts   a device has connected here: close its older connection
 """
 
@@ -18,7 +19,7 @@ from sensegate.collect.front.limits import FrontLimits
 from sensegate.config import EngineConfig
 
 ADMIT, CHECK, CLOSE = "front.admit", "front.check", "front.close"
-REPORT, CONNECTED = "front.report", "front.connected"
+REPORT, CONNECTED, HELLO = "front.report", "front.connected", "front.hello"
 QUESTIONS_MAX = 500
 """Most clients in one request."""
 
@@ -136,7 +137,7 @@ class FrontSettings(msgspec.Struct, frozen=True, kw_only=True):
     broker_port: int
     """0: there is no broker behind."""
     facts_key: bytes
-    neighbours: int = 0
-    """How many other fronts there are."""
+    sessions_bytes_max: int = 256 * 1024**2
+    """Size limit of the bucket of sessions."""
     log_level: Literal["debug", "info", "warning", "error"] = "info"
     log_format: Literal["text", "json"] = "text"

@@ -23,12 +23,15 @@ import uvloop
 from sensegate import logs
 from sensegate.bus import trust
 from sensegate.bus.connect import connect, engine_context
+from sensegate.bus.kv import KvBucket
 from sensegate.bus.malloc import limit_arenas
 from sensegate.bus.server_conf import has_broker_tls
 from sensegate.clock import Clock, SystemClock
 from sensegate.collect.front.admission import AdmissionClient
 from sensegate.collect.front.front import Front
 from sensegate.collect.front.messages import FrontSettings
+from sensegate.collect.front.session_memory import BUCKET, SharedSessions
+from sensegate.collect.front.sessions import SessionKey
 from sensegate.collect.front.store import IntakeStore
 from sensegate.collect.front.upstream import BrokerAddress
 from sensegate.collect.intake.batch import new_instance
@@ -100,6 +103,9 @@ async def serve(
         for each in checks:
             each()
 
+    def forget(key: SessionKey) -> None:
+        front.sessions.forget(key)
+
     link = await connect(
         list(settings.urls),
         settings.user,
@@ -110,12 +116,20 @@ async def serve(
         on_reconnect=check,
         on_disconnect=disconnected,
     )
+    link.replicas = settings.engine.replicas
     try:
         instance = new_instance()
-        admission = AdmissionClient(link, settings.name, clock, neighbours=settings.neighbours)
+        admission = AdmissionClient(link, settings.name, clock)
         store = IntakeStore(link, instance)
         broker_tls = engine_context(settings.engine) if has_broker_tls(settings.engine) else None
         broker = BrokerAddress(settings.broker_host, settings.broker_port, settings.facts_key, broker_tls)
+        sessions = SharedSessions(
+            await KvBucket.open(link, BUCKET, bytes_max=settings.sessions_bytes_max),
+            instance.hex(),
+            clock,
+            forget,
+        )
+        await sessions.open()
         front = Front(
             store,
             instance,
@@ -124,13 +138,14 @@ async def serve(
             clock=clock,
             limits=settings.limits,
             broker=broker if settings.broker_port else None,
+            memory=sessions,
             neighbours=admission,
         )
         await store.open(front.writer)
         await admission.open(front)
         losses += [store.disconnected, front.writer.disconnected]
         checks.append(admission.check)
-        running = asyncio.gather(front.run(), admission.run())
+        running = asyncio.gather(front.run(), admission.run(), sessions.run())
         try:
             await front.listen(settings.host, settings.port, listener.context)
             ready()

@@ -86,6 +86,12 @@ class SessionRegistry:
                 break
             del self._sessions[oldest]
 
+    def forget(self, key: SessionKey) -> None:
+        """Forget a session without a connection: it continues at another front, or was ended there."""
+        session = self._sessions.get(key)
+        if session and session.holder is None:
+            del self._sessions[key]
+
     @staticmethod
     def _is_expired(session: MqttSession, now: float) -> bool:
         return session.expiry_s != NEVER and now - session.ended >= session.expiry_s

@@ -1,6 +1,6 @@
 """Video metadata: observations, and the counts and states that are readings, by the formats of `sensegate.video`.
 
-The payload is a body that was redacted before anything was written (`video.body`). A message as it was sent (in
+The payload is a body that was redacted before anything was written (`video.stored`). A message as it was sent (in
 `explain` and in the examples of a profile) is redacted here first, under temporary keys. The tree has elements that
 carry their own names::
 

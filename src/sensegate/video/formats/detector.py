@@ -28,7 +28,7 @@ _CAMERA = re.compile(
 )
 """Usual camera names: words with short numbers, a GB/T 28181 code, a hexadecimal serial number.
 
-Any other name is kept if a device is registered under it (`authority.keyring`).
+Any other name is kept if a device is registered under it (`cameras.keyring`).
 """
 _TRACK = re.compile(r"\d{1,6}|[0-9a-fA-F]{8}(?:-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}", re.ASCII)
 """A longer number is pseudonymised: it may identify somebody (a telephone, an identity card)."""

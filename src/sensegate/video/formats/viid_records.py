@@ -75,7 +75,7 @@ class VideoLabelRecord(_Record, frozen=True, tag="label"):
     event: int | None = None
     """EventSort"""
     counts: dict[str, float] = {}
-    """Field of the standard -> number; only fields of `viid.COUNTS`."""
+    """Field of the standard -> number; only counts that `viid_redaction` keeps."""
 
 
 class FlowRecord(_Record, frozen=True, tag="flow"):
@@ -84,7 +84,7 @@ class FlowRecord(_Record, frozen=True, tag="flow"):
     lane: int | None = None
     cycle_s: float | None = None
     counts: dict[str, float] = {}
-    """Only fields of `viid.COUNTS`."""
+    """Only counts that `viid_redaction` keeps."""
 
 
 class MediaRecord(_Record, frozen=True, tag="media"):

@@ -42,7 +42,7 @@ function Pairs({ differences }) {
 // The devices of a canary beside the others.
 export function CanaryFigures({ canary }) {
   const share = (value) => (value === null ? "–" : `${number(value * 100, 1)} %`);
-  return html`<p class="quiet">${t("canaryDevicesCount", number(canary.count))} <${Time} value=${canary.since} />. ${t("canaryLimits", share(canary.rejected_max), share(canary.faults_max), number(canary.least))}</p>
+  return html`<p class="quiet">${t("canaryDevicesCount", number(canary.count))} <${Time} value=${canary.since} /> · ${t("canaryLimits", share(canary.rejected_max), share(canary.faults_max), number(canary.least))}</p>
     <table class="canary"><thead><tr><th>${t("column.group")}</th><th class="number">${t("outcomes")}</th><th class="number">${t("rejectedShare")}</th><th class="number">${t("faultsShare")}</th></tr></thead><tbody>
       <tr><td>${t("canaryGroup")}</td><td class="number">${number(canary.outcomes)}</td><td class="number">${share(canary.rejected)}</td><td class="number">${share(canary.faults)}</td></tr>
       <tr><td>${t("otherGroup")}</td><td class="number">${number(canary.others_outcomes)}</td><td class="number">${share(canary.others_rejected)}</td><td class="number">${share(canary.others_faults)}</td></tr></tbody></table>`;

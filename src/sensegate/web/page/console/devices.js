@@ -38,7 +38,7 @@ export function Device({ id }) {
   const [chosen, choose] = useState("");
   const span = searchValues().span || "24h";
   const row = useLoad(`/api/v1/devices/${encodeURIComponent(id)}`, 15), latest = useLoad(`/api/v1/devices/${encodeURIComponent(id)}/latest?limit=500`, 5);
-  const quarantine = useLoad(`/api/v1/quarantine${query({ device: id, since: "24h", limit: 20 })}`, 15), tasks = useLoad(`/api/v1/tasks${query({ device: id })}`, 15);
+  const quarantine = useLoad(`/api/v1/quarantine${query({ device: id, since: "24h", limit: 20 })}`, 5), tasks = useLoad(`/api/v1/tasks${query({ device: id })}`, 15);
   const series = (latest.data?.rows || []).filter((value) => typeof value.value === "number");
   const property = chosen || (series[0] ? `${series[0].property}${series[0].channel ? `#${series[0].channel}` : ""}` : "");
   const act = (path, title, consequence, danger, method = "POST", withRevision = false) => show({

@@ -16,7 +16,7 @@ export function Editor({ me }) {
   const [notice, setNotice] = useState("");
   const [compared, setCompared] = useState(null);
   const area = useRef(null);
-  const facts = useLoad(name && base(name), 0), versions = useLoad(name && `${base(name)}/versions?limit=200`, 5), life = useLoad(name && `${base(name)}/history`, 5);
+  const facts = useLoad(name && base(name), 0), versions = useLoad(name && `${base(name)}/versions?limit=200`, 5), life = useLoad(name && `${base(name)}/history`, 2);
   const highest = Math.max(facts.data?.version || 0, facts.data?.folder || 0, ...(versions.data?.rows || []).map((row) => row.version));
   const begin = async () => {
     try {
@@ -144,6 +144,11 @@ function Findings({ lint, area, text }) {
     : html`<p class="fine" role="status">${t("noFindings")}</p>`)}`;
 }
 
+// "rules of acme/th10": the word is translated, the name stays.
+function stageName(stage) {
+  const [word, name] = stage.split(" of ");
+  return `${t(`stage.${word.replaceAll(" ", "_")}`)}${name ? `: ${name}` : ""}`;
+}
 const ENCODINGS = ["text", "hex", "base64"];
 function Trial({ text, files }) {
   const values = searchValues();
@@ -168,7 +173,7 @@ function Trial({ text, files }) {
       <label class="filter">${t("encoding")}<select value=${tried.encoding} onChange=${field("encoding")}>${ENCODINGS.map((word) => html`<option value=${word} selected=${word === tried.encoding}>${word}</option>`)}</select></label></div>
     <textarea name="payload" aria-label=${t("payload")} placeholder=${t("payload")} rows="5" spellcheck="false" value=${tried.payload} onInput=${field("payload")}></textarea>
     <${Problem} error=${state.error} />
-    ${state.stages ? html`<ol class="stages">${state.stages.map((stage, index) => html`<li key=${index}><h3>${stage.stage}</h3><pre>${stage.lines.join("\n")}</pre></li>`)}</ol>` : !state.error && html`<${Empty} text=${t("tryHelp")} />`}<//>`;
+    ${state.stages ? html`<ol class="stages">${state.stages.map((stage, index) => html`<li key=${index}><h3>${stageName(stage.stage)}</h3><pre>${stage.lines.join("\n")}</pre></li>`)}</ol>` : !state.error && html`<${Empty} text=${t("tryHelp")} />`}<//>`;
 }
 
 // The keys that may stand where the cursor is, from the schema: resolved along the indentation.

@@ -31,7 +31,7 @@ function Cities({ nodes, home }) {
   return html`<div class=${isMap ? "tilemap" : "tiles"}>${rows.map((row) => {
     const lag = row.nodes.reduce((sum, node) => sum + (node.lag_entries || 0), 0), devices = row.nodes.reduce((sum, node) => sum + (node.devices || 0), 0);
     const kind = !row.nodes.length ? "absent" : row.nodes.some((node) => node.state !== "up") ? "bad" : lag > 1000 || row.nodes.some((node) => node.problems?.length) ? "warn" : "good";
-    const inside = html`<strong>${language === "en" ? row.name_en : row.name_zh}</strong>${row.nodes.length ? html`${t("lagOf", number(lag))}<br />${t("devicesOf", number(devices))}` : html`<span class="quiet">${t("notJoined")}</span>`}`;
+    const inside = html`<strong>${language === "en" ? row.name_en : row.name_zh.replace(/市$/, "")}</strong>${row.nodes.length ? html`${t("lagOf", number(lag))}<br />${t("devicesOf", number(devices))}` : html`<span class="quiet">${t("notJoined")}</span>`}`;
     const place = isMap ? { gridColumn: TILES[row.code][0], gridRow: TILES[row.code][1] } : {};
     return row.nodes.length ? html`<${Link} key=${row.code} to=${`/console/nodes/${row.nodes[0].member}`} class=${`tile ${kind}`} style=${place}>${inside}<//>` : html`<div key=${row.code} class="tile absent" style=${place}>${inside}</div>`;
   })}</div>`;

@@ -11,7 +11,7 @@ export function Quarantine() {
   const values = searchValues();
   const since = values.since || "24h";
   const set = (changes) => replaceSearch({ ...values, ...changes });
-  const groups = useLoad(`/api/v1/quarantine/groups${query({ since, reason: values.reason, device: values.device })}`, 10), shapes = useLoad(`/api/v1/profiles/unknown?since=${since}`, 60);
+  const groups = useLoad(`/api/v1/quarantine/groups${query({ since, reason: values.reason, device: values.device })}`, values.order ? 2 : 10), shapes = useLoad(`/api/v1/profiles/unknown?since=${since}`, 60);
   const rows = groups.data?.rows || [];
   const reasons = {};
   for (const row of rows) reasons[row.reason] = (reasons[row.reason] || 0) + row.messages;
@@ -82,7 +82,7 @@ function Reprocessing({ names }) {
   return names.map((name) => html`<${Orders} key=${name} name=${name} />`);
 }
 function Orders({ name }) {
-  const { data } = useLoad(`/api/v1/profiles/${name}/redecode?limit=5&sort=-created`, 3);
+  const { data } = useLoad(`/api/v1/profiles/${name}/redecode?limit=5&sort=-created`, 2);
   const rows = data?.rows || [];
   return rows.length > 0 && html`<${Card} title=${`${t("reprocessing")}: ${name}`}><ul class="needs">${rows.map((order) => html`<li key=${order.id} class=${order.state === "done" ? "fine" : ""}><div><${Badge} value=${order.state} /> ${number(order.share * 100, 0)} % · ${t("recoveredMessages", number(order.recovered), number(order.still_refused))} <${Time} value=${order.created} /> ${order.problem}</div></li>`)}</ul><//>`;
 }

@@ -43,7 +43,7 @@ export function Feed({ name, me }) {
   const [dialog, show] = useDialog();
   const [editing, edit] = useState(false);
   const path = `/api/v1/catalogue/${encodeURIComponent(name)}`;
-  const entry = useLoad(path, 30), feed = useLoad(`/api/v1/feeds/${encodeURIComponent(name)}`, 60), readers = useLoad(`/api/v1/subscribers${query({ feed: name })}`, 10);
+  const entry = useLoad(path, 5), feed = useLoad(`/api/v1/feeds/${encodeURIComponent(name)}`, 60), readers = useLoad(`/api/v1/subscribers${query({ feed: name })}`, 10);
   const facts = entry.data;
   const isOwner = OPERATORS.has(me.role);
   const sample = () => show({
@@ -67,7 +67,7 @@ export function Feed({ name, me }) {
 const percent = (value) => (value === null || value === undefined ? "–" : `${number(value * 100, 1)} %`);
 function MissingText({ text }) {
   const [field, rest] = [text.slice(0, text.indexOf(":")), text.slice(text.indexOf(":") + 1)];
-  return html`<strong>${t(`entry.${field}`)}</strong>${language === "en" ? rest : `：${t("toBeWritten")}`}`;
+  return html`<div><strong>${t(`entry.${field}`)}</strong>${language === "en" ? rest : `：${t("toBeWritten")}`}</div>`;
 }
 function SampleTable({ rows }) {
   const columns = [...new Set(rows.flatMap((row) => Object.keys(row)))].filter((name) => rows.some((row) => row[name] !== null && row[name] !== "" && !["cursor", "id"].includes(name)));

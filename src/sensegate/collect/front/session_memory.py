@@ -1,0 +1,211 @@
+"""Which sessions of devices exist, in a bucket that all fronts follow.
+
+    connects at front A ─▶ row (expiry, holder A) ═ bucket ═▶ every front
+    front A dies, the device comes to front B ─▶ "session present", and it throws nothing away
+
+A client that is told "no session" discards what was not yet acknowledged. Each front follows the bucket and answers
+from memory. A row names the front that holds the connection; when that front has died, the session ended when it was
+last alive, which each front writes every `ALIVE_S`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections import OrderedDict
+from collections.abc import Callable
+
+import msgspec
+import structlog
+
+from sensegate.bus.kv import KvBucket
+from sensegate.bus.kv_row import KvRow
+from sensegate.clock import Clock
+from sensegate.collect.front.sessions import NEVER, SESSIONS_MAX, MqttSession, SessionKey
+from sensegate.errors import Conflict, EngineError, StoreFull, Unavailable
+
+BUCKET = "sessions"
+ALIVE_S = 10.0
+"""Interval at which a front writes that it is alive."""
+ALIVE_SLACK_US = 30_000_000
+"""A front whose row is not older than this holds its connections."""
+WRITE_S = 1.0
+"""Longest time for which a CONNECT waits for its row: without a majority sessions are not remembered."""
+ENDED_MAX = 100_000
+"""Most ended connections whose rows are not yet written."""
+WRITERS = 16
+_FRONT = "front."
+_S = 1_000_000
+
+_log = structlog.get_logger("collect")
+
+
+class StoredSession(msgspec.Struct, frozen=True, array_like=True):
+    """A session as the fronts share it."""
+
+    expiry_s: int
+    subscribed: bool
+    holder: str = ""
+    """Instance of the front that holds its connection; empty: it is not connected."""
+    at: int = 0
+    """When the connection began or ended, µs UTC."""
+
+
+_encode = msgspec.msgpack.Encoder().encode
+_decode = msgspec.msgpack.Decoder(StoredSession).decode
+
+
+def row_key(key: SessionKey) -> str:
+    """Return the key of the row of a session: ids of clients may be longer than a key."""
+    return hashlib.blake2b(msgspec.msgpack.encode((key.credential, key.client_id)), digest_size=16).hexdigest()
+
+
+class SharedSessions:
+    """`SessionMemory` on a bucket; `open` it, then `run`."""
+
+    def __init__(
+        self, bucket: KvBucket, instance: str, clock: Clock, on_elsewhere: Callable[[SessionKey], None]
+    ) -> None:
+        """`on_elsewhere` is called with a session that continues at another front, or was ended there."""
+        self._bucket = bucket
+        self._instance = instance
+        self._clock = clock
+        self._on_elsewhere = on_elsewhere
+        self._rows: OrderedDict[str, StoredSession] = OrderedDict()
+        self._alive: dict[str, int] = {}
+        self._own: dict[str, SessionKey] = {}
+        self._ended: OrderedDict[str, StoredSession] = OrderedDict()
+        self._has_ended = asyncio.Event()
+        self._revision = 0
+
+    async def open(self) -> None:
+        """Load all sessions. Raises `Unavailable`."""
+        rows, self._revision = await self._bucket.load_all()
+        for row in rows:
+            self._apply(row)
+        await self._write_alive()
+
+    async def run(self) -> None:
+        """Follow the other fronts, and write what has ended here, until cancelled."""
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow(), name="mqtt sessions")
+            group.create_task(self._stay_alive(), name="mqtt sessions alive")
+            group.create_task(self._write_ended(), name="mqtt sessions ended")
+
+    # ── the contract ─────────────────────────────────────────────────────────────────────────────────
+
+    def find(self, key: SessionKey) -> MqttSession | None:
+        row = self._rows.get(row_key(key))
+        if row is None or self._is_expired(row):
+            return None
+        session = MqttSession()
+        session.expiry_s, session.subscribed = row.expiry_s, row.subscribed
+        return session
+
+    async def put(self, key: SessionKey, session: MqttSession) -> None:
+        name = row_key(key)
+        self._ended.pop(name, None)
+        known = self._rows.get(name)
+        if not session.expiry_s:
+            self._own.pop(name, None)
+            if known is not None:
+                await self._write(name, None)
+            return
+        row = StoredSession(session.expiry_s, session.subscribed, self._instance, self._clock.now())
+        self._own[name] = key
+        if known is None or msgspec.structs.replace(known, at=row.at) != row:
+            await self._write(name, row)
+
+    def end(self, key: SessionKey, session: MqttSession) -> None:
+        name = row_key(key)
+        known = self._rows.get(name)
+        if known is None or known.holder != self._instance:
+            return
+        self._own.pop(name, None)
+        ended = StoredSession(session.expiry_s, session.subscribed, "", self._clock.now())
+        self._rows[name] = ended
+        if len(self._ended) < ENDED_MAX:
+            self._ended[name] = ended
+            self._has_ended.set()
+
+    # ── rows ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _is_expired(self, row: StoredSession) -> bool:
+        if row.expiry_s == NEVER:
+            return False
+        ended_at, now = row.at, self._clock.now()
+        if row.holder:
+            alive_at = max(self._alive.get(row.holder, 0), row.at)
+            if row.holder == self._instance or now - alive_at < ALIVE_SLACK_US:
+                return False
+            ended_at = alive_at
+        return now - ended_at >= row.expiry_s * _S
+
+    def _apply(self, row: KvRow) -> None:
+        name = row.key
+        if name.startswith(_FRONT):
+            self._alive[name.removeprefix(_FRONT)] = int(row.value or b"0")
+            return
+        try:
+            stored = _decode(row.value) if row.value is not None else None
+        except msgspec.DecodeError:
+            return  # of a later release
+        if stored is None:
+            self._rows.pop(name, None)
+        else:
+            self._rows[name] = stored
+            self._rows.move_to_end(name)
+            if len(self._rows) > SESSIONS_MAX:
+                self._rows.popitem(last=False)
+        if (stored is None or stored.holder != self._instance) and (key := self._own.pop(name, None)):
+            self._on_elsewhere(key)
+
+    async def _write(self, name: str, row: StoredSession | None) -> None:
+        if row is None:
+            self._rows.pop(name, None)
+        else:
+            self._rows[name] = row
+        try:
+            async with asyncio.timeout(WRITE_S):
+                if row is None:
+                    await self._bucket.delete(name)
+                else:
+                    await self._bucket.put(name, _encode(row))
+        except (Unavailable, StoreFull, TimeoutError) as why:
+            _log.info("session not remembered for other fronts", reason=str(why) or "no answer")
+
+    # ── tasks ────────────────────────────────────────────────────────────────────────────────────────
+
+    async def _follow(self) -> None:
+        while True:
+            try:
+                async for rows in self._bucket.watch(self._revision):
+                    for row in rows:
+                        self._revision = row.revision
+                        self._apply(row)
+            except (Unavailable, EngineError) as why:
+                _log.debug("sessions of other fronts not read; trying again", reason=str(why))
+            await self._clock.sleep(1.0)
+
+    async def _write_alive(self) -> None:
+        try:
+            now = self._clock.now()
+            await self._bucket.put(f"{_FRONT}{self._instance}", str(now).encode())
+        except (Unavailable, StoreFull, Conflict) as why:
+            _log.debug("front not noted as alive; trying again", reason=str(why))
+
+    async def _stay_alive(self) -> None:
+        while True:
+            await self._clock.sleep(ALIVE_S)
+            await self._write_alive()
+            gone = [name for name, row in self._rows.items() if self._is_expired(row)]
+            for name in gone:
+                del self._rows[name]
+
+    async def _write_ended(self) -> None:
+        while True:
+            await self._has_ended.wait()
+            self._has_ended.clear()
+            while self._ended:
+                batch = [self._ended.popitem(last=False) for _ in range(min(WRITERS, len(self._ended)))]
+                await asyncio.gather(*(self._write(name, row if row.expiry_s else None) for name, row in batch))

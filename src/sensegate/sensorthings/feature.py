@@ -1,0 +1,40 @@
+"""Feature: the OGC SensorThings API 1.1."""
+
+from __future__ import annotations
+
+from sensegate.authority.record_store import RecordStore
+from sensegate.feature import Feature, FeatureSpec, Parts, owned
+from sensegate.history.rest import HISTORY
+from sensegate.sensorthings.observations import ObservationReader
+from sensegate.sensorthings.rest import ROUTES, SENSORTHINGS, WRITE_ROUTES
+from sensegate.sensorthings.service import SensorThings
+from sensegate.sensorthings.stored import StoredEntities
+from sensegate.sensorthings.structure import Structures
+from sensegate.sensorthings.view import ViewParts
+
+
+async def _open(parts: Parts) -> Feature:
+    core, share = parts.core, parts.share
+    sharing, masks = share.sharing, share.sharing.server.masks
+    stored = StoredEntities(RecordStore(await core.bucket("sensorthings"), core.clock))
+    await stored.open()
+    history = parts.find(HISTORY)
+    reader = ObservationReader(share.last_values, sharing.reader, masks, history.queries if history else None)
+    views = ViewParts(
+        values=share.last_values,
+        devices=parts.lifecycle.devices,
+        divisions=parts.callers.divisions,
+        structures=Structures(share.last_values, share.latest, masks),
+        stored=stored,
+    )
+    service = SensorThings(sharing, views, reader, top_max=core.config.web.page_max)
+    return Feature(tasks=owned({"sensorthings": stored.run}), parts={SENSORTHINGS: service})
+
+
+FEATURE = FeatureSpec(
+    name="sensorthings",
+    title="OGC SensorThings API 1.1 over all that a caller sees, and over a feed",
+    buckets=("sensorthings",),
+    routes=(*ROUTES, *WRITE_ROUTES),
+    open=_open,
+)

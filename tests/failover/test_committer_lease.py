@@ -1,0 +1,88 @@
+"""The lease of a node's committer: who may take it, when, and what its holder notices."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from nats.aio.client import Client
+
+from sensegate.bus.engine import Engine, User
+from sensegate.bus.kv import KvBucket
+from sensegate.clock import SystemClock
+from sensegate.errors import Superseded
+from sensegate.failover import committer_lease
+from sensegate.failover.committer_lease import (
+    ABSENT_S,
+    BUCKET,
+    KEY,
+    LEASE_S,
+    CommitterLease,
+    HolderWatch,
+    LeaseRow,
+    digests,
+)
+
+
+def test_a_holder_without_a_connection_is_replaced_soon() -> None:
+    """After ABSENT_S in a row; a renewal, or an answer in between, begins anew."""
+    watch = HolderWatch()
+    assert not watch.observe(1, 0.0, absent=True)
+    assert not watch.observe(1, ABSENT_S - 0.1, absent=True)
+    assert not watch.observe(2, ABSENT_S, absent=True), "it has renewed"
+    assert not watch.observe(2, ABSENT_S + 0.1, absent=False), "it has answered"
+    assert not watch.observe(2, ABSENT_S + 0.2, absent=True)
+    assert watch.observe(2, 2 * ABSENT_S + 0.3, absent=True)
+
+
+def test_a_silent_holder_is_replaced_after_the_lease() -> None:
+    """It may be on its way: it is waited for as long as a renewal may take, an election included."""
+    watch = HolderWatch()
+    assert not watch.observe(1, 0.0, absent=False)
+    assert not watch.observe(1, LEASE_S - 0.1, absent=False)
+    assert watch.observe(1, LEASE_S, absent=False)
+    assert not watch.observe(2, LEASE_S, absent=False)
+
+
+async def lease_of(connection: Client, directory: Path) -> CommitterLease:
+    """Return a lease that is not taken."""
+    directory.mkdir(exist_ok=True)
+    bucket = await KvBucket.open(connection, BUCKET, bytes_max=1024**2)
+    return CommitterLease(bucket, connection, SystemClock(), directory)
+
+
+async def test_one_of_two_has_it(engine: Engine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two that see the same lease one gets it; who loses it notices with the next renewal; keys are compared."""
+    monkeypatch.setattr(committer_lease, "RENEW_S", 0.01)
+    connection = await engine.connect(User.GATEWAY)
+    first, second = await lease_of(connection, tmp_path / "a"), await lease_of(connection, tmp_path / "b")
+    (tmp_path / "a" / "audit.key").write_text("a")
+    (tmp_path / "b" / "audit.key").write_text("b")
+    assert await first.take(LeaseRow(), 0)
+    assert not await second.take(LeaseRow(), 0)
+    bucket = await KvBucket.open(connection, BUCKET, bytes_max=1024**2)
+    row = await bucket.get(KEY)
+    assert row is not None
+    present = committer_lease._decode(row.value or b"")
+    assert first.is_own(present)
+    assert not second.is_own(present)
+    assert await second.take(present, row.revision)
+    assert "audit.key" in second.warnings()[0]
+    assert not first.warnings()
+    with pytest.raises(Superseded):
+        await first.hold()
+    await first.close()
+    row = await bucket.get(KEY)
+    assert row is not None
+    assert second.is_own(committer_lease._decode(row.value or b"")), "who has lost it does not give it back"
+    await second.close()
+    row = await bucket.get(KEY)
+    assert row is not None
+    assert not committer_lease._decode(row.value or b"").token
+    await connection.close()
+
+
+def test_only_files_that_exist_have_a_digest(tmp_path: Path) -> None:
+    """The first start of a gateway has no keys yet."""
+    (tmp_path / "audit.key").write_text("a")
+    assert set(digests(tmp_path, ("audit.key", "masks.key"))) == {"audit.key"}

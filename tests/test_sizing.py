@@ -1,0 +1,65 @@
+"""`sensegate size`: by measured costs, and more devices never need less."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from typer.testing import CliRunner
+
+from sensegate.cli import app
+from sensegate.cli.sizing import MEASURED, Demand, estimate
+
+RESULTS = Path(__file__).parent / "bench" / "results.jsonl"
+
+
+def results() -> dict[str, dict[str, Any]]:
+    """Return the results of the last release, by bench."""
+    rows = [json.loads(line) for line in RESULTS.read_text().splitlines()]
+    return {row["bench"]: row for row in rows}
+
+
+def test_the_costs_are_those_that_were_measured() -> None:
+    """Each cost stands in the results of the benchmarks; a new measurement must be entered in both."""
+    measured = results()
+    latency, memory, start, uplink = (measured[name] for name in ("latency", "memory", "start", "uplink"))
+    assert latency["cpu_us_per_message"] == MEASURED.cpu_us_per_message
+    assert latency["baseline"] == MEASURED.messages_per_s_max
+    assert memory["base_mb"] == MEASURED.base_mb
+    assert memory["figure"] == MEASURED.bytes_per_series
+    assert start["store_mb"] * 1e6 / start["readings"] == pytest.approx(MEASURED.bytes_per_reading, abs=0.05)
+    assert uplink["figure"] == MEASURED.link_bytes_per_reading
+
+
+@given(st.integers(1, 10**7), st.integers(0, 10**7), st.floats(0.1, 3_600), st.booleans())
+def test_more_devices_never_need_less(devices: int, more: int, interval_s: float, tls: bool) -> None:  # noqa: FBT001
+    """Monotonic in the number of devices; TLS never needs less than plain."""
+    small = estimate(Demand(devices, interval_s, tls=tls))
+    large = estimate(Demand(devices + more, interval_s, tls=tls))
+    assert large.nodes >= small.nodes
+    assert large.cores >= small.cores
+    assert large.link_mbit_s >= small.link_mbit_s
+    assert large.memory_gib >= small.memory_gib * 0.999
+    assert estimate(Demand(devices, interval_s, tls=True)).memory_gib >= small.memory_gib
+
+
+def test_a_city_of_five_million() -> None:
+    """Once a minute: 83,000 messages a second are five nodes at half load; the committer is what they share out."""
+    result = estimate(Demand(5_000_000, 60))
+    assert round(result.messages_per_s) == 83_333
+    assert result.nodes == 5
+    assert 5_000_000 / result.nodes <= dict(result.limits)["committer (more nodes: a member id and areas each)"]
+
+
+def test_the_command_says_what_gives_out() -> None:
+    """The first limit comes first."""
+    result = CliRunner().invoke(app, ["size", "--devices", "100000", "--interval", "60", "--replicas", "3"])
+    assert result.exit_code == 0, result.output
+    assert "1, on 3 machines" in result.output
+    at = [int(line.split()[1].replace(",", "")) for line in result.output.splitlines() if line.startswith("  at ")]
+    assert at == sorted(at)
+    assert len(at) == 4

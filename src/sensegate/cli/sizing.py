@@ -41,7 +41,7 @@ SERVER_MB = 250.0
 CONNECTION_KIB = {"plain": 3.0, "tls": 50.0}
 """Memory of a connection at a front; by TLS mostly OpenSSL's."""
 CONNECTS_PER_S = {"plain": 1_600.0, "tls": 500.0}
-"""Devices that a front process takes back in a second: plain by bench `storm`; by TLS assumed, with a core of its own."""
+"""Devices that a front process takes back in a second: plain by bench `storm`; by TLS assumed, with its own core."""
 
 
 class Demand(msgspec.Struct, frozen=True):

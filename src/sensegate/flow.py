@@ -44,6 +44,7 @@ from sensegate.failover.committer_lease import CommitterLease, await_lease
 from sensegate.failover.standby import await_activation
 from sensegate.feature import Feature, Features, FeatureSpec, Health, Parts, Task, owned
 from sensegate.history import feature as history
+from sensegate.influx import feature as influx
 from sensegate.ingest.mqtt_fronts import open_fronts
 from sensegate.ingest.opening import Stages, open_stages
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
@@ -72,6 +73,7 @@ FEATURES: tuple[FeatureSpec, ...] = (
     centre_side.FEATURE,
     alarms.FEATURE,
     history.FEATURE,
+    influx.FEATURE,
     sensorthings.FEATURE,
 )
 """In the order in which they are opened: each may use parts of those before it."""
@@ -110,6 +112,7 @@ def _demand_secrets(config: Config) -> None:
     """Read the secret files that are needed later: one that is missing is reported before anything starts."""
     files = [broker.password_file for broker in config.external_brokers]
     files += [superior.password_file for superior in config.viid.superiors]
+    files += [outlet.token_file for outlet in config.influx.outlets]
     for file in (config.uplink.url and config.uplink.secret_file, *files):
         if file:
             read_secret(file)

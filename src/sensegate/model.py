@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from enum import StrEnum
 from functools import cached_property
 from itertools import chain
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, Protocol
 
 import msgspec
 import numpy as np
@@ -36,6 +36,26 @@ FORMAT = 1
 # ── collect ──────────────────────────────────────────────────────────────────────────────────────────
 
 
+class MqttMetadata(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """What MQTT states of a message beside its topic and payload."""
+
+    client: str = ""
+    """Client id of the connection."""
+    credential: str = ""
+    """Id of the device whose credential opened the connection."""
+    content_type: str = ""
+    user: tuple[tuple[str, str], ...] = ()
+    """User properties in the order sent."""
+
+
+class MetadataSource(Protocol):
+    """A stored batch of messages, from which their metadata is read only where a profile asks for it."""
+
+    def metadata(self, index: int) -> MqttMetadata:
+        """Return the metadata of a message."""
+        ...
+
+
 class Message(msgspec.Struct, frozen=True, gc=False):
     """A message as received: address, bytes, arrival."""
 
@@ -54,6 +74,8 @@ class Message(msgspec.Struct, frozen=True, gc=False):
     """True for video metadata that was redacted to what may be stored; set only by the redaction stage."""
     redelivered: bool = False
     """True for a message that its device sent again (DUP): the first may have arrived, too."""
+    metadata: MqttMetadata | None = None
+    """Set where a profile of the topic reads it."""
 
 
 class MessageBatch(list[Message]):
@@ -71,13 +93,27 @@ class MessageBatch(list[Message]):
             return cls.of(parts[0])
         whole = cls(chain.from_iterable(parts))
         batches = [vars(part) for part in parts if isinstance(part, cls)]
+        if any("stored_in" in batch for batch in batches):
+            vars(whole)["stored_in"] = list(chain.from_iterable(cls.of(part).stored_in for part in parts))
         if parts and len(batches) == len(parts):
-            for name in batches[0]:
+            for name in batches[0].keys() - {"stored_in"}:
                 columns = [batch[name] for batch in batches if name in batch]
                 if len(columns) == len(parts):
                     is_list = isinstance(columns[0], list)
                     vars(whole)[name] = list(chain.from_iterable(columns)) if is_list else np.concatenate(columns)
         return whole
+
+    def part(self, first: int, end: int) -> MessageBatch:
+        """Return some of the messages, with what their batches know of them."""
+        messages = MessageBatch(self[first:end])
+        if "stored_in" in vars(self):
+            vars(messages)["stored_in"] = self.stored_in[first:end]
+        return messages
+
+    @cached_property
+    def stored_in(self) -> list[MetadataSource | None]:
+        """The stored batch of each message; None: it came otherwise."""
+        return [None] * len(self)
 
     @cached_property
     def payloads(self) -> list[bytes]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.bus import raw
-from sensegate.model import Message
+from sensegate.model import Message, MqttMetadata
 
 MESSAGE = st.builds(
     Message,
@@ -18,6 +18,13 @@ MESSAGE = st.builds(
     principal=st.sampled_from(["", "dev-1", "dev-2"]),
     best_effort=st.booleans(),
     redelivered=st.booleans(),
+    metadata=st.none()
+    | st.builds(
+        MqttMetadata,
+        client=st.text(max_size=5),
+        content_type=st.text(max_size=5),
+        user=st.lists(st.tuples(st.text(max_size=3), st.text(max_size=3)), max_size=3).map(tuple),
+    ),
 )
 
 

@@ -7,7 +7,7 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from sensegate.clock import SystemClock
+from sensegate.clock import FakeClock, SystemClock
 from sensegate.collect.merging import MergedSources
 from sensegate.config import IngestConfig
 from sensegate.errors import Unavailable
@@ -125,3 +125,25 @@ async def test_a_commit_that_succeeds_does_not_end_the_waiting() -> None:
         done = asyncio.create_task(nothing())
         await done
         assert len(await asyncio.wait_for(intake.batch(done), 5)) == 1
+
+
+async def test_the_interval_follows_the_share_of_time_that_batches_take() -> None:
+    """Short while there is little load, the longest when batches take all the time, and short again afterwards."""
+    clock = FakeClock()
+    limits = IngestConfig(commit_interval_ms=50, commit_interval_min_ms=10)
+    intake = MergedSources([], limits, clock)
+
+    async def interval_ms(waited_s: float, took_s: float) -> float:
+        for _ in range(30):
+            intake._measure_load()
+            await clock.advance(waited_s)
+            intake._waited_s, intake._last_batch = waited_s, clock.monotonic()
+            await clock.advance(took_s)
+        intake._measure_load()
+        return intake._interval_s() * 1e3
+
+    assert await interval_ms(0.009, 0.001) == 10
+    assert 10 < await interval_ms(0.004, 0.008) < 50
+    assert await interval_ms(0.0, 0.1) == 50
+    assert await interval_ms(0.05, 0.005) == 10
+    assert MergedSources([], IngestConfig(commit_interval_ms=5), clock)._interval_s() == 0.005

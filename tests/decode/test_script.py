@@ -26,6 +26,7 @@ from sensegate.quantities.quality import Flag
 from sensegate.scripts import pool
 from sensegate.scripts.pool import PendingCall, ScriptPool
 from sensegate.scripts.wire import CallResult
+from tests.decode.decoding import same
 from tests.support.profiles import ROOT, Make
 
 NOW = 1_772_366_400_000_000
@@ -103,6 +104,21 @@ def test_both_ways_of_decoding_agree(decoder: Decoder) -> None:
     quick, slow = decoder.decode(messages), decoder.decode_row_by_row(messages)
     assert quick.value.tolist() == slow.value.tolist()
     assert refusals(quick) == refusals(slow)
+
+
+def test_trees_of_a_script_are_decoded_by_columns(decoder: Decoder, spy: Spy) -> None:
+    """Once a shape is known: equal in every column, with refused, warned and odd frames among them, in one exchange."""
+    payloads = [bytes([at % 20, at]) for at in range(90)]
+    payloads[7], payloads[30], payloads[50] = b"\x01", b"\x17\x70", b"\xfe\x00"
+    messages = [message(payload, f"d{1 + at % 2}") for at, payload in enumerate(payloads)]
+    for _ in range(4):
+        spy.batches.clear()
+        quick = decoder.decode(messages)
+        assert spy.batches == [90]
+        same(quick, decoder.decode_row_by_row(messages))
+    assert decoder.plans.count == 1
+    assert quick.source_flags == {29: int(Flag.WARNED)}
+    assert len(quick) == 88
 
 
 def test_a_runaway_is_quarantined_and_the_others_go_on(decoder: Decoder) -> None:

@@ -26,7 +26,7 @@ from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.decode.routes import looked_up_name
 from sensegate.decode.times import BAD
 from sensegate.errors import ProfileError, Rejected
-from sensegate.model import BOOL, OBSERVATION, Datum, Device, Fields, Message, Spec
+from sensegate.model import BOOL, OBSERVATION, Datum, Device, Fields, Message, MqttMetadata, Spec
 from sensegate.quantities.coordinates import unshift_coordinates
 from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.quality import Quality, quality_word
@@ -98,7 +98,12 @@ def message_of(example: Example) -> Message:
     principal = example.gateway if example.topic.startswith(("http/", "tcp/")) else ""
     if example.topic.startswith("tcp/"):
         principal = principal or example.devices[0]
-    return Message(example.topic, payload, received, 1, principal=principal)
+    stated = example.metadata
+    metadata = None
+    if stated is not None:
+        user = tuple(stated.user.items())
+        metadata = MqttMetadata(stated.client, stated.credential, stated.content_type, user)
+    return Message(example.topic, payload, received, 1, principal=principal, metadata=metadata)
 
 
 def parse_micros(text: str) -> int:

@@ -17,6 +17,22 @@ def label_text(device: Device) -> str:
     return f"sensegate:{device.division}:{device.id}"
 
 
+def label_path(device: Device) -> tuple[int, str]:
+    """Return the QR code of a label as (width in modules with its margin, SVG path of the dark modules)."""
+    code = segno.make(label_text(device), error="m", micro=False)
+    rows = list(code.matrix_iter(border=2))
+    parts: list[str] = []
+    for line, row in enumerate(rows):
+        start = -1
+        for column, dark in enumerate((*row, 0)):
+            if dark and start < 0:
+                start = column
+            elif not dark and start >= 0:
+                parts.append(f"M{start} {line}h{column - start}v1H{start}z")
+                start = -1
+    return len(rows), "".join(parts)
+
+
 def label_svg(device: Device) -> str:
     """Return a label of 60 by 80 units: the QR code above id, name and profile."""
     code = io.BytesIO()

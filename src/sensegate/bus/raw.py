@@ -14,7 +14,7 @@ import msgspec
 import numpy as np
 
 from sensegate.bus.packing import Column, VersionedMap, decode_map, encode_map, pack, require_backing_bytes, unpack
-from sensegate.model import Message, MessageBatch
+from sensegate.model import Message, MessageBatch, MqttMetadata
 
 BYTES_MAX = 512 * 1024**2
 """Largest size after decompression; more is refused."""
@@ -35,6 +35,8 @@ class _Tree(VersionedMap):
     body: bytes
     redelivered: Column | None = None
     """Absent where no message is."""
+    metadata: Annotated[dict[int, MqttMetadata], msgspec.Meta(max_length=1 << 20)] | None = None
+    """Row -> what MQTT states of the message; of messages whose profile reads it."""
     reason: _Words | None = None
     detail: _Words | None = None
     device: _Words | None = None
@@ -110,8 +112,10 @@ def _unwords(packed: _Words, rows: int) -> list[str]:
 
 def _tree(messages: MessageBatch, sources: Sequence[str] | str) -> dict[str, Any]:
     redelivered = messages.redelivered
+    metadata = {row: message.metadata for row, message in enumerate(messages) if message.metadata is not None}
     return {
         **({"redelivered": pack(redelivered.astype(np.uint8))} if redelivered.any() else {}),
+        **({"metadata": metadata} if metadata else {}),
         "rows": len(messages),
         "topic": _words(messages.topics),
         "principal": _words(messages.principals),
@@ -157,6 +161,7 @@ def _open_tree(payload: bytes) -> _Tree:
 def _messages(tree: _Tree) -> Iterator[tuple[Message, str]]:
     rows = tree.rows
     body, start = memoryview(tree.body), 0
+    metadata = tree.metadata or {}
     if rows == 0:
         return
     columns = zip(
@@ -170,11 +175,18 @@ def _messages(tree: _Tree) -> Iterator[tuple[Message, str]]:
         _unwords(tree.source, rows),
         strict=True,
     )
-    for topic, received, sequence, principal, best_effort, length, redelivered, origin in columns:
+    for row, (topic, received, sequence, principal, best_effort, length, redelivered, origin) in enumerate(columns):
         payload = bytes(body[start : start + length])
         start += length
         message = Message(
-            topic, payload, received, sequence, principal, bool(best_effort), redelivered=bool(redelivered)
+            topic,
+            payload,
+            received,
+            sequence,
+            principal,
+            bool(best_effort),
+            redelivered=bool(redelivered),
+            metadata=metadata.get(row),
         )
         yield message, origin
 

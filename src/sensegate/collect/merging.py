@@ -1,7 +1,8 @@
 """Merging of the deliveries of all sources into batches, with a bound on uncommitted messages.
 
-Without load a delivery is passed on at once; under load a batch waits until it is full or the commit interval has
-passed, so that many messages share the fixed cost of a commit.
+Without load a delivery is passed on at once; under load a batch waits until it is full or an interval has passed, so
+that many messages share the fixed cost of a commit. The interval grows with the share of time that commits take:
+latency counts while that is small, cost when it is great.
 """
 
 from __future__ import annotations
@@ -19,6 +20,11 @@ from sensegate.errors import Unavailable
 from sensegate.model import Delivery, SourcePosition
 from sensegate.ports import Source
 
+_EASY, _BUSY = 0.4, 0.9
+"""Load up to which the interval is the shortest, and from which it is the longest."""
+_SMOOTHING = 0.2
+"""Weight of the newest batch in the load."""
+
 
 class MergedSources:
     """The started sources of one run of the ingest; leaving the context stops them."""
@@ -35,6 +41,12 @@ class MergedSources:
         self._room.set()
         self._full = asyncio.Event()
         self._last_batch = float("-inf")
+        self._load = 0.0
+        """Share of time that batches take from here to the next, smoothed."""
+        self._asked = 0.0
+        """When the present batch was asked for."""
+        self._waited_s = 0.0
+        """How long the last batch was waited for."""
         self._readers: list[asyncio.Task[None]] = []
 
     async def start(self, positions: Mapping[str, SourcePosition]) -> None:
@@ -77,11 +89,13 @@ class MergedSources:
 
     async def batch(self, commit: asyncio.Task[None] | None = None) -> list[Delivery]:
         """Return the next deliveries, at least one; raises the error of a source or of the running `commit`."""
+        self._measure_load()
         await self._until(self._arrived, commit)
-        remaining_s = self._limits.commit_interval_ms / 1e3 - (self._clock.monotonic() - self._last_batch)
+        remaining_s = self._interval_s() - (self._clock.monotonic() - self._last_batch)
         if remaining_s > 0 and not self._full.is_set():
             await self._until(self._full, commit, remaining_s)
-        self._last_batch = self._clock.monotonic()
+        asked, self._last_batch = self._asked, self._clock.monotonic()
+        self._waited_s = self._last_batch - asked
         batch: list[Delivery] = []
         count = 0
         limit = self._limits.commit_messages_max
@@ -96,6 +110,22 @@ class MergedSources:
         if self._waiting_messages < self._limits.commit_messages_max:
             self._full.clear()
         return batch
+
+    def _measure_load(self) -> None:
+        """Take the time since the last batch was returned as the time that it took."""
+        now = self._clock.monotonic()
+        if now > self._last_batch > float("-inf"):
+            took = now - self._last_batch
+            share = took / (took + self._waited_s)
+            self._load += _SMOOTHING * (share - self._load)
+        self._asked = now
+
+    def _interval_s(self) -> float:
+        """Return the time that a batch is to be after the one before, by the load."""
+        longest = self._limits.commit_interval_ms
+        shortest = min(self._limits.commit_interval_min_ms, longest)
+        busy = min(max((self._load - _EASY) / (_BUSY - _EASY), 0.0), 1.0)
+        return (shortest + (longest - shortest) * busy) / 1e3
 
     def release(self, deliveries: Sequence[Delivery]) -> None:
         """Release the room of deliveries that were committed and acknowledged."""

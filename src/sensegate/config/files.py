@@ -23,6 +23,7 @@ _REMEDIES = {
     "and let the node join with a code: `sensegate node invite {division}`",
     "peer.secret_file": f"{_MAKE}, and copy it to the other centre",
     "returns.key_file": "copy statements.pub from the centre's directory to this path",
+    "web.map.overlay_file": "put the GeoJSON file there, in WGS-84 or CGCS2000, with web.map.overlay_approval",
     "engine.credentials_file": "`sensegate engine CONFIG DIRECTORY` writes this file",
 }
 _BY_NAME = {

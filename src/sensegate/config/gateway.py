@@ -14,6 +14,8 @@ from sensegate.config.alarms import AlarmsConfig
 from sensegate.config.cameras import CameraConfig
 from sensegate.config.cluster import ClusterConfig
 from sensegate.config.history import HistoryConfig
+from sensegate.config.influx import InfluxConfig
+from sensegate.config.map import MapConfig
 from sensegate.config.mqtt import MqttConfig
 from sensegate.config.people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, ReturnsConfig, SharingConfig
 from sensegate.config.setting import ConfigRecord, doc
@@ -164,6 +166,15 @@ class IngestConfig(ConfigRecord, frozen=True):
             most=60_000,
         ),
     ] = 50
+    commit_interval_min_ms: Annotated[
+        int,
+        doc(
+            "wait for a fuller commit while there is little load; the wait grows with the load up to "
+            "`commit_interval_ms`, if that is longer",
+            least=0,
+            most=60_000,
+        ),
+    ] = 10
     depth_messages_max: Annotated[
         int, doc("most messages received and not yet committed", least=1, most=10_000_000)
     ] = 60_000
@@ -420,6 +431,7 @@ class WebConfig(ConfigRecord, frozen=True):
         doc("header that the trusted proxies write; the other one is never read"),
     ] = "x-forwarded-for"
     tls: Annotated[TlsConfig, doc("certificates of the HTTP listener")] = TlsConfig()
+    map: Annotated[MapConfig, doc("layers of the console's map")] = MapConfig()
 
 
 class Config(ConfigRecord, frozen=True):
@@ -457,6 +469,7 @@ class Config(ConfigRecord, frozen=True):
     viid: Annotated[ViidConfig, doc("GA/T 1400: cameras and video platforms")] = ViidConfig()
     alarms: Annotated[AlarmsConfig, doc("deliveries of alarms")] = AlarmsConfig()
     history: Annotated[HistoryConfig, doc("readings beyond the retention of the log")] = HistoryConfig()
+    influx: Annotated[InfluxConfig, doc("stores of others that take line protocol")] = InfluxConfig()
     audit: Annotated[AuditConfig, doc("audit trail")] = AuditConfig()
     people: Annotated[PeopleConfig, doc("people who sign in with a password")] = PeopleConfig()
     oidc: Annotated[OidcConfig, doc("single sign-on")] = OidcConfig()

@@ -46,8 +46,21 @@ def violations(config: Config) -> Iterator[ConfigViolation]:
     yield from _exposed(config)
     yield from _shared_ports(config)
     yield from _order(config)
+    yield from _approvals(config)
     yield from _cluster(config)
     yield from _fronts(config)
+
+
+def _approvals(config: Config) -> Iterator[ConfigViolation]:
+    layers = config.web.map
+    for layer, given, approval in (
+        ("tiles", layers.tiles_directory, layers.tiles_approval),
+        ("overlay", layers.overlay_file, layers.overlay_approval),
+    ):
+        if given and not approval.strip():
+            problem = f"the {layer} of the map have no approval number (審圖號)"
+            remedy = "give the number that stands on the map; it is printed with it"
+            yield ConfigViolation(("web", "map", f"{layer}_approval"), problem, remedy)
 
 
 def _times(config: Config) -> Iterator[ConfigViolation]:

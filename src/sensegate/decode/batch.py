@@ -24,7 +24,7 @@ class BatchTrees:
         """Return the tree. Raises `Rejected`, and `Postponed` if it is ready only after `parse_pending`."""
         if not isinstance(parse, BatchParse):
             return parse(frame)
-        key = (id(parse), frame.topic, frame.received, frame.port, frame.payload)
+        key = _key(parse, frame)
         result = self._results.get(key)
         if result is None:
             self._pending[key] = (parse, frame)
@@ -32,6 +32,14 @@ class BatchTrees:
         if isinstance(result, Rejected):
             raise result
         return result
+
+    def request(self, parse: BatchParse, frame: PayloadFrame) -> None:
+        """Have a frame parsed by the next `parse_pending`."""
+        self._pending[_key(parse, frame)] = (parse, frame)
+
+    def result(self, parse: BatchParse, frame: PayloadFrame) -> Any:
+        """Return the tree, or the `Rejected` (not raised); None: the frame is not parsed yet."""
+        return self._results.get(_key(parse, frame))
 
     def parse_pending(self) -> None:
         """Parse all pending frames, with one call for each kind of parse."""
@@ -42,3 +50,7 @@ class BatchTrees:
             trees = kind.many([self._pending[key] for key in keys])
             self._results.update(zip(keys, trees, strict=True))
         self._pending.clear()
+
+
+def _key(parse: BatchParse, frame: PayloadFrame) -> Hashable:
+    return id(parse), frame.topic, frame.received, frame.port, frame.payload

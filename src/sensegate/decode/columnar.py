@@ -13,8 +13,8 @@ from operator import itemgetter
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 from sensegate.decode.extract import BoundMessage, Leaf
-from sensegate.decode.flatten import PURE, Flattened, TooManyLeaves
-from sensegate.decode.frame import Parse
+from sensegate.decode.flatten import PURE, Flattened, FlattenedTrees, TooManyLeaves
+from sensegate.decode.frame import BatchParse, Parse
 from sensegate.decode.paths import Path
 from sensegate.decode.plan import LEAVES_MAX, ColumnPlan, LeafAccess, flag_leaves
 from sensegate.decode.profile import CompiledRule
@@ -236,17 +236,36 @@ class ColumnarReader:
         return False
 
 
+class TreeReader(NamedTuple):
+    """The plans learned for trees of one parse of many frames at once."""
+
+    parse: BatchParse
+    reader: ColumnarReader
+
+
 class ColumnarReaders:
     """The columnar readers, by the rules of a topic or a port."""
 
     def __init__(self, nesting_max: int) -> None:
         self._nesting_max = nesting_max
         self._known: dict[Holders, ColumnarReader | None] = {}
+        self._of_trees: dict[Holders, TreeReader | None] = {}
 
     @property
     def count(self) -> int:
         """Plans of all readers."""
-        return sum(reader.count for reader in self._known.values() if reader is not None)
+        of_trees = (known.reader for known in self._of_trees.values() if known is not None)
+        return sum(reader.count for reader in (*self._known.values(), *of_trees) if reader is not None)
+
+    def of_trees(self, rules: Sequence[tuple[CompiledRule, str]]) -> TreeReader | None:
+        """Return the reader for rules whose frames are parsed many at once, None if theirs are not."""
+        holders = tuple(rules)
+        if holders not in self._of_trees:
+            parse = holders[0][0].parse if holders else None
+            plain = all(rule.parse is parse and not (rule.beside or rule.chains or wrap) for rule, wrap in holders)
+            reader = ColumnarReader(holders, [FlattenedTrees()], dict.fromkeys(range(len(holders)), 0))
+            self._of_trees[holders] = TreeReader(parse, reader) if isinstance(parse, BatchParse) and plain else None
+        return self._of_trees[holders]
 
     def of(self, rules: Sequence[tuple[CompiledRule, str]]) -> ColumnarReader | None:
         """Return the reader for rules, None if their format gives no flat values."""
@@ -272,6 +291,8 @@ class ColumnarReaders:
         return ColumnarReader(holders, parses, places) if parses else None
 
     def _columnar(self, rule: CompiledRule) -> Columnar | None:
+        if rule.metadata:  # not of the payload alone
+            return None
         if rule.format == "senml":
             return SenmlColumns(rule.parse, self._nesting_max)
         if isinstance(rule.parse, Columnar):

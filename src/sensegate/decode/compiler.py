@@ -36,7 +36,7 @@ from sensegate.decode.profile import (
     NamedPlaces,
 )
 from sensegate.decode.reading_rules import ReadingCompiler
-from sensegate.decode.reshape import Reshape, changes_of
+from sensegate.decode.reshape import Reshape, add_metadata, changes_of
 from sensegate.errors import ProfileError
 from sensegate.model import Spec
 
@@ -177,7 +177,8 @@ class Compiler:
             format=form,
             parse=parse,
             remembers=FORMATS[form].remembers,
-            as_sent=rule.charset == "utf-8" and not rule.unpack and rule.table is None,
+            as_sent=rule.charset == "utf-8" and not rule.unpack and rule.table is None and not rule.metadata,
+            metadata=bool(rule.metadata),
             ignore=rule.ignore,
             where=tuple(self._keys.where(rule.where, here, typed=typed)),
             root=self._keys.place(rule.root, *here, "root").path if rule.root else (),
@@ -285,6 +286,11 @@ class Compiler:
             else:
                 columns = self._keys.place(part.columns, *key, "columns").path
         changes = changes_of(unpacked, table, columns)
+        if rule.metadata:
+            if rule.frames is not None:
+                remedy = "remove `metadata`: a network server's envelope has none for the frame"
+                raise self._keys.error("has no meaning for frames", *here, "metadata", remedy=remedy)
+            changes = (*changes, add_metadata(rule.metadata))
         return Reshape(parse, changes) if changes else parse
 
     def _unpacked(self, text: str, name: str, here: tuple[str | int, ...]) -> tuple[Path, Parse]:

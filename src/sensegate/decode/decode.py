@@ -191,6 +191,7 @@ class _BatchDecoder:
     def _learn_plans(self, places: list[int]) -> None:
         """Decode messages without a plan: a sample one by one, the rest by the plans learned from it; repeat."""
         learned = -1
+        places = self._request_trees(places)
         while places and learned < self._plans.count:
             learned = self._plans.count
             places = self._by_other_plans(places)
@@ -198,6 +199,18 @@ class _BatchDecoder:
                 self.decode_one(index, learn=True)
             places = places[_SAMPLE:]
         self._one_by_one += places
+
+    def _request_trees(self, places: list[int]) -> list[int]:
+        """Postpone messages whose frames are parsed many at once; return the others."""
+        others: list[int] = []
+        for index in places:
+            of_trees = self._plans.readers.of_trees(self._route(index).rules)
+            if of_trees is None:
+                others.append(index)
+            else:
+                self._trees.request(of_trees.parse, self._frame_at(index))
+                self._postponed.append((index, True))
+        return others
 
     def _refused(self, lengths: I64) -> BOOL:
         """Return which messages are refused before they are parsed; they are then quarantined."""
@@ -420,8 +433,33 @@ class _BatchDecoder:
         while self._postponed:
             self._trees.parse_pending()
             postponed, self._postponed = self._postponed, []
-            for index, learn in postponed:
+            for index, learn in self._by_trees(postponed):
                 self.decode_one(index, learn=learn)
+
+    def _by_trees(self, postponed: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
+        """Decode messages whose trees are ready into columns; return the others, in their order."""
+        by_reader: dict[ColumnarReader, tuple[list[int], list[Any]]] = {}
+        for index, learn in postponed:
+            of_trees = self._plans.readers.of_trees(self._route(index).rules) if learn else None
+            tree = of_trees and self._trees.result(of_trees.parse, self._frame_at(index))
+            if of_trees is not None and isinstance(tree, (dict, list)):
+                places, trees = by_reader.setdefault(of_trees.reader, ([], []))
+                places.append(index)
+                trees.append(tree)
+        left = {index for index, _ in postponed}
+        for reader, (places, trees) in by_reader.items():
+            for plan, (group, values) in reader.sort(trees).groups.items():
+                if len(group) >= GROUP_MIN:
+                    members = np.array(places)[group]
+                    others = len(self._one_by_one)
+                    try:
+                        self._decode_columns(plan, members, values)
+                    except OverflowError:  # an integer beyond the range of floats: only that value is rejected
+                        continue
+                    left.difference_update(members.tolist())
+                    left.update(self._one_by_one[others:])
+                    del self._one_by_one[others:]
+        return [(index, learn) for index, learn in postponed if index in left]
 
     def _decode_slow_path(self, index: int, *, learn: bool) -> None:
         route, frame = self._route(index), self._frame_at(index)
@@ -444,6 +482,8 @@ class _BatchDecoder:
                 self._learn_envelope(index, route, match, beside)
         elif learn and isinstance(route.reader, ColumnarReader):
             route.reader.learn(match.holder[0], frame.payload, None, match.deciding, match.bound)
+        elif learn and (of_trees := self._plans.readers.of_trees(route.rules)) is not None:
+            of_trees.reader.learn(match.holder[0], match.tree, None, match.deciding, match.bound)
         elif learn and _can_be_planned(match.holder[0]):
             route.misses += 1
             if route.misses < _ATTEMPTS_MAX or route.misses % _ATTEMPTS_MAX == 0:
@@ -468,7 +508,12 @@ class _BatchDecoder:
     def _frame_at(self, index: int) -> PayloadFrame:
         message = self._messages[index]
         return PayloadFrame(
-            message.payload, self._limits.nesting_max, message.topic, message.received, memory=self._memory
+            message.payload,
+            self._limits.nesting_max,
+            message.topic,
+            message.received,
+            memory=self._memory,
+            metadata=message.metadata,
         )
 
     def _by_rules(  # noqa: PLR0912 - one check after another

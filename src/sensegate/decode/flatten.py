@@ -52,6 +52,29 @@ class Flattened:
         return pointers
 
 
+class FlattenedTrees:
+    """Trees that were parsed already, many at once, as flat values; in place of a payload stands its tree."""
+
+    columnar = True
+    exact = False
+
+    def flatten(self, payload: Any, port: int | None) -> tuple[Hashable, Sequence[Any]]:  # noqa: ARG002 - as `Columnar` has it
+        """Return (shape, leaves). Raises `Rejected` for a tree that is not planned."""
+        shape: list[Any] = []
+        leaves: list[Any] = []
+        _flatten_into(payload, shape, leaves)
+        return tuple(shape), leaves
+
+    def prepare(self, payload: Any, port: int | None) -> None:
+        """Do nothing: all shapes are flattened in the same way."""
+
+    def pointers(self, payload: Any, port: int | None) -> list[Path]:  # noqa: ARG002 - the same
+        """Return the pointer of each leaf in the tree."""
+        pointers: list[Path] = []
+        _collect_pointers(payload, (), pointers)
+        return pointers
+
+
 class TooManyLeaves(Rejected):
     """A tree with too many leaves for columns; it is not refused but goes the slow path."""
 

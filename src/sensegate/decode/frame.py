@@ -12,6 +12,7 @@ import msgspec
 from sensegate.decode.memory import DecoderMemory, DeviceRequest
 from sensegate.decode.part import ProfilePart
 from sensegate.errors import ProfileError
+from sensegate.model import MqttMetadata
 
 ELEMENTS_MAX = 4_096
 """Most elements in one message; more are refused (`schema`). Tables are refused while they are parsed."""
@@ -32,6 +33,8 @@ class PayloadFrame(msgspec.Struct, frozen=True, gc=False):
     """Port of the frame, if its carrier has ports (LoRaWAN's FPort)."""
     memory: DecoderMemory | None = None
     """State from earlier messages, for formats that need it; None: no state is kept."""
+    metadata: MqttMetadata | None = None
+    """What MQTT states of the message; None: it came otherwise."""
 
 
 Parse = Callable[[PayloadFrame], Any]

@@ -224,6 +224,14 @@ class MessageRule(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=
     table: Annotated[TablePart | None, _h("arrays without names, turned into objects before paths are looked up")] = (
         None
     )
+    metadata: Annotated[
+        str,
+        _h(
+            "key under which the payload gets what MQTT states beside it: client (the client id), credential (the "
+            "device that authenticated), content_type, user.<name> (user properties of MQTT 5); a payload that is no "
+            "object is then under `payload`"
+        ),
+    ] = ""
     root: Annotated[str, _h("path to the relevant part; other paths start there")] = ""
     wrap: Annotated[str, _h("put the payload under this key first, e.g. {component} from the topic")] = ""
     each: Annotated[
@@ -277,6 +285,15 @@ class Earlier(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True
     payload_b64: Annotated[str, _h("binary payload in base64")] = ""
 
 
+class ExampleMetadata(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """What MQTT states of an example's message."""
+
+    client: Annotated[str, _h("client id")] = ""
+    credential: Annotated[str, _h("id of the device that authenticated")] = ""
+    content_type: Annotated[str, _h("content type of MQTT 5")] = ""
+    user: Annotated[dict[str, str], _h("user properties of MQTT 5")] = {}
+
+
 class Example(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A message and its expected readings. Expectations come from the maker's document, never from our output."""
 
@@ -290,6 +307,7 @@ class Example(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True
     received: Annotated[str, _h("time of arrival, ISO 8601 with Z")] = "2026-01-01T00:00:00Z"
     devices: Annotated[tuple[str, ...], _h("names of the registered devices; the first is the example's")] = ("d1",)
     gateway: Annotated[str, _h("device id of the gateway that publishes for them")] = ""
+    metadata: Annotated[ExampleMetadata | None, _h("what MQTT states of the message; absent: it came otherwise")] = None
     carried: Annotated[bool, _h("the devices have profiles of their own (with `frame`: always)")] = False
     frame: Annotated[ExpectedFrame | None, _h("the frame in the envelope, for devices with a profile of their own")] = (
         None

@@ -295,6 +295,8 @@ class CompiledRule(msgspec.Struct, frozen=True, eq=False):
     """The readings of other lists."""
     video: str = ""
     """Format of video metadata that it decodes: such messages are redacted before anything is written."""
+    metadata: bool = False
+    """Whether it reads what MQTT states beside the payload."""
 
 
 class CompiledProfile(msgspec.Struct, frozen=True, eq=False):

@@ -73,6 +73,7 @@ class ProfileSet:
         self._rules: list[CompiledRule] = [
             rule for profile in (*self._by_id.values(), *arm_profiles) for rule in profile.rules
         ]
+        self._reads_metadata = any(rule.metadata for rule in self._rules)
         self._cameras = frozenset(rule.profile for rule in self._rules if rule.video)
         self._camera_words = _words_of(
             [pattern for rule in self._rules if rule.video for pattern in rule.patterns],
@@ -324,6 +325,11 @@ class ProfileSet:
         chosen = [profile for profile in (*self._by_id.values(), *arm_profiles) if profile.source.qos == 0]
         patterns = [pattern for profile in chosen for rule in profile.rules for pattern in rule.patterns]
         return list(dict.fromkeys(text for pattern in patterns for text in topics.filters(pattern, ["+"])))
+
+    @property
+    def reads_metadata(self) -> bool:
+        """Whether any rule reads what MQTT states beside the payload."""
+        return self._reads_metadata
 
     def match(self, topic: str) -> list[tuple[CompiledRule, dict[str, str]]]:
         """Return the rules whose topics match, the most literal first, with their captures."""

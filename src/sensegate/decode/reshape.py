@@ -62,6 +62,27 @@ def unpack(path: Path, parse: Parse) -> Callable[[Any, PayloadFrame], Any]:
     return inside
 
 
+def add_metadata(key: str) -> Callable[[Any, PayloadFrame], Any]:
+    """Return the change that puts what MQTT states of the message under a key; nothing of the payload stays there."""
+
+    def add(tree: Any, frame: PayloadFrame) -> Any:
+        whole = tree if isinstance(tree, dict) else {"payload": tree}
+        whole.pop(key, None)
+        if (stated := frame.metadata) is not None:
+            user: dict[str, str] = {}
+            for name, text in stated.user:
+                user.setdefault(name, text)
+            whole[key] = {
+                "client": stated.client,
+                "credential": stated.credential,
+                "content_type": stated.content_type,
+                "user": user,
+            }
+        return whole
+
+    return add
+
+
 def name_rows(rows: Path, names: tuple[str, ...] | MemberPath) -> Callable[[Any, PayloadFrame], Any]:
     """Return the change that turns the arrays in the list at `rows` into objects."""
 

@@ -21,7 +21,19 @@ CHANNELS: Final = (
     *(str(object_class) for object_class in (ObjectClass.PERSON, ObjectClass.VEHICLE, ObjectClass.NONMOTOR)),
 )
 """Channels that every camera has, in addition to those of its profile."""
-_UNUSED_KEYS: Final = ("where", "unpack", "table", "root", "wrap", "standard", "sequence", "path", "beside", "payload")
+_UNUSED_KEYS: Final = (
+    "where",
+    "unpack",
+    "table",
+    "root",
+    "wrap",
+    "standard",
+    "sequence",
+    "path",
+    "beside",
+    "payload",
+    "metadata",
+)
 """Keys of a rule without meaning here, because the format fixes where everything is."""
 
 

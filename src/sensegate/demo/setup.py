@@ -38,7 +38,7 @@ CAMERA_RATE = 0.4
 DEADLINE_S = 90.0
 MANY_NODES = 4
 """Number of nodes above which the gateways are configured to idle cheaply, as they share one machine."""
-MANY_NODES_SETTINGS: dict[str, object] = {"ingest": {"commit_interval_ms": 1_000}}
+MANY_NODES_SETTINGS: dict[str, object] = {"ingest": {"commit_interval_ms": 1_000, "commit_interval_min_ms": 1_000}}
 """Otherwise 48 messages a second would make 20 commits a second at each of 21 nodes; for each commit the server creates
 a directory and five files, and deletes them. A commit is one uplink span: waiting for fuller ones only delays it."""
 ONE_CORE = {"GOMAXPROCS": "1", "GOMEMLIMIT": "96MiB", "OPENBLAS_NUM_THREADS": "1"}

@@ -36,6 +36,11 @@ class DurableChoice:
         """The highest term that this node has met."""
         return self._choice.term.number
 
+    @property
+    def remembered(self) -> terms.Term:
+        """What this node remembers of terms and centres."""
+        return self._choice.term
+
     def is_granted(self, url: str) -> bool:
         """Return whether this node grants a centre its term at the moment."""
         return self._choice.is_granting(url, self._clock.monotonic())

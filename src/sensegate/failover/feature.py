@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from sensegate.authority.audit import Audit
 from sensegate.bus.opening import Core
+from sensegate.failover import rest
 from sensegate.failover.active import Activation, Leadership, ReplicatedStores
 from sensegate.failover.centre_choice import DurableChoice
 from sensegate.failover.lease import voter_id
+from sensegate.failover.rest import SITES, SitesState
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
 from sensegate.ports import PartKey
 from sensegate.tiers.members import Members
@@ -41,15 +44,44 @@ async def _open(parts: Parts) -> Feature | None:
     core, config = parts.core, parts.core.config
     if config.role == "node":
         choice = DurableChoice(core.directory, core.clock, lease_s=config.uplink.lease_s, name=config.member_id)
-        return Feature(parts={CHOICE: choice})
+        if not config.uplink.other_centres:
+            return Feature(parts={CHOICE: choice})
+        others = ", ".join(centre.url for centre in config.uplink.other_centres)
+
+        def state_of_node() -> SitesState:
+            term = choice.remembered
+            return SitesState(
+                role="node",
+                state="up" if term.followed else "never",
+                other=others,
+                term=term.number,
+                unreplicated=term.unreplicated,
+                followed=term.followed,
+                granted=term.granted,
+            )
+
+        return Feature(parts={CHOICE: choice, SITES: state_of_node})
     leadership = parts.find(LEADERSHIP)
     if leadership is None:
         return None
     return Feature(
         tasks=owned({"leadership": leadership.run}),
         answers=leadership.answers,
-        parts={TERM: leadership.current_term},
+        parts={TERM: leadership.current_term, SITES: partial(_state_of_centre, leadership)},
         begin=leadership.begin,
+    )
+
+
+def _state_of_centre(leadership: Leadership) -> SitesState:
+    term = leadership.stored_term
+    return SitesState(
+        role="centre",
+        state="active" if leadership.current_term() is not None else "silent",
+        other=leadership.config.peer.url,
+        term=leadership.term,
+        unreplicated=term.unreplicated,
+        voters=list(term.voters[-1].nodes) if term.voters else [],
+        history=[*reversed(term.history)],
     )
 
 
@@ -57,6 +89,7 @@ FEATURE = FeatureSpec(
     name="fail-over",
     title="two centres, one of them active; nodes choose which",
     config=("peer",),
+    routes=rest.ROUTES,
     commands=("centre",),
     open=_open,
 )

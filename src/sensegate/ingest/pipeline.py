@@ -30,6 +30,7 @@ from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.ingest.batches import DecodedBatch
 from sensegate.ingest.boundary import BatchBoundary
 from sensegate.ingest.interpreter import Interpreter, Reprocessor, delivery_of
+from sensegate.ingest.metadata import MetadataReader
 from sensegate.ingest.poison import PoisonMessages
 from sensegate.model import (
     Delivery,
@@ -104,6 +105,7 @@ class IngestPipeline:
         """Sources that deliver nothing but video metadata."""
         self.boundary = boundary or BatchBoundary()
         self._poison = PoisonMessages(clock)
+        self._metadata = MetadataReader()
         self.trouble = "starting"
         """Why nothing is committed at the moment; empty while all is well."""
 
@@ -164,7 +166,8 @@ class IngestPipeline:
 
     def _process(self, deliveries: Sequence[Delivery]) -> PreparedBatch:
         self.boundary.run()
-        live = [delivery for delivery in deliveries if not delivery.recorded_in]
+        profiles = self._stages.interpreter.decoder.profiles
+        live = [self._metadata.complete(delivery, profiles) for delivery in deliveries if not delivery.recorded_in]
         pending = PreparedBatch([], [])
         for unreadable, group in groupby(live, lambda delivery: delivery.unreadable is not None):
             if unreadable:

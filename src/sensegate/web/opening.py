@@ -30,6 +30,7 @@ from sensegate.web.profile_jobs import JOBS, REPROCESSING, REPROCESSING_ORDERS
 from sensegate.web.profiles import COMPARISONS, IN_FORCE, OUTCOMES, RELEASES
 from sensegate.web.quarantine import RECOVERED
 from sensegate.web.routing import Route
+from sensegate.web.settings import SETTINGS
 from sensegate.web.webhooks import WEBHOOKS
 
 
@@ -118,6 +119,7 @@ def _deps(parts: WebParts) -> WebDependencies:
             NEIGHBOURS: parts.neighbours,
             ASSETS: parts.assets,
             SET_ASIDE: callers.set_aside,
+            SETTINGS: config,
             **parts.features,
         },
     )

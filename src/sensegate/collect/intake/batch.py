@@ -20,7 +20,7 @@ import msgspec
 import numpy as np
 import xxhash
 
-from sensegate.model import I64, U32
+from sensegate.model import I64, U32, MqttMetadata
 
 FORM = 1
 """Version of the form."""
@@ -55,6 +55,7 @@ class MessageProperties(msgspec.Struct, frozen=True, array_like=True, gc=False):
     user: Annotated[tuple[tuple[str, str], ...], msgspec.Meta(max_length=PROPERTIES_MAX)] = ()
 
 
+_NO_PROPERTIES = MessageProperties()
 _Words = Annotated[list[str], msgspec.Meta(max_length=COUNT_MAX)]
 
 
@@ -113,6 +114,12 @@ class IntakeBatch(msgspec.Struct, frozen=True, eq=False):
     """Packet id, QoS and flags of each message."""
     properties: dict[int, MessageProperties]
     """By index of the message; most have none."""
+
+    def metadata(self, index: int) -> MqttMetadata:
+        """Return what MQTT states of a message beside its topic and payload."""
+        read = int(np.searchsorted(np.cumsum(self.counts), index, side="right"))
+        stated = self.properties.get(index, _NO_PROPERTIES)
+        return MqttMetadata(self.clients[read], self.credentials[read], stated.content_type, stated.user)
 
     def received(self) -> I64:
         """Return the arrival of each message."""

@@ -329,7 +329,8 @@ class IntakeSource:
             stored.delivered = min(first + limit - count, whole)
             if stored.messages:
                 is_whole = not first and stored.delivered == whole
-                chunks.append(stored.messages if is_whole else stored.messages[first : stored.delivered])
+                whole_batch = MessageBatch.of(stored.messages)
+                chunks.append(whole_batch if is_whole else whole_batch.part(first, stored.delivered))
                 count += stored.delivered - first
                 parts.append(_BatchEnd(count, stored, first))
             if stored.delivered < len(stored.messages):
@@ -432,5 +433,6 @@ def _messages(decoded: IntakeBatch, sequence: int) -> MessageBatch:
         received=received,
         best_effort=best_effort,
         redelivered=redelivered,
+        stored_in=[decoded] * count,
     )
     return messages

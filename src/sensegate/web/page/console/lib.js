@@ -290,7 +290,7 @@ function debounced(action) {
     debounceTimer = setTimeout(() => action(event), 250);
   };
 }
-function saveCsv(rows, columns) {
+export function saveCsv(rows, columns) {
   const quoted = (value) => {
     const text = value === null || value === undefined ? "" : typeof value === "object" ? JSON.stringify(value) : String(value);
     // A spreadsheet would take such a cell for a formula.

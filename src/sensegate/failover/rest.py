@@ -1,0 +1,53 @@
+"""REST: the state of the two sites, as this gateway knows it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import msgspec
+
+from sensegate.authority.scope import Action
+from sensegate.ports import PartKey
+from sensegate.web.routing import API, Call, Route
+
+
+class SitesState(msgspec.Struct, frozen=True, kw_only=True):
+    """Which centre is active, as a centre or a node knows it."""
+
+    role: str
+    state: str
+    """Of a centre ``active``; of a node ``up`` while it follows an active centre, else ``never``."""
+    other: str
+    """Address of the other centre; of a node those of all further centres."""
+    term: int
+    unreplicated: bool = False
+    """Whether the active centre delivers what the other one does not have."""
+    voters: list[str] = []
+    """Nodes that vote in the automatic fail-over (centre)."""
+    history: list[tuple[int, int]] = []
+    """(term, sequence of the log at which it began), newest first (centre)."""
+    followed: str = ""
+    """Address of the active centre (node)."""
+    granted: int = 0
+    """The highest term that the node has granted."""
+
+
+SITES = PartKey[Callable[[], SitesState]]("sites", absent="this gateway has no second site")
+
+
+async def _sites(call: Call) -> SitesState:
+    return call.part(SITES)()
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path=f"{API}/sites",
+        handler=_sites,
+        summary="Get the state of the two sites: which centre is active, by which term, who votes.",
+        tag="nodes",
+        action=Action.READ_REGISTRY,
+        response=SitesState,
+        errors=(404,),
+    ),
+)

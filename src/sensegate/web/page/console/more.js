@@ -1,0 +1,23 @@
+// What several of the newer pages share: files that are fetched with the session's right, a plain table.
+import { html } from "./preact.js";
+import { CallError, session, t } from "./lib.js";
+import "./more.texts.js";
+
+// Saves an answer of the gateway as a file; a link could not send the token.
+export async function download(path, accept, name) {
+  const headers = { Accept: accept };
+  if (session.token) headers.Authorization = `Bearer ${session.token}`;
+  const response = await fetch(path, { headers, cache: "no-store" });
+  if (!response.ok) throw new CallError(response.status, await response.json().catch(() => ({})));
+  const anchor = document.createElement("a");
+  anchor.href = URL.createObjectURL(await response.blob());
+  anchor.download = name;
+  anchor.click();
+  setTimeout(() => URL.revokeObjectURL(anchor.href), 1_000);
+}
+// Draws rows with columns {name, label, numeric, show}.
+export function Table({ rows, columns }) {
+  return html`<div class="scroll" tabindex="0"><table><thead><tr>${columns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}>${column.label || t(`column.${column.name}`)}</th>`)}</tr></thead><tbody>
+    ${rows.map((row, index) => html`<tr key=${index}>${columns.map((column) => html`<td key=${column.name} class=${column.numeric ? "number" : ""}>${column.show ? column.show(row[column.name], row) : row[column.name] || (row[column.name] === 0 ? 0 : "–")}</td>`)}</tr>`)}</tbody></table></div>`;
+}
+export const percent = (value) => (value === null || value === undefined ? "–" : `${(value * 100).toFixed(1)} %`);

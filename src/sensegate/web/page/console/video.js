@@ -1,0 +1,24 @@
+// Video: cameras by state, counts and flows by class, line and hour. Nothing personal is stored, so nothing personal is shown.
+import { html } from "./preact.js";
+import { Badge, Card, Empty, Link, Loading, Problem, Time, device, number, query, searchValues, t, useLoad } from "./lib.js";
+import { Table } from "./more.js";
+
+const COUNTS = "vehicle_count,vehicle_count_total,people_count,people_count_total,traffic_flow,vehicle_speed,road_occupancy,motion_count";
+const feed = () => searchValues().feed || "all";
+
+export function Video() {
+  const viid = useLoad("/api/v1/viid", 15);
+  const latest = useLoad(`/api/v1/feeds/${encodeURIComponent(feed())}/latest${query({ property: COUNTS, limit: 200 })}`, 5);
+  const hours = useLoad(`/api/v1/feeds/${encodeURIComponent(feed())}/aggregate${query({ property: "vehicle_count,people_count,motion_count", window: "1h", from: "24h", functions: "sum,count", by: "property", gaps: "omit" })}`, 60);
+  const survey = useLoad("/api/v1/survey?limit=1000", 30);
+  const cameras = (survey.data?.rows || []).filter((row) => row.domain === "video" || row.domain === "camera");
+  const totals = { active: 0, silent: 0, never_heard: 0, disabled: 0 };
+  for (const row of cameras) for (const state of Object.keys(totals)) totals[state] += row[state];
+  const registrations = viid.data ? Object.entries(viid.data).filter(([, value]) => Array.isArray(value) && value.length) : [];
+  const rows = latest.data?.records || [];
+  return html`<div class="headline"><h1>${t("page.video")}</h1></div><p class="quiet">${t("videoHelp")}</p>
+    <${Card} title=${t("cameras")}>${survey.error ? html`<${Problem} error=${survey.error} />` : !survey.data ? html`<${Loading} />` : cameras.length ? html`<div class="flow">${Object.entries(totals).map(([state, count]) => html`<${Link} key=${state} to=${`/console/devices${query({ domain: cameras[0].domain, state: state === "never_heard" ? "registered" : state })}`}><span class="quiet">${t(`state.${state === "never_heard" ? "registered" : state}`)}</span><strong>${number(count)}</strong><//>`)}</div>` : html`<${Empty} text=${t("noCameras")} />`}<//>
+    <${Card} title=${`${t("countsNow")}: ${t("byClassAndLine")}`}><${Problem} error=${latest.error} retry=${latest.reload} />${rows.length ? html`<${Table} rows=${rows} columns=${[{ name: "device", show: (value) => value && html`<${Link} to=${device(value)}>${value}<//>` }, { name: "property" }, { name: "channel", label: t("line") }, { name: "value", numeric: true, show: (value) => number(value) }, { name: "unit" }, { name: "time", show: (value) => html`<${Time} value=${value} />` }, { name: "quality", show: (value) => html`<${Badge} value=${value} />` }]} />` : latest.data && html`<${Empty} text=${t("noCounts")} />`}<//>
+    <${Card} title=${t("countsByHour")}>${hours.error ? (hours.error.status === 404 ? html`<${Empty} text=${t("historyOff")} />` : html`<${Problem} error=${hours.error} />`) : (hours.data?.rows || []).length ? html`<${Table} rows=${hours.data.rows} columns=${[{ name: "window", label: t("hourWord"), show: (value, row) => html`<${Time} value=${value || row.start || row.time} />` }, { name: "property" }, { name: "sum", numeric: true, label: t("sum"), show: (value) => number(value) }, { name: "count", numeric: true, label: t("column.messages"), show: (value) => number(value) }]} />` : hours.data && html`<${Empty} text=${t("noCounts")} />`}<//>
+    ${registrations.map(([name, values]) => html`<${Card} key=${name} title=${`${t("registrations")}: ${name}`}><${Table} rows=${values.slice(0, 200)} columns=${Object.keys(values[0]).slice(0, 8).map((column) => ({ name: column, label: column.replaceAll("_", " "), show: (value) => (typeof value === "object" ? JSON.stringify(value) : String(value ?? "–")) }))} /><//>`)}`;
+}

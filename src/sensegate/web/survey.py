@@ -1,0 +1,397 @@
+"""REST: the survey of what stands where (城市部件摸查), the map of devices, and their labels."""
+
+from __future__ import annotations
+
+import asyncio
+import csv
+import io
+import math
+from collections import defaultdict
+from collections.abc import Iterator
+
+import msgspec
+import numpy as np
+from aiohttp import web
+
+from sensegate.authority.label import label_path
+from sensegate.authority.scope import Action, Scope
+from sensegate.errors import PermissionDenied
+from sensegate.model import Device, DeviceState
+from sensegate.web import listing, record_query
+from sensegate.web.problems import BadRequest
+from sensegate.web.routing import API, Call, QueryParam, Route, iso
+
+GAPS = ("place", "owner", "department", "domain", "asset", "name", "never_heard")
+"""What a component may lack in the registry."""
+SLICE = 2_000
+"""Components that are read before other requests have their turn."""
+CELLS_MAX = 24
+LABELS_MAX = 200
+_GEOJSON = "application/geo+json"
+_FILTERS = (
+    QueryParam("division", "restrict to a division, with all below it"),
+    QueryParam("domain", "filter by class (domain)"),
+    QueryParam("department", "filter by department"),
+    QueryParam("state", "filter by state"),
+    QueryParam("gap", f"filter by what is missing: {', '.join(GAPS)}"),
+)
+
+
+class SurveyRow(msgspec.Struct, frozen=True):
+    """Components of one class, division and department."""
+
+    domain: str
+    """Class of the components; empty: not given."""
+    division: str
+    department: str
+    components: int
+    active: int
+    silent: int
+    never_heard: int
+    disabled: int
+    """Disabled or retired."""
+    without_place: int
+    without_owner: int
+    without_asset: int
+
+
+class ComponentRow(msgspec.Struct, frozen=True):
+    """A component, and what the registry lacks of it."""
+
+    id: str
+    name: str
+    domain: str
+    asset: str
+    division: str
+    place: str
+    """Name of the division."""
+    department: str
+    owner: str
+    state: str
+    profile: str
+    lon: float | None
+    """WGS-84 degrees."""
+    lat: float | None
+    last_seen: str
+    gaps: list[str]
+
+
+class MapCell(msgspec.Struct, frozen=True):
+    """Devices near one another; a single one has its id."""
+
+    lon: float
+    lat: float
+    devices: int
+    silent: int
+    disabled: int
+    id: str = ""
+
+
+class LabelRow(msgspec.Struct, frozen=True):
+    """The label of a device: its QR code as an SVG path of `size` by `size` units, and the texts below it."""
+
+    id: str
+    name: str
+    division: str
+    profile: str
+    size: int
+    path: str
+
+
+def _scope(call: Call) -> Scope:
+    """Return the part of the caller's scope that the query asks for. Raises `PermissionDenied`, `ConfigError`."""
+    scope, text = call.principal.scope, call.text("division")
+    if not text:
+        return scope
+    code = call.deps.divisions.check(text)[0]
+    if scope.division.startswith(code):
+        return scope
+    if not code.startswith(scope.division):
+        raise PermissionDenied(f"division {code} is outside your scope ({scope.division})")
+    return Scope(code, scope.department)
+
+
+def _gaps(device: Device, lon: float, seen: int) -> list[str]:
+    missing = {
+        "place": math.isnan(lon),
+        "owner": not device.owner,
+        "department": not device.department,
+        "domain": not device.domain,
+        "asset": not device.asset,
+        "name": not device.name,
+        "never_heard": not seen,
+    }
+    return [gap for gap in GAPS if missing[gap]]
+
+
+def _component(call: Call, at: int) -> ComponentRow:
+    devices = call.deps.devices
+    device, seen = devices.record(at), devices.seen(at)
+    lon, lat = float(devices.lon[at]), float(devices.lat[at])
+    divisions = call.deps.divisions
+    return ComponentRow(
+        device.id,
+        device.name,
+        device.domain,
+        device.asset,
+        device.division,
+        divisions.get(device.division).name_zh if device.division in divisions else "",
+        device.department,
+        device.owner,
+        device.state.value,
+        device.profile,
+        None if math.isnan(lon) else round(lon, 6),
+        None if math.isnan(lat) else round(lat, 6),
+        iso(seen),
+        _gaps(device, lon, seen),
+    )
+
+
+def _selected(call: Call) -> list[int]:
+    """Return the indices of the devices that the query selects by division, class and department, in order of id."""
+    devices = call.deps.devices
+    mask = devices.mask(_scope(call), domain=call.text("domain"))
+    return sorted(np.flatnonzero(mask).tolist(), key=devices.id)
+
+
+def _matches(call: Call, row: ComponentRow) -> bool:
+    state, gap, department = call.text("state"), call.text("gap"), call.text("department")
+    return (
+        (not state or row.state == state)
+        and (not gap or gap in row.gaps)
+        and (not department or row.department == department)
+    )
+
+
+async def _survey(call: Call) -> listing.RowPage[SurveyRow]:
+    counts: defaultdict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0] * 8)
+    for number, at in enumerate(_selected(call), 1):
+        row = _component(call, at)
+        count = counts[row.domain, row.division, row.department]
+        state = DeviceState(row.state)
+        figures = (
+            1,
+            state is DeviceState.ACTIVE,
+            state is DeviceState.SILENT,
+            "never_heard" in row.gaps,
+            state in {DeviceState.DISABLED, DeviceState.RETIRED},
+            "place" in row.gaps,
+            "owner" in row.gaps,
+            "asset" in row.gaps,
+        )
+        for column, figure in enumerate(figures):
+            count[column] += figure
+        if number % SLICE == 0:
+            await asyncio.sleep(0)
+    rows = [SurveyRow(*key, *figures) for key, figures in sorted(counts.items())]
+    return listing.page_of(call, rows, SurveyRow, "domain")
+
+
+async def _components(call: Call) -> listing.RowPage[ComponentRow] | web.StreamResponse:
+    gap = call.text("gap")
+    if gap and gap not in GAPS:
+        raise BadRequest(f"query: gap: '{gap[:20]}' is unknown; use one of {', '.join(GAPS)}")
+    media = record_query.accepted(call, ("application/json", "text/csv", _GEOJSON))
+    selected = _selected(call)
+    if media != "application/json":
+        return await _export(call, selected, media)
+    after, limit, query = call.text("after"), call.integer("limit", 100, 1_000), call.text("q").casefold()
+    rows: list[ComponentRow] = []
+    for number, at in enumerate(selected, 1):
+        if call.deps.devices.id(at) <= after:
+            continue
+        row = _component(call, at)
+        if _matches(call, row) and (not query or query in f"{row.id}\n{row.name}\n{row.asset}\n{row.owner}".casefold()):
+            if len(rows) == limit:
+                return listing.RowPage(rows, rows[-1].id)
+            rows.append(row)
+        if number % SLICE == 0:
+            await asyncio.sleep(0)
+    return listing.RowPage(rows)
+
+
+async def _export(call: Call, selected: list[int], media: str) -> web.StreamResponse:
+    suffix = "csv" if media == "text/csv" else "geojson"
+    headers = {"Content-Disposition": f'attachment; filename="components.{suffix}"'}
+    response = web.StreamResponse(headers={**headers, "Content-Type": f"{media}; charset=utf-8"})
+    await response.prepare(call.request)
+    write = _csv_lines if media == "text/csv" else _features
+    for start in range(0, max(len(selected), 1), SLICE):
+        rows = [row for at in selected[start : start + SLICE] if _matches(call, row := _component(call, at))]
+        text = write(rows, is_first=start == 0)
+        await response.write(text.encode())
+    await response.write(b"" if media == "text/csv" else b"]}")
+    await response.write_eof()
+    return response
+
+
+def _csv_lines(rows: list[ComponentRow], *, is_first: bool) -> str:
+    file = io.StringIO()
+    writer = csv.writer(file)
+    if is_first:
+        file.write("\ufeff")  # for spreadsheets, which take a CSV without it for another encoding
+        writer.writerow(ComponentRow.__struct_fields__)
+    for row in rows:
+        writer.writerow([_cell(getattr(row, name)) for name in ComponentRow.__struct_fields__])
+    return file.getvalue()
+
+
+def _cell(value: object) -> object:
+    if isinstance(value, list):
+        return " ".join(value)
+    # A spreadsheet would take such a text for a formula.
+    return f"'{value}" if isinstance(value, str) and value.startswith(("=", "+", "-", "@", "\t", "\r")) else value
+
+
+def _features(rows: list[ComponentRow], *, is_first: bool) -> str:
+    """Return components with a place as GeoJSON features; the first part opens the collection."""
+    features = [
+        msgspec.json.encode(
+            {
+                "type": "Feature",
+                "geometry": {"type": "Point", "coordinates": [row.lon, row.lat]},
+                "properties": {
+                    name: getattr(row, name) for name in ComponentRow.__struct_fields__ if name not in {"lon", "lat"}
+                },
+            }
+        ).decode()
+        for row in rows
+        if row.lon is not None
+    ]
+    if is_first:
+        return '{"type":"FeatureCollection","features":[' + ",".join(features)
+    return "".join(f",{feature}" for feature in features)
+
+
+# ── map ──────────────────────────────────────────────────────────────────────────────────────────────
+
+
+def _degrees(call: Call, name: str, default: float) -> float:
+    text = call.text(name)
+    try:
+        value = float(text) if text else default
+    except ValueError:
+        value = math.nan
+    if not -180 <= value <= 180:
+        raise BadRequest(f"query: {name}: '{text[:20]}' is not in degrees; give -180 to 180")
+    return value
+
+
+async def _map(call: Call) -> list[MapCell]:
+    """Return the devices of a rectangle in at most `CELLS_MAX` by `CELLS_MAX` cells."""
+    devices, index = call.deps.devices, call.deps.devices.index
+    west, east = _degrees(call, "west", -180), _degrees(call, "east", 180)
+    south, north = _degrees(call, "south", -90), _degrees(call, "north", 90)
+    size = len(devices)
+    lon, lat = devices.lon[:size], devices.lat[:size]
+    mask = devices.mask(_scope(call), domain=call.text("domain"))
+    mask &= (lon >= west) & (lon <= east) & (lat >= south) & (lat <= north)
+    at = np.flatnonzero(mask)
+    if not len(at) or east <= west or north <= south:
+        return []
+    column = np.minimum(((lon[at] - west) / (east - west) * CELLS_MAX).astype(np.int64), CELLS_MAX - 1)
+    row = np.minimum(((lat[at] - south) / (north - south) * CELLS_MAX).astype(np.int64), CELLS_MAX - 1)
+    cell, member = np.unique(row * CELLS_MAX + column, return_inverse=True)
+    count = np.bincount(member)
+    silent = np.bincount(member, weights=devices.silent()[at])
+    disabled = np.bincount(member, weights=~index.enabled[:size][at])
+    mean_lon = np.bincount(member, weights=lon[at]) / count
+    mean_lat = np.bincount(member, weights=lat[at]) / count
+    single = np.zeros(len(cell), np.int64)
+    single[member] = at
+    return [
+        MapCell(
+            round(float(mean_lon[place]), 6),
+            round(float(mean_lat[place]), 6),
+            int(count[place]),
+            int(silent[place]),
+            int(disabled[place]),
+            devices.id(int(single[place])) if count[place] == 1 else "",
+        )
+        for place in range(len(cell))
+    ]
+
+
+# ── labels ───────────────────────────────────────────────────────────────────────────────────────────
+
+
+async def _labels(call: Call) -> listing.RowPage[LabelRow]:
+    limit = call.integer("limit", 60, LABELS_MAX)
+    chosen = call.deps.devices.list(
+        _scope(call),
+        profile=call.text("profile"),
+        domain=call.text("domain"),
+        text=call.text("q"),
+        after=call.text("after"),
+        limit=limit + 1,
+    )
+    rows = list(_label_rows(chosen[:limit]))
+    return listing.RowPage(rows, chosen[limit - 1].id if len(chosen) > limit else "")
+
+
+def _label_rows(devices: list[Device]) -> Iterator[LabelRow]:
+    for device in devices:
+        size, path = label_path(device)
+        yield LabelRow(device.id, device.name, device.division, device.profile, size, path)
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path=f"{API}/survey",
+        handler=_survey,
+        summary="Count components by class (domain), division and department, with what the registry lacks of them.",
+        tag="devices",
+        action=Action.READ_REGISTRY,
+        query=(*listing.params(SurveyRow),),
+        response=list[SurveyRow],
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/survey/components",
+        handler=_components,
+        summary="List components with place, owner, state and gaps; as CSV or GeoJSON by `Accept`.",
+        tag="devices",
+        action=Action.READ_REGISTRY,
+        query=(
+            QueryParam("limit", "maximum number of rows, default 100", "integer"),
+            QueryParam("after", "id after which to continue"),
+            QueryParam("q", "text contained in id, name, asset or owner"),
+            *_FILTERS,
+        ),
+        response=list[ComponentRow],
+        media=("application/json", "text/csv", _GEOJSON),
+        errors=(406,),
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/map/devices",
+        handler=_map,
+        summary="Get the devices of a rectangle, in cells; a single one with its id.",
+        tag="devices",
+        action=Action.READ_REGISTRY,
+        query=(
+            *(QueryParam(name, "edge of the rectangle, WGS-84 degrees") for name in ("west", "south", "east", "north")),
+            QueryParam("division", "restrict to a division, with all below it"),
+            QueryParam("domain", "filter by domain"),
+        ),
+        response=list[MapCell],
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/device-labels",
+        handler=_labels,
+        summary="Get labels of devices with QR codes, for printing.",
+        tag="devices",
+        action=Action.READ_REGISTRY,
+        query=(
+            QueryParam("limit", "maximum number of labels, default 60", "integer"),
+            QueryParam("after", "id after which to continue"),
+            QueryParam("q", "text contained in id, alias or name"),
+            QueryParam("profile", "filter by profile"),
+            QueryParam("domain", "filter by domain"),
+            QueryParam("division", "restrict to a division, with all below it"),
+        ),
+        response=list[LabelRow],
+    ),
+)

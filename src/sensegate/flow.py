@@ -97,9 +97,7 @@ async def run(
     _demand_secrets(config)
     Path(config.directory).mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - nothing else runs yet
     while True:
-        activation = None
-        if config.peer.url:
-            activation = await await_activation(config, clock, personal=takes_cameras(config.profile_folders))
+        activation = await await_activation(config, clock, takes_cameras) if config.peer.url else None
         lease = await await_lease(config, clock) if config.engine.standby else None
         try:
             await _run(config, clock, ready, activation, lease)

@@ -215,10 +215,10 @@ def _deliveries(call: Call, sequence: int) -> list[TraceStep]:
     """Return each active consumer that is past the record, or not yet, as its cursor says."""
     steps = []
     for consumer in call.deps.consumers.rows():
-        if consumer.offset is None:
+        if consumer.sequence < 0:
             continue
-        is_past = consumer.offset.sequence >= sequence
-        state = "is past it" if is_past else f"is {sequence - consumer.offset.sequence} entries before it"
+        is_past = consumer.sequence >= sequence
+        state = "is past it" if is_past else f"is {sequence - consumer.sequence} entries before it"
         detail = f"{consumer.delivery} {consumer.id} of {consumer.subscriber}, feed {consumer.feed}: {state}"
         steps.append(TraceStep("delivery", iso(consumer.last), 0, detail))
     return steps

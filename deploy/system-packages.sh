@@ -10,17 +10,18 @@ missing=()
 command -v mosquitto >/dev/null || [ -x /usr/sbin/mosquitto ] || missing+=(mosquitto)
 command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
 command -v ss >/dev/null || missing+=(iproute2)
-# Tests of what browsers do are skipped without one: it is wanted, not needed.
-browser=()
-command -v chromium >/dev/null || browser=(chromium)
-fc-list :lang=zh 2>/dev/null | grep -q . || browser+=(fonts-wqy-microhei)
+# Tests of what browsers do, and of a store that takes line protocol, are skipped without one: wanted, not needed.
+wanted=()
+command -v chromium >/dev/null || wanted=(chromium)
+command -v victoria-metrics >/dev/null || wanted+=(victoria-metrics)
+fc-list :lang=zh 2>/dev/null | grep -q . || wanted+=(fonts-wqy-microhei)
 root=0
 [ "$(id -u)" -eq 0 ] && command -v apt-get >/dev/null && root=1
 if [ ${#missing[@]} -gt 0 ] && [ $root -eq 0 ]; then
     echo "setup: missing: ${missing[*]}. Run: sudo apt-get install ${missing[*]}" >&2
     exit 1
 fi
-if [ $root -eq 0 ] || [ $((${#missing[@]} + ${#browser[@]})) -eq 0 ]; then exit 0; fi
+if [ $root -eq 0 ] || [ $((${#missing[@]} + ${#wanted[@]})) -eq 0 ]; then exit 0; fi
 export DEBIAN_FRONTEND=noninteractive
 # --no-install-recommends and a policy file: Debian would otherwise start Mosquitto as a service on port 1883.
 guard=/usr/sbin/policy-rc.d
@@ -32,6 +33,6 @@ install() {
 trap '[ $made = 0 ] || rm -f "$guard"' EXIT
 if [ ! -e "$guard" ]; then printf '#!/bin/sh\nexit 101\n' > "$guard"; chmod +x "$guard"; made=1; fi
 if [ ${#missing[@]} -gt 0 ]; then apt-get update -qq; install "${missing[@]}"; fi
-if [ ${#browser[@]} -gt 0 ]; then
-    { apt-get update -qq && install "${browser[@]}"; } 2>/dev/null || echo "setup: no chromium; tests of a browser are skipped"
+if [ ${#wanted[@]} -gt 0 ]; then
+    { apt-get update -qq && install "${wanted[@]}"; } 2>/dev/null || echo "setup: not installed: ${wanted[*]}; their tests are skipped"
 fi

@@ -44,6 +44,7 @@ from sensegate.failover.committer_lease import CommitterLease, await_lease
 from sensegate.failover.standby import await_activation
 from sensegate.feature import Feature, Features, FeatureSpec, Health, Parts, Task, owned
 from sensegate.history import feature as history
+from sensegate.influx import feature as influx
 from sensegate.ingest.mqtt_fronts import open_fronts
 from sensegate.ingest.opening import Stages, open_stages
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
@@ -72,6 +73,7 @@ FEATURES: tuple[FeatureSpec, ...] = (
     centre_side.FEATURE,
     alarms.FEATURE,
     history.FEATURE,
+    influx.FEATURE,
     sensorthings.FEATURE,
 )
 """In the order in which they are opened: each may use parts of those before it."""
@@ -95,9 +97,7 @@ async def run(
     _demand_secrets(config)
     Path(config.directory).mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - nothing else runs yet
     while True:
-        activation = None
-        if config.peer.url:
-            activation = await await_activation(config, clock, personal=takes_cameras(config.profile_folders))
+        activation = await await_activation(config, clock, takes_cameras) if config.peer.url else None
         lease = await await_lease(config, clock) if config.engine.standby else None
         try:
             await _run(config, clock, ready, activation, lease)
@@ -112,6 +112,7 @@ def _demand_secrets(config: Config) -> None:
     """Read the secret files that are needed later: one that is missing is reported before anything starts."""
     files = [broker.password_file for broker in config.external_brokers]
     files += [superior.password_file for superior in config.viid.superiors]
+    files += [outlet.token_file for outlet in config.influx.outlets]
     for file in (config.uplink.url and config.uplink.secret_file, *files):
         if file:
             read_secret(file)

@@ -115,7 +115,7 @@ async def catch_up(city: City, passwords: dict[str, str], hub_of: dict[str, str]
 
 
 def _stamp_of(sent: Sent) -> int:
-    return round(json.loads(sent.payload)["time"] * 1e3)
+    return round(float(json.loads(sent.payload)["time"]) * 1e3)
 
 
 def _milliseconds(stamp: str) -> int:

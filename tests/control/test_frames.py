@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from sensegate.control.capabilities import NetworkRoute
-from sensegate.control.commands import CommandDispatcher
+from sensegate.control.commands import CommandDispatcher, _without_route
 from sensegate.control.tasks import Command, Confirmation, DeviceTask, FrameCommand, Scalar, TaskQueue, TaskState
 from sensegate.decode import downlink
 from sensegate.decode.downlink import uuid_of
@@ -135,6 +135,15 @@ async def test_a_server_that_takes_no_downlinks_is_told_as_the_reason() -> None:
     world = await ordered(Behind(confirmed=True, part=None))
     assert (world.task.state, "takes no downlinks" in world.task.reason) == (TaskState.FAILED, True)
     assert world.broker.sent == []
+
+
+@pytest.mark.parametrize(
+    ("topic", "reason"),
+    [("http/server-1", "have it publish by MQTT as well"), ("elsewhere/d0", "by this topic: see `downlink`")],
+)
+def test_why_no_downlink_can_go(topic: str, reason: str) -> None:
+    """A server that pushes by HTTP brings no downlinks, and its user is told what to do."""
+    assert reason in _without_route(topic)
 
 
 async def test_a_frame_under_way_is_not_taken_back() -> None:

@@ -24,7 +24,7 @@ RX = {"cmd": "rx", "EUI": EUI.upper(), "ts": 1767225600936, "fcnt": 2, "port": 8
 def decoded(profiles: ProfileSet, profile: str, topic: str, payload: dict[str, Any], *, by_http: bool = False) -> Any:
     """Return property -> value of a message, or the reason of its refusal."""
     members = {name: value for name, value in payload.items() if value is not None}
-    example = {"label": "x", "topic": topic, "payload": members, "devices": [EUI]}
+    example: dict[str, object] = {"label": "x", "topic": topic, "payload": members, "devices": [EUI]}
     if by_http:
         example |= {"gateway": "server-1", "carried": True}
     found = profiles.find(profile)

@@ -64,7 +64,7 @@ def test_time_is_read_with_its_quality(form: str, raw: object, time: int, qualit
 WRONG = [
     ("iso", "2026-02-29T00:00:00Z"),
     ("iso", "2026-13-01T00:00:00Z"),
-    ("iso", "2026-01-01T24:00:00Z"),
+    ("iso", "2026-01-01T24:00:01Z"),
     ("iso", "2026-01-01T00:00:60Z"),
     ("iso", "2026-01-01T00:00:00+24:00"),
     ("iso", "2026-01-01"),
@@ -160,3 +160,26 @@ def test_iso_round_trip(at: datetime) -> None:
     """What Python writes as ISO 8601 is read back to the microsecond."""
     micros = (at - datetime(1970, 1, 1, tzinfo=UTC)) // timedelta(microseconds=1)
     assert TimeReader().parse(at.isoformat(), 0) == (micros, DEVICE)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("2026-01-01T24:00:00Z", "2026-01-02T00:00:00Z"),
+        ("2026-01-01T24:00:00+08:00", "2026-01-02T00:00:00+08:00"),
+        ("2026-12-31 24:00", "2027-01-01 00:00"),
+        ("2026-01-01T24:00:00.000Z", "2026-01-02T00:00:00.000Z"),
+        ("2026-01-01T24:00:00Z/PT1H", "2026-01-02T00:00:00Z/PT1H"),
+    ],
+)
+def test_the_end_of_a_day_in_iso(text: str, expected: str) -> None:
+    """24:00 is the beginning of the next day, alone and as the begin of an interval."""
+    reader = TimeReader(("iso",), interval="start")
+    assert reader.parse(text, 1_767_225_600_000_000) == reader.parse(expected, 1_767_225_600_000_000)
+    assert reader.parse(text, 1_767_225_600_000_000)[0] > 0
+
+
+@pytest.mark.parametrize("text", ["2026-01-01T24:00:01Z", "2026-01-01T24:01:00Z", "2026-01-01T25:00:00Z"])
+def test_after_the_end_of_a_day_there_is_no_time(text: str) -> None:
+    """Control: only midnight has a second name."""
+    assert TimeReader(("iso",)).parse(text, 1_767_225_600_000_000)[0] < 0

@@ -242,7 +242,7 @@ async def test_left_by_its_nodes_it_ends_and_does_not_go_on(tmp_path: Path, monk
     async def standby(*_: object) -> CentreState:
         return CentreState(active=False, term=1)
 
-    async def stand_by(_config: Config, _clock: object, term: Term, **_: object) -> tuple[Term, str]:
+    async def stand_by(_config: Config, _clock: object, term: Term, _cameras: object) -> tuple[Term, str]:
         stood.append(term)
         return msgspec.structs.replace(term, number=2, lapsed=False), "granted"
 

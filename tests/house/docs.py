@@ -83,57 +83,36 @@ def _words() -> str:
 RESULTS = ROOT / "tests" / "bench" / "results.jsonl"
 
 
-_ENGLISH = (
-    "messages/s",
-    "CPU µs a message",
-    "acknowledged and lost after `kill -9`",
-    "QoS 1 publish to committed",
-    "SQLite as shipped",
-    "{} of {}",
-    ", and {} doubled",
-    "memory storage",
-    "{} to {}",
-    "mapping and duplicate check",
-    "bare aiomqtt consumer that only parses (same run as ours)",
-    "not durable",
-)
-_CHINESE = (
-    "条/秒",
-    "每条 CPU 微秒",
-    "`kill -9` 后已应答却丢失",
-    "QoS 1 发布至提交",
-    "出厂 SQLite 存储",
-    "{1} 条中 {0} 条",
-    "，另重复 {} 条",
-    "内存存储",
-    "{}–{}",
-    "映射加判重",
-    "只解析的裸 aiomqtt 消费者（与本项目同次运行）",
-    "不落盘",
-)
+_ENGLISH = {
+    "head": "| | messages/s, to the last at the subscriber | CPU µs a message, its process | with its broker |",
+    "sensegate_power": "**sensegate**, on disk before each PUBACK (`engine.durability: power`), exactly once",
+    "sensegate": "**sensegate** as shipped (`process`), exactly once",
+    "node_red": "Node-RED 4.1.15, mapping and duplicate check in memory, not durable",
+    "thingsboard": "ThingsBoard IoT Gateway 3.8.5, storage in memory, not durable",
+    "aiomqtt_uvloop": "aiomqtt consumer on uvloop that parses and drops, not durable",
+    "aiomqtt_asyncio": "aiomqtt consumer on asyncio that parses and drops, not durable",
+    "run": "One run, {date}: {machine}.",
+}
+_CHINESE = {
+    "head": "| | 条/秒（至订阅方收到最后一条） | 每条 CPU 微秒（自身进程） | 含消息服务器 |",
+    "sensegate_power": "**sensegate**，每次 PUBACK 前落盘（`engine.durability: power`），不丢不重",
+    "sensegate": "**sensegate**，出厂设置（`process`），不丢不重",
+    "node_red": "Node-RED 4.1.15，映射加内存判重，不落盘",
+    "thingsboard": "ThingsBoard IoT Gateway 3.8.5，内存存储，不落盘",
+    "aiomqtt_uvloop": "uvloop 上只解析即丢弃的 aiomqtt 消费者，不落盘",
+    "aiomqtt_asyncio": "asyncio 上只解析即丢弃的 aiomqtt 消费者，不落盘",
+    "run": "同一次运行，{date}：{machine}。",
+}
 
 
-def _comparison(words: tuple[str, ...] = _ENGLISH) -> str:
-    """Return the table of the README: our figures of the last release beside what a city would pick instead."""
-    rate, cpu, lost, live_way, sqlite, of, doubled, memory, to, mapping, bare, volatile = words
-    found = {}
-    for line in RESULTS.read_text(encoding="utf-8").splitlines():
-        one = json.loads(line)
-        found[one["bench"]] = one
-    live = found["live"]
-    rows = [f"| | {rate} | {cpu} | {lost} |", "|---|---|---|---|"]
-    ours = f"**{live['figure']:,}** | **{live['cpu_us_per_message']}**"
-    comma = "，" if words is _CHINESE else ", "
-    shipped = of.format("2,488", "6,000") + doubled.format(330)
-    span = to.format("1,600", "1,800"), to.format(499, 527), of.format(to.format(541, 739), "6,000")
-    node_red = to.format("14,000", "16,710"), to.format(50, 64), of.format("12,294", "20,000")
-    rows += [
-        f"| **sensegate**{comma}{live_way} | {ours} | **0** |",
-        f"| ThingsBoard IoT Gateway 3.8.5{comma}{sqlite} | 131 | 4,313 | {shipped} |",
-        f"| ThingsBoard IoT Gateway 3.8.5{comma}{memory} | {span[0]} | {span[1]} | {span[2]} |",
-        f"| Node-RED 4.1.15{comma}{mapping} | {node_red[0]} | {node_red[1]} | {node_red[2]} |",
-        f"| {bare} | {live['baseline']:,} | | {volatile} |",
-    ]
+def _comparison(words: dict[str, str] = _ENGLISH) -> str:
+    """Return the table of the README: the sides of the last run of `compare` that had all peers."""
+    results = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
+    compare = next(result for result in reversed(results) if result["bench"] == "compare")
+    rows = [words["run"].format(**compare), "", words["head"], "|---|---|---|---|"]
+    for name, side in compare["sides"].items():
+        figures = (f"{side[key]:,}" for key in ("messages_per_s", "cpu_us_per_message", "side_cpu_us_per_message"))
+        rows.append(f"| {words[name]} | {' | '.join(figures)} |")
     return "\n".join(rows)
 
 

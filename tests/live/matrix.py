@@ -32,6 +32,7 @@ import re
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
@@ -265,6 +266,7 @@ class World:
             "division": "4401",
             "id": "5" * 32,
             "sequence": "1",
+            "label": "device",
             "resource": "Things",
         }
         self.absent = {
@@ -274,7 +276,13 @@ class World:
         for name in ("application", "grant", "webhook", "task", "token", "order", "move"):
             kind = self.names[name][0] if not re.fullmatch(r"[0-9a-f]+", self.names[name]) else ""
             self.absent[name] = kind + "0" * (len(self.names[name]) - len(kind))
-        self.absent |= {"member": "4404", "code": "440111", "month": "2026-11", "name": "air_temperature"}
+        self.absent |= {
+            "member": "4404",
+            "code": "440111",
+            "month": "2026-11",
+            "name": "air_temperature",
+            "label": "device",
+        }
         self.absent |= {
             "resource": "Things",
             "vendor": "acme",
@@ -433,6 +441,13 @@ async def _plan(world: World) -> dict[str, str]:
 
 
 _VERSION = "/api/v1/profiles/{vendor}/{model}/versions/{version}"
+PROMETHEUS = {
+    "query": {"query": "air_temperature"},
+    "query_range": {"query": "air_temperature", "start": "1767225600", "end": "1767225660", "step": "60"},
+    "series": {"match[]": "air_temperature"},
+    "labels": {"match[]": "air_temperature"},
+}
+"""Query of Prometheus -> its parameters."""
 ASKS: dict[str, Ask] = {
     "POST /api/v1/devices": Ask(
         {"id": "new-<n>", "division": "440106", "department": "police", "profile": "sensegate/plain"}
@@ -447,6 +462,7 @@ ASKS: dict[str, Ask] = {
     "POST /api/v1/devices/{device}/rotate": Ask({}, fresh=_device),
     "POST /api/v1/devices/{device}/disable": Ask(fresh=_device),
     "POST /api/v1/ingest/{device}": Ask(data=reading(20), headers={"Content-Type": "application/json"}),
+    "POST /api/v2/write?bucket={device}": Ask(data="m air_temperature=20"),
     "POST /onvif/{device}": Ask(data=reading(21), headers={"Content-Type": "application/json"}),
     "POST /api/v1/devices/{device}/tasks": Ask(
         {"task": "report-interval", "parameters": {"interval": 10}}, fresh=_device
@@ -463,6 +479,13 @@ ASKS: dict[str, Ask] = {
     "PATCH /api/v1/feeds/{feed}": Ask({"description": CANARY}, match=True),
     "DELETE /api/v1/feeds/{feed}": Ask(fresh=_feed),
     "GET /api/v1/feeds/{feed}/records": Ask(query={"limit": "10"}),
+    **{f"GET /api/v1/feeds/{{feed}}/prometheus/api/v1/{name}": Ask(query=query) for name, query in PROMETHEUS.items()},
+    **{
+        f"POST /api/v1/feeds/{{feed}}/prometheus/api/v1/{name}": Ask(
+            data=urlencode(query), headers={"Content-Type": "application/x-www-form-urlencoded"}
+        )
+        for name, query in PROMETHEUS.items()
+    },
     "POST /api/v1/webhooks": Ask({"feed": "<feed>", "url": "https://198.51.100.7/<n>"}),
     "DELETE /api/v1/webhooks/{webhook}": Ask(fresh=_webhook),
     "POST /api/v1/webhooks/{webhook}/pause": Ask({}),

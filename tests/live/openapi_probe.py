@@ -22,6 +22,8 @@ PUBLIC = frozenset(
         "GET /healthz",
         "GET /readyz",
         "GET /metrics",
+        "GET /ping",
+        "GET /health",
         "POST /api/v1/nodes/join",
         "POST /api/v1/nodes/{member}/leave",
         "GET /api/v1/session/methods",

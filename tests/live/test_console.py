@@ -243,7 +243,7 @@ async def test_the_frame(centre: Site, device: Made) -> None:
         await page.go_back()
 
         async def is_back() -> bool:
-            return abs(await page.evaluate("scrollY") - before) < 3
+            return bool(abs(await page.evaluate("scrollY") - before) < 3)
 
         await eventually(is_back, 30)
         await page.route("**/api/**", lambda route: route.abort())

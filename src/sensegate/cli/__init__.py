@@ -40,6 +40,7 @@ from sensegate.cli import (
     tls,
     tokens,
     top,
+    trace,
     uplink,
     webhooks,
 )
@@ -86,6 +87,7 @@ app.add_typer(grants.app, name="grant", cls=CommandGroup, rich_help_panel=SHARIN
 app.add_typer(grants.statements, name="statement", cls=CommandGroup, rich_help_panel=SHARING)
 app.command(rich_help_panel=OPERATION)(top.top)
 app.command(rich_help_panel=OPERATION)(doctor.doctor)
+app.command(rich_help_panel=OPERATION)(trace.trace)
 app.command(rich_help_panel=OPERATION)(backup.backup)
 app.command(rich_help_panel=OPERATION)(backup.restore)
 app.add_typer(log.app, name="log", cls=CommandGroup, rich_help_panel=OPERATION)

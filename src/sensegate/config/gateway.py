@@ -14,6 +14,7 @@ from sensegate.config.alarms import AlarmsConfig
 from sensegate.config.cameras import CameraConfig
 from sensegate.config.cluster import ClusterConfig
 from sensegate.config.history import HistoryConfig
+from sensegate.config.influx import InfluxConfig
 from sensegate.config.map import MapConfig
 from sensegate.config.mqtt import MqttConfig
 from sensegate.config.people import AuditConfig, EgressConfig, OidcConfig, PeopleConfig, ReturnsConfig, SharingConfig
@@ -468,6 +469,7 @@ class Config(ConfigRecord, frozen=True):
     viid: Annotated[ViidConfig, doc("GA/T 1400: cameras and video platforms")] = ViidConfig()
     alarms: Annotated[AlarmsConfig, doc("deliveries of alarms")] = AlarmsConfig()
     history: Annotated[HistoryConfig, doc("readings beyond the retention of the log")] = HistoryConfig()
+    influx: Annotated[InfluxConfig, doc("stores of others that take line protocol")] = InfluxConfig()
     audit: Annotated[AuditConfig, doc("audit trail")] = AuditConfig()
     people: Annotated[PeopleConfig, doc("people who sign in with a password")] = PeopleConfig()
     oidc: Annotated[OidcConfig, doc("single sign-on")] = OidcConfig()

@@ -30,6 +30,8 @@ from sensegate.ingest.batches import DecodedBatch
 from sensegate.model import I32, Device, MessageBatch, Readings, Spec
 
 POLL_S = 0.5
+_PUSHED = "http/"
+"""Topics of what is pushed by HTTP."""
 """How often tasks are checked for expiry and for repetition."""
 OUTCOMES_MAX = 10_000
 """Greatest number of events of network servers that wait to be taken over."""
@@ -238,7 +240,7 @@ class CommandDispatcher:
         network = self._capabilities.network_of(device, uplink, replace=frame.replace)
         channels = [channel for channel in self._channels if channel.reaches(uplink)]
         if network is None or not channels:
-            return await self._fail(task, "its network server takes no downlinks: its profile has no `downlink`")
+            return await self._fail(task, _without_route(uplink))
         try:
             name, now = _network_name(device), self._clock.now()
             made = DownlinkFrame(name, task.command.payload, frame.port, frame.confirmed, task.id, now)
@@ -293,6 +295,13 @@ class CommandDispatcher:
     async def _end(self, task: DeviceTask, state: TaskState, reason: str = "") -> None:
         await self.tasks.finish(task, state, reason)
         metrics.TASKS.labels(state.value).inc()
+
+
+def _without_route(uplink: str) -> str:
+    """Return why no downlink can go to the network server whose uplinks come by this topic."""
+    if uplink.startswith(_PUSHED):
+        return "its network server pushes by HTTP, which brings no downlinks; have it publish by MQTT as well"
+    return "its network server takes no downlinks by this topic: see `downlink` in the server's profile"
 
 
 def _network_name(device: Device) -> str:

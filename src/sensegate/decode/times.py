@@ -169,8 +169,10 @@ def _iso(text: str, zone: str) -> tuple[int, int]:
     if match is None:
         return BAD, TimeQuality.RECEIVED
     year, month, day, hour, minute, second, fraction, offset = match.groups()
+    ends_day = hour == "24" and not any(int(part or 0) for part in (minute, second, fraction))
     try:
-        local = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second or 0), tzinfo=UTC)
+        clock = (0 if ends_day else int(hour), int(minute), int(second or 0))
+        local = datetime(int(year), int(month), int(day), *clock, tzinfo=UTC) + timedelta(days=ends_day)
         time = (local - _EPOCH) // _MICROSECOND + int((fraction or "0")[:6].ljust(6, "0"))
         if offset is None:
             return time - _zone_offset(zone, time), TimeQuality.ASSUMED_ZONE

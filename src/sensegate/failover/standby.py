@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
@@ -62,10 +62,13 @@ _Ask = Callable[[str, bytes], Awaitable[bytes]]
 _rows = msgspec.msgpack.Decoder(tuple[list[tuple[str, bytes | None]], int]).decode
 
 
-async def await_activation(config: Config, clock: Clock, *, personal: bool = False) -> Activation:
+async def await_activation(
+    config: Config, clock: Clock, takes_cameras: Callable[[Sequence[str]], bool] = lambda _: False
+) -> Activation:
     """Stand by until this centre has to become active; return the term.
 
-    `personal`: messages may contain personal data: the copy is encrypted as the store of an active centre is.
+    `takes_cameras`: returns whether a profile in some folders is of cameras: then the copy is encrypted, like the store
+    of an active centre.
     """
     directory = Path(config.directory)
     term = terms.read(directory)
@@ -80,19 +83,22 @@ async def await_activation(config: Config, clock: Clock, *, personal: bool = Fal
         may_resume = term.active and not term.lapsed and not (state and state.active)
         if may_resume and (state or not config.peer.automatic):
             return Activation(term)
-        term, begun = await _stand_by(config, clock, term, personal=personal)
+        term, begun = await _stand_by(config, clock, term, takes_cameras)
         terms.write(directory, term)
         if term.active:
             _log.warning("this centre is active now", term=term.number, reason=begun or "term resumed")
             return Activation(term, begun)
 
 
-async def _stand_by(config: Config, clock: Clock, term: Term, *, personal: bool) -> tuple[Term, str]:
+async def _stand_by(
+    config: Config, clock: Clock, term: Term, takes_cameras: Callable[[Sequence[str]], bool]
+) -> tuple[Term, str]:
     """Stand by until a term begins, or the store must be set aside; return the term to continue with, and the cause."""
     directory = Path(config.directory)
     aside = directory / f"aside-{term.number}-{time.strftime('%Y%m%dT%H%M%S')}"
     try:
         async with contextlib.AsyncExitStack() as stack:
+            personal = takes_cameras(config.profile_folders)
             engine = Engine.of(config, clock, slots=node_slots(config), personal=personal)
             await engine.start()
             stack.push_async_callback(engine.stop)

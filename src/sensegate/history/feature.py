@@ -8,6 +8,9 @@ from pathlib import Path
 from sensegate.errors import ConfigError
 from sensegate.feature import Feature, FeatureSpec, Parts, Place, Task
 from sensegate.history.engine import HistoryEngine
+from sensegate.history.prometheus import PROMETHEUS
+from sensegate.history.prometheus import ROUTES as PROMETHEUS_ROUTES
+from sensegate.history.prometheus_reader import PrometheusReader
 from sensegate.history.query import HistoryQueries
 from sensegate.history.reader import HistoryReader
 from sensegate.history.rest import HISTORY, ROUTES
@@ -35,7 +38,10 @@ async def _open(parts: Parts) -> Feature | None:
     queries = HistoryQueries(engine, sink, sharing.server.masks, config)
     return Feature(
         tasks={"history": Task(sink.run, Place.HELPER)},
-        parts={HISTORY: HistoryReader(queries, sharing, sink.drop)},
+        parts={
+            HISTORY: HistoryReader(queries, sharing, sink.drop),
+            PROMETHEUS: PrometheusReader(queries, sharing, parts.share.latest),
+        },
         warnings=sink.warnings,
     )
 
@@ -44,6 +50,6 @@ FEATURE = FeatureSpec(
     name="history",
     title="readings beyond the retention of the log, and their aggregates",
     config=("history",),
-    routes=ROUTES,
+    routes=(*ROUTES, *PROMETHEUS_ROUTES),
     open=_open,
 )

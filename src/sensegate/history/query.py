@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -127,6 +127,23 @@ class HistoryQueries:
             fetched = await self._fetch_all(self._rows_scan(selection, files, begin, end))
             parts = list(self._masked(fetched, selection))
             return await asyncio.to_thread(lambda: [_sampled(part, points, choose) for part in parts])
+
+    async def numbers(self, selection: FeedSelection, begin: int, end: int) -> list[HistoryRows]:
+        """Return all numbers of a period, in the order of each series. Raises as `rows`."""
+        return await self.samples(selection, begin, end, 1, _every)
+
+    async def full_matches(self, texts: Sequence[str], pattern: str) -> list[bool]:
+        """Return which texts match a regular expression of RE2. Raises `TooMuch`, `Unavailable`."""
+        table = {"text": np.array(texts or [""], object)}
+
+        def work(connection: Any) -> Any:
+            connection.register("texts", table)
+            sql = "SELECT regexp_full_match(text, $1) AS is_match FROM texts"
+            return connection.execute(sql, [pattern]).fetchnumpy()
+
+        async with self._slot():
+            matches = await self._run(work)
+        return [bool(match) for match in matches["is_match"].tolist()][: len(texts)]
 
     async def _fetch_all(self, scan: Scan) -> _FetchedRows:
         """Return all rows of a scan, in no particular order. Raises `TooMuch`."""
@@ -370,6 +387,10 @@ def _fetch(connection: Any, scan: Scan) -> _FetchedRows:
         for table in ("fetched", "origins", "names"):
             connection.execute(f"DROP TABLE IF EXISTS {table}")
     return _FetchedRows(columns, origins, names)
+
+
+def _every(time: Any, _value: Any, _points: int) -> Any:
+    return np.arange(len(time))
 
 
 def _sampled(part: HistoryRows, points: int, choose: Choose) -> HistoryRows:

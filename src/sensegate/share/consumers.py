@@ -54,6 +54,8 @@ class ConsumerStatistics(msgspec.Struct, frozen=True, kw_only=True):
     reason: str
     cursor: str
     """Offset as text; empty: unknown."""
+    sequence: int
+    """Sequence of the offset in the log; -1: unknown."""
     records: int
     last: int
     grant: str
@@ -117,6 +119,7 @@ def _statistics(consumer: ConsumerInfo, now: int, end: int) -> ConsumerStatistic
         state=consumer.state,
         reason=consumer.reason,
         cursor=str(offset) if offset else "",
+        sequence=offset.sequence if offset else -1,
         records=consumer.records,
         last=consumer.last,
         grant=consumer.grant,

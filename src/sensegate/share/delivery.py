@@ -19,7 +19,7 @@ import numpy as np
 
 from sensegate.bus.columns import Batch
 from sensegate.model import I64
-from sensegate.share import json_records, parquet, projection, records, senml
+from sensegate.share import json_records, line_protocol, parquet, projection, records, senml
 from sensegate.share.cursor import END, Cursor
 from sensegate.share.feeds import FeedFilter, FeedSelection
 from sensegate.share.grants import Admission
@@ -51,6 +51,8 @@ class RecordEncoding(StrEnum):
     CSV = "csv"
     MSGPACK = "msgpack"
     SENML = "senml"
+    LINE = "line"
+    """InfluxDB line protocol."""
     PARQUET = "parquet"
     GEOJSON = "geojson"
     SSE = "sse"
@@ -343,6 +345,8 @@ class FeedServer:
             lines = records.csv_lines(batch, rows, part.entry, prefix)
         elif form is RecordEncoding.SENML:
             lines = senml.lines(batch, rows, part.entry, prefix)
+        elif form is RecordEncoding.LINE:
+            lines = line_protocol.lines(batch, rows)
         else:
             texts = self._origin_texts(batch, part.entry, selection)
             lines = json_records.json_lines(batch, rows, part.entry, prefix, texts)
@@ -487,7 +491,7 @@ def _joined(lines: list[str], encoding: _PageEncoding) -> str:
         case RecordEncoding.CSV:
             header = ",".join(encoding.fields) or records.CSV_COLUMNS
             return "".join(f"{line}\r\n" for line in (header, *lines))
-        case RecordEncoding.NDJSON:
+        case RecordEncoding.NDJSON | RecordEncoding.LINE:
             return "".join(f"{line}\n" for line in lines)
         case RecordEncoding.SENML:
             return f"[{','.join(lines)}]"

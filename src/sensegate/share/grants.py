@@ -31,9 +31,9 @@ from sensegate.share.feeds import (
 from sensegate.share.masks import Mask
 from sensegate.share.quota import GrantQuota, QuotaLimits
 
-Delivery = Literal["http", "sse", "ws", "mqtt", "webhook", "nats"]
+Delivery = Literal["http", "sse", "ws", "mqtt", "webhook", "nats", "influx"]
 """Deliveries by which records reach a subscriber; ``http`` is reading by page."""
-RecordForm = Literal["json", "ndjson", "senml", "csv", "msgpack", "parquet", "geojson"]
+RecordForm = Literal["json", "ndjson", "senml", "csv", "msgpack", "parquet", "geojson", "line"]
 DELIVERIES: tuple[str, ...] = get_args(Delivery)
 FORMS: tuple[str, ...] = get_args(RecordForm)
 CORE_GRADE = GRADE_MAX

@@ -27,6 +27,7 @@ from sensegate.bus.engine import User
 from sensegate.bus.opening import Core
 from sensegate.bus.server_conf import has_broker_tls
 from sensegate.clock import Clock
+from sensegate.config.influx import InfluxConfig, InfluxOutletConfig
 from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.ports import PushTransport
 from sensegate.publish.brokered import MqttPublisher, MqttSessions, NatsPublisher
@@ -59,6 +60,9 @@ _CONTROL_QUEUE_MAX = 10_000
 _log = structlog.get_logger(__name__)
 
 
+MakeSubscription = Callable[[PushTransport, SubscriptionSpec, NotifyExpired], PushSubscription]
+
+
 class PushDelivery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Delivery of feeds that are pushed to subscribers."""
 
@@ -66,6 +70,9 @@ class PushDelivery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     webhooks: Webhooks
     authorize: GuestOf
     """Admits clients of the broker that are subscribers."""
+    subscription: MakeSubscription
+    """Makes the subscription of a feature, whose offset is kept as long as its id is one of `outlet_ids`."""
+    offsets: RecordTable[CommittedOffset]
     tasks: Mapping[str, Callable[[], Awaitable[None]]]
     """Name -> task that runs as long as the gateway."""
 
@@ -102,7 +109,11 @@ async def open_push(
     await offset_store.open()
     await webhook_store.open()
 
+    outlets = outlet_ids(core.config.influx)
+
     def has_owner(subscription: str) -> bool:
+        if subscription in outlets:
+            return True
         grant, dash, _ = subscription.rpartition("-")
         return (share.grants.find(grant) if dash else webhooks.records.find(subscription)) is not None
 
@@ -112,6 +123,8 @@ async def open_push(
         consumers=consumers,
         webhooks=webhooks,
         authorize=clients.authorize,
+        subscription=makers.subscription,
+        offsets=offsets,
         tasks={
             "orphaned offsets": clean_up.run,
             "offset records": offset_store.run,
@@ -120,6 +133,16 @@ async def open_push(
             **clients.tasks,
         },
     )
+
+
+def outlet_ids(config: InfluxConfig) -> frozenset[str]:
+    """Return the ids of the subscriptions of the configured outlets."""
+    return frozenset(outlet_id(outlet) for outlet in config.outlets)
+
+
+def outlet_id(outlet: InfluxOutletConfig) -> str:
+    """Return the id of the subscription of an outlet."""
+    return f"outlet-{outlet.name}"
 
 
 class _BrokerDelivery(msgspec.Struct, frozen=True, eq=False):

@@ -40,6 +40,7 @@ MEDIA_TYPES = {
     "csv": "text/csv; charset=utf-8",
     "msgpack": "application/vnd.msgpack",
     "senml": "application/senml+json",
+    "line": "text/plain; charset=utf-8",
 }
 """Form of pushed records -> media type."""
 _IDLE_COMMIT_S = 60.0

@@ -59,6 +59,12 @@ class CentreConnection:
         self._liveness.note(CENTRE)
         return answer
 
+    def place_of(self, sequence: int) -> str:
+        """Return where an entry of this log stands on its way to the centre, in words."""
+        if self._uplink is None:
+            return "waits: there was no connection to the centre yet"
+        return self._uplink.place_of(sequence)
+
     def uplink(self) -> Uplink:
         """Return the uplink. Raises `Conflict` where there is no connection."""
         if self._uplink is None or self._link is None:

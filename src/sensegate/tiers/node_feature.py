@@ -23,6 +23,7 @@ from sensegate.tiers.return_exchange import NodeReturns
 from sensegate.tiers.return_receiver import ReturnReceiver
 from sensegate.tiers.uplink_accounting import UplinkAccounting
 from sensegate.tiers.writers import Claimant, WriterStateBucket, WriterStateFile, WriterStateStore
+from sensegate.web import trace
 
 
 async def _open(parts: Parts) -> Feature | None:
@@ -90,6 +91,7 @@ async def _open(parts: Parts) -> Feature | None:
         parts={
             rest_nodes.NODES: lambda: [own_row(config, connection.totals(), side.state_text())],
             rest_uplink.UPLINK: connection.uplink,
+            trace.FORWARDED: connection.place_of,
             rest_returns.RETURNS: NodeReturns(return_receiver, key_file=config.returns.key_file),
         },
         warnings=lambda: [

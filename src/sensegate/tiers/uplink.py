@@ -158,6 +158,18 @@ class Uplink:
         state = self._exchange.lanes.get(Lane.BACKLOG)
         return state.record.ranges if state else ()
 
+    def place_of(self, sequence: int) -> str:
+        """Return where an entry of the node's log stands on its way to the centre, in words."""
+        live = self._exchange.lanes.get(Lane.LIVE)
+        if live is None:
+            return "not known yet: no answer of the centre since this connection began"
+        number = live.record.number
+        if any(after < sequence <= until for after, until in self.ranges):
+            return "waits in the backlog lane"
+        if sequence <= live.confirmed:
+            return f"confirmed by the centre, in the live lane up to entry {live.confirmed} (commit {number})"
+        return f"waits in the live lane, which is confirmed up to entry {live.confirmed} (commit {number})"
+
     @property
     def problems(self) -> list[str]:
         """Reasons why readings do not go up, one sentence each."""

@@ -50,6 +50,7 @@ from sensegate.web import (
     session,
     settings,
     survey,
+    trace,
     webhooks,
     websocket,
 )
@@ -176,6 +177,7 @@ CORE_ROUTES: tuple[Route, ...] = (
     *quarantine.ROUTES,
     *log.ROUTES,
     *audit.ROUTES,
+    *trace.ROUTES,
     *people.ROUTES,
     *session.ROUTES,
 )

@@ -29,7 +29,7 @@ _SAFE = frozenset(("GET", "HEAD", "OPTIONS"))
 
 
 def caller(request: web.Request, deps: WebDependencies, failures: FailedAttempts) -> Principal:
-    """Return the principal of the request's bearer token or session.
+    """Return the principal of the request's bearer token (clients of InfluxDB call it ``Token``) or session.
 
     Raises:
         PermissionDenied: none, or a wrong, revoked or expired one; by cookie: a page of others, or without the CSRF
@@ -38,7 +38,7 @@ def caller(request: web.Request, deps: WebDependencies, failures: FailedAttempts
     """
     scheme, credential = _authorization(request)
     cookie = request.cookies.get(cookie_name(deps), "") if deps.people and not scheme else ""
-    if scheme != "bearer" and not cookie:
+    if scheme not in {"bearer", "token"} and not cookie:
         raise PermissionDenied("send `Authorization: Bearer TOKEN`", authenticated=False)
     try:
         if deps.people and (cookie or credential.startswith("ss_")):
@@ -81,7 +81,9 @@ def demand_same_origin(request: web.Request) -> None:
 def device_of(
     request: web.Request, name: str, deps: WebDependencies, failures: FailedAttempts
 ) -> tuple[Device, Principal]:
-    """Return the device `name` if the request has its credential (Basic id:password, or Bearer password).
+    """Return the device `name` if the request has its credential.
+
+    It is Basic id:password, Bearer password, or as clients of InfluxDB send it: Token id:password, Token password.
 
     Raises:
         PermissionDenied: wrong credential, disabled or unknown device (not distinguished), or that of another device.
@@ -94,7 +96,9 @@ def device_of(
             user, _, password = base64.b64decode(credential, validate=True).decode().partition(":")
         except (binascii.Error, UnicodeDecodeError):
             user, password = "", ""
-    verified = deps.devices.verify(user, password) if scheme in {"basic", "bearer"} else None
+    elif scheme == "token" and ":" in credential:
+        user, _, password = credential.partition(":")
+    verified = deps.devices.verify(user, password) if scheme in {"basic", "bearer", "token"} else None
     if verified is None:
         failures.record(f"device {user}", client_address(request, deps.config))
         raise PermissionDenied("send the credential of the device: Basic id:password", authenticated=False)

@@ -12,7 +12,7 @@ from sensegate.authority.assets import Assets, SourceDeviation
 from sensegate.authority.camera_codes import division_of
 from sensegate.authority.importing import RowOutcome
 from sensegate.authority.neighbours import NearbyPair, Neighbours
-from sensegate.authority.scope import Action, Scope, allows, has_right
+from sensegate.authority.scope import Action, Principal, Scope, allows, has_right
 from sensegate.errors import Conflict, NotFound, PermissionDenied
 from sensegate.model import Device, DeviceState
 from sensegate.ports import PartKey
@@ -290,13 +290,7 @@ async def _ingest(call: Call) -> IngestReceipt:
     name, ingest = call.path("device"), call.deps.ingest
     if ingest is None:
         raise NotFound("this gateway does not ingest telemetry by HTTP")
-    if "Authorization" in call.request.headers and _is_token(call):
-        call.identify()
-        if not has_right(call.principal, Action.INGEST):
-            raise PermissionDenied(f"role {call.principal.role} may not ingest; use the device's own credential")
-        device, principal = call.deps.devices.get(name, call.principal), call.principal
-    else:
-        device, principal = auth.device_of(call.request, name, call.deps, call.auth_failures)
+    device, principal = ingest_device(call, name)
     media = call.request.headers.get("Content-Type", "application/json")
     pictures = media.lower().startswith(multipart.MULTIPART)
     with call.quota.held(principal.id):
@@ -304,8 +298,19 @@ async def _ingest(call: Call) -> IngestReceipt:
     return IngestReceipt()
 
 
-def _is_token(call: Call) -> bool:
-    return call.request.headers["Authorization"].lower().startswith("bearer sg_")
+def ingest_device(call: Call, name: str) -> tuple[Device, Principal]:
+    """Return the device for which a caller may ingest, with the caller: the device, its gateway, or an operator.
+
+    Raises:
+        PermissionDenied, NotFound, Overloaded.
+    """
+    scheme, _, credential = call.request.headers.get("Authorization", "").partition(" ")
+    if scheme.lower() in {"bearer", "token"} and credential.strip().startswith("sg_"):
+        call.identify()
+        if not has_right(call.principal, Action.INGEST):
+            raise PermissionDenied(f"role {call.principal.role} may not ingest; use the device's own credential")
+        return call.deps.devices.get(name, call.principal), call.principal
+    return auth.device_of(call.request, name, call.deps, call.auth_failures)
 
 
 _CHANGE = Action.CHANGE_DEVICES

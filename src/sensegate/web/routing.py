@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import difflib
+import zlib
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any, TypeVar
@@ -189,14 +190,15 @@ class Call:
 
     # ── body and preconditions ────────────────────────────────────────────────────────────────────────
 
-    async def raw_body(self) -> bytes:
-        """Return the body.
+    async def raw_body(self, *, gzip: bool = False) -> bytes:
+        """Return the body; `gzip`: it may be compressed.
 
         Raises:
             BadRequest: too large (413), compressed (415), or too slow (408).
         """
         request, config = self.request, self.deps.config
-        self._check_size(config.body_bytes_max)
+        is_gzip = gzip and request.headers.get("Content-Encoding", "").lower() == "gzip"
+        self._check_size(config.body_bytes_max, compressed=is_gzip)
         timeout_s = (
             min(config.body_timeout_s, limits.RESERVED_TIMEOUT_S)
             if limits.is_reserved(request)
@@ -204,15 +206,16 @@ class Call:
         )
         try:
             async with asyncio.timeout(timeout_s):
-                return await request.read()
+                body = await request.read()
+            return await asyncio.to_thread(_gunzip, body, config.body_bytes_max) if is_gzip else body
         except web.HTTPRequestEntityTooLarge:
             raise BadRequest(f"the body exceeds {config.body_bytes_max} bytes", status=413) from None
         except TimeoutError:
             raise BadRequest(f"the body was not complete after {timeout_s:g} s", status=408) from None
 
-    def _check_size(self, most: int) -> None:
+    def _check_size(self, most: int, *, compressed: bool = False) -> None:
         request = self.request
-        if request.headers.get("Content-Encoding", "identity") != "identity":
+        if not compressed and request.headers.get("Content-Encoding", "identity") != "identity":
             raise BadRequest("the body is compressed; send it without Content-Encoding", status=415)
         if (request.content_length or 0) > most:
             raise BadRequest(f"the body has {request.content_length} bytes; send at most {most}", status=413)
@@ -269,6 +272,20 @@ class Call:
         if not (number.isascii() and number.isdigit() and len(number) < 20):
             raise BadRequest(f"If-Match: '{text[:40]}' is not a revision; send the revision that you read")
         return int(number)
+
+
+def _gunzip(body: bytes, most: int) -> bytes:
+    """Return a decompressed body. Raises `BadRequest`."""
+    decoder = zlib.decompressobj(wbits=31)
+    try:
+        plain = decoder.decompress(body, most + 1)
+    except zlib.error as why:
+        raise BadRequest(f"the body is not gzip ({why}); send it as Content-Encoding says") from None
+    if len(plain) > most:
+        raise BadRequest(f"the body exceeds {most} bytes when decompressed", status=413)
+    if not decoder.eof or decoder.unused_data:
+        raise BadRequest("the body is not one whole gzip stream; send it as Content-Encoding says")
+    return plain
 
 
 def check_call(call: Call, route: Route) -> None:

@@ -13,6 +13,7 @@ import structlog
 from sensegate.clock import Clock
 from sensegate.collect.front.batcher import BatchStore, BatchWriter
 from sensegate.collect.front.connection import MqttConnection
+from sensegate.collect.front.handshakes import PacedListener, listening_socket
 from sensegate.collect.front.limits import FrontLimits
 from sensegate.collect.front.packets import ConnectPacket, MqttViolation, ReasonCode
 from sensegate.collect.front.rights import Admitted, PassThroughClient
@@ -22,7 +23,6 @@ from sensegate.collect.front.upstream import BrokerAddress, Upstream
 TICK_S = 0.25
 """Resolution of time-outs."""
 _BACKLOG = 4_096
-_TLS_HANDSHAKE_S = 10.0
 
 _log = structlog.get_logger("collect")
 
@@ -134,6 +134,7 @@ class Front:
         self._closing: set[MqttConnection] = set()
         self._wills: dict[SessionKey, tuple[float, MqttConnection]] = {}
         self._server: asyncio.Server | None = None
+        self._paced: PacedListener | None = None
         self._empty = asyncio.Event()
         self._empty.set()
 
@@ -141,14 +142,12 @@ class Front:
 
     async def listen(self, host: str, port: int, tls: ssl.SSLContext | None = None) -> int:
         """Accept connections; return the port."""
+        if tls:
+            listener = listening_socket(host, port, _BACKLOG)
+            self._paced = PacedListener(listener, tls, lambda: MqttConnection(self))
+            return int(listener.getsockname()[1])
         self._server = await asyncio.get_running_loop().create_server(
-            lambda: MqttConnection(self),
-            host,
-            port,
-            ssl=tls,
-            ssl_handshake_timeout=_TLS_HANDSHAKE_S if tls else None,
-            reuse_port=True,
-            backlog=_BACKLOG,
+            lambda: MqttConnection(self), host, port, reuse_port=True, backlog=_BACKLOG
         )
         return int(self._server.sockets[0].getsockname()[1])
 
@@ -162,6 +161,8 @@ class Front:
         """Accept no more, store what was taken (`run` still has to run), acknowledge it, and disconnect all."""
         if self._server:
             self._server.close()
+        if self._paced:
+            self._paced.close()
         for connection in tuple(self._connections):
             connection.stop_reading()
         await self.writer.drain(timeout_s)

@@ -10,6 +10,8 @@ import re
 from functools import partial
 from typing import Any, Final
 
+import msgspec
+
 from sensegate.decode.charsets import text_of
 from sensegate.decode.frame import ELEMENTS_MAX, MEMBERS_MAX, FormatContext, Parse, PayloadFormat, PayloadFrame
 from sensegate.errors import Rejected
@@ -36,13 +38,44 @@ def parse(payload: bytes, charset: str = "utf-8") -> list[dict[str, Any]]:
     return _Lines(text_of(payload, charset)).points()
 
 
+class Line(msgspec.Struct, frozen=True):
+    """One good line."""
+
+    text: str
+    """Measurement, tags and fields as sent, without the time."""
+    time: int | None
+    """As sent; its precision is that of the request."""
+
+
+def split_lines(text: str) -> tuple[list[Line], list[str]]:
+    """Return the good lines of a text, and a sentence for each bad one, which is left out alone."""
+    return _Lines(text).split()
+
+
 class _Lines:
     """Reads points one after the other."""
 
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
+        self._fields_end = 0
         self._members = 0
+
+    def split(self) -> tuple[list[Line], list[str]]:
+        lines: list[Line] = []
+        problems: list[str] = []
+        self._skip(_BLANK_OR_COMMENT)
+        while self._at < len(self._text):
+            start, self._members = self._at, 0
+            try:
+                point = self._point()
+                lines.append(Line(self._text[start : self._fields_end], point["time"]))
+            except Rejected as why:
+                problems.append(why.detail)
+                end = self._text.find("\n", self._at)
+                self._at = len(self._text) if end < 0 else end
+            self._skip(_BLANK_OR_COMMENT)
+        return lines, problems
 
     def points(self) -> list[dict[str, Any]]:
         points = []
@@ -70,6 +103,7 @@ class _Lines:
         while not fields or self._accept(","):
             key = self._key(fields)
             fields[key] = self._value()
+        self._fields_end = self._at
         time = self._skip(_TIME)
         self._require(_END, "a time or the end of the line")
         self._members += 1 + len(tags) + len(fields)

@@ -1,0 +1,36 @@
+"""`sensegate trace`: the way of one reading."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_table
+
+COLUMNS = ("step", "at", "sequence", "detail")
+
+
+def trace(
+    record: Annotated[str, typer.Argument(help="Id or cursor of the record; empty: give --device and --time.")] = "",
+    *,
+    device: Annotated[str, typer.Option(help="Device, with --time.")] = "",
+    time: Annotated[str, typer.Option(help="Phenomenon time, with --device.")] = "",
+    property_: Annotated[str, typer.Option("--property", help="Which reading of the device at that time.")] = "",
+    since: Annotated[str, typer.Option(help="Time of arrival from which to search, such as 7d.")] = "",
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    json_form: Json = False,
+) -> None:
+    """Show the way of one reading: message, batch, commit, span to the centre, and which deliveries are past it.
+
+    Example: sensegate trace 4401-0-00000000001234-5
+    """
+    query = {"record": record, "device": device, "time": time, "property": property_, "since": since}
+    trace_ = call(url, token, lambda remote: remote.get("/api/v1/trace", **query))
+    if json_form:
+        print_json(trace_)
+        return
+    heading = f"{trace_['record']}: {trace_['device']} {trace_['property']} of {trace_['division']} at {trace_['time']}"
+    console.print(heading, highlight=False)
+    print_table(trace_["steps"], COLUMNS, json_form=False)

@@ -26,6 +26,8 @@ pytestmark = [pytest.mark.live, pytest.mark.slow]
 SOAK = bool(os.environ.get("SENSEGATE_SOAK"))
 KILLS = int(os.environ.get("SENSEGATE_KILLS", "100")) if SOAK else 1
 FLEET = [(version, qos) for version in (Version.MQTT_3_1_1, Version.MQTT_5) for qos in (1, 2)]
+START_S = 120.0
+"""Two gateways, two fronts and three servers begin at once, on a machine that may be busy."""
 PACE_S = 0.002 if not SOAK else 0.02
 
 
@@ -119,7 +121,7 @@ async def judge(machines: City, fleet: list[Retransmitter], running: list[asynci
 async def test_a_standby_takes_over(tmp_path: Path) -> None:
     """The active gateway is killed, devices change fronts: PUBACKs go on, 0 lost, 0 doubled, each device in order."""
     async with city(tmp_path) as machines:
-        await eventually(machines.active)
+        await eventually(machines.active, START_S)
         fleet = await fleet_of(machines)
         running = [asyncio.create_task(device.run()) for device in fleet]
         taken_s = []
@@ -141,7 +143,7 @@ async def test_servers_are_killed(tmp_path: Path) -> None:
     """A server of three is killed under load: 0 lost, 0 doubled, each device in order."""
     chance = random.Random(12)
     async with city(tmp_path) as machines:
-        await eventually(machines.active)
+        await eventually(machines.active, START_S)
         fleet = await fleet_of(machines)
         running = [asyncio.create_task(device.run()) for device in fleet]
         recovered_s = []

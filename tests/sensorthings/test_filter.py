@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -199,6 +201,35 @@ def test_the_size_of_a_filter_is_limited(text: str, says: str) -> None:
     """Longer ones than a URL holds come inside of `$expand`, or by other ways in."""
     with pytest.raises(BadRequest, match=says):
         parse_filter(text)
+
+
+LIMITS = [
+    ("observations:ROWS_MAX", 10, "Observations", {"filter": "result gt 0"}, "reads too much of the log"),
+    ("observations:SCANNED_MAX", 10, "Observations", {}, "give bounds of phenomenonTime"),
+    ("observations:SCAN_S", -1.0, "Observations", {"count": "true"}, "give bounds of phenomenonTime"),
+    ("pages:EVALUATE_S", -1.0, "Things", {"filter": "name eq 'x'"}, "start from fewer entities"),
+    ("pages:PREFETCH_MAX", 10, "Observations", {"orderby": "result"}, "order by phenomenonTime"),
+    ("pages:PREFETCH_MAX", 10, "Things", {"filter": "Datastreams/Observations/result gt 1"}, "filter Observations"),
+    ("answers:ENTITIES_MAX", 5, "Things", {"expand": "Datastreams($expand=Observations($top=1))"}, "give $top"),
+]
+
+
+@in_one_loop
+@pytest.mark.parametrize(("limit", "value", "path", "query", "says"), LIMITS)
+async def test_a_query_that_reads_too_much_is_told_the_way_out(  # noqa: PLR0917 - a column each
+    things: Things,
+    monkeypatch: pytest.MonkeyPatch,
+    limit: str,
+    value: float,
+    path: str,
+    query: dict[str, Any],
+    says: str,
+) -> None:
+    """413 with what to narrow, for rows, time and entities; the same query within the limit is answered (control)."""
+    await things.ask(path, **query)
+    module, name = limit.split(":")
+    monkeypatch.setattr(f"sensegate.sensorthings.{module}.{name}", value)
+    assert says in (await things.ask(path, expect=413, **query))["detail"]
 
 
 @given(st.text(max_size=60))

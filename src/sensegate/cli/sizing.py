@@ -40,8 +40,8 @@ SERVER_MB = 250.0
 """Memory of nats-server with a store of some GB, beside its page cache."""
 CONNECTION_KIB = {"plain": 3.0, "tls": 50.0}
 """Memory of a connection at a front; by TLS mostly OpenSSL's."""
-CONNECTS_PER_S = {"plain": 2_000.0, "tls": 500.0}
-"""Devices that a front process takes back in a second, with a core of its own."""
+CONNECTS_PER_S = {"plain": 1_600.0, "tls": 500.0}
+"""Devices that a front process takes back in a second: plain by bench `storm`; by TLS assumed, with its own core."""
 
 
 class Demand(msgspec.Struct, frozen=True):

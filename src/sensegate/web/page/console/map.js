@@ -39,7 +39,7 @@ export function DeviceMap() {
   const [error, setError] = useState(null);
   const domain = searchValues().domain || "";
   useEffect(() => {
-    let ended = false, timer = 0, wanted = 0;
+    let ended = false, timer = 0, wanted = 0, shownCells = [];
     const read = async () => {
       const bounds = map.current.getBounds(), turn = ++wanted;
       const clamp = (value, most) => Math.max(-most, Math.min(most, value));
@@ -47,6 +47,7 @@ export function DeviceMap() {
         const found = await call("GET", `/api/v1/map/devices${query({ west: clamp(bounds.getWest(), 180), east: clamp(bounds.getEast(), 180), south: clamp(bounds.getSouth(), 90), north: clamp(bounds.getNorth(), 90), domain })}`);
         if (ended || turn !== wanted) return;
         setCells(found);
+        shownCells = found;
         draw(found);
         setError(null);
       } catch (why) { if (!ended) setError(why); }
@@ -83,6 +84,8 @@ export function DeviceMap() {
         timer = setTimeout(read, 150);
       });
       await read();
+      // The first view shows what there is; without a place it stays with the province.
+      if (!values.at && !ended && shownCells.length) map.current.fitBounds(L.latLngBounds(shownCells.map((cell) => [cell.lat, cell.lon])).pad(0.2), { maxZoom: 13 });
     };
     begin().catch((why) => !ended && setError(why));
     const every = setInterval(() => map.current && !document.hidden && read(), 15_000);

@@ -81,3 +81,25 @@ def test_swapped_coordinates_are_reported_once_with_a_proposal(monkeypatch: pyte
     assert "swap the fields" in lines.pop()["remedy"]
     flags(0, 114.06, 22.54)
     assert lines == []
+
+
+@pytest.mark.parametrize(
+    ("device", "lon", "lat", "expected"),
+    [
+        (0, 113.2644, 23.1292, [True, False]),  # Yuexiu, the county beside it
+        (0, 0.0, 0.0, [True, True]),  # no fix
+        (0, -113.33, 23.13, [True, False]),  # the western hemisphere
+        (0, 113.33, -23.13, [False, True]),  # the southern one
+        (0, 113.33, 23.99, [False, True]),
+        (1, 113.36, 23.13, [False, False]),
+        (1, 113.60, 22.80, [True, True]),  # Nansha
+        (2, 109.7, 20.3, [False, False]),  # the south-west of the province
+        (2, 117.3, 23.7, [True, False]),  # Fujian
+        (2, 110.3, 20.0, [False, True]),  # Hainan
+        (3, 23.02, 113.75, [True, True]),  # swapped
+        (4, 500.0, 23.1, [False, False]),  # of a device whose division is not known nothing is said
+    ],
+)
+def test_places_in_and_beside_a_division(device: int, lon: float, lat: float, expected: list[bool]) -> None:
+    """Each coordinate is judged by itself, and never a reading beside them."""
+    assert flags(device, lon, lat) == [*expected, False]

@@ -10,8 +10,8 @@ import pytest
 
 from sensegate.decode.envelope import frame_key
 from sensegate.persist import conflicts
+from sensegate.persist.identity import COUNTER_EPOCH_US, VERDICTS
 from sensegate.persist.identity import FRAME as KIND
-from sensegate.persist.identity import VERDICTS
 from sensegate.quantities.quality import Flag
 from tests.persist.rig import FRAME, NOW, Rig, Row, Sent
 
@@ -113,6 +113,7 @@ def test_other_bytes_are_another_frame(air: Air) -> None:
 def test_control_a_plain_counter_would_swallow_the_second_life(air: Air, monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: judged like any sequence number, a device that joined anew loses its readings."""
     monkeypatch.setitem(conflicts._SAME_EPOCH, KIND, conflicts._same_counter)
+    monkeypatch.setattr(conflicts, "_same_frames", lambda _print, _path, apart: apart <= COUNTER_EPOCH_US)
     assert air.heard(ONE, 0) == "accepted"
     assert air.heard(ONE, 3 * MINUTE) == "repeat"
 
@@ -120,5 +121,6 @@ def test_control_a_plain_counter_would_swallow_the_second_life(air: Air, monkeyp
 def test_control_one_network_alone_would_double(air: Air, monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: judged by the time alone, two networks' receptions are two readings."""
     monkeypatch.setitem(conflicts._SAME_EPOCH, KIND, lambda kept, this: kept.time == this.time)
+    monkeypatch.setattr(conflicts, "_same_frames", lambda _print, _path, apart: apart == 0)
     assert air.heard(ONE, 0) == "accepted"
     assert air.heard(OTHER, 1 * SECOND) == "accepted"

@@ -160,7 +160,7 @@ class _BatchDecoder:
         if None in numbers:
             numbers = list(map(routes.number, topics))
         self._numbers: I32 = np.array(numbers, np.int32)
-        self._quote_counts: I64 = np.zeros(0, np.int64)
+        self._known_quote_counts: I64 | None = None
         self._received: I64 = span.received
         self._one_by_one: list[int] = []
         self._postponed: list[tuple[int, bool]] = []
@@ -178,7 +178,6 @@ class _BatchDecoder:
         if len(payloads) < GROUP_MIN:
             self._one_by_one = np.flatnonzero(~refused).tolist()
         else:
-            self._quote_counts = _quote_counts(payloads, lengths)
             unmatched: list[int] = []
             for plan, places in _groups(plan_of):
                 if plan >= 0:
@@ -313,14 +312,10 @@ class _BatchDecoder:
         if len(places) < GROUP_MIN:
             self._one_by_one += places.tolist()
             return []
-        same = self._quote_counts[places] == plan.quotes
-        unmatched: list[int] = []
-        if not same.all():
-            unmatched = places[~same].tolist()
-            places = places[same]
         objects: list[Any] = []
         faulty: list[int] = []
-        source = map(plan.decode, [self._payloads[index] for index in places.tolist()])
+        payloads = [self._payloads[index] for index in places.tolist()]
+        source = map(plan.decode, payloads)
         while True:
             try:
                 objects.extend(source)
@@ -328,13 +323,24 @@ class _BatchDecoder:
             except FAULTS:  # the list keeps the results so far, the iterator stands behind the faulty payload
                 faulty.append(len(objects))
                 objects.append(None)
-        if faulty:
-            unmatched += places[faulty].tolist()
-            places = np.delete(places, faulty)
-            objects = [item for item in objects if item is not None]
+        unmatched: list[int] = []
+        # Of this shape no payload has fewer quotation marks, so their sum tells whether one has more.
+        if faulty or _quotes(payloads) != plan.quotes * len(payloads):
+            fits = self._quote_counts[places] == plan.quotes
+            fits[faulty] = False
+            unmatched = places[~fits].tolist()
+            objects = [item for item, fit in zip(objects, fits.tolist(), strict=True) if fit]
+            places = places[fits]
         if objects:
             self._decode_columns(plan, places, objects)
         return unmatched
+
+    @property
+    def _quote_counts(self) -> I64:
+        """The number of quotation marks in each payload of the batch."""
+        if self._known_quote_counts is None:
+            self._known_quote_counts = _quote_counts(self._payloads, self._messages.lengths)
+        return self._known_quote_counts
 
     def _decode_columns(self, plan: ColumnPlan | EnvelopePlan, places: I64, objects: list[Any]) -> None:
         """Decode messages that match a plan into columns; those that the plan leaves out are decoded one by one."""
@@ -679,6 +685,11 @@ class _Match(NamedTuple):
     tree: Any
     deciding: list[Leaf]
     bound: BoundMessage
+
+
+def _quotes(payloads: Sequence[bytes]) -> int:
+    """Return the number of quotation marks in all payloads."""
+    return int(np.count_nonzero(np.frombuffer(b"".join(payloads), np.uint8) == ord('"')))
 
 
 def _quote_counts(payloads: Sequence[bytes], lengths: I64) -> I64:

@@ -110,7 +110,8 @@ def resolve(candidates: Candidates, may_be_known: BOOL, find: Find) -> tuple[U8,
     hard = np.zeros(len(first), np.bool_)
     hard[group[differs]] = True
     hard |= known > 1
-    hard |= framed[leader] & ((known > 0) | (length > 1))
+    of_frame = framed[leader] & ((known > 0) | (length > 1))
+    hard |= of_frame
     # A counter restarts with each epoch: in the simple case all rows are of one epoch.
     is_counter = counted[leader]
     if is_counter.any():
@@ -125,11 +126,40 @@ def resolve(candidates: Candidates, may_be_known: BOOL, find: Find) -> tuple[U8,
     same_path = (candidates.fingerprints[rows] & _PATH) == (reference & _PATH)
     duplicate_kind = np.where(same_print, REDELIVERY, np.where(same_path, REPEAT, CROSS_PATH))
     kind[rows] = np.where(is_duplicate, duplicate_kind, ACCEPTED)
+    pairs = np.flatnonzero(of_frame & (known == 1) & (length == 1))
+    if pairs.size:
+        _resolve_frame_pairs(candidates, leader, matches, owner, pairs, kind=kind, revision=revision)
+        hard[pairs] = False
     if hard.any():
         _resolve_row_by_row(
             candidates, identities, np.flatnonzero(hard), questions, matches, kind=kind, revision=revision
         )
     return kind, revision
+
+
+def _resolve_frame_pairs(
+    candidates: Candidates, leader: I64, matches: Matches, owner: I64, pairs: I64, *, kind: U8, revision: U8
+) -> None:
+    """Resolve frames of which one reading was accepted earlier and one is in this batch, as `_same_frame` does.
+
+    `owner`: identity of each match; `pairs`: the identities.
+    """
+    match_of = np.zeros(len(leader), np.int64)
+    match_of[owner] = np.arange(len(owner))
+    earlier, rows = match_of[pairs], leader[pairs]
+    printed, before = candidates.fingerprints[rows], matches.fingerprints[earlier]
+    same_print, same_path = printed == before, (printed & _PATH) == (before & _PATH)
+    known = _same_frames(same_print, same_path, np.abs(candidates.time[rows] - matches.time[earlier]))
+    alike = candidates.bits[rows] == matches.bits[earlier]
+    duplicate = np.where(same_print, REDELIVERY, np.where(same_path, REPEAT, CROSS_PATH))
+    kind[rows] = np.where(known & alike, duplicate, ACCEPTED)
+    revision[rows] = known & ~alike
+
+
+def _same_frames(same_print: BOOL, same_path: BOOL, apart: I64) -> BOOL:
+    """Return for each pair what `_same_frame` does; `apart`: distance in time, µs."""
+    of_network: BOOL = np.where(same_path, apart == 0, apart <= FRAME_WINDOW_US)
+    return np.where(same_print, apart <= COUNTER_EPOCH_US, of_network)
 
 
 def _resolve_row_by_row(

@@ -7,7 +7,8 @@ import ast
 from tests.house import graph
 
 ROOMS_MAX = 37
-# Two are a standby's deduplication index (failover -> persist) and `sensegate front` (cli -> ingest).
+# Three are a standby's deduplication index (failover -> persist), the routes of fail-over (failover -> web) and
+# `sensegate front` (cli -> ingest).
 ARROWS_MAX = 268
 """`share` to `normalise`: last values are numbered by the table of series that the checks use. `alarms` has 16: rules
 watch readings, devices, the link and the store, profiles bring rules, records use the foundations, deliveries the

@@ -20,7 +20,8 @@ COLUMNS = ("id", "state", "feeds", "applicant", "level", "deadline")
 
 Id = Annotated[str, typer.Argument(help="Id of the application: a and 16 hex digits.", metavar="ID")]
 Delivery = Annotated[
-    list[str] | None, typer.Option(help="http, sse, ws, mqtt, webhook or nats; repeat for several; default: all.")
+    list[str] | None,
+    typer.Option(help="http, sse, ws, mqtt, webhook, nats or influx; repeat for several; default: all."),
 ]
 Rate = Annotated[float, typer.Option(help="Limit in records per second; 0: no limit.")]
 Volume = Annotated[int, typer.Option(help="Limit in records per month; 0: no limit.")]

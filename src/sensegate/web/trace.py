@@ -97,7 +97,8 @@ async def _trace(call: Call) -> Trace:
         batch.origins.device[origin],
         records.base_name(prop),
         division,
-        *times,
+        times[0],
+        times[1],
         await _steps(call, located),
     )
 

@@ -8,7 +8,7 @@ addTexts(texts);
 const entryPath = (feed) => `/console/feeds/${encodeURIComponent(feed)}`;
 const titleOf = (entry) => (language === "en" ? entry.title_en || entry.title : entry.title || entry.title_en) || entry.feed;
 const words = (text) => text.split(/[\s,;，；]+/).filter(Boolean);
-const DELIVERIES = ["http", "sse", "ws", "mqtt", "webhook", "nats"];
+const DELIVERIES = ["http", "sse", "ws", "mqtt", "webhook", "nats", "influx"];
 const OPERATORS = new Set(["county_operator", "city_operator", "province_operator", "admin"]);
 
 // ── feeds and the catalogue ─────────────────────────────────────────────────────────────────────────────

@@ -168,6 +168,33 @@ async def test_a_peer_that_swallows_everything_is_left_at_once() -> None:
     server.close()
 
 
+async def test_what_is_given_up_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """nats-py swallows a cancellation now and then and would go on for ever, with a place of the account each time."""
+    swallowed: list[int] = []
+
+    async def stubborn(self: Client, *_: object, **__: object) -> None:
+        del self
+        while True:
+            try:
+                await asyncio.sleep(60.0)
+            except asyncio.CancelledError:
+                swallowed.append(1)
+                if len(swallowed) > 3:
+                    raise
+
+    async def closed(self: Client) -> None:
+        del self
+
+    monkeypatch.setattr(Client, "connect", stubborn)
+    monkeypatch.setattr(Client, "close", closed)
+    monkeypatch.setattr(connect, "CANCEL_S", 0.01)
+    before = asyncio.all_tasks()
+    with pytest.raises(Unavailable, match="no answer"):
+        await connect.connect("nats://127.0.0.1:1", timeout_s=0.05)
+    assert len(swallowed) == 4
+    assert asyncio.all_tasks() == before
+
+
 async def test_closing_does_not_wait_for_a_peer_that_does_not_read(monkeypatch: pytest.MonkeyPatch) -> None:
     """What it does not take in time is dropped with the socket."""
     monkeypatch.setattr(connect, "FLUSH_S", 0.2)

@@ -17,7 +17,7 @@ import msgspec
 import yaml
 
 from sensegate.bus.free_ports import free_port
-from sensegate.config import ListenConfig, MqttConfig, WebConfig
+from sensegate.config import IngestConfig, ListenConfig, MqttConfig, WebConfig
 from tests.live.site import config_of
 from tests.support.server_cluster import HOST, ServerCluster, server_cluster
 
@@ -86,6 +86,8 @@ class City:
             engine=msgspec.structs.replace(self.cluster.config.engine, standby=True),
             listen=ListenConfig(mqtt=MqttConfig(separate=True, port=front_port)),
             web=WebConfig(port=web_port),
+            # Devices that send again and again after each kill are not what the limit is for.
+            ingest=IngestConfig(rate_per_device_s=100_000),
             log_level="info",
         )
         file = self.directory / f"{name}.yaml"

@@ -28,7 +28,7 @@ KILLS = int(os.environ.get("SENSEGATE_KILLS", "100")) if SOAK else 1
 FLEET = [(version, qos) for version in (Version.MQTT_3_1_1, Version.MQTT_5) for qos in (1, 2)]
 START_S = 120.0
 """Two gateways, two fronts and three servers begin at once, on a machine that may be busy."""
-PACE_S = 0.002 if not SOAK else 0.02
+PACE_S = 0.2 if SOAK else 0.05
 
 
 async def fleet_of(machines: City) -> list[Retransmitter]:

@@ -22,6 +22,7 @@ from sensegate.errors import PermissionDenied, Unavailable, Untrusted
 
 _log = structlog.get_logger("bus")
 CLOSE_S = 1.0
+CANCEL_S = 0.2
 FLUSH_S = 5.0
 """Longest time for a peer to take what is still to be sent when a connection is closed."""
 
@@ -64,6 +65,13 @@ def _raising_swallowed_cancellation() -> Iterator[None]:
     finally:
         if task and task.cancelling() > before:
             raise asyncio.CancelledError
+
+
+async def _end(task: asyncio.Task[Any]) -> None:
+    """Cancel a task of nats-py until it has ended: it swallows a cancellation that comes while it closes."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=CANCEL_S)
 
 
 class BusClient(Client):
@@ -145,7 +153,7 @@ class BusClient(Client):
         """Close the connection; abort it where that takes too long.
 
         The peer may not read what is still to be sent, and after a failed TLS handshake asyncio never reports the end.
-        nats-py swallows cancellations while it closes, so it is left to itself.
+        nats-py swallows some cancellations: what goes on would connect again and hold a place of its account.
         """
         closing = asyncio.create_task(super().close(), name="close connection")
         try:
@@ -153,8 +161,10 @@ class BusClient(Client):
         finally:
             if not closing.done():
                 self.drop()
-                closing.cancel()
-        if closing.done():
+                await _end(closing)
+            if self._reconnection_task is not None and self._reconnection_task is not asyncio.current_task():
+                await _end(self._reconnection_task)
+        if not closing.cancelled():
             closing.result()
 
     async def on_error(self, why: Exception) -> None:
@@ -276,19 +286,22 @@ async def connect(
         name=f"connect {name}",
     )
     refusal = asyncio.create_task(link.credentials_refused.wait())
+    is_taken = False
     try:
         await asyncio.wait({attempt, refusal}, timeout=timeout_s, return_when=asyncio.FIRST_COMPLETED)
         if attempt.done():
             attempt.result()
+            is_taken = True
             return link
     except (OSError, nats.errors.Error, TimeoutError) as why:
         raise Unavailable(f"no connection to {_without_credentials(url)}: {why}") from why
     finally:
         refusal.cancel()
-        attempt.cancel()
-        await asyncio.wait({attempt, refusal}, timeout=FLUSH_S)
+        await _end(attempt)
         if not link.is_connected:
             link.drop()  # nats-py leaves the socket open when an attempt is cancelled while it closes
+        elif not is_taken:
+            await link.close()  # the caller was cancelled just when the connection was made
     await link.close()
     if link.tls_failure:
         raise Untrusted(f"no TLS with {_without_credentials(url)}: {link.tls_failure}")

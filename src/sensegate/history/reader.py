@@ -150,7 +150,8 @@ def _period(wanted: FeedFilter) -> tuple[int, int]:
 
 def _body(parts: list[HistoryRows], form: str, fields: tuple[str, ...], following: str) -> bytes:
     if form == "msgpack":
-        return records.columns([records.RowSlice(part.batch, part.rows, 0, 0) for part in parts], following)
+        places = np.concatenate([np.zeros(0, np.int64), *(part.order for part in parts)])
+        return records.columns([records.RowSlice(part.batch, part.rows, 0, 0) for part in parts], following, places)
     chosen = fields or (_FEATURE_FIELDS if form == "geojson" else FIELDS)
     placed: list[tuple[int, str]] = []
     for part in parts:

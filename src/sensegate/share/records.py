@@ -165,8 +165,10 @@ class RowSlice(msgspec.Struct, frozen=True, eq=False):
     """When the entry was stored, µs UTC."""
 
 
-def columns(parts: Sequence[RowSlice], following: str) -> bytes:
+def columns(parts: Sequence[RowSlice], following: str, places: I64 | None = None) -> bytes:
     """Return the records as one MessagePack map of little-endian binary columns, described in `_describe`.
+
+    `places`: of each row its place in the answer; None: the order of the parts.
 
     Row *i* of each column belongs to one record; its id is ``<nodes[node]>-<sequence, 14 digits>-<index>``.
     """
@@ -191,12 +193,17 @@ def columns(parts: Sequence[RowSlice], following: str) -> bytes:
                 (str(count + place), batch.text[row]) for place, row in enumerate(rows.tolist()) if row in batch.text
             )
         count += len(rows)
+    order: Any = slice(None)
+    if places is not None:
+        order = np.argsort(places)
+        ranks = np.argsort(order).tolist()
+        text = {str(ranks[int(row)]): value for row, value in text.items()}
     tree = {
         "format": FORMAT,
         "next": following,
         "count": count,
         "columns": {
-            name: np.concatenate(piece).astype(kind).tobytes() if (piece := pieces[name]) else b""
+            name: np.concatenate(piece).astype(kind)[order].tobytes() if (piece := pieces[name]) else b""
             for name, kind in _TYPES.items()
         },
         "types": _TYPES,

@@ -6,7 +6,6 @@ import asyncio
 import csv
 import io
 import math
-from collections import defaultdict
 from collections.abc import Iterator
 
 import msgspec
@@ -16,7 +15,7 @@ from aiohttp import web
 from sensegate.authority.label import label_path
 from sensegate.authority.scope import Action, Scope
 from sensegate.errors import PermissionDenied
-from sensegate.model import Device, DeviceState
+from sensegate.model import Device
 from sensegate.web import listing, record_query
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
@@ -164,26 +163,41 @@ def _matches(call: Call, row: ComponentRow) -> bool:
 
 
 async def _survey(call: Call) -> listing.RowPage[SurveyRow]:
-    counts: defaultdict[tuple[str, str, str], list[int]] = defaultdict(lambda: [0] * 8)
-    for number, at in enumerate(_selected(call), 1):
-        row = _component(call, at)
-        count = counts[row.domain, row.division, row.department]
-        state = DeviceState(row.state)
-        figures = (
-            1,
-            state is DeviceState.ACTIVE,
-            state is DeviceState.SILENT,
-            "never_heard" in row.gaps,
-            state in {DeviceState.DISABLED, DeviceState.RETIRED},
-            "place" in row.gaps,
-            "owner" in row.gaps,
-            "asset" in row.gaps,
-        )
-        for column, figure in enumerate(figures):
-            count[column] += figure
-        if number % SLICE == 0:
+    """Count by columns; owner and asset alone are read from the records."""
+    devices, index = call.deps.devices, call.deps.devices.index
+    selected = np.flatnonzero(devices.mask(_scope(call)))
+    size = len(devices)
+    groups, member = np.unique(
+        np.stack([index.domain[:size][selected], index.division[:size][selected], index.department[:size][selected]]),
+        axis=1,
+        return_inverse=True,
+    )
+    member = member.reshape(-1)
+    unowned, unnamed = np.zeros(len(selected), np.bool_), np.zeros(len(selected), np.bool_)
+    for number, at in enumerate(selected.tolist()):
+        device = devices.record(at)
+        unowned[number], unnamed[number] = not device.owner, not device.asset
+        if number % SLICE == SLICE - 1:
             await asyncio.sleep(0)
-    rows = [SurveyRow(*key, *figures) for key, figures in sorted(counts.items())]
+    seen, enabled = index.last_seen[:size][selected] > 0, index.enabled[:size][selected]
+    silent = devices.silent()[:size][selected]
+    figures = (
+        np.ones(len(selected), np.bool_),
+        enabled & seen & ~silent,
+        silent,
+        ~seen,
+        ~enabled,
+        np.isnan(devices.lon[:size][selected]),
+        unowned,
+        unnamed,
+    )
+    columns = [np.bincount(member, weights=figure, minlength=groups.shape[1]).astype(int) for figure in figures]
+    rows: list[SurveyRow] = []
+    for place, (domain, division, department) in enumerate(groups.T.tolist()):
+        counts = [int(column[place]) for column in columns]
+        words = index.domains.all[domain], index.divisions.all[division], index.departments.all[department]
+        rows.append(SurveyRow(*words, *counts))
+    rows.sort(key=lambda row: (row.domain, row.division, row.department))
     return listing.page_of(call, rows, SurveyRow, "domain")
 
 

@@ -90,15 +90,15 @@ async def _trace(call: Call) -> Trace:
     if not allows(call.principal, Action.READ_LEDGER, division, department):
         raise NotFound(_ABSENT)
     prop = batch.properties[batch.property[row]]
-    times = records.iso(np.array([batch.time[row], batch.received[row]], np.int64))
+    time_text, received = records.iso(np.array([batch.time[row], batch.received[row]], np.int64))
     sequence = records.sequences_of(batch, np.array([row]), located.entry.sequence)[0]
     return Trace(
         f"{batch.node}-{batch.partition}-{sequence:014d}-{batch.index[row]}",
         batch.origins.device[origin],
         records.base_name(prop),
         division,
-        times[0],
-        times[1],
+        time_text,
+        received,
         await _steps(call, located),
     )
 

@@ -18,6 +18,8 @@ from tests.live.site import Site
 CHROMIUM = os.environ.get("SENSEGATE_CHROMIUM") or shutil.which("chromium")
 needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: set SENSEGATE_CHROMIUM")
 TIMEOUT_MS = 30_000
+MARK = "<img src=x onerror=\"document.title='executed'\"><script>document.title='executed'</script>"
+"""A name that would run a script, were it not escaped."""
 
 
 @asynccontextmanager
@@ -99,3 +101,57 @@ async def visitor(
         yield Visitor(site, page, faults)
     finally:
         await context.close()
+
+
+@asynccontextmanager
+async def browser_of(
+    site: Site, token: str, language: str, width: int, theme: str
+) -> AsyncIterator[tuple[Any, list[str]]]:
+    """Enter the console with a token; yield its page and the faults that it reports."""
+    playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
+    async with playwright.async_playwright() as play:
+        browser = await play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        try:
+            size = {"width": width, "height": 900}
+            context = await browser.new_context(locale=language, viewport=size, color_scheme=theme)
+            page = await context.new_page()
+            page.set_default_timeout(60_000)
+            faults: list[str] = []
+            page.on("pageerror", lambda why: faults.append(str(why)))
+            # What is not there or not permitted is shown as such, and the browser writes a line of its own about it.
+            page.on(
+                "console",
+                lambda line: (
+                    faults.append(line.text) if line.type == "error" and "status of 40" not in line.text else None
+                ),
+            )
+            page.on(
+                "request",
+                lambda asked: faults.append(asked.url) if not asked.url.startswith(site.addresses.http) else None,
+            )
+            await page.goto(f"{site.addresses.http}/console/")
+            await page.fill("#token", token)
+            await page.click("#tokenForm button")
+            await page.wait_for_selector("nav")
+            yield page, faults
+        finally:
+            await browser.close()
+
+
+async def shown(page: Any, site: Site, path: str) -> None:
+    """Open a page and wait until it has answered."""
+    await page.goto(f"{site.addresses.http}/console/{path}")
+    await page.wait_for_selector("main h1")
+    await page.wait_for_selector(".loading", state="detached")
+
+
+async def moved(page: Any, path: str) -> None:
+    """Go to a page as a link of the console does, without loading everything anew; wait until it has answered."""
+    move = """async (to) => {
+        history.pushState({}, '', to);
+        dispatchEvent(new Event('moved'));
+        for (let frame = 0; frame < 2; frame += 1) await new Promise(requestAnimationFrame);
+    }"""
+    await page.evaluate(move, f"/console/{path}")
+    await page.wait_for_selector("main h1")
+    await page.wait_for_selector(".loading", state="detached")

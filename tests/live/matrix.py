@@ -74,6 +74,7 @@ def config(directory: Path) -> Config:
     )
 
 
+CHANNEL: dict[str, Any] = {"kind": "mail", "place": "440106/police", "recipients": [f"{CANARY}@example.org"]}
 CORRECTION = {"action": "withdraw", "begin": "2020-01-01T00:00Z", "end": "2020-01-02T00:00Z", "note": "x"}
 BROKERED = frozenset(("MQTT", "NATS"))
 
@@ -187,6 +188,11 @@ class World:
         """Register a device of 440106/police."""
         return await self.site.device(name, "440106", department="police")
 
+    async def _alarm_things(self) -> None:
+        heat = {"kind": "threshold", "property": "air_temperature", "above": -100.0, "place": "440106/police"}
+        await self.make("PUT", f"/api/v1/alarm-rules/{CANARY}", heat)
+        await self.make("PUT", f"/api/v1/alarm-channels/{CANARY}", CHANNEL)
+
     async def things(self) -> None:
         """Make all that the paths name."""
         site, make = self.site, self.make
@@ -194,8 +200,7 @@ class World:
         device = await site.device(CANARY, owner="one office", **here)
         await site.device(f"{CANARY}-near", owner="another office", **here)
         self.devices["own"] = device
-        heat = {"kind": "threshold", "property": "air_temperature", "above": -100.0, "place": "440106/police"}
-        await make("PUT", f"/api/v1/alarm-rules/{CANARY}", heat)
+        await self._alarm_things()
         assert (await site.push(device, reading(21.5))).status == 202
         assert (await site.push(device, '{"values": {"air_temperature": 22}}')).status == 202  # of now: an alarm
         assert (await site.push(device, b"{kanari")).status == 202
@@ -243,6 +248,10 @@ class World:
             "device": CANARY,
             "alarm": alarm["id"],
             "rule": CANARY,
+            "channel": CANARY,
+            "zoom": "zoom17",
+            "column": "column109123",
+            "row": "row56789.png",
             "correction": correction["id"],
             "feed": CANARY,
             "bundle": CANARY,
@@ -388,6 +397,12 @@ async def _rule(world: World) -> dict[str, str]:
     return {"rule": name}
 
 
+async def _channel(world: World) -> dict[str, str]:
+    name = f"{CANARY}-{world.number()}"
+    await world.make("PUT", f"/api/v1/alarm-channels/{name}", CHANNEL)
+    return {"channel": name}
+
+
 async def _feed(world: World) -> dict[str, str]:
     name = f"{CANARY}-{world.number()}"
     feed = {"name": name, "divisions": ["440106"], "departments": ["police"]}
@@ -475,6 +490,8 @@ ASKS: dict[str, Ask] = {
         {"kind": "threshold", "property": "air_temperature", "above": -100.0, "place": "440106/police"}, match=True
     ),
     "DELETE /api/v1/alarm-rules/{rule}": Ask(fresh=_rule),
+    "PUT /api/v1/alarm-channels/{channel}": Ask(CHANNEL, match=True),
+    "DELETE /api/v1/alarm-channels/{channel}": Ask(fresh=_channel),
     "POST /api/v1/feeds": Ask({"name": "new-<n>", "divisions": ["440106"], "departments": ["police"]}),
     "PATCH /api/v1/feeds/{feed}": Ask({"description": CANARY}, match=True),
     "DELETE /api/v1/feeds/{feed}": Ask(fresh=_feed),

@@ -24,6 +24,7 @@ PUBLIC = frozenset(
         "GET /metrics",
         "GET /ping",
         "GET /health",
+        "GET /tiles/{zoom}/{column}/{row}",
         "POST /api/v1/nodes/join",
         "POST /api/v1/nodes/{member}/leave",
         "GET /api/v1/session/methods",

@@ -16,8 +16,8 @@ import pytest
 import pytest_asyncio
 
 from sensegate.web import app
+from tests.live.browsing import MARK, browser_of, needs_chromium, shown
 from tests.live.site import Made, Site, reading
-from tests.live.test_console import MARK, browser_of, needs_chromium, shown
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 SOAK = bool(os.environ.get("SENSEGATE_SOAK"))

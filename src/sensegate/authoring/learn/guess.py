@@ -104,7 +104,7 @@ def guess(facts: FieldFacts, unit: str = "") -> Guess | None:
     if short:
         candidates = matches((_LETTER_WORDS[steps[-1].lower()],))
     if unit and (code := code_of(unit)):
-        candidates = [*candidates, *_of_dimension(steps[-1], code, {match.property for match in candidates})]
+        candidates = (*candidates, *_of_dimension(steps[-1], code, {match.property for match in candidates}))
     for match in candidates[:12]:
         row = PROPERTIES.by_name(_battery_property(match.property, facts))
         certain = unit or (named.code if named is not None and named.strong else "")

@@ -9,7 +9,7 @@ This dictionary serves guesses that people review; it is not a standard and is s
 from __future__ import annotations
 
 import re
-from functools import cache
+from functools import cache, lru_cache
 from typing import Final, NamedTuple
 
 from sensegate.authoring.learn.name_rules import (
@@ -77,6 +77,10 @@ _CAMEL: Final = re.compile(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z]+|[A-Z]+|\d+")
 _LETTERS_DIGITS: Final = ("ch", "eco", "co", "no", "so", "o", "pt", "nh", "h", "uv", "l", "m", "cm")
 """Letters that form one word with the digit behind them: co2, m3."""
 _PARTICLES: Final = re.compile(r"(?<![A-Za-z])[Pp][Mm][_ ]?(\d{1,2})(?:[._pPdD](\d)(?!\d))?")
+NAME_CHARS_MAX: Final = 200
+"""A longer name says nothing: the patterns below are made for names that people write."""
+NAMES_MAX: Final = 8_192
+"""Most names whose words are remembered; many messages bring the same ones."""
 _CHIPS: Final = re.compile(
     r"(?i)(?<![a-z])(?:sht|bme|bmp|scd|sps|dht|am|si|hdc|sgp|mcp|tmp|lis|lps|veml|opt|hts)_?\d{2,4}x?(?![a-z])"
 )
@@ -84,15 +88,17 @@ _CHIPS: Final = re.compile(
 _PROBE_CHIPS: Final = re.compile(r"(?i)(?<![a-z])ds_?18b20|(?<![a-z])pt_?1000?(?!\d)")
 
 
-def words_of(name: str) -> list[str]:
-    """Return the words of a name with abbreviations expanded: ``soilTemp_1`` -> soil, temperature, 1."""
+@lru_cache(NAMES_MAX)
+def _words(name: str) -> tuple[str, ...]:
+    if len(name) > NAME_CHARS_MAX:
+        return ()
     for chinese, english in CHINESE:
         name = name.replace(chinese, f" {english} ")
     name = _PARTICLES.sub(_particle_word, name)
     name = _CHIPS.sub(" chip ", _PROBE_CHIPS.sub(" ds ", name))
     folded = re.sub(r"[^a-z0-9]", "", name.lower())
     if folded in WORD_OF_FORM:
-        return [WORD_OF_FORM[folded]]
+        return (WORD_OF_FORM[folded],)
     parts: list[str] = []
     for piece in re.split(r"[^A-Za-z0-9]+", name):
         if piece.lower() in _WHOLE_PIECES or re.fullmatch(r"pm\d{1,2}", piece):
@@ -104,7 +110,12 @@ def words_of(name: str) -> list[str]:
                 parts[-1] += word  # co2, m3, t1
             else:
                 parts.append(word.lower())
-    return [WORD_OF_FORM.get(part, part) for part in parts]
+    return tuple(WORD_OF_FORM.get(part, part) for part in parts)
+
+
+def words_of(name: str) -> list[str]:
+    """Return the words of a name with abbreviations expanded: ``soilTemp_1`` -> soil, temperature, 1."""
+    return list(_words(name))
 
 
 _PIECES: Final = "kwh mwh ugm3 mgm3 hpa kpa mpa dbm dba kvarh varh eco2 co2eq eqco2"
@@ -130,8 +141,11 @@ class NamedUnit(NamedTuple):
     """Whether the end can be nothing else than this unit."""
 
 
+@lru_cache(NAMES_MAX)
 def named_unit(name: str) -> NamedUnit | None:
     """Return the unit that the end of a name stands for (``temp_c``, ``BatV``, ``ILL_lx``), if any."""
+    if len(name) > NAME_CHARS_MAX:
+        return None
     last = re.split(r"[.\[\]]", name)[-1] if name else ""
     last = re.sub(r"[_\-. ]*\d+$", "", last) if not re.search(r"m[23]$", last) else last
     pieces = [piece for piece in re.split(r"[_\-. /()]+", last) if piece]
@@ -209,14 +223,15 @@ def _split(steps: tuple[str, ...]) -> tuple[list[str], list[str]]:
     return own, around
 
 
-def matches(steps: tuple[str, ...]) -> list[NameMatch]:
+@lru_cache(NAMES_MAX)
+def matches(steps: tuple[str, ...]) -> tuple[NameMatch, ...]:
     """Return the properties that a path may name, the most likely first; those that explain the whole name lead."""
     own_words, around_words = _split(steps)
     own, around = set(own_words), set(around_words)
     named = named_unit(steps[-1]) if steps else None
     if named is not None and (quantity := UNIT_QUANTITIES.get(named.code)) and not own & {"power", "current"}:
         own.add(quantity)
-    originals = {part.lower() for step in steps for part in re.split(r"[^A-Za-z0-9]+", step)}
+    originals = {part.lower() for step in steps for part in re.split(r"[^A-Za-z0-9]+", step[:NAME_CHARS_MAX])}
     ranked: dict[str, tuple[tuple[bool, int, int, int], NameMatch]] = {}
     for rule in _rules():
         if not rule.words <= own | around or not rule.words & own:
@@ -256,7 +271,7 @@ def matches(steps: tuple[str, ...]) -> list[NameMatch]:
         match = NameMatch(rule.property, len(rule.words), whole, plain, (*left, *outside), with_unit)
         if rule.property not in ranked or rank > ranked[rule.property][0]:
             ranked[rule.property] = rank, match
-    return [match for _, match in sorted(ranked.values(), key=lambda item: item[0], reverse=True)]
+    return tuple(match for _, match in sorted(ranked.values(), key=lambda item: item[0], reverse=True))
 
 
 def _converts(code: str, unit: str) -> bool:

@@ -20,6 +20,7 @@ REQUIRED: dict[str, dict[str, Any]] = {
     "engine.cluster.servers[]": {"name": "n1", "host": "127.0.0.1"},
     "external_brokers[]": {"name": "a", "host": "127.0.0.1"},
     "listen.tcp[]": {"protocol": "hj212"},
+    "influx.outlets[]": {"name": "a", "url": "http://127.0.0.1", "subscriber": "a"},
     "cameras[]": {"device": "cam", "make": "dahua", "url": "http://127.0.0.1"},
     "viid.superiors[]": {"name": "a", "url": "http://127.0.0.1", "server_id": "4" * 20, "password_file": "a"},
     "viid.subordinates[]": {"device": "4" * 20, "url": "http://127.0.0.1"},

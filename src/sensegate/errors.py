@@ -23,6 +23,7 @@
     ├── BadCursor                  a cursor that this gateway did not issue (`share.cursor`)
     ├── MqttViolation              a client breaks the MQTT standard; its connection is closed (`collect.front.packets`)
     ├── TooMuch                    a query would read more than it may; ask for less (`history.query`)
+    ├── BadQuery                   a PromQL query cannot be parsed or is not of the subset (`history.promql`)
     └── ProblemResponse            an HTTP answer that is a problem document (`web.client`)
 
 `Unavailable` covers both a missing connection (nothing was sent) and a lost answer (the operation may have taken

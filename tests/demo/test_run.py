@@ -233,6 +233,9 @@ async def by_hand(summary: dict[str, Any]) -> None:
     publisher.close()
 
 
+@pytest.mark.skipif(
+    "SENSEGATE_SOAK" not in os.environ, reason="`test_a_few_kills_lose_and_double_no_vehicle` is shorter"
+)
 async def test_cameras_survive_a_killed_node(tmp_path: Path) -> None:
     """A node is killed in the middle: cameras register again and send again, no object is lost or doubled."""
     path = tmp_path / "summary.json"

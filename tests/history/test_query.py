@@ -57,6 +57,8 @@ EVERYTHING = FeedFilter(begin=NOW - DAY_US, end=NOW + 3 * DAY_US)
 class Past:
     """A log, its history, and a reader with grants."""
 
+    following: asyncio.Task[None]
+
     def __init__(self, directory: Path) -> None:
         clock = SystemClock()
         self.log = MemoryLog(clock, epoch="e1")
@@ -136,7 +138,7 @@ async def past(tmp_path: Path) -> AsyncIterator[Past]:
     """Six devices of two cities, thirty hours, four readings an hour of two properties."""
     made = Past(tmp_path)
     await made.sharing.open()
-    running = asyncio.create_task(made.sink.run())
+    made.following = running = asyncio.create_task(made.sink.run())
     random = np.random.default_rng(5)
     batches = []
     for hour in range(HOURS):
@@ -404,6 +406,8 @@ async def test_limits(past: Past, monkeypatch: pytest.MonkeyPatch) -> None:
 
 async def test_queries_wait_for_others_up_to_a_number(past: Past) -> None:
     """Further ones are refused at once, and those that wait are answered when there is room."""
+    past.following.cancel()  # it waits until all queries have ended, and holds up further ones meanwhile
+    await asyncio.gather(past.following, return_exceptions=True)
     async with contextlib.AsyncExitStack() as stack:
         for _ in range(KEEP_ALL.queries_max):
             await stack.enter_async_context(past.sink.reading())

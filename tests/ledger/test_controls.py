@@ -64,9 +64,13 @@ def campaign(control: Control | None, directory: Path, targets: list[str], kills
     )
 
 
+RARE = {"acknowledge-before-commit", "batches-not-reset", "position-apart"}
+"""Controls whose window a kill seldom hits: half a minute and more each."""
+
+
 @pytest.mark.live
 @pytest.mark.slow
-@pytest.mark.parametrize("name", CONTROLS)
+@pytest.mark.parametrize("name", CONTROLS if "SENSEGATE_SOAK" in os.environ else sorted(CONTROLS.keys() - RARE))
 async def test_a_control_is_caught(name: str, tmp_path: Path) -> None:
     """With the fault in the tree, the same measurement is not zero: a kill hits the fault's window now and then."""
     control = CONTROLS[name]

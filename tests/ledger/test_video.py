@@ -46,6 +46,7 @@ def test_the_control_fits_the_source(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.skipif("SENSEGATE_SOAK" not in os.environ, reason="a kill seldom hits the window; in `make soak`")
 async def test_answers_before_the_commit_are_caught(tmp_path: Path) -> None:
     """Control: with answers that do not wait for the commit, kills lose what was answered."""
     kills = [Kill(Target.NODE_GATEWAY, "4401", gap_s=0.05, delay_s=0.0) for _ in range(4)]

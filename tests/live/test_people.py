@@ -143,7 +143,7 @@ async def test_by_a_provider_of_identities(tmp_path: Path) -> None:
                 assert "Authorize" in await page.text()
                 form = page.url
             async with browser.post(form, data={"sub": "li-1"}) as home:
-                assert (home.status, str(home.url)) == (200, f"{site.addresses.http}/"), await home.text()
+                assert (home.status, str(home.url)) == (200, f"{site.addresses.http}/console/"), await home.text()
             async with browser.get(f"{site.addresses.http}/api/v1/session") as response:
                 session = await response.json()
             assert (session["id"], session["name"]) == ("person:oidc:li-1", "li.wei")

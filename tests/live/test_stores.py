@@ -75,7 +75,7 @@ async def test_an_older_copy_of_the_store(tmp_path: Path, part: str) -> None:
     index has not.
     """
     directory = tmp_path / "node"
-    config = msgspec.structs.replace(config_of(directory), duplicates=DuplicateConfig(checkpoint_s=0.1))
+    config = msgspec.structs.replace(config_of(directory), duplicates=DuplicateConfig(checkpoint_s=0.01))
     store, copy = directory / "engine" / "store" / part, tmp_path / "copy"
     began = int(time.time()) - 60
 

@@ -170,8 +170,13 @@ async def test_headers_of_a_node_never_reach_us(centre: Engine) -> None:
     for name, connection in (("ours", ours), ("plain", plain)):
         await connection.subscribe("up.4401.live", cb=note(name))
         await connection.flush()
-    await node.publish("up.4401.live", b"x", headers={"Nats-Rollup": "all"})
-    await eventually(lambda: len(seen) == 2)
+
+    async def both() -> bool:
+        await node.publish("up.4401.live", b"x", headers={"Nats-Rollup": "all"})
+        await node.flush()
+        return len(seen) == 2
+
+    await eventually(both)
     assert seen == {"ours": None, "plain": {"Nats-Rollup": "all"}}
     for connection in (node, ours, plain):
         await connection.close()

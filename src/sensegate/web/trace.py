@@ -177,15 +177,25 @@ async def _steps(call: Call, located: _Located) -> list[TraceStep]:
     before = await log.fetch(max(0, entry.sequence - _AROUND), limit=_AROUND)
     after = await log.fetch(entry.sequence, limit=_AROUND)
     steps: list[TraceStep] = []
+    # The entries of a commit follow one another; a later commit replaces the record at its end, which leaves a gap.
+    expected = entry.sequence - 1
     for member in reversed([member for member in before if member.sequence < entry.sequence]):
-        if member.subject.startswith("commit."):
+        if member.sequence != expected or member.subject.startswith(("commit.", "ledger.")):
             break
+        expected -= 1
         if member.subject.startswith("raw."):
             detail = f"{len(member.payload)} bytes of messages as received ({member.subject})"
             steps.insert(0, TraceStep("message", iso(member.time), member.sequence, detail))
-    commit = next((member for member in after if member.subject.startswith("commit.")), None)
+    commit, expected = None, entry.sequence + 1
+    for member in after:
+        if member.sequence != expected or commit is not None:
+            break
+        expected += 1
+        commit = member if member.subject.startswith("commit.") else None
     if commit is not None:
         steps += _commit_steps(commit)
+    else:
+        steps.append(TraceStep("commit", iso(entry.time), detail="a later commit has replaced its record"))
     batch = located.batch
     detail = (
         f"row {row} of {len(batch)} in {entry.subject}; profile {batch.origins.profile[int(batch.origin[row])]}, "

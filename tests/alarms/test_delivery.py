@@ -21,7 +21,7 @@ from sensegate.alarms.channels import AlarmChannel, AlarmChannels, ChannelKind
 from sensegate.alarms.delivery import AlarmDeliveries, DeliveryPolicy
 from sensegate.alarms.notices import line, notices_of, robot_body, text_of
 from sensegate.alarms.rules import Severity
-from sensegate.alarms.transports import MailTransport, NoticeTransport, RobotTransport, WebhookTransport
+from sensegate.alarms.transports import MailTransport, NoticeTransport, WebhookTransport, open_robots
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.scope import Scope
 from sensegate.bus.unreadable import read_rows
@@ -87,7 +87,7 @@ async def office(
     await channels.open()
     async with (
         open_webhooks(egress, gateway.clock, timeout_s=5) as publisher,
-        RobotTransport(egress, gateway.clock, timeout_s=5) as robot,
+        open_robots(egress, gateway.clock, timeout_s=5) as robot,
     ):
         transports: dict[ChannelKind, NoticeTransport] = {
             ChannelKind.WEBHOOK: WebhookTransport(publisher),

@@ -57,7 +57,7 @@ class AlarmChannel(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     recipients: tuple[str, ...] = ()
     """Mail addresses."""
     on_call: str = ""
-    """Who is on call; the last line of each message."""
+    """Person on call, named in the last line of each message."""
     language: str = "zh"
     """``zh`` or ``en``."""
     enabled: bool = True

@@ -18,7 +18,7 @@ from sensegate.alarms.rest import ALARMS
 from sensegate.alarms.rest_channels import CHANNELS, ChannelOffice
 from sensegate.alarms.rules import AlarmRule, AlarmRules, check_rule
 from sensegate.alarms.states import AlarmStates
-from sensegate.alarms.transports import MailTransport, NoticeTransport, RobotTransport, WebhookTransport
+from sensegate.alarms.transports import MailTransport, NoticeTransport, WebhookTransport, open_robots
 from sensegate.bus import health
 from sensegate.bus.names import PARTITION
 from sensegate.decode.grammar import AlarmPart
@@ -92,7 +92,7 @@ async def _open_channels(parts: Parts) -> ChannelOffice:
     channels = AlarmChannels(bucket, parts.callers.audit, core.clock, policy, domains=mail.domains)
     await channels.open()
     publisher = await parts.stack.enter_async_context(open_webhooks(policy, core.clock, timeout_s=egress.timeout_s))
-    robot = await parts.stack.enter_async_context(RobotTransport(policy, core.clock, timeout_s=egress.timeout_s))
+    robot = await parts.stack.enter_async_context(open_robots(policy, core.clock, timeout_s=egress.timeout_s))
     transports: dict[ChannelKind, NoticeTransport] = {
         ChannelKind.WEBHOOK: WebhookTransport(publisher),
         ChannelKind.WECOM: robot,

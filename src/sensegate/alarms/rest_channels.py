@@ -41,7 +41,7 @@ class NewAlarmChannel(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     recipients: tuple[str, ...] = ()
     """Mail addresses."""
     on_call: str = ""
-    """Who is on call; the last line of each message."""
+    """Person on call, named in the last line of each message."""
     language: str = "zh"
     """``zh`` or ``en``."""
     enabled: bool = True

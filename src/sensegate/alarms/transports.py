@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import contextlib
 import hashlib
 import hmac
 import json
 import smtplib
 import ssl
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from email.message import EmailMessage
 from pathlib import Path
-from types import TracebackType
-from typing import Protocol, Self
+from typing import Protocol
 from urllib.parse import quote_plus
 
 import aiohttp
@@ -24,7 +24,7 @@ from sensegate.clock import Clock
 from sensegate.config import MailConfig
 from sensegate.errors import ConfigError
 from sensegate.ports import DeliveryResult, OutboundDelivery, PushTransport
-from sensegate.publish.egress import Egress, EgressConnector, EgressDenied
+from sensegate.publish.egress import Egress, EgressDenied, outbound_session
 
 ANSWER_BYTES_MAX = 16_384
 CONNECTIONS_MAX = 20
@@ -56,32 +56,15 @@ class WebhookTransport:
 
 
 class RobotTransport:
-    """Messages to group robots, which answer 200 also where they refuse; use it as an async context manager."""
+    """Messages to group robots, which answer 200 also where they refuse. `open_robots` makes one."""
 
-    def __init__(self, egress: Egress, clock: Clock, *, timeout_s: float) -> None:
+    def __init__(self, session: aiohttp.ClientSession, egress: Egress, clock: Clock, timeout_s: float) -> None:
+        self._session = session
         self._egress = egress
         self._clock = clock
         self._timeout_s = timeout_s
-        self._session: aiohttp.ClientSession | None = None
-
-    async def __aenter__(self) -> Self:
-        self._session = aiohttp.ClientSession(
-            connector=EgressConnector(self._egress, limit=CONNECTIONS_MAX),
-            timeout=aiohttp.ClientTimeout(total=self._timeout_s),
-            headers={"User-Agent": "sensegate"},
-            cookie_jar=aiohttp.DummyCookieJar(),
-        )
-        return self
-
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
 
     async def send(self, channel: AlarmChannel, notices: Sequence[Notice]) -> DeliveryResult:
-        assert self._session is not None  # noqa: S101 - used as a context
         url = signed_url(channel, self._clock.now() // 1_000)
         try:
             self._egress.check(channel.url)
@@ -103,6 +86,13 @@ class RobotTransport:
         except (aiohttp.ClientError, ssl.SSLError, OSError):
             # Not the text of the error: it may quote the address with the robot's key.
             return DeliveryResult(accepted=False, reason="the connection failed, or its address is not allowed")
+
+
+@contextlib.asynccontextmanager
+async def open_robots(egress: Egress, clock: Clock, *, timeout_s: float) -> AsyncIterator[RobotTransport]:
+    """Yield a transport with a pool of connections, which are closed at the end; each attempt has `timeout_s`."""
+    async with outbound_session(egress, timeout_s=timeout_s, connections_max=CONNECTIONS_MAX) as session:
+        yield RobotTransport(session, egress, clock, timeout_s)
 
 
 def signed_url(channel: AlarmChannel, now_ms: int) -> str:

@@ -141,7 +141,7 @@ class Tokens:
         return "" if may_hand_out(maker, principal_of(token)) else "the person who made it may no longer make it"
 
     def person_changed(self, person: str) -> None:
-        """Have open streams and connections of the tokens that a person made checked again."""
+        """Check open streams and connections of the tokens that a person made again."""
         self.version += 1
         for stored in self._stored.all():
             if stored.token.person == person:

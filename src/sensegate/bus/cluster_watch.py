@@ -61,9 +61,9 @@ class ClusterMonitor:
         self._client: Client | None = None
         self._placed_at = float("-inf")
         self.problem = ""
-        """Why nothing is stored now; empty: everything is."""
+        """Sentence on why no write is stored now; empty: writes are stored."""
         self.warning = ""
-        """What is missing although everything is stored."""
+        """Sentence on servers or copies that are missing while writes are still stored; empty: none is."""
 
     async def run(self) -> None:
         """Check the cluster periodically, until cancelled."""
@@ -101,7 +101,7 @@ class ClusterMonitor:
             await self._join_leaders(leaders)
 
     async def _join_leaders(self, leaders: dict[str, str]) -> None:
-        """Have one server lead all watched streams: the death of a server that leads none interrupts nothing."""
+        """Move the leaders of all watched streams to one server: the death of another interrupts nothing."""
         wanted = leaders.get(streams.LOG, "")
         now = self._clock.monotonic()
         if not wanted or len(set(leaders.values())) == 1 or now < self._placed_at + PLACE_AGAIN_S:

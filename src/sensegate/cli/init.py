@@ -18,7 +18,7 @@ from sensegate.errors import ConfigError
 
 
 class GatewayRole(StrEnum):
-    """What the new gateway is."""
+    """Answers that describe the new gateway."""
 
     NODE = "node"
     CENTRE = "centre"

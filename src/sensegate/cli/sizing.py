@@ -45,7 +45,7 @@ CONNECTS_PER_S = {"plain": 1_600.0, "tls": 500.0}
 
 
 class Demand(msgspec.Struct, frozen=True):
-    """What a city sends."""
+    """Load that a city puts on its gateways."""
 
     devices: int
     interval_s: float
@@ -57,7 +57,7 @@ class Demand(msgspec.Struct, frozen=True):
 
 
 class Estimate(msgspec.Struct, frozen=True):
-    """What that needs, all nodes together; of a cluster `disk_gib` is that of each machine."""
+    """Resources for a load, summed over all nodes; in a cluster `disk_gib` is that of each machine."""
 
     messages_per_s: float
     nodes: int
@@ -70,7 +70,7 @@ class Estimate(msgspec.Struct, frozen=True):
     return_s: float
     """Time until all devices are back after the death of all fronts."""
     limits: tuple[tuple[str, int], ...]
-    """What gives out, and at how many devices of one node, the first one first."""
+    """Resources that are exhausted, each with the number of devices of one node at which it is; the first one first."""
 
 
 def estimate(demand: Demand, costs: MeasuredCosts = MEASURED) -> Estimate:

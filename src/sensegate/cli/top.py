@@ -35,7 +35,7 @@ class Need(msgspec.Struct, frozen=True):
 
 
 class Overview(msgspec.Struct, frozen=True, kw_only=True):
-    """What the overview shows."""
+    """Figures of the overview."""
 
     title: str
     ready: bool

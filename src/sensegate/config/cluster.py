@@ -10,7 +10,7 @@ from sensegate.config.setting import ConfigRecord, doc
 
 
 class ClusterServerConfig(ConfigRecord, frozen=True):
-    """One server of the cluster."""
+    """A server of the cluster."""
 
     name: Annotated[
         str,

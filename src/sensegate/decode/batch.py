@@ -34,7 +34,7 @@ class BatchTrees:
         return result
 
     def request(self, parse: BatchParse, frame: PayloadFrame) -> None:
-        """Have a frame parsed by the next `parse_pending`."""
+        """Queue a frame, which the next `parse_pending` parses."""
         self._pending[_key(parse, frame)] = (parse, frame)
 
     def result(self, parse: BatchParse, frame: PayloadFrame) -> Any:

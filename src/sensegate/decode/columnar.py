@@ -135,7 +135,7 @@ class ColumnarReader:
         return FramesByPlan(groups, without)
 
     def count_planned(self, frames: int) -> None:
-        """Have the parse count frames that were decoded into columns."""
+        """Count frames as parsed that were decoded into columns without the parse."""
         if len(self._parses) == 1 and isinstance(self._parses[0], CountsFrames):
             self._parses[0].count_planned(frames)
 

@@ -9,9 +9,10 @@ sent. Private, loopback, link-local and other special addresses are allowed only
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ipaddress
 import socket
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -203,3 +204,24 @@ class EgressConnector(aiohttp.TCPConnector):
             is_allowed = False
         if not is_allowed:
             raise EgressDenied(f"{host} leads to an address that is not allowed")
+
+
+@contextlib.asynccontextmanager
+async def outbound_session(
+    egress: Egress, *, timeout_s: float, connections_max: int, per_host_max: int = 0
+) -> AsyncIterator[aiohttp.ClientSession]:
+    """Yield a client session that dials only what `egress` allows and keeps no cookies.
+
+    Args:
+        egress: judges each address before it is dialled.
+        timeout_s: most seconds of one request.
+        connections_max: most connections.
+        per_host_max: most connections to one host; 0: no limit of its own.
+    """
+    async with aiohttp.ClientSession(
+        connector=EgressConnector(egress, limit=connections_max, limit_per_host=per_host_max),
+        timeout=aiohttp.ClientTimeout(total=timeout_s),
+        headers={"User-Agent": "sensegate"},
+        cookie_jar=aiohttp.DummyCookieJar(),
+    ) as session:
+        yield session

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hmac import HMAC
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError
 from sensegate.ports import DeliveryResult, OutboundDelivery
-from sensegate.publish.egress import Egress, EgressConnector, EgressDenied
+from sensegate.publish.egress import Egress, EgressDenied, outbound_session
 
 TIMEOUT_S = 10.0
 CONNECTIONS_MAX = 200
@@ -86,12 +86,8 @@ async def open_webhooks(
         clock: the time of signatures.
         timeout_s: most seconds of one attempt.
     """
-    connector = EgressConnector(egress, limit=CONNECTIONS_MAX, limit_per_host=CONNECTIONS_PER_HOST_MAX)
-    async with aiohttp.ClientSession(
-        connector=connector,
-        timeout=aiohttp.ClientTimeout(total=timeout_s),
-        headers={"User-Agent": "sensegate"},
-        cookie_jar=aiohttp.DummyCookieJar(),
+    async with outbound_session(
+        egress, timeout_s=timeout_s, connections_max=CONNECTIONS_MAX, per_host_max=CONNECTIONS_PER_HOST_MAX
     ) as session:
         yield WebhookPublisher(session, egress, clock, timeout_s)
 

@@ -39,12 +39,12 @@ def parse(payload: bytes, charset: str = "utf-8") -> list[dict[str, Any]]:
 
 
 class Line(msgspec.Struct, frozen=True):
-    """One good line."""
+    """A line without a fault."""
 
     text: str
     """Measurement, tags and fields as sent, without the time."""
     time: int | None
-    """As sent; its precision is that of the request."""
+    """Time as the line has it, in the unit that the request names as its precision."""
 
 
 def split_lines(text: str) -> tuple[list[Line], list[str]]:

@@ -11,11 +11,14 @@ import pytest
 
 from sensegate.scripts.pool import PendingCall, ScriptPool
 from sensegate.scripts.suspensions import Suspensions
-from sensegate.scripts.wire import CallResult, ScriptCall, ScriptSource
+from sensegate.scripts.wire import CallResult, ScriptCall, ScriptLimits, ScriptSource
 
 CODECS = Path(__file__).parent / "codecs"
 RECEIVED_MS = 1_772_366_400_000
 """2026-03-01T12:00:00Z"""
+
+PATIENT = ScriptLimits(cpu_ms=50, mean_cpu_ms=50)
+"""Limits of scripts that are not about limits: the first call in a new process pays for its page faults."""
 
 Decode = Callable[..., CallResult]
 
@@ -38,7 +41,8 @@ def forgiven(request: pytest.FixtureRequest) -> None:
 
 def source_of(text: str, *, file: str = "codec.js", **options: Any) -> ScriptSource:
     """Return a script; its key says what it is."""
-    return ScriptSource(key=f"{file} {hash((text, str(options)))}", file=file, text=text, **options)
+    given = {"limits": PATIENT, **options}
+    return ScriptSource(key=f"{file} {hash((text, str(options)))}", file=file, text=text, **given)
 
 
 def ask(

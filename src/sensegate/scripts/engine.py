@@ -35,6 +35,8 @@ VERIFY_CALLS: Final = 4_096
 VERIFY_FIRST: Final = 2
 MEMORY_CHECK_CALLS: Final = 512
 """Interval in calls at which the memory of the realm is checked."""
+ERRORS_MAX: Final = 300
+"""Greatest length of the errors that a script returns, characters."""
 LOAD_S: Final = 1.0
 """CPU time for loading, seconds."""
 DEADLINE_FACTOR: Final = 1.5
@@ -399,7 +401,7 @@ class Script:
         if mark == "{":
             return CallResult("", answer)
         results = {
-            "?": CallResult(REJECTED, body),
+            "?": CallResult(REJECTED, body if len(body) <= ERRORS_MAX else f"{body[: ERRORS_MAX - 1]}…"),
             "~": CallResult(STATE, body),
             "#": CallResult(LIMIT, f"its result has {body} characters"),
         }

@@ -18,7 +18,7 @@ from sensegate.share.feeds import FeedFilter
 from sensegate.web import record_query
 from sensegate.web.bodies import RecordPage
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import API, Call, QueryParam, Route
+from sensegate.web.routing import API, RECORD_LIMIT, Call, QueryParam, Route
 
 HISTORY = PartKey[HistoryReader](
     "history",
@@ -156,10 +156,16 @@ ROUTES = (
             *_PERIOD,
             QueryParam("order", "asc (default) or desc by phenomenon time"),
             QueryParam("revisions", "last (default) or all: revised readings too"),
-            QueryParam("max_points", "for plots: at most so many readings of each series, at most 10,000", "integer"),
+            QueryParam(
+                "max_points",
+                "for plots: at most so many readings of each series",
+                "integer",
+                minimum=1,
+                maximum=POINTS_MAX,
+            ),
             QueryParam("method", "with max_points: minmax (default) keeps every peak, lttb the shape of the line"),
             _FIELDS,
-            QueryParam("limit", "maximum number of records, default 1,000", "integer"),
+            RECORD_LIMIT,
             QueryParam("after", "`next` of the previous page"),
         ),
         response=RecordPage,

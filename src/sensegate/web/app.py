@@ -203,7 +203,7 @@ class Web:
             handshake_timeout_s=deps.config.header_timeout_s,
         )
         self._context: ssl.SSLContext | None = None
-        self._document = msgspec.json.encode(openapi.document(routes, version=deps.version))
+        self._document = msgspec.json.encode(openapi.document(routes, version=deps.version, config=deps.config))
         tls = deps.config.tls
         self._headers = dict(_SECURITY_HEADERS)
         if tls.cert_file:

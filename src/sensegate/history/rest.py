@@ -20,11 +20,7 @@ from sensegate.web.bodies import RecordPage
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, RECORD_LIMIT, Call, QueryParam, Route
 
-HISTORY = PartKey[HistoryReader](
-    "history",
-    absent="this gateway keeps no history; set history.enabled and install sensegate[history]. "
-    "GET /api/v1/feeds/FEED/records?from=… reads the days that the log holds",
-)
+HISTORY = PartKey[HistoryReader]("history", absent="this gateway has no reader of past readings")
 POINTS_MAX = 10_000
 _MEDIA = tuple(record_query.MEDIA_TYPES[form] for form in FORMS)
 

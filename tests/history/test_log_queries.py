@@ -20,7 +20,7 @@ from sensegate.history.query import TooMuch
 from sensegate.history.reader import FORMS, HistoryReader, HistoryRequest
 from sensegate.share.feeds import Circle, FeedFilter
 from tests.history.made import KEEP_ALL
-from tests.history.test_query import EVERYTHING, MASK, PLACES, READER, Past
+from tests.history.past import EVERYTHING, MASK, PLACES, READER, Past
 from tests.share.made import NOW, make_batch
 
 

@@ -14,14 +14,16 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import pytest_asyncio
 
+from sensegate.config import AlarmsConfig, MailConfig
 from sensegate.web import app
 from tests.live.browsing import MARK, browser_of, chromium, moved, needs_chromium, shown, visitor
 from tests.live.granting import ENTRY, Granted, granted
 from tests.live.page_checks import PageChecker
-from tests.live.site import Made, Site, reading
+from tests.live.site import Made, Site, config_of, reading, running
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 SOAK = bool(os.environ.get("SENSEGATE_SOAK"))
@@ -45,6 +47,16 @@ async def put(site: Site, path: str, body: dict[str, Any], method: str = "PUT") 
     answer = await site.ask(method, path, json=body)
     assert answer.status < 300, (path, answer.body)
     return answer.body
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def centre(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    """The centre, 44, with a mail server that it never reaches."""
+    mail = AlarmsConfig(mail=MailConfig(host="127.0.0.1", port=9))
+    async with running(
+        msgspec.structs.replace(config_of(tmp_path_factory.mktemp("centre"), "44"), alarms=mail)
+    ) as site:
+        yield site
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

@@ -91,5 +91,5 @@ export function Overview({ me }) {
       return path ? html`<${Link} key=${kind} to=${ofNodes(me, path)} class=${SIDE.has(kind) ? "side" : ""}>${inside}<//>` : html`<div key=${kind} class=${`step ${SIDE.has(kind) ? "side" : ""}`}>${inside}</div>`;
     })}<div class="step"><span class="quiet">${t("kind.delivered")}</span><strong>${number(ledger.data.delivered)}</strong></div></div>` : html`<${Loading} />`}<//>
     ${me.gateway_role === "centre" && html`<${Card} title=${t("cities")}><${Cities} nodes=${cities} home=${me.gateway_division} /><//>`}
-    ${ready.data?.devices && html`<${Card} title=${t("page.devices")}><div class="flow">${Object.entries(ready.data.devices).map(([state, count]) => html`<${Link} key=${state} to=${`/console/devices?state=${state}`}><span class="quiet">${t(`state.${state}`)}</span><strong>${number(count)}</strong><//>`)}</div><//>`}`;
+    ${Object.values(ready.data?.devices || {}).some(Boolean) && html`<${Card} title=${t("page.devices")}><div class="flow">${Object.entries(ready.data.devices).map(([state, count]) => html`<${Link} key=${state} to=${`/console/devices?state=${state}`}><span class="quiet">${t(`state.${state}`)}</span><strong>${number(count)}</strong><//>`)}</div><//>`}`;
 }

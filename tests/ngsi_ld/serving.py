@@ -12,7 +12,9 @@ import aiohttp
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.scope import Role
 from sensegate.bus.columns import Batch
+from sensegate.ngsi_ld.contexts import LdContexts
 from sensegate.ngsi_ld.entities import EntitySource
+from sensegate.ngsi_ld.parameters import CONTEXTS
 from sensegate.ngsi_ld.rest import NGSI_LD, ROOT
 from sensegate.ngsi_ld.retrieval import EntityRetrieval
 from sensegate.ngsi_ld.series import SeriesEntities
@@ -89,6 +91,7 @@ async def entities_serving(
         latest = gateway.web.deps.parts[LATEST]
         series = SeriesEntities(gateway.values, latest, gateway.sharing.server.masks, Divisions.load())
         retrieval = EntityRetrieval(gateway.sharing, (series, *sources))
+        gateway.web.deps.parts[CONTEXTS] = LdContexts()  # type: ignore[index] # a dict of the test
         gateway.web.deps.parts[NGSI_LD] = retrieval  # type: ignore[index] # a dict of the test
         entities = Entities(gateway, await gateway.token(Role.SUBSCRIBER, "44"))
         if rows:

@@ -1,1 +1,1 @@
-"""NGSI-LD (ETSI GS CIM 009) over feeds, the history and the entities that departments keep."""
+"""NGSI-LD API (ETSI GS CIM 009) over feeds, the registry and entities that departments keep."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from sensegate.feature import Feature, FeatureSpec, Parts
+from sensegate.ngsi_ld.contexts import LdContexts
+from sensegate.ngsi_ld.parameters import CONTEXTS
 from sensegate.ngsi_ld.rest import NGSI_LD, ROUTES
 from sensegate.ngsi_ld.retrieval import EntityRetrieval
 from sensegate.ngsi_ld.series import SeriesEntities
@@ -12,7 +14,7 @@ async def _open(parts: Parts) -> Feature:
     share = parts.share
     masks = share.sharing.server.masks
     series = SeriesEntities(share.last_values, share.latest, masks, parts.callers.divisions)
-    return Feature(parts={NGSI_LD: EntityRetrieval(share.sharing, (series,))})
+    return Feature(parts={NGSI_LD: EntityRetrieval(share.sharing, (series,)), CONTEXTS: LdContexts()})
 
 
 FEATURE = FeatureSpec(

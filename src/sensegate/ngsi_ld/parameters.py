@@ -7,15 +7,18 @@ from typing import Any
 import msgspec
 import re2
 
+from sensegate.ngsi_ld.contexts import ContextSource, LdContext, LdContexts, context_of_query, link_header
+from sensegate.ngsi_ld.core_context import CORE_URL
 from sensegate.ngsi_ld.logic import parse_words
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data
 from sensegate.ngsi_ld.representation import LOCATION, EntityForm, Projection, Rendering, languages_of
 from sensegate.ngsi_ld.retrieval import EntityQuery
-from sensegate.ngsi_ld.terms import DefaultTerms, Terms
+from sensegate.ports import PartKey
 from sensegate.web.routing import Call, QueryParam
 
 JSON, LD_JSON, GEOJSON = "application/json", "application/ld+json", "application/geo+json"
 _MEDIA = (JSON, LD_JSON, GEOJSON)
+CONTEXTS = PartKey[LdContexts]("ngsi-ld contexts", absent="this gateway has no NGSI-LD API")
 LIMIT, LIMIT_MAX = 20, 1_000
 OFFSET_MAX = 10_000_000
 PATTERN_MAX = 500
@@ -69,9 +72,9 @@ class Answering(msgspec.Struct, frozen=True, kw_only=True, eq=False):
         return document
 
 
-def terms_of(_call: Call) -> Terms:
-    """Return the translation of names by the context of a request."""
-    return DefaultTerms()
+def context_of(call: Call) -> LdContext:
+    """Return the `@context` of a request without a body. Raises `NgsiError`."""
+    return call.part(CONTEXTS).resolve(context_of_query(call.request.headers.getall("Link", [])))
 
 
 def media_of(call: Call) -> str:
@@ -103,10 +106,10 @@ class NotAcceptable(NgsiError):
         self.status = 406
 
 
-def answering_of(call: Call) -> Answering:
-    """Return how a request is answered. Raises `NgsiError`."""
+def answering_of(call: Call, context: LdContext | None = None) -> Answering:
+    """Return how a request is answered; `context`: that of its body. Raises `NgsiError`."""
     options = options_of(call)
-    terms, media = terms_of(call), media_of(call)
+    terms, media = context or context_of(call), media_of(call)
     attributes = names_of(call, "attrs")
     pick, omit = names_of(call, "pick"), names_of(call, "omit")
     if attributes and (pick or omit):
@@ -130,12 +133,25 @@ def answering_of(call: Call) -> Answering:
             dataset=datasets[0] if len(datasets) == 1 and datasets[0] != "@none" else "",
         ),
         projection=Projection(shown, frozenset(map(expand, omit)), frozenset(datasets) if datasets else None),
-        headers={},
+        headers=_link_of(terms) if media != LD_JSON else {},
+        context=_document_context(terms.source) if media == LD_JSON else None,
         demands_attributes=bool(attributes),
     )
 
 
-def _member(terms: Terms) -> Any:
+def _link_of(context: LdContext) -> dict[str, str]:
+    """Return the Link header that names a context; a context that has no URL stands only in a body."""
+    return {"Link": link_header(context.source)} if isinstance(context.source, str) else {}
+
+
+def _document_context(source: ContextSource) -> object:
+    """Return the `@context` of a body: what the client gave, and the core context."""
+    if source == CORE_URL:
+        return source
+    return [*(source if isinstance(source, list) else [source]), CORE_URL]
+
+
+def _member(terms: LdContext) -> Any:
     return lambda name: name if name in {"id", "type", "scope"} else terms.expand(name)
 
 

@@ -65,7 +65,7 @@ def bad_data(problem: str) -> NgsiError:
     return NgsiError(ErrorType.BAD_REQUEST_DATA, problem)
 
 
-def problem_type(why: SensegateError) -> str:  # noqa: PLR0911 - one for each kind of error
+def problem_type(why: SensegateError) -> str:  # noqa: PLR0911 - one for each cause
     """Return the URI of the problem type of an error; empty: the specification has none."""
     match why:
         case NgsiError():

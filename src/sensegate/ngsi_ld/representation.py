@@ -8,10 +8,10 @@ from typing import Any
 
 import msgspec
 
+from sensegate.ngsi_ld.contexts import LdContext
 from sensegate.ngsi_ld.entities import VALUE_KEYS, AttributeInstance, AttributeKind, EntityRecord
 from sensegate.ngsi_ld.instants import date_time
 from sensegate.ngsi_ld.problems import bad_data
-from sensegate.ngsi_ld.terms import Terms
 from sensegate.ngsi_ld.vocabulary import iri
 
 Document = dict[str, Any]
@@ -39,7 +39,7 @@ class EntityForm(StrEnum):
 class Rendering(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """How entities are written."""
 
-    terms: Terms
+    terms: LdContext
     form: EntityForm = EntityForm.NORMALIZED
     sys_attrs: bool = False
     languages: tuple[str, ...] = ()

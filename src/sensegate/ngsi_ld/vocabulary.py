@@ -6,13 +6,10 @@ from collections.abc import Mapping
 
 import msgspec
 
+from sensegate.ngsi_ld.contexts import LdContexts
 from sensegate.quantities.properties import PROPERTIES
 
-DEFAULT_VOCABULARY = "https://uri.etsi.org/ngsi-ld/default-context/"
-"""Prefix of the IRI of a name that no context defines."""
-CORE_VOCABULARY = "https://uri.etsi.org/ngsi-ld/"
-CORE_NAMES = frozenset({"location", "observationSpace", "operationSpace"})
-"""Attributes that the core context defines."""
+_CORE = LdContexts().core
 UNKNOWN_TYPE = "DeviceMeasurement"
 """Type of the entity that has a property which the table lacks."""
 DEVICE_TYPE = "Device"
@@ -111,7 +108,7 @@ class AttributeName(msgspec.Struct, frozen=True):
 
 def iri(name: str) -> str:
     """Return the IRI of a short name that this gateway gives to a type or attribute."""
-    return f"{CORE_VOCABULARY if name in CORE_NAMES else DEFAULT_VOCABULARY}{name}"
+    return _CORE.expand(name)
 
 
 def _attribute_names() -> dict[str, AttributeName]:

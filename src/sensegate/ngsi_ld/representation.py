@@ -75,8 +75,8 @@ class Projection(msgspec.Struct, frozen=True):
         return msgspec.structs.replace(entity, attributes=shown)
 
 
-class EntityWriter:
-    """Writes entities as JSON documents."""
+class EntityRenderer:
+    """Renders entities as JSON documents."""
 
     def __init__(self, rendering: Rendering, projection: Projection) -> None:
         self._rendering = rendering

@@ -21,7 +21,7 @@ from sensegate.ngsi_ld.parameters import (
     query_of,
 )
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError, problem_type
-from sensegate.ngsi_ld.representation import EntityWriter
+from sensegate.ngsi_ld.representation import EntityRenderer
 from sensegate.ngsi_ld.retrieval import FORM, EntityRetrieval
 from sensegate.ports import PartKey
 from sensegate.share.feeds import ALL_FEED
@@ -83,7 +83,7 @@ async def answer_page(call: Call, viewer: Viewer, answering: Answering, entities
     """Return a page of entities with its headers."""
     page = page_of(call)
     shown = [answering.projection.projected(entity) for entity in entities]
-    writer = EntityWriter(answering.rendering, answering.projection)
+    renderer = EntityRenderer(answering.rendering, answering.projection)
     headers = {"NGSILD-Results-Count": str(total)} if page.count else {}
     links = [answering.headers["Link"]] if "Link" in answering.headers else []
     for offset, relation in ((page.offset - page.limit, "prev"), (page.offset + page.limit, "next")):
@@ -96,9 +96,9 @@ async def answer_page(call: Call, viewer: Viewer, answering: Answering, entities
         headers["Link"] = ", ".join(links)
     body: object
     if answering.media == GEOJSON:
-        body = answering.with_context(writer.collection(shown))
+        body = answering.with_context(renderer.collection(shown))
     else:
-        body = [answering.with_context(writer.document(entity)) for entity in shown]
+        body = [answering.with_context(renderer.document(entity)) for entity in shown]
     return await deliver(call, viewer, answering, body, count=readings_in(shown), headers=headers)
 
 
@@ -111,8 +111,8 @@ async def _entity(call: Call) -> web.Response:
     shown = answering.projection.projected(entity)
     if answering.demands_attributes and not shown.attributes:
         raise NgsiError(ErrorType.RESOURCE_NOT_FOUND, f"entity '{name[:200]}' has none of these attributes")
-    writer = EntityWriter(answering.rendering, answering.projection)
-    document = writer.feature(shown) if answering.media == GEOJSON else writer.document(shown)
+    renderer = EntityRenderer(answering.rendering, answering.projection)
+    document = renderer.feature(shown) if answering.media == GEOJSON else renderer.document(shown)
     return await deliver(call, viewer, answering, answering.with_context(document), count=readings_in([shown]))
 
 

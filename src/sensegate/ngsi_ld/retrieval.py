@@ -34,7 +34,7 @@ class EntityQuery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     scopes: Joined[str] | None = None
 
 
-class EntityPage(msgspec.Struct, frozen=True):
+class MatchedEntities(msgspec.Struct, frozen=True):
     """Part of the entities that match."""
 
     entities: Sequence[EntityRecord]
@@ -77,7 +77,7 @@ class EntityRetrieval:
         """Return the entity of an id; None: the viewer sees none."""
         return (await self.all(viewer)).get(name)
 
-    async def query(self, viewer: Viewer, query: EntityQuery, *, offset: int, limit: int) -> EntityPage:
+    async def query(self, viewer: Viewer, query: EntityQuery, *, offset: int, limit: int) -> MatchedEntities:
         """Return a page of the entities that match, in the order of their ids."""
         entities = await self.all(viewer)
         matched: list[EntityRecord] = []
@@ -90,7 +90,7 @@ class EntityRetrieval:
             if _matches(entity, query):
                 matched.append(entity)
         matched.sort(key=lambda entity: entity.id)
-        return EntityPage(matched[offset : offset + limit], len(matched))
+        return MatchedEntities(matched[offset : offset + limit], len(matched))
 
 
 def _matches(entity: EntityRecord, query: EntityQuery) -> bool:

@@ -16,8 +16,8 @@ egress of `publish` and the mail server of `config`. `history` has
 11: a store of its own on the disk, over what shares and the HTTP side. `sensorthings` has 7, and `flow` one more: an
 interface over the registry, feeds and the history. `collect` to `logs`: a front is a process of its
 own and configures its log lines. `ngsi_ld` has eight, and `flow` one more, for the same reasons as
-`sensorthings`, and names of properties. `influx` has seven: line protocol in is decoded and answered over HTTP, out it is
-a feed that is pushed."""
+`sensorthings`, and names of properties. `influx` has seven: line protocol in is decoded and answered over HTTP, out it
+is a feed that is pushed."""
 STAGES = ("collect", "decode", "normalise", "persist", "share", "web")
 """In the order of the flow: a stage may import those before it, and nothing imports `web` but what has routes."""
 

@@ -212,21 +212,21 @@ class TokenUpdates:
         streams |= {source_of(entity).datastream.id: source_of(entity).datastream for entity in single}
         if not streams or not read.entries:
             return [], False
-        found = await self._parts.service.reader.updated(view, list(streams.values()), read.entries)
+        rows = await self._parts.service.reader.updated(view, list(streams.values()), read.entries)
         answers = self._answers(view)
         updates: list[_Update] = []
         for topic, entities in ranges:
             wanted = {stream.id for stream in entities.streams}
             mine = [
                 row.entity
-                for row in found
+                for row in rows
                 if row.entry > topic.followed.position
                 and source_of(row.entity).datastream.id in wanted
                 and entities.feature in {0, source_of(row.entity).feature}
             ]
             documents = await answers.documents(mine, topic.options)
             updates += [_Update(topic.followed, msgspec.json.encode(document), True) for document in documents]
-        return updates, any(row.is_revision for row in found)
+        return updates, any(row.is_revision for row in rows)
 
     async def _changes(self, view: CallerView, topic: _Resolved) -> list[_Update]:
         """Return the entities of a topic that are new or have changed."""
@@ -247,17 +247,17 @@ class TokenUpdates:
                 value = value.get(name) if isinstance(value, dict) else None
             body = msgspec.json.encode({target.names[-1]: value})
             return [(target.entity.id, body, _digest(body))]
-        found: list[Entity] = [target.entity] if target.entity is not None else []
+        chosen: list[Entity] = [target.entity] if target.entity is not None else []
         if entities is not None:
             if len(entities.ids) > ENTITIES_MAX:
                 raise BadRequest(
                     f"topic: has {len(entities.ids)} entities, more than {ENTITIES_MAX}; "
                     "subscribe to Observations, or to single entities"
                 )
-            found = view.entities(entities.kind.name, entities.ids)
-        documents = await self._answers(view).documents(found, topic.options)
+            chosen = view.entities(entities.kind.name, entities.ids)
+        documents = await self._answers(view).documents(chosen, topic.options)
         bodies = [msgspec.json.encode(document) for document in documents]
-        return [(entity.id, body, _digest(body)) for entity, body in zip(found, bodies, strict=True)]
+        return [(entity.id, body, _digest(body)) for entity, body in zip(chosen, bodies, strict=True)]
 
     def _answers(self, view: CallerView) -> DocumentBuilder:
         reader = self._parts.service.reader

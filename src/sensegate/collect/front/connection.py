@@ -42,7 +42,7 @@ from sensegate.collect.intake.batch import DUP, QOS_SHIFT, RETAIN, WILL, Message
 
 if TYPE_CHECKING:
     from sensegate.collect.front.front import Front
-    from sensegate.collect.front.services import ServiceClient
+    from sensegate.collect.front.services import ServiceConversation
     from sensegate.collect.front.upstream import Upstream
 
 RETURN_CODES = {
@@ -90,7 +90,7 @@ class MqttConnection(asyncio.Protocol):
         self._key: SessionKey | None = None
         self._will: Will | None = None
         self._upstream: Upstream | None = None
-        self.service: ServiceClient | None = None
+        self.service: ServiceConversation | None = None
         """Of a client of a service of the gateway: what speaks for it."""
         self._task: asyncio.Task[None] | None = None
         self._topics: dict[bytes, _Topic] = {}
@@ -616,7 +616,7 @@ class MqttConnection(asyncio.Protocol):
             case _:
                 raise MqttViolation(ReasonCode.PROTOCOL_ERROR, f"a client sends {PacketType(head >> 4).name}")
 
-    def _serve(self, service: ServiceClient, packets: list[tuple[int, bytes]]) -> None:
+    def _serve(self, service: ServiceConversation, packets: list[tuple[int, bytes]]) -> None:
         """Handle packets of a client of a service: messages and subscriptions are requests to the gateway."""
         published: list[Publish] = []
         remaining = iter(packets)
@@ -644,7 +644,7 @@ class MqttConnection(asyncio.Protocol):
         if published:
             self._await(self._publish_to_service(service, published))
 
-    async def _publish_to_service(self, service: ServiceClient, published: list[Publish]) -> None:
+    async def _publish_to_service(self, service: ServiceConversation, published: list[Publish]) -> None:
         """Have the gateway take messages, and acknowledge them in their order. Raises `MqttViolation`."""
         codes = await service.publish(published)
         for message, code in zip(published, codes, strict=True):
@@ -654,7 +654,7 @@ class MqttConnection(asyncio.Protocol):
                 kind = PacketType.PUBACK if message.qos == 1 else PacketType.PUBREC
                 self.send(Acknowledgement(kind, message.packet_id, code if self._version == Version.MQTT_5 else 0))
 
-    async def _subscribe_to_service(self, service: ServiceClient, packet: Subscribe) -> None:
+    async def _subscribe_to_service(self, service: ServiceConversation, packet: Subscribe) -> None:
         """Subscribe at the broker behind to what the gateway grants. Raises `MqttViolation`."""
         codes = await service.subscribe(packet)
         granted = [wanted for wanted, code in zip(packet.subscriptions, codes, strict=True) if code is None]

@@ -17,7 +17,7 @@ from sensegate.collect.front.handshakes import PacedListener, listening_socket
 from sensegate.collect.front.limits import FrontLimits
 from sensegate.collect.front.packets import ConnectPacket, MqttViolation, ReasonCode
 from sensegate.collect.front.rights import Admitted, PassThroughClient
-from sensegate.collect.front.services import ServiceClient, ServiceGateway, service_user
+from sensegate.collect.front.services import ServiceConversation, ServiceGateway, service_user
 from sensegate.collect.front.sessions import MqttSession, SessionKey, SessionRegistry
 from sensegate.collect.front.upstream import BrokerAddress, Upstream, unchanged
 
@@ -283,10 +283,10 @@ class Front:
         service = connection.service
         return Upstream(self._broker, connection, self.clock, service.shown if service else unchanged)
 
-    def service_client(self, user: str) -> ServiceClient | None:
+    def service_client(self, user: str) -> ServiceConversation | None:
         """Return what speaks for a client of a service; None: the user name is not that of one."""
         named = service_user(user)
-        return ServiceClient(named, self._services) if named and self._services else None
+        return ServiceConversation(named, self._services) if named and self._services else None
 
     # ── observation ──────────────────────────────────────────────────────────────────────────────────
 

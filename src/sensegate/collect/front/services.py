@@ -58,7 +58,7 @@ def service_user(user: str) -> ServiceUser | None:
     return ServiceUser(token, service) if slash and token and service in SERVICES else None
 
 
-class ServiceClient:
+class ServiceConversation:
     """What a client of a service sends, as requests to the gateway."""
 
     def __init__(self, user: ServiceUser, gateway: ServiceGateway) -> None:

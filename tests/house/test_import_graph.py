@@ -14,7 +14,8 @@ ARROWS_MAX = 282
 watch readings, devices, the link and the store, profiles bring rules, records use the foundations, deliveries the
 egress of `publish` and the mail server of `config`. `history` has
 11: a store of its own on the disk, over what shares and the HTTP side. `sensorthings` has 13, and `flow` one more: an
-interface over the registry, feeds and the history, and by MQTT over fronts, the broker and its connections. `collect` to `logs`: a front is a process of its
+interface over the registry, feeds and the history, and by MQTT over fronts, the broker and its
+connections. `collect` to `logs`: a front is a process of its
 own and configures its log lines. `ngsi_ld` has seven, and `flow` one more, for the same reasons as
 `sensorthings`. `influx` has seven: line protocol in is decoded and answered over HTTP, out it is a
 feed that is pushed."""

@@ -1,7 +1,7 @@
 """Guess properties from the names of members, and say how much of a name a property explains.
 
-A name is split into words (``TempC_SHT`` -> temperature, c, chip). A rule whose words all occur in the name suggests
-its property; only one that leaves no word unexplained states it. What is left over changes the meaning more often than
+A name is split into words (``TempC_SHT`` -> temperature, c, sensorchip). A rule whose words all occur in the name
+suggests its property; only one that leaves no word unexplained states it. What is left over changes the meaning more often than
 not (``water.temperature.current`` is no electric current, ``No_Beacon`` no nitric oxide): such a match is a fragment.
 This dictionary serves guesses that people review; it is not a standard and is sometimes wrong.
 """
@@ -95,7 +95,7 @@ def _words(name: str) -> tuple[str, ...]:
     for chinese, english in CHINESE:
         name = name.replace(chinese, f" {english} ")
     name = _PARTICLES.sub(_particle_word, name)
-    name = _CHIPS.sub(" chip ", _PROBE_CHIPS.sub(" ds ", name))
+    name = _CHIPS.sub(" sensorchip ", _PROBE_CHIPS.sub(" ds ", name))
     folded = re.sub(r"[^a-z0-9]", "", name.lower())
     if folded in WORD_OF_FORM:
         return (WORD_OF_FORM[folded],)
@@ -118,7 +118,7 @@ def words_of(name: str) -> list[str]:
     return list(_words(name))
 
 
-_PIECES: Final = "kwh mwh ugm3 mgm3 hpa kpa mpa dbm dba kvarh varh eco2 co2eq eqco2"
+_PIECES: Final = "kwh mwh ugm3 mgm3 hpa kpa mpa dbm dba kvarh varh eco2 co2eq eqco2 h2s soc"
 _WHOLE_PIECES: Final = frozenset(_PIECES.split())
 
 

@@ -502,7 +502,7 @@ def _zone_at(text: str) -> int:
         return match.start()
     if at := next((match.start() for match in _ZONED.finditer(code) if not match[1]), 0):
         return at
-    # The name of a zone is a text, which `code` lacks. It may also be part of what is decoded, where no time is written.
+    # The name of a zone is a text, which `code` lacks. Where no time is written it may be part of what is decoded.
     zone = _NAMED_ZONE.search(_COMMENT.sub(blank, text)) if _LOCALE_OPTIONS.search(code) else None
     return zone.start() if zone is not None and not _UTC.search(zone[0]) else 0
 

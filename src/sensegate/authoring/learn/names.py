@@ -2,8 +2,8 @@
 
 A name is split into words (``TempC_SHT`` -> temperature, c, sensorchip). A rule whose words all occur in the name
 suggests its property; only one that leaves no word unexplained states it. What is left over changes the meaning more
-often than not (``water.temperature.current`` is no electric current, ``No_Beacon`` no nitric oxide): such a match is a fragment.
-This dictionary serves guesses that people review; it is not a standard and is sometimes wrong.
+often than not (``water.temperature.current`` is no electric current, ``No_Beacon`` no nitric oxide): such a match is a
+fragment. This dictionary serves guesses that people review; it is not a standard and is sometimes wrong.
 """
 
 from __future__ import annotations

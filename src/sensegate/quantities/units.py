@@ -11,8 +11,8 @@ from __future__ import annotations
 import difflib
 import functools
 import re
-from typing import Final
 from fractions import Fraction as F  # noqa: N817 - keeps the table below readable
+from typing import Final
 
 import msgspec
 

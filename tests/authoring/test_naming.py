@@ -138,6 +138,14 @@ STATED: list[tuple[str, list[Any], str, str, str]] = [
 ]
 
 
+@pytest.mark.parametrize(("name", "code"), [("wh", "W.h"), ("kwh", "kW.h"), ("energy.wh", "W.h"), ("MWh", "MW.h")])
+def test_a_name_that_is_a_unit_has_it_and_is_a_guess(name: str, code: str) -> None:
+    """Watt hours are not taken for the property's kilowatt hours."""
+    guessed = guess(facts(name, 1200, 1210))
+    assert guessed is not None
+    assert (guessed.property, guessed.unit, guessed.scale, guessed.sure) == ("energy", code, 1, False)
+
+
 @pytest.mark.parametrize(("name", "values", "unit", "property_", "code"), STATED)
 def test_a_name_that_says_all_is_mapped(name: str, values: list[Any], unit: str, property_: str, code: str) -> None:
     """No word is left over, and the unit is stated or the one that all makers use."""

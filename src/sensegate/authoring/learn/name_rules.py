@@ -17,7 +17,7 @@ ABBREVIATIONS: Final = {
     "voltage": "volt volts voltage vol dianya vdd vcc u",
     "current": "curr current ampere amps dianliu",
     "power": "power pwr gonglv watt watts apower",
-    "energy": "energy aenergy kwh wh dianneng ep",
+    "energy": "energy aenergy kwh wh mwh dianneng ep",
     "level": "level lvl",
     "percent": "pct percent percentage",
     "light": "light lum luminosity brightness",

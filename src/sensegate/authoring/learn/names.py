@@ -157,6 +157,9 @@ def named_unit(name: str) -> NamedUnit | None:
         if len(words) > count:
             ends.append(tuple(words[-count:]))
     ends += [(word,) for word in words[1:]]
+    alone = len(pieces) == 1 and last.lower() not in WEAK_UNITS
+    if alone:
+        ends.append((last,))  # `wh`: nothing but the unit, so that it is no more than a guess
     for end in ends:
         code = UNITS.get("".join(end).lower())
         if code and end != ("a",):  # a small a is a phase
@@ -166,7 +169,8 @@ def named_unit(name: str) -> NamedUnit | None:
                 for piece in end
                 for part in (piece, *_CAMEL.findall(piece))
             }
-            return NamedUnit(code, frozenset({spelling, *parts, *words_of("_".join(end))}), spelling not in WEAK_UNITS)
+            strong = spelling not in WEAK_UNITS and not (alone and end == (last,))
+            return NamedUnit(code, frozenset({spelling, *parts, *words_of("_".join(end))}), strong)
     return None
 
 

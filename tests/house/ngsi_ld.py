@@ -31,13 +31,9 @@ def table() -> str:
     """Return the table as Markdown; a clause holds only while the suite, and so its test, passes."""
     listed = rows()
     own = [row for row in listed if not row["clause"].startswith(_REGISTRY)]
-    lines = [
-        f"{_holding(listed)} of {len(listed)} rows hold; without the registry of context sources (6.8, 6.9, 6.12, 6.13) "
-        f"{_holding(own)} of {len(own)}.",
-        "",
-        "| clause | what | test | result | note |",
-        "|---|---|---|---|---|",
-    ]
+    counts = f"{_holding(listed)} of {len(listed)} rows hold"
+    without = f"without the registry of context sources (6.8, 6.9, 6.12, 6.13) {_holding(own)} of {len(own)}"
+    lines = [f"{counts}; {without}.", "", "| clause | what | test | result | note |", "|---|---|---|---|---|"]
     lines += [
         f"| {row['clause']} | {row['what']} | {_quoted(row['test'])} | "
         f"{'holds' if row['holds'] == 'yes' else 'open'} | {row['note'] or '–'} |"

@@ -38,7 +38,7 @@ TEMPORAL_PARAMS = (
     QueryParam("timeAt", "time that timerel is about: 2026-01-01T00:00:00Z"),
     QueryParam("endTimeAt", "end of between, which is excluded"),
     QueryParam("timeproperty", "observedAt"),
-    QueryParam("lastN", "most readings of each attribute, the last ones", "integer"),
+    QueryParam("lastN", "most readings of each attribute, the last ones", "integer", minimum=1, maximum=LAST_MAX),
     QueryParam("aggrMethods", "with options=aggregatedValues: totalCount, distinctCount, sum, avg, min, max, …"),
     QueryParam("aggrPeriodDuration", "length of a window, as PT1H; without it the whole period"),
 )

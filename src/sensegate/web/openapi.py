@@ -18,6 +18,7 @@ _BINARY = {"type": "string", "format": "binary"}
 PATH_PARAMETERS = {
     "alarm": "id of the alarm",
     "application": "id of the application for access",
+    "attribute": "name or IRI of the attribute, such as pm25",
     "bundle": "name of the bundle of feeds",
     "channel": "name of the alarm channel",
     "code": "code of the division (GB/T 2260), such as 4401",
@@ -25,6 +26,7 @@ PATH_PARAMETERS = {
     "correction": "id of the correction",
     "device": "id of the device",
     "division": "code of the division (GB/T 2260), such as 4401",
+    "entity": "URI of the entity, such as urn:ngsi-ld:Device:x1",
     "feed": "name of the feed",
     "grant": "id of the grant",
     "id": "id of the refused part",
@@ -44,6 +46,7 @@ PATH_PARAMETERS = {
     "sequence": "sequence of the entry on the log",
     "task": "id of the task",
     "token": "id of the token",
+    "type": "name or IRI of the entity type, such as AirQualityObserved",
     "vendor": "maker of the device, the first part of the profile's name",
     "version": "version of the profile, such as 1.2.0",
     "webhook": "id of the webhook",

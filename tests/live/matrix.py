@@ -277,7 +277,9 @@ class World:
             "sequence": "1",
             "label": "device",
             "resource": "Things",
-            "entity": f"urn:ngsi-ld:WeatherObserved:{device}",
+            "entity": f"urn:ngsi-ld:WeatherObserved:{CANARY}",
+            "type": "WeatherObserved",
+            "attribute": "temperature",
         }
         self.absent = {
             name: re.sub(r"[0-9a-z]", lambda found: "9" if found[0].isdigit() else "z", value)
@@ -295,6 +297,8 @@ class World:
         }
         self.absent |= {
             "resource": "Things",
+            "type": "Nothing",
+            "attribute": "nothing",
             "vendor": "acme",
             "version": "1",
             "division": "4404",
@@ -521,6 +525,12 @@ ASKS: dict[str, Ask] = {
     "DELETE /api/v1/tokens/{token}": Ask(fresh=_token),
     **{
         f"GET {root}/ngsi-ld/v1/entities": Ask(query={"type": "WeatherObserved,Device", "limit": "1000"})
+        for root in ("", "/feeds/{feed}")
+    },
+    **{
+        f"POST {root}/ngsi-ld/v1/entityOperations/query": Ask(
+            {"type": "Query", "entities": [{"type": "WeatherObserved"}]}, query={"limit": "1000"}
+        )
         for root in ("", "/feeds/{feed}")
     },
     "GET /api/v1/ledger": Ask(query={"by": "device"}),

@@ -46,7 +46,6 @@ PAGE_PARAMS = (
         f"most entities of a page, default {LIMIT}; 0 with count for the number only",
         "integer",
         minimum=0,
-        maximum=LIMIT_MAX,
     ),
     QueryParam("offset", "how many entities are passed over", "integer", minimum=0),
     QueryParam("count", "true: NGSILD-Results-Count has the number of all that match", "boolean"),

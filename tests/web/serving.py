@@ -36,7 +36,7 @@ from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.last_values import LastValues
 from sensegate.share.latest import LatestReader
 from sensegate.share.reader import LogReader
-from sensegate.share.sharing import Sharing, SharingPolicy
+from sensegate.share.sharing import Sharing, SharingContext, SharingPolicy, SharingStores
 from sensegate.tiers.node_rows import NodeRow
 from sensegate.tiers.rest_nodes import NODES
 from sensegate.web.app import Web
@@ -73,14 +73,16 @@ class Gateway:
         self.reader = LogReader(self.log, clock)
         self.books = HourlyLedgers(self.hours, clock)
         self.sharing = Sharing(
-            self.reader,
-            self.books,
-            Feeds(MemoryBucket(), clock),
-            MemoryBucket(),
+            SharingStores(
+                self.reader,
+                self.books,
+                Feeds(MemoryBucket(), clock),
+                MemoryBucket(),
+                RecordStore(MemoryBucket(), clock),
+            ),
             self.trail,
-            RecordStore(MemoryBucket(), clock),
             clock,
-            subscriber=lambda name, by: self.tokens.get(name, by).scope,
+            SharingContext(lambda name, by: self.tokens.get(name, by).scope),
             policy=SharingPolicy(assigns_codes=True),
         )
         self.values = LastValues()

@@ -20,6 +20,7 @@ from sensegate.authority import passwords
 from sensegate.bus import process, streams
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
+from sensegate.bus.server_conf import NodeSlots
 from sensegate.clock import FakeClock
 from sensegate.config import EngineConfig, StoreConfig
 
@@ -133,7 +134,7 @@ def store_config() -> StoreConfig:
 @pytest.fixture
 async def engine(tmp_path: Path, store_config: StoreConfig) -> AsyncIterator[Engine]:
     """A started engine in `tmp_path`, with node 4403 known to it; ended after the test."""
-    started = Engine(EngineConfig(), store_config, tmp_path, name="4401", nodes={"4403": "secret-of-4403"})
+    started = Engine(EngineConfig(), store_config, tmp_path, name="4401", slots=NodeSlots({"4403": "secret-of-4403"}))
     await started.start()
     try:
         yield started

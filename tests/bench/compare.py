@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sensegate.demo.city import City
+from sensegate.demo.city import City, CityOptions
 from tests.bench import rig
 from tests.bench.flood import Flood, Plan, shares
 from tests.bench.latency import FEED, enrol
@@ -74,7 +74,11 @@ async def ours(name: str, durability: str) -> AsyncIterator[Side]:
     """Yield this gateway as `sensegate run` runs it, with one subscriber of everything."""
     with tempfile.TemporaryDirectory(prefix="sensegate-bench-") as directory:
         settings = {"engine": {"durability": durability}}
-        city = City(Path(directory), ["4401"], profiles=rig.ROOT / "device_profiles", alone=True, settings=settings)
+        city = City(
+            Path(directory),
+            ["4401"],
+            options=CityOptions(profiles=rig.ROOT / "device_profiles", alone=True, settings=settings),
+        )
         began = time.time() - 3_000
         try:
             await city.start()

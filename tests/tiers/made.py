@@ -23,7 +23,7 @@ from sensegate.model import CommitRecord, LogMessage
 from sensegate.ports import Log
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.judging import Judge
-from sensegate.tiers.receiver import Receiver
+from sensegate.tiers.receiver import MemberChecks, Receiver
 from sensegate.tiers.refused_store import RefusedBodyCipher
 from sensegate.tiers.span import LEDGER_SOURCE
 from sensegate.tiers.verdict import MemberFacts, Rules
@@ -145,7 +145,7 @@ class Centre:
             self.clock,
             StoreConfig(),
             log_share=log_share,
-            probe=self.probe,
+            members=MemberChecks(self.probe),
             cipher=self.vault,
         )
         return self.receiver

@@ -11,7 +11,7 @@ from sensegate.authority.scope import Principal
 from sensegate.errors import ConfigError, Overloaded
 from sensegate.history.aggregates import Aggregate, AggregateRow
 from sensegate.history.downsampling import METHODS
-from sensegate.history.query import HistoryQueries, HistoryRows, TooMuch
+from sensegate.history.query import HistoryQueries, HistoryRows, RowOptions, TooMuch
 from sensegate.history.tokens import PageTokens
 from sensegate.share import projection, records
 from sensegate.share.feeds import FeedFilter
@@ -78,9 +78,7 @@ class HistoryReader:
                 begin,
                 end,
                 most,
-                after=after,
-                descending=request.descending,
-                revisions=request.revisions,
+                RowOptions(after, request.descending, request.revisions),
             )
             name = self._tokens.seal(key, request.feed)
             count = sum(len(part.rows) for part in parts)

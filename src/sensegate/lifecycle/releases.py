@@ -76,6 +76,25 @@ Canaries = list[tuple[str, Canary]]
 Shadows = list[tuple[str, Shadow]]
 
 
+class ReleaseInputs(msgspec.Struct, frozen=True, eq=False):
+    """Answers of the rest of the gateway on which releases depend."""
+
+    examine: Examine
+    """Examines a content."""
+    folder_version: FolderVersion = lambda _profile: None
+    """Returns the folder's version of a profile; it enters the history when another replaces it."""
+    devices_of: DevicesOf = lambda _profile, _part: ()
+    """Returns the devices of a profile, for the share of a canary."""
+
+
+class CanaryPlan(msgspec.Struct, frozen=True):
+    """Devices of a canary, and what ends it: these devices, or a share (0 to 1) of those in its target."""
+
+    share: float = 0.0
+    devices: tuple[str, ...] = ()
+    limits: CanaryLimits = CanaryLimits()
+
+
 class Releases:
     """The release histories of all profiles at one gateway."""
 
@@ -87,9 +106,7 @@ class Releases:
         clock: Clock,
         *,
         home: str,
-        examine: Examine,
-        folder_version: FolderVersion = lambda _profile: None,
-        devices_of: DevicesOf = lambda _profile, _part: (),
+        inputs: ReleaseInputs,
         standard: Collection[str] = (),
     ) -> None:
         """Make it empty; `load` fills it.
@@ -100,9 +117,7 @@ class Releases:
             trail: where every step is recorded.
             clock: the time.
             home: the division that this gateway serves.
-            examine: examines a content.
-            folder_version: returns the folder's version of a profile; it enters the history when another replaces it.
-            devices_of: returns the devices of a profile, for the share of a canary.
+            inputs: answers of the rest of the gateway.
             standard: vendors (folders) whose profiles are the province's.
         """
         self._store = RecordStore(bucket, clock)
@@ -114,11 +129,11 @@ class Releases:
         self._trail = trail
         self._clock = clock
         self._home = home
-        self.examine = examine
+        self.examine = inputs.examine
         """Examines a content."""
-        self.folder_version = folder_version
+        self.folder_version = inputs.folder_version
         """Returns the folder's version of a profile."""
-        self._devices_of = devices_of
+        self._devices_of = inputs.devices_of
         self._standard = frozenset(standard)
         self.on_change: list[Callable[[str], None]] = []
         """Called with the name of a profile once a change of its history, made by any process, is in memory."""
@@ -370,13 +385,11 @@ class Releases:
         number: int,
         *,
         by: Principal,
+        plan: CanaryPlan,
         target: Scope | None = None,
-        share: float = 0.0,
-        devices: tuple[str, ...] = (),
-        limits: CanaryLimits | None = None,
         note: str = "",
     ) -> ReleaseHistory:
-        """Put a version in force for some devices only: these, or a share (0 to 1) of those in `target`.
+        """Put a version in force for some devices of `target` only.
 
         Raises:
             NotFound, PermissionDenied, Conflict: as `release`.
@@ -384,7 +397,7 @@ class Releases:
         """
         version, history, where = self._for_release(profile, number, by, target)
         _require_valid_note(note)
-        limits = limits or CanaryLimits()
+        share, devices, limits = plan.share, plan.devices, plan.limits
         _require_valid_limits(limits)
         if history.canary:
             running = f"@{history.canary.number}" if _concerns(history.canary.target, by) else " of another area"

@@ -23,7 +23,7 @@ from sensegate.share.access_requests import AccessRequests, AccessTerms
 from sensegate.share.catalogue import DatasetCatalogue, QualityIndicators
 from sensegate.share.catalogue_access import CatalogueAccess
 from sensegate.share.cursor import Cursor, parse
-from sensegate.share.delivery import Events, FeedPage, FeedServer, RecordEncoding
+from sensegate.share.delivery import Events, FeedPage, FeedServer, PageOptions, RecordEncoding
 from sensegate.share.federation import AskCentre
 from sensegate.share.federation_centre import CentreFederation
 from sensegate.share.federation_node import CentreRecords, NodeFederation
@@ -244,8 +244,7 @@ class Sharing:
                     RecordEncoding(form),
                     most,
                     min(max(left_s, 0.0), RECHECK_S),
-                    until=until,
-                    fields=request.fields,
+                    PageOptions(until=until, fields=request.fields),
                 )
                 if page.count or left_s <= 0 or not page.next:
                     return page

@@ -10,7 +10,8 @@ from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError
 from sensegate.lifecycle.contents import Content, ContentStore
-from sensegate.lifecycle.releases import Examination, ReleaseInputs, Releases
+from sensegate.lifecycle.release_registry import Examination, ReleaseInputs
+from sensegate.lifecycle.releases import Releases
 from sensegate.model import Device
 
 NAME = "acme/th"

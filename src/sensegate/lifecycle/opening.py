@@ -41,7 +41,8 @@ from sensegate.lifecycle.contents import Content, ContentStore
 from sensegate.lifecycle.corrections import Corrections, CorrectionSource
 from sensegate.lifecycle.examination import examine, folder_version
 from sensegate.lifecycle.jobs import Jobs
-from sensegate.lifecycle.releases import Examination, ReleaseInputs, Releases
+from sensegate.lifecycle.release_registry import Examination, ReleaseInputs
+from sensegate.lifecycle.releases import Releases
 from sensegate.lifecycle.reprocessing import Reprocessing
 from sensegate.lifecycle.reprocessing_interpreter import ReprocessingInterpreter
 from sensegate.lifecycle.reprocessing_orders import ReprocessingOrders

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.memory_audit import MemoryAudit
 from sensegate.authority.record_store import RecordStore
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import Clock
@@ -11,6 +10,7 @@ from sensegate.share.feeds import Feeds
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.reader import LogReader
 from sensegate.share.sharing import Sharing, SharingContext, SharingStores
+from tests.support.memory_audit import MemoryAudit
 
 
 def sharing_in_memory(reader: LogReader, clock: Clock, records: RecordStore | None = None) -> Sharing:

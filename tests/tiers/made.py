@@ -180,7 +180,10 @@ class Centre:
             raise Unavailable("lost on its way")
         if fault == "unsure":
             self.log.fail_next_write(written=True)
-        answer = await self.receiver.span(NODE, payload)
+        try:
+            answer = await self.receiver.span(NODE, payload)
+        finally:
+            self.log._failure_pending = None  # of a span that was refused, it would hit the write of another one
         if fault == "after":
             raise Unavailable("its answer was lost")
         return answer

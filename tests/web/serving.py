@@ -14,7 +14,6 @@ from sensegate.authoring.survey import draft_of, samples_of, shapes
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
-from sensegate.authority.memory_audit import MemoryAudit
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
 from sensegate.authority.record_store import RecordStore
@@ -43,6 +42,7 @@ from sensegate.web.app import Web
 from sensegate.web.deps import WebDependencies
 from sensegate.web.drafts import UNKNOWN
 from sensegate.web.latest import LATEST
+from tests.support.memory_audit import MemoryAudit
 
 NO_PROFILES = ProfileSet([], [])
 ADMIN = Principal("test", Role.ADMIN, scope("44"))

@@ -68,7 +68,7 @@ class RowOptions(msgspec.Struct, frozen=True):
     """Only records of this (sequence of the first commit, index)."""
 
 
-_USUAL_ROWS = RowOptions()
+USUAL_ROWS = RowOptions()
 
 
 class HistoryQueries:
@@ -91,7 +91,7 @@ class HistoryQueries:
         begin: int,
         end: int,
         limit: int,
-        options: RowOptions = _USUAL_ROWS,
+        options: RowOptions = USUAL_ROWS,
     ) -> tuple[list[HistoryRows], Key | None]:
         """Return rows of a period of phenomenon time in its order, and the key to continue after; None: that is all.
 
@@ -136,7 +136,7 @@ class HistoryQueries:
                 return []
             fetched = await self._fetch_all(self._rows_scan(selection, files, begin, end))
             parts = list(self._masked(fetched, selection))
-            return await asyncio.to_thread(lambda: [_sampled(part, points, choose) for part in parts])
+            return await asyncio.to_thread(lambda: [sampled(part, points, choose) for part in parts])
 
     async def numbers(self, selection: FeedSelection, begin: int, end: int) -> list[HistoryRows]:
         """Return all numbers of a period, in the order of each series. Raises as `rows`."""
@@ -403,7 +403,7 @@ def _every(time: Any, _value: Any, _points: int) -> Any:
     return np.arange(len(time))
 
 
-def _sampled(part: HistoryRows, points: int, choose: Choose) -> HistoryRows:
+def sampled(part: HistoryRows, points: int, choose: Choose) -> HistoryRows:
     """Return those of the rows that a plot needs of each series, in the order of time."""
     batch = part.batch
     rows = part.rows[np.isfinite(batch.value[part.rows])]

@@ -134,7 +134,9 @@ async def serve(
             admission,
             clock=clock,
             limits=settings.limits,
-            beside=FrontPeers(broker if settings.broker_port else None, sessions, admission),
+            beside=FrontPeers(
+                broker if settings.broker_port else None, sessions, neighbours=admission, services=admission
+            ),
         )
         await store.open(front.writer)
         await admission.open(front)

@@ -19,7 +19,7 @@ import numpy as np
 
 from sensegate.bus.columns import Batch
 from sensegate.model import I64
-from sensegate.share import json_records, line_protocol, parquet, projection, records, senml
+from sensegate.share import json_records, line_protocol, parquet, projection, records, scans, senml
 from sensegate.share.cursor import END, Cursor
 from sensegate.share.feeds import FeedFilter, FeedSelection
 from sensegate.share.grants import Admission
@@ -240,6 +240,7 @@ class FeedServer:
         """Return the rows of an entry before a cursor that match the selection, ascending."""
         if selection is None or not selection.wants_subject(entry.subject):
             return _NO_ROWS
+        scans.add(len(entry.batch))
         rows = self._matching(entry.batch, entry.sequence, selection)
         if entry.sequence == position.sequence:
             rows = rows[: np.searchsorted(rows, position.row)]
@@ -254,6 +255,7 @@ class FeedServer:
         """Return the rows of an entry after a cursor that match the selection."""
         if selection is None or not selection.wants_subject(entry.subject):
             return _NO_ROWS
+        scans.add(len(entry.batch))
         rows = self._matching(entry.batch, entry.sequence, selection)
         if entry.sequence == position.sequence:
             rows = rows[np.searchsorted(rows, position.row, side="right") :]

@@ -19,8 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sensegate.demo.city import City, CityOptions
-from sensegate.demo.city import City, CityMember
+from sensegate.demo.city import City, CityMember, CityOptions
 from tests.bench import rig
 from tests.bench.flood import Flood, Plan, shares
 from tests.bench.latency import FEED, enrol

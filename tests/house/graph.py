@@ -17,7 +17,10 @@ LAYERS = (
     ("stages", ("collect", "decode", "normalise", "persist", "publish", "share")),
     ("over the stages", ("authoring", "ingest", "lifecycle")),
     ("HTTP, and what features share", ("web", "feature")),
-    ("features", ("alarms", "cameras", "control", "failover", "history", "influx", "sensorthings", "tiers", "viid")),
+    (
+        "features",
+        ("alarms", "cameras", "control", "failover", "history", "influx", "ngsi_ld", "sensorthings", "tiers", "viid"),
+    ),
     ("programs", ("flow", "demo", "cli")),
 )
 """Title -> rooms, from the bottom to the top."""

@@ -277,6 +277,9 @@ class World:
             "sequence": "1",
             "label": "device",
             "resource": "Things",
+            "entity": f"urn:ngsi-ld:WeatherObserved:{CANARY}",
+            "type": "WeatherObserved",
+            "attribute": "temperature",
         }
         self.absent = {
             name: re.sub(r"[0-9a-z]", lambda found: "9" if found[0].isdigit() else "z", value)
@@ -294,6 +297,8 @@ class World:
         }
         self.absent |= {
             "resource": "Things",
+            "type": "Nothing",
+            "attribute": "nothing",
             "vendor": "acme",
             "version": "1",
             "division": "4404",
@@ -518,6 +523,32 @@ ASKS: dict[str, Ask] = {
     "POST /api/v1/grants/{grant}/renew": Ask({"days": 1}),
     "POST /api/v1/tokens": Ask({"role": "subscriber", "scope": "440106", "department": "police"}),
     "DELETE /api/v1/tokens/{token}": Ask(fresh=_token),
+    **{
+        f"GET {root}/ngsi-ld/v1/entities": Ask(query={"type": "WeatherObserved,Device", "limit": "1000"})
+        for root in ("", "/feeds/{feed}")
+    },
+    **{
+        f"GET {root}/ngsi-ld/v1/temporal/entities": Ask(
+            query={"type": "WeatherObserved", "timerel": "after", "timeAt": "2020-01-01T00:00:00Z"}
+        )
+        for root in ("", "/feeds/{feed}")
+    },
+    **{
+        f"POST {root}/ngsi-ld/v1/temporal/entityOperations/query": Ask(
+            {
+                "type": "Query",
+                "entities": [{"type": "WeatherObserved"}],
+                "temporalQ": {"timerel": "after", "timeAt": "2020-01-01T00:00:00Z"},
+            }
+        )
+        for root in ("", "/feeds/{feed}")
+    },
+    **{
+        f"POST {root}/ngsi-ld/v1/entityOperations/query": Ask(
+            {"type": "Query", "entities": [{"type": "WeatherObserved"}]}, query={"limit": "1000"}
+        )
+        for root in ("", "/feeds/{feed}")
+    },
     "GET /api/v1/ledger": Ask(query={"by": "device"}),
     "POST /api/v1/log/{sequence}/quarantine": Ask({"note": CANARY}),
     "GET /api/v1/nodes": Ask(sign='"4401"'),

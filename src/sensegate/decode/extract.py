@@ -215,7 +215,7 @@ def _members(pointer: Path, tree: Any) -> Iterator[tuple[Path, Any]]:
             yield (*pointer, index), member
 
 
-def _element(  # noqa: PLR0917
+def _element(
     rule: CompiledRule, groups: Groups, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]
 ) -> Element | None:
     frame = port = None
@@ -261,7 +261,7 @@ def _time(rule: CompiledRule, scope: _Scope, pointer: Path, tree: Any, deciding:
     return first
 
 
-def _cells(  # noqa: PLR0917
+def _cells(
     rule: CompiledRule, groups: Groups, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]
 ) -> list[Cell]:
     if rule.standard is not None:
@@ -383,6 +383,15 @@ def path_of(route: RouteInfo, bound: BoundMessage) -> int:
     return path
 
 
+class _Origin(NamedTuple):
+    """Message of some elements, or the frame in it."""
+
+    message: int
+    received: int
+    path: int
+    reception: Reception | None
+
+
 class DecodedRows:
     """Rows of messages that are decoded one by one."""
 
@@ -433,7 +442,7 @@ class DecodedRows:
         for row in range(since, len(self.message) if flag else since):
             self.flags[row] = self.flags.get(row, 0) | flag
 
-    def add(  # noqa: PLR0917
+    def add(
         self,
         rule: CompiledRule,
         bound: BoundMessage,
@@ -447,7 +456,7 @@ class DecodedRows:
 
         Raises `Rejected` if no element's device may be used.
         """
-        path = path_of(route, bound)
+        origin = _Origin(message, received, path_of(route, bound), reception)
         refusal: Rejected | None = None
         accepted = False
         for place, element in enumerate(bound.elements):
@@ -460,7 +469,7 @@ class DecodedRows:
                     continue
                 index = answer
             accepted = True
-            self._element(rule, element, message, received, index, path, place, reception)
+            self._element(rule, element, origin, index, place)
         if refusal is not None and not accepted:
             del self.rejected[len(self.rejected) - sum(len(element.cells) for element in bound.elements) :]
             raise refusal
@@ -473,18 +482,9 @@ class DecodedRows:
                 RejectedValue(message, reason, cell.name, -1, f"{rejection.reason}: {rejection.detail}")
             )
 
-    def _element(  # noqa: PLR0917
-        self,
-        rule: CompiledRule,
-        element: Element,
-        message: int,
-        received: int,
-        device: int,
-        path: int,
-        place: int,
-        reception: Reception | None,
-    ) -> None:
-        time, quality, stable_time = _time_of(rule, element, received, reception)
+    def _element(self, rule: CompiledRule, element: Element, origin: _Origin, device: int, place: int) -> None:
+        message, reception = origin.message, origin.reception
+        time, quality, stable_time = _time_of(rule, element, origin.received, reception)
         identity, key = identify(
             rule,
             stable_time,
@@ -519,7 +519,7 @@ class DecodedRows:
                 self.time.append(time)
                 self.time_quality.append(quality)
                 self.key.append(time if key is None else key)
-                self.path.append(path)
+                self.path.append(origin.path)
                 if isinstance(value, str):
                     self.text[row] = value
                     value = float("nan")

@@ -177,7 +177,7 @@ class ReadingCompiler:
             raise self._keys.error(f"'{row.name}' is a number", *here)
         return float(value)
 
-    def _spec(  # noqa: PLR0917
+    def _spec(
         self,
         entry: ReadingRule,
         row: Property,

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from sensegate.history.query import HistoryQueries, TooMuch
+from sensegate.history.query import HistoryQueries, RowOptions, TooMuch
 from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.quality import Flag, flag_words, quality_word
 from sensegate.sensorthings.ids import identity_of, node_number, observation_id
@@ -24,7 +24,7 @@ from sensegate.sensorthings.instants import Span
 from sensegate.sensorthings.kinds import KINDS, Entity
 from sensegate.sensorthings.structure import SeenDatastream
 from sensegate.sensorthings.view import CallerView, ObservationSource
-from sensegate.share import records
+from sensegate.share import records, scans
 from sensegate.share.feeds import FeedSelection
 from sensegate.share.last_values import LastValues
 from sensegate.share.masks import DEVICE, Masks, hidden_rows
@@ -44,6 +44,8 @@ _AHEAD_US = 86_400_000_000
 _PROBES_MAX = 64
 _HISTORY_PAGE = 5_000
 _WITHDRAWN = np.uint32(Flag.WITHDRAWN)
+_MAY_REPEAT = np.uint32(Flag.CONFLICT | Flag.NOT_DEDUPLICATED)
+"""Flags of readings beside which there may be another one of the same time."""
 _KIND = KINDS["Observation"]
 _NARROWER = (
     "give bounds of phenomenonTime in $filter, or fewer Datastreams; set history.enabled for long periods, and "
@@ -185,6 +187,15 @@ class ReadObservations(msgspec.Struct, frozen=True, eq=False):
     """Whether these are all of the period."""
 
 
+class UpdatedObservation(msgspec.Struct, frozen=True, eq=False):
+    """An Observation that an entry of the log adds or revises."""
+
+    entity: Entity
+    entry: int
+    """Sequence of the entry."""
+    is_revision: bool = False
+
+
 class _Search(msgspec.Struct, frozen=True, eq=False):
     """What is looked for."""
 
@@ -212,6 +223,7 @@ class ObservationReader:
     def latest(self, view: CallerView, streams: Collection[SeenDatastream]) -> dict[int, Entity]:
         """Return the last Observation of each Datastream that has one, by the id of the Datastream."""
         numbers = {number: stream for stream in streams for number in stream.numbers}
+        scans.add(len(numbers))
         matched: dict[int, Entity] = {}
         for last in self._values.batches(np.array(sorted(numbers), np.int64)):
             batch = last.batch
@@ -275,7 +287,7 @@ class ObservationReader:
         mask, span = search.view.mask, search.span
         has_times = not mask.time_s
         parts, key = await history.rows(
-            search.selection, span.begin, span.end, count, descending=descending, revisions=has_times
+            search.selection, span.begin, span.end, count, RowOptions(descending=descending, revisions=has_times)
         )
         rows = [
             matched
@@ -301,6 +313,7 @@ class ObservationReader:
             for entry in read.entries:
                 if search.selection.wants_subject(entry.subject):
                     scanned += len(entry.batch)
+                    scans.add(len(entry.batch))
                     if (part := self._matching(search, entry)) is not None:
                         matched.append(part)
                         count += len(part.rows)
@@ -319,6 +332,55 @@ class ObservationReader:
         times = batch.time[rows]
         rows = rows[(times >= search.span.begin) & (times < search.span.end)]
         return _chosen(batch, rows, search.wanted, entry.sequence, entry.batch.time)
+
+    # ── updates ───────────────────────────────────────────────────────────────────────────────────────
+
+    async def updated(
+        self, view: CallerView, streams: Collection[SeenDatastream], entries: Sequence[RowsEntry]
+    ) -> list[UpdatedObservation]:
+        """Return the Observations of Datastreams that entries of the log add or revise, without withdrawn ones.
+
+        Raises:
+            TooMuch: too much is revised.
+            Unavailable: the log or the history does not answer.
+        """
+        selection = view.admission.selection
+        if selection is None:
+            return []
+        wanted = {(stream.thing.word, stream.name): stream for stream in streams}
+        search = _Search(view, _narrowed(selection, streams), wanted, Span(*Span.ALL))
+        updated: list[UpdatedObservation] = []
+        revised: dict[int, dict[int, int]] = {}
+        for entry in entries:
+            if not selection.wants_subject(entry.subject):
+                continue
+            scans.add(len(entry.batch))
+            part = self._matching(search, entry)
+            if part is None:
+                continue
+            batch, rows = part.batch, part.rows
+            flags = batch.flags[rows]
+            is_present = (flags & _WITHDRAWN) == 0
+            is_revised = (batch.revision[rows] != 0) | ((flags & _MAY_REPEAT) != 0)
+            fresh = np.flatnonzero(is_present & ~is_revised)
+            owners = [part.streams[stream] for stream in part.stream[fresh].tolist()]
+            ids = _ids_of(batch, rows[fresh], part.entry)
+            updated += [
+                UpdatedObservation(entity, entry.sequence)
+                for entity in entities_of(view, batch, rows[fresh], owners, ids)
+            ]
+            for place in np.flatnonzero(is_present & is_revised).tolist():
+                times = revised.setdefault(part.streams[int(part.stream[place])].id, {})
+                times[int(batch.time[rows[place]])] = entry.sequence
+        for number, times in revised.items():
+            stream, span = view.structure.datastreams[number], Span(min(times), max(times) + 1)
+            read = await self.read(view, [stream], span, ROWS_MAX // 2, descending=False)
+            updated += [
+                UpdatedObservation(entity, times[_source_of(entity).time], is_revision=True)
+                for entity in read.rows.entities(0, len(read.rows))
+                if _source_of(entity).time in times
+            ]
+        return updated
 
     # ── one Observation ───────────────────────────────────────────────────────────────────────────────
 
@@ -352,7 +414,7 @@ class ObservationReader:
                 return matched
         if self._history is not None:
             parts, _ = await self._history.rows(
-                selection, *Span.ALL, 64, revisions=True, identity=(identity.sequence, identity.index)
+                selection, *Span.ALL, 64, RowOptions(revisions=True, identity=(identity.sequence, identity.index))
             )
             for past in parts:
                 part = _chosen(past.batch, past.rows, search.wanted, 0, None)

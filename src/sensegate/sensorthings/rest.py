@@ -34,8 +34,14 @@ OPTIONS = (
     QueryParam("$expand", "links whose entities come along, with their options: Datastreams($top=5;$select=name)"),
     QueryParam("$select", "properties of each entity, separated by commas"),
     QueryParam("$orderby", "properties by which entities are ordered, each followed by asc or desc"),
-    QueryParam("$top", "most entities of a page, default 100", "integer"),
-    QueryParam("$skip", "how many entities are passed over; use @iot.nextLink to read on", "integer"),
+    QueryParam("$top", "most entities of a page, default 100", "integer", minimum=0, maximum_setting="page_max"),
+    QueryParam(
+        "$skip",
+        "how many entities are passed over; use @iot.nextLink to read on",
+        "integer",
+        minimum=0,
+        maximum=9_999_999_999,
+    ),
     QueryParam("$count", "true: with the number of all entities", "boolean"),
     QueryParam("$resultFormat", "dataArray, CSV or GeoJSON; default JSON"),
     QueryParam("$skiptoken", "position of the next page, as @iot.nextLink has it"),
@@ -52,7 +58,7 @@ def base_of(call: Call) -> str:
 async def _root(call: Call) -> dict[str, object]:
     feed = call.request.match_info.get("feed", ALL_FEED.name)
     await call.part(SENSORTHINGS).view(call.principal, feed, "json", call.deps.clock.now())
-    return service_root(base_of(call))
+    return service_root(base_of(call), call.deps.broker())
 
 
 async def _read(call: Call) -> web.Response:

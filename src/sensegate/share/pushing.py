@@ -45,6 +45,7 @@ from sensegate.share.subscriptions import (
     CommittedOffset,
     NotifyExpired,
     OrphanedOffsets,
+    PushParts,
     PushSubscription,
     PushSubscriptions,
     RetryPolicy,
@@ -70,6 +71,8 @@ class PushDelivery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     webhooks: Webhooks
     authorize: GuestOf
     """Admits clients of the broker that are subscribers."""
+    topics: MqttPublisher
+    """Publishes at the broker by MQTT."""
     subscription: MakeSubscription
     """Makes the subscription of a feature, whose offset is kept as long as its id is one of `outlet_ids`."""
     offsets: RecordTable[CommittedOffset]
@@ -123,6 +126,7 @@ async def open_push(
         consumers=consumers,
         webhooks=webhooks,
         authorize=clients.authorize,
+        topics=clients.topics,
         subscription=makers.subscription,
         offsets=offsets,
         tasks={
@@ -147,6 +151,7 @@ def outlet_id(outlet: InfluxOutletConfig) -> str:
 
 class _BrokerDelivery(msgspec.Struct, frozen=True, eq=False):
     authorize: GuestOf
+    topics: MqttPublisher
     tasks: Mapping[str, Callable[[], Awaitable[None]]]
 
 
@@ -184,7 +189,9 @@ async def _open_broker(core: Core, makers: _SubscriptionMaker, stack: contextlib
         "nats subscriptions": subscriptions[NATS].run,
         "subscribers": clients.run,
     }
-    return _BrokerDelivery(clients.authorize, {**tasks, "mqtt outlet": topics.run} if engine.info.mqtt_port else tasks)
+    return _BrokerDelivery(
+        clients.authorize, topics, {**tasks, "mqtt outlet": topics.run} if engine.info.mqtt_port else tasks
+    )
 
 
 async def _listen(feeds: Client, controls: SubscriptionControl) -> None:
@@ -219,26 +226,21 @@ class _SubscriptionMaker:
         self.share = share
         self.tokens = tokens
         self.offsets = offsets
-        self._clock = core.clock
-        self._consumers = consumers
-        self._retry = RetryPolicy(egress.retry_initial_s, egress.retry_max_s, egress.failures_max)
+        self._parts = PushParts(
+            offsets,
+            self._open_pages,
+            core.clock,
+            consumers,
+            self._meter,
+            RetryPolicy(egress.retry_initial_s, egress.retry_max_s, egress.failures_max),
+            self._reserve,
+        )
 
     def subscription(
         self, post: PushTransport, spec: SubscriptionSpec, notify_expired: NotifyExpired = notify_nobody
     ) -> PushSubscription:
         """Return a subscription that is delivered by a transport."""
-        return PushSubscription(
-            spec,
-            self.offsets,
-            self._open_pages,
-            post,
-            self._clock,
-            consumers=self._consumers,
-            meter=self._meter,
-            reserve=self._reserve,
-            retry=self._retry,
-            notify_expired=notify_expired,
-        )
+        return PushSubscription(spec, post, self._parts, notify_expired=notify_expired)
 
     async def _open_pages(self, spec: SubscriptionSpec, form: str, after: str) -> FeedPages:
         def current_principal() -> Principal:

@@ -23,6 +23,7 @@ from sensegate.authority.attempts import FailedAttempts
 from sensegate.authority.scope import Action, Role, allows, demand
 from sensegate.bus.trust import load_server_files, server_context
 from sensegate.errors import ConfigError, Conflict, Overloaded, SensegateError, Unavailable
+from sensegate.share import scans
 from sensegate.web import (
     accounting,
     applications,
@@ -50,6 +51,7 @@ from sensegate.web import (
     session,
     settings,
     survey,
+    system,
     trace,
     webhooks,
     websocket,
@@ -174,6 +176,7 @@ CORE_ROUTES: tuple[Route, ...] = (
     *survey.ROUTES,
     *map_layers.ROUTES,
     *settings.ROUTES,
+    *system.ROUTES,
     *quarantine.ROUTES,
     *log.ROUTES,
     *audit.ROUTES,
@@ -203,7 +206,7 @@ class Web:
             handshake_timeout_s=deps.config.header_timeout_s,
         )
         self._context: ssl.SSLContext | None = None
-        self._document = msgspec.json.encode(openapi.document(routes, version=deps.version))
+        self._document = msgspec.json.encode(openapi.document(routes, version=deps.version, config=deps.config))
         tls = deps.config.tls
         self._headers = dict(_SECURITY_HEADERS)
         if tls.cert_file:
@@ -259,13 +262,16 @@ class Web:
     def _endpoint(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def entrance(request: web.Request) -> web.StreamResponse:
             call = self._call(request)
-            check_call(call, route)
-            if limits.is_reserved(request) and not route.is_essential:
-                _demand_administrator(call, route)
+            scans.begin(route.path)
             try:
+                check_call(call, route)
+                if limits.is_reserved(request) and not route.is_essential:
+                    _demand_administrator(call, route)
                 with self._held(call, route):
                     answer = await route.handler(call)
             except SensegateError as why:
+                if route.problem_type is not None:
+                    request[problems.PROBLEM_TYPE] = route.problem_type(why)
                 if isinstance(why, Conflict) and "If-Match" in request.headers:
                     raise problems.BadRequest(str(why), status=412) from why
                 raise
@@ -304,7 +310,8 @@ class Web:
             status = problems.status_of(why)
             if status >= 500 and not isinstance(why, Unavailable):
                 _log.warning("request failed", request=request_id, path=request.path, reason=repr(why))
-            response = problems.problem_response(why, request_id=request_id)
+            kind = request.get(problems.PROBLEM_TYPE, "")
+            response = problems.problem_response(why, request_id=request_id, kind=kind)
         except web.HTTPException as why:
             response = problems.response_of(why.status, _detail_of(why, request), request_id=request_id)
             if allow := why.headers.get("Allow"):

@@ -16,7 +16,7 @@ from aiohttp import web
 from sensegate.authority.attempts import FailedAttempts
 from sensegate.authority.scope import Action, Principal, has_right, missing_right
 from sensegate.config import durations
-from sensegate.errors import NotFound, PermissionDenied
+from sensegate.errors import NotFound, PermissionDenied, SensegateError
 from sensegate.ports import PartKey
 from sensegate.video import multipart
 from sensegate.web import auth, limits
@@ -36,6 +36,11 @@ class QueryParam(msgspec.Struct, frozen=True):
     description: str
     schema: str = "string"
     """JSON Schema type."""
+    minimum: int | None = None
+    maximum: int | None = None
+    """Greatest number that has an effect; a greater one counts as this."""
+    maximum_setting: str = ""
+    """Field of `WebConfig` that holds the greatest number instead."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,10 +77,15 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the response has an ETag of its body, so that `If-None-Match` saves sending it again."""
     errors: tuple[int, ...] = ()
     """Error statuses, besides 400, 401, 403, 429 and 503."""
+    problem_type: Callable[[SensegateError], str] | None = None
+    """Returns the URI of the problem type of an error; None: problems have no type of their own."""
 
 
+RECORD_LIMIT = QueryParam(
+    "limit", "maximum number of records, default 1,000", "integer", minimum=1, maximum_setting="page_max"
+)
 PAGING = (
-    QueryParam("limit", "maximum number of rows, default 1,000", "integer"),
+    QueryParam("limit", "maximum number of rows, default 1,000", "integer", minimum=1, maximum_setting="page_max"),
     QueryParam("after", "key or cursor after which to continue"),
     QueryParam("sort", "fields separated by commas, `-` before a descending one"),
     QueryParam("q", "text contained in any field"),

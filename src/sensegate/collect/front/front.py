@@ -8,6 +8,7 @@ import ssl
 from collections import Counter
 from typing import Protocol
 
+import msgspec
 import structlog
 
 from sensegate.clock import Clock
@@ -17,8 +18,9 @@ from sensegate.collect.front.handshakes import PacedListener, listening_socket
 from sensegate.collect.front.limits import FrontLimits
 from sensegate.collect.front.packets import ConnectPacket, MqttViolation, ReasonCode
 from sensegate.collect.front.rights import Admitted, PassThroughClient
+from sensegate.collect.front.services import ServiceConversation, ServiceGateway, service_user
 from sensegate.collect.front.sessions import MqttSession, SessionKey, SessionRegistry
-from sensegate.collect.front.upstream import BrokerAddress, Upstream
+from sensegate.collect.front.upstream import BrokerAddress, Upstream, unchanged
 
 TICK_S = 0.25
 """Resolution of time-outs."""
@@ -42,8 +44,12 @@ class SessionMemory(Protocol):
         """Return what is remembered of a session that has not expired."""
         ...
 
-    async def put(self, key: SessionKey, session: MqttSession) -> None:
-        """Remember a session, or that it ends with its connection."""
+    async def put(self, key: SessionKey, session: MqttSession) -> bool:
+        """Remember a session, or that it ends with its connection.
+
+        Returns:
+            Whether it is certain that no other front has held the session since this one did.
+        """
         ...
 
     def end(self, key: SessionKey, session: MqttSession) -> None:
@@ -77,14 +83,28 @@ class Alone:
     def find(self, key: SessionKey) -> MqttSession | None:  # noqa: ARG002 - of the contract
         return None
 
-    async def put(self, key: SessionKey, session: MqttSession) -> None:
-        """Remember nothing."""
+    async def put(self, key: SessionKey, session: MqttSession) -> bool:  # noqa: ARG002 - of the contract
+        """Remember nothing; return True: there is no other front."""
+        return True
 
     def end(self, key: SessionKey, session: MqttSession) -> None:
         """Remember nothing."""
 
     async def take_over(self, key: SessionKey, born: int) -> None:
         """Return: there is no other front."""
+
+
+class FrontPeers(msgspec.Struct, frozen=True, eq=False):
+    """What stands beside a front."""
+
+    broker: BrokerAddress | None = None
+    """The broker behind, for clients that subscribe; None: there is none."""
+    memory: SessionMemory | None = None
+    """Sessions known to all fronts."""
+    neighbours: FrontNeighbours | None = None
+    """The other fronts."""
+    services: ServiceGateway | None = None
+    """Answers clients of services of the gateway; None: there are none."""
 
 
 class Front:
@@ -99,9 +119,7 @@ class Front:
         *,
         clock: Clock,
         limits: FrontLimits,
-        broker: BrokerAddress | None = None,
-        memory: SessionMemory | None = None,
-        neighbours: FrontNeighbours | None = None,
+        beside: FrontPeers | None = None,
     ) -> None:
         """Prepare a front; `listen` begins, `run` has to run.
 
@@ -112,11 +130,9 @@ class Front:
             observer: counts refusals and limits.
             clock: the clock.
             limits: limits of connections, packets and queues.
-            broker: the broker behind, for clients that subscribe; None: there is none.
-            memory: sessions known to all fronts.
-            neighbours: the other fronts.
+            beside: what stands beside this front; None: it is alone.
         """
-        alone = Alone()
+        alone, beside = Alone(), beside or FrontPeers()
         self.limits = limits
         self.clock = clock
         self.admission = admission
@@ -125,9 +141,10 @@ class Front:
         self.seconds = clock.monotonic()
         """Monotonic time, a tick old at most: reading the clock for each packet would cost as much as the packet."""
         self._observer = observer
-        self._broker = broker
-        self._memory = memory or alone
-        self._neighbours = neighbours or alone
+        self._broker = beside.broker
+        self._memory = beside.memory or alone
+        self._neighbours = beside.neighbours or alone
+        self._services = beside.services
         self._connections: set[MqttConnection] = set()
         self._by_device: dict[str, MqttConnection] = {}
         self._by_address: Counter[str] = Counter()
@@ -259,9 +276,9 @@ class Front:
         """Return what all fronts know of a session."""
         return self._memory.find(key)
 
-    async def remember(self, key: SessionKey, session: MqttSession) -> None:
-        """Announce a session to all fronts."""
-        await self._memory.put(key, session)
+    async def remember(self, key: SessionKey, session: MqttSession) -> bool:
+        """Announce a session to all fronts; return whether no other front has held it since this one did."""
+        return await self._memory.put(key, session)
 
     def end_session(self, key: SessionKey, session: MqttSession) -> None:
         """Let the connection of a session end."""
@@ -276,7 +293,13 @@ class Front:
         """Return a connection to the broker behind. Raises `MqttViolation`: there is none."""
         if self._broker is None:
             raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "this listener takes devices only")
-        return Upstream(self._broker, connection, self.clock)
+        service = connection.service
+        return Upstream(self._broker, connection, self.clock, service.shown if service else unchanged)
+
+    def service_client(self, user: str) -> ServiceConversation | None:
+        """Return what speaks for a client of a service; None: the user name is not that of one."""
+        named = service_user(user)
+        return ServiceConversation(named, self._services) if named and self._services else None
 
     # ── observation ──────────────────────────────────────────────────────────────────────────────────
 

@@ -1,10 +1,9 @@
 // Sharing: feeds, the catalogue with its form, applications, grants, subscribers, bundles.
 import { html, useState } from "./preact.js";
-import { Badge, Card, Empty, Facts, Field, Link, List, Loading, Problem, Time, addTexts, call, instant, language, number, query, session, t, useDialog, useLoad } from "./lib.js";
+import { Badge, Card, Empty, Facts, Field, Link, List, Loading, Problem, Time, call, instant, language, number, query, session, t, useDialog, useLoad } from "./lib.js";
 import { maskFields, maskOf, maskText } from "./mask.js";
-import * as texts from "./sharing.texts.js";
+import "./sharing.texts.js";
 
-addTexts(texts);
 const entryPath = (feed) => `/console/feeds/${encodeURIComponent(feed)}`;
 const titleOf = (entry) => (language === "en" ? entry.title_en || entry.title : entry.title || entry.title_en) || entry.feed;
 const words = (text) => text.split(/[\s,;，；]+/).filter(Boolean);
@@ -170,7 +169,7 @@ export function Grant({ id, me }) {
       ${isLive && html`${OPERATORS.has(me.role) && html`<button type="button" onClick=${change}>${t("changeMask")}</button>`}<button type="button" onClick=${renew}>${t("renew")}</button><button type="button" class="danger" onClick=${revoke}>${t("revokeGrant")}</button>`}</div>
     <${Problem} error=${row.error} retry=${row.reload} />
     ${grant && html`<${Card} title=${t("terms")}><${Facts} rows=${[["column.feed", html`<${Link} to=${entryPath(grant.feed)}>${grant.feed}<//>`], ["column.applicant", grant.applicant], ["column.subscriber", grant.subscriber], ["column.purpose", grant.purpose], ["column.mask", maskText(grant.mask) || t("unmasked")], ["column.deliveries", grant.deliveries.join(", ") || t("any")], ["column.properties", grant.properties.join(", ") || t("any")], ["column.divisions", grant.divisions.join(", ") || t("any")], ["column.grade_max", grant.grade_max], ["column.rate", grant.rate || t("unlimited")], ["column.used", used(grant)], ["column.expires", html`<${Time} value=${grant.expires} />`], grant.revoked && ["column.revoked", html`<${Time} value=${grant.revoked} />`], grant.reason && ["column.reason", grant.reason], ["column.created_by", grant.created_by]]} /><//>
-      <div class="columns"><${Card} title=${t("useOf", usage.data?.month || "")} actions=${usage.data && html`<button type="button" onClick=${receipt}>${t("receipt")}</button>`}>${(usage.data?.rows || []).length ? html`<table><thead><tr>${["delivery", "requests", "records", "bytes", "last"].map((name) => html`<th key=${name} class=${["requests", "records", "bytes"].includes(name) ? "number" : ""}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>${usage.data.rows.map((use) => html`<tr key=${use.delivery + use.subscriber}><td>${use.delivery}</td><td class="number">${number(use.requests)}</td><td class="number">${number(use.records)}</td><td class="number">${number(use.bytes)}</td><td><${Time} value=${use.last} /></td></tr>`)}</tbody></table>` : html`<${Empty} text=${t("notUsed")} />`}<//>
+      <div class="columns"><${Card} title=${t("useOf", usage.data?.month || "")} actions=${usage.data && html`<button type="button" onClick=${receipt}>${t("receipt")}</button>`}>${(usage.data?.rows || []).length ? html`<table><thead><tr>${["delivery", "requests", "records", "scanned", "bytes", "last"].map((name) => html`<th key=${name} class=${["requests", "records", "scanned", "bytes"].includes(name) ? "number" : ""}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>${usage.data.rows.map((use) => html`<tr key=${use.delivery + use.subscriber}><td>${use.delivery}</td><td class="number">${number(use.requests)}</td><td class="number">${number(use.records)}</td><td class="number">${number(use.scanned)}</td><td class="number">${number(use.bytes)}</td><td><${Time} value=${use.last} /></td></tr>`)}</tbody></table>` : html`<${Empty} text=${t("notUsed")} />`}<//>
       <${Card} title=${t("readsNow")}>${(readers.data?.rows || []).length ? html`<ul class="needs">${readers.data.rows.map((reader) => html`<li key=${reader.delivery} class=${reader.lag_entries ? "" : "fine"}><div>${reader.delivery}: ${t("lagOf", number(reader.lag_entries))} <${Badge} value=${reader.state} /></div></li>`)}</ul>` : html`<${Empty} text=${t("noSubscribers")} />`}<//></div>`}`;
 }
 // Who reads what now, how far behind; how much of each grant is used this month.

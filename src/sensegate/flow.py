@@ -51,6 +51,7 @@ from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.ingest.sources import open_sources
 from sensegate.lifecycle.opening import ProfileLifecycle, ReprocessingParts, open_profiles, open_reprocessing
 from sensegate.lifecycle.topic_rights import TopicRights
+from sensegate.ngsi_ld import feature as ngsi_ld
 from sensegate.sensorthings import feature as sensorthings
 from sensegate.share.sharing import Centre
 from sensegate.share.stage import Share, ShareInputs, open_share
@@ -75,6 +76,7 @@ FEATURES: tuple[FeatureSpec, ...] = (
     history.FEATURE,
     influx.FEATURE,
     sensorthings.FEATURE,
+    ngsi_ld.FEATURE,
 )
 """In the order in which they are opened: each may use parts of those before it."""
 ROUTES: tuple[Route, ...] = (*CORE_ROUTES, *(route for feature in FEATURES for route in feature.routes))

@@ -277,6 +277,7 @@ class World:
             "sequence": "1",
             "label": "device",
             "resource": "Things",
+            "entity": f"urn:ngsi-ld:WeatherObserved:{device}",
         }
         self.absent = {
             name: re.sub(r"[0-9a-z]", lambda found: "9" if found[0].isdigit() else "z", value)
@@ -518,6 +519,10 @@ ASKS: dict[str, Ask] = {
     "POST /api/v1/grants/{grant}/renew": Ask({"days": 1}),
     "POST /api/v1/tokens": Ask({"role": "subscriber", "scope": "440106", "department": "police"}),
     "DELETE /api/v1/tokens/{token}": Ask(fresh=_token),
+    **{
+        f"GET {root}/ngsi-ld/v1/entities": Ask(query={"type": "WeatherObserved,Device", "limit": "1000"})
+        for root in ("", "/feeds/{feed}")
+    },
     "GET /api/v1/ledger": Ask(query={"by": "device"}),
     "POST /api/v1/log/{sequence}/quarantine": Ask({"note": CANARY}),
     "GET /api/v1/nodes": Ask(sign='"4401"'),

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import difflib
+import re
 from enum import StrEnum
 from importlib import resources
 
@@ -48,7 +49,9 @@ COLUMNS = (
     "usual_low",
     "usual_high",
     "codes",
+    "ngsi",
 )
+_NGSI = re.compile(r"[A-Z][A-Za-z0-9]*\.[A-Za-z][A-Za-z0-9_]*")
 
 
 class Property(msgspec.Struct, frozen=True):
@@ -80,6 +83,8 @@ class Property(msgspec.Struct, frozen=True):
     thousand times as large or as small, probably has a wrong unit: mg for ug, mV for V."""
     codes: str = ""
     """Table of `codes.csv` that lists the allowed values of a string; empty: any string."""
+    ngsi: str = ""
+    """``Type.attribute`` of NGSI-LD, by Smart Data Models where these have it: ``WeatherObserved.temperature``."""
 
     def unit_error_factor(self, value: float) -> float:
         """Return 1000 or 0.001 if `value` is outside the usual band but within it after that factor, else 1."""
@@ -168,11 +173,15 @@ def parse(text: str, *, file: str = TABLE) -> Properties:
         raise ConfigError("the columns are wrong", file=file, line=1, remedy=f"use {','.join(COLUMNS)}")
     rows: list[Property] = []
     seen: set[str] = set()
+    attributes: set[str] = set()
     for cells in reader:
         row = _row({key: cell for key, cell in cells.items() if key and cell}, file, reader.line_num)
         if row.name in seen:
             raise ConfigError(f"'{row.name}' occurs twice", file=file, line=reader.line_num, key="name")
+        if row.ngsi and row.ngsi in attributes:
+            raise ConfigError(f"'{row.ngsi}' occurs twice", file=file, line=reader.line_num, key="ngsi")
         seen.add(row.name)
+        attributes.add(row.ngsi)
         rows.append(row)
     return Properties(rows)
 
@@ -193,6 +202,14 @@ def _row(cells: dict[str, str], file: str, line: int) -> Property:
         )
     if not 0 <= row.usual_low < row.usual_high:
         raise ConfigError("0 <= usual_low < usual_high does not hold", file=file, line=line, key=row.name)
+    if row.ngsi and not _NGSI.fullmatch(row.ngsi):
+        raise ConfigError(
+            f"'{row.ngsi}' is not a type and an attribute",
+            file=file,
+            line=line,
+            key="ngsi",
+            remedy="give for example WeatherObserved.temperature",
+        )
     if row.codes and (row.kind is not ValueKind.STRING or row.codes not in CODES):
         remedy = f"use a table of codes.csv: {', '.join(CODES)}"
         raise ConfigError(

@@ -68,7 +68,7 @@ class LatestPage(msgspec.Struct, frozen=True):
     grant: str = ""
 
 
-class _Part(msgspec.Struct, frozen=True, eq=False):
+class MaskedValues(msgspec.Struct, frozen=True, eq=False):
     """Masked last values of one node and partition that match a request."""
 
     batch: Batch
@@ -110,17 +110,19 @@ class LatestReader:
 
         return await read_within_quota(admission.quota, limit, read)
 
-    async def _parts(self, selection: FeedSelection | None, first: int, most: int) -> tuple[list[_Part], int | None]:
+    async def _parts(
+        self, selection: FeedSelection | None, first: int, most: int
+    ) -> tuple[list[MaskedValues], int | None]:
         """Return matching values from a series number on, and the number of the next series; None: there is none."""
-        parts: list[_Part] = []
-        if selection is None or not _includes_readings(selection):
+        parts: list[MaskedValues] = []
+        if selection is None or not includes_readings(selection):
             return parts, None
         numbers = self.matching_series(selection, np.arange(first, len(self.values)))
         room = most
         for start in range(0, len(numbers), _CHUNK):
             if start:
                 await asyncio.sleep(0)
-            matching = list(self._masked(selection, numbers[start : start + _CHUNK]))
+            matching = list(self.masked(selection, numbers[start : start + _CHUNK]))
             count = sum(len(part.rows) for part in matching)
             if count > room:
                 # The parts of several nodes interleave: cut at one number for all.
@@ -158,7 +160,7 @@ class LatestReader:
     def _device_numbers(self, devices: Sequence[str]) -> list[int]:
         return [number for device in devices for number in self.values.device_numbers(device)]
 
-    def _masked(self, selection: FeedSelection, numbers: I64) -> Iterator[_Part]:
+    def masked(self, selection: FeedSelection, numbers: I64) -> Iterator[MaskedValues]:
         """Yield the masked values of series, without those that the mask or the filter of the request leaves out."""
         masks = self._sharing.server.masks
         for last in self.values.batches(numbers):
@@ -170,10 +172,10 @@ class LatestReader:
             if selection.masked_filter != FeedFilter():
                 rows = filtered_rows(batch, rows, selection.masked_filter)
             if len(rows):
-                yield _Part(batch, rows, last.number[rows], last.entry[rows], last.row[rows].astype(np.int64))
+                yield MaskedValues(batch, rows, last.number[rows], last.entry[rows], last.row[rows].astype(np.int64))
 
     def _body(
-        self, parts: list[_Part], form: RecordEncoding, fields: tuple[str, ...], following: str, cursor: str
+        self, parts: list[MaskedValues], form: RecordEncoding, fields: tuple[str, ...], following: str, cursor: str
     ) -> bytes:
         if form is RecordEncoding.MSGPACK:
             return records.columns([records.RowSlice(part.batch, part.rows, 0, 0) for part in parts], following)
@@ -189,7 +191,7 @@ class LatestReader:
                 return f'{head}{",".join(lines)}],"next":"{following}","cursor":"{cursor}"}}'.encode()
         return f'{{"records":[{",".join(lines)}],"next":"{following}","cursor":"{cursor}"}}'.encode()
 
-    def _lines(self, part: _Part, form: RecordEncoding, fields: tuple[str, ...]) -> list[str]:
+    def _lines(self, part: MaskedValues, form: RecordEncoding, fields: tuple[str, ...]) -> list[str]:
         after = self._sharing.reader.after
         # An entry is stored after its readings arrived: what they tell here is never too late for a cursor.
         minutes = (part.batch.received[part.rows] // MINUTE_US).tolist()
@@ -285,13 +287,13 @@ class LatestReader:
             Overloaded: the monthly volume of the grant is used up.
         """
         selection, quota = admission.selection, admission.quota
-        if selection is None or not _includes_readings(selection):
+        if selection is None or not includes_readings(selection):
             return None, len(numbers)
         room = len(numbers) if quota is None else quota.available(len(numbers))
         if not room:
             return None, 0
         taken = numbers[:room]
-        parts = list(self._masked(selection, self.matching_series(selection, taken)))
+        parts = list(self.masked(selection, self.matching_series(selection, taken)))
         lines = [line for part in parts for line in self._lines(part, RecordEncoding.JSON, fields)]
         if not lines:
             return None, len(taken)
@@ -301,7 +303,8 @@ class LatestReader:
         return Events(body, len(lines), admission.grant_id), len(taken)
 
 
-def _includes_readings(selection: FeedSelection) -> bool:
+def includes_readings(selection: FeedSelection) -> bool:
+    """Return whether a selection contains readings."""
     return not selection.kinds or READING in selection.kinds
 
 
@@ -328,7 +331,7 @@ def _in_area(view: SeriesView, numbers: I64, wanted: FeedFilter, mask: Mask) -> 
     return numbers[inside]
 
 
-def _before(part: _Part, number: int) -> _Part:
+def _before(part: MaskedValues, number: int) -> MaskedValues:
     """Return the rows of a part whose series come before a number."""
     kept = part.number < number
-    return _Part(part.batch, part.rows[kept], part.number[kept], part.entry[kept], part.row[kept])
+    return MaskedValues(part.batch, part.rows[kept], part.number[kept], part.entry[kept], part.row[kept])

@@ -259,13 +259,15 @@ class Web:
     def _endpoint(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def entrance(request: web.Request) -> web.StreamResponse:
             call = self._call(request)
-            check_call(call, route)
-            if limits.is_reserved(request) and not route.is_essential:
-                _demand_administrator(call, route)
             try:
+                check_call(call, route)
+                if limits.is_reserved(request) and not route.is_essential:
+                    _demand_administrator(call, route)
                 with self._held(call, route):
                     answer = await route.handler(call)
             except SensegateError as why:
+                if route.problem_type is not None:
+                    request[problems.PROBLEM_TYPE] = route.problem_type(why)
                 if isinstance(why, Conflict) and "If-Match" in request.headers:
                     raise problems.BadRequest(str(why), status=412) from why
                 raise
@@ -304,7 +306,8 @@ class Web:
             status = problems.status_of(why)
             if status >= 500 and not isinstance(why, Unavailable):
                 _log.warning("request failed", request=request_id, path=request.path, reason=repr(why))
-            response = problems.problem_response(why, request_id=request_id)
+            kind = request.get(problems.PROBLEM_TYPE, "")
+            response = problems.problem_response(why, request_id=request_id, kind=kind)
         except web.HTTPException as why:
             response = problems.response_of(why.status, _detail_of(why, request), request_id=request_id)
             if allow := why.headers.get("Allow"):

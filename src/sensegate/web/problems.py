@@ -24,6 +24,8 @@ from sensegate.errors import (
 CONTENT_TYPE = "application/problem+json"
 REQUEST_ID = web.RequestKey("request_id", str)
 """Id of a request in the log and in responses."""
+PROBLEM_TYPE = web.RequestKey("problem_type", str)
+"""URI of the type of the error of a request."""
 
 
 class Problem(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -78,10 +80,9 @@ def title_of(status: int) -> str:
         return "Error"
 
 
-def _encode(status: int, detail: str, request_id: str, first: str = "") -> bytes:
-    return msgspec.json.encode(
-        Problem(title=title_of(status), status=status, detail=detail, instance=request_id, first=first)
-    )
+def _encode(status: int, detail: str, request_id: str, first: str = "", kind: str = "") -> bytes:
+    problem = Problem(title=title_of(status), status=status, detail=detail, instance=request_id, first=first)
+    return msgspec.json.encode(msgspec.structs.replace(problem, type=kind) if kind else problem)
 
 
 def body_of_status(status: int, detail: str) -> bytes:
@@ -89,9 +90,9 @@ def body_of_status(status: int, detail: str) -> bytes:
     return _encode(status, detail, "")
 
 
-def response_of(status: int, detail: str, *, request_id: str = "", first: str = "") -> web.Response:
-    """Return a problem document as response."""
-    body = _encode(status, detail, request_id, first)
+def response_of(status: int, detail: str, *, request_id: str = "", first: str = "", kind: str = "") -> web.Response:
+    """Return a problem document as response; `kind`: the URI of its type."""
+    body = _encode(status, detail, request_id, first, kind)
     response = web.Response(status=status, body=body, content_type=CONTENT_TYPE)
     if status == 401:
         response.headers["WWW-Authenticate"] = 'Bearer realm="sensegate", Basic realm="sensegate"'
@@ -112,11 +113,11 @@ def body_of(why: SensegateError, request_id: str) -> bytes:
     return _encode(status_of(why), detail_of(why), request_id, why.first if isinstance(why, Gone) else "")
 
 
-def problem_response(why: SensegateError, *, request_id: str = "") -> web.Response:
-    """Return the response for an error."""
+def problem_response(why: SensegateError, *, request_id: str = "", kind: str = "") -> web.Response:
+    """Return the response for an error; `kind`: the URI of its type."""
     status = status_of(why)
     response = response_of(
-        status, detail_of(why), request_id=request_id, first=why.first if isinstance(why, Gone) else ""
+        status, detail_of(why), request_id=request_id, first=why.first if isinstance(why, Gone) else "", kind=kind
     )
     if isinstance(why, Overloaded):
         response.headers["Retry-After"] = str(max(1, round(why.retry_after_s)))

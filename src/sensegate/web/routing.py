@@ -16,7 +16,7 @@ from aiohttp import web
 from sensegate.authority.attempts import FailedAttempts
 from sensegate.authority.scope import Action, Principal, has_right, missing_right
 from sensegate.config import durations
-from sensegate.errors import NotFound, PermissionDenied
+from sensegate.errors import NotFound, PermissionDenied, SensegateError
 from sensegate.ports import PartKey
 from sensegate.video import multipart
 from sensegate.web import auth, limits
@@ -72,6 +72,8 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Whether the response has an ETag of its body, so that `If-None-Match` saves sending it again."""
     errors: tuple[int, ...] = ()
     """Error statuses, besides 400, 401, 403, 429 and 503."""
+    problem_type: Callable[[SensegateError], str] | None = None
+    """Returns the URI of the problem type of an error; None: problems have no type of their own."""
 
 
 PAGING = (

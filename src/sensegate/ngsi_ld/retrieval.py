@@ -1,0 +1,105 @@
+"""Retrieval and queries of entities over all sources: what matches, in the order of ids, page by page."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import msgspec
+
+from sensegate.authority.scope import Principal
+from sensegate.ngsi_ld.entities import EntityRecord, EntitySource, Viewer
+from sensegate.ngsi_ld.logic import Joined, scope_matches
+from sensegate.share.feeds import FeedFilter
+from sensegate.share.reader import LogReader
+from sensegate.share.sharing import Sharing
+
+_STEP = 2_000
+"""Entities that are tested at a time; other tasks run between steps."""
+Condition = Callable[[EntityRecord], bool]
+FORM = "json"
+"""Form of records that a grant must cover."""
+
+
+class EntityQuery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Conditions on entities, all of which must hold; names are IRIs."""
+
+    ids: tuple[str, ...] = ()
+    types: Joined[str] | None = None
+    id_pattern: re.Pattern[str] | None = None
+    attributes: frozenset[str] = frozenset()
+    """The entity has one of these; empty: whatever it has."""
+    conditions: tuple[Condition, ...] = ()
+    scopes: Joined[str] | None = None
+
+
+class MatchedEntities(msgspec.Struct, frozen=True):
+    """Part of the entities that match."""
+
+    entities: Sequence[EntityRecord]
+    total: int
+    """All that match."""
+
+
+class EntityRetrieval:
+    """Finds entities within the admission of the caller."""
+
+    def __init__(self, sharing: Sharing, sources: Sequence[EntitySource]) -> None:
+        self._sharing = sharing
+        self._sources = sources
+
+    @property
+    def reader(self) -> LogReader:
+        """Reader of the log, which keeps the last values up to date."""
+        return self._sharing.reader
+
+    def viewer(self, principal: Principal, feed: str, now: int) -> Viewer:
+        """Return what a caller sees of a feed. Raises `NotFound`, `PermissionDenied`."""
+        return Viewer(principal, self._sharing.admit(principal, feed, FeedFilter(), "http", FORM), now)
+
+    async def all(self, viewer: Viewer) -> Mapping[str, EntityRecord]:
+        """Return all entities that a viewer sees, by id."""
+        # What the log holds now is to be found, even where it was not read yet.
+        await self.reader.catch_up()
+        entities: dict[str, EntityRecord] = {}
+        for source in self._sources:
+            given = await source.entities(viewer)
+            if not entities:
+                entities.update(given)
+                continue
+            for name, entity in given.items():
+                known = entities.get(name)
+                entities[name] = entity if known is None else known.merged(entity)
+        return entities
+
+    async def find(self, viewer: Viewer, name: str) -> EntityRecord | None:
+        """Return the entity of an id; None: the viewer sees none."""
+        return (await self.all(viewer)).get(name)
+
+    async def query(self, viewer: Viewer, query: EntityQuery, *, offset: int, limit: int) -> MatchedEntities:
+        """Return a page of the entities that match, in the order of their ids."""
+        entities = await self.all(viewer)
+        matched: list[EntityRecord] = []
+        candidates: Iterable[EntityRecord] = entities.values()
+        if query.ids:
+            candidates = [entities[name] for name in query.ids if name in entities]
+        for place, entity in enumerate(candidates):
+            if place % _STEP == _STEP - 1:
+                await asyncio.sleep(0)
+            if _matches(entity, query):
+                matched.append(entity)
+        matched.sort(key=lambda entity: entity.id)
+        return MatchedEntities(matched[offset : offset + limit], len(matched))
+
+
+def _matches(entity: EntityRecord, query: EntityQuery) -> bool:
+    if query.types is not None and not query.types.holds(entity.types.__contains__):
+        return False
+    if query.id_pattern is not None and not query.id_pattern.search(entity.id):
+        return False
+    if query.attributes and not any(instance.name in query.attributes for instance in entity.attributes):
+        return False
+    if query.scopes is not None and not query.scopes.holds(lambda pattern: scope_matches(pattern, entity.scopes)):
+        return False
+    return all(condition(entity) for condition in query.conditions)

@@ -1,0 +1,99 @@
+"""A gateway's HTTP side in memory with the NGSI-LD API, and a few devices that were heard."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from typing import Any
+from urllib.parse import urlencode
+
+import aiohttp
+
+from sensegate.authority.divisions import Divisions
+from sensegate.authority.scope import Role
+from sensegate.bus.columns import Batch
+from sensegate.ngsi_ld.contexts import LdContexts
+from sensegate.ngsi_ld.entities import EntitySource
+from sensegate.ngsi_ld.parameters import CONTEXTS
+from sensegate.ngsi_ld.rest import NGSI_LD, ROOT
+from sensegate.ngsi_ld.retrieval import EntityRetrieval
+from sensegate.ngsi_ld.series import SeriesEntities
+from sensegate.web.latest import LATEST
+from tests.share.made import NOW, Place, make_batch, members
+from tests.web.serving import Gateway, serving
+
+PLACES = (
+    Place("gz-air", "440106", "env", "air", 1, 113.3612, 23.1247),
+    Place("gz-noise", "440103", "env", "noise", 1, 113.2300, 23.1000),
+    Place("gz-cam", "440106", "police", "safety", 3, float("nan"), float("nan")),
+    Place("sz-air", "440304", "env", "air", 1, 114.0579, 22.5431),
+)
+ROWS: tuple[tuple[int, str, float | str], ...] = (
+    (0, "pm2_5", 35.5),
+    (0, "pm10", 60.0),
+    (0, "air_temperature", 21.5),
+    (0, "air_temperature#2", 22.5),
+    (0, "relative_humidity", 61.0),
+    (0, "battery_level", 88.0),
+    (0, "raining", 1.0),
+    (0, "wind_cardinal", "NW"),
+    (1, "sound_level_leq", 55.0),
+    (2, "vehicle_count", 12.0),
+    (3, "pm2_5", 12.5),
+    (3, "air_temperature", 25.0),
+)
+
+
+class Entities:
+    """The API of a gateway, asked by one token."""
+
+    def __init__(self, gateway: Gateway, token: str, root: str = ROOT) -> None:
+        self.gateway = gateway
+        self.token = token
+        self.root = root
+
+    async def reply(
+        self, path: str, *, method: str = "GET", expect: int = 200, token: str = "", **query: Any
+    ) -> tuple[Any, aiohttp.ClientResponse]:
+        """Return the body and the response of a request; `from_` stands for a parameter `from`."""
+        more = {name: query.pop(name) for name in ("json", "data", "headers") if name in query}
+        address = path if path.startswith(("http", "/")) else f"{self.root}/{path}"
+        if query:
+            address += f"?{urlencode(query)}"
+        _, body, response = await self.gateway.ask(method, address, token or self.token, expect=expect, **more)
+        return body, response
+
+    async def ask(self, path: str, **more: Any) -> Any:
+        """Return the body of an answer."""
+        return (await self.reply(path, **more))[0]
+
+    async def ids(self, **query: Any) -> list[str]:
+        """Return the ids of the entities that match, without their common beginning."""
+        found = await self.ask("entities", **{"limit": 1_000, **query})
+        return [entity["id"].removeprefix("urn:ngsi-ld:") for entity in found]
+
+    async def write(self, batch: Batch, subject: str = "readings.4401.all.1") -> None:
+        """Commit readings."""
+        await self.gateway.log.write(members(batch, subject=subject))
+        await self.gateway.reader.catch_up()
+
+    def under(self, token: str, root: str = ROOT) -> Entities:
+        """Return the API as another token sees it, or under another root."""
+        return Entities(self.gateway, token, root)
+
+
+@asynccontextmanager
+async def entities_serving(
+    rows: Sequence[tuple[int, str, float | str]] = ROWS, sources: Sequence[EntitySource] = ()
+) -> AsyncIterator[Entities]:
+    """Run the API over devices of two cities."""
+    async with serving() as gateway:
+        latest = gateway.web.deps.parts[LATEST]
+        series = SeriesEntities(gateway.values, latest, gateway.sharing.server.masks, Divisions.load())
+        retrieval = EntityRetrieval(gateway.sharing, (series, *sources))
+        gateway.web.deps.parts[CONTEXTS] = LdContexts()  # type: ignore[index] # a dict of the test
+        gateway.web.deps.parts[NGSI_LD] = retrieval  # type: ignore[index] # a dict of the test
+        entities = Entities(gateway, await gateway.token(Role.SUBSCRIBER, "44"))
+        if rows:
+            await entities.write(make_batch(rows, places=PLACES, start=NOW))
+        yield entities

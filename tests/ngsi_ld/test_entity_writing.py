@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
 import pytest
 
 from sensegate.authority.bucket import MemoryBucket
@@ -15,9 +16,12 @@ from sensegate.errors import PermissionDenied
 from sensegate.ngsi_ld.contexts import LdContexts
 from sensegate.ngsi_ld.core_context import DEFAULT_VOCABULARY
 from sensegate.ngsi_ld.documents import NULL, DocumentReader, EntityDocument
+from sensegate.ngsi_ld.entities import Viewer
 from sensegate.ngsi_ld.entity_writing import Owner, StoredEntityWriter
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError
-from sensegate.ngsi_ld.stored_entities import StoredEntities
+from sensegate.ngsi_ld.stored_entities import EntityRegistry
+from sensegate.share.feeds import ALL_FEED
+from sensegate.share.grants import Admission
 
 CORE = LdContexts().core
 NAME = "urn:ngsi-ld:Building:1"
@@ -44,7 +48,7 @@ class Kept:
     """Stored entities in memory, with writers of several callers."""
 
     def __init__(self) -> None:
-        self.stored = StoredEntities(RecordStore(MemoryBucket(), SystemClock()))
+        self.stored = EntityRegistry(RecordStore(MemoryBucket(), SystemClock()))
         self.trail = MemoryTrail()
 
     def writer(self, principal: Principal = OPERATOR, now: int = SECOND) -> StoredEntityWriter:
@@ -207,3 +211,14 @@ async def test_rights(kept: Kept) -> None:
             await act
     assert len(kept.trail.records) == before
     assert kept.writer().exists(NAME)
+
+
+async def test_a_feed_and_a_grant_show_readings_only(kept: Kept) -> None:
+    """Stored entities are seen by the scope of a token, not through a feed, a grant or a token for feeds."""
+    every = Admission(ALL_FEED, None)
+    assert list(await kept.stored.entities(Viewer(OPERATOR, every, SECOND))) == [NAME]
+    assert not await kept.stored.entities(Viewer(ELSEWHERE, every, SECOND))
+    feed = msgspec.structs.replace(ALL_FEED, name="air")
+    restricted = msgspec.structs.replace(OPERATOR, feeds=("all",))
+    for viewer in (Viewer(OPERATOR, Admission(feed, None), SECOND), Viewer(restricted, every, SECOND)):
+        assert not await kept.stored.entities(viewer)

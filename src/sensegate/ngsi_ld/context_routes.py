@@ -7,8 +7,9 @@ from aiohttp import web
 
 from sensegate.authority.scope import Action
 from sensegate.ngsi_ld.contexts import LD_JSON
-from sensegate.ngsi_ld.hosted_contexts import CONTEXTS, ContextKind, HostedContext
+from sensegate.ngsi_ld.hosted_contexts import HOSTED, ContextKind, HostedContext
 from sensegate.ngsi_ld.instants import date_time
+from sensegate.ngsi_ld.parameters import JSON
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data, problem_type
 from sensegate.ngsi_ld.requests import json_body
 from sensegate.ngsi_ld.rest import ROOT
@@ -38,7 +39,7 @@ def _flag(call: Call, name: str) -> bool:
 
 
 async def _create(call: Call) -> web.Response:
-    contexts = call.part(CONTEXTS)
+    contexts = call.part(HOSTED)
     context = await contexts.create(call.principal, await json_body(call), call.text("url"))
     location = f"{_PATH}/{context.id}"
     return web.Response(status=201, headers={"Location": location})
@@ -48,20 +49,21 @@ async def _list(call: Call) -> web.Response:
     kind, with_details = call.text("kind"), _flag(call, "details")
     if kind and kind not in {"ImplicitlyCreated", *(known.value for known in ContextKind)}:
         raise bad_data(f"query: kind: '{kind[:40]}' is unknown; use {', '.join(ContextKind)} or ImplicitlyCreated")
-    contexts = [context for context in call.part(CONTEXTS).records if not kind or context.kind == kind]
+    contexts = [context for context in call.part(HOSTED).records if not kind or context.kind == kind]
     rows = [_details(call, context) if with_details else _address(call, context) for context in contexts]
-    return web.Response(body=msgspec.json.encode(rows), content_type="application/json")
+    return web.Response(body=msgspec.json.encode(rows), content_type=JSON)
 
 
 async def _get(call: Call) -> web.Response:
-    context = call.part(CONTEXTS).get(call.path("context"))
+    context = call.part(HOSTED).get(call.path("context"))
     if _flag(call, "details"):
-        return web.Response(body=msgspec.json.encode(_details(call, context)), content_type="application/json")
-    return web.Response(body=msgspec.json.encode({"@context": context.document}), content_type=LD_JSON)
+        return web.Response(body=msgspec.json.encode(_details(call, context)), content_type=JSON)
+    media = JSON if call.request.headers.get("Accept", "").startswith(JSON) else LD_JSON
+    return web.Response(body=msgspec.json.encode({"@context": context.document}), content_type=media)
 
 
 async def _delete(call: Call) -> web.Response:
-    contexts = call.part(CONTEXTS)
+    contexts = call.part(HOSTED)
     if _flag(call, "reload"):
         contexts.get(call.path("context"))
         raise NgsiError(
@@ -81,7 +83,7 @@ CONTEXT_ROUTES = (
         tag="ngsi-ld",
         action=Action.CHANGE_DEVICES,
         query=(QueryParam("url", "address elsewhere for which it stands, as requests name it"),),
-        raw="application/json",
+        raw=JSON,
         status=201,
         errors=(409, 415),
         problem_type=problem_type,
@@ -107,7 +109,7 @@ CONTEXT_ROUTES = (
         tag="ngsi-ld",
         action=Action.READ_READINGS,
         query=(QueryParam("details", "true: its kind, id and time instead", "boolean"),),
-        media=(LD_JSON, "application/json"),
+        media=(LD_JSON, JSON),
         errors=(404,),
         problem_type=problem_type,
     ),

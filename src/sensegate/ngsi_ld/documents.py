@@ -120,7 +120,7 @@ class DocumentReader:
         return [self._instance((iri, name), part, dataset, here, depth=depth) for dataset, part in parts]
 
     def _types(self, value: object) -> tuple[str, ...]:
-        names = value if isinstance(value, list) else [value]
+        names: list[Any] = value if isinstance(value, list) else [value]
         if not names or len(names) > TYPES_MAX or not all(isinstance(name, str) and name for name in names):
             raise bad_data(f"body: type: is not a name; give one, or a list of at most {TYPES_MAX}")
         return tuple(dict.fromkeys(self._context.expand(name) for name in names))
@@ -275,7 +275,7 @@ def _distinct(instances: list[AttributeInstance], where: str) -> tuple[Attribute
 
 
 def _scopes(value: object) -> tuple[str, ...]:
-    scopes = value if isinstance(value, list) else [value]
+    scopes: list[Any] = value if isinstance(value, list) else [value]
     if len(scopes) > SCOPES_MAX:
         raise bad_data(f"body: scope: has {len(scopes)} paths; give at most {SCOPES_MAX}")
     for scope in scopes:

@@ -16,10 +16,11 @@ from sensegate.ngsi_ld.documents import DocumentReader, EntityDocument, checked_
 from sensegate.ngsi_ld.entities import EntitySource
 from sensegate.ngsi_ld.entity_writing import Owner, StoredEntityWriter, UpdateResult
 from sensegate.ngsi_ld.instants import parse_date_time
+from sensegate.ngsi_ld.parameters import JSON
 from sensegate.ngsi_ld.problems import bad_data, problem_type
-from sensegate.ngsi_ld.requests import JSON, MEDIA, MERGE_PATCH, context_of, json_body
+from sensegate.ngsi_ld.requests import MEDIA, MERGE_PATCH, context_of, json_body
 from sensegate.ngsi_ld.rest import ROOT, viewer_of
-from sensegate.ngsi_ld.stored_entities import StoredEntities
+from sensegate.ngsi_ld.stored_entities import EntityRegistry
 from sensegate.ports import PartKey
 from sensegate.web.problems import BadRequest, detail_of, status_of, title_of
 from sensegate.web.routing import Call, QueryParam, Route
@@ -32,7 +33,7 @@ _FORMS = ("normalized", "concise", "simplified", "keyValues")
 class EntityStore(msgspec.Struct, frozen=True, eq=False):
     """What the routes write to."""
 
-    stored: StoredEntities
+    stored: EntityRegistry
     devices: EntitySource
     """Entities of devices, which are not written."""
 

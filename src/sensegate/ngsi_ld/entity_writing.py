@@ -17,14 +17,14 @@ from sensegate.ngsi_ld.documents import EntityDocument
 from sensegate.ngsi_ld.entities import AttributeInstance
 from sensegate.ngsi_ld.merging import Change, Instances, applied, changed, merged, replaced, stamped
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data
-from sensegate.ngsi_ld.stored_entities import StoredEntities, StoredEntity
+from sensegate.ngsi_ld.stored_entities import EntityRegistry, RegisteredEntity
 
 _ATTEMPTS = 5
 """Attempts of a change that another one overtakes."""
 IsDevice = Callable[[str], Awaitable[bool]]
 """Id of an entity -> whether it is one of a device."""
 DEVICE_PREFIX = "urn:ngsi-ld:Device:"
-Edit = Callable[[StoredEntity], StoredEntity]
+Edit = Callable[[RegisteredEntity], RegisteredEntity]
 
 
 class Owner(msgspec.Struct, frozen=True):
@@ -46,7 +46,7 @@ class StoredEntityWriter:
     """Writes on behalf of one caller."""
 
     def __init__(
-        self, stored: StoredEntities, trail: Trail, principal: Principal, is_device: IsDevice, now: int
+        self, stored: EntityRegistry, trail: Trail, principal: Principal, is_device: IsDevice, now: int
     ) -> None:
         """`now`: time of the request, µs UTC."""
         self._stored = stored
@@ -69,10 +69,10 @@ class StoredEntityWriter:
             raise NgsiError(ErrorType.ALREADY_EXISTS, f"{document.id[:200]}: exists; change it, or use another id")
         await self._put(None, self._new(document, owner), "create")
 
-    def _new(self, document: EntityDocument, owner: Owner) -> StoredEntity:
+    def _new(self, document: EntityDocument, owner: Owner) -> RegisteredEntity:
         if not document.types:
             raise bad_data(f"{document.id[:200]}: type: is missing; an entity has one")
-        return StoredEntity(
+        return RegisteredEntity(
             id=document.id,
             types=document.types,
             attributes=applied((), stamped(document.attributes, self._now), replaced, created=self._now),
@@ -86,7 +86,7 @@ class StoredEntityWriter:
     async def replace(self, name: str, document: EntityDocument) -> None:
         """Replace an entity, except for its id and owner. Raises as `create`."""
 
-        def edit(entity: StoredEntity) -> StoredEntity:
+        def edit(entity: RegisteredEntity) -> RegisteredEntity:
             if document.types and not set(entity.types) <= set(document.types):
                 raise bad_data("body: type: differs; types of an entity are only added (clause 5.6.18)")
             known = {(instance.name, instance.dataset): instance for instance in entity.attributes}
@@ -122,7 +122,7 @@ class StoredEntityWriter:
                 return result
             return msgspec.structs.replace(result, observed_at=observed_at)
 
-        def edit(entity: StoredEntity) -> StoredEntity:
+        def edit(entity: RegisteredEntity) -> RegisteredEntity:
             return self._with(entity, document, merge_at)
 
         await self._edit(name, edit, "merge")
@@ -139,7 +139,7 @@ class StoredEntityWriter:
         """Add attributes; those that exist are replaced if `overwrites`, else stay. Raises as `create`."""
         result = UpdateResult()
 
-        def edit(entity: StoredEntity) -> StoredEntity:
+        def edit(entity: RegisteredEntity) -> RegisteredEntity:
             nonlocal result
             known = _keys(entity.attributes)
             taken = [
@@ -157,7 +157,7 @@ class StoredEntityWriter:
         """Replace attributes that exist; others stay away. Raises as `create`."""
         result = UpdateResult()
 
-        def edit(entity: StoredEntity) -> StoredEntity:
+        def edit(entity: RegisteredEntity) -> RegisteredEntity:
             nonlocal result
             known = _keys(entity.attributes)
             taken = [instance for instance in document.attributes if (instance.name, instance.dataset) in known]
@@ -172,7 +172,7 @@ class StoredEntityWriter:
     ) -> None:
         """Change an attribute in part, or replace it. Raises as `create`."""
 
-        def edit(entity: StoredEntity) -> StoredEntity:
+        def edit(entity: RegisteredEntity) -> RegisteredEntity:
             known = _keys(entity.attributes)
             if missing := [fragment.dataset for fragment in fragments if (attribute, fragment.dataset) not in known]:
                 raise _no_attribute(name, attribute, missing[0])
@@ -186,7 +186,7 @@ class StoredEntityWriter:
     ) -> None:
         """Delete an instance of an attribute, or all of them. Raises as `create`."""
 
-        def edit(entity: StoredEntity) -> StoredEntity:
+        def edit(entity: RegisteredEntity) -> RegisteredEntity:
             left = tuple(
                 instance
                 for instance in entity.attributes
@@ -198,7 +198,7 @@ class StoredEntityWriter:
 
         await self._edit(name, edit, "delete attribute")
 
-    def _with(self, entity: StoredEntity, document: EntityDocument, change: Change) -> StoredEntity:
+    def _with(self, entity: RegisteredEntity, document: EntityDocument, change: Change) -> RegisteredEntity:
         """Return an entity with a fragment applied."""
         fragment: Instances = stamped(document.attributes, self._now)
         return msgspec.structs.replace(
@@ -215,10 +215,10 @@ class StoredEntityWriter:
         entity = self._stored.find(name)
         return entity is not None and self._may_change(entity)
 
-    def _may_change(self, entity: StoredEntity) -> bool:
+    def _may_change(self, entity: RegisteredEntity) -> bool:
         return allows(self._principal, Action.CHANGE_DEVICES, entity.division, entity.department)
 
-    async def _writable(self, name: str) -> StoredEntity:
+    async def _writable(self, name: str) -> RegisteredEntity:
         """Return an entity that the caller may change. Raises `NgsiError`, `PermissionDenied`."""
         entity = self._stored.find(name)
         if entity is None and await self._is_device(name):
@@ -243,7 +243,7 @@ class StoredEntityWriter:
             else:
                 return
 
-    async def _put(self, before: StoredEntity | None, after: StoredEntity, act: str) -> None:
+    async def _put(self, before: RegisteredEntity | None, after: RegisteredEntity, act: str) -> None:
         after = msgspec.structs.replace(after, modified=self._now)
         facts = _facts(before) if before is not None else None
         await self._trail.record(self._principal, f"ngsi_ld.{act}", after.id, before=facts, after=_facts(after))
@@ -265,7 +265,7 @@ def _no_attribute(name: str, attribute: str, dataset: str) -> NgsiError:
     return NgsiError(ErrorType.RESOURCE_NOT_FOUND, f"entity '{name[:200]}' has no attribute {instance}")
 
 
-def _facts(entity: StoredEntity) -> Facts:
+def _facts(entity: RegisteredEntity) -> Facts:
     """Return what the audit trail keeps of an entity: whose it is, and its attributes by name."""
     return {
         "types": list(entity.types),

@@ -133,4 +133,4 @@ class HostedContexts:
         await self.records.delete(name, expected=context.revision)
 
 
-CONTEXTS = PartKey[HostedContexts]("ngsi-ld contexts", absent="this gateway has no NGSI-LD API")
+HOSTED = PartKey[HostedContexts]("ngsi-ld stored contexts", absent="this gateway has no NGSI-LD API")

@@ -15,14 +15,13 @@ from typing import Any
 import msgspec
 
 from sensegate.clock import Clock
-from sensegate.ngsi_ld.contexts import LD_JSON, ContextSource, link_header
+from sensegate.ngsi_ld.contexts import LD_JSON, ContextSource, LdContext, link_header
 from sensegate.ngsi_ld.core_context import CORE_URL
 from sensegate.ngsi_ld.entities import AttributeInstance, AttributeKind, EntityRecord
 from sensegate.ngsi_ld.instants import date_time, parse_date_time
-from sensegate.ngsi_ld.representation import EntityForm, EntityWriter, Projection, Rendering, languages_of
+from sensegate.ngsi_ld.representation import EntityForm, EntityRenderer, Projection, Rendering, languages_of
 from sensegate.ngsi_ld.series import URN, entity_id
 from sensegate.ngsi_ld.subscriptions import EntitySubscription
-from sensegate.ngsi_ld.terms import Terms
 from sensegate.ngsi_ld.vocabulary import DEVICE_TYPE, attribute_of, iri
 from sensegate.ports import DeliveryResult, OutboundDelivery, PushTransport
 
@@ -135,11 +134,11 @@ def _fact(name: str, kind: AttributeKind, value: object, received: int | None) -
 class NotificationTransport:
     """Sends pages of records as notifications of one subscription; a `ports.PushTransport`."""
 
-    def __init__(
+    def __init__(  # noqa: PLR0917 - the registry hands in each once
         self,
         subscription: EntitySubscription,
         selects: Selects,
-        terms: Terms,
+        terms: LdContext,
         onward: PushTransport,
         scope_of: ScopeOf,
         clock: Clock,
@@ -218,7 +217,7 @@ class NotificationTransport:
     def _notification(self, delivery: OutboundDelivery, entities: Iterable[EntityRecord], now: int) -> OutboundDelivery:
         subscription = self._subscription
         endpoint = subscription.document.notification.endpoint
-        writer = EntityWriter(self._rendering, self._projection)
+        writer = EntityRenderer(self._rendering, self._projection)
         shown = [self._projection.projected(entity) for entity in entities]
         context: ContextSource = subscription.context if subscription.context is not None else CORE_URL
         data: object = [writer.document(entity) for entity in shown]

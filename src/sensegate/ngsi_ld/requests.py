@@ -7,12 +7,12 @@ from typing import Any
 import msgspec
 
 from sensegate.ngsi_ld.contexts import LD_JSON, ContextSource, LdContext, context_of_body
-from sensegate.ngsi_ld.hosted_contexts import CONTEXTS
+from sensegate.ngsi_ld.parameters import CONTEXTS, JSON
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import Call
 
-JSON, MERGE_PATCH = "application/json", "application/merge-patch+json"
+MERGE_PATCH = "application/merge-patch+json"
 MEDIA = (JSON, LD_JSON)
 
 
@@ -29,9 +29,9 @@ async def json_body(call: Call, media: tuple[str, ...] = MEDIA) -> Any:
 
 def source_of(call: Call, body: object) -> ContextSource | None:
     """Return the @context that a request with a body names; None: the core @context. Raises `NgsiError`."""
-    return context_of_body(call.request.content_type, call.request.headers.getall("Link", ()), body)
+    return context_of_body(call.request.content_type, call.request.headers.getall("Link", []), body)
 
 
 def context_of(call: Call, body: object) -> LdContext:
     """Return the context by which a body is read. Raises `NgsiError`."""
-    return call.part(CONTEXTS).resolver.resolve(source_of(call, body))
+    return call.part(CONTEXTS).resolve(source_of(call, body))

@@ -18,7 +18,7 @@ ENTITIES_MAX = 100_000
 ENTITY_BYTES_MAX = 262_144
 
 
-class StoredEntity(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class RegisteredEntity(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """An entity that a department keeps. Names of types and attributes are IRIs."""
 
     id: str
@@ -50,22 +50,22 @@ def key_of(name: str) -> str:
     return hashlib.blake2s(name.encode(), digest_size=16).hexdigest()
 
 
-class StoredEntities:
+class EntityRegistry:
     """Stored entities in memory; they follow their bucket."""
 
     def __init__(self, store: RecordStore) -> None:
         """Attach them to a store, which fills them."""
         self._visible: dict[str, EntityRecord] = {}
-        self.records: RecordTable[StoredEntity] = RecordTable(store, "entity", StoredEntity)
+        self.records: RecordTable[RegisteredEntity] = RecordTable(store, "entity", RegisteredEntity)
         self.records.on_change.append(self._index)
 
-    def _index(self, before: StoredEntity | None, after: StoredEntity | None) -> None:
+    def _index(self, before: RegisteredEntity | None, after: RegisteredEntity | None) -> None:
         if after is not None:
             self._visible[after.id] = after.record()
         elif before is not None:
             self._visible.pop(before.id, None)
 
-    def find(self, name: str) -> StoredEntity | None:
+    def find(self, name: str) -> RegisteredEntity | None:
         """Return an entity without regard to scope; None: there is none."""
         entity = self.records.find(key_of(name))
         return entity if entity is not None and entity.id == name else None
@@ -77,7 +77,7 @@ class StoredEntities:
             return {}
         return {entity.id: self._visible[entity.id] for entity in self.records.all() if _is_visible(entity, principal)}
 
-    async def put(self, entity: StoredEntity) -> StoredEntity:
+    async def put(self, entity: RegisteredEntity) -> RegisteredEntity:
         """Write an entity at the revision that it states (0: a new one).
 
         Raises:
@@ -92,10 +92,10 @@ class StoredEntities:
             raise Overloaded(f"there are {ENTITIES_MAX} stored entities; delete some first")
         return await self.records.put(key_of(entity.id), entity, expected=entity.revision)
 
-    async def delete(self, entity: StoredEntity) -> None:
+    async def delete(self, entity: RegisteredEntity) -> None:
         """Delete an entity. Raises `Conflict`."""
         await self.records.delete(key_of(entity.id), expected=entity.revision)
 
 
-def _is_visible(entity: StoredEntity, principal: Principal) -> bool:
+def _is_visible(entity: RegisteredEntity, principal: Principal) -> bool:
     return allows(principal, Action.READ_READINGS, entity.division, entity.department)

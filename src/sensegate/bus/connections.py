@@ -35,6 +35,8 @@ class Connection(msgspec.Struct, frozen=True):
     name: str = ""
     ip: str = ""
     port: int = 0
+    subscriptions_list: tuple[str, ...] = ()
+    """Subjects to which it subscribes, where they were asked for (``subscriptions``)."""
 
 
 class _Page(msgspec.Struct, frozen=True):

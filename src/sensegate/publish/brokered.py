@@ -96,6 +96,16 @@ class _Page(msgspec.Struct, frozen=True):
     total: int = 0
 
 
+def subject_of_topic(topic: str) -> str:
+    """Return the subject by which the server knows an MQTT topic."""
+    return "//".join(part.replace("/", ".") for part in topic.split("."))
+
+
+def topic_of_subject(subject: str) -> str:
+    """Return the MQTT topic of a subject."""
+    return ".".join(part.replace(".", "/") for part in subject.split("//"))
+
+
 class MqttSessions:
     """Numbers of waiting messages in the sessions of MQTT subscribers, as the server reports them."""
 
@@ -172,7 +182,7 @@ class MqttPublisher:
         self, sessions: MqttSessions, credential: Callable[[], tuple[str, int, str, str]], tls: ssl.SSLContext | None
     ) -> None:
         """`credential` returns the broker's present host and port, and our user and password there."""
-        self._sessions = sessions
+        self.sessions = sessions
         self._credential = credential
         self._tls = tls
         self._loop = asyncio.get_running_loop()
@@ -185,22 +195,22 @@ class MqttPublisher:
         """Accept every topic: they are our own."""
 
     async def send(self, delivery: OutboundDelivery) -> DeliveryResult:
-        if refused := _too_large(delivery, self._sessions.client):
+        if refused := _too_large(delivery, self.sessions.client):
             return refused
         try:
-            waiting = await self._sessions.waiting(delivery.target)
+            waiting = await self.sessions.waiting(delivery.target)
             if waiting is None:
                 return DeliveryResult(accepted=False, reason="no subscriber is connected at QoS 1", unavailable=True)
             if waiting >= WAITING_MAX:
                 why = f"slow: {waiting} messages wait in its session"
                 return DeliveryResult(accepted=False, reason=why, unavailable=True, retry_after_s=POLL_S)
-            await self._publish(delivery.target.replace(".", "/"), delivery.body)
+            await self.publish(delivery.target.replace(".", "/"), delivery.body)
         except (Unavailable, NotFound) as why:
             return DeliveryResult(accepted=False, reason=str(why), unavailable=True, retry_after_s=1.0)
-        self._sessions.sent(delivery.target)
+        self.sessions.sent(delivery.target)
         return DeliveryResult(accepted=True)
 
-    async def _publish(self, topic: str, body: bytes) -> None:
+    async def publish(self, topic: str, body: bytes) -> None:
         """Publish and wait for the PUBACK. Raises `Unavailable`."""
         if self._client is None or not self._ready.is_set():
             raise Unavailable("the MQTT side of the broker is away")

@@ -5,11 +5,13 @@ from __future__ import annotations
 from sensegate.authority.record_store import RecordStore
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
 from sensegate.history.rest import HISTORY
+from sensegate.sensorthings.clients import ClientParts, MqttClients
 from sensegate.sensorthings.observations import ObservationReader
-from sensegate.sensorthings.rest import ROUTES, SENSORTHINGS, WRITE_ROUTES
+from sensegate.sensorthings.rest import ROOT, ROUTES, SENSORTHINGS, WRITE_ROUTES
 from sensegate.sensorthings.service import SensorThings
 from sensegate.sensorthings.stored import StoredEntities
 from sensegate.sensorthings.structure import Structures
+from sensegate.sensorthings.updates import UpdateParts
 from sensegate.sensorthings.view import ViewParts
 
 
@@ -28,7 +30,30 @@ async def _open(parts: Parts) -> Feature:
         stored=stored,
     )
     service = SensorThings(sharing, views, reader, top_max=core.config.web.page_max)
-    return Feature(tasks=owned({"sensorthings": stored.run}), parts={SENSORTHINGS: service})
+    updates = UpdateParts(
+        service=service,
+        tokens=parts.callers.tokens,
+        publisher=share.push.topics,
+        clock=core.clock,
+        base=ROOT,
+    )
+    clients = MqttClients(
+        ClientParts(
+            engine=core.engine,
+            bus=core.bus,
+            updates=updates,
+            devices=parts.lifecycle.devices,
+            trail=parts.callers.audit,
+            ingest=parts.sources.push,
+            clock=core.clock,
+        )
+    )
+    return Feature(
+        tasks=owned({"sensorthings": stored.run, "sensorthings clients": clients.run}),
+        parts={SENSORTHINGS: service},
+        guests=(clients.authorize,),
+        begin=clients.listen,
+    )
 
 
 FEATURE = FeatureSpec(

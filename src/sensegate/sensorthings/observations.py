@@ -44,6 +44,8 @@ _AHEAD_US = 86_400_000_000
 _PROBES_MAX = 64
 _HISTORY_PAGE = 5_000
 _WITHDRAWN = np.uint32(Flag.WITHDRAWN)
+_MAY_REPEAT = np.uint32(Flag.CONFLICT | Flag.NOT_DEDUPLICATED)
+"""Flags of readings beside which there may be another one of the same time."""
 _KIND = KINDS["Observation"]
 _NARROWER = (
     "give bounds of phenomenonTime in $filter, or fewer Datastreams; set history.enabled for long periods, and "
@@ -185,6 +187,15 @@ class ReadObservations(msgspec.Struct, frozen=True, eq=False):
     """Whether these are all of the period."""
 
 
+class UpdatedObservation(msgspec.Struct, frozen=True, eq=False):
+    """An Observation that an entry of the log adds or revises."""
+
+    entity: Entity
+    entry: int
+    """Sequence of the entry."""
+    is_revision: bool = False
+
+
 class _Search(msgspec.Struct, frozen=True, eq=False):
     """What is looked for."""
 
@@ -319,6 +330,52 @@ class ObservationReader:
         times = batch.time[rows]
         rows = rows[(times >= search.span.begin) & (times < search.span.end)]
         return _chosen(batch, rows, search.wanted, entry.sequence, entry.batch.time)
+
+    # ── updates ───────────────────────────────────────────────────────────────────────────────────────
+
+    async def updated(
+        self, view: CallerView, streams: Collection[SeenDatastream], entries: Sequence[RowsEntry]
+    ) -> list[UpdatedObservation]:
+        """Return the Observations of Datastreams that entries of the log add or revise, without withdrawn ones.
+
+        Raises:
+            TooMuch: too much is revised.
+            Unavailable: the log or the history does not answer.
+        """
+        selection = view.admission.selection
+        if selection is None:
+            return []
+        wanted = {(stream.thing.word, stream.name): stream for stream in streams}
+        search = _Search(view, _narrowed(selection, streams), wanted, Span(*Span.ALL))
+        updated: list[UpdatedObservation] = []
+        revised: dict[int, dict[int, int]] = {}
+        for entry in entries:
+            part = self._matching(search, entry) if selection.wants_subject(entry.subject) else None
+            if part is None:
+                continue
+            batch, rows = part.batch, part.rows
+            flags = batch.flags[rows]
+            is_present = (flags & _WITHDRAWN) == 0
+            is_revised = (batch.revision[rows] != 0) | ((flags & _MAY_REPEAT) != 0)
+            fresh = np.flatnonzero(is_present & ~is_revised)
+            owners = [part.streams[stream] for stream in part.stream[fresh].tolist()]
+            ids = _ids_of(batch, rows[fresh], part.entry)
+            updated += [
+                UpdatedObservation(entity, entry.sequence)
+                for entity in entities_of(view, batch, rows[fresh], owners, ids)
+            ]
+            for place in np.flatnonzero(is_present & is_revised).tolist():
+                times = revised.setdefault(part.streams[int(part.stream[place])].id, {})
+                times[int(batch.time[rows[place]])] = entry.sequence
+        for number, times in revised.items():
+            stream, span = view.structure.datastreams[number], Span(min(times), max(times) + 1)
+            read = await self.read(view, [stream], span, ROWS_MAX // 2, descending=False)
+            updated += [
+                UpdatedObservation(entity, times[_source_of(entity).time], is_revision=True)
+                for entity in read.rows.entities(0, len(read.rows))
+                if _source_of(entity).time in times
+            ]
+        return updated
 
     # ── one Observation ───────────────────────────────────────────────────────────────────────────────
 

@@ -52,7 +52,7 @@ def base_of(call: Call) -> str:
 async def _root(call: Call) -> dict[str, object]:
     feed = call.request.match_info.get("feed", ALL_FEED.name)
     await call.part(SENSORTHINGS).view(call.principal, feed, "json", call.deps.clock.now())
-    return service_root(base_of(call))
+    return service_root(base_of(call), call.deps.broker())
 
 
 async def _read(call: Call) -> web.Response:

@@ -141,9 +141,9 @@ class SensorThings:
         self.reader = reader
         self._top_max = top_max
 
-    async def view(self, principal: Principal, feed: str, form: str, now: int) -> CallerView:
+    async def view(self, principal: Principal, feed: str, form: str, now: int, delivery: str = "http") -> CallerView:
         """Return what a caller sees of a feed. Raises `NotFound`, `PermissionDenied`."""
-        admission = self.sharing.admit(principal, feed, FeedFilter(), "http", form)
+        admission = self.sharing.admit(principal, feed, FeedFilter(), delivery, form)
         return await self.views.open(principal, admission, now)
 
     async def read(self, principal: Principal, request: ReadRequest, now: int) -> ReadAnswer:

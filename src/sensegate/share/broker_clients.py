@@ -33,6 +33,8 @@ from sensegate.share.subscriptions import MEDIA_TYPES, PushSubscriptions, Subscr
 
 ACCOUNT = User.FEEDS.account
 MQTT, NATS = "mqtt", "nats"
+SERVICE_MARK = "/"
+"""In the names of clients that a feature admits and watches itself."""
 CHECK_INTERVAL_S = 1.0
 """Interval between checks of all open connections; known changes trigger a check at once."""
 RECHECK_DELAY_S = 0.1
@@ -191,7 +193,7 @@ class BrokerClients:
         connected = set()
         for connection in await self._server.connections(ACCOUNT):
             token = connection.authorized_user
-            if token in set(User):
+            if token in set(User) or SERVICE_MARK in token:
                 continue
             delivery = MQTT if connection.mqtt_client else NATS
             rights = self._rights(token, delivery)

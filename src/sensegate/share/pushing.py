@@ -70,6 +70,8 @@ class PushDelivery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     webhooks: Webhooks
     authorize: GuestOf
     """Admits clients of the broker that are subscribers."""
+    topics: MqttPublisher
+    """Publishes at the broker by MQTT."""
     subscription: MakeSubscription
     """Makes the subscription of a feature, whose offset is kept as long as its id is one of `outlet_ids`."""
     offsets: RecordTable[CommittedOffset]
@@ -123,6 +125,7 @@ async def open_push(
         consumers=consumers,
         webhooks=webhooks,
         authorize=clients.authorize,
+        topics=clients.topics,
         subscription=makers.subscription,
         offsets=offsets,
         tasks={
@@ -147,6 +150,7 @@ def outlet_id(outlet: InfluxOutletConfig) -> str:
 
 class _BrokerDelivery(msgspec.Struct, frozen=True, eq=False):
     authorize: GuestOf
+    topics: MqttPublisher
     tasks: Mapping[str, Callable[[], Awaitable[None]]]
 
 
@@ -184,7 +188,9 @@ async def _open_broker(core: Core, makers: _SubscriptionMaker, stack: contextlib
         "nats subscriptions": subscriptions[NATS].run,
         "subscribers": clients.run,
     }
-    return _BrokerDelivery(clients.authorize, {**tasks, "mqtt outlet": topics.run} if engine.info.mqtt_port else tasks)
+    return _BrokerDelivery(
+        clients.authorize, topics, {**tasks, "mqtt outlet": topics.run} if engine.info.mqtt_port else tasks
+    )
 
 
 async def _listen(feeds: Client, controls: SubscriptionControl) -> None:

@@ -31,6 +31,9 @@ from sensegate.collect.front.messages import (
     Questions,
     RefusedOperation,
     Report,
+    ServiceCodes,
+    ServicePublish,
+    ServiceSubscribe,
 )
 from sensegate.collect.front.packets import ConnectPacket, MqttViolation, ReasonCode
 from sensegate.collect.front.rights import Admitted, PassThroughClient, Rights, TopicMatcher
@@ -47,6 +50,8 @@ REPORT_S = 0.5
 CHECK_S = 600.0
 """Interval of comparisons with the registry, besides those after a lost connection."""
 ANSWER_S = 5.0
+COMMIT_S = 30.0
+"""Longest wait for the commit of what a client of a service publishes."""
 RETRY_S = 0.1
 TAKE_OVER_S = 0.3
 HELLO_S = 0.05
@@ -62,6 +67,7 @@ _decode_answers = msgspec.msgpack.Decoder(Answers).decode
 _decode_changes = msgspec.msgpack.Decoder(Changes).decode
 _decode_close = msgspec.msgpack.Decoder(Close).decode
 _decode_report = msgspec.msgpack.Decoder(Report).decode
+_decode_codes = msgspec.msgpack.Decoder(ServiceCodes).decode
 _decode_connected = msgspec.msgpack.Decoder(Connected).decode
 
 
@@ -181,10 +187,21 @@ class AdmissionClient:
             if not waiting.done():
                 waiting.set_result(answer)
 
-    async def _request(self, subject: str, payload: bytes) -> bytes:
+    async def _request(self, subject: str, payload: bytes, timeout_s: float = ANSWER_S) -> bytes:
         with api.translate_client_errors(subject):
-            answer = await self._connection.request(subject, payload, timeout=ANSWER_S)
+            answer = await self._connection.request(subject, payload, timeout=timeout_s)
         return answer.data
+
+    # ── services ─────────────────────────────────────────────────────────────────────────────────────
+
+    async def publish(self, request: ServicePublish) -> int:
+        """Return the reason code of a message of a client of a service. Raises `Unavailable`."""
+        answer = await self._request(messages.SERVICE_PUBLISH, _encode(request), COMMIT_S)
+        return _codes(answer, 1)[0]
+
+    async def subscribe(self, request: ServiceSubscribe) -> tuple[int, ...]:
+        """Return the reason code of each topic of a subscription. Raises `Unavailable`."""
+        return _codes(await self._request(messages.SERVICE_SUBSCRIBE, _encode(request)), len(request.topics))
 
     async def _close(self, message: Msg) -> None:
         """Close connections of users whose credentials or rights have changed."""
@@ -339,6 +356,17 @@ class AdmissionClient:
             return
         self._refusals.clear()
         self._limits.clear()
+
+
+def _codes(answer: bytes, count: int) -> tuple[int, ...]:
+    """Return the codes of a response. Raises `Unavailable`: it has not as many as were asked for."""
+    try:
+        codes = _decode_codes(answer).codes
+    except msgspec.DecodeError as why:
+        raise Unavailable(f"the response of the gateway is not understood: {why}") from why
+    if len(codes) != count:
+        raise Unavailable(f"the response of the gateway has {len(codes)} codes instead of {count}")
+    return codes
 
 
 def _admitted(device: str, answer: Answer) -> Admitted:

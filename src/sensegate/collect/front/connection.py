@@ -25,6 +25,7 @@ from sensegate.collect.front.packets import (
     ConnectPacket,
     Disconnect,
     MqttViolation,
+    Packet,
     PacketProperties,
     PacketType,
     Publish,
@@ -41,6 +42,7 @@ from sensegate.collect.intake.batch import DUP, QOS_SHIFT, RETAIN, WILL, Message
 
 if TYPE_CHECKING:
     from sensegate.collect.front.front import Front
+    from sensegate.collect.front.services import ServiceConversation
     from sensegate.collect.front.upstream import Upstream
 
 RETURN_CODES = {
@@ -88,6 +90,8 @@ class MqttConnection(asyncio.Protocol):
         self._key: SessionKey | None = None
         self._will: Will | None = None
         self._upstream: Upstream | None = None
+        self.service: ServiceConversation | None = None
+        """Of a client of a service of the gateway: what speaks for it."""
         self._task: asyncio.Task[None] | None = None
         self._topics: dict[bytes, _Topic] = {}
         self._aliases: dict[int, bytes] = {}
@@ -322,6 +326,7 @@ class MqttConnection(asyncio.Protocol):
 
     async def _pass_through(self, connect: ConnectPacket) -> None:
         """Let the broker behind the front authenticate a client that is no device."""
+        self.service = self._front.service_client(connect.username or "")
         self._upstream = self._front.upstream(self)
         answer = await self._upstream.open_guest(connect)
         if answer.code:
@@ -581,26 +586,85 @@ class MqttConnection(asyncio.Protocol):
 
     def _pass_on(self, packets: list[tuple[int, bytes]]) -> None:
         """Handle packets of a guest: the broker behind answers all but PINGREQ."""
+        if self.service:
+            self._serve(self.service, packets)
+            return
         for head, body in packets:
             packet = codec.decode(head, body, self._version)
             match packet:
                 case Publish():
-                    raw = self._aliased(packet.topic.encode(), packet.properties)
-                    self._forward(
-                        Publish(
-                            raw.decode(), packet.payload, packet.qos, packet.retain, packet.duplicate, packet.packet_id
-                        )
-                    )
+                    self._forward(self._plain(packet))
                 case Subscribe() | Unsubscribe() | Acknowledgement():
                     self._forward(packet)
-                case Disconnect():
-                    if packet.code != ReasonCode.DISCONNECT_WITH_WILL and self._upstream:
-                        self._upstream.end()
-                    self._disconnected(packet)
-                case _ if head >> 4 == PacketType.PINGREQ:
-                    self._transport.write(b"\xd0\x00")
                 case _:
-                    raise MqttViolation(ReasonCode.PROTOCOL_ERROR, f"a client sends {PacketType(head >> 4).name}")
+                    self._guest_control(head, packet)
+
+    def _plain(self, packet: Publish) -> Publish:
+        """Return a message without its properties, with the topic for which an alias stands."""
+        raw = self._aliased(packet.topic.encode(), packet.properties)
+        return Publish(raw.decode(), packet.payload, packet.qos, packet.retain, packet.duplicate, packet.packet_id)
+
+    def _guest_control(self, head: int, packet: Packet) -> None:
+        """Handle a packet of a guest that no broker need see."""
+        match packet:
+            case Disconnect():
+                if packet.code != ReasonCode.DISCONNECT_WITH_WILL and self._upstream:
+                    self._upstream.end()
+                self._disconnected(packet)
+            case _ if head >> 4 == PacketType.PINGREQ:
+                self._transport.write(b"\xd0\x00")
+            case _:
+                raise MqttViolation(ReasonCode.PROTOCOL_ERROR, f"a client sends {PacketType(head >> 4).name}")
+
+    def _serve(self, service: ServiceConversation, packets: list[tuple[int, bytes]]) -> None:
+        """Handle packets of a client of a service: messages and subscriptions are requests to the gateway."""
+        published: list[Publish] = []
+        remaining = iter(packets)
+        for head, body in remaining:
+            packet = codec.decode(head, body, self._version)
+            if published and not isinstance(packet, Publish):
+                self._early += [(head, body), *remaining]
+                break
+            match packet:
+                case Publish():
+                    published.append(self._plain(packet))
+                case Subscribe():
+                    self._early += remaining
+                    self._await(self._subscribe_to_service(service, packet))
+                case Unsubscribe():
+                    self._forward(service.mounted_filters(packet))
+                case Acknowledgement(kind=PacketType.PUBREL, packet_id=packet_id):
+                    known = service.release(packet_id) or self._version != Version.MQTT_5
+                    code = 0 if known else ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
+                    self.send(Acknowledgement(PacketType.PUBCOMP, packet_id, code))
+                case Acknowledgement():
+                    self._forward(packet)
+                case _:
+                    self._guest_control(head, packet)
+        if published:
+            self._await(self._publish_to_service(service, published))
+
+    async def _publish_to_service(self, service: ServiceConversation, published: list[Publish]) -> None:
+        """Have the gateway take messages, and acknowledge them in their order. Raises `MqttViolation`."""
+        codes = await service.publish(published)
+        for message, code in zip(published, codes, strict=True):
+            if code >= ReasonCode.UNSPECIFIED_ERROR:
+                self._front.refused(service.user.token, "publish", message.topic, self.address)
+            if message.qos:
+                kind = PacketType.PUBACK if message.qos == 1 else PacketType.PUBREC
+                self.send(Acknowledgement(kind, message.packet_id, code if self._version == Version.MQTT_5 else 0))
+
+    async def _subscribe_to_service(self, service: ServiceConversation, packet: Subscribe) -> None:
+        """Subscribe at the broker behind to what the gateway grants. Raises `MqttViolation`."""
+        codes = await service.subscribe(packet)
+        granted = [wanted for wanted, code in zip(packet.subscriptions, codes, strict=True) if code is None]
+        for wanted, code in zip(packet.subscriptions, codes, strict=True):
+            if code is not None:
+                self._front.refused(service.user.token, "subscribe", wanted.topic_filter, self.address)
+        if granted and self._upstream:
+            self._upstream.subscribe(packet.packet_id, service.mounted(granted), codes)
+        else:
+            self.answer_subscribe(packet.packet_id, tuple(code for code in codes if code is not None))
 
     def _forward(self, packet: Publish | Subscribe | Unsubscribe | Acknowledgement) -> None:
         if self._upstream:

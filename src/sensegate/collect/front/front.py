@@ -17,8 +17,9 @@ from sensegate.collect.front.handshakes import PacedListener, listening_socket
 from sensegate.collect.front.limits import FrontLimits
 from sensegate.collect.front.packets import ConnectPacket, MqttViolation, ReasonCode
 from sensegate.collect.front.rights import Admitted, PassThroughClient
+from sensegate.collect.front.services import ServiceConversation, ServiceGateway, service_user
 from sensegate.collect.front.sessions import MqttSession, SessionKey, SessionRegistry
-from sensegate.collect.front.upstream import BrokerAddress, Upstream
+from sensegate.collect.front.upstream import BrokerAddress, Upstream, unchanged
 
 TICK_S = 0.25
 """Resolution of time-outs."""
@@ -102,6 +103,7 @@ class Front:
         broker: BrokerAddress | None = None,
         memory: SessionMemory | None = None,
         neighbours: FrontNeighbours | None = None,
+        services: ServiceGateway | None = None,
     ) -> None:
         """Prepare a front; `listen` begins, `run` has to run.
 
@@ -115,6 +117,7 @@ class Front:
             broker: the broker behind, for clients that subscribe; None: there is none.
             memory: sessions known to all fronts.
             neighbours: the other fronts.
+            services: answers clients of services of the gateway; None: there are none.
         """
         alone = Alone()
         self.limits = limits
@@ -128,6 +131,7 @@ class Front:
         self._broker = broker
         self._memory = memory or alone
         self._neighbours = neighbours or alone
+        self._services = services
         self._connections: set[MqttConnection] = set()
         self._by_device: dict[str, MqttConnection] = {}
         self._by_address: Counter[str] = Counter()
@@ -276,7 +280,13 @@ class Front:
         """Return a connection to the broker behind. Raises `MqttViolation`: there is none."""
         if self._broker is None:
             raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "this listener takes devices only")
-        return Upstream(self._broker, connection, self.clock)
+        service = connection.service
+        return Upstream(self._broker, connection, self.clock, service.shown if service else unchanged)
+
+    def service_client(self, user: str) -> ServiceConversation | None:
+        """Return what speaks for a client of a service; None: the user name is not that of one."""
+        named = service_user(user)
+        return ServiceConversation(named, self._services) if named and self._services else None
 
     # ── observation ──────────────────────────────────────────────────────────────────────────────────
 

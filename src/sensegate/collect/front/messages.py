@@ -5,6 +5,7 @@ gateway ──front.close──▶ fronts     credentials or rights have changed
 front ──front.report──▶ gateway     refused operations, limits that were reached, connections
 front ──front.hello──▶ fronts       who else is there?
 front ──front.connected──▶ fronts   a device has connected here: close its older connection
+front ──front.service.*──▶ gateway  a client of a service of the gateway publishes, or subscribes
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sensegate.config import EngineConfig
 
 ADMIT, CHECK, CLOSE = "front.admit", "front.check", "front.close"
 REPORT, CONNECTED, HELLO = "front.report", "front.connected", "front.hello"
+SERVICE_PUBLISH, SERVICE_SUBSCRIBE = "front.service.publish", "front.service.subscribe"
 QUESTIONS_MAX = 500
 """Most clients in one request."""
 
@@ -119,6 +121,29 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     queued_bytes: int
     problem: str
     """Why messages are not stored at the moment; empty: they are."""
+
+
+class ServicePublish(msgspec.Struct, frozen=True, array_like=True):
+    """A message that a client of a service publishes. The broker behind has verified its token."""
+
+    token: str
+    service: str
+    topic: str
+    payload: bytes
+
+
+class ServiceSubscribe(msgspec.Struct, frozen=True, array_like=True):
+    """Topics to which a client of a service subscribes."""
+
+    token: str
+    service: str
+    topics: tuple[str, ...]
+
+
+class ServiceCodes(msgspec.Struct, frozen=True, array_like=True):
+    """The response: a reason code of MQTT 5.0 for the message, or for each topic."""
+
+    codes: tuple[int, ...]
 
 
 class FrontSettings(msgspec.Struct, frozen=True, kw_only=True):

@@ -140,6 +140,7 @@ async def serve(
             broker=broker if settings.broker_port else None,
             memory=sessions,
             neighbours=admission,
+            services=admission,
         )
         await store.open(front.writer)
         await admission.open(front)

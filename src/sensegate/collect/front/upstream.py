@@ -11,7 +11,7 @@ import hashlib
 import re
 import ssl
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -68,10 +68,22 @@ def broker_client_id(client_id: str, user: str, *, is_device: bool) -> str:
     return f"{user}-{hashlib.sha256(client_id.encode()).hexdigest()[:32]}"
 
 
+def unchanged(packet: Publish) -> Publish:
+    """Return a message as it is."""
+    return packet
+
+
 class Upstream(asyncio.Protocol):
     """The connection of one client to the broker."""
 
-    def __init__(self, broker: BrokerAddress, connection: MqttConnection, clock: Clock) -> None:
+    def __init__(
+        self,
+        broker: BrokerAddress,
+        connection: MqttConnection,
+        clock: Clock,
+        shown: Callable[[Publish], Publish] = unchanged,
+    ) -> None:
+        """`shown` returns a message of the broker as the client is to see it."""
         self._broker = broker
         self._connection = connection
         self._clock = clock
@@ -86,6 +98,7 @@ class Upstream(asyncio.Protocol):
         self._receive_max = 65_535
         self._holds: set[str] = set()
         self._closed = False
+        self._shown = shown
         self._early: list[tuple[int, bytes]] | None = []
         """Packets that came before the client's CONNACK; None: it has left."""
 
@@ -241,7 +254,7 @@ class Upstream(asyncio.Protocol):
                 if not self._answer.done():
                     self._answer.set_result(packet)
             case Publish():
-                self._deliver(packet)
+                self._deliver(self._shown(packet))
             case SubAck(kind=PacketType.SUBACK, packet_id=packet_id, codes=answers):
                 decided = self._asked.pop(packet_id, None)
                 rest = iter(answers)

@@ -277,7 +277,7 @@ class World:
             "sequence": "1",
             "label": "device",
             "resource": "Things",
-            "entity": f"urn:ngsi-ld:WeatherObserved:{device}",
+            "entity": f"urn:ngsi-ld:WeatherObserved:{CANARY}",
             "attribute": "seats",
             "context": (await _context(self))["context"],
         }

@@ -6,9 +6,13 @@ import asyncio
 import datetime as dt
 import io
 import json
+import os
+import pty
 import re
+import signal
 import ssl
 import sys
+import termios
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -169,6 +173,45 @@ async def test_top_draws_the_overview(gateway: tuple[str, dict[str, Any]]) -> No
     for word in ("centre 44", "balanced", "delivered", "4403", "silent", "high water", "the gateway is away: refused"):
         assert word in text
     assert max(map(len, text.splitlines())) <= 80
+
+
+async def test_top_is_a_live_screen_in_a_terminal(gateway: tuple[str, dict[str, Any]]) -> None:
+    """In a terminal it takes the whole screen, follows the gateway, and gives the screen back at Ctrl-C."""
+    url, documents = gateway
+    master, slave = pty.openpty()
+    termios.tcsetwinsize(slave, (40, 100))
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    command = [sys.executable, "-m", "sensegate.cli", "top", "--every", "0.5", "--url", url]
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=slave, stdout=slave, stderr=slave, env=environment, start_new_session=True
+    )
+    os.close(slave)
+    screen = bytearray()
+    loop = asyncio.get_running_loop()
+    os.set_blocking(master, False)
+
+    def read() -> None:
+        try:
+            screen.extend(os.read(master, 65_536))
+        except OSError:
+            loop.remove_reader(master)
+
+    loop.add_reader(master, read)
+    try:
+        await eventually(lambda: b"what needs you now" in screen, 60)
+        assert screen.startswith(b"\x1b[?1049h"), "the other screen"
+        documents["/readyz"] = {**documents["/readyz"], "warnings": ["disk: 99 % used"]}
+        await eventually(lambda: b"99 % used" in screen, 60)
+        process.send_signal(signal.SIGINT)
+        await asyncio.wait_for(process.wait(), 60)
+        await eventually(lambda: b"\x1b[?1049l" in screen, 60)
+        assert process.returncode == 0
+    finally:
+        loop.remove_reader(master)
+        os.close(master)
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
 
 
 @pytest.mark.live

@@ -83,7 +83,7 @@ async def office(
 ) -> AsyncIterator[Office]:
     """Open channels and deliveries on what survived a process."""
     egress, mail = Egress(allow), mail or MailConfig()
-    channels = AlarmChannels(bucket, gateway.trail, gateway.clock, egress, domains=mail.domains)
+    channels = AlarmChannels(bucket, gateway.trail, gateway.clock, egress, mail)
     await channels.open()
     async with (
         open_webhooks(egress, gateway.clock, timeout_s=5) as publisher,
@@ -271,11 +271,23 @@ async def test_a_changed_channel_is_started_anew(receiver: HttpReceiver) -> None
 async def test_a_wrong_channel_is_refused(receiver: HttpReceiver, changes: dict[str, Any], key: str) -> None:
     """Addresses are judged by `egress.allow`, mail by its domains; the error names the key, nothing is written."""
     gateway = Gateway()
-    async with office(gateway, MemoryBucket(), mail=MailConfig(domains=("gov.cn",))) as opened:
+    async with office(gateway, MemoryBucket(), mail=MailConfig(host="127.0.0.1", domains=("gov.cn",))) as opened:
         with pytest.raises(ConfigError) as refused:
             await opened.add(msgspec.structs.replace(webhook(receiver), **changes))
         assert refused.value.key == key
         assert opened.channels.visible(OPERATOR) == []
+
+
+async def test_mail_without_a_mail_server_is_refused() -> None:
+    """A mail channel is refused where no SMTP server is configured, and the key to set is named."""
+    gateway = await raised(3.0)
+    channel = AlarmChannel(name="m", kind=ChannelKind.MAIL, recipients=("a@gd.gov.cn",), place=Scope("4401"))
+    async with office(gateway, MemoryBucket()) as opened:
+        with pytest.raises(ConfigError, match=r"alarms\.mail\.host"):
+            await opened.add(channel)
+        assert opened.channels.visible(OPERATOR) == []
+    async with office(gateway, MemoryBucket(), mail=MailConfig(host="127.0.0.1")) as opened:
+        assert (await opened.add(channel)).name == "m"
 
 
 async def test_a_channel_lies_in_the_scope_of_its_writer(receiver: HttpReceiver) -> None:

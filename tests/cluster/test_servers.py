@@ -89,6 +89,7 @@ async def test_copies_are_added_and_a_lost_majority_stores_nothing(tmp_path: Pat
             await eventually(lambda: is_healthy(watch))
             # The message without an acknowledgement may be stored: its front sends it again, under its number.
             assert await stored(connection) >= MESSAGES + 2
+            await watch.close()
             await connection.close()
 
 

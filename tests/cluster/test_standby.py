@@ -12,6 +12,7 @@ import random
 import time
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -96,6 +97,18 @@ async def kill_server(machines: City, fleet: list[Retransmitter], chance: random
     return recovered_s
 
 
+async def missing(machines: City, fleet: list[Retransmitter], rows: list[dict[str, Any]]) -> str:
+    """Return which numbers of which device are not among the records, and what the ledger and quarantine say."""
+    lines = []
+    for device in fleet:
+        seen = {int(str(row["value"]).split(".")[0]) for row in rows if row["device"] == device.device}
+        absent = sorted(set(range(device.sent)) - seen)
+        lines.append(f"{device.device}: {len(absent)} of {device.sent} are missing: {absent[:20]} to {absent[-1:]}")
+    lines.append(f"active: {await machines.active()!r}")
+    lines += [f"{path}: {await machines.ask('GET', path)}" for path in ("/api/v1/ledger", "/api/v1/quarantine/groups")]
+    return "\n".join(lines)
+
+
 async def judge(machines: City, fleet: list[Retransmitter], running: list[asyncio.Task[None]]) -> int:
     """Require that each message is there once, in the order of its device; return their number."""
     for device in fleet:
@@ -104,11 +117,16 @@ async def judge(machines: City, fleet: list[Retransmitter], running: list[asynci
         await asyncio.gather(*running)
     total = sum(device.sent for device in fleet)
 
-    async def complete() -> list[dict[str, object]]:
-        rows = await machines.records()
-        return rows if len(rows) >= total else []
+    rows: list[dict[str, Any]] = []
 
-    rows = await eventually(complete, 60.0, every_s=0.5)
+    async def complete() -> bool:
+        rows[:] = await machines.records()
+        return len(rows) >= total
+
+    try:
+        await eventually(complete, 60.0, every_s=0.5)
+    except AssertionError as why:
+        raise AssertionError(await missing(machines, fleet, rows)) from why
     for device in fleet:
         values = [int(str(row["value"]).split(".")[0]) for row in rows if row["device"] == device.device]
         assert device.acknowledged == set(range(device.sent))

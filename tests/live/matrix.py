@@ -278,7 +278,8 @@ class World:
             "label": "device",
             "resource": "Things",
             "entity": f"urn:ngsi-ld:WeatherObserved:{CANARY}",
-            "attribute": "seats",
+            "type": "WeatherObserved",
+            "attribute": "temperature",
             "context": (await _context(self))["context"],
         }
         self.absent = {
@@ -294,10 +295,11 @@ class World:
             "month": "2026-11",
             "name": "air_temperature",
             "label": "device",
-            "attribute": "seats",
         }
         self.absent |= {
             "resource": "Things",
+            "type": "Nothing",
+            "attribute": "nothing",
             "vendor": "acme",
             "version": "1",
             "division": "4404",
@@ -423,7 +425,7 @@ async def _bundle(world: World) -> dict[str, str]:
 async def _bench(world: World) -> dict[str, str]:
     name = f"urn:ngsi-ld:Bench:{world.number()}"
     place = "?division=440106&department=police"
-    await world.make("POST", f"/ngsi-ld/v1/entities{place}", {"id": name, "type": "Bench", "seats": 2})
+    await world.make("POST", f"/ngsi-ld/v1/entities{place}", {"id": name, "type": "Bench", "temperature": 20})
     return {"entity": name}
 
 
@@ -541,11 +543,11 @@ ASKS: dict[str, Ask] = {
         for root in ("", "/feeds/{feed}")
     },
     "POST /ngsi-ld/v1/entities": Ask({"id": "urn:ngsi-ld:Bench:<n>", "type": "Bench"}),
-    "PUT /ngsi-ld/v1/entities/{entity}": Ask({"type": "Bench", "seats": 3}, fresh=_bench),
-    "PATCH /ngsi-ld/v1/entities/{entity}": Ask({"seats": 3}, fresh=_bench),
+    "PUT /ngsi-ld/v1/entities/{entity}": Ask({"type": "Bench", "temperature": 21}, fresh=_bench),
+    "PATCH /ngsi-ld/v1/entities/{entity}": Ask({"temperature": 21}, fresh=_bench),
     "DELETE /ngsi-ld/v1/entities/{entity}": Ask(fresh=_bench),
-    "POST /ngsi-ld/v1/entities/{entity}/attrs": Ask({"seats": 3}, fresh=_bench),
-    "PATCH /ngsi-ld/v1/entities/{entity}/attrs": Ask({"seats": 3}, fresh=_bench),
+    "POST /ngsi-ld/v1/entities/{entity}/attrs": Ask({"temperature": 21}, fresh=_bench),
+    "PATCH /ngsi-ld/v1/entities/{entity}/attrs": Ask({"temperature": 21}, fresh=_bench),
     "PATCH /ngsi-ld/v1/entities/{entity}/attrs/{attribute}": Ask({"value": 3}, fresh=_bench),
     "PUT /ngsi-ld/v1/entities/{entity}/attrs/{attribute}": Ask({"value": 3}, fresh=_bench),
     "DELETE /ngsi-ld/v1/entities/{entity}/attrs/{attribute}": Ask(fresh=_bench),
@@ -556,6 +558,12 @@ ASKS: dict[str, Ask] = {
     "POST /ngsi-ld/v1/entityOperations/delete": Ask(["<entity>"]),
     "POST /ngsi-ld/v1/jsonldContexts": Ask({"@context": {"a": "urn:x:a"}}),
     "DELETE /ngsi-ld/v1/jsonldContexts/{context}": Ask(fresh=_context),
+    **{
+        f"POST {root}/ngsi-ld/v1/entityOperations/query": Ask(
+            {"type": "Query", "entities": [{"type": "WeatherObserved"}]}, query={"limit": "1000"}
+        )
+        for root in ("", "/feeds/{feed}")
+    },
     "GET /api/v1/ledger": Ask(query={"by": "device"}),
     "POST /api/v1/log/{sequence}/quarantine": Ask({"note": CANARY}),
     "GET /api/v1/nodes": Ask(sign='"4401"'),

@@ -73,6 +73,12 @@ async def test_a_profile_is_mended_and_tried_on_a_canary(node: Site, browser: An
         await operator.click("Release")
         await operator.send(note="no worse than the others")
         await page.wait_for_selector("td .badge:has-text('released')")
+        await operator.click("Roll back")
+        await operator.send(note="the members were right before")
+        await page.wait_for_selector(".headline .badge:has-text('v1')")
+        assert (await node.push(device, '{"temp": 230}')).status == 202
+        await operator.open("devices/story-a")
+        await page.wait_for_selector(".needs pre:has-text('230')")
         assert operator.faults == []
 
 

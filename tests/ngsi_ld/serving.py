@@ -8,6 +8,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
+import msgspec
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.divisions import Divisions
@@ -67,6 +68,8 @@ class Entities:
         if query:
             address += f"?{urlencode(query)}"
         _, body, response = await self.gateway.ask(method, address, token or self.token, expect=expect, **more)
+        if response.content_type == "application/ld+json":
+            body = msgspec.json.decode(body)
         return body, response
 
     async def ask(self, path: str, **more: Any) -> Any:

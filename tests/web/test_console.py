@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import gzip
 import hashlib
 import re
@@ -20,14 +21,18 @@ OWN = sorted(path.name for path in CONSOLE.glob("*.js") if path.name not in {*FO
 _VENDOR = re.compile(r"^\| `(?P<name>[^`]+)` \|.*\| `(?P<digest>[0-9a-f]{64})` \|$", re.MULTILINE)
 
 
+_ROW = re.compile(r'(?:"([\w.]+)"|\b(\w+)): \[("(?:[^"\\]|\\.)*"), ("(?:[^"\\]|\\.)*")\]')
+
+
+def rows() -> list[tuple[str, str, str]]:
+    """Return the rows of all tables of texts: key, English, Chinese."""
+    text = "".join((CONSOLE / name).read_text(encoding="utf-8") for name in TEXTS)
+    return [(quoted or bare, english, chinese) for quoted, bare, english, chinese in _ROW.findall(text)]
+
+
 def keys(language: str) -> set[str]:
-    """Return the keys of the texts of a language (`en` or `zh`)."""
-    found: set[str] = set()
-    for name in TEXTS:
-        text = (CONSOLE / name).read_text(encoding="utf-8")
-        block = text.partition(f"const {language} = {{")[2].partition("\n};")[0]
-        found |= {bare or quoted for quoted, bare in re.findall(r'(?:"([\w.]+)"|\b(\w+)): "(?:[^"\\]|\\.)*",?', block)}
-    return found
+    """Return the keys that have a text in a language (`en` or `zh`)."""
+    return {key for key, english, chinese in rows() if (english if language == "en" else chinese) != '""'}
 
 
 def used() -> set[str]:
@@ -42,6 +47,15 @@ def test_every_text_is_there_in_both_languages() -> None:
     assert known - keys("en") == set()
     assert used() - keys("zh") == set()
     assert keys("en") - keys("zh") == set()
+
+
+def test_a_key_has_one_row() -> None:
+    """No key stands in two rows, whose texts would hide one another by the order in which pages are opened."""
+    count = collections.Counter(key for key, _, _ in rows())
+    assert [key for key, number in count.items() if number > 1] == []
+    pages = (CONSOLE / "pages.js").read_text(encoding="utf-8")
+    shortcuts = re.findall(r'key: "(.)"', pages)
+    assert len(set(shortcuts)) == len(shortcuts) > 20
 
 
 def test_a_missing_text_is_found() -> None:

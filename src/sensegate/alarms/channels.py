@@ -17,6 +17,7 @@ from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import Action, Principal, Scope, allows, demand
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
+from sensegate.config import MailConfig
 from sensegate.errors import ConfigError, Conflict, NotFound
 from sensegate.publish.egress import Egress
 
@@ -86,12 +87,12 @@ class ChannelState(msgspec.Struct, frozen=True, omit_defaults=True):
 class AlarmChannels:
     """The channels of a gateway with their positions."""
 
-    def __init__(self, bucket: Bucket, trail: Trail, clock: Clock, egress: Egress, *, domains: tuple[str, ...]) -> None:
-        """`domains`: those to which mail may go; empty: any."""
+    def __init__(self, bucket: Bucket, trail: Trail, clock: Clock, egress: Egress, mail: MailConfig) -> None:
+        """`mail`: the mail server and the domains to which mail may go."""
         self._store = RecordStore(bucket, clock)
         self._trail = trail
         self._egress = egress
-        self._domains = domains
+        self._mail = mail
         self.records: RecordTable[AlarmChannel] = RecordTable(self._store, "channel", AlarmChannel)
         self.states: RecordTable[ChannelState] = RecordTable(self._store, "position", ChannelState)
 
@@ -151,6 +152,9 @@ class AlarmChannels:
         if channel.language not in {"zh", "en"}:
             raise ConfigError(f"'{channel.language[:20]}' is unknown", key="language", remedy="use zh or en")
         if channel.kind is ChannelKind.MAIL:
+            if not self._mail.host:
+                remedy = "set alarms.mail.host in the configuration, or choose another kind"
+                raise ConfigError("this gateway has no mail server", key="kind", remedy=remedy)
             self._check_recipients(channel.recipients)
             return
         if not 0 < len(channel.url) <= URL_MAX:
@@ -168,7 +172,8 @@ class AlarmChannels:
             if not _ADDRESS.fullmatch(address):
                 raise ConfigError(f"'{address[:80]}' is no mail address", key="recipients", remedy="give NAME@DOMAIN")
             domain = address.rpartition("@")[2].lower()
-            if self._domains and not any(domain == name or domain.endswith(f".{name}") for name in self._domains):
+            allowed = self._mail.domains
+            if allowed and not any(domain == name or domain.endswith(f".{name}") for name in allowed):
                 remedy = "add it to alarms.mail.domains in the configuration"
                 raise ConfigError(f"mail to {domain[:80]} is not allowed", key="recipients", remedy=remedy)
 

@@ -89,7 +89,7 @@ async def _open_channels(parts: Parts) -> ChannelOffice:
     core, egress = parts.core, parts.core.config.egress
     policy, mail = Egress(egress.allow), core.config.alarms.mail
     bucket = await core.bucket("alarm_channels")
-    channels = AlarmChannels(bucket, parts.callers.audit, core.clock, policy, domains=mail.domains)
+    channels = AlarmChannels(bucket, parts.callers.audit, core.clock, policy, mail)
     await channels.open()
     publisher = await parts.stack.enter_async_context(open_webhooks(policy, core.clock, timeout_s=egress.timeout_s))
     robot = await parts.stack.enter_async_context(open_robots(policy, core.clock, timeout_s=egress.timeout_s))

@@ -72,9 +72,13 @@ class ClusterMonitor:
                 await self.check()
                 await self._clock.sleep(PERIOD_S)
         finally:
-            if self._client is not None:
-                with contextlib.suppress(Unavailable, OSError, TimeoutError):
-                    await self._client.close()
+            await self.close()
+
+    async def close(self) -> None:
+        """Close its connection."""
+        if self._client is not None:
+            with contextlib.suppress(Unavailable, OSError, TimeoutError):
+                await self._client.close()
 
     async def check(self) -> None:
         """Check the cluster once."""

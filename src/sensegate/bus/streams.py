@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import msgspec
 import structlog
 from nats.aio.client import Client
 
@@ -39,6 +40,8 @@ LEDGER_SUBJECTS = ("hours.>",)
 AUDIT_SUBJECTS = ("audit.>",)
 INTAKE_SUBJECT = "intake"
 """Subject on which fronts store batches of device messages (`collect.intake.batch`)."""
+STREAMS_MAX = 1_000
+"""Most streams of one account that are listed."""
 DUPLICATE_WINDOW_S = 120
 """How long the server drops a batch with a `Nats-Msg-Id` that it has seen: a first filter; commits keep numbers."""
 
@@ -128,6 +131,56 @@ async def usage(nc: Client, name: str) -> float:
     info = json.loads(await api.request(nc, f"$JS.API.STREAM.INFO.{name}"))
     limit = info["config"]["max_bytes"]
     return info["state"]["bytes"] / limit if limit > 0 else 0.0
+
+
+class _Total(msgspec.Struct, frozen=True):
+    messages: int = 0
+    bytes: int = 0
+    consumer_count: int = 0
+    last_ts: str = ""
+
+
+class _Limits(msgspec.Struct, frozen=True):
+    name: str
+    max_bytes: int = -1
+
+
+class _Listed(msgspec.Struct, frozen=True):
+    config: _Limits
+    state: _Total
+
+
+class _StreamPage(msgspec.Struct, frozen=True):
+    total: int = 0
+    streams: list[_Listed] | None = None
+
+
+class StreamUsage(msgspec.Struct, frozen=True):
+    """How full a stream is."""
+
+    name: str
+    messages: int
+    bytes: int
+    bytes_max: int
+    """0: no limit of its own."""
+    consumers: int
+    last: str
+    """Time of its last message; empty: none."""
+
+
+async def usages(nc: Client) -> list[StreamUsage]:
+    """Return how full each stream of the client's account is, by name. Raises `Unavailable`."""
+    rows: list[StreamUsage] = []
+    while True:
+        page = msgspec.json.decode(
+            await api.request(nc, "$JS.API.STREAM.LIST", {"offset": len(rows)}), type=_StreamPage
+        )
+        for listed in page.streams or ():
+            state, limit = listed.state, max(listed.config.max_bytes, 0)
+            last = "" if state.last_ts.startswith("0001-") else state.last_ts
+            rows.append(StreamUsage(listed.config.name, state.messages, state.bytes, limit, state.consumer_count, last))
+        if not page.streams or len(rows) >= min(page.total, STREAMS_MAX):
+            return sorted(rows, key=lambda row: row.name)
 
 
 def _absent(value: object) -> object:

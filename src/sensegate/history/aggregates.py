@@ -19,7 +19,6 @@ _FROM_SUMS = {
     "max": "max(most)",
     "mean": "sum(total) / sum(numbers)",
     "sum": "sum(total)",
-    "first": "arg_min(first, first_time)",
     "last": "arg_max(last, last_time)",
     "good": "sum(good) / sum(n)",
 }

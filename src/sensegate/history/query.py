@@ -126,7 +126,7 @@ class HistoryQueries:
                 return []
             fetched = await self._fetch_all(self._rows_scan(selection, files, begin, end))
             parts = list(self._masked(fetched, selection))
-            return await asyncio.to_thread(lambda: [_sampled(part, points, choose) for part in parts])
+            return await asyncio.to_thread(lambda: [sampled(part, points, choose) for part in parts])
 
     async def numbers(self, selection: FeedSelection, begin: int, end: int) -> list[HistoryRows]:
         """Return all numbers of a period, in the order of each series. Raises as `rows`."""
@@ -393,7 +393,7 @@ def _every(time: Any, _value: Any, _points: int) -> Any:
     return np.arange(len(time))
 
 
-def _sampled(part: HistoryRows, points: int, choose: Choose) -> HistoryRows:
+def sampled(part: HistoryRows, points: int, choose: Choose) -> HistoryRows:
     """Return those of the rows that a plot needs of each series, in the order of time."""
     batch = part.batch
     rows = part.rows[np.isfinite(batch.value[part.rows])]

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import msgspec
-import re2
 
 from sensegate.ngsi_ld.contexts import ContextSource, LdContext, LdContexts, context_of_query, link_header
 from sensegate.ngsi_ld.core_context import CORE_URL
+from sensegate.ngsi_ld.geo_query import parse_geo_query
 from sensegate.ngsi_ld.logic import parse_words
+from sensegate.ngsi_ld.patterns import pattern_of
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data
 from sensegate.ngsi_ld.representation import LOCATION, EntityForm, Projection, Rendering, languages_of
-from sensegate.ngsi_ld.retrieval import EntityQuery
+from sensegate.ngsi_ld.retrieval import Condition, EntityQuery, EntitySelector
+from sensegate.ngsi_ld.value_query import parse_value_query
 from sensegate.ports import PartKey
 from sensegate.web.routing import Call, QueryParam
 
@@ -21,27 +24,41 @@ _MEDIA = (JSON, LD_JSON, GEOJSON)
 CONTEXTS = PartKey[LdContexts]("ngsi-ld contexts", absent="this gateway has no NGSI-LD API")
 LIMIT, LIMIT_MAX = 20, 1_000
 OFFSET_MAX = 10_000_000
-PATTERN_MAX = 500
 OPTIONS = ("normalized", "concise", "simplified", "keyValues", "sysAttrs", "count", "local")
-PROJECTION_PARAMS = (
+ANSWER_PARAMS = (
+    QueryParam("options", f"some of {', '.join(OPTIONS)}, separated by commas"),
+    QueryParam("format", "normalized, concise or simplified"),
+    QueryParam("geometryProperty", "with application/geo+json: attribute that is the geometry; default location"),
+    QueryParam("local", "true: without entities of other brokers; there are none here", "boolean"),
+)
+MEMBER_PARAMS = (
     QueryParam("attrs", "names of the attributes to show; an entity without any of them does not match"),
     QueryParam("pick", "names of the members to show"),
     QueryParam("omit", "names of the members not to show"),
     QueryParam("datasetId", "URIs of the data sets to show; @none is the default instance"),
-    QueryParam("options", f"some of {', '.join(OPTIONS)}, separated by commas"),
-    QueryParam("format", "normalized, concise or simplified"),
     QueryParam("lang", "language of language properties, as in Accept-Language"),
-    QueryParam("geometryProperty", "with application/geo+json: attribute that is the geometry; default location"),
-    QueryParam("local", "true: without entities of other brokers; there are none here", "boolean"),
 )
-QUERY_PARAMS = (
-    QueryParam("id", "URIs of entities, separated by commas"),
-    QueryParam("type", "entity types, joined by , | ; and parentheses"),
-    QueryParam("idPattern", "regular expression (RE2) that the id matches"),
-    QueryParam("scopeQ", "scopes, joined by , ; and parentheses: /44/4401, /44/+, /44/#"),
+PROJECTION_PARAMS = (*MEMBER_PARAMS, *ANSWER_PARAMS)
+PAGE_PARAMS = (
     QueryParam("limit", f"most entities of a page, default {LIMIT}; 0 with count for the number only", "integer"),
     QueryParam("offset", "how many entities are passed over", "integer"),
     QueryParam("count", "true: NGSILD-Results-Count has the number of all that match", "boolean"),
+)
+CONDITION_PARAMS = (
+    QueryParam("id", "URIs of entities, separated by commas"),
+    QueryParam("type", "entity types, joined by , | ; and parentheses"),
+    QueryParam("idPattern", "regular expression (RE2) that the id matches"),
+    QueryParam("q", 'condition on values: pm25>35;quality=="good"|name~=^a'),
+    QueryParam("georel", "near;maxDistance==METRES, within, contains, intersects, equals, disjoint or overlaps"),
+    QueryParam("geometry", "type of the geometry: Point, LineString, Polygon, or several of them (Multi…)"),
+    QueryParam("coordinates", "coordinates of the geometry as JSON: [113.3,23.1]"),
+    QueryParam("geoproperty", "attribute that is the place of an entity; default location"),
+    QueryParam("scopeQ", "scopes, joined by , ; and parentheses: /44/4401, /44/+, /44/#"),
+)
+QUERY_PARAMS = (*CONDITION_PARAMS, *PAGE_PARAMS)
+LIST_PARAMS = (
+    QueryParam("details", "true: each with its attributes, or types", "boolean"),
+    QueryParam("local", "true: without entities of other brokers; there are none here", "boolean"),
 )
 
 
@@ -106,36 +123,50 @@ class NotAcceptable(NgsiError):
         self.status = 406
 
 
-def answering_of(call: Call, context: LdContext | None = None) -> Answering:
-    """Return how a request is answered; `context`: that of its body. Raises `NgsiError`."""
+class AnswerTexts(msgspec.Struct, frozen=True, kw_only=True):
+    """Which members are shown and how, as the caller wrote it."""
+
+    attributes: tuple[str, ...] = ()
+    pick: tuple[str, ...] = ()
+    omit: tuple[str, ...] = ()
+    datasets: tuple[str, ...] = ()
+    lang: str = ""
+
+
+def answering_of(call: Call, context: LdContext | None = None, texts: AnswerTexts | None = None) -> Answering:
+    """Return how a request is answered; `context` and `texts`: those of its body. Raises `NgsiError`."""
     options = options_of(call)
     terms, media = context or context_of(call), media_of(call)
-    attributes = names_of(call, "attrs")
-    pick, omit = names_of(call, "pick"), names_of(call, "omit")
-    if attributes and (pick or omit):
-        raise bad_data("query: attrs: does not go with pick or omit; give the latter")
+    texts = texts or AnswerTexts(
+        attributes=names_of(call, "attrs"),
+        pick=names_of(call, "pick"),
+        omit=names_of(call, "omit"),
+        datasets=names_of(call, "datasetId"),
+        lang=call.text("lang"),
+    )
+    if texts.attributes and (texts.pick or texts.omit):
+        raise bad_data("attrs: does not go with pick or omit; give the latter")
     expand = _member(terms)
     shown: frozenset[str] | None = None
-    if attributes:
-        shown = frozenset({"id", "type", "scope", *map(terms.expand, attributes)})
-    elif pick:
-        shown = frozenset(map(expand, pick))
-    datasets = names_of(call, "datasetId")
-    geometry = call.text("geometryProperty")
+    if texts.attributes:
+        shown = frozenset({"id", "type", "scope", *map(terms.expand, texts.attributes)})
+    elif texts.pick:
+        shown = frozenset(map(expand, texts.pick))
+    datasets, geometry = texts.datasets, call.text("geometryProperty")
     return Answering(
         media=media,
         rendering=Rendering(
             terms=terms,
             form=form_of(call, options),
             sys_attrs="sysAttrs" in options,
-            languages=languages_of(call.text("lang")) if call.text("lang") else (),
+            languages=languages_of(texts.lang) if texts.lang else (),
             geometry=terms.expand(geometry) if geometry else LOCATION,
             dataset=datasets[0] if len(datasets) == 1 and datasets[0] != "@none" else "",
         ),
-        projection=Projection(shown, frozenset(map(expand, omit)), frozenset(datasets) if datasets else None),
+        projection=Projection(shown, frozenset(map(expand, texts.omit)), frozenset(datasets) if datasets else None),
         headers=_link_of(terms) if media != LD_JSON else {},
         context=_document_context(terms.source) if media == LD_JSON else None,
-        demands_attributes=bool(attributes),
+        demands_attributes=bool(texts.attributes or texts.pick),
     )
 
 
@@ -151,7 +182,7 @@ def _document_context(source: ContextSource) -> object:
     return [*(source if isinstance(source, list) else [source]), CORE_URL]
 
 
-def _member(terms: LdContext) -> Any:
+def _member(terms: LdContext) -> Callable[[str], str]:
     return lambda name: name if name in {"id", "type", "scope"} else terms.expand(name)
 
 
@@ -185,21 +216,91 @@ def names_of(call: Call, key: str) -> tuple[str, ...]:
 
 
 def query_of(call: Call, answering: Answering) -> EntityQuery:
-    """Return the conditions of a query. Raises `NgsiError`."""
-    expand = answering.rendering.terms.expand
-    ids = names_of(call, "id")
-    for name in ids:
-        check_uri("query: id", name)
-    attributes = names_of(call, "attrs")
-    types = call.text("type")
-    if not (types or attributes or ids or is_true(call, "local")):
-        raise bad_data("query: names no type, attrs, q or georel; give at least one of them")
+    """Return the conditions of a query by GET. Raises `NgsiError`."""
+    geometry = {name: call.text(name) for name in ("georel", "geometry", "coordinates", "geoproperty")}
+    return query_from(
+        QueryTexts(
+            selectors=(SelectorTexts(names_of(call, "id"), call.text("type"), call.text("idPattern")),),
+            attributes=names_of(call, "attrs"),
+            q=call.text("q"),
+            scope_q=call.text("scopeQ"),
+            georel=geometry["georel"],
+            geometry=geometry["geometry"],
+            coordinates=geometry["coordinates"],
+            geoproperty=geometry["geoproperty"],
+        ),
+        answering.rendering.terms,
+        is_local=is_local(call),
+    )
+
+
+def is_local(call: Call) -> bool:
+    """Return whether a request is for the entities of this gateway only."""
+    return is_true(call, "local") or "local" in options_of(call)
+
+
+class SelectorTexts(msgspec.Struct, frozen=True):
+    """Which entities are meant, as the caller wrote it."""
+
+    ids: tuple[str, ...] = ()
+    type: str = ""
+    id_pattern: str = ""
+
+
+class QueryTexts(msgspec.Struct, frozen=True, kw_only=True):
+    """Conditions on entities, as the caller wrote them: by GET, by POST, or in a subscription."""
+
+    selectors: tuple[SelectorTexts, ...] = ()
+    attributes: tuple[str, ...] = ()
+    q: str = ""
+    scope_q: str = ""
+    georel: str = ""
+    geometry: str = ""
+    coordinates: object = None
+    """JSON, or its text."""
+    geoproperty: str = ""
+
+
+def query_from(texts: QueryTexts, context: LdContext, *, is_local: bool = False, is_open: bool = False) -> EntityQuery:
+    """Return the conditions of a query.
+
+    Args:
+        texts: as the caller wrote them.
+        context: translates names.
+        is_local: without entities of other brokers; then the query needs no condition.
+        is_open: the query needs no condition in any case.
+
+    Raises:
+        NgsiError: naming the parameter that is wrong.
+    """
+    expand = context.expand
+    selectors = [_selector(selector, expand) for selector in texts.selectors if selector != SelectorTexts()]
+    has_types = any(selector.type for selector in texts.selectors)
+    if not (has_types or texts.attributes or texts.q or texts.georel or is_local or is_open):
+        raise bad_data("query: has no type, attrs, q or georel; give at least one of them")
+    conditions: list[Condition] = []
+    if texts.q:
+        conditions.append(parse_value_query(texts.q, expand, key="q"))
+    if texts.georel:
+        attribute = expand(texts.geoproperty) if texts.geoproperty else LOCATION
+        conditions.append(parse_geo_query(texts.georel, texts.geometry, texts.coordinates or "", attribute))
+    elif texts.geometry or texts.coordinates or texts.geoproperty:
+        raise bad_data("georel: is missing; give for example near;maxDistance==1000")
     return EntityQuery(
-        ids=ids,
-        types=parse_words("query: type", types).mapped(expand) if types and types != "*" else None,
-        id_pattern=pattern_of("query: idPattern", call.text("idPattern")) if call.text("idPattern") else None,
-        attributes=frozenset(map(expand, attributes)),
-        scopes=parse_words("query: scopeQ", call.text("scopeQ")) if call.text("scopeQ") else None,
+        selectors=tuple(selectors),
+        attributes=frozenset(map(expand, texts.attributes)),
+        conditions=tuple(conditions),
+        scopes=parse_words("scopeQ", texts.scope_q) if texts.scope_q else None,
+    )
+
+
+def _selector(texts: SelectorTexts, expand: Callable[[str], str]) -> EntitySelector:
+    for name in texts.ids:
+        check_uri("id", name)
+    return EntitySelector(
+        ids=frozenset(texts.ids),
+        types=parse_words("type", texts.type).mapped(expand) if texts.type and texts.type != "*" else None,
+        id_pattern=pattern_of("idPattern", texts.id_pattern) if texts.id_pattern else None,
     )
 
 
@@ -208,19 +309,6 @@ def check_uri(key: str, text: str) -> None:
     scheme, colon, rest = text.partition(":")
     if not (colon and rest and scheme[:1].isalpha() and scheme.replace("+", "").replace("-", "").isalnum()):
         raise bad_data(f"{key}: '{text[:80]}' is not a URI; give for example urn:ngsi-ld:Device:x1")
-
-
-def pattern_of(key: str, text: str) -> Any:
-    """Return a regular expression that takes linear time. Raises `NgsiError`."""
-    if len(text) > PATTERN_MAX:
-        raise bad_data(f"{key}: has {len(text)} characters; give at most {PATTERN_MAX}")
-    options = re2.Options()
-    options.max_mem = 1 << 20
-    options.log_errors = False
-    try:
-        return re2.compile(text, options)
-    except re2.error as why:
-        raise bad_data(f"{key}: '{text[:40]}' is not a regular expression of RE2: {why}") from None
 
 
 def is_true(call: Call, key: str) -> bool:

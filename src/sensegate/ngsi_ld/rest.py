@@ -10,19 +10,28 @@ import msgspec
 from aiohttp import web
 
 from sensegate.authority.scope import Action
+from sensegate.ngsi_ld.bodies import query_body
+from sensegate.ngsi_ld.catalogue import attribute_info, attribute_list, type_info, type_list
 from sensegate.ngsi_ld.entities import EntityRecord, Viewer
 from sensegate.ngsi_ld.parameters import (
+    ANSWER_PARAMS,
     GEOJSON,
+    LIST_PARAMS,
+    PAGE_PARAMS,
     PROJECTION_PARAMS,
     QUERY_PARAMS,
     Answering,
+    Page,
     answering_of,
+    is_local,
+    is_true,
     page_of,
+    query_from,
     query_of,
 )
-from sensegate.ngsi_ld.problems import ErrorType, NgsiError, problem_type
-from sensegate.ngsi_ld.representation import EntityRenderer
-from sensegate.ngsi_ld.retrieval import FORM, EntityRetrieval
+from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data, problem_type
+from sensegate.ngsi_ld.representation import Document, EntityRenderer
+from sensegate.ngsi_ld.retrieval import FORM, EntityQuery, EntityRetrieval
 from sensegate.ports import PartKey
 from sensegate.share.feeds import ALL_FEED
 from sensegate.web.routing import Call, Route
@@ -74,32 +83,47 @@ def readings_in(entities: list[EntityRecord]) -> int:
 
 async def _entities(call: Call) -> web.Response:
     viewer, answering = viewer_of(call), answering_of(call)
-    query, page = query_of(call, answering), page_of(call)
-    matched = await call.part(NGSI_LD).query(viewer, query, offset=page.offset, limit=page.limit)
-    return await answer_page(call, viewer, answering, matched.entities, total=matched.total)
+    return await _queried(call, viewer, answering, query_of(call, answering))
 
 
-async def answer_page(call: Call, viewer: Viewer, answering: Answering, entities: Any, *, total: int) -> web.Response:
-    """Return a page of entities with its headers."""
+async def _query(call: Call) -> web.Response:
+    viewer = viewer_of(call)
+    body, context = await query_body(call)
+    if body.temporal_q is not None:
+        raise bad_data("body: temporalQ: is for temporal/entityOperations/query")
+    answering = answering_of(call, context, body.answer())
+    return await _queried(call, viewer, answering, query_from(body.conditions(), context, is_local=is_local(call)))
+
+
+async def _queried(call: Call, viewer: Viewer, answering: Answering, query: EntityQuery) -> web.Response:
+    """Return a page of the entities that match a query, with its headers."""
     page = page_of(call)
-    shown = [answering.projection.projected(entity) for entity in entities]
+    matched = await call.part(NGSI_LD).query(viewer, query, offset=page.offset, limit=page.limit)
+    shown = [answering.projection.projected(entity) for entity in matched.entities]
     renderer = EntityRenderer(answering.rendering, answering.projection)
-    headers = {"NGSILD-Results-Count": str(total)} if page.count else {}
-    links = [answering.headers["Link"]] if "Link" in answering.headers else []
-    for offset, relation in ((page.offset - page.limit, "prev"), (page.offset + page.limit, "next")):
-        is_known = page.offset > 0 if relation == "prev" else offset < total
-        if is_known and page.limit and call.request.method == "GET":
-            query = [(name, value) for name, value in call.request.query.items() if name != "offset"]
-            address = f"{call.request.path}?{urlencode([*query, ('offset', str(max(offset, 0)))])}"
-            links.append(f'<{address}>; rel="{relation}"; type="{answering.media}"')
-    if links:
-        headers["Link"] = ", ".join(links)
+    headers = page_headers(call, answering, page, matched.total)
     body: object
     if answering.media == GEOJSON:
         body = answering.with_context(renderer.collection(shown))
     else:
         body = [answering.with_context(renderer.document(entity)) for entity in shown]
     return await deliver(call, viewer, answering, body, count=readings_in(shown), headers=headers)
+
+
+def page_headers(call: Call, answering: Answering, page: Page, total: int) -> dict[str, str]:
+    """Return the number of all results, and links to the pages before and after."""
+    headers = {"NGSILD-Results-Count": str(total)} if page.count else {}
+    links = [answering.headers["Link"]] if "Link" in answering.headers else []
+    neighbours = []
+    if page.offset:
+        neighbours.append(("prev", max(page.offset - page.limit, 0)))
+    if page.offset + page.limit < total:
+        neighbours.append(("next", page.offset + page.limit))
+    for relation, offset in neighbours if page.limit else ():
+        query = [(name, value) for name, value in call.request.query.items() if name != "offset"]
+        address = f"{call.request.path}?{urlencode([*query, ('offset', str(offset))])}"
+        links.append(f'<{address}>; rel="{relation}"; type="{answering.media}"')
+    return {**headers, "Link": ", ".join(links)} if links else headers
 
 
 async def _entity(call: Call) -> web.Response:
@@ -116,6 +140,43 @@ async def _entity(call: Call) -> web.Response:
     return await deliver(call, viewer, answering, answering.with_context(document), count=readings_in([shown]))
 
 
+# ── types and attributes ──────────────────────────────────────────────────────────────────────────────
+
+
+async def _types(call: Call) -> web.Response:
+    return await _listed(call, type_list)
+
+
+async def _attributes(call: Call) -> web.Response:
+    return await _listed(call, attribute_list)
+
+
+async def _type(call: Call) -> web.Response:
+    return await _described(call, type_info, "type")
+
+
+async def _attribute(call: Call) -> web.Response:
+    return await _described(call, attribute_info, "attribute")
+
+
+async def _listed(call: Call, list_of: Callable[..., Document | list[Document]]) -> web.Response:
+    viewer, answering = viewer_of(call), answering_of(call)
+    entities = await call.part(NGSI_LD).all(viewer)
+    listed = list_of(entities.values(), answering.rendering.terms, details=is_true(call, "details"))
+    body = [*map(answering.with_context, listed)] if isinstance(listed, list) else answering.with_context(listed)
+    return await deliver(call, viewer, answering, body, count=0)
+
+
+async def _described(call: Call, info_of: Callable[..., Document | None], key: str) -> web.Response:
+    viewer, answering = viewer_of(call), answering_of(call)
+    name, context = call.path(key), answering.rendering.terms
+    entities = await call.part(NGSI_LD).all(viewer)
+    document = info_of(entities.values(), context, context.expand(name))
+    if document is None:
+        raise NgsiError(ErrorType.RESOURCE_NOT_FOUND, f"there is no {key} '{name[:200]}' among what you see")
+    return await deliver(call, viewer, answering, answering.with_context(document), count=0)
+
+
 def _routes(root: str) -> tuple[Route, ...]:
     return (
         read_route(
@@ -125,6 +186,20 @@ def _routes(root: str) -> tuple[Route, ...]:
             query=(*QUERY_PARAMS, *PROJECTION_PARAMS),
         ),
         read_route(f"{root}/entities/{{entity}}", _entity, "Get an entity by its id.", query=PROJECTION_PARAMS),
+        read_route(
+            f"{root}/entityOperations/query",
+            _query,
+            "Query entities by conditions in the body.",
+            method="POST",
+            raw="application/json",
+            query=(*PAGE_PARAMS, *ANSWER_PARAMS),
+        ),
+        read_route(f"{root}/types", _types, "List the entity types.", query=LIST_PARAMS, media=MEDIA[:2]),
+        read_route(f"{root}/types/{{type}}", _type, "Get an entity type with its attributes.", media=MEDIA[:2]),
+        read_route(f"{root}/attributes", _attributes, "List the attributes.", query=LIST_PARAMS, media=MEDIA[:2]),
+        read_route(
+            f"{root}/attributes/{{attribute}}", _attribute, "Get an attribute with its entity types.", media=MEDIA[:2]
+        ),
     )
 
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -22,16 +22,43 @@ FORM = "json"
 """Form of records that a grant must cover."""
 
 
+class EntitySelector(msgspec.Struct, frozen=True, kw_only=True, eq=False):
+    """Which entities are meant, by type and id."""
+
+    ids: frozenset[str] = frozenset()
+    """Empty: all; likewise the others."""
+    types: Joined[str] | None = None
+    """IRIs."""
+    id_pattern: Any = None
+
+    def matches(self, entity: EntityRecord) -> bool:
+        """Return whether an entity is meant."""
+        if self.ids and entity.id not in self.ids:
+            return False
+        if self.types is not None and not self.types.holds(entity.types.__contains__):
+            return False
+        return self.id_pattern is None or bool(self.id_pattern.search(entity.id))
+
+
 class EntityQuery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Conditions on entities, all of which must hold; names are IRIs."""
 
-    ids: tuple[str, ...] = ()
-    types: Joined[str] | None = None
-    id_pattern: re.Pattern[str] | None = None
+    selectors: tuple[EntitySelector, ...] = ()
+    """One of these means the entity; empty: all entities."""
     attributes: frozenset[str] = frozenset()
     """The entity has one of these; empty: whatever it has."""
     conditions: tuple[Condition, ...] = ()
     scopes: Joined[str] | None = None
+
+    def matches(self, entity: EntityRecord) -> bool:
+        """Return whether all conditions hold of an entity."""
+        if self.selectors and not any(selector.matches(entity) for selector in self.selectors):
+            return False
+        if self.attributes and not any(instance.name in self.attributes for instance in entity.attributes):
+            return False
+        if self.scopes is not None and not self.scopes.holds(lambda pattern: scope_matches(pattern, entity.scopes)):
+            return False
+        return all(condition(entity) for condition in self.conditions)
 
 
 class MatchedEntities(msgspec.Struct, frozen=True):
@@ -82,24 +109,13 @@ class EntityRetrieval:
         entities = await self.all(viewer)
         matched: list[EntityRecord] = []
         candidates: Iterable[EntityRecord] = entities.values()
-        if query.ids:
-            candidates = [entities[name] for name in query.ids if name in entities]
+        if query.selectors and all(selector.ids for selector in query.selectors):
+            names = {name for selector in query.selectors for name in selector.ids}
+            candidates = [entities[name] for name in names if name in entities]
         for place, entity in enumerate(candidates):
             if place % _STEP == _STEP - 1:
                 await asyncio.sleep(0)
-            if _matches(entity, query):
+            if query.matches(entity):
                 matched.append(entity)
         matched.sort(key=lambda entity: entity.id)
         return MatchedEntities(matched[offset : offset + limit], len(matched))
-
-
-def _matches(entity: EntityRecord, query: EntityQuery) -> bool:
-    if query.types is not None and not query.types.holds(entity.types.__contains__):
-        return False
-    if query.id_pattern is not None and not query.id_pattern.search(entity.id):
-        return False
-    if query.attributes and not any(instance.name in query.attributes for instance in entity.attributes):
-        return False
-    if query.scopes is not None and not query.scopes.holds(lambda pattern: scope_matches(pattern, entity.scopes)):
-        return False
-    return all(condition(entity) for condition in query.conditions)

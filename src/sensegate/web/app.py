@@ -50,6 +50,7 @@ from sensegate.web import (
     session,
     settings,
     survey,
+    system,
     trace,
     webhooks,
     websocket,
@@ -174,6 +175,7 @@ CORE_ROUTES: tuple[Route, ...] = (
     *survey.ROUTES,
     *map_layers.ROUTES,
     *settings.ROUTES,
+    *system.ROUTES,
     *quarantine.ROUTES,
     *log.ROUTES,
     *audit.ROUTES,
@@ -203,7 +205,7 @@ class Web:
             handshake_timeout_s=deps.config.header_timeout_s,
         )
         self._context: ssl.SSLContext | None = None
-        self._document = msgspec.json.encode(openapi.document(routes, version=deps.version))
+        self._document = msgspec.json.encode(openapi.document(routes, version=deps.version, config=deps.config))
         tls = deps.config.tls
         self._headers = dict(_SECURITY_HEADERS)
         if tls.cert_file:

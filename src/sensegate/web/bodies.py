@@ -394,6 +394,8 @@ class CallerInfo(msgspec.Struct, frozen=True):
     gateway_role: str
     gateway_division: str
     version: str
+    rights: list[str]
+    """What the role allows, somewhere in the scope."""
 
 
 class Readiness(msgspec.Struct, frozen=True):

@@ -24,7 +24,8 @@ from sensegate.web.routing import API, Call, Route, check_call
 from sensegate.web.session import open_by_form, set_session_cookie
 
 _ROWS: Final = 50
-_TEXT = re.compile(r'(?:"(?P<quoted>[\w.]+)"|\b(?P<bare>\w+)): (?P<text>"(?:[^"\\]|\\.)*")')
+_STRING: Final = r'"(?:[^"\\]|\\.)*"'
+_TEXT = re.compile(rf'(?:"(?P<quoted>[\w.]+)"|\b(?P<bare>\w+)): \[(?P<en>{_STRING}), (?P<zh>{_STRING})\]')
 
 
 class ListPage(msgspec.Struct, frozen=True):
@@ -83,12 +84,13 @@ class Section(msgspec.Struct, frozen=True):
 def read_texts() -> dict[str, dict[str, str]]:
     """Return the texts of the console by language, from the file that the browser reads too."""
     text = files("sensegate.web").joinpath("page", "console", "texts.js").read_text(encoding="utf-8")
-    texts: dict[str, dict[str, str]] = {}
-    for language, variable in (("en", "en"), ("zh-CN", "zh")):
-        block = text.partition(f"const {variable} = {{")[2].partition("\n};")[0]
-        texts[language] = {
-            match["quoted"] or match["bare"]: json.loads(match["text"]) for match in _TEXT.finditer(block)
-        }
+    texts: dict[str, dict[str, str]] = {"en": {}, "zh-CN": {}}
+    for match in _TEXT.finditer(text):
+        key = match["quoted"] or match["bare"]
+        english = json.loads(match["en"])
+        if english:  # else the key's last part is the word
+            texts["en"][key] = english
+        texts["zh-CN"][key] = json.loads(match["zh"])
     return texts
 
 

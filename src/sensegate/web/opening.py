@@ -31,6 +31,7 @@ from sensegate.web.profiles import COMPARISONS, IN_FORCE, OUTCOMES, RELEASES
 from sensegate.web.quarantine import RECOVERED
 from sensegate.web.routing import Route
 from sensegate.web.settings import SETTINGS
+from sensegate.web.system import SYSTEM
 from sensegate.web.webhooks import WEBHOOKS
 
 
@@ -120,6 +121,7 @@ def _deps(parts: WebParts) -> WebDependencies:
             ASSETS: parts.assets,
             SET_ASIDE: callers.set_aside,
             SETTINGS: config,
+            SYSTEM: core,
             **parts.features,
         },
     )

@@ -34,6 +34,7 @@ async def _me(call: Call) -> CallerInfo:
         deps.role,
         deps.division,
         deps.version,
+        [str(action) for action in Action if has_right(caller, action)],
     )
 
 

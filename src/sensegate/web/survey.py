@@ -25,6 +25,7 @@ GAPS = ("place", "owner", "department", "domain", "asset", "name", "never_heard"
 SLICE = 2_000
 """Components that are read before other requests have their turn."""
 CELLS_MAX = 24
+ROWS_MAX = 1_000
 LABELS_MAX = 200
 _GEOJSON = "application/geo+json"
 _FILTERS = (
@@ -209,7 +210,7 @@ async def _components(call: Call) -> listing.RowPage[ComponentRow] | web.StreamR
     selected = _selected(call)
     if media != "application/json":
         return await _export(call, selected, media)
-    after, limit, query = call.text("after"), call.integer("limit", 100, 1_000), call.text("q").casefold()
+    after, limit, query = call.text("after"), call.integer("limit", 100, ROWS_MAX), call.text("q").casefold()
     rows: list[ComponentRow] = []
     for number, at in enumerate(selected, 1):
         if call.deps.devices.id(at) <= after:
@@ -368,7 +369,7 @@ ROUTES = (
         tag="devices",
         action=Action.READ_REGISTRY,
         query=(
-            QueryParam("limit", "maximum number of rows, default 100", "integer"),
+            QueryParam("limit", "maximum number of rows, default 100", "integer", minimum=1, maximum=ROWS_MAX),
             QueryParam("after", "id after which to continue"),
             QueryParam("q", "text contained in id, name, asset or owner"),
             *_FILTERS,
@@ -399,7 +400,7 @@ ROUTES = (
         tag="devices",
         action=Action.READ_REGISTRY,
         query=(
-            QueryParam("limit", "maximum number of labels, default 60", "integer"),
+            QueryParam("limit", "maximum number of labels, default 60", "integer", minimum=1, maximum=LABELS_MAX),
             QueryParam("after", "id after which to continue"),
             QueryParam("q", "text contained in id, alias or name"),
             QueryParam("profile", "filter by profile"),

@@ -12,7 +12,7 @@ from typing import Any, Self
 from sensegate.clock import Clock, SystemClock
 from sensegate.collect.front import codec
 from sensegate.collect.front.batcher import BatchWriter
-from sensegate.collect.front.front import Front
+from sensegate.collect.front.front import Front, SessionMemory
 from sensegate.collect.front.limits import FrontLimits
 from sensegate.collect.front.packets import (
     Acknowledgement,
@@ -148,11 +148,19 @@ class FrontRig:
 
 
 @contextlib.asynccontextmanager
-async def running_front(clock: Clock | None = None, **limits: Any) -> AsyncIterator[FrontRig]:
-    """Run a front on a free port."""
+async def running_front(
+    clock: Clock | None = None, memory: SessionMemory | None = None, **limits: Any
+) -> AsyncIterator[FrontRig]:
+    """Run a front on a free port; `memory`: what it shares with other fronts."""
     store, counts = HeldStore(), Counts()
     front = Front(
-        store, form.new_instance(), Registry(), counts, clock=clock or SystemClock(), limits=FrontLimits(**limits)
+        store,
+        form.new_instance(),
+        Registry(),
+        counts,
+        clock=clock or SystemClock(),
+        limits=FrontLimits(**limits),
+        memory=memory,
     )
     store.writer = front.writer
     port = await front.listen(HOST, 0)

@@ -7,12 +7,20 @@ import contextlib
 from collections.abc import AsyncIterator
 from typing import Any
 
+import msgspec
 from nats.aio.client import Client
 
 from sensegate.bus.kv import KvBucket
 from sensegate.clock import FakeClock
-from sensegate.collect.front.session_memory import ALIVE_SLACK_US, BUCKET, SharedSessions
+from sensegate.collect.front.packets import Acknowledgement, PacketType, Version
+from sensegate.collect.front.session_memory import (
+    ALIVE_SLACK_US,
+    BUCKET,
+    SharedSessions,
+    StoredSession,
+)
 from sensegate.collect.front.sessions import NEVER, MqttSession, SessionKey
+from tests.collect.front.front_rig import FrontRig, running_front
 from tests.conftest import eventually
 
 KEY = SessionKey("d1", "client " * 40)
@@ -108,3 +116,55 @@ async def test_an_ended_connection_begins_the_expiry(gateway: Client) -> None:
         await clock.advance(1)
         assert second.memory.find(KEY) is None
         assert first.memory.find(KEY) is None
+
+
+async def test_a_packet_id_released_at_another_front_is_free(gateway: Client) -> None:
+    """A new QoS 2 message with an id that this front still remembers is stored, not taken for a repeated one.
+
+    The device leaves the first front between PUBREC and PUBREL, releases the id at the second and comes back. Control:
+    a device that was nowhere else meanwhile has its repeated message answered and not stored again.
+    """
+    clock = FakeClock()
+    async with front(gateway, "a", clock) as a, front(gateway, "b", clock) as b:
+        async with running_front(memory=a.memory) as first, running_front(memory=b.memory) as second:
+            await publish(first, "moving", 7, "1")
+            await publish(first, "staying", 7, "1")
+            # The second front is new to the session; nothing of the first may be in the way of the release.
+            await publish(second, "moving", 7, "1", duplicate=True, release=True)
+            await publish(second, "moving", 7, "2", release=True)
+            await publish(first, "moving", 7, "3", release=True)
+            await publish(first, "staying", 7, "1", duplicate=True, release=True)
+        assert first.store.messages == [("up/moving", b"1"), ("up/staying", b"1"), ("up/moving", b"3")]
+        assert second.store.messages == [("up/moving", b"1"), ("up/moving", b"2")]
+
+
+async def test_a_late_end_does_not_overwrite_another_front(gateway: Client) -> None:
+    """A connection's end that is written after another front took the session over is not written."""
+    clock = FakeClock()
+    async with front(gateway, "a", clock) as a, front(gateway, "b", clock) as b:
+        assert not await a.memory.put(KEY, session(60)), "nobody knows who held it before"
+        assert await a.memory.put(KEY, session(60)), "only this front has"
+        await b.memory.put(KEY, session(60))
+        a.memory.end(KEY, session(60))
+        await a.memory.put(SessionKey("d2", "d2"), session(60))  # written after the end, if that is written
+        bucket = await KvBucket.open(gateway, BUCKET, bytes_max=1024**2)
+        rows, _ = await bucket.load_all()
+        holders = {
+            msgspec.msgpack.decode(row.value or b"", type=StoredSession).holder for row in rows if len(row.key) == 32
+        }
+        assert holders == {"a", "b"}
+        await bucket.close()
+
+
+async def publish(
+    rig: FrontRig, device: str, packet_id: int, payload: str, *, duplicate: bool = False, release: bool = False
+) -> None:
+    """Connect, publish at QoS 2 until PUBREC or, with `release`, PUBCOMP, and break the connection."""
+    async with rig.client(device, Version.MQTT_3_1_1, clean=False) as client:
+        client.publish(payload, packet_id, qos=2, duplicate=duplicate)
+        assert await client.acknowledged(1, PacketType.PUBREC) == [packet_id]
+        if release:
+            client.send(Acknowledgement(PacketType.PUBREL, packet_id))
+            assert await client.acknowledged(1, PacketType.PUBCOMP) == [packet_id]
+    key = SessionKey(device, device)
+    await eventually(lambda: (known := rig.front.sessions.find(key, 0.0)) is None or known.holder is None)

@@ -303,7 +303,10 @@ class MqttConnection(asyncio.Protocol):
         front.sessions.put(key, self._session)
         if present and self._session.subscribed:
             present = await self._open_upstream(clean=False)
-        await front.remember(key, self._session)
+        if not await front.remember(key, self._session):
+            # Another front may have released these ids: a new message with one of them is no repetition. A repeated
+            # message is stored once more and found to be a duplicate by its content.
+            self._session.received.clear()
         return present
 
     def _send_connack(self, connect: ConnectPacket, *, session_present: bool) -> None:

@@ -43,8 +43,12 @@ class SessionMemory(Protocol):
         """Return what is remembered of a session that has not expired."""
         ...
 
-    async def put(self, key: SessionKey, session: MqttSession) -> None:
-        """Remember a session, or that it ends with its connection."""
+    async def put(self, key: SessionKey, session: MqttSession) -> bool:
+        """Remember a session, or that it ends with its connection.
+
+        Returns:
+            Whether it is certain that no other front has held the session since this one did.
+        """
         ...
 
     def end(self, key: SessionKey, session: MqttSession) -> None:
@@ -78,8 +82,9 @@ class Alone:
     def find(self, key: SessionKey) -> MqttSession | None:  # noqa: ARG002 - of the contract
         return None
 
-    async def put(self, key: SessionKey, session: MqttSession) -> None:
-        """Remember nothing."""
+    async def put(self, key: SessionKey, session: MqttSession) -> bool:  # noqa: ARG002 - of the contract
+        """Remember nothing; return True: there is no other front."""
+        return True
 
     def end(self, key: SessionKey, session: MqttSession) -> None:
         """Remember nothing."""
@@ -263,9 +268,9 @@ class Front:
         """Return what all fronts know of a session."""
         return self._memory.find(key)
 
-    async def remember(self, key: SessionKey, session: MqttSession) -> None:
-        """Announce a session to all fronts."""
-        await self._memory.put(key, session)
+    async def remember(self, key: SessionKey, session: MqttSession) -> bool:
+        """Announce a session to all fronts; return whether no other front has held it since this one did."""
+        return await self._memory.put(key, session)
 
     def end_session(self, key: SessionKey, session: MqttSession) -> None:
         """Let the connection of a session end."""

@@ -6,6 +6,10 @@
 A client that is told "no session" discards what was not yet acknowledged. Each front follows the bucket and answers
 from memory. A row names the front that holds the connection; when that front has died, the session ended when it was
 last alive, which each front writes every `ALIVE_S`.
+
+A front that continues a session of its own has to know that no other front held it meanwhile: the packet ids of QoS 2
+that it remembers would take new messages for repeated ones. Each front therefore writes a row on the revision that it
+wrote last; when another front wrote in between, the write fails and what was remembered is void.
 """
 
 from __future__ import annotations
@@ -49,6 +53,8 @@ class StoredSession(msgspec.Struct, frozen=True, array_like=True):
     """Instance of the front that holds its connection; empty: it is not connected."""
     at: int = 0
     """When the connection began or ended, µs UTC."""
+    writer: str = ""
+    """Instance of the front that wrote the row."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -73,7 +79,10 @@ class SharedSessions:
         self._on_elsewhere = on_elsewhere
         self._rows: OrderedDict[str, StoredSession] = OrderedDict()
         self._alive: dict[str, int] = {}
-        self._own: dict[str, SessionKey] = {}
+        self._own: OrderedDict[str, SessionKey] = OrderedDict()
+        """Sessions whose last connection was here, as far as is known."""
+        self._revisions: dict[str, int] = {}
+        """Revision of the row that this front wrote last, of each of those."""
         self._ended: OrderedDict[str, StoredSession] = OrderedDict()
         self._has_ended = asyncio.Event()
         self._revision = 0
@@ -102,27 +111,30 @@ class SharedSessions:
         session.expiry_s, session.subscribed = row.expiry_s, row.subscribed
         return session
 
-    async def put(self, key: SessionKey, session: MqttSession) -> None:
+    async def put(self, key: SessionKey, session: MqttSession) -> bool:
         name = row_key(key)
         self._ended.pop(name, None)
-        known = self._rows.get(name)
         if not session.expiry_s:
             self._own.pop(name, None)
-            if known is not None:
-                await self._write(name, None)
-            return
-        row = StoredSession(session.expiry_s, session.subscribed, self._instance, self._clock.now())
+            was_here = name in self._revisions
+            if name in self._rows:
+                return await self._write(name, None)
+            return was_here
         self._own[name] = key
-        if known is None or msgspec.structs.replace(known, at=row.at) != row:
-            await self._write(name, row)
+        self._own.move_to_end(name)
+        if len(self._own) > SESSIONS_MAX:
+            oldest, _ = self._own.popitem(last=False)
+            self._revisions.pop(oldest, None)
+        return await self._write(
+            name, StoredSession(session.expiry_s, session.subscribed, self._instance, self._clock.now(), self._instance)
+        )
 
     def end(self, key: SessionKey, session: MqttSession) -> None:
         name = row_key(key)
         known = self._rows.get(name)
         if known is None or known.holder != self._instance:
             return
-        self._own.pop(name, None)
-        ended = StoredSession(session.expiry_s, session.subscribed, "", self._clock.now())
+        ended = StoredSession(session.expiry_s, session.subscribed, "", self._clock.now(), self._instance)
         self._rows[name] = ended
         if len(self._ended) < ENDED_MAX:
             self._ended[name] = ended
@@ -143,6 +155,8 @@ class SharedSessions:
 
     def _apply(self, row: KvRow) -> None:
         name = row.key
+        if row.revision < self._revisions.get(name, 0):
+            return  # this front has written since
         if name.startswith(_FRONT):
             self._alive[name.removeprefix(_FRONT)] = int(row.value or b"0")
             return
@@ -157,22 +171,46 @@ class SharedSessions:
             self._rows.move_to_end(name)
             if len(self._rows) > SESSIONS_MAX:
                 self._rows.popitem(last=False)
-        if (stored is None or stored.holder != self._instance) and (key := self._own.pop(name, None)):
+        if (stored is None or stored.writer != self._instance) and (key := self._own.pop(name, None)):
+            self._revisions.pop(name, None)
             self._on_elsewhere(key)
 
-    async def _write(self, name: str, row: StoredSession | None) -> None:
+    async def _write(self, name: str, row: StoredSession | None, *, ended: bool = False) -> bool:
+        """Write a row; return whether no other front has written since this one did.
+
+        Args:
+            name: its key.
+            row: None deletes it.
+            ended: the row is not written where another front has written since.
+        """
         if row is None:
             self._rows.pop(name, None)
         else:
             self._rows[name] = row
+        expected = self._revisions.get(name)
+        if expected is None and ended:
+            return False
         try:
             async with asyncio.timeout(WRITE_S):
-                if row is None:
-                    await self._bucket.delete(name)
-                else:
-                    await self._bucket.put(name, _encode(row))
+                try:
+                    revision = await self._store(name, row, expected)
+                except Conflict:
+                    if ended:
+                        return False
+                    expected, revision = None, await self._store(name, row, None)
         except (Unavailable, StoreFull, TimeoutError) as why:
             _log.info("session not remembered for other fronts", reason=str(why) or "no answer")
+            self._revisions.pop(name, None)
+            return False
+        self._revisions[name] = revision
+        if row is None:
+            del self._revisions[name]
+        return expected is not None
+
+    async def _store(self, name: str, row: StoredSession | None, expected: int | None) -> int:
+        if row is None:
+            return await self._bucket.delete(name, expected=expected)
+        return await self._bucket.put(name, _encode(row), expected=expected)
 
     # ── tasks ────────────────────────────────────────────────────────────────────────────────────────
 
@@ -208,4 +246,6 @@ class SharedSessions:
             self._has_ended.clear()
             while self._ended:
                 batch = [self._ended.popitem(last=False) for _ in range(min(WRITERS, len(self._ended)))]
-                await asyncio.gather(*(self._write(name, row if row.expiry_s else None) for name, row in batch))
+                await asyncio.gather(
+                    *(self._write(name, row if row.expiry_s else None, ended=True) for name, row in batch)
+                )

@@ -1,6 +1,6 @@
 // The frame: sign-in, navigation, scope, language, theme, keyboard; the page that the address names.
 import { html, render, useEffect, useState } from "./preact.js";
-import { Link, Loading, Problem, call, go, language, query, replaceSearch, scopeNow, searchValues, session, t, useLoad } from "./lib.js";
+import { Link, Loading, Problem, call, go, language, may, query, replaceSearch, scopeNow, searchValues, session, t, useLoad } from "./lib.js";
 import { PAGES, pageOf } from "./pages.js";
 
 function applyTheme(theme) {
@@ -112,7 +112,7 @@ function Frame({ methods }) {
     sessionStorage.removeItem("token");
     location.assign("/console/");
   };
-  const visible = PAGES.filter((candidate) => candidate.group && (!candidate.at || candidate.at === me.gateway_role));
+  const visible = PAGES.filter((candidate) => candidate.group && (!candidate.at || candidate.at === me.gateway_role) && (!candidate.right || candidate.right.split(" ").some(may)));
   const groups = [...new Set(visible.map((candidate) => candidate.group))];
   return html`<div class="layout">
     <nav aria-label=${t("navigation")}><${Link} to="/console/" class="brand"><img src="/static/icon.svg" alt="" width="26" height="26" />sensegate<//>

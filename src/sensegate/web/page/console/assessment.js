@@ -1,6 +1,6 @@
 // Assessment of a month: indicators by group, the score and how it is made; CSV, and a page that prints well.
 import { html } from "./preact.js";
-import { Card, Empty, Link, Loading, Problem, number, query, replaceSearch, saveCsv, searchValues, t, useLoad } from "./lib.js";
+import { Card, Empty, Link, Loading, Problem, emptyHere, number, query, replaceSearch, saveCsv, searchValues, t, useLoad } from "./lib.js";
 import { Table, percent } from "./more.js";
 
 const BY = ["division", "city", "department", "domain", "profile"];
@@ -16,7 +16,7 @@ export function Assessment() {
       <label class="filter">${t("groupBy")}<select onChange=${(event) => set({ by: event.target.value })}>${BY.map((choice) => html`<option key=${choice} value=${choice} selected=${choice === by}>${t(`column.${choice}`)}</option>`)}</select></label>
       <button type="button" onClick=${() => saveCsv(data.rows, columns)} disabled=${!data?.rows.length}>CSV</button><button type="button" onClick=${() => print()}>${t("print")}</button></div>
     <${Problem} error=${error} retry=${reload} />
-    <section class="card">${!data && loading ? html`<${Loading} />` : data?.rows.length ? html`<${Table} rows=${data.rows} columns=${columns} />` : !error && html`<${Empty} text=${t("noAssessment")} />`}
+    <section class="card">${!data && loading ? html`<${Loading} />` : data?.rows.length ? html`<${Table} rows=${data.rows} columns=${columns} />` : !error && html`<${Empty} text=${emptyHere(t("noAssessment"))()} />`}
       ${data && html`<p class="quiet">${t("assessmentHelp")}</p><p class="quiet">${data.since && t("knownHours", number(data.hours_known), number(data.hours_of_month), data.since.slice(0, 16).replace("T", " "))}</p>`}</section>
     <p class="quiet"><${Link} to="/console/quality">${t("byDevice")}<//></p>`;
 }

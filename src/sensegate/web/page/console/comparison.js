@@ -1,9 +1,8 @@
 // Figures of two versions: over recorded messages (figures of both, a plot, every difference), and of a canary.
 import { html } from "./preact.js";
-import { Badge, Card, Empty, Loading, Problem, Time, addTexts, number, t, useLoad } from "./lib.js";
-import * as texts from "./editor.texts.js";
+import { Badge, Card, Empty, Loading, Problem, Time, number, t, useLoad } from "./lib.js";
+import "./editor.texts.js";
 
-addTexts(texts);
 const sum = (counts) => Object.values(counts || {}).reduce((total, count) => total + count, 0);
 export function Comparison({ name, job }) {
   const { data, error } = useLoad(`/api/v1/profiles/${name}/jobs/${job}`, 1);

@@ -1,6 +1,6 @@
 // Devices: the list, and one device with its values.
 import { html, useMemo, useState } from "./preact.js";
-import { Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, Time, call, device, editorOf, instant, number, profile, query, replaceSearch, revisionHeader, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, Time, call, device, editorOf, emptyHere, instant, may, number, profile, query, replaceSearch, revisionHeader, searchValues, t, useDialog, useLoad } from "./lib.js";
 
 const DEVICE_STATES = ["registered", "active", "silent", "disabled", "retired"];
 const DEVICE_COLUMNS = [{ name: "id" }, { name: "name" }, { name: "state", badge: true }, { name: "last_seen", time: true }, { name: "division" }, { name: "profile", show: (value) => html`<${Link} to=${profile(value)}>${value}<//>` }, { name: "department" }, { name: "gateway" }, { name: "asset" }];
@@ -26,20 +26,25 @@ export function Devices() {
       return html`<p>${t(really ? "imported" : "wouldImport", number(report.rows.length))}</p>${report.rows.some((row) => row.password) && html`<p>${t("shownOnce")}</p>`}<div class="scroll" tabindex="0"><table><tbody>${report.rows.map((row) => html`<tr key=${row.line}><td>${row.line}</td><td>${row.id}</td><td>${row.outcome}</td><td>${row.password ? html`<span class="secret">${row.password}</span>` : [row.problem, row.remedy].filter(Boolean).join("; ")}</td></tr>`)}</tbody></table></div>`;
     },
   });
-  return html`<h1>${t("page.devices")}</h1>${dialog}<section class="card"><${List} key=${stamp} path="/api/v1/devices" scoped="division" columns=${DEVICE_COLUMNS} link=${(row) => device(row.id)} empty=${t("noDevices")}
+  return html`<h1>${t("page.devices")}</h1>${dialog}<section class="card"><${List} key=${stamp} path="/api/v1/devices" scoped="division" columns=${DEVICE_COLUMNS} link=${(row) => device(row.id)} empty=${emptyHere(t("noDevices"))}
     filters=${[{ name: "state", options: DEVICE_STATES }, { name: "division" }, { name: "profile" }, { name: "domain" }]}
-    actions=${html`<button type="button" onClick=${bulk}>${t("importDevices")}</button><button type="button" class="primary" onClick=${add}>${t("addDevice")}</button>`} /></section>`;
+    actions=${may("change_devices") && html`<button type="button" onClick=${bulk}>${t("importDevices")}</button><button type="button" class="primary" onClick=${add}>${t("addDevice")}</button>`} /></section>`;
 }
 const LATEST_COLUMNS = [{ name: "property" }, { name: "channel" }, { name: "value", numeric: true }, { name: "unit" }, { name: "time", time: true }, { name: "quality", badge: true }, { name: "flags" }];
-const SPANS = ["1h", "24h", "3d"];
+const SPANS = ["1h", "24h", "7d", "30d"];
 
-export function Device({ id }) {
+export function Device({ id, me }) {
   const [dialog, show] = useDialog();
   const [chosen, choose] = useState("");
   const span = searchValues().span || "24h";
-  const row = useLoad(`/api/v1/devices/${encodeURIComponent(id)}`, 15), latest = useLoad(`/api/v1/devices/${encodeURIComponent(id)}/latest?limit=500`, 5);
-  const quarantine = useLoad(`/api/v1/quarantine${query({ device: id, since: "24h", limit: 20 })}`, 5), tasks = useLoad(`/api/v1/tasks${query({ device: id })}`, 15);
-  const series = (latest.data?.rows || []).filter((value) => typeof value.value === "number");
+  const row = useLoad(`/api/v1/devices/${encodeURIComponent(id)}`, 15);
+  // A centre knows the readings of its nodes' devices, not their registration.
+  const isOfNode = row.error?.status === 404 && me.gateway_role === "centre";
+  const latest = useLoad(isOfNode ? `/api/v1/feeds/all/latest${query({ device: id, limit: 500 })}` : row.data && may("read_readings") ? `/api/v1/devices/${encodeURIComponent(id)}/latest?limit=500` : "", 5);
+  const values = latest.data?.rows || latest.data?.records || [];
+  const [traced, trace] = useState("");
+  const quarantine = useLoad(row.data && may("read_quarantine") ? `/api/v1/quarantine${query({ device: id, since: "24h", limit: 20 })}` : "", 5), tasks = useLoad(row.data ? `/api/v1/tasks${query({ device: id })}` : "", 15);
+  const series = values.filter((value) => typeof value.value === "number");
   const property = chosen || (series[0] ? `${series[0].property}${series[0].channel ? `#${series[0].channel}` : ""}` : "");
   const act = (path, title, consequence, danger, method = "POST", withRevision = false) => show({
     title, consequence, danger, action: title, submit: async () => {
@@ -50,28 +55,41 @@ export function Device({ id }) {
   });
   const facts = row.data;
   return html`${dialog}<div class="headline"><h1>${id}</h1>${facts && html`<${Badge} value=${facts.state} />`}<span class="space"></span>
-      ${facts && facts.state !== "retired" && html`<button type="button" onClick=${() => act("/rotate", t("rotate"), t("rotateHelp"))}>${t("rotate")}</button>
+      ${facts && facts.state !== "retired" && may("change_devices") && html`<button type="button" onClick=${() => act("/rotate", t("rotate"), t("rotateHelp"))}>${t("rotate")}</button>
         ${facts.state === "disabled" ? html`<button type="button" onClick=${() => act("/enable", t("enable"), t("enableHelp"))}>${t("enable")}</button>` : html`<button type="button" onClick=${() => act("/disable", t("disable"), t("disableHelp"), true)}>${t("disable")}</button>`}
         <button type="button" onClick=${() => act("", t("retire"), t("retireHelp"), true, "DELETE", true)}>${t("retire")}</button>`}</div>
-    <${Problem} error=${row.error} retry=${row.reload} />
+    ${isOfNode && values.length ? html`<p class="quiet">${t("deviceOfNode", values[0].division)} <${Link} to="/console/nodes">${t("page.nodes")}<//></p>` : html`<${Problem} error=${row.error} retry=${row.reload} />`}
     ${facts && html`<${Card} title=${t("registration")}><${Facts} rows=${[["column.name", facts.name], ["column.division", facts.division], ["column.profile", html`<${Link} to=${profile(facts.profile)}>${facts.profile}<//>`], ["column.last_seen", html`<${Time} value=${facts.last_seen} />`], facts.silent_since && ["silentSince", html`<${Time} value=${facts.silent_since} />`], ["column.department", facts.department], ["column.owner", facts.owner], ["column.gateway", facts.gateway], ["column.alias", facts.alias], ["column.asset", facts.asset], ["place", facts.lon === null || facts.lon === undefined ? "" : `${facts.lon}, ${facts.lat}`], ["column.grade", facts.grade], ["column.interval_s", facts.interval_s || ""], ["column.clock_lag_s", facts.clock_lag_s === null ? "" : number(facts.clock_lag_s)]]} /><//>`}
-    <${Card} title=${t("lastValues")}>${latest.error ? html`<${Problem} error=${latest.error} />` : (latest.data?.rows || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${LATEST_COLUMNS.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}>${t(`column.${column.name}`)}</th>`)}</tr></thead>
-      <tbody>${latest.data.rows.map((value) => html`<tr key=${value.id || value.property + value.channel}><td>${typeof value.value === "number" ? html`<button type="button" class="plain" onClick=${() => choose(`${value.property}${value.channel ? `#${value.channel}` : ""}`)}><u>${value.property}</u></button>` : value.property}</td><td>${value.channel || ""}</td><td class="number">${typeof value.value === "number" ? number(value.value, 6) : String(value.value).slice(0, 120)}</td><td>${value.unit}</td><td><${Time} value=${value.time} /></td><td><${Badge} value=${value.quality} /></td><td>${(value.flags || []).join(", ")}</td></tr>`)}</tbody></table></div>` : html`<${Empty} text=${t("noValues")} />`}<//>
+    <${Card} title=${t("lastValues")}>${latest.error ? html`<${Problem} error=${latest.error} />` : values.length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${LATEST_COLUMNS.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}>${t(`column.${column.name}`)}</th>`)}<th></th></tr></thead>
+      <tbody>${values.map((value) => html`<tr key=${value.id || value.property + value.channel}><td>${typeof value.value === "number" ? html`<button type="button" class="plain" onClick=${() => choose(`${value.property}${value.channel ? `#${value.channel}` : ""}`)}><u>${value.property}</u></button>` : value.property}</td><td>${value.channel || ""}</td><td class="number">${typeof value.value === "number" ? number(value.value, 6) : String(value.value).slice(0, 120)}</td><td>${value.unit}</td><td><${Time} value=${value.time} /></td><td><${Badge} value=${value.quality} /></td><td>${(value.flags || []).join(", ")}</td><td>${value.id && may("read_ledger") && html`<button type="button" onClick=${() => trace(traced === value.id ? "" : value.id)} aria-expanded=${traced === value.id}>${t("wayOf")}</button>`}</td></tr>`)}</tbody></table></div>` : html`<${Empty} text=${t("noValues")} />`}${traced && html`<${Way} key=${traced} record=${traced} />`}<//>
     ${property && html`<${Card} title=${property} actions=${html`<div class="tabs">${SPANS.map((choice) => html`<button type="button" key=${choice} aria-pressed=${choice === span} onClick=${() => replaceSearch({ span: choice })}>${choice}</button>`)}</div>`}><${Series} id=${id} property=${property} span=${span} /><//>`}
-    <div class="columns">
+    ${facts && html`<div class="columns">
       <${Card} title=${t("quarantined24h")}>${(quarantine.data?.rows || []).length ? html`<ul class="needs">${quarantine.data.rows.map((message) => html`<li key=${message.entry}><div><strong>${t(`reason.${message.reason}`)}</strong> · <${Time} value=${message.received} /><br /><span class="quiet">${message.detail}</span><pre>${message.payload}</pre>${facts && html`<${Link} to=${editorOf(facts.profile.split("@")[0], { topic: message.topic, payload: message.payload.slice(0, 1_500), device: id })}>${t("tryInEditor")}<//>`}</div></li>`)}</ul>` : html`<${Empty} text=${t("noneQuarantined")} />`}<//>
-      <${Card} title=${t("page.tasks")}>${(tasks.data?.rows || []).length ? html`<ul class="needs">${tasks.data.rows.slice(0, 20).map((task) => html`<li key=${task.id}><div>${task.task} <${Badge} value=${task.state} /> <${Time} value=${task.created} /></div></li>`)}</ul>` : html`<${Empty} text=${t("noTasks")} />`}<//></div>`;
+      <${Card} title=${t("page.tasks")}>${(tasks.data?.rows || []).length ? html`<ul class="needs">${tasks.data.rows.slice(0, 20).map((task) => html`<li key=${task.id}><div>${task.task} <${Badge} value=${task.state} /> <${Time} value=${task.created} /></div></li>`)}</ul>` : html`<${Empty} text=${t("noTasks")} />`}<//></div>`}`;
 }
+// The way of one reading, stage by stage: the same as `sensegate explain`.
+function Way({ record }) {
+  const { data, error, loading } = useLoad(`/api/v1/trace${query({ record })}`);
+  if (error || loading) return error ? html`<${Problem} error=${error} />` : html`<${Loading} />`;
+  return html`<h3>${t("wayOf")}: ${data.property}</h3><ol class="stages">${data.steps.map((step, index) => html`<li key=${index}><strong>${t(`step.${step.step}`)}</strong> ${step.at && html`<${Time} value=${step.at} />`} <span class="quiet">${[step.sequence ? t("entryOf", number(step.sequence)) : "", step.detail].filter(Boolean).join(" · ")}</span></li>`)}</ol>`;
+}
+// A series as the history keeps it, thinned out by the gateway to two points a pixel that keep every peak; where there is no history, the newest readings of the log.
 function Series({ id, property, span }) {
-  const { data, error, loading } = useLoad(`/api/v1/feeds/all/records${query({ device: id, property, since: span, order: "desc", limit: 1000 })}`, 15);
+  const [points] = useState(() => Math.min(Math.round(1.2 * innerWidth), 4_000));
+  const kept = useLoad(`/api/v1/feeds/all/history${query({ device: id, property, from: span, max_points: points, limit: 4_000, fields: "time,value,unit,quality" })}`, 30);
+  const isOff = kept.error?.status === 404;
+  const newest = useLoad(isOff ? `/api/v1/feeds/all/records${query({ device: id, property, since: span, order: "desc", limit: Math.min(points, 1_000) })}` : "", 15);
+  const { data, error, loading } = isOff ? newest : kept;
   const drawn = useMemo(() => {
-    const records = [...(data?.records || [])].filter((record) => typeof record.value === "number").sort((left, right) => instant(left.time) - instant(right.time));
+    const latest = Date.now() + 60_000;  // a clock that is ahead would stretch the axis
+    const records = [...(data?.records || [])].filter((record) => typeof record.value === "number" && instant(record.time) <= latest).sort((left, right) => instant(left.time) - instant(right.time));
     const times = [], values = [], flagged = [];
     const steps = records.slice(1).map((record, index) => instant(record.time) - instant(records[index].time)).sort((left, right) => left - right);
-    const usual = steps[Math.floor(steps.length / 2)] || 0;
+    // Of a thinned series the two points of a pixel are nearer than the pixels: what three quarters keep is usual.
+    const usual = steps[Math.floor((steps.length * 3) / 4)] || 0;
     records.forEach((record, index) => {
       const at = instant(record.time) / 1000;
-      // Twice the usual step without a value is a gap, and is drawn as one.
+      // Three times the usual step without a value is a gap, and is drawn as one.
       if (index && usual && at - times.at(-1) > (3 * usual) / 1000) { times.push(times.at(-1) + usual / 1000); values.push(null); flagged.push(null); }
       times.push(at);
       values.push(record.value);
@@ -80,6 +98,6 @@ function Series({ id, property, span }) {
     return { times, values, flagged, unit: records[0]?.unit || "" };
   }, [data]);
   if (error) return html`<${Problem} error=${error} />`;
-  if (!data && loading) return html`<${Loading} />`;
-  return drawn.times.length ? html`<${Chart} ...${drawn} /><p class="quiet">${t("pointsShown", number(drawn.times.length))}</p>` : html`<${Empty} text=${t("noValues")} />`;
+  if (!data) return html`<${Loading} />`;
+  return drawn.times.length ? html`<${Chart} ...${drawn} /><p class="quiet">${t("pointsShown", number(drawn.times.length))} ${isOff && data.records.length >= Math.min(points, 1_000) && t("seriesCut")}</p>` : html`<${Empty} text=${t("noValues")} />`;
 }

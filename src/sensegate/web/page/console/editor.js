@@ -1,10 +1,9 @@
 // Editor of a profile: text with findings at line and column, help of the schema, one message tried, examples, comparison over recorded traffic, and the steps up to the release.
 import { html, useEffect, useMemo, useRef, useState } from "./preact.js";
-import { Badge, Card, Empty, Link, Loading, Problem, addTexts, call, draftKey, editorOf, profile, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { Badge, Card, Empty, Link, Loading, Problem, call, draftKey, editorOf, profile, searchValues, t, useDialog, useLoad } from "./lib.js";
 import { CanaryFigures, Comparison } from "./comparison.js";
-import * as texts from "./editor.texts.js";
+import "./editor.texts.js";
 
-addTexts(texts);
 const base = (name) => `/api/v1/profiles/${name.split("/").map(encodeURIComponent).join("/")}`;
 export function Editor({ me }) {
   const values = searchValues();

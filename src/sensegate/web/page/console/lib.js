@@ -1,29 +1,29 @@
 // What all pages share: calls of the public API, texts, time, lists, dialogs. Texts of the gateway are never interpreted as HTML.
 import { html, useCallback, useEffect, useRef, useState } from "./preact.js";
-import { texts } from "./texts.js";
+import { TEXTS } from "./texts.js";
 
 // ── language ────────────────────────────────────────────────────────────────────────────────────────────
 export const language = localStorage.getItem("language") || (navigator.language.toLowerCase().startsWith("zh") ? "zh-CN" : "en");
 export function t(key, ...values) {
-  const text = texts[language][key] ?? texts.en[key] ?? fallback(key);
+  const text = known(key) || fallback(key);
   return values.reduce((result, value, index) => result.replace(`{${index}}`, value), text);
 }
-// Adds the texts of one page: `NAME.texts.js` beside `NAME.js` exports `en` and `zh`.
-export function addTexts(more) {
-  Object.assign(texts.en, more.en);
-  Object.assign(texts["zh-CN"], more.zh);
-}
+// Adds texts that some pages need: `NAME.texts.js` calls it with a table as that of `texts.js`.
+export const addTexts = (table) => Object.assign(TEXTS, table);
+const known = (key) => TEXTS[key]?.[language === "en" ? 0 : 1] || TEXTS[key]?.[0] || "";
 // A word of the gateway without a text of its own: each part of `duplicate.repeat` that is known is translated.
 function fallback(key) {
   const [head, ...parts] = key.split(".");
-  const known = (part) => texts[language][`${head}.${part}`] ?? texts.en[`${head}.${part}`] ?? texts[language][`reason.${part}`] ?? part.replaceAll("_", " ");
-  return parts.length ? parts.map(known).join(": ") : key.replaceAll("_", " ");
+  const word = (part) => known(`${head}.${part}`) || known(`reason.${part}`) || part.replaceAll("_", " ");
+  return parts.length ? parts.map(word).join(": ") : key.replaceAll("_", " ");
 }
 export const number = (value, digits = 2) =>
   value === null || value === undefined ? "–" : new Intl.NumberFormat(language, { maximumFractionDigits: digits }).format(value);
 
 // ── calls ───────────────────────────────────────────────────────────────────────────────────────────────
 export const session = { token: sessionStorage.getItem("token") || "", csrf: "", me: null };
+// Whether the caller has a right somewhere in its scope; what it may never do is not offered.
+export const may = (right) => Boolean(session.me?.rights.includes(right));
 
 // Whether the last call reached the gateway; the frame shows it over every page.
 function setAway(isAway) {
@@ -154,6 +154,8 @@ export function Problem({ error, retry }) {
     <span>${away ? t("awayHelp") : error.message}</span>${retry && html`<button type="button" onClick=${retry}>${t("retry")}</button>`}</div>`;
 }
 export const Loading = () => html`<p class="quiet loading" role="status">${t("loading")}</p>`;
+// A centre has devices of its own only where some are registered there: what lies at the nodes is said instead of "none".
+export const emptyHere = (text) => () => (session.me?.gateway_role === "centre" ? html`${text} ${t("atNodes")} <${Link} to="/console/nodes">${t("page.nodes")}<//>` : text);
 export const Empty = ({ text }) => html`<p class="quiet empty">${text || t("nothing")}</p>`;
 export function Facts({ rows }) {
   return html`<dl class="facts">${rows.filter(Boolean).map(([name, value]) => html`<div key=${name}><dt>${t(name)}</dt><dd>${value === "" || value === undefined || value === null ? "–" : value}</dd></div>`)}</dl>`;
@@ -208,12 +210,12 @@ export function useDialog() {
 }
 
 // ── lists: search, filters, order, pages by key; all of it in the URL ──────────────────────────────────
-export function List({ path, columns, filters = [], link, actions, empty, defaults = {}, interval_s = 10, search = true, sortable = true, scoped = "" }) {
+export function List({ path, columns, filters = [], link, actions, empty, defaults = {}, interval_s = 10, search = true, sortable = true, scoped = "", hide = [] }) {
   const values = { ...defaults, ...searchValues() };
   const [hidden, setHidden] = useState(() => new Set(JSON.parse(localStorage.getItem(`columns:${path}`) || "[]")));
   const separator = path.includes("?") ? "&" : "?";
   const scope = scopeNow(), byScope = scoped && scope ? { [scoped]: values[scoped] || scope } : {};
-  const wanted = query({ limit: 50, ...values, ...byScope, trail: "", scope: "" });
+  const wanted = query({ limit: 50, ...values, ...byScope, trail: "", scope: "", ...Object.fromEntries(hide.map((name) => [name, ""])) });
   const { data, error, loading, reload } = useLoad(path + (wanted ? separator + wanted.slice(1) : ""), interval_s);
   const set = (changes) => replaceSearch({ ...values, after: "", trail: "", ...changes });
   const trail = values.trail ? values.trail.split("|") : [];
@@ -228,21 +230,21 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
   const rows = data?.rows || [];
   return html`
     <div class="tools">
-      ${search && html`<input id="find" type="search" placeholder=${t("find")} aria-label=${t("find")} value=${values.q || ""} onInput=${debounced((event) => set({ q: event.target.value }))} />`}
+      ${search && html`<input id="find" type="search" placeholder=${t("find")} aria-label=${t("find")} title="/" value=${values.q || ""} onInput=${debounced((event) => set({ q: event.target.value }))} />`}
       ${filters.map((filter) => html`<${filter.options ? "span" : "label"} class="filter" key=${filter.name}>${t(filter.label || `column.${filter.name}`)}
         ${filter.options ? html`<${Choice} filter=${filter} value=${values[filter.name] || ""} set=${set} />`
           : html`<input value=${values[filter.name] || ""} title=${t("filterHelp")} onChange=${(event) => set({ [filter.name]: event.target.value.trim() })} />`}<//>`)}
       <span class="space"></span>
-      <details class="menu"><summary>${t("columns")}</summary><div>${columns.map((column) => html`<label key=${column.name}><input type="checkbox" checked=${!hidden.has(column.name)} onChange=${() => toggle(column.name)} /> ${t(`column.${column.name}`)}</label>`)}</div></details>
+      <details class="menu"><summary>${t("columns")}</summary><div>${columns.map((column) => html`<label key=${column.name}><input type="checkbox" checked=${!hidden.has(column.name)} onChange=${() => toggle(column.name)} /> ${heading(column)}</label>`)}</div></details>
       <button type="button" onClick=${async () => saveCsv(await everyRow(path + separator + wanted.slice(1)), shownColumns)} disabled=${!rows.length}>CSV</button>
       ${actions}
     </div>
     <${Problem} error=${error} retry=${reload} />
-    ${!data && loading ? html`<${Loading} />` : rows.length === 0 && !error ? html`<${Empty} text=${empty} />` : html`
+    ${!data && loading ? html`<${Loading} />` : rows.length === 0 ? !error && html`<${Empty} text=${typeof empty === "function" ? empty() : empty} />` : html`
     <div class="scroll" tabindex="0"><table class="list"><thead><tr>${shownColumns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}
         aria-sort=${values.sort === column.name ? "ascending" : values.sort === `-${column.name}` ? "descending" : "none"}>
-        ${sortable && column.sort !== false ? html`<button type="button" class="plain" onClick=${() => order(column.name)}>${t(`column.${column.name}`)}${values.sort === column.name ? " ▲" : values.sort === `-${column.name}` ? " ▼" : ""}</button>` : t(`column.${column.name}`)}</th>`)}</tr></thead>
-      <tbody>${rows.map((row, index) => html`<tr key=${row.id || row.name || index}>${shownColumns.map((column, place) => html`<td key=${column.name} class=${column.name === "actions" ? "actions" : column.numeric ? "number" : ""} data-label=${t(`column.${column.name}`)}>
+        ${sortable && column.sort !== false ? html`<button type="button" class="plain" onClick=${() => order(column.name)}>${heading(column)}${values.sort === column.name ? " ▲" : values.sort === `-${column.name}` ? " ▼" : ""}</button>` : heading(column)}</th>`)}</tr></thead>
+      <tbody>${rows.map((row, index) => html`<tr key=${row.id || row.name || index}>${shownColumns.map((column, place) => html`<td key=${column.name} class=${column.name === "actions" ? "actions" : column.numeric ? "number" : ""} data-label=${heading(column)}>
         ${place === 0 && link ? html`<${Link} to=${link(row)}>${cell(column, row)}<//>` : cell(column, row)}</td>`)}</tr>`)}</tbody></table></div>`}
     <div class="pager">
       ${trail.length > 0 && html`<button type="button" onClick=${() => set({ after: trail.at(-1) === "^" ? "" : trail.at(-1), trail: trail.slice(0, -1).join("|") })}>← ${t("previous")}</button>`}
@@ -252,6 +254,7 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
 }
 // Returns a page that is one list.
 export const listPage = (title, path, columns, more = {}) => function ListPage() { return html`<h1>${t(title)}</h1><section class="card"><${List} path=${path} columns=${columns} ...${more} /></section>`; };
+const heading = (column) => t(column.label || `column.${column.name}`);
 function cell(column, row) {
   const value = column.value ? column.value(row) : row[column.name];
   if (column.show) return column.show(value, row);
@@ -259,7 +262,7 @@ function cell(column, row) {
   if (column.badge) return html`<${Badge} value=${value} />`;
   if (typeof value === "number") return number(value, column.digits ?? 3);
   if (typeof value === "boolean") return value ? t("yes") : "";
-  return Array.isArray(value) ? value.join(", ") : value || (value === 0 ? 0 : "–");
+  return Array.isArray(value) ? value.join(", ") || "–" : value || (value === 0 ? 0 : "–");
 }
 // Several words of one filter: any of those chosen, or with "not" none of them.
 function Choice({ filter, value, set }) {
@@ -321,6 +324,18 @@ function loadUplot() {
   });
   return uplot;
 }
+// Times of an axis by the 24 hours of a day; the date where a day begins.
+function axisTimes(times, step_s) {
+  const two = (count) => String(count).padStart(2, "0");
+  let day = "";
+  return times.map((at) => {
+    const time = new Date(at * 1000), date = `${two(time.getMonth() + 1)}-${two(time.getDate())}`;
+    const clock = `${two(time.getHours())}:${two(time.getMinutes())}${step_s < 60 ? `:${two(time.getSeconds())}` : ""}`;
+    const shown = step_s >= 86_400 ? date : date === day ? clock : `${clock}\n${date}`;
+    day = date;
+    return shown;
+  });
+}
 // Draws one series: times in s, values (null: a gap), and the colour of each point by its quality.
 export function Chart({ times, values, unit, flagged }) {
   const place = useRef(null);
@@ -334,8 +349,8 @@ export function Chart({ times, values, unit, flagged }) {
       const axis = { stroke: colour("--quiet"), grid: { stroke: colour("--line") }, ticks: { stroke: colour("--line") } };
       chart = new Plot({
         width: place.current.clientWidth, height: 240, legend: { show: true }, cursor: { drag: { x: true, y: false } },
-        axes: [axis, { ...axis, size: 60, label: unit, labelSize: 18 }],
-        series: [{ label: t("column.time") }, { label: unit || t("column.value"), stroke: colour("--brand"), width: 1.5, spanGaps: false, points: { size: 4 } },
+        axes: [{ ...axis, values: (_, at, axisIndex, space, step) => axisTimes(at, step) }, { ...axis, size: 60, label: unit, labelSize: 18 }],
+        series: [{ label: t("column.time"), value: (_, at) => (at ? new Date(at * 1000).toLocaleString(language, { hour12: false }) : "–") }, { label: unit || t("column.value"), stroke: colour("--brand"), width: 1.5, spanGaps: false, points: { size: 4 } },
           { label: t("flagged"), stroke: colour("--bad"), width: 0, points: { show: true, size: 7, fill: colour("--bad") } }],
       }, [times, values, flagged], place.current);
     };

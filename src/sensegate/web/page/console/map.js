@@ -1,6 +1,6 @@
 // Map of devices: Leaflet with the operator's own tiles or none; its overlay; no boundaries of our own.
 import { html, useEffect, useRef, useState } from "./preact.js";
-import { Card, Empty, Link, Problem, call, device, go, number, query, replaceSearch, searchValues, t } from "./lib.js";
+import { Card, Empty, Link, Problem, call, device, emptyHere, go, number, query, replaceSearch, searchValues, t } from "./lib.js";
 import { Table } from "./more.js";
 
 const GUANGDONG = [[20.2, 109.6], [25.6, 117.4]];
@@ -96,5 +96,5 @@ export function DeviceMap() {
     <section class="card"><div class="tools"><label class="filter">${t("column.domain")}<input value=${domain} onChange=${(event) => replaceSearch({ domain: event.target.value.trim() })} /></label><span class="space"></span><span class="quiet">${t("mapHelp")}</span></div>
       <div class="map" ref=${place} role="application" aria-label=${t("page.map")}></div>
       <p class="quiet">${approvals.length ? approvals.map(([, word, approval]) => html`<strong key=${word}>${t("approvalOf", t(word), approval)}</strong> `) : layers && t("noTiles")}</p></section>
-    <${Card} title=${t("placesShown")}>${cells?.length ? html`<${Table} rows=${[...cells].sort((left, right) => right.silent - left.silent || right.devices - left.devices).slice(0, 50)} columns=${[{ name: "id", show: (value, row) => (value ? html`<${Link} to=${device(value)}>${value}<//>` : html`<button type="button" onClick=${() => map.current.setView([row.lat, row.lon], Math.min(map.current.getZoom() + 2, 18))}>${t("zoomTo")}</button>`) }, { name: "devices", numeric: true }, { name: "silent", numeric: true, label: t(`state.${"silent"}`) }, { name: "lat", numeric: true, label: "°N" }, { name: "lon", numeric: true, label: "°E" }]} />` : cells && html`<${Empty} text=${t("noPlaces")} />`}<//>`;
+    <${Card} title=${t("placesShown")}>${cells?.length ? html`<${Table} rows=${[...cells].sort((left, right) => right.silent - left.silent || right.devices - left.devices).slice(0, 50)} columns=${[{ name: "id", show: (value, row) => (value ? html`<${Link} to=${device(value)}>${value}<//>` : html`<button type="button" onClick=${() => map.current.setView([row.lat, row.lon], Math.min(map.current.getZoom() + 2, 18))}>${t("zoomTo")}</button>`) }, { name: "devices", numeric: true }, { name: "silent", numeric: true, label: t(`state.${"silent"}`) }, { name: "lat", numeric: true, label: "°N" }, { name: "lon", numeric: true, label: "°E" }]} />` : cells && html`<${Empty} text=${emptyHere(t("noPlaces"))()} />`}<//>`;
 }

@@ -1,6 +1,6 @@
 // What several of the newer pages share: files that are fetched with the session's right, a plain table.
 import { html } from "./preact.js";
-import { CallError, session, t } from "./lib.js";
+import { CallError, number, session, t } from "./lib.js";
 import "./more.texts.js";
 
 // Saves an answer of the gateway as a file; a link could not send the token.
@@ -19,5 +19,10 @@ export async function download(path, accept, name) {
 export function Table({ rows, columns }) {
   return html`<div class="scroll" tabindex="0"><table><thead><tr>${columns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}>${column.label || t(`column.${column.name}`)}</th>`)}</tr></thead><tbody>
     ${rows.map((row, index) => html`<tr key=${index}>${columns.map((column) => html`<td key=${column.name} class=${column.numeric ? "number" : ""}>${column.show ? column.show(row[column.name], row) : row[column.name] || (row[column.name] === 0 ? 0 : "–")}</td>`)}</tr>`)}</tbody></table></div>`;
+}
+const SIZES = ["B", "kB", "MB", "GB", "TB"];
+export function bytes(value) {
+  const power = Math.min(Math.floor(Math.log10(Math.max(value, 1)) / 3), SIZES.length - 1);
+  return `${number(value / 1000 ** power, power ? 1 : 0)} ${SIZES[power]}`;
 }
 export const percent = (value) => (value === null || value === undefined ? "–" : `${(value * 100).toFixed(1)} %`);

@@ -1,7 +1,6 @@
-// Tasks, emergency modes, moves of devices.
+// Tasks, moves of devices.
 import { html } from "./preact.js";
 import { Link, device, t, listPage } from "./lib.js";
 
 export const Tasks = listPage("page.tasks", "/api/v1/tasks", [{ name: "id" }, { name: "device", show: (value) => html`<${Link} to=${device(value)}>${value}<//>` }, { name: "task" }, { name: "state", badge: true }, { name: "created", time: true }, { name: "by" }, { name: "sends", numeric: true }, { name: "note" }], { empty: t("noTasks") });
-export const Modes = listPage("page.modes", "/api/v1/mode-orders", [{ name: "id" }, { name: "plan" }, { name: "place" }, { name: "state", badge: true }, { name: "by" }, { name: "since", time: true }, { name: "until", time: true }, { name: "reason" }], { empty: t("noModes"), search: false, sortable: false });
 export const Moves = listPage("page.moves", "/api/v1/moves", [{ name: "id" }, { name: "device" }, { name: "source" }, { name: "target" }, { name: "stage", badge: true }, { name: "requested", time: true }, { name: "by" }, { name: "reason" }], { empty: t("noMoves"), search: false, sortable: false });

@@ -1,6 +1,6 @@
 // Overview: where the data went, what needs somebody, the cities.
-import { html } from "./preact.js";
-import { Card, Empty, Link, Loading, Problem, language, number, query, scopeNow, t, useLoad } from "./lib.js";
+import { html, useState } from "./preact.js";
+import { Card, Empty, Link, Loading, Problem, language, may, number, query, scopeNow, t, useLoad } from "./lib.js";
 
 const FLOW = [["messages", null], ["quarantined", "/console/quarantine"], ["values", null], ["duplicates", null], ["rejected", null], ["accepted", "/console/records"], ["forwarded", "/console/nodes"], ["withheld", "/console/nodes"], ["refused_by_centre", "/console/nodes"]];
 const SIDE = new Set(["quarantined", "duplicates", "rejected", "withheld", "refused_by_centre"]);
@@ -36,40 +36,60 @@ function Cities({ nodes, home }) {
     return row.nodes.length ? html`<${Link} key=${row.code} to=${`/console/nodes/${row.nodes[0].member}`} class=${`tile ${kind}`} style=${place}>${inside}<//>` : html`<div key=${row.code} class="tile absent" style=${place}>${inside}</div>`;
   })}</div>`;
 }
-function needs(ready, nodes, counts, balanced, alarms, applications) {
-  const list = [];
+const WORST = ["critical", "major"];
+const NEEDS_SHOWN = 12;
+// The open alarms of one rule are one sentence.
+function alarmNeeds(alarms) {
+  const groups = new Map();
+  for (const alarm of alarms) {
+    const key = `${alarm.rule}|${alarm.severity}`;
+    groups.set(key, [...(groups.get(key) || []), alarm]);
+  }
+  return [...groups.values()].map((group) => {
+    const [alarm] = group, name = alarm.title || alarm.rule;
+    const text = group.length === 1 ? [alarm.device || alarm.node, name, alarm.reason].filter(Boolean).join(": ") : t("alarmsOfRule", name, number(group.length));
+    return [WORST.includes(alarm.severity) ? 2 : 1, text, `/console/alarms${query({ state: "open", rule: alarm.rule })}`];
+  });
+}
+// What the gateway itself says of alarms in one sentence stands above in more.
+const isOfAlarms = (text) => text.startsWith("alarms: ");
+function needs(me, ready, nodes, counts, balanced, alarms, applications) {
+  const list = alarmNeeds(alarms || []);
   for (const reason of ready?.reasons || []) list.push([2, reason, null]);
   if (balanced === false) list.push([2, t("unbalanced"), "/"]);
-  for (const alarm of alarms || []) list.push([["critical", "major"].includes(alarm.severity) ? 2 : 1, [alarm.device || alarm.node, alarm.title || alarm.rule, alarm.reason].filter(Boolean).join(": "), "/console/alarms?state=open"]);
   for (const node of nodes || []) {
     if (node.role !== "centre" && node.state !== "up") list.push([2, t("nodeSilent", node.member), `/console/nodes/${node.member}`]);
-    for (const problem of node.problems || []) list.push([1, `${node.member}: ${problem}`, `/console/nodes/${node.member}`]);
+    for (const problem of (node.problems || []).filter((text) => !isOfAlarms(text))) list.push([1, `${node.member}: ${problem}`, `/console/nodes/${node.member}`]);
     if (node.conflicts) list.push([1, t("nodeConflicts", node.member, number(node.conflicts)), `/console/nodes/${node.member}`]);
   }
-  for (const warning of ready?.warnings || []) list.push([1, warning, null]);
-  if (counts.quarantined) list.push([1, t("quarantinedNow", number(counts.quarantined)), "/console/quarantine"]);
+  for (const warning of (ready?.warnings || []).filter((text) => !isOfAlarms(text) || !alarms)) list.push([1, warning, null]);
+  if (counts.quarantined) list.push([1, t("quarantinedNow", number(counts.quarantined)), ofNodes(me, "/console/quarantine")]);
   if (applications?.length) list.push([1, t("toDecide", number(applications.length)), "/console/applications?state=pending"]);
   if (ready?.devices?.silent) list.push([1, t("devicesSilent", number(ready.devices.silent)), "/console/devices?state=silent"]);
   return list.sort((left, right) => right[0] - left[0]);
 }
+// Messages in quarantine stay at the node that received them.
+const ofNodes = (me, path) => (me.gateway_role === "centre" && path === "/console/quarantine" ? "/console/nodes" : path);
 export function Overview({ me }) {
+  const [all, showAll] = useState(false);
   const scope = scopeNow();
   const ledger = useLoad(`/api/v1/ledger?since=24h&limit=${scope ? "5000&by=division" : "500"}`, 5), ready = useLoad("/readyz", 5), nodes = useLoad("/api/v1/nodes", 5);
-  const alarms = useLoad(`/api/v1/alarms${query({ state: "open", limit: 20, within: scope })}`, 10), applications = useLoad(me.role === "auditor" ? "" : "/api/v1/applications?state=pending&limit=100", 30);
+  const alarms = useLoad(may("read_alarms") ? `/api/v1/alarms${query({ state: "open", sort: "severity", limit: 500, within: scope })}` : "", 10), applications = useLoad(me.role === "auditor" ? "" : "/api/v1/applications?state=pending&limit=100", 30);
   const counts = scope ? sumOfRows((ledger.data?.rows || []).filter((row) => row.division.startsWith(scope))) : sumByKind(ledger.data?.totals);
   const inScope = (nodes.data?.rows || []).filter((node) => node.division.startsWith(scope) || scope.startsWith(node.division));
   const mine = (applications.data?.rows || []).filter((row) => row.level.startsWith(me.scope) && row.applicant.split("/")[0] !== me.scope);
-  const list = needs(ready.data, inScope, counts, ledger.data?.balanced, alarms.data?.rows, mine);
+  const list = needs(me, ready.data, inScope, counts, ledger.data?.balanced, alarms.data?.rows, mine);
   const cities = inScope.filter((node) => node.role !== "centre");
   return html`<div class="headline"><h1>${t("page.overview")}</h1>${ready.data && html`<span class=${`badge ${ready.data.ready ? "good" : "bad"}`}>${t(ready.data.ready ? "ready" : "notReady")}</span>`}
       ${ledger.data && html`<span class=${`badge ${ledger.data.balanced ? "good" : "bad"}`}>${t(ledger.data.balanced ? "balanced" : "unbalanced")}</span>`}</div>
     <${Problem} error=${ledger.error} retry=${ledger.reload} />
     <${Card} title=${t("needsYou")}><ul class="needs" aria-live="polite">
-      ${list.length ? list.map(([rank, text, path]) => html`<li class=${rank === 2 ? "worst" : ""} key=${text}>${path ? html`<${Link} to=${path}>${text}<//>` : text}</li>`) : html`<li class="fine">${t("nothingNeeded")}</li>`}</ul><//>
+      ${list.length ? list.slice(0, all ? list.length : NEEDS_SHOWN).map(([rank, text, path]) => html`<li class=${rank === 2 ? "worst" : ""} key=${text}>${path ? html`<${Link} to=${path}>${text}<//>` : text}</li>`) : html`<li class="fine">${t("nothingNeeded")}</li>`}</ul>
+      ${list.length > NEEDS_SHOWN && html`<p><button type="button" onClick=${() => showAll(!all)}>${all ? t("lessNeeds") : t("moreNeeds", number(list.length - NEEDS_SHOWN))}</button></p>`}<//>
     <${Card} title=${t("flowOf24h")}>${ledger.data ? html`<div class="flow">${FLOW.filter(([kind]) => counts[kind] !== undefined || !SIDE.has(kind)).map(([kind, path]) => {
       const inside = html`<span class="quiet">${t(`kind.${kind}`)}</span><strong>${number(counts[kind] || 0)}</strong>`;
-      return path ? html`<${Link} key=${kind} to=${path} class=${SIDE.has(kind) ? "side" : ""}>${inside}<//>` : html`<div key=${kind} class=${`step ${SIDE.has(kind) ? "side" : ""}`}>${inside}</div>`;
+      return path ? html`<${Link} key=${kind} to=${ofNodes(me, path)} class=${SIDE.has(kind) ? "side" : ""}>${inside}<//>` : html`<div key=${kind} class=${`step ${SIDE.has(kind) ? "side" : ""}`}>${inside}</div>`;
     })}<div class="step"><span class="quiet">${t("kind.delivered")}</span><strong>${number(ledger.data.delivered)}</strong></div></div>` : html`<${Loading} />`}<//>
     ${me.gateway_role === "centre" && html`<${Card} title=${t("cities")}><${Cities} nodes=${cities} home=${me.gateway_division} /><//>`}
-    ${ready.data?.devices && html`<${Card} title=${t("page.devices")}><div class="flow">${Object.entries(ready.data.devices).map(([state, count]) => html`<${Link} key=${state} to=${`/console/devices?state=${state}`}><span class="quiet">${t(`state.${state}`)}</span><strong>${number(count)}</strong><//>`)}</div><//>`}`;
+    ${Object.values(ready.data?.devices || {}).some(Boolean) && html`<${Card} title=${t("page.devices")}><div class="flow">${Object.entries(ready.data.devices).map(([state, count]) => html`<${Link} key=${state} to=${`/console/devices?state=${state}`}><span class="quiet">${t(`state.${state}`)}</span><strong>${number(count)}</strong><//>`)}</div><//>`}`;
 }

@@ -1,10 +1,9 @@
 // Profiles: the list, and one profile with its versions.
 import { html, useState } from "./preact.js";
-import { Badge, Card, Empty, Facts, Link, List, Problem, Time, addTexts, call, editorOf, number, profile, replaceSearch, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { Badge, Card, Empty, Facts, Link, List, Problem, Time, call, editorOf, number, profile, replaceSearch, searchValues, t, useDialog, useLoad } from "./lib.js";
 import { CanaryFigures, Comparison } from "./comparison.js";
-import * as texts from "./editor.texts.js";
+import "./editor.texts.js";
 
-addTexts(texts);
 
 export function Profiles() {
   return html`<div class="headline"><h1>${t("page.profiles")}</h1><span class="space"></span><${Link} to="/console/editor" class="button primary">${t("newProfile")}<//></div><section class="card"><${List} path="/api/v1/profiles" interval_s=${30} link=${(row) => profile(row.id)}

@@ -1,9 +1,8 @@
 // Quarantine as an inbox: grouped by reason, profile and pattern; each group leads to a draft or to a mended profile, and leaves when its messages are decoded again.
 import { html, useState } from "./preact.js";
-import { Badge, Card, Empty, Link, Loading, Problem, Time, addTexts, call, device, draftKey, editorOf, go, number, query, replaceSearch, searchValues, t, useDialog, useLoad } from "./lib.js";
-import * as texts from "./quarantine.texts.js";
+import { Badge, Card, Empty, Link, Loading, Problem, Time, call, device, draftKey, editorOf, emptyHere, go, number, query, replaceSearch, searchValues, t, useDialog, useLoad } from "./lib.js";
+import "./quarantine.texts.js";
 
-addTexts(texts);
 const SPANS = ["1h", "24h", "7d"];
 const nameOf = (version) => version.split("@")[0];
 
@@ -24,7 +23,7 @@ export function Quarantine() {
       ${!groups.data && groups.loading ? html`<${Loading} />` : rows.length ? html`<ul class="inbox">${rows.map((row) => html`<li key=${row.id} class=${row.id === values.group ? "open" : ""}>
         <button type="button" class="plain" aria-expanded=${row.id === values.group} onClick=${() => set({ group: row.id === values.group ? "" : row.id })}>
           <strong>${t(`reason.${row.reason}`)}</strong><span class="count">${number(row.messages)}</span><span>${row.pattern || t("noTopic")}</span><span class="quiet">${row.profile || t("noProfileYet")}</span><span class="quiet"><${Time} value=${row.last} /></span></button>
-        ${row === chosen && html`<${Group} key=${row.id} row=${row} since=${since} shapes=${shapes.data?.rows || []} reload=${groups.reload} />`}</li>`)}</ul>` : !groups.error && html`<${Empty} text=${t("inboxEmpty")} />`}
+        ${row === chosen && html`<${Group} key=${row.id} row=${row} since=${since} shapes=${shapes.data?.rows || []} reload=${groups.reload} />`}</li>`)}</ul>` : !groups.error && html`<${Empty} text=${emptyHere(t("inboxEmpty"))()} />`}
       ${groups.data?.more && html`<p class="quiet">${t("moreQuarantined")}</p>`}<//>
     <${Reprocessing} names=${[...new Set(rows.map((row) => nameOf(row.profile)).filter(Boolean).concat(values.order ? [values.order] : []))]} />`;
 }

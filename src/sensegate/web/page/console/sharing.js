@@ -1,10 +1,9 @@
 // Sharing: feeds, the catalogue with its form, applications, grants, subscribers, bundles.
 import { html, useState } from "./preact.js";
-import { Badge, Card, Empty, Facts, Field, Link, List, Loading, Problem, Time, addTexts, call, instant, language, number, query, session, t, useDialog, useLoad } from "./lib.js";
+import { Badge, Card, Empty, Facts, Field, Link, List, Loading, Problem, Time, call, instant, language, number, query, session, t, useDialog, useLoad } from "./lib.js";
 import { maskFields, maskOf, maskText } from "./mask.js";
-import * as texts from "./sharing.texts.js";
+import "./sharing.texts.js";
 
-addTexts(texts);
 const entryPath = (feed) => `/console/feeds/${encodeURIComponent(feed)}`;
 const titleOf = (entry) => (language === "en" ? entry.title_en || entry.title : entry.title || entry.title_en) || entry.feed;
 const words = (text) => text.split(/[\s,;，；]+/).filter(Boolean);

@@ -1,0 +1,101 @@
+"""Stories of a desk in a real browser, by clicks alone: a list as CSV, a grant renewed, a plan put in force, labels."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.live.browsing import chromium, needs_chromium, visitor
+from tests.live.granting import granted
+from tests.live.site import Site
+
+pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), needs_chromium]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Any]:
+    async with chromium() as started:
+        yield started
+
+
+async def test_a_list_is_saved_and_its_labels_are_printed(centre: Site, browser: Any, tmp_path: Path) -> None:
+    """The CSV has every row of the filter, not one page; labels are a PDF in which Chinese has a font."""
+    for number in range(52):
+        wanted = {"id": f"desk-{number:02d}", "division": "440305", "profile": "sensegate/plain"}
+        name = "=2+3" if number == 7 else f"路灯{number}"
+        assert (await centre.ask("POST", "/api/v1/devices", json={**wanted, "name": name})).status == 201
+    await centre.device("elsewhere", "440106")
+    async with visitor(browser, centre, centre.admin, language="zh-CN") as operator:
+        page = operator.page
+        await operator.open("devices?q=desk-")
+        await operator.sees("desk-00")
+        async with page.expect_download() as saving:
+            await operator.click("CSV")
+        saved = tmp_path / "devices.csv"
+        await (await saving.value).save_as(saved)
+        text = await asyncio.to_thread(saved.read_text, encoding="utf-8-sig")
+        rows = text.splitlines()
+        assert len(rows) == 53
+        assert "elsewhere" not in text
+        assert "'=2+3" in rows[8], "a spreadsheet would take the name for a formula"
+
+        await operator.open("labels?q=desk-")
+        await page.wait_for_selector(".labels figure >> nth=51")
+        document = await page.pdf(format="A4", print_background=True)
+        folder = os.environ.get("SENSEGATE_SHOTS")
+        if folder:
+            await asyncio.to_thread(Path(folder, "labels.pdf").write_bytes, document)
+        assert document.startswith(b"%PDF-")
+        assert document.count(b"/Type /Page\n") == 2, "30 labels a sheet"
+        assert any(name in document for name in (b"WenQuanYi", b"CJK", b"Song", b"Hei"))
+        assert operator.faults == []
+
+
+async def test_a_grant_is_renewed(centre: Site, browser: Any) -> None:
+    """Whoever holds a grant asks for more days; the owner approves, and the grant that is used ends later."""
+    grant = await granted(centre, "desk-feed")
+    before = (await centre.ask("GET", f"/api/v1/grants/{grant.id}")).body["expires"]
+    async with visitor(browser, centre, grant.token) as reader, visitor(browser, centre, centre.admin) as owner:
+        await reader.open("grants")
+        await reader.page.click(f"tbody a:has-text('{grant.id}')")
+        await reader.click("Renew")
+        await reader.send(days="200")
+        await reader.page.click("dialog button:has-text('Close')")
+        await owner.open("applications?state=pending")
+        await owner.click("Approve")
+        await owner.send(days="200")
+        await owner.page.wait_for_selector("text=No application")
+        assert [*reader.faults, *owner.faults] == []
+    rows = (await centre.ask("GET", "/api/v1/grants", params={"feed": "desk-feed", "state": "active"})).body["rows"]
+    assert max(row["expires"] for row in rows) > before
+
+
+async def test_a_plan_is_approved_by_another_and_ended(centre: Site, browser: Any) -> None:
+    """Its writer cannot approve a plan; approved by another it is put in force for hours, and ended before its time."""
+    writer, _ = await centre.token("province_operator", "44")
+    approver, _ = await centre.token("province_operator", "44")
+    async with visitor(browser, centre, writer) as author, visitor(browser, centre, approver) as other:
+        await author.open("modes")
+        await author.click("Write a plan")
+        await author.send(name="flood", title="Flood", hours_max="12", shed="pm2_5")
+        await author.click("Approve")
+        with pytest.raises(AssertionError, match="their own plans"):
+            await author.send()
+        await author.page.click("dialog button:has-text('Cancel')")
+        await other.open("modes")
+        await other.click("Approve")
+        await other.send()
+        await other.click("Put in force")
+        await other.send(hours="2", reason="typhoon")
+        await other.page.click("tbody td a")
+        await other.page.wait_for_selector("h2:has-text('Order by')")
+        await other.click("End it")
+        await other.send()
+        await other.page.wait_for_selector("tbody .badge:has-text('ended'), tbody .badge:has-text('ending')")
+        assert [*author.faults, *other.faults] == []

@@ -17,7 +17,7 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from nats.aio.client import Client
 
 from sensegate.authority import passwords
-from sensegate.bus import process, streams
+from sensegate.bus import process, server_conf, streams
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.clock import FakeClock
@@ -106,6 +106,14 @@ def cheap_password_hashes() -> Iterator[None]:
     """Hash passwords at the least cost: each sign-in of the tests would otherwise spend a tenth of a second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passwords, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def rare_flushes() -> Iterator[None]:
+    """Have the servers of tests flush as seldom as with `process`: their disk is shared, and none loses its power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(server_conf.SYNC_INTERVALS, "power", server_conf.SYNC_INTERVALS["process"])
         yield
 
 

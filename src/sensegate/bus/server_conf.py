@@ -23,6 +23,8 @@ from sensegate.bus.slots import (
 )
 from sensegate.config import EngineConfig, StoreConfig, TlsConfig
 
+SYNC_INTERVALS = {"power": "always", "process": '"2m"'}
+"""Durability -> when the server flushes a stream to the disk."""
 LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 MIB = 1024**2
 NEWLINE = "\n"
@@ -181,7 +183,7 @@ def render(
     bypass += [node_user(slot) for slot in sorted(nodes)]
     users = {user: _user(user, state.passwords[user]) for user in User}
     users[User.FEEDS] = _user(User.FEEDS, state.passwords[User.FEEDS], types=("STANDARD", "MQTT"))
-    sync = "sync_interval: always" if config.durability == "power" else 'sync_interval: "2m"'
+    sync = f"sync_interval: {SYNC_INTERVALS[config.durability]}"
     return f"""\
 # Written by sensegate; changes are lost. Holds secrets.
 server_name: {_quoted(member.own.name if member else name)}

@@ -186,7 +186,8 @@ class City:
             "division": member.division,
             "directory": str(member.directory / "store"),
             "profiles": [str(self.profiles / f"{name}.yaml") for name in self.only] or [str(self.profiles)],
-            "engine": {"port": member.nats_port},
+            # Its faults are kills of processes, none of power; other programs share its disk.
+            "engine": {"port": member.nats_port, "durability": "process"},
             "listen": {"mqtt": {"port": member.mqtt_port, "processes": 0}},
             "store": STORE,
             "web": {"port": member.http_port},

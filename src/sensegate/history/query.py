@@ -29,6 +29,7 @@ from sensegate.history.downsampling import Choose
 from sensegate.history.engine import HistoryEngine
 from sensegate.history.segments import VALUE_SQL, Segment
 from sensegate.history.sink import HistorySink
+from sensegate.share import scans
 from sensegate.share.feeds import READING, FeedFilter, FeedSelection
 from sensegate.share.masks import Masks, hidden_rows
 from sensegate.share.matching import filtered_rows
@@ -112,6 +113,7 @@ class HistoryQueries:
             scan = Scan(f"{scan.sql} ORDER BY {order} LIMIT {limit}", scan.parameters)
             fetched = await self._run(lambda connection: _fetch_few(connection, scan))
         count = len(fetched.time)
+        scans.add(count)
         key = fetched.key_of(count - 1) if count == limit else None
         return list(self._masked(fetched, selection)), key
 
@@ -150,6 +152,7 @@ class HistoryQueries:
         most = self._config.query_rows_max
         limited = Scan(f"{scan.sql} LIMIT {most + 1}", scan.parameters)
         fetched: _FetchedRows = await self._run(lambda connection: _fetch(connection, limited))
+        scans.add(len(fetched.time))
         if len(fetched.time) > most:
             raise TooMuch(f"the query reads more than {most} readings; give a shorter period, or fewer devices")
         return fetched
@@ -179,6 +182,7 @@ class HistoryQueries:
                 return connection.execute(sql, scan.parameters).fetchnumpy()
 
             fetched = await self._run(work)
+        scans.add(int(fetched["scanned"].sum()))
         return rows_of(fetched, wanted)
 
     async def _aggregate_masked(

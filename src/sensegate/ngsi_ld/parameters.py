@@ -40,8 +40,14 @@ MEMBER_PARAMS = (
 )
 PROJECTION_PARAMS = (*MEMBER_PARAMS, *ANSWER_PARAMS)
 PAGE_PARAMS = (
-    QueryParam("limit", f"most entities of a page, default {LIMIT}; 0 with count for the number only", "integer"),
-    QueryParam("offset", "how many entities are passed over", "integer"),
+    QueryParam(
+        "limit",
+        f"most entities of a page, default {LIMIT}; 0 with count for the number only",
+        "integer",
+        minimum=0,
+        maximum=LIMIT_MAX,
+    ),
+    QueryParam("offset", "how many entities are passed over", "integer", minimum=0, maximum=OFFSET_MAX),
     QueryParam("count", "true: NGSILD-Results-Count has the number of all that match", "boolean"),
 )
 CONDITION_PARAMS = (

@@ -24,7 +24,7 @@ from sensegate.sensorthings.instants import Span
 from sensegate.sensorthings.kinds import KINDS, Entity
 from sensegate.sensorthings.structure import SeenDatastream
 from sensegate.sensorthings.view import CallerView, ObservationSource
-from sensegate.share import records
+from sensegate.share import records, scans
 from sensegate.share.feeds import FeedSelection
 from sensegate.share.last_values import LastValues
 from sensegate.share.masks import DEVICE, Masks, hidden_rows
@@ -223,6 +223,7 @@ class ObservationReader:
     def latest(self, view: CallerView, streams: Collection[SeenDatastream]) -> dict[int, Entity]:
         """Return the last Observation of each Datastream that has one, by the id of the Datastream."""
         numbers = {number: stream for stream in streams for number in stream.numbers}
+        scans.add(len(numbers))
         matched: dict[int, Entity] = {}
         for last in self._values.batches(np.array(sorted(numbers), np.int64)):
             batch = last.batch
@@ -312,6 +313,7 @@ class ObservationReader:
             for entry in read.entries:
                 if search.selection.wants_subject(entry.subject):
                     scanned += len(entry.batch)
+                    scans.add(len(entry.batch))
                     if (part := self._matching(search, entry)) is not None:
                         matched.append(part)
                         count += len(part.rows)
@@ -350,7 +352,10 @@ class ObservationReader:
         updated: list[UpdatedObservation] = []
         revised: dict[int, dict[int, int]] = {}
         for entry in entries:
-            part = self._matching(search, entry) if selection.wants_subject(entry.subject) else None
+            if not selection.wants_subject(entry.subject):
+                continue
+            scans.add(len(entry.batch))
+            part = self._matching(search, entry)
             if part is None:
                 continue
             batch, rows = part.batch, part.rows

@@ -20,7 +20,7 @@ from sensegate.bus.batch import Batch
 from sensegate.clock import MINUTE_US
 from sensegate.errors import Gone
 from sensegate.model import BOOL, F64, I64
-from sensegate.share import projection, records
+from sensegate.share import projection, records, scans
 from sensegate.share.cursor import row_text
 from sensegate.share.delivery import Events, RecordEncoding
 from sensegate.share.feeds import READING, FeedFilter, FeedSelection
@@ -118,6 +118,7 @@ class LatestReader:
         if selection is None or not includes_readings(selection):
             return parts, None
         numbers = self.matching_series(selection, np.arange(first, len(self.values)))
+        scans.add(len(self.values) - first - len(numbers))
         room = most
         for start in range(0, len(numbers), _CHUNK):
             if start:
@@ -163,6 +164,7 @@ class LatestReader:
     def masked(self, selection: FeedSelection, numbers: I64) -> Iterator[MaskedValues]:
         """Yield the masked values of series, without those that the mask or the filter of the request leaves out."""
         masks = self._sharing.server.masks
+        scans.add(len(numbers))
         for last in self.values.batches(numbers):
             rows = np.arange(len(last.batch))
             batch = last.batch
@@ -293,7 +295,9 @@ class LatestReader:
         if not room:
             return None, 0
         taken = numbers[:room]
-        parts = list(self.masked(selection, self.matching_series(selection, taken)))
+        matching = self.matching_series(selection, taken)
+        scans.add(len(taken) - len(matching))
+        parts = list(self.masked(selection, matching))
         lines = [line for part in parts for line in self._lines(part, RecordEncoding.JSON, fields)]
         if not lines:
             return None, len(taken)

@@ -559,6 +559,22 @@ ASKS: dict[str, Ask] = {
     "POST /ngsi-ld/v1/jsonldContexts": Ask({"@context": {"a": "urn:x:a"}}),
     "DELETE /ngsi-ld/v1/jsonldContexts/{context}": Ask(fresh=_context),
     **{
+        f"GET {root}/ngsi-ld/v1/temporal/entities": Ask(
+            query={"type": "WeatherObserved", "timerel": "after", "timeAt": "2020-01-01T00:00:00Z"}
+        )
+        for root in ("", "/feeds/{feed}")
+    },
+    **{
+        f"POST {root}/ngsi-ld/v1/temporal/entityOperations/query": Ask(
+            {
+                "type": "Query",
+                "entities": [{"type": "WeatherObserved"}],
+                "temporalQ": {"timerel": "after", "timeAt": "2020-01-01T00:00:00Z"},
+            }
+        )
+        for root in ("", "/feeds/{feed}")
+    },
+    **{
         f"POST {root}/ngsi-ld/v1/entityOperations/query": Ask(
             {"type": "Query", "entities": [{"type": "WeatherObserved"}]}, query={"limit": "1000"}
         )

@@ -16,6 +16,7 @@ from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Role
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.columns import Batch
+from sensegate.clock import SystemClock
 from sensegate.ngsi_ld.entities import EntitySource
 from sensegate.ngsi_ld.entity_routes import ENTITY_STORE, EntityStore
 from sensegate.ngsi_ld.hosted_contexts import HOSTED, HostedContexts
@@ -25,6 +26,13 @@ from sensegate.ngsi_ld.retrieval import EntityRetrieval
 from sensegate.ngsi_ld.series import SeriesEntities
 from sensegate.ngsi_ld.stored_entities import EntityRegistry
 from sensegate.ports import PartKey
+from sensegate.ngsi_ld.temporal import TemporalReader
+from sensegate.ngsi_ld.temporal_rest import TEMPORAL
+from sensegate.sensorthings.observations import ObservationReader
+from sensegate.sensorthings.service import SensorThings
+from sensegate.sensorthings.stored import StoredEntities
+from sensegate.sensorthings.structure import Structures
+from sensegate.sensorthings.view import ViewParts
 from sensegate.web.latest import LATEST
 from tests.share.made import NOW, Place, make_batch, members
 from tests.web.serving import Gateway, serving
@@ -105,6 +113,19 @@ async def entities_serving(
         parts[NGSI_LD] = EntityRetrieval(gateway.sharing, (series, stored, *sources))
         parts[CONTEXTS], parts[HOSTED] = contexts.resolver, contexts
         parts[ENTITY_STORE] = EntityStore(stored, series)
+        observations = ObservationReader(gateway.values, gateway.reader, gateway.sharing.server.masks, None)
+        stored = StoredEntities(RecordStore(MemoryBucket(), SystemClock()))
+        await stored.open()
+        masks = gateway.sharing.server.masks
+        views = ViewParts(
+            values=gateway.values,
+            devices=gateway.devices,
+            divisions=Divisions.load(),
+            structures=Structures(gateway.values, latest, masks),
+            stored=stored,
+        )
+        service = SensorThings(gateway.sharing, views, observations, top_max=10_000)
+        gateway.web.deps.parts[TEMPORAL] = TemporalReader(service)  # type: ignore[index] # as above
         entities = Entities(gateway, await gateway.token(Role.SUBSCRIBER, "44"))
         if rows:
             await entities.write(make_batch(rows, places=PLACES, start=NOW))

@@ -12,6 +12,9 @@ from sensegate.ngsi_ld.rest import NGSI_LD, ROUTES
 from sensegate.ngsi_ld.retrieval import EntityRetrieval
 from sensegate.ngsi_ld.series import SeriesEntities
 from sensegate.ngsi_ld.stored_entities import EntityRegistry
+from sensegate.ngsi_ld.temporal import TemporalReader
+from sensegate.ngsi_ld.temporal_rest import TEMPORAL, TEMPORAL_ROUTES
+from sensegate.sensorthings.rest import SENSORTHINGS
 
 
 async def _open(parts: Parts) -> Feature:
@@ -22,6 +25,8 @@ async def _open(parts: Parts) -> Feature:
     await store.open()
     masks = share.sharing.server.masks
     series = SeriesEntities(share.last_values, share.latest, masks, parts.callers.divisions)
+    observations = parts.find(SENSORTHINGS)
+    temporal = {TEMPORAL: TemporalReader(observations)} if observations else {}
     return Feature(
         tasks=owned({"ngsi-ld records": store.run}),
         parts={
@@ -29,6 +34,7 @@ async def _open(parts: Parts) -> Feature:
             CONTEXTS: contexts.resolver,
             HOSTED: contexts,
             ENTITY_STORE: EntityStore(stored, series),
+            **temporal,
         },
     )
 
@@ -37,6 +43,6 @@ FEATURE = FeatureSpec(
     name="ngsi-ld",
     title="NGSI-LD: entities of readings by Smart Data Models, over all that a caller sees, and over a feed",
     buckets=("ngsi_ld",),
-    routes=(*ROUTES, *ENTITY_ROUTES, *CONTEXT_ROUTES),
+    routes=(*ROUTES, *ENTITY_ROUTES, *CONTEXT_ROUTES, *TEMPORAL_ROUTES),
     open=_open,
 )

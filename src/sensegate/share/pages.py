@@ -12,7 +12,7 @@ from collections.abc import Callable
 import msgspec
 
 from sensegate.share.cursor import Cursor, parse
-from sensegate.share.delivery import FeedPage, FeedServer, RecordEncoding
+from sensegate.share.delivery import FeedPage, FeedServer, PageOptions, RecordEncoding
 from sensegate.share.grants import Admission
 
 RECHECK_S = 1.0
@@ -75,9 +75,7 @@ class FeedPages:
             self._form,
             room,
             wait_s,
-            scan_s=_PATIENT_SCAN_S if patient else _SCAN_S,
-            confirm_end=False,
-            exact=True,
+            PageOptions(scan_s=_PATIENT_SCAN_S if patient else _SCAN_S, confirm_end=False, exact=True),
         )
         if page.count and asyncio.get_running_loop().time() - self._checked >= RECHECK_S:
             before = self._admission

@@ -17,8 +17,8 @@ _COMMON = (400, 401, 403, 429, 503)
 _BINARY = {"type": "string", "format": "binary"}
 PATH_PARAMETERS = {
     "alarm": "id of the alarm",
-    "attribute": "name of the attribute, such as airTemperature",
     "application": "id of the application for access",
+    "attribute": "name or IRI of the attribute, such as pm25",
     "bundle": "name of the bundle of feeds",
     "channel": "name of the alarm channel",
     "code": "code of the division (GB/T 2260), such as 4401",

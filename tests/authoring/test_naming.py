@@ -138,7 +138,7 @@ STATED: list[tuple[str, list[Any], str, str, str]] = [
 ]
 
 
-@pytest.mark.parametrize(("name", "code"), [("wh", "W.h"), ("kwh", "kW.h"), ("energy.wh", "W.h"), ("MWh", "MW.h")])
+@pytest.mark.parametrize(("name", "code"), [("wh", "W.h"), ("kWh", "kW.h"), ("energy.wh", "W.h"), ("MWh", "MW.h")])
 def test_a_name_that_is_a_unit_has_it_and_is_a_guess(name: str, code: str) -> None:
     """Watt hours are not taken for the property's kilowatt hours."""
     guessed = guess(facts(name, 1200, 1210))

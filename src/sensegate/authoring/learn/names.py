@@ -159,7 +159,7 @@ def named_unit(name: str) -> NamedUnit | None:
     ends += [(word,) for word in words[1:]]
     alone = len(pieces) == 1 and last.lower() not in WEAK_UNITS
     if alone:
-        ends.append((last,))  # `wh`: nothing but the unit, so that it is no more than a guess
+        ends.insert(0, (last,))  # `wh`: nothing but the unit, so that it is no more than a guess
     for end in ends:
         code = UNITS.get("".join(end).lower())
         if code and end != ("a",):  # a small a is a phase

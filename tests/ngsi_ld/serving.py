@@ -25,9 +25,9 @@ from sensegate.ngsi_ld.rest import NGSI_LD, ROOT
 from sensegate.ngsi_ld.retrieval import EntityRetrieval
 from sensegate.ngsi_ld.series import SeriesEntities
 from sensegate.ngsi_ld.stored_entities import EntityRegistry
-from sensegate.ports import PartKey
 from sensegate.ngsi_ld.temporal import TemporalReader
 from sensegate.ngsi_ld.temporal_rest import TEMPORAL
+from sensegate.ports import PartKey
 from sensegate.sensorthings.observations import ObservationReader
 from sensegate.sensorthings.service import SensorThings
 from sensegate.sensorthings.stored import StoredEntities

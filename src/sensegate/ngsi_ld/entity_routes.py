@@ -311,7 +311,7 @@ _ATTRIBUTE = f"{_ATTRIBUTES}/{{attribute}}"
 _OPERATIONS = f"{ROOT}/entityOperations"
 
 
-def _route(  # noqa: PLR0917 - columns of the table below
+def _route(
     method: str,
     path: str,
     handler: Callable[[Call], Awaitable[object]],

@@ -134,7 +134,7 @@ def _fact(name: str, kind: AttributeKind, value: object, received: int | None) -
 class NotificationTransport:
     """Sends pages of records as notifications of one subscription; a `ports.PushTransport`."""
 
-    def __init__(  # noqa: PLR0917 - the registry hands in each once
+    def __init__(
         self,
         subscription: EntitySubscription,
         selects: Selects,

@@ -22,7 +22,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from sensegate.demo.city import City, CityMember
+from sensegate.demo.city import City, CityMember, CityOptions
 from sensegate.errors import EngineError
 from sensegate.model import F64, I64, Device
 from tests.bench import rig
@@ -46,7 +46,7 @@ COLUMNS = ("id", "division", "profile", "alias", "gateway", "lon", "lat", "grade
 async def node() -> AsyncIterator[CityMember]:
     """Yield a node that runs alone as `sensegate run` runs it."""
     with tempfile.TemporaryDirectory(prefix="sensegate-bench-") as directory:
-        city = City(Path(directory), ["4401"], profiles=rig.ROOT / "device_profiles", alone=True)
+        city = City(Path(directory), ["4401"], options=CityOptions(profiles=rig.ROOT / "device_profiles", alone=True))
         try:
             await city.start()
             yield city.nodes["4401"]

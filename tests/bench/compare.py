@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sensegate.demo.city import City, CityMember
+from sensegate.demo.city import City, CityMember, CityOptions
 from tests.bench import rig
 from tests.bench.flood import Flood, Plan, shares
 from tests.bench.latency import FEED, enrol
@@ -75,7 +75,11 @@ async def ours(name: str, durability: str) -> AsyncIterator[Side]:
     """Yield this gateway as `sensegate run` runs it, its front in a process of its own, with one subscriber of all."""
     with tempfile.TemporaryDirectory(prefix="sensegate-bench-") as directory:
         settings = {"engine": {"durability": durability}, "listen": {"mqtt": {"processes": 1}}}
-        city = City(Path(directory), ["4401"], profiles=rig.ROOT / "device_profiles", alone=True, settings=settings)
+        city = City(
+            Path(directory),
+            ["4401"],
+            options=CityOptions(profiles=rig.ROOT / "device_profiles", alone=True, settings=settings),
+        )
         began = time.time() - 3_000
         try:
             await city.start()

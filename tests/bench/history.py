@@ -23,9 +23,6 @@ from unittest.mock import patch
 import numpy as np
 from msgspec.structs import replace
 
-from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.memory_audit import MemoryAudit
-from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.bus import columns
 from sensegate.bus.batch import Batch, Origins, WordColumn
@@ -40,10 +37,9 @@ from sensegate.history.reader import HistoryReader, HistoryRequest
 from sensegate.history.segments import SegmentStore
 from sensegate.history.sink import ROWS_MAX, HistorySink
 from sensegate.history.windows import Windows
-from sensegate.share.feeds import FeedFilter, Feeds
-from sensegate.share.hourly_ledgers import HourlyLedgers
+from sensegate.share.feeds import FeedFilter
 from sensegate.share.reader import LogReader, named_rows
-from sensegate.share.sharing import Sharing
+from tests.support.memory_sharing import sharing_in_memory
 
 READINGS = int(os.environ.get("SENSEGATE_READINGS", "10000000"))
 DEVICES = 1_000
@@ -122,16 +118,7 @@ class Archive:
         engine = HistoryEngine(directory / "scratch", memory_bytes=config.memory_bytes, threads=config.threads)
         self.store = SegmentStore(directory, engine)
         self.store.open(self.log.timelines, self.log.epoch)
-        self.sharing = Sharing(
-            LogReader(self.log, clock),
-            HourlyLedgers(MemoryLog(clock, epoch="hours"), clock),
-            Feeds(MemoryBucket(), clock),
-            MemoryBucket(),
-            MemoryAudit(clock, gateway="44"),
-            RecordStore(MemoryBucket(), clock),
-            clock,
-            subscriber=lambda _name, by: by.scope,
-        )
+        self.sharing = sharing_in_memory(LogReader(self.log, clock), clock)
         sink = HistorySink(self.log, self.store, config, clock)
         queries = HistoryQueries(engine, sink, self.sharing.server.masks, config)
         self.reader = HistoryReader(queries, self.sharing, sink.drop)

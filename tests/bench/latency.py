@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 import msgspec
 import numpy as np
 
-from sensegate.demo.city import City, CityMember
+from sensegate.demo.city import City, CityMember, CityOptions
 from sensegate.errors import EngineError
 from sensegate.model import F64, I64, Device
 from tests.bench import rig
@@ -50,7 +50,7 @@ async def node() -> AsyncIterator[CityMember]:
     """Yield a node that runs alone as `sensegate run` runs it."""
     with tempfile.TemporaryDirectory(prefix="sensegate-bench-") as directory:
         settings = {"engine": {"durability": "power"}, "listen": {"mqtt": {"processes": 1}}}
-        city = City(Path(directory), ["4401"], profiles=rig.ROOT / "device_profiles", alone=True, settings=settings)
+        city = City(Path(directory), ["4401"], options=CityOptions(profiles=rig.ROOT / "device_profiles", alone=True, settings=settings))
         try:
             await city.start()
             yield city.nodes["4401"]

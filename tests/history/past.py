@@ -8,9 +8,6 @@ import math
 from pathlib import Path
 from typing import Any
 
-from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.memory_audit import MemoryAudit
-from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
@@ -21,13 +18,13 @@ from sensegate.history.reader import HistoryReader, HistoryRequest
 from sensegate.history.sink import HistorySink
 from sensegate.history.windows import Windows
 from sensegate.model import LogMessage
-from sensegate.share.feeds import FeedFilter, Feeds
-from sensegate.share.hourly_ledgers import HourlyLedgers
+from sensegate.share.feeds import FeedFilter
 from sensegate.share.masks import Mask, Rounding
 from sensegate.share.reader import LogReader
-from sensegate.share.sharing import FeedRequest, Sharing
+from sensegate.share.sharing import FeedRequest
 from tests.history.made import KEEP_ALL, open_store
 from tests.share.made import NOW, Place, grant_record
+from tests.support.memory_sharing import sharing_in_memory
 
 READER = Principal("reader", Role.SUBSCRIBER, scope("44"))
 PLACES = [
@@ -58,16 +55,7 @@ class Past:
         clock = SystemClock()
         self.log = MemoryLog(clock, epoch="e1")
         self.store = open_store(directory, self.log)
-        self.sharing = Sharing(
-            LogReader(self.log, clock),
-            HourlyLedgers(MemoryLog(clock, epoch="h"), clock),
-            Feeds(MemoryBucket(), clock),
-            MemoryBucket(),
-            MemoryAudit(clock, gateway="44"),
-            RecordStore(MemoryBucket(), clock),
-            clock,
-            subscriber=lambda _name, by: by.scope,
-        )
+        self.sharing = sharing_in_memory(LogReader(self.log, clock), clock)
         self.sink = HistorySink(self.log, self.store, KEEP_ALL, clock)
         self.queries = HistoryQueries(self.store._engine, self.sink, self.sharing.server.masks, KEEP_ALL)
         self.history = HistoryReader(self.queries, self.sharing, self.sink.drop)

@@ -24,7 +24,7 @@ from sensegate.cli import renamed as cli_renamed
 from sensegate.config import renamed as config_renamed
 from sensegate.model import DuplicateKind, QuarantineReason, RejectReason
 from sensegate.quantities.quality import Flag, Quality, TimeQuality
-from tests.house import graph, limits, mqtt, sensorthings
+from tests.house import graph, limits, mqtt, ngsi_ld, sensorthings
 
 ROOT = Path(__file__).parents[2]
 
@@ -150,6 +150,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "mqtt_features": partial(mqtt.table, "mqtt_features"),
     "mqtt_statements": partial(mqtt.table, "mqtt_statements"),
     "sensorthings": sensorthings.table,
+    "ngsi_ld": ngsi_ld.table,
     "metrics": _metrics,
     "errors": _errors,
     "words": _words,

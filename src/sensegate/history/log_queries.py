@@ -20,7 +20,7 @@ from sensegate.config.history import HistoryConfig
 from sensegate.errors import ConfigError, NotFound
 from sensegate.history.aggregates import Aggregate, AggregateRow
 from sensegate.history.downsampling import Choose
-from sensegate.history.query import HistoryRows, Key, TooMuch, sampled
+from sensegate.history.query import USUAL_ROWS, HistoryRows, Key, RowOptions, TooMuch, sampled
 from sensegate.share.feeds import READING, FeedFilter, FeedSelection
 from sensegate.share.masks import Masks
 from sensegate.share.matching import filtered_rows, matches
@@ -57,10 +57,7 @@ class LogQueries:
         begin: int,
         end: int,
         limit: int,
-        *,
-        after: Key | None = None,
-        descending: bool = False,
-        revisions: bool = False,
+        options: RowOptions = USUAL_ROWS,
     ) -> tuple[list[HistoryRows], Key | None]:
         """Return rows of a period in the order of their time, as `HistoryQueries.rows`.
 
@@ -69,9 +66,10 @@ class LogQueries:
             TooMuch: it reads too many readings, or takes too long.
             Unavailable: the log does not answer.
         """
-        slices = await self._slices(selection, begin, end, revisions=revisions)
+        slices = await self._slices(selection, begin, end, revisions=options.revisions)
         if not slices:
             return [], None
+        after, descending = options.after, options.descending
         time = np.concatenate([part.entry.batch.time[part.rows] for part in slices])
         sequence = np.concatenate([np.full(len(part.rows), part.entry.sequence) for part in slices])
         index = np.concatenate([part.entry.batch.index[part.rows].astype(np.int64) for part in slices])

@@ -56,6 +56,22 @@ class HistoryRows(msgspec.Struct, frozen=True, eq=False):
     """Row -> its place among all rows of the answer."""
 
 
+class RowOptions(msgspec.Struct, frozen=True):
+    """Order of rows, and which of them are wanted."""
+
+    after: Key | None = None
+    """Key after which to continue."""
+    descending: bool = False
+    """Latest first."""
+    revisions: bool = False
+    """Include rows that were revised later."""
+    identity: tuple[int, int] | None = None
+    """Only records of this (sequence of the first commit, index)."""
+
+
+USUAL_ROWS = RowOptions()
+
+
 class HistoryQueries:
     """Runs queries in threads, a few at a time, each within a limit of time."""
 
@@ -76,11 +92,7 @@ class HistoryQueries:
         begin: int,
         end: int,
         limit: int,
-        *,
-        after: Key | None = None,
-        descending: bool = False,
-        revisions: bool = False,
-        identity: tuple[int, int] | None = None,
+        options: RowOptions = USUAL_ROWS,
     ) -> tuple[list[HistoryRows], Key | None]:
         """Return rows of a period of phenomenon time in its order, and the key to continue after; None: that is all.
 
@@ -89,10 +101,7 @@ class HistoryQueries:
             begin: earliest time, µs UTC.
             end: time before which rows are wanted.
             limit: most rows, before the mask and the filter of the request leave some out.
-            after: key after which to continue.
-            descending: latest first.
-            revisions: include rows that were revised later.
-            identity: only records of this (sequence of the first commit, index).
+            options: order, and which of the rows.
 
         Raises:
             TooMuch: it takes too long.
@@ -100,7 +109,8 @@ class HistoryQueries:
             Unavailable: a file cannot be read.
         """
         begin, end = selection.mask.period_end(begin), selection.mask.period_end(end)
-        direction, sign = ("DESC", "<") if descending else ("ASC", ">")
+        after, identity = options.after, options.identity
+        direction, sign = ("DESC", "<") if options.descending else ("ASC", ">")
         more = f"(time, entry, idx) {sign} ({after[0]}, {after[1]}, {after[2]})" if after else ""
         if identity is not None:
             more = f"entry - back = {identity[0]} AND idx = {identity[1]}"
@@ -109,7 +119,7 @@ class HistoryQueries:
             files = self._files(selection, begin, end)
             if not files:
                 return [], None
-            scan = self._rows_scan(selection, files, begin, end, revisions=revisions, more=more)
+            scan = self._rows_scan(selection, files, begin, end, revisions=options.revisions, more=more)
             scan = Scan(f"{scan.sql} ORDER BY {order} LIMIT {limit}", scan.parameters)
             fetched = await self._run(lambda connection: _fetch_few(connection, scan))
         count = len(fetched.time)

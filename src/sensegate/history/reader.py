@@ -12,7 +12,7 @@ from sensegate.authority.scope import Principal
 from sensegate.errors import ConfigError, Overloaded
 from sensegate.history.aggregates import Aggregate, AggregateRow
 from sensegate.history.downsampling import METHODS, Choose
-from sensegate.history.query import HistoryRows, Key, TooMuch
+from sensegate.history.query import USUAL_ROWS, HistoryRows, Key, RowOptions, TooMuch
 from sensegate.history.tokens import PageTokens
 from sensegate.share import projection, records
 from sensegate.share.feeds import FeedFilter, FeedSelection
@@ -58,10 +58,7 @@ class PeriodQueries(Protocol):
         begin: int,
         end: int,
         limit: int,
-        *,
-        after: Key | None = None,
-        descending: bool = False,
-        revisions: bool = False,
+        options: RowOptions = USUAL_ROWS,
     ) -> tuple[list[HistoryRows], Key | None]:
         """Return rows in the order of their time, and the key to continue after."""
         ...
@@ -107,9 +104,7 @@ class HistoryReader:
                 begin,
                 end,
                 most,
-                after=after,
-                descending=request.descending,
-                revisions=request.revisions,
+                RowOptions(after, request.descending, request.revisions),
             )
             name = self._tokens.seal(key, request.feed)
             count = sum(len(part.rows) for part in parts)

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from sensegate.history.query import HistoryQueries, TooMuch
+from sensegate.history.query import HistoryQueries, RowOptions, TooMuch
 from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.quality import Flag, flag_words, quality_word
 from sensegate.sensorthings.ids import identity_of, node_number, observation_id
@@ -287,7 +287,7 @@ class ObservationReader:
         mask, span = search.view.mask, search.span
         has_times = not mask.time_s
         parts, key = await history.rows(
-            search.selection, span.begin, span.end, count, descending=descending, revisions=has_times
+            search.selection, span.begin, span.end, count, RowOptions(descending=descending, revisions=has_times)
         )
         rows = [
             matched
@@ -414,7 +414,7 @@ class ObservationReader:
                 return matched
         if self._history is not None:
             parts, _ = await self._history.rows(
-                selection, *Span.ALL, 64, revisions=True, identity=(identity.sequence, identity.index)
+                selection, *Span.ALL, 64, RowOptions(revisions=True, identity=(identity.sequence, identity.index))
             )
             for past in parts:
                 part = _chosen(past.batch, past.rows, search.wanted, 0, None)

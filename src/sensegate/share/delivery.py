@@ -77,6 +77,25 @@ class Events(msgspec.Struct, frozen=True):
     grant: str = ""
 
 
+class PageOptions(msgspec.Struct, frozen=True):
+    """Ways in which a page is read."""
+
+    scan_s: float = _SCAN_S
+    """Longest time of a scan that finds nothing."""
+    confirm_end: bool = True
+    """Ask the log itself whether it has entries that the reader has not read yet; needless for a caller that repeats
+    at once."""
+    exact: bool = False
+    """`next` is the cursor just after the last record, so that the same records, read again, are the same page."""
+    until: int | None = None
+    """Only entries that were stored before this time (µs UTC); once all of them are scanned, `next` is empty."""
+    fields: tuple[str, ...] = ()
+    """As in `projection`."""
+
+
+USUAL_PAGE = PageOptions()
+
+
 class FeedServer:
     """Serves pages and streams of any selection from one reader."""
 
@@ -119,27 +138,19 @@ class FeedServer:
         form: RecordEncoding,
         limit: int,
         wait_s: float,
-        *,
-        scan_s: float = _SCAN_S,
-        confirm_end: bool = True,
-        exact: bool = False,
-        until: int | None = None,
-        fields: tuple[str, ...] = (),
+        options: PageOptions = USUAL_PAGE,
     ) -> FeedPage:
         """Return at most `limit` records after `start`; if there are none, wait up to `wait_s` for the first.
 
-        An empty page means that there are no more records, unless the scan took `scan_s`; `next` has then advanced.
-        `confirm_end`: ask the log itself whether it has entries that the reader has not read yet; needless for a
-        caller that repeats at once. `exact`: `next` is the cursor just after the last record, so that the same
-        records, read again, are the same page. `until`: only entries that were stored before this time (µs UTC); once
-        all of them are scanned, `next` is empty. `fields` as in `projection`.
+        An empty page means that there are no more records, unless the scan took its time; `next` has then advanced.
 
         Raises:
             Unavailable: the log does not respond.
         """
+        until = options.until
         loop = asyncio.get_running_loop()
-        wait_until, scan_until = loop.time() + wait_s, loop.time() + max(wait_s, scan_s)
-        position, parts, count, confirmed = start, list[records.RowSlice](), 0, not confirm_end
+        wait_until, scan_until = loop.time() + wait_s, loop.time() + max(wait_s, options.scan_s)
+        position, parts, count, confirmed = start, list[records.RowSlice](), 0, not options.confirm_end
         is_complete = False
         while count < limit and not is_complete:
             span = await self.reader.read(_sequence_before(position))
@@ -171,10 +182,10 @@ class FeedServer:
                 is_complete = until is not None and span.stored >= until
             if loop.time() > scan_until:
                 break
-        if parts and exact:
+        if parts and options.exact:
             position = self.reader.after(parts[-1].entry, parts[-1].stored, int(parts[-1].rows[-1]))
         following = "" if is_complete else str(position)
-        encoding = _PageEncoding(form, fields, following)
+        encoding = _PageEncoding(form, options.fields, following)
         return FeedPage(await self._cached_body(parts, selection, encoding, start, position), count, following)
 
     async def page_back(

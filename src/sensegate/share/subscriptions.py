@@ -126,34 +126,40 @@ async def notify_nobody(_spec: SubscriptionSpec, _reason: str, _first: str) -> N
     """Do nothing: owners of webhooks query the state."""
 
 
+class PushParts(msgspec.Struct, frozen=True, eq=False):
+    """Parts that all push subscriptions of a gateway share."""
+
+    offsets: RecordTable[CommittedOffset]
+    open_pages: OpenPages
+    clock: Clock
+    consumers: ActiveConsumers
+    meter: Meter
+    retry: RetryPolicy
+    reserve: Reserve = lambda _spec, _page: contextlib.nullcontext()
+
+
 class PushSubscription:
     """One push subscription; `run` is its task."""
 
     def __init__(
         self,
         spec: SubscriptionSpec,
-        offsets: RecordTable[CommittedOffset],
-        open_pages: OpenPages,
         transport: PushTransport,
-        clock: Clock,
+        parts: PushParts,
         *,
-        consumers: ActiveConsumers,
-        meter: Meter,
-        retry: RetryPolicy,
-        reserve: Reserve = lambda _spec, _page: contextlib.nullcontext(),
         notify_expired: NotifyExpired = notify_nobody,
         random_: Callable[[], float] = random.random,
     ) -> None:
         """`notify_expired`: tells the subscriber that its offset has expired, where a delivery cannot."""
         self.spec = spec
-        self._offsets = offsets
-        self._open_pages = open_pages
         self._transport = transport
-        self._clock = clock
-        self._consumers = consumers
-        self._meter = meter
-        self._reserve = reserve
-        self._retry = retry
+        self._offsets = parts.offsets
+        self._open_pages = parts.open_pages
+        self._clock = parts.clock
+        self._consumers = parts.consumers
+        self._meter = parts.meter
+        self._reserve = parts.reserve
+        self._retry = parts.retry
         self._notify_expired = notify_expired
         self._random = random_
         self._batch = spec.batch
@@ -293,8 +299,12 @@ class PushSubscription:
             result = await self._transport.send(delivery)
             if result.accepted:
                 consumer.state, consumer.reason, consumer.failures = "live", "", 0
-                consumer.delivered(page.count, self._clock.now())
-                self._meter(self.spec, page)
+                if result.records is not None:
+                    pages.keep(result.records)
+                    page = msgspec.structs.replace(page, count=result.records)
+                if page.count:
+                    consumer.delivered(page.count, self._clock.now())
+                    self._meter(self.spec, page)
                 return True
             if result.gone:
                 await self._stop(SubscriptionState.ENDED, result.reason, consumer)

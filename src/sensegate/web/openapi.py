@@ -17,12 +17,13 @@ _COMMON = (400, 401, 403, 429, 503)
 _BINARY = {"type": "string", "format": "binary"}
 PATH_PARAMETERS = {
     "alarm": "id of the alarm",
-    "attribute": "name of the attribute, such as airTemperature",
     "application": "id of the application for access",
+    "attribute": "name or IRI of the attribute, such as pm25",
     "bundle": "name of the bundle of feeds",
     "channel": "name of the alarm channel",
     "code": "code of the division (GB/T 2260), such as 4401",
     "column": "column of the tile, from west to east",
+    "context": "id of the stored @context",
     "correction": "id of the correction",
     "device": "id of the device",
     "division": "code of the division (GB/T 2260), such as 4401",
@@ -44,6 +45,7 @@ PATH_PARAMETERS = {
     "row": "row of the tile, from north to south, with its suffix, such as 13.png",
     "rule": "name of the alarm rule",
     "sequence": "sequence of the entry on the log",
+    "subscription": "id of the subscription, such as urn:ngsi-ld:Subscription:1",
     "task": "id of the task",
     "token": "id of the token",
     "type": "type of the entities, such as AirQualityObserved",

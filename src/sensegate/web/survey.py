@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from aiohttp import web
 
+from sensegate.authority.devices import DeviceFilter
 from sensegate.authority.label import label_path
 from sensegate.authority.scope import Action, Scope
 from sensegate.errors import PermissionDenied
@@ -334,9 +335,7 @@ async def _labels(call: Call) -> listing.RowPage[LabelRow]:
     limit = call.integer("limit", 60, LABELS_MAX)
     chosen = call.deps.devices.list(
         _scope(call),
-        profile=call.text("profile"),
-        domain=call.text("domain"),
-        text=call.text("q"),
+        DeviceFilter(profile=call.text("profile"), domain=call.text("domain"), text=call.text("q")),
         after=call.text("after"),
         limit=limit + 1,
     )

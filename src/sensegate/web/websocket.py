@@ -116,7 +116,7 @@ async def _open(call: Call) -> web.StreamResponse:
     return socket
 
 
-async def _send(  # noqa: PLR0917 - both ends of one connection
+async def _send(
     socket: web.WebSocketResponse,
     pages: FeedPages,
     credit: Credit,

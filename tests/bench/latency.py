@@ -50,7 +50,11 @@ async def node() -> AsyncIterator[CityMember]:
     """Yield a node that runs alone as `sensegate run` runs it."""
     with tempfile.TemporaryDirectory(prefix="sensegate-bench-") as directory:
         settings = {"engine": {"durability": "power"}, "listen": {"mqtt": {"processes": 1}}}
-        city = City(Path(directory), ["4401"], options=CityOptions(profiles=rig.ROOT / "device_profiles", alone=True, settings=settings))
+        city = City(
+            Path(directory),
+            ["4401"],
+            options=CityOptions(profiles=rig.ROOT / "device_profiles", alone=True, settings=settings),
+        )
         try:
             await city.start()
             yield city.nodes["4401"]

@@ -114,18 +114,18 @@ async def entities_serving(
         parts[CONTEXTS], parts[HOSTED] = contexts.resolver, contexts
         parts[ENTITY_STORE] = EntityStore(stored, series)
         observations = ObservationReader(gateway.values, gateway.reader, gateway.sharing.server.masks, None)
-        stored = StoredEntities(RecordStore(MemoryBucket(), SystemClock()))
-        await stored.open()
+        things = StoredEntities(RecordStore(MemoryBucket(), SystemClock()))
+        await things.open()
         masks = gateway.sharing.server.masks
         views = ViewParts(
             values=gateway.values,
             devices=gateway.devices,
             divisions=Divisions.load(),
             structures=Structures(gateway.values, latest, masks),
-            stored=stored,
+            stored=things,
         )
         service = SensorThings(gateway.sharing, views, observations, top_max=10_000)
-        gateway.web.deps.parts[TEMPORAL] = TemporalReader(service)  # type: ignore[index] # as above
+        parts[TEMPORAL] = TemporalReader(service)
         entities = Entities(gateway, await gateway.token(Role.SUBSCRIBER, "44"))
         if rows:
             await entities.write(make_batch(rows, places=PLACES, start=NOW))

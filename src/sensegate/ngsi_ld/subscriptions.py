@@ -45,7 +45,7 @@ class KeyValuePair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     value: _TEXT
 
 
-class EntitySelector(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
+class SubscribedEntities(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
     """Entities that a subscription is about (clause 5.2.33); all that is given must hold."""
 
     type: _TEXT = ""
@@ -91,7 +91,7 @@ class SubscriptionDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     type: Literal["Subscription"] = "Subscription"
     subscriptionName: _TEXT = ""  # noqa: N815 - as the standard names it
     description: _TEXT = ""
-    entities: list[EntitySelector] = []
+    entities: list[SubscribedEntities] = []
     watchedAttributes: list[_TEXT] = []  # noqa: N815 - as the standard names it
     notificationTrigger: list[_TEXT] = []  # noqa: N815 - as the standard names it
     q: _QUERY = ""
@@ -184,7 +184,7 @@ def _check(document: SubscriptionDocument) -> None:
         raise bad_data(f"body: endpoint: has too many pairs; give at most {HEADERS_MAX}")
 
 
-def _check_selector(selector: EntitySelector) -> None:
+def _check_selector(selector: SubscribedEntities) -> None:
     if not (selector.type or selector.id or selector.idPattern):
         raise bad_data("body: entities: a selector is empty; give a type, id or idPattern")
     names = selector.id if isinstance(selector.id, list) else [selector.id] if selector.id else []

@@ -28,7 +28,7 @@ def test_every_stage_is_told(profiles: ProfileSet) -> None:
     text = said(
         explain(profiles, "tele/t1/SENSOR", b'{"AM2301":{"Temperature":70.7},"TempUnit":"F"}', clock=FakeClock())
     )
-    assert "claim: tasmota/sensor@2 message 1 (telemetry of the sensors): {device} = t1" in text
+    assert "claim: tasmota/sensor@3 message 1 (telemetry of the sensors): {device} = t1" in text
     assert "fields: AM2301.Temperature = 70.7" in text
     assert "readings: t1 air_temperature[AM2301] = 21.5 Cel at 2026-01-01T00:00:00.000000Z (received)" in text
     assert "identity: nothing identifies these readings" in text

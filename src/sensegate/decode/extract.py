@@ -170,11 +170,12 @@ def _meets_conditions(reading: CompiledReading, scope: _Scope, pointer: Path, tr
     """Return whether an element meets the conditions of a reading; inspected values are added to `deciding`."""
     for place, accepted in reading.where:
         leaf = scope.leaf(place, pointer, tree)
-        if leaf is None or isinstance(leaf.raw, (dict, list)):
+        raw = None if leaf is None else leaf.raw
+        if isinstance(raw, (dict, list)):
             return False
-        if not place.key and leaf.raw is not None:  # keys and nulls are part of the shape
+        if leaf is not None and not place.key and raw is not None:  # keys, nulls and absence are part of the shape
             deciding.append(leaf)
-        if token(leaf.raw) not in accepted:
+        if token(raw) not in accepted:
             return False
     return True
 

@@ -299,8 +299,12 @@ class PushSubscription:
             result = await self._transport.send(delivery)
             if result.accepted:
                 consumer.state, consumer.reason, consumer.failures = "live", "", 0
-                consumer.delivered(page.count, self._clock.now())
-                self._meter(self.spec, page)
+                if result.records is not None:
+                    pages.keep(result.records)
+                    page = msgspec.structs.replace(page, count=result.records)
+                if page.count:
+                    consumer.delivered(page.count, self._clock.now())
+                    self._meter(self.spec, page)
                 return True
             if result.gone:
                 await self._stop(SubscriptionState.ENDED, result.reason, consumer)

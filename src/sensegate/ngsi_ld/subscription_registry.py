@@ -21,6 +21,7 @@ from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data
 from sensegate.ngsi_ld.retrieval import EntityQuery
 from sensegate.ngsi_ld.series import URN
 from sensegate.ngsi_ld.subscriptions import PREFIX, EntitySubscription, SubscriptionDocument, key_of
+from sensegate.share.feeds import ALL_FEED
 from sensegate.share.pushing import PushDelivery
 from sensegate.share.subscriptions import (
     CommittedOffset,
@@ -110,17 +111,21 @@ class SubscriptionRegistry:
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────
 
     def visible(self, principal: Principal, feed: str) -> list[EntitySubscription]:
-        """Return the subscriptions to a feed of the caller and of the tokens that it may see."""
+        """Return the subscriptions to a feed (``all``: to any) of the caller and of the tokens that it may see."""
         return [
             subscription
             for subscription in self.records
-            if subscription.feed == feed and self._may_see(principal, subscription)
+            if feed in {subscription.feed, ALL_FEED.name} and self._may_see(principal, subscription)
         ]
 
     def get(self, principal: Principal, feed: str, name: str) -> EntitySubscription:
         """Return a subscription. Raises `NgsiError`."""
         subscription = self.records.find(key_of(name))
-        if subscription is None or subscription.feed != feed or not self._may_see(principal, subscription):
+        if (
+            subscription is None
+            or feed not in {subscription.feed, ALL_FEED.name}
+            or not self._may_see(principal, subscription)
+        ):
             raise NgsiError(ErrorType.RESOURCE_NOT_FOUND, f"you have no subscription '{name[:200]}'")
         return subscription
 

@@ -66,6 +66,7 @@ fuzz: setup ## all property tests with forty times the examples, other ones each
 
 docs: setup ## write the generated tables of the documents again
 	$(BIN)/python -m tests.house.docs --write
+	$(BIN)/python -m tests.house.decisions
 
 sbom: setup ## write dist/sbom.cdx.json (CycloneDX): all packages, and nats-server with what is known of it
 	$(BIN)/python -m tests.house.sbom

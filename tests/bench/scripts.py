@@ -142,9 +142,9 @@ async def attack(
                 work = load.work(round(rate * seconds))
                 count = round(hostile_rate * seconds) if phase == "during" else 0
                 work = _among(work, hostile, count, chance)
-                _, _, took, missing, _ = await load.run(work, rate * len(work.messages) / (len(work.messages) - count))
-                lost += missing
-                found[f"p50_{phase}_ms"], found[f"p99_{phase}_ms"] = np.percentile(took, (50, 99)) * 1e3
+                run = await load.run(work, rate * len(work.messages) / (len(work.messages) - count))
+                lost += run.missing
+                found[f"p50_{phase}_ms"], found[f"p99_{phase}_ms"] = np.percentile(run.latencies, (50, 99)) * 1e3
             found["missing"] = lost
             return found
         finally:

@@ -34,7 +34,6 @@ from sensegate.model import Delivery, Message, SourcePosition
 from tests.bench import rig
 from tests.bench.day import MINUTE_US, Day, MovedClock, enrol, gateway
 
-DEVICES: Final = int(os.environ.get("SENSEGATE_BENCH_DEVICES", "100000"))
 HISTORY_DEVICES: Final = 20
 HISTORY_DAYS: Final = 30
 STEPS_A_DAY: Final = 144
@@ -113,11 +112,11 @@ def day_of(device: int, until: int) -> bytes:
     return msgspec.json.encode(rows)
 
 
-async def fill(file: Path) -> None:
+async def fill(file: Path, devices: int) -> None:
     """Fill a gateway and serve it until killed; say ``full`` and its address once it is."""
     clock = MovedClock(time.time_ns() // 1_000 - HISTORY_DAYS * DAY_US - 2 * MINUTE_US)
     async with gateway(config.load(file), clock) as parts:
-        await enrol(parts, DEVICES)
+        await enrol(parts, devices)
         committer = parts.stages.committer
         number = committer.totals.get("messages", 0)
         for _ in range(HISTORY_DAYS):
@@ -129,7 +128,7 @@ async def fill(file: Path) -> None:
             delivery = Delivery("bench", messages, _nothing, SourcePosition("bench", number))
             await committer.write(parts.pipeline._process([delivery]))
             committer._duplicates.wait_idle()
-        day = Day(parts, clock, DEVICES, late=0.0)
+        day = Day(parts, clock, devices, late=0.0)
         day._sequence = number
         await day.minute()
         readings = HISTORY_DAYS * HISTORY_DEVICES * STEPS_A_DAY * 2 + day.readings
@@ -144,14 +143,21 @@ async def _nothing() -> None:
 
 
 @contextlib.asynccontextmanager
-async def served(directory: Path) -> AsyncIterator[tuple[Process, str, int]]:
+async def served(directory: Path, devices: int) -> AsyncIterator[tuple[Process, str, int]]:
     """Yield a filled gateway: its process, address, and the number of readings."""
     file = directory / "sensegate.yaml"
     text = f'role: node\ndivision: "4401"\ndirectory: {directory / "node"}\nprofiles: [{rig.ROOT}/device_profiles]\n'
     text += f"history: {{enabled: true}}\nweb: {{port: {free_port()}}}\nlisten: {{mqtt: {{processes: 0}}}}\n"
     await asyncio.to_thread(file.write_text, text, encoding="utf-8")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.console", str(file), cwd=rig.ROOT, stdout=PIPE, preexec_fn=die_with_parent
+        sys.executable,
+        "-m",
+        "tests.bench.console",
+        str(file),
+        str(devices),
+        cwd=rig.ROOT,
+        stdout=PIPE,
+        preexec_fn=die_with_parent,
     )
     try:
         assert process.stdout
@@ -233,14 +239,14 @@ async def repeated(asked: list[str], token: str) -> None:
         )
 
 
-async def bench() -> dict[str, Any]:
+async def bench(devices: int = 100_000) -> dict[str, Any]:
     """Measure; the figure is the median of the slowest page in seconds."""
     from playwright.async_api import async_playwright
 
     directory = Path(tempfile.mkdtemp(prefix="sensegate-bench-"))
     chromium = os.environ.get("SENSEGATE_CHROMIUM") or shutil.which("chromium")
     try:
-        async with served(directory) as (process, url, readings):
+        async with served(directory, devices) as (process, url, readings):
             token = (directory / "node" / "admin.token").read_text(encoding="ascii").strip()
             pids = [process.pid, *children(process.pid)]
             async with async_playwright() as play:
@@ -267,7 +273,7 @@ async def bench() -> dict[str, Any]:
         "median_of_pages_s": statistics.median(row.median_s for row in rows),
         "gateway_cpu_s": {row.page or "overview": row.cpu_s for row in sorted(rows, key=_cpu, reverse=True)[:6]},
         "bytes_max": max(row.bytes for row in rows),
-        "devices": DEVICES,
+        "devices": devices,
         "readings": readings,
         "list_bytes_max": max(sizes.values()),
         "list_bytes_goal": LIST_BYTES,
@@ -291,4 +297,4 @@ async def _list_bytes(url: str, token: str, path: str) -> int:
 
 
 if __name__ == "__main__":
-    uvloop.run(fill(Path(sys.argv[1])))
+    uvloop.run(fill(Path(sys.argv[1]), int(sys.argv[2])))

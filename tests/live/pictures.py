@@ -120,7 +120,7 @@ async def prepare(url: str, token: str) -> str:
     async with GatewayClient(url, token) as remote:
         devices = (await remote.get("/api/v1/devices", limit="60"))["rows"]
         for device in devices[:50]:
-            place = {"lon": 113.2 + random.random() * 0.3, "lat": 23.05 + random.random() * 0.2}
+            place = {"lon": round(113.2 + random.random() * 0.3, 5), "lat": round(23.05 + random.random() * 0.2, 5)}
             owner = {"owner": "市城市管理局"} if random.random() < 0.7 else {}
             await remote.patch(f"/api/v1/devices/{device['id']}", {**place, **owner}, device["revision"])
         robot = "https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=demo"

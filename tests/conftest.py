@@ -17,16 +17,17 @@ from hypothesis.database import DirectoryBasedExampleDatabase
 from nats.aio.client import Client
 
 from sensegate.authority import passwords
-from sensegate.bus import process, streams
+from sensegate.bus import process, server_conf, streams
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
+from sensegate.bus.server_conf import NodeSlots
 from sensegate.clock import FakeClock
 from sensegate.config import EngineConfig, StoreConfig
 
 # A loaded machine is slow, not wrong: no deadlines. The gate asks the same of every change, `make quick` asks less;
 # `make fuzz` looks further, elsewhere each time, and what it finds becomes an example of its test.
 settings.register_profile(
-    "gate", deadline=None, max_examples=50, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
+    "gate", deadline=None, max_examples=25, derandomize=True, suppress_health_check=[HealthCheck.too_slow]
 )
 settings.register_profile(
     "fuzz",
@@ -47,8 +48,8 @@ SMALL = StoreConfig(
 )
 
 
-LONG = ("ledger", "demo", "live", "bench", "test_bench.py")
-"""Folders whose files take long: they begin first, so that two workers end at the same time."""
+LONG = ("ledger", "test_bench.py", "demo", "live")
+"""Folders whose files take long: they begin first, so that the workers end at the same time."""
 
 
 UNTRACED = ("outside", "test_bench.py", "test_fuzz.py", "test_mutations.py", "test_library.py")
@@ -58,18 +59,28 @@ of the lines that they pass. Untraced they take half the time."""
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the long files first; within them, and among all others, the order stays.
+    """Put long files first, then those with many servers, which wait; those that only compute fill the end.
 
-    What has an engine, or stands in `live/`, is `live`.
+    What has an engine, or stands in `live/`, is `live`. The order within a file stays.
     """
     here = Path(__file__).parent
+    by_file: dict[Path, list[pytest.Item]] = {}
     for item in items:
-        if "engine" in getattr(item, "fixturenames", ()) or here / "live" in item.path.parents:
-            item.add_marker("live")
-    items.sort(key=lambda item: item.path.relative_to(here).parts[0] not in LONG if here in item.path.parents else True)
-    for item in items:
-        if not {*UNTRACED}.isdisjoint(item.path.parts):
-            item.add_marker("no_cover")
+        by_file.setdefault(item.path, []).append(item)
+    ranks: dict[Path, tuple[int, int]] = {}
+    for path, of_file in by_file.items():
+        parts = path.relative_to(here).parts if here in path.parents else ()
+        is_uncounted = not {*UNTRACED}.isdisjoint(parts)
+        lives = 0
+        for item in of_file:
+            if "engine" in getattr(item, "fixturenames", ()) or parts[:1] == ("live",):
+                item.add_marker("live")
+            if is_uncounted:
+                item.add_marker("no_cover")
+            lives += item.get_closest_marker("live") is not None
+        place = LONG.index(parts[0]) if parts and parts[0] in LONG else len(LONG)
+        ranks[path] = (place, -lives)
+    items.sort(key=lambda item: ranks[item.path])
 
 
 def pytest_collection_finish() -> None:
@@ -110,6 +121,14 @@ def cheap_password_hashes() -> Iterator[None]:
 
 
 @pytest.fixture(scope="session", autouse=True)
+def rare_flushes() -> Iterator[None]:
+    """Have the servers of tests flush as seldom as with `process`: their disk is shared, and none loses its power."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setitem(server_conf.SYNC_INTERVALS, "power", server_conf.SYNC_INTERVALS["process"])
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
 def no_server(pytestconfig: pytest.Config) -> Iterator[None]:
     """Fail what starts a server in a run without those that do, as `make quick` is: its mark is missing."""
     with pytest.MonkeyPatch.context() as patch:
@@ -133,7 +152,7 @@ def store_config() -> StoreConfig:
 @pytest.fixture
 async def engine(tmp_path: Path, store_config: StoreConfig) -> AsyncIterator[Engine]:
     """A started engine in `tmp_path`, with node 4403 known to it; ended after the test."""
-    started = Engine(EngineConfig(), store_config, tmp_path, name="4401", nodes={"4403": "secret-of-4403"})
+    started = Engine(EngineConfig(), store_config, tmp_path, name="4401", slots=NodeSlots({"4403": "secret-of-4403"}))
     await started.start()
     try:
         yield started

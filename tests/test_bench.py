@@ -1,8 +1,12 @@
-"""Each benchmark runs, in a short form, and counts what it should. What it measures is not judged here."""
+"""Each benchmark runs, in a short form, and counts what it should. What it measures is not judged here.
+
+`make test` runs those that stay within one process or two, `make soak` all.
+"""
 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any
 
 import pytest
@@ -27,11 +31,17 @@ SHORT: dict[str, dict[str, Any]] = {
     "video": {"objects": 500, "cameras": 5},
     "border_flood": {"seconds": 0.6, "warm": 0.1, "kinds": (Kind.SPANS, Kind.CREDENTIALS)},
     "sensorthings": {"things": 20, "requests": 4, "rounds": 1, "pages": 3, "single": 8},
+    "latest": {"devices": 30, "properties": 10, "rounds": 3, "series": 20},
+    "history": {"readings": 30_000, "devices": 20, "last_days": 3, "hourly": 2},
     "scripts": {"calls": 1_000, "seconds": 2, "rate": 100, "devices": 20, "hubs": 4},
 }
 
 
-@pytest.mark.parametrize("name", SHORT)
+CITIES = {"compare", "scale", "start", "uplink", "scripts", "reload"}
+"""Benchmarks that run whole gateways as processes, a quarter of a minute each."""
+
+
+@pytest.mark.parametrize("name", SHORT if "SENSEGATE_SOAK" in os.environ else sorted(SHORT.keys() - CITIES))
 async def test_a_bench_runs_and_loses_nothing(name: str) -> None:
     """Every benchmark returns a figure with its unit, and what it counted is complete."""
     figures: dict[str, Any] = await importlib.import_module(f"tests.bench.{name}").bench(**SHORT[name])

@@ -45,6 +45,17 @@ def test_a_disk_without_inodes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "3 more files" in finding.detail
 
 
+def test_a_slow_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A warning where acknowledgements would wait for it; control: a fast one, and a gateway that flushes rarely."""
+    file = node(tmp_path / "node")
+    for took, verdict in (([0.001] * 20, CheckOutcome.GOOD), ([0.05] * 20, CheckOutcome.WARNING)):
+        monkeypatch.setattr(doctor, "_flush_times", lambda _, took=took: took)
+        assert [finding.verdict for finding in findings(file, "flush")] == [verdict]
+    with file.open("a") as config:
+        config.write("engine: {durability: process}\n")
+    assert not findings(file, "flush")
+
+
 def test_a_store_that_was_never_made(tmp_path: Path) -> None:
     """Nothing is known and nothing is missing."""
     assert [finding.verdict for finding in findings(node(tmp_path / "node"), "streams")] == [CheckOutcome.GOOD]

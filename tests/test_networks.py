@@ -20,7 +20,7 @@ from sensegate.decode import Decoder, ProfileSet
 from sensegate.model import Delivery, Device, Message
 from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import SeriesIndex
-from sensegate.persist.commit import Committer
+from sensegate.persist.commit import Committer, CommitWriter
 from sensegate.persist.duplicates import Deduplicator
 from sensegate.persist.identity import VERDICTS
 from tests.support.networks import EUI, SAY, SOIL, VALUES
@@ -52,7 +52,7 @@ class City:
         self.normaliser = Normaliser(profiles.specs, series=series, clock=self.clock, time=TimeConfig())
         duplicates = Deduplicator(directory / "duplicates", clock=self.clock, device_id=devices.id)
         self.committer = Committer(
-            MemoryLog(self.clock), duplicates, devices.index, profiles.specs, self.clock, division="4401"
+            MemoryLog(self.clock), duplicates, devices.index, profiles.specs, self.clock, writer=CommitWriter("4401")
         )
         self._sequence = 0
 

@@ -94,6 +94,12 @@ DELIVERED = Counter(
     ["feed", "delivery"],
     registry=REGISTRY,
 )
+SCANNED = Counter(
+    "sensegate_scanned",
+    "Rows looked through to answer requests and to deliver feeds, by interface.",
+    ["interface"],
+    registry=REGISTRY,
+)
 SCRUB_BYTES = Counter("sensegate_scrub_read_bytes", "Bytes of the log that the scrub has read.", registry=REGISTRY)
 SCRUB_LOST = Gauge(
     "sensegate_scrub_lost_readings",

@@ -60,7 +60,7 @@ class Client:
         """Address that answered last, or that is tried next."""
         return self._transport.address
 
-    def feed(
+    def feed(  # noqa: PLR0913 - the filters of a feed, as the API names them
         self,
         name: str,
         *,

@@ -159,7 +159,7 @@ class SyncClient:
             raise ClientError("the client is not open; use `with SyncClient(…)`")
         return self._thread
 
-    def feed(
+    def feed(  # noqa: PLR0913 - the filters of a feed, as the API names them
         self,
         name: str,
         *,

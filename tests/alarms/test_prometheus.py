@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,16 @@ import yaml
 
 from sensegate import metrics
 from sensegate.alarms import prometheus
-from sensegate.alarms.prometheus import AlertRule, alert_rules, metrics_of
+from sensegate.alarms.prometheus import AlertRule, alert_rules
 from sensegate.alarms.rules import GATEWAY_RULES
 
 FILE = Path(__file__).parents[2] / "deploy" / "alerts.yaml"
 KNOWN = {name for family in metrics.REGISTRY.collect() for name in (family.name, f"{family.name}_total")}
+
+
+def metrics_of(expression: str) -> set[str]:
+    """Return the names of metrics in an expression."""
+    return set(re.findall(r"\bsensegate_\w+", expression))
 
 
 @pytest.mark.parametrize("rule", tuple(alert_rules()), ids=lambda rule: rule.name)

@@ -28,11 +28,19 @@ def test_every_stage_is_told(profiles: ProfileSet) -> None:
     text = said(
         explain(profiles, "tele/t1/SENSOR", b'{"AM2301":{"Temperature":70.7},"TempUnit":"F"}', clock=FakeClock())
     )
-    assert "claim: tasmota/sensor@2 message 1 (telemetry of the sensors): {device} = t1" in text
+    assert "claim: tasmota/sensor@3 message 1 (telemetry of the sensors): {device} = t1" in text
     assert "fields: AM2301.Temperature = 70.7" in text
     assert "readings: t1 air_temperature[AM2301] = 21.5 Cel at 2026-01-01T00:00:00.000000Z (received)" in text
     assert "identity: nothing identifies these readings" in text
     assert "commit: 1 message decoded: 1 value to check for duplicates, 0 rejected, 0 empty" in text
+
+
+def test_numbers_are_those_that_are_stored(profiles: ProfileSet) -> None:
+    """Without the noise of single precision or of scaling."""
+    payload = b'{"seq":1,"values":{"air_temperature":21.700000762939453,"illuminance":2.8849999904632568}}'
+    text = said(explain(profiles, "sg/d1/up", payload))
+    assert "air_temperature = 21.7 Cel" in text
+    assert "illuminance = 2.885 lx" in text
 
 
 def test_reasons_are_told(profiles: ProfileSet) -> None:

@@ -307,6 +307,12 @@ def test_topics_that_differ_in_plain_words_are_one_pattern() -> None:
     assert [item.pattern for item in group(samples)] == ["house/{device}/climate"]
 
 
+def test_two_topics_of_one_pattern_are_one_shape() -> None:
+    """Two devices whose names do not look like names get one rule, not the same one twice."""
+    samples = [Sample(f"ev/c{at % 2}/status", b'{"voltage": 230, "current": 16}', (T0 + at) * S) for at in range(6)]
+    assert [(item.pattern, len(item.messages)) for item in group(samples)] == [("ev/{device}/status", 6)]
+
+
 def test_a_registered_name_is_the_device() -> None:
     """A level that the registry knows is the device, whatever it looks like."""
     samples = [Sample("city/pump/9012/state", b'{"temperature": 21}', T0 * S)]

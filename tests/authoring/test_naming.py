@@ -76,6 +76,13 @@ WRONG: list[tuple[str, list[Any], str, str]] = [
     ("travel_time", [12, 40], "s", "travel_time"),
     ("sensor_humidity", [41, 42], "%", "relative_humidity"),
     ("temp_", [21, 22], "", "air_temperature"),
+    ("chip_temp", [41, 42], "°C", "air_temperature"),
+    ("vdd", [3600, 3590], "mV", "voltage"),
+    ("voltage", [3600, 3590], "mV", "voltage"),
+    ("amp", [16, 16], "A", "current"),
+    ("min_temperature", [5, 5], "°C", "air_temperature_min"),
+    ("max_temperature", [30, 30], "°C", "air_temperature_max"),
+    ("tank_level", [45, 46], "%", "fill_level"),
 ]
 
 
@@ -124,7 +131,19 @@ STATED: list[tuple[str, list[Any], str, str, str]] = [
     ("ILL_lx", [320, 400], "", "illuminance", "lx"),
     ("wind_speed_kmh", [12.1, 14.0], "", "wind_speed", "km/h"),
     ("door", ["open", "closed"], "", "door_open", ""),
+    ("h2s", [1.2, 2.1], "ppm", "h2s_fraction", "[ppm]"),
+    ("chip_temperature", [41, 42], "°C", "device_temperature", "Cel"),
+    ("voltage", [23_050, 23_010], "mV", "voltage", "mV"),
+    ("max_temperature", [18, 21], "°C", "air_temperature_max", "Cel"),
 ]
+
+
+@pytest.mark.parametrize(("name", "code"), [("wh", "W.h"), ("kWh", "kW.h"), ("energy.wh", "W.h"), ("MWh", "MW.h")])
+def test_a_name_that_is_a_unit_has_it_and_is_a_guess(name: str, code: str) -> None:
+    """Watt hours are not taken for the property's kilowatt hours."""
+    guessed = guess(facts(name, 1200, 1210))
+    assert guessed is not None
+    assert (guessed.property, guessed.unit, guessed.scale, guessed.sure) == ("energy", code, 1, False)
 
 
 @pytest.mark.parametrize(("name", "values", "unit", "property_", "code"), STATED)
@@ -193,7 +212,7 @@ def test_a_property_that_the_table_lacks_is_proposed(
         ("pm2p5", ["pm25"]),
         ("PM10", ["pm10"]),
         ("pm0_3", ["pm03"]),
-        ("TempC_SHT31", ["temperature", "c", "chip"]),
+        ("TempC_SHT31", ["temperature", "c", "sensorchip"]),
         ("CO2", ["co2"]),
         ("power_a", ["power", "a"]),
         ("EnergyT1", ["energy", "t1"]),

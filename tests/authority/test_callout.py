@@ -408,7 +408,7 @@ async def test_only_mqtt_is_let_in(site: Site) -> None:
 
     secret = await site.add("a")
     with pytest.raises(PermissionDenied):
-        await connect.connect(list(site.engine.info.urls), "a", secret)
+        await connect.connect(list(site.engine.info.urls), connect.Login("a", secret))
 
 
 async def test_two_thousand_connects_a_second(site: Site) -> None:

@@ -29,10 +29,10 @@ from sensegate.authority.chain import (
     head_of,
     line_of,
 )
-from sensegate.authority.memory_audit import MemoryAudit
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError
+from tests.support.memory_audit import MemoryAudit
 
 BY = Principal("t1", Role.CITY_OPERATOR, scope("4401"))
 LENGTH = 7

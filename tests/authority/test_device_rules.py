@@ -110,7 +110,7 @@ def test_ids_are_plain(name: str) -> None:
         ("440106", 23.13, 80.0, "lon and lat look swapped", "give lon 80 and lat 23.13"),
     ],
 )
-def test_coordinates_are_compared_with_the_division(  # noqa: PLR0917 - one of the columns
+def test_coordinates_are_compared_with_the_division(
     make: Make, division: str, lon: float, lat: float, problem: str, remedy: str
 ) -> None:
     """Outside of the division is told with its bounds, swapped coordinates with the right ones."""

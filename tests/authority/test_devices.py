@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.devices import Devices
+from sensegate.authority.devices import DeviceFilter, Devices, RegistrationFacts
 from sensegate.authority.importing import import_csv
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.trail import MemoryTrail
@@ -130,10 +130,10 @@ async def test_place_goes_through_the_conversion(
     def shifted(lon: np.ndarray, lat: np.ndarray, datum: Datum) -> tuple[np.ndarray, np.ndarray]:
         return (lon - 1, lat - 2) if datum is Datum.GCJ02 else (lon, lat)
 
-    devices = Devices(bucket, trail, clock, to_wgs84=shifted)
+    devices = Devices(bucket, trail, clock, facts=RegistrationFacts(to_wgs84=shifted))
     await devices.add(make("a", lon=113.0, lat=23.0, datum=Datum.GCJ02), by=admin)
     await devices.add(make("b", lon=113.0, lat=23.0), by=admin)
-    again = Devices(bucket, trail, clock, to_wgs84=shifted)
+    again = Devices(bucket, trail, clock, facts=RegistrationFacts(to_wgs84=shifted))
     await again.load()
     for registry in (devices, again):
         assert registry.lon[:2].tolist() == [112.0, 113.0]
@@ -236,7 +236,7 @@ async def test_states(devices: Devices, clock: FakeClock, admin: Principal, make
     devices.observe(np.array([0, 0], np.int32), np.array([clock.now(), clock.now() - 5], np.int64))
     assert devices.get("air-1").state is DeviceState.ACTIVE
     await clock.advance(181)
-    assert [device.id for device in devices.list(states=frozenset({DeviceState.SILENT}))] == ["air-1"]
+    assert [device.id for device in devices.list(None, DeviceFilter(frozenset({DeviceState.SILENT})))] == ["air-1"]
     assert (await devices.disable("air-1", by=admin)).state is DeviceState.DISABLED
     assert not devices.enabled[0]
     assert (await devices.enable("air-1", by=admin)).state is DeviceState.SILENT
@@ -306,10 +306,10 @@ async def test_list_filters_sorts_and_pages(devices: Devices, admin: Principal, 
     assert [device.id for device in first] == ["n0", "n1", "n2"]
     assert [device.id for device in devices.list(Scope("4401"), after="n2")] == ["n3"]
     assert [device.id for device in devices.list(Scope("44", "police"))] == ["n1", "n3"]
-    assert [device.id for device in devices.list(department="environment")] == ["n0", "n2"]
-    assert [device.id for device in devices.list(profile="acme/x")] == ["z"]
-    assert [device.id for device in devices.list(domain="water")] == []
-    assert [device.id for device in devices.list(text="ROOF 2")] == ["n2"]
+    assert [device.id for device in devices.list(None, DeviceFilter(department="environment"))] == ["n0", "n2"]
+    assert [device.id for device in devices.list(None, DeviceFilter(profile="acme/x"))] == ["z"]
+    assert [device.id for device in devices.list(None, DeviceFilter(domain="water"))] == []
+    assert [device.id for device in devices.list(None, DeviceFilter(text="ROOF 2"))] == ["n2"]
 
 
 async def test_every_change_is_recorded_before_it_is_made(

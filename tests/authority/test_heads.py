@@ -8,12 +8,12 @@ import pytest
 
 from sensegate.authority.chain import check_export, decode, line_of
 from sensegate.authority.heads import HOUR_S, HourlyHeads, read_heads
-from sensegate.authority.memory_audit import MemoryAudit
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import Facts
 from sensegate.clock import FakeClock
 from sensegate.config.people import AUDIT_TTL_MIN_H, AuditConfig
 from sensegate.errors import Unavailable
+from tests.support.memory_audit import MemoryAudit
 
 BY = Principal("gateway", Role.ADMIN, scope("4401"))
 

@@ -13,6 +13,7 @@ from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.lifecycle.contents import Content, ContentStore, digest_of
 from sensegate.lifecycle.history import CanaryLimits, VersionState
+from sensegate.lifecycle.releases import CanaryPlan
 from sensegate.model import Device
 from tests.support.release_office import CITY, COUNTY, DEVICES, NAME, PROVINCE, Office, text
 
@@ -64,7 +65,7 @@ async def test_a_version_never_changes(office: Office) -> None:
     await office.releases.withdraw(NAME, 1, by=COUNTY)
     await office.releases.draft(text(1, "third"), by=COUNTY)
     await office.releases.propose(NAME, 1, by=COUNTY)
-    await office.releases.canary(NAME, 1, by=CITY, share=0.1)
+    await office.releases.canary(NAME, 1, by=CITY, plan=CanaryPlan(share=0.1))
     await office.releases.end_canary(NAME, by=CITY)
     await office.releases.withdraw(NAME, 1, by=COUNTY)
     with pytest.raises(Conflict, match="withdrawn with another content"):
@@ -100,7 +101,7 @@ async def test_who_may_not_release(office: Office, who: Principal) -> None:
     count = len(office.trail.records)
     for attempt in (
         lambda: office.releases.release(NAME, 1, by=who),
-        lambda: office.releases.canary(NAME, 1, by=who, share=0.5),
+        lambda: office.releases.canary(NAME, 1, by=who, plan=CanaryPlan(share=0.5)),
         lambda: office.releases.rollback(NAME, by=who),
         lambda: office.releases.request_changes(NAME, 1, by=who),
     ):
@@ -137,7 +138,7 @@ async def test_standard_profiles_are_the_provinces(office: Office, tmp_path: Pat
     with pytest.raises(PermissionDenied, match=r"only the province \(44\) releases it"):
         await office.releases.release("sensegate/plain", 2, by=CITY)
     with pytest.raises(PermissionDenied, match=r"only the province \(44\) releases it"):
-        await office.releases.canary("sensegate/plain", 2, by=CITY, share=0.1)
+        await office.releases.canary("sensegate/plain", 2, by=CITY, plan=CanaryPlan(share=0.1))
     await office.releases.release("sensegate/plain", 2, by=PROVINCE)
     await office.proposed(1)
     with pytest.raises(PermissionDenied):
@@ -228,12 +229,12 @@ async def test_a_canary_picks_its_share(office: Office, share: float, count: int
     """Exactly so many of those that were there, the same in every process; the others keep what they had."""
     await office.released(1)
     await office.proposed(2)
-    life = await office.releases.canary(NAME, 2, by=CITY, share=share)
+    life = await office.releases.canary(NAME, 2, by=CITY, plan=CanaryPlan(share=share))
     assert life.canary is not None
     assert life.canary.device_count == count
     assert [office.of(device) for device in DEVICES].count(2) == count
     with pytest.raises(Conflict, match="is a canary already"):
-        await office.releases.canary(NAME, 2, by=CITY, share=share)
+        await office.releases.canary(NAME, 2, by=CITY, plan=CanaryPlan(share=share))
     await office.releases.rollback(NAME, by=CITY)
     assert {office.of(device) for device in DEVICES} == {1}
     assert office.states() == {1: "released", 2: "proposed"}
@@ -245,13 +246,13 @@ async def test_a_canary_of_a_list(office: Office) -> None:
     await office.released(1)
     await office.proposed(2)
     with pytest.raises(ConfigError, match="no device d30 of acme/th in 440106"):
-        await office.releases.canary(NAME, 2, by=CITY, devices=("d1", "d30"), target=Scope("440106"))
+        await office.releases.canary(NAME, 2, by=CITY, plan=CanaryPlan(devices=("d1", "d30")), target=Scope("440106"))
     for wrong in ({"share": 1.5}, {}, {"share": 0.5, "devices": ("d1",)}):
         with pytest.raises(ConfigError):
-            await office.releases.canary(NAME, 2, by=CITY, **wrong)
+            await office.releases.canary(NAME, 2, by=CITY, plan=CanaryPlan(**wrong))
     with pytest.raises(ConfigError, match="limits"):
-        await office.releases.canary(NAME, 2, by=CITY, share=0.5, limits=CanaryLimits(rejected=2))
-    await office.releases.canary(NAME, 2, by=CITY, devices=("d1", "d30"))
+        await office.releases.canary(NAME, 2, by=CITY, plan=CanaryPlan(share=0.5, limits=CanaryLimits(rejected=2)))
+    await office.releases.canary(NAME, 2, by=CITY, plan=CanaryPlan(devices=("d1", "d30")))
     assert [device for device in DEVICES if office.of(device) == 2] == ["d1", "d30"]
     await office.proposed(3)
     with pytest.raises(Conflict, match="acme/th@2 is a canary"):
@@ -269,7 +270,7 @@ async def test_a_decision_of_one_area_leaves_the_canary_of_another(office: Offic
     await office.released(1)
     await office.proposed(2)
     await office.releases.release(NAME, 1, by=BESIDE)
-    before = await office.releases.canary(NAME, 2, by=CITY, target=Scope("440106"), devices=("d1",))
+    before = await office.releases.canary(NAME, 2, by=CITY, plan=CanaryPlan(devices=("d1",)), target=Scope("440106"))
     canary = before.canary
     assert canary is not None
     await office.releases.shadow(NAME, 2, by=CITY, target=Scope("440106"), devices=("d1",))
@@ -280,7 +281,7 @@ async def test_a_decision_of_one_area_leaves_the_canary_of_another(office: Offic
     with pytest.raises(Conflict, match="no version of acme/th is shadowed"):
         await office.releases.end_shadow(NAME, by=BESIDE)
     with pytest.raises(Conflict) as why:
-        await office.releases.canary(NAME, 1, by=BESIDE, share=0.5)
+        await office.releases.canary(NAME, 1, by=BESIDE, plan=CanaryPlan(share=0.5))
     with pytest.raises(Conflict) as also:
         await office.releases.shadow(NAME, 1, by=BESIDE)
     assert "@" not in f"{why.value}{also.value}"
@@ -301,7 +302,7 @@ async def test_of_a_canary_around_it_a_county_is_not_told_the_devices(office: Of
     """That its devices are part of a trial is its business, the devices of the other counties are not."""
     await office.released(1)
     await office.proposed(2)
-    await office.releases.canary(NAME, 2, by=CITY, devices=("d1", "d30"))
+    await office.releases.canary(NAME, 2, by=CITY, plan=CanaryPlan(devices=("d1", "d30")))
     seen = office.releases.get(NAME, COUNTY).canary
     assert seen is not None
     assert (seen.number, seen.device_count, seen.devices) == (2, 2, ())
@@ -356,7 +357,7 @@ async def test_a_store_read_anew_says_the_same(office: Office, tmp_path: Path) -
     """After a restart the same versions are in force for the same devices."""
     await office.released(1)
     await office.proposed(2)
-    await office.releases.canary(NAME, 2, by=CITY, share=0.25)
+    await office.releases.canary(NAME, 2, by=CITY, plan=CanaryPlan(share=0.25))
     again = Office(tmp_path / "again", like=office)
     await again.releases.load()
     assert [again.of(device) for device in DEVICES] == [office.of(device) for device in DEVICES]

@@ -21,7 +21,7 @@ from typing import Any
 
 import msgspec
 
-from sensegate.bus.connect import connect
+from sensegate.bus.connect import Login, connect
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.errors import SensegateError
 from sensegate.tiers.link import CentreLink
@@ -60,7 +60,7 @@ class Waits(msgspec.Struct):
 
 
 async def _node(url: str, slot: str, secret: str, waits: Waits, end: asyncio.Event) -> None:
-    connection = await connect(url, node_user(slot), secret, inbox_prefix=inbox_prefix(slot))
+    connection = await connect(url, Login(node_user(slot), secret, inbox_prefix(slot)))
     link = CentreLink(connection, slot=slot, member=slot)
     loop = asyncio.get_running_loop()
     due = loop.time()

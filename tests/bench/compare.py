@@ -1,8 +1,8 @@
 """What a city would pick instead, in one run with ours: the same six-value JSON over MQTT QoS 1 to a subscriber.
 
-Sides, one after the other: this gateway with all features to a subscriber of server-sent events, as shipped and
-flushed to disk before each PUBACK; Node-RED (mapping, duplicates in memory); ThingsBoard IoT Gateway (memory); aiomqtt
-consumers that only parse, on asyncio and uvloop. Each peer has a Mosquitto without persistence and a
+Sides, one after the other: this gateway with all features to a subscriber of server-sent events, as shipped (flushed to
+disk before each PUBACK) and flushed every two minutes; Node-RED (mapping, duplicates in memory); ThingsBoard's gateway
+(memory); aiomqtt consumers that only parse, on asyncio and uvloop. Each peer has a Mosquitto without persistence and a
 counter as cheap as possible. ``SENSEGATE_PEERS`` names the directory that ``python -m tests.bench.peers.setup`` made;
 what is not there is left out.
 """
@@ -19,7 +19,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sensegate.demo.city import City
+from sensegate.demo.city import City, CityMember, CityOptions
 from tests.bench import rig
 from tests.bench.flood import Flood, Plan, shares
 from tests.bench.latency import FEED, enrol
@@ -46,6 +46,7 @@ class Round(NamedTuple):
 
     rate: float
     process_us: float
+    """Of the gateway with its fronts, or of the peer."""
     side_us: float
     """Of all processes of the side but publisher and subscriber: ours with nats-server, a peer with its Mosquitto."""
     complete: bool
@@ -71,10 +72,14 @@ def _work(number: int, messages: int, end: float) -> Workload:
 
 @contextlib.asynccontextmanager
 async def ours(name: str, durability: str) -> AsyncIterator[Side]:
-    """Yield this gateway as `sensegate run` runs it, with one subscriber of everything."""
+    """Yield this gateway as `sensegate run` runs it, its front in a process of its own, with one subscriber of all."""
     with tempfile.TemporaryDirectory(prefix="sensegate-bench-") as directory:
-        settings = {"engine": {"durability": durability}}
-        city = City(Path(directory), ["4401"], profiles=rig.ROOT / "device_profiles", alone=True, settings=settings)
+        settings = {"engine": {"durability": durability}, "listen": {"mqtt": {"processes": 1}}}
+        city = City(
+            Path(directory),
+            ["4401"],
+            options=CityOptions(profiles=rig.ROOT / "device_profiles", alone=True, settings=settings),
+        )
         began = time.time() - 3_000
         try:
             await city.start()
@@ -88,20 +93,24 @@ async def ours(name: str, durability: str) -> AsyncIterator[Side]:
                 plan = Plan("127.0.0.1", member.mqtt_port, shares(work.messages, passwords))
                 url = f"{member.url}{FEED}?after={page['next']}"
                 async with Subscriber(url, member.token) as subscriber, Flood(plan) as flood:
-                    pids = (member.process.pid, member.engine_pid)
-                    before = [rig.cpu_s(pid) for pid in pids]
+                    engine = member.engine_pid
+                    before = {pid: rig.cpu_s(pid) for pid in _processes(member)}
                     done = await flood.go()
                     expected = (len(work.messages) - work.duplicates) * VALUES
                     seen, last = await subscriber.until(expected, timeout_s=ROUND_S)
-                    used = [rig.cpu_s(pid) - spent for pid, spent in zip(pids, before, strict=True)]
-                count = len(work.messages)
-                return Round(
-                    count / (last - done.began), used[0] / count * 1e6, sum(used) / count * 1e6, seen == expected
-                )
+                    used = {pid: rig.cpu_s(pid) - spent for pid, spent in before.items()}
+                count, side = len(work.messages), sum(used.values())
+                own = side - used[engine]
+                return Round(count / (last - done.began), own / count * 1e6, side / count * 1e6, seen == expected)
 
             yield Side(name, MESSAGES, run)
         finally:
             await city.stop()
+
+
+def _processes(member: CityMember) -> set[int]:
+    """Return the ids of the processes of a gateway: its own, its fronts and its nats-server."""
+    return {member.process.pid, member.engine_pid, *rig.children(member.process.pid)}
 
 
 async def _measured(work: Workload, port: int, counter: Counting, pids: Sequence[int], expected: int) -> Round:
@@ -197,7 +206,7 @@ async def bench(rounds: int = ROUNDS, messages: int = MESSAGES) -> dict[str, Any
     """Return messages/s and CPU of each side, medians of the rounds, and the ratios of ours to each."""
     installed = Path(os.environ.get("SENSEGATE_PEERS") or "/nonexistent")
     sides: dict[str, list[Round]] = {}
-    opened = [ours("sensegate", "process"), ours("sensegate_power", "power")]
+    opened = [ours("sensegate_power", "power"), ours("sensegate", "process")]
     opened += [bare("aiomqtt_asyncio", "asyncio"), bare("aiomqtt_uvloop", "uvloop")]
     if (installed / "node-red").is_dir():
         opened.append(with_node_red(installed))

@@ -28,7 +28,7 @@ import uvloop
 from aiohttp import web
 
 from sensegate.bus.addresses import GatewayAddresses
-from sensegate.bus.connect import connect
+from sensegate.bus.connect import Login, connect
 from sensegate.bus.free_ports import free_port
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.server_conf import EngineState, User
@@ -123,7 +123,7 @@ async def node() -> AsyncIterator[Node]:
         addresses = msgspec.json.decode(run.read_bytes(), type=GatewayAddresses)
         kept = msgspec.json.decode((directory / "store/engine/engine.json").read_bytes(), type=EngineState)
         client = await connect(
-            addresses.nats, User.GATEWAY, kept.passwords[User.GATEWAY], inbox_prefix=inbox_prefix(User.GATEWAY)
+            addresses.nats, Login(User.GATEWAY, kept.passwords[User.GATEWAY], inbox_prefix(User.GATEWAY))
         )
         log = JetStreamLog(client)
         await log.open()

@@ -21,7 +21,7 @@ from sensegate.bus.timelines import Timelines
 from sensegate.clock import FakeClock
 from sensegate.model import Delivery, Device, Fields, LogMessage, Message, Readings, SourcePosition, Spec
 from sensegate.normalise.series import SeriesIndex
-from sensegate.persist.commit import Committer
+from sensegate.persist.commit import Committer, CommitWriter
 from sensegate.persist.duplicates import Deduplicator
 from sensegate.persist.identity import SpecColumns, digests
 
@@ -166,7 +166,7 @@ async def whole(directory: Path) -> list[dict[str, object]]:
     index, series = registry(DEVICES), SeriesIndex()
     feed = Feed(DEVICES, series)
     state = Deduplicator(directory, clock=FakeClock(NOW), device_id=index.ids.__getitem__)
-    committer = Committer(Bin(), state, index, SPECS, FakeClock(NOW), division="4401")  # type: ignore[arg-type]
+    committer = Committer(Bin(), state, index, SPECS, FakeClock(NOW), writer=CommitWriter("4401"))  # type: ignore[arg-type]
     await committer.open()
     took, written, size = [], [], 0
     for _ in range(60):

@@ -209,6 +209,13 @@ def rss_mb(pid: int | str = "self") -> float:
     return int(next(line for line in status.splitlines() if line.startswith("VmRSS:")).split()[1]) / 1024
 
 
+def children(pid: int) -> list[int]:
+    """Return the ids of the child processes of another process."""
+    tasks = Path(f"/proc/{pid}/task")
+    listed = [(task / "children").read_text(encoding="ascii").split() for task in tasks.iterdir()]
+    return [int(child) for of_task in listed for child in of_task]
+
+
 def cpu_s(pid: int) -> float:
     """Return the CPU seconds that another process has used."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()

@@ -22,7 +22,7 @@ import numpy as np
 
 from sensegate.decode.formats.script import ScriptParse
 from sensegate.decode.frame import PayloadFrame
-from sensegate.demo.city import City
+from sensegate.demo.city import City, CityOptions
 from sensegate.model import Device
 from sensegate.scripts import engine, pool
 from sensegate.scripts.wire import ScriptSource
@@ -117,13 +117,15 @@ def _among(work: Workload, hostile: list[Device], count: int, chance: random.Ran
     return Workload(work.devices, messages, work.duplicates + count)
 
 
-async def attack(  # noqa: PLR0917
+async def attack(
     seconds: float, rate: float, devices: int, hubs: int, hostile_devices: int, hostile_rate: float
 ) -> dict[str, float]:
     """Return the p99 of the other devices before, during and after an attack, in ms."""
     chance = random.Random(1)
     with tempfile.TemporaryDirectory(prefix="sensegate-bench-") as directory:
-        city = City(Path(directory) / "city", ["4401"], profiles=_with_hostile(Path(directory)), alone=True)
+        city = City(
+            Path(directory) / "city", ["4401"], options=CityOptions(profiles=_with_hostile(Path(directory)), alone=True)
+        )
         try:
             await city.start()
             member = city.nodes["4401"]
@@ -140,9 +142,9 @@ async def attack(  # noqa: PLR0917
                 work = load.work(round(rate * seconds))
                 count = round(hostile_rate * seconds) if phase == "during" else 0
                 work = _among(work, hostile, count, chance)
-                _, _, took, missing, _ = await load.run(work, rate * len(work.messages) / (len(work.messages) - count))
-                lost += missing
-                found[f"p50_{phase}_ms"], found[f"p99_{phase}_ms"] = np.percentile(took, (50, 99)) * 1e3
+                run = await load.run(work, rate * len(work.messages) / (len(work.messages) - count))
+                lost += run.missing
+                found[f"p50_{phase}_ms"], found[f"p99_{phase}_ms"] = np.percentile(run.latencies, (50, 99)) * 1e3
             found["missing"] = lost
             return found
         finally:

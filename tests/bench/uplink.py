@@ -23,7 +23,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from sensegate.demo.city import City
+from sensegate.demo.city import City, CityOptions
 from sensegate.model import F64, Device
 from tests.bench import rig
 from tests.bench.flood import Flood, Plan, publish_packet, shares
@@ -134,7 +134,7 @@ async def bench(
     `cut`: number of devices that send while the link is cut, and for how many seconds.
     """
     with tempfile.TemporaryDirectory(prefix="sensegate-bench-") as directory:
-        city = City(Path(directory), ["4401"], profiles=rig.ROOT / "device_profiles")
+        city = City(Path(directory), ["4401"], options=CityOptions(profiles=rig.ROOT / "device_profiles"))
         try:
             await city.start()
             node, link = city.nodes["4401"], city.links["4401"]

@@ -69,6 +69,8 @@ class WireTransport:
         self.wire = wire
         self._slot = slot
         self._answer_s = answer_s
+        # A late answer to a request of an earlier connection must not be taken for one of this connection.
+        self._inbox = f"{inbox_prefix(slot)}.{secrets.token_hex(8)}"
         self._numbers = itertools.count(1)
 
     async def raw(
@@ -79,7 +81,7 @@ class WireTransport:
         Raises:
             Silent: there was none in time.
         """
-        inbox = f"{inbox_prefix(self._slot)}.{next(self._numbers)}"
+        inbox = f"{self._inbox}.{next(self._numbers)}"
         frame = Frame(request_subject(self._slot, channel), payload, reply or inbox, headers)
 
         def answer() -> Received | None:

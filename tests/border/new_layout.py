@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from sensegate.authority.jwt import Permissions
-from sensegate.bus.server_conf import EngineState, render
+from sensegate.bus.server_conf import EngineState, NodeSlots, ServerPlace, render
 from sensegate.bus.slots import account_of, centre_user, inbox_prefix, member_rights, request_subject
 from sensegate.config import EngineConfig
 from sensegate.share.subscription_control import reply_of
@@ -28,7 +28,7 @@ def rights_of(slot: str) -> Permissions:
 
 def text(kept: EngineState, directory: Path, secrets: Mapping[str, str], tight: bool) -> str:  # noqa: FBT001 - `Layout.text`
     """Return the server's configuration; not `tight`: users of nodes have no permissions set."""
-    rendered = render(EngineConfig(), SMALL, kept, directory, name="border", nodes=secrets, slots=SLOTS)
+    rendered = render(EngineConfig(), SMALL, kept, ServerPlace("border", directory), slots=NodeSlots(secrets, SLOTS))
     if tight:
         return rendered
     loosened, count = _PERMISSIONS_OF_NODES.subn(r"\1", rendered)

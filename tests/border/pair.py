@@ -12,7 +12,7 @@ from pathlib import Path
 
 import msgspec
 
-from sensegate.demo.city import CENTRE, City, CityMember, merged
+from sensegate.demo.city import CENTRE, City, CityMember, CityOptions, merged
 from sensegate.demo.fleet import KINDS
 from sensegate.demo.link import FaultyLink
 from sensegate.demo.processes import processes_of
@@ -58,7 +58,7 @@ class PairedCity(City):
         paired: bool = True,
         environment: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(directory, nodes, profiles=PROFILES, only=USED, environment=environment)
+        super().__init__(directory, nodes, options=CityOptions(PROFILES, only=USED, environment=environment or {}))
         self.paired = paired
         self.standby = self._member(f"{CENTRE}-second")
         self.standby.division = CENTRE

@@ -12,7 +12,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from sensegate.bus.connect import BusClient, connect
+from sensegate.bus.connect import BusClient, Login, connect
 from sensegate.bus.server_conf import EngineState as Credentials
 from sensegate.bus.server_conf import User
 from sensegate.config import NodeUserConfig, UplinkConfig
@@ -82,7 +82,7 @@ class Storage:
         """Ask over a connection of one of the product's users."""
         if user not in self._links:
             kept = msgspec.json.decode(self._file.read_bytes(), type=Credentials)
-            self._links[user] = await connect(self._url, user, kept.passwords[user], inbox_prefix=f"_INBOX_{user}")
+            self._links[user] = await connect(self._url, Login(user, kept.passwords[user], f"_INBOX_{user}"))
         answer: bytes = (await self._links[user].request(subject, body, timeout=10)).data
         return answer
 

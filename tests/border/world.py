@@ -133,10 +133,8 @@ class World:
     async def _connected(self, stack: AsyncExitStack, user: str, password: str) -> connect.BusClient:
         link = await connect.connect(
             self.url,
-            user,
-            password,
-            inbox_prefix=f"_INBOX_{user}",
-            on_disconnect=self._note_disconnect,
+            connect.Login(user, password, f"_INBOX_{user}"),
+            events=connect.LinkEvents(on_disconnect=self._note_disconnect),
         )
         stack.push_async_callback(self._closed, link)
         return link
@@ -263,12 +261,9 @@ class World:
     async def _connect_slot(self, slot: str, *, on_reconnect: Callable[[], None] | None = None) -> connect.BusClient:
         return await connect.connect(
             self.url,
-            centre_user(slot),
-            centre_password(self.kept.slot_seed, slot),
-            inbox_prefix=inbox_prefix(slot),
-            on_reconnect=on_reconnect,
-            on_disconnect=self._note_disconnect,
-            answering=True,
+            connect.Login(centre_user(slot), centre_password(self.kept.slot_seed, slot), inbox_prefix(slot)),
+            events=connect.LinkEvents(on_reconnect=on_reconnect, on_disconnect=self._note_disconnect),
+            link_options=connect.LinkOptions(answering=True),
         )
 
     async def _serve_anywhere(self, stack: AsyncExitStack) -> None:

@@ -20,6 +20,7 @@ from nats.aio.msg import Msg
 
 from sensegate.authority.certificates import LaboratoryCA
 from sensegate.bus import connect, trust
+from sensegate.bus.connect import LinkOptions
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.free_ports import free_port
 from sensegate.errors import Unavailable
@@ -30,7 +31,7 @@ async def test_nobody_there_is_lost_in_time() -> None:
     """The first connection has a deadline, and the message names the address without the secret."""
     url = f"nats://user:secret@127.0.0.1:{free_port()}"
     with pytest.raises(Unavailable, match=r"127\.0\.0\.1") as why:
-        await connect.connect(url, timeout_s=0.3)
+        await connect.connect(url, link_options=LinkOptions(0.3))
     assert "secret" not in str(why.value)
 
 
@@ -48,7 +49,7 @@ async def test_attempts_that_fail_in_the_handshake_leave_no_socket_open() -> Non
         writer.close()
 
     server = await asyncio.start_server(entered, "127.0.0.1", port := free_port())
-    client = await connect.connect(f"nats://127.0.0.1:{port}", timeout_s=5.0, reconnect_wait_s=0.01)
+    client = await connect.connect(f"nats://127.0.0.1:{port}", link_options=LinkOptions(5.0, 0.01))
     await until(lambda: len(said) > 3)
     await client.close()
     gc.collect()
@@ -157,7 +158,9 @@ async def test_a_peer_that_swallows_everything_is_left_at_once() -> None:
 
     server = await asyncio.start_server(swallow, "127.0.0.1", 0, limit=2**16)
     port = server.sockets[0].getsockname()[1]
-    client = await connect.connect(f"nats://127.0.0.1:{port}", ping_s=0.1, reconnect_timeout_s=1.0)
+    client = await connect.connect(
+        f"nats://127.0.0.1:{port}", link_options=LinkOptions(ping_s=0.1, reconnect_timeout_s=1.0)
+    )
     for _ in range(64):
         await client.publish("a", bytes(1_000_000))
     await until(lambda: len(greetings) > 1, 5.0)
@@ -190,7 +193,7 @@ async def test_what_is_given_up_ends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(connect, "CANCEL_S", 0.01)
     before = asyncio.all_tasks()
     with pytest.raises(Unavailable, match="no answer"):
-        await connect.connect("nats://127.0.0.1:1", timeout_s=0.05)
+        await connect.connect("nats://127.0.0.1:1", link_options=LinkOptions(0.05))
     assert len(swallowed) == 4
     assert asyncio.all_tasks() == before
 

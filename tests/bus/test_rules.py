@@ -22,6 +22,7 @@ from sensegate.bus import connect, consumer, free_ports, server_conf, slots, str
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import KvBucket
 from sensegate.bus.log import JetStreamLog
+from sensegate.bus.server_conf import ServerPlace
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.model import LogMessage
@@ -148,7 +149,7 @@ def test_rule_4_the_caps_of_streams_lie_far_below_those_of_account_and_server() 
     """A limit of account or server tears a batch, so it must never be the first to be reached."""
     store = StoreConfig()
     kept = server_conf.EngineState(1, 2, dict.fromkeys(User, "x"), ISSUER, "seed")
-    text = server_conf.render(EngineConfig(), store, kept, Path("/x"), name="n", nodes={})
+    text = server_conf.render(EngineConfig(), store, kept, ServerPlace("n", Path("/x")))
     limits = {account: int(most) for account, most in re.findall(r"(\w+) \{\n    jetstream \{ max_file: (\d+)", text)}
     total = int(re.findall(r"max_file_store: (\d+)", text)[0])
     inner = store.log_bytes + store.ledger_bytes + store.audit_bytes + server_conf.BUCKETS_MAX * store.registry_bytes
@@ -213,7 +214,7 @@ async def test_rule_6_a_lost_answer_leaves_the_truth_on_the_log(engine: Engine, 
 async def test_rule_9_a_node_reaches_nothing_outside_its_account(engine: Engine, log: JetStreamLog) -> None:
     """No stream, no key and no API of the centre hears a node: what it publishes ends in its own account."""
     client = await connect.connect(
-        engine.info.urls[0], "node-4403", "secret-of-4403", inbox_prefix=slots.inbox_prefix("4403")
+        engine.info.urls[0], connect.Login("node-4403", "secret-of-4403", slots.inbox_prefix("4403"))
     )
     before = await log.bounds()
     for subject in (

@@ -198,7 +198,7 @@ async def test_refused_publishes_are_told_one_by_one(engine: Engine) -> None:
     """A node that oversteps is named, with the subject, as often as it did."""
     from sensegate.bus import connect
 
-    client = await connect.connect(engine.info.urls[0], "node-4403", "secret-of-4403")
+    client = await connect.connect(engine.info.urls[0], connect.Login("node-4403", "secret-of-4403"))
     for _ in range(100):
         await client.publish("readings.4401.all.1", b"x")
     await client.flush()

@@ -51,7 +51,7 @@ async def test_wrong_credentials_are_refused(engine: Engine, user: str, password
 
     await callout.subscribe("$SYS.REQ.USER.AUTH", cb=refuse)
     with pytest.raises(PermissionDenied):
-        await connect.connect(engine.info.urls[0], user, password, timeout_s=5.0)
+        await connect.connect(engine.info.urls[0], connect.Login(user, password), link_options=connect.LinkOptions(5.0))
     await callout.close()
 
 

@@ -268,6 +268,10 @@ async def test_vehicles_register_prove_themselves_and_report() -> None:
         await line.send(made.vehicle(made.position(), serial=3))
         assert jtt808.parse(await line.answer()).body == b"\x00\x03\x02\x00\x00"
         assert [message.topic for message in one.messages] == ["tcp/jtt808/bus1"]
+        for answered in (jtt808.LOCATION_ANSWER, jtt808.CONTROL_ANSWER):  # on a query or an order of another platform
+            await line.send(made.vehicle(b"\x00\x07" + made.position(), message=answered, serial=4))
+            assert jtt808.parse(await line.answer()).body[-1] == jtt808.DONE
+        assert [message.topic for message in one.messages] == ["tcp/jtt808/bus1"] * 3
 
 
 # ── who is let in ────────────────────────────────────────────────────────────────────────────────────

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from nats.aio.msg import Msg
 
 from sensegate.bus.engine import Engine, User
-from sensegate.collect.topic import filters_of, subject_of, topic_of
+from sensegate.collect.topic import subject_of, topic_of
 from tests.collect.device import Device
 
 LEVEL = st.text(
@@ -35,13 +35,6 @@ def test_two_topics_have_two_subjects(one: str, other: str) -> None:
 def test_bytes_that_are_not_utf8_stay_visible() -> None:
     """A subject that is not UTF-8 makes a topic that no profile claims, and no exception."""
     assert topic_of(b"a.\xff.b") == "a/\\xff/b"
-
-
-def test_a_closing_hash_matches_its_parent() -> None:
-    """``a/#`` matches ``a`` too; ``+`` is one level."""
-    assert filters_of("a/#") == ["a", "a.>"]
-    assert filters_of("#") == [">"]
-    assert filters_of("a/+/b.c") == ["a.*.b//c"]
 
 
 async def test_the_server_maps_as_we_do(engine: Engine) -> None:

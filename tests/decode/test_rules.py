@@ -62,6 +62,20 @@ def test_an_object_is_not_null(make: Make) -> None:
     assert machine.plans.plans
 
 
+def test_one_value_or_a_list_of_them(make: Make) -> None:
+    """`where: {"f[0]": null}` of a reading: a member that is a value on one device and a list on another."""
+    decoder = make(
+        '  - topics: ["acme/{device}"]\n    readings:\n'
+        '      - {field: f, property: voltage, where: {"f[0]": null}}\n'
+        '      - {field: "f[{channel}]", property: voltage, channels: ["0", "1"]}\n'
+    )
+    specs = decoder.profiles.specs
+    fields = run(decoder, {"f": 230}, {"f": [231, 232]}, {"f": None}, {"f": []}, {"f": {"0": 5}})
+    seen = {(specs[fields.spec[row]].channel, float(fields.value[row])) for row in range(len(fields))}
+    assert seen == {("", 230), ("0", 231), ("1", 232)}
+    assert not [value for value in fields.rejected if value.reason is not RejectReason.WRONG_TYPE]
+
+
 def test_where_chooses_among_rules_of_one_topic(make: Make) -> None:
     """The first rule whose conditions hold is taken; a message that fits none is refused."""
     decoder = make(

@@ -220,7 +220,7 @@ def test_an_envelope_whose_frame_is_refused_says_so(decoder: Decoder, tmp_path: 
         (None, "", "x.yaml", 9, "cannot read 'codec.js'"),
     ],
 )
-def test_errors_name_file_and_line(  # noqa: PLR0917
+def test_errors_name_file_and_line(
     make: Make, tmp_path: Path, text: str | None, options: str, file: str, line: int, what: str
 ) -> None:
     """Of the script where the script is wrong, of the profile where that is."""

@@ -34,7 +34,7 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 @contextlib.asynccontextmanager
 async def trail(directory: Path, store: StoreConfig) -> AsyncIterator[Audit]:
     """Run an engine with a trail of 44."""
-    engine = Engine(EngineConfig(), store, directory, name="44", nodes={})
+    engine = Engine(EngineConfig(), store, directory, name="44")
     await engine.start()
     try:
         nc = await engine.connect(User.GATEWAY)

@@ -15,7 +15,7 @@ from typing import Any
 
 import aiohttp
 
-from sensegate.demo.city import City, CityMember
+from sensegate.demo.city import City, CityMember, CityOptions
 from sensegate.web.client import GatewayClient
 from tests.conftest import eventually
 
@@ -190,7 +190,7 @@ class Scene:
 @contextlib.asynccontextmanager
 async def scene(directory: Path) -> AsyncIterator[Scene]:
     """Run it; leave nothing behind."""
-    city = City(directory, [HALF_OPEN, HUNG], profiles=PROFILES, only=["sensegate/plain"])
+    city = City(directory, [HALF_OPEN, HUNG], options=CityOptions(profiles=PROFILES, only=["sensegate/plain"]))
     made = Scene(city)
     try:
         await city.start()

@@ -61,13 +61,13 @@ def report(
     if function != sl651.KEEP_ALIVE:
         body += b"\xf1\xf1" + bytes.fromhex(station) + kind
         body += b"\xf0\xf0" + bytes.fromhex(observed) if observed else b""
-    return sl651.build(centre, station, password, function, body + elements, end, up=True)
+    return sl651.build(sl651.Sl651Head(centre, station, password, function), body + elements, end, up=True)
 
 
 def report_in_text(words: str, *, station: str = "0011223344", function: int = 0x32, kind: str = "H") -> bytes:
     """Return the same in text form."""
     body = f"0001260101080012ST {station} {kind} TT 2601010800 {words} "
-    return sl651.build(1, station, "03E8", function, body.encode(), sl651.ETX, up=True, text=True)
+    return sl651.build(sl651.Sl651Head(1, station, "03E8", function), body.encode(), sl651.ETX, up=True, text=True)
 
 
 TIME = bytes([2, 58, 9, 26, 9, 12])

@@ -19,118 +19,19 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
-from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.memory_audit import MemoryAudit
-from sensegate.authority.record_store import RecordStore
-from sensegate.authority.scope import Principal, Role, scope
-from sensegate.bus import columns
-from sensegate.bus.memory import MemoryLog
-from sensegate.clock import DAY_US, HOUR_US, SystemClock
+from sensegate.clock import DAY_US, HOUR_US
 from sensegate.errors import ConfigError, Overloaded
 from sensegate.history import query, reader
-from sensegate.history.aggregates import Aggregate
-from sensegate.history.query import HistoryQueries, TooMuch
-from sensegate.history.reader import HistoryReader, HistoryRequest
-from sensegate.history.sink import HistorySink
+from sensegate.history.query import TooMuch
+from sensegate.history.reader import HistoryRequest
 from sensegate.history.windows import Windows
-from sensegate.model import LogMessage
-from sensegate.share.feeds import BoundingBox, Circle, FeedFilter, Feeds
-from sensegate.share.hourly_ledgers import HourlyLedgers
-from sensegate.share.masks import Mask, Rounding
-from sensegate.share.reader import LogReader
-from sensegate.share.sharing import FeedRequest, Sharing
-from tests.history.made import KEEP_ALL, open_store
-from tests.share.made import NOW, Place, grant_record, make_batch
+from sensegate.share.feeds import BoundingBox, Circle, FeedFilter
+from sensegate.share.masks import Mask
+from tests.history.made import KEEP_ALL
+from tests.history.past import EVERYTHING, MASK, PLACES, READER, Past
+from tests.share.made import NOW, make_batch
 
-READER = Principal("reader", Role.SUBSCRIBER, scope("44"))
-PLACES = [
-    *(
-        Place(f"d-{number}", "440106" if number % 2 else "440304", lon=113 + number / 10, lat=23.0)
-        for number in range(5)
-    ),
-    Place("d-5", "440106", lon=math.nan, lat=math.nan),
-]
 HOURS = 30
-EVERYTHING = FeedFilter(begin=NOW - DAY_US, end=NOW + 3 * DAY_US)
-
-
-class Past:
-    """A log, its history, and a reader with grants."""
-
-    following: asyncio.Task[None]
-
-    def __init__(self, directory: Path) -> None:
-        clock = SystemClock()
-        self.log = MemoryLog(clock, epoch="e1")
-        self.store = open_store(directory, self.log)
-        self.sharing = Sharing(
-            LogReader(self.log, clock),
-            HourlyLedgers(MemoryLog(clock, epoch="h"), clock),
-            Feeds(MemoryBucket(), clock),
-            MemoryBucket(),
-            MemoryAudit(clock, gateway="44"),
-            RecordStore(MemoryBucket(), clock),
-            clock,
-            subscriber=lambda _name, by: by.scope,
-        )
-        self.sink = HistorySink(self.log, self.store, KEEP_ALL, clock)
-        self.queries = HistoryQueries(self.store._engine, self.sink, self.sharing.server.masks, KEEP_ALL)
-        self.history = HistoryReader(self.queries, self.sharing, self.sink.drop)
-
-    async def write(self, *batches: Any) -> None:
-        """Commit batches, and have them in the history."""
-        for batch in batches:
-            last = await self.log.write([LogMessage("readings.4401.all.1", columns.encode(batch), 72)])
-        async with asyncio.timeout(20):
-            while self.store.end < last:
-                await asyncio.sleep(0.005)
-
-    async def grant(self, **more: Any) -> None:
-        """Give the reader a grant for everything."""
-        grant = grant_record(
-            {"id": "g0123456789abcdef", "feed": "all", "subscriber": "reader", "expires": 2**62, **more}
-        )
-        before = self.sharing.grants.find(grant.id)
-        await self.sharing.grants.records.put(grant.id, grant, expected=before.revision if before else 0)
-
-    async def records(self, wanted: FeedFilter = EVERYTHING, **more: Any) -> list[dict[str, Any]]:
-        """Return the readings of a request, page after page."""
-        limit, found, after = more.pop("limit", 1_000), list[dict[str, Any]](), ""
-        for _ in range(1_000):
-            request = HistoryRequest("all", wanted, after, **more)
-            page = await self.history.page(READER, request, form="json", limit=limit)
-            found += json.loads(page.body)["records"]
-            after = page.next
-            if not after:
-                return found
-        raise AssertionError("the pages do not end")
-
-    async def feed(self) -> list[dict[str, Any]]:
-        """Return the records of the log, as the feed gives them, in the order of the history."""
-        page = await self.sharing.page(READER, FeedRequest("all"), form="json", limit=10_000, wait_s=0.0)
-        records: list[dict[str, Any]] = json.loads(page.body)["records"]
-        for record in records:
-            del record["cursor"]
-        return sorted(records, key=lambda record: (record["time"], record["id"]))
-
-    async def aggregate(
-        self,
-        window: int,
-        functions: tuple[str, ...],
-        by: tuple[str, ...] = (),
-        wanted: FeedFilter = EVERYTHING,
-        zone: str = "UTC",
-        *,
-        gaps: bool = False,
-    ) -> list[dict[str, Any]]:
-        """Return aggregates."""
-        assert wanted.begin is not None
-        assert wanted.end is not None
-        what = Aggregate(functions, by, Windows.of(wanted.begin, wanted.end, window, zone))
-        page = await self.history.aggregate(READER, "all", wanted, what, form="json", gaps=gaps)
-        rows: list[dict[str, Any]] = json.loads(page.body)["rows"]
-        assert page.count == len(rows)
-        return rows
 
 
 @pytest.fixture
@@ -314,16 +215,6 @@ async def test_samples_for_a_plot(past: Past, method: str) -> None:
 
 
 # ── masks ─────────────────────────────────────────────────────────────────────────────────────────────
-
-MASK = Mask(
-    drop=("air_temperature",),
-    round=(Rounding("pm2_5", 10.0),),
-    hash=("device",),
-    grid_m=50_000.0,
-    time_s=7_200,
-    division_digits=4,
-    key="k",
-)
 
 
 async def test_no_aggregate_tells_what_a_mask_hides(past: Past) -> None:

@@ -15,7 +15,7 @@ from sensegate.clock import FakeClock
 from sensegate.config import Config, TimeConfig
 from sensegate.errors import Unavailable
 from sensegate.ingest import sntp
-from sensegate.ingest.own_clock import ClockMonitor, ClockReference, judge
+from sensegate.ingest.own_clock import ClockMonitor, ClockReference, ClockSources, judge
 from sensegate.normalise.clocks import DeviceAgreement
 from tests.normalise.rows import NOW, Bench, Row
 
@@ -45,9 +45,7 @@ class Monitored:
             MemoryLog(self.clock),
             self.bench.normaliser.clocks,
             index=index,
-            intervals_s=lambda: index.interval_s,
-            centre_s=lambda: centre_s,
-            ask_ntp=ask,
+            sources=ClockSources(lambda: index.interval_s, lambda: centre_s, ask),
         )
 
     async def hear(self, lags_s: dict[int, float], minutes: int = 3) -> None:

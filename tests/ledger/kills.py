@@ -26,7 +26,7 @@ from pathlib import Path
 from typing import Any
 
 from sensegate.demo import workers
-from sensegate.demo.city import City, CityMember
+from sensegate.demo.city import City, CityMember, CityOptions
 from sensegate.demo.fleet import fleet
 from sensegate.demo.judge import VERDICTS
 from sensegate.demo.registration import counties, create_subscriber_token, register_devices
@@ -258,7 +258,9 @@ class Campaign:
         self.say = say
         self.recovery_s = recovery_s
         self.city = city or City(
-            directory, nodes, profiles=PROFILES, environment=environment, settings=settings, alone=alone
+            directory,
+            nodes,
+            options=CityOptions(profiles=PROFILES, environment=environment or {}, settings=settings or {}, alone=alone),
         )
         self.proof = self.city.directory / "proof"
         self.done: list[Done] = []

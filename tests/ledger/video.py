@@ -27,7 +27,7 @@ from typing import Any
 
 import aiohttp
 
-from sensegate.demo.city import City, CityMember
+from sensegate.demo.city import City, CityMember, CityOptions
 from sensegate.errors import Unavailable
 from sensegate.web.client import GatewayClient, ProblemResponse
 from tests.ledger.kills import KILLED, PROFILES, Kill, Target, plan
@@ -246,9 +246,15 @@ class Campaign:
         # The centre speaks VIID too, which hurts nobody.
         settings = {"viid": {"server_id": SERVER, "requests_per_s": 10_000.0}}
         self.city = City(
-            directory, [NODE], profiles=PROFILES, only=["sensegate/plain", "sensegate/viid"],
-            settings=settings, environment=environment,
-        )  # fmt: skip
+            directory,
+            [NODE],
+            options=CityOptions(
+                profiles=PROFILES,
+                only=["sensegate/plain", "sensegate/viid"],
+                settings=settings,
+                environment=environment or {},
+            ),
+        )
         self.node = self.city.nodes[NODE]
         self.recoveries: list[float] = []
         self.failed = self.weak = self.counted = 0

@@ -14,6 +14,7 @@ from sensegate.errors import Conflict
 from sensegate.lifecycle.canaries import CanaryAnalysis
 from sensegate.lifecycle.history import CanaryLimits
 from sensegate.lifecycle.outcomes import Outcomes, canary_failure
+from sensegate.lifecycle.releases import CanaryPlan
 from sensegate.model import Quarantined, QuarantineReason, Readings, RejectedValue, RejectReason, Spec
 from sensegate.quantities.quality import Flag, Quality
 from tests.conftest import eventually
@@ -53,7 +54,7 @@ async def office(tmp_path: Path) -> Office:
     made = Office(tmp_path)
     await made.released(1)
     await made.proposed(2)
-    await made.releases.canary(NAME, 2, by=CITY, share=0.25, limits=CanaryLimits(outcomes_min=10))
+    await made.releases.canary(NAME, 2, by=CITY, plan=CanaryPlan(share=0.25, limits=CanaryLimits(outcomes_min=10)))
     return made
 
 
@@ -153,7 +154,7 @@ async def test_the_next_canary_begins_at_nothing(office: Office) -> None:
     assert since is not None
     await office.releases.end_canary(NAME, by=CITY)
     await office.clock.advance(1)
-    await office.releases.canary(NAME, 2, by=CITY, share=0.25)
+    await office.releases.canary(NAME, 2, by=CITY, plan=CanaryPlan(share=0.25))
     assert trials.outcomes(NAME) == (Outcomes(), Outcomes())
     with pytest.raises(Conflict):
         await office.releases.end_canary(NAME, by=CITY, measured={}, since=since.since)

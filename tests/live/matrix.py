@@ -280,12 +280,13 @@ class World:
             "entity": f"urn:ngsi-ld:WeatherObserved:{CANARY}",
             "type": "WeatherObserved",
             "attribute": "temperature",
+            "context": (await _context(self))["context"],
         }
         self.absent = {
             name: re.sub(r"[0-9a-z]", lambda found: "9" if found[0].isdigit() else "z", value)
             for name, value in self.names.items()
         }
-        for name in ("application", "grant", "webhook", "task", "token", "order", "move"):
+        for name in ("application", "grant", "webhook", "task", "token", "order", "move", "context"):
             kind = self.names[name][0] if not re.fullmatch(r"[0-9a-f]+", self.names[name]) else ""
             self.absent[name] = kind + "0" * (len(self.names[name]) - len(kind))
         self.absent |= {
@@ -421,6 +422,20 @@ async def _bundle(world: World) -> dict[str, str]:
     return {"bundle": name}
 
 
+async def _bench(world: World) -> dict[str, str]:
+    name = f"urn:ngsi-ld:Bench:{world.number()}"
+    place = "?division=440106&department=police"
+    await world.make("POST", f"/ngsi-ld/v1/entities{place}", {"id": name, "type": "Bench", "temperature": 20})
+    return {"entity": name}
+
+
+async def _context(world: World) -> dict[str, str]:
+    place, _ = await world.site.token("county_operator", "440106", department="police", name=f"{CANARY} contexts")
+    await world.make("POST", "/ngsi-ld/v1/jsonldContexts", {"@context": {"a": f"urn:x:{world.number()}"}}, place)
+    addresses = await world.make("GET", "/ngsi-ld/v1/jsonldContexts?details=true")
+    return {"context": max(addresses, key=lambda row: row["timestamp"])["localId"]}
+
+
 async def _token(world: World) -> dict[str, str]:
     _, name = await world.site.token("subscriber", "440106", department="police", name=CANARY)
     return {"token": name}
@@ -525,6 +540,38 @@ ASKS: dict[str, Ask] = {
     "DELETE /api/v1/tokens/{token}": Ask(fresh=_token),
     **{
         f"GET {root}/ngsi-ld/v1/entities": Ask(query={"type": "WeatherObserved,Device", "limit": "1000"})
+        for root in ("", "/feeds/{feed}")
+    },
+    "POST /ngsi-ld/v1/entities": Ask({"id": "urn:ngsi-ld:Bench:<n>", "type": "Bench"}),
+    "PUT /ngsi-ld/v1/entities/{entity}": Ask({"type": "Bench", "temperature": 21}, fresh=_bench),
+    "PATCH /ngsi-ld/v1/entities/{entity}": Ask({"temperature": 21}, fresh=_bench),
+    "DELETE /ngsi-ld/v1/entities/{entity}": Ask(fresh=_bench),
+    "POST /ngsi-ld/v1/entities/{entity}/attrs": Ask({"temperature": 21}, fresh=_bench),
+    "PATCH /ngsi-ld/v1/entities/{entity}/attrs": Ask({"temperature": 21}, fresh=_bench),
+    "PATCH /ngsi-ld/v1/entities/{entity}/attrs/{attribute}": Ask({"value": 3}, fresh=_bench),
+    "PUT /ngsi-ld/v1/entities/{entity}/attrs/{attribute}": Ask({"value": 3}, fresh=_bench),
+    "DELETE /ngsi-ld/v1/entities/{entity}/attrs/{attribute}": Ask(fresh=_bench),
+    **{
+        f"POST /ngsi-ld/v1/entityOperations/{operation}": Ask([{"id": "urn:ngsi-ld:Bench:<n>", "type": "Bench"}])
+        for operation in ("create", "upsert", "update", "merge")
+    },
+    "POST /ngsi-ld/v1/entityOperations/delete": Ask(["<entity>"]),
+    "POST /ngsi-ld/v1/jsonldContexts": Ask({"@context": {"a": "urn:x:a"}}),
+    "DELETE /ngsi-ld/v1/jsonldContexts/{context}": Ask(fresh=_context),
+    **{
+        f"GET {root}/ngsi-ld/v1/temporal/entities": Ask(
+            query={"type": "WeatherObserved", "timerel": "after", "timeAt": "2020-01-01T00:00:00Z"}
+        )
+        for root in ("", "/feeds/{feed}")
+    },
+    **{
+        f"POST {root}/ngsi-ld/v1/temporal/entityOperations/query": Ask(
+            {
+                "type": "Query",
+                "entities": [{"type": "WeatherObserved"}],
+                "temporalQ": {"timerel": "after", "timeAt": "2020-01-01T00:00:00Z"},
+            }
+        )
         for root in ("", "/feeds/{feed}")
     },
     **{

@@ -46,7 +46,13 @@ OF_THE_CALLER = frozenset(
 )
 """They make something of the caller's own area, for a model that belongs to nobody."""
 FOR_ALL = frozenset(
-    {"/api/v1/properties", "/api/v1/properties/{name}", "/api/v1/divisions", "/api/v1/divisions/{code}"}
+    {
+        "/api/v1/properties",
+        "/api/v1/properties/{name}",
+        "/api/v1/divisions",
+        "/api/v1/divisions/{code}",
+        "/ngsi-ld/v1/jsonldContexts/{context}",
+    }
 )
 """Reference data, the same for every caller."""
 

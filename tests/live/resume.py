@@ -29,7 +29,7 @@ import msgspec
 
 from sensegate.bus.addresses import GatewayAddresses
 from sensegate.bus.free_ports import free_port
-from sensegate.demo.city import City, CityMember
+from sensegate.demo.city import City, CityMember, CityOptions
 from sensegate.demo.processes import SupervisedProcess
 from tests.live.granting import granted
 from tests.live.site import Made, Site, config_of
@@ -258,7 +258,11 @@ class Run:
 async def run(directory: Path, seed: int) -> AsyncIterator[Run]:
     """Run the city, its subscribers and its load."""
     egress = {"allow": ["127.0.0.0/8"]}
-    city = City(directory, ["4401"], profiles=ROOT / "device_profiles" / "sensegate", settings={"egress": egress})
+    city = City(
+        directory,
+        ["4401"],
+        options=CityOptions(profiles=ROOT / "device_profiles" / "sensegate", settings={"egress": egress}),
+    )
     try:
         await city.start()
         async with aiohttp.ClientSession() as http:

@@ -21,7 +21,7 @@ from sensegate.authority.heads import public_key, read_heads
 from sensegate.cli import app
 from sensegate.clock import SystemClock
 from sensegate.config.people import AuditConfig
-from sensegate.demo.city import City
+from sensegate.demo.city import City, CityOptions
 from sensegate.errors import Unavailable
 from sensegate.web.client import ProblemResponse
 from tests.conftest import eventually
@@ -177,7 +177,7 @@ asyncio.run(main())
 @pytest.mark.slow
 async def test_one_chain_through_kills_and_two_processes(tmp_path: Path) -> None:
     """The gateway is killed 3 times while devices are added and another process appends; that one is killed too."""
-    city = City(tmp_path, ["4401"], profiles=Path("device_profiles") / "sensegate", alone=True)
+    city = City(tmp_path, ["4401"], options=CityOptions(profiles=Path("device_profiles") / "sensegate", alone=True))
     store = tmp_path / "4401" / "store"
     added: list[str] = []
     try:

@@ -18,6 +18,7 @@ import pytest
 
 from sensegate.bus.backup import manifest
 from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig
+from sensegate.config.history import HistoryConfig
 from sensegate.demo.link import FaultyLink
 from tests.conftest import eventually
 from tests.live.joining import copied_since, ids_and_values, readiness_says
@@ -280,6 +281,43 @@ async def test_beside_the_living_original(tmp_path: Path) -> None:
                 await eventually(lambda: readiness_says(copy, "another process of this node is running"), 20)
                 await until(centre, {*range(5), *range(10, 15)})
         assert len(await ids_and_values(centre)) == 10
+
+
+async def past_values(site: Site, count: int) -> list[float]:
+    """Return the values in the history once it has so many."""
+    path = "/api/v1/feeds/all/history?from=2025-12-31T00:00:00Z"
+
+    async def is_written() -> bool:
+        return len((await site.ask("GET", path)).body["records"]) >= count
+
+    await eventually(is_written)
+    return [record["value"] for record in (await site.ask("GET", path)).body["records"]]
+
+
+async def test_the_history_comes_with_the_backup(tmp_path: Path) -> None:
+    """It is as long as the copy's log, goes on after the restore, and is written from the log where it is lost."""
+    history = HistoryConfig(enabled=True, flush_s=0.1)
+    config = msgspec.structs.replace(config_of(tmp_path / "node"), history=history)
+    file = write(tmp_path, config, "node")
+    async with running(config) as site:
+        device = await site.device("met-1")
+        await push(site, device, range(5))
+        assert await past_values(site, 5) == [*range(5)]
+        await command("backup", file, "--to", tmp_path / "copy")
+        await push(site, device, range(20, 25))
+        assert len(await past_values(site, 10)) == 10
+    files = [entry.path for entry in manifest.read(tmp_path / "copy").files]
+    assert any(path.startswith("directory/history/") and path.endswith(".parquet") for path in files)
+    restored = await command("restore", tmp_path / "copy", file, "--replace")
+    kept = {*(tmp_path / "node" / "history").glob("*.parquet")}
+    assert kept
+    assert [*(Path(restored["aside"]) / "history").glob("*.parquet")]
+    async with running(config) as site:
+        await push(site, device, range(30, 33))
+        assert await past_values(site, 8) == [*range(5), *range(30, 33)]
+    shutil.rmtree(tmp_path / "node" / "history")
+    async with running(config) as site:
+        assert await past_values(site, 8) == [*range(5), *range(30, 33)]
 
 
 async def test_what_stands_in_the_way(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from sensegate.share import cursor
 from tests.conftest import eventually
 from tests.live.granting import Granted, granted
 from tests.live.phone import NOT_AUTHORISED
-from tests.live.pushed import by_mqtt, by_nats
+from tests.live.pushed import Mqtt, by_mqtt, by_nats
 from tests.live.site import Made, Site, reading
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
@@ -103,6 +103,34 @@ async def test_mqtt_in_a_form_and_under_a_tag_of_its_own(node: Site, device: Mad
         topic, payload = await mqtt.phone.next("message")
     assert topic == f"sg/grants/{grant.id}/x7"
     assert payload.startswith(b"id,cursor,device")
+
+
+async def test_a_tag_ends_with_its_connection(node: Site, device: Made) -> None:
+    """A later connection has none; within one, null takes it back; a message without a tag leaves it."""
+    grant = await granted(node, "by-mqtt")
+    tagged = json.dumps({"after": await end_of(node, grant), "tag": "x8"})
+    records = f"sg/grants/{grant.id}/records"
+    async with by_mqtt(node, grant, tagged) as mqtt:
+        await push(node, device, 21)
+        assert (await mqtt.phone.next("message"))[0] == f"sg/grants/{grant.id}/x8"
+        for change, value, level in (({}, 22, "x8"), ({"tag": None}, 23, "records"), ({"tag": "x9"}, 24, "x9")):
+            # With a cursor, a delivery that overtook the control message is made once more, under the tag it asks for.
+            control = json.dumps({"after": await end_of(node, grant), **change})
+            mqtt.phone.send(f"sg/control/{grant.id}/mqtt", control)
+            await push(node, device, value)
+            await _until_value(mqtt, f"sg/grants/{grant.id}/{level}", value)
+    async with by_mqtt(node, grant, "") as mqtt:
+        await push(node, device, 26)
+        await _until_value(mqtt, records, 26)
+
+
+async def _until_value(mqtt: Mqtt, topic: str, value: float) -> None:
+    """Return once a value has come under a topic; deliveries before a control message may come once more."""
+    async with asyncio.timeout(30):
+        while True:
+            under, payload = await mqtt.phone.next("message")
+            if under == topic and any(row["value"] == value for row in json.loads(payload)["records"]):
+                return
 
 
 async def test_by_mqtt_a_cursor_that_is_not_good_is_no_silence(node: Site, device: Made) -> None:

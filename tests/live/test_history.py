@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 
 from sensegate.cli import app
 from sensegate.config.history import HistoryConfig
+from sensegate.history import feature
 from tests.live.site import Site, config_of, reading, running
 
 pytestmark = pytest.mark.live
@@ -97,9 +98,22 @@ async def test_an_encrypted_store_has_no_plain_history(tmp_path: Path) -> None:
     assert refused.value
 
 
-async def test_a_gateway_without_history_says_what_to_do(tmp_path: Path) -> None:
-    """404 with the setting, the extra to install and the path that reads the days of the log."""
-    async with running(config_of(tmp_path)) as site:
-        answer = await site.ask("GET", "/api/v1/feeds/all/history")
-        assert answer.status == 404
-        assert "sensegate[history]" in answer.body["detail"]
+async def test_a_gateway_without_history_answers_what_the_log_holds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also where the extra is not installed, which `/readyz` says; aggregates are 404 with what to install."""
+    monkeypatch.setattr(feature, "is_installed", lambda: False)
+    config = replace(config_of(tmp_path), history=HistoryConfig(enabled=True))
+    begin = time.time() // 3_600 * 3_600 - 7_200
+    async with running(config) as site:
+        device = await site.device("gz-1")
+        for number in (3, 1, 2):
+            assert (await site.push(device, reading(number, instant(begin + number * 600)))).status < 300
+        lines = await speak(site, "feed", "history", "all", "--from", instant(begin), "--format", "json")
+        assert [json.loads(line)["value"] for line in lines] == [1, 2, 3]
+        warnings = (await site.ask("GET", "/readyz")).body["warnings"]
+        assert any("sensegate[history]" in warning for warning in warnings)
+        for method, path in (("GET", "feeds/all/aggregate"), ("DELETE", "history/4401")):
+            answer = await site.ask(method, f"/api/v1/{path}")
+            assert answer.status == 404
+            assert "sensegate[history]" in answer.body["detail"]

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from sensegate.demo.city import City, CityMember
+from sensegate.demo.city import City, CityMember, CityOptions
 from sensegate.errors import Unavailable
 from sensegate.model import Device
 from sensegate.web.client import ProblemResponse
@@ -64,7 +64,7 @@ async def history(member: CityMember) -> dict[tuple[str, str, str], list[tuple[i
 
 async def test_killed_in_the_middle_of_a_redecode(tmp_path: Path) -> None:
     """The gateway dies, its server, the gateway again; the order goes on by itself and tells of all its lives."""
-    city = City(tmp_path, ["4401"], profiles=Path("device_profiles") / "sensegate", alone=True)
+    city = City(tmp_path, ["4401"], options=CityOptions(profiles=Path("device_profiles") / "sensegate", alone=True))
     try:
         await city.start()
         node = city.nodes["4401"]

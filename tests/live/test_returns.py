@@ -14,7 +14,7 @@ import pytest
 
 from sensegate.authority.divisions import Divisions
 from sensegate.bus import columns
-from sensegate.bus.connect import connect
+from sensegate.bus.connect import Login, connect
 from sensegate.bus.memory import MemoryLog
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import SystemClock
@@ -122,7 +122,7 @@ async def test_twenty_one_nodes_have_each_its_own(tmp_path: Path) -> None:
 async def _all_of(centre: Site, division: str, rows: int) -> MemoryLog:
     """Take a node's part over a link of its own, by a taker that is torn off again and again."""
     user = node_user(division)
-    nc = await connect(centre.addresses.nats, user, "s" * 40, inbox_prefix=inbox_prefix(division), name=user)
+    nc = await connect(centre.addresses.nats, Login(user, "s" * 40, inbox_prefix(division)), name=user)
     log = MemoryLog()
     try:
         link = CentreLink(nc, slot=division, member=division)

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from sensegate.bus.connect import BusClient, connect
+from sensegate.bus.connect import BusClient, LinkOptions, Login, connect
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.tiers import membership
@@ -36,11 +36,9 @@ async def connected(kept: StoredLink) -> BusClient:
     """Connect with what a node was told when it joined."""
     return await connect(
         kept.url,
-        node_user(kept.member),
-        kept.secret,
-        inbox_prefix=inbox_prefix(kept.slot),
+        Login(node_user(kept.member), kept.secret, inbox_prefix(kept.slot)),
         name=f"uplink {kept.member} 0.1.0",
-        timeout_s=3.0,
+        link_options=LinkOptions(3.0),
     )
 
 

@@ -10,15 +10,29 @@ from urllib.parse import urlencode
 import aiohttp
 import msgspec
 
+from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.divisions import Divisions
+from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Role
+from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.columns import Batch
-from sensegate.ngsi_ld.contexts import LdContexts
+from sensegate.clock import SystemClock
 from sensegate.ngsi_ld.entities import EntitySource
+from sensegate.ngsi_ld.entity_routes import ENTITY_STORE, EntityStore
+from sensegate.ngsi_ld.hosted_contexts import HOSTED, HostedContexts
 from sensegate.ngsi_ld.parameters import CONTEXTS
 from sensegate.ngsi_ld.rest import NGSI_LD, ROOT
 from sensegate.ngsi_ld.retrieval import EntityRetrieval
 from sensegate.ngsi_ld.series import SeriesEntities
+from sensegate.ngsi_ld.stored_entities import EntityRegistry
+from sensegate.ngsi_ld.temporal import TemporalReader
+from sensegate.ngsi_ld.temporal_rest import TEMPORAL
+from sensegate.ports import PartKey
+from sensegate.sensorthings.observations import ObservationReader
+from sensegate.sensorthings.service import SensorThings
+from sensegate.sensorthings.stored import StoredEntities
+from sensegate.sensorthings.structure import Structures
+from sensegate.sensorthings.view import ViewParts
 from sensegate.web.latest import LATEST
 from tests.share.made import NOW, Place, make_batch, members
 from tests.web.serving import Gateway, serving
@@ -93,9 +107,25 @@ async def entities_serving(
     async with serving() as gateway:
         latest = gateway.web.deps.parts[LATEST]
         series = SeriesEntities(gateway.values, latest, gateway.sharing.server.masks, Divisions.load())
-        retrieval = EntityRetrieval(gateway.sharing, (series, *sources))
-        gateway.web.deps.parts[CONTEXTS] = LdContexts()  # type: ignore[index] # a dict of the test
-        gateway.web.deps.parts[NGSI_LD] = retrieval  # type: ignore[index] # a dict of the test
+        store = RecordStore(MemoryBucket(), gateway.web.deps.clock)
+        stored, contexts = EntityRegistry(store), HostedContexts(store, MemoryTrail(), gateway.web.deps.clock)
+        parts: dict[PartKey[Any], Any] = gateway.web.deps.parts  # type: ignore[assignment] # a dict of the test
+        parts[NGSI_LD] = EntityRetrieval(gateway.sharing, (series, stored, *sources))
+        parts[CONTEXTS], parts[HOSTED] = contexts.resolver, contexts
+        parts[ENTITY_STORE] = EntityStore(stored, series)
+        observations = ObservationReader(gateway.values, gateway.reader, gateway.sharing.server.masks, None)
+        things = StoredEntities(RecordStore(MemoryBucket(), SystemClock()))
+        await things.open()
+        masks = gateway.sharing.server.masks
+        views = ViewParts(
+            values=gateway.values,
+            devices=gateway.devices,
+            divisions=Divisions.load(),
+            structures=Structures(gateway.values, latest, masks),
+            stored=things,
+        )
+        service = SensorThings(gateway.sharing, views, observations, top_max=10_000)
+        parts[TEMPORAL] = TemporalReader(service)
         entities = Entities(gateway, await gateway.token(Role.SUBSCRIBER, "44"))
         if rows:
             await entities.write(make_batch(rows, places=PLACES, start=NOW))

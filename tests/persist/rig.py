@@ -29,7 +29,7 @@ from sensegate.model import (
     Spec,
 )
 from sensegate.normalise.series import SeriesIndex
-from sensegate.persist.commit import CommitLimits, Committer, PreparedBatch
+from sensegate.persist.commit import CommitLimits, Committer, CommitWriter, PreparedBatch
 from sensegate.persist.duplicates import Deduplicator
 from sensegate.quantities.quality import Flag
 
@@ -177,7 +177,7 @@ class Rig:
             self.index,
             SPECS,
             self.clock,
-            division="4401",
+            writer=CommitWriter("4401"),
             limits=self.limits,
         )
 

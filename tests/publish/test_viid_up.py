@@ -27,7 +27,7 @@ from sensegate.video.observation import ObjectClass, ObservationKind, VideoObser
 from sensegate.viid.catalogue import ViidCatalogue
 from sensegate.viid.client import ViidClient
 from sensegate.viid.subscriptions import ViidSubscriptions
-from sensegate.viid.superior import ViidSuperior
+from sensegate.viid.superior import SuperiorRecords, ViidSuperior
 from tests.conftest import eventually
 from tests.share.made import Place as Where
 from tests.share.made import make_batch
@@ -88,9 +88,7 @@ class Rig:
         return ViidSuperior(
             config,
             ViidClient(config.url, OURS),
-            orders=self.orders,
-            log=self.log,
-            catalogue=catalogue,
+            records=SuperiorRecords(self.orders, self.log, catalogue),
             clock=self.clock,
             code_of=lambda _device, camera: camera,
             uniform=lambda low, _high: low / 10,

@@ -418,6 +418,7 @@ def test_a_hostile_unit_costs_nothing(unit: str) -> None:
         ("KWH", "kW.h"), ("kwh", "kW.h"), ("Lux", "lx"), ("Klux", "klx"), ("PPM", "[ppm]"), ("Deg C", "Cel"),
         ("˚F", "[degF]"), ("ºC", "Cel"), ("RPM", "/min"), ("KW", "kW"), ("VAC", ""), ("x", ""), ("F", ""), ("0.1s", ""),
         ("minutes", "min"), ("KM", "km"), ("PSI", "[psi]"), ("Mw", ""), ("hz", "Hz"),
+        ("Millivolts", "mV"), ("Litres per minute", "L/min"),
     ],
 )  # fmt: skip
 def test_careless_spellings_are_read_where_they_can_be_one_unit_only(written: str, code: str) -> None:
@@ -431,7 +432,11 @@ def test_careless_spellings_are_read_where_they_can_be_one_unit_only(written: st
         ("oz", "kg", "[oz_av]"), ("FNU", "[NTU]", "[NTU]"), ("Bar", "kPa", "bar"), ("mH2O", "kPa", "m[H2O]"),
         ("gal/min", "L/s", "[gal_us]/min"), ("mg/Nm3", "mg/m3", "mg/m3"), ("Nm3/h", "m3/h", "m3/h"),
         ("psig", "kPa", "[psi]"), ("cfm", "m3/h", "[cft_i]/min"), ("inHg", "hPa", "[in_i'Hg]"),
-        ("立方米每小时", "m3/h", "m3/h"), ("L/hr", "L/h", "L/h"),
+        ("立方米每小时", "m3/h", "m3/h"), ("L/hr", "L/h", "L/h"), ("hectopascals", "hPa", "hPa"),
+        ("millimetre", "mm", "mm"), ("metres per second", "m/s", "m/s"), ("watt-hours", "kW.h", "W.h"),
+        ("millivolts", "V", "mV"), ("mv", "V", "mV"), ("nmi", "m", "[nmi_i]"), ("mils", "mm", "[mil_i]"),
+        ("cubic metres per hour", "m3/h", "m3/h"), ("Micrograms per Cubic Meter", "ug/m3", "ug/m3"),
+        ("litres/minute", "m3/h", "L/min"), ("kilowatt hours", "kW.h", "kW.h"),
     ],
 )  # fmt: skip
 def test_more_spellings_have_a_proposal(written: str, target: str, code: str) -> None:

@@ -15,6 +15,8 @@ from sensegate.scripts.pool import ScriptPool
 from tests.scripts.conftest import ask, source_of
 from tests.scripts.hostile import hostile
 
+OUTCOMES = ("script_limit", "script_suspended")
+
 
 def sample(name: str, **labels: str) -> float:
     """Return the value of a metric, 0 where there is none yet."""
@@ -29,7 +31,7 @@ async def test_a_suspension_is_seen(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     monkeypatch.setattr(pool, "_inspector", [])
     stages: Any = SimpleNamespace(scrubber=SimpleNamespace(warnings=lambda: ["readings lost"]))
     suspended = sample("sensegate_script_suspensions_total", scope="script")
-    limited = sample("sensegate_script_calls_total", outcome="script_limit")
+    calls = [sample("sensegate_script_calls_total", outcome=outcome) for outcome in OUTCOMES]
     bad = source_of(hostile("while (true) {}"), file="bad.js")
     try:
         assert Stages.warnings(stages) == ["readings lost"]
@@ -43,6 +45,12 @@ async def test_a_suspension_is_seen(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     finally:
         scripts.close()
     assert sample("sensegate_script_suspensions_total", scope="script") == suspended + 1
-    assert sample("sensegate_script_calls_total", outcome="script_limit") == limited + 4
+    limited, refused = (
+        sample("sensegate_script_calls_total", outcome=outcome) - before
+        for outcome, before in zip(OUTCOMES, calls, strict=True)
+    )
+    # A call that ends its process, as on a busy machine, counts twice: the script is suspended before the last one.
+    assert limited + refused == 4
+    assert limited >= 2
     said = capsys.readouterr()
     assert "codec script suspended" in said.out + said.err

@@ -108,6 +108,70 @@ def test_no_call_sees_what_another_assigned(scripts: ScriptPool, write: str, rea
                 assert (outcome.kind, outcome.text) == ("", '{"d":{"value":false}}')
 
 
+# Name -> (top level, body of the function, what is asked, its value).
+DELETIONS = {
+    "at the top": ("delete Math.trunc;", "", "typeof Math.trunc", "undefined"),
+    "within the call": ("", "delete Math.trunc;", "typeof Math.trunc", "undefined"),
+    "in brackets": ("", 'delete (Math["trunc"]);', "typeof Math.trunc", "undefined"),
+    "by another name": ("const M = Math;", "delete M.trunc;", "typeof Math.trunc", "undefined"),
+    "by a name that is made, at the top": (
+        'for (const k of ["tr" + "unc"]) delete Math[k];',
+        "",
+        "'trunc' in Math",
+        False,
+    ),
+    "and its own in its place": ("delete Math.trunc; Math.trunc = (x) => 7;", "", "Math.trunc(1.5)", 7),
+    "one of a prototype": ("", "delete Array.prototype.includes;", "typeof [].includes", "undefined"),
+    "one that objects inherit": ("", "delete Object.prototype.toString;", "'toString' in {}", False),
+    "by reflection": ("", "Reflect.deleteProperty(Math, 'trunc');", "typeof Math.trunc", "undefined"),
+    "a global": ("", "delete globalThis.parseFloat;", "typeof parseFloat", "undefined"),
+    "a whole object": ("delete globalThis.Buffer;", "", "typeof Buffer", "undefined"),
+    "a member of its own, named like a method": (
+        "",
+        "const o = { keys: 1, a: 2 }; delete o.keys;",
+        "o.keys ?? 'gone'",
+        "gone",
+    ),
+}
+
+
+@pytest.mark.parametrize("mode", ["", STRICT], ids=["sloppy", "strict"])
+@pytest.mark.parametrize("name", DELETIONS)
+def test_a_script_lacks_what_it_deletes(scripts: ScriptPool, name: str, mode: str) -> None:
+    """A script may delete a member of a built-in object: its own calls lack it, other scripts have it."""
+    top, body, value, expected = DELETIONS[name]
+    source = source_of(f"{mode}{top}\n{ENTRY.format(body=body, value=value)}")
+    outcomes = scripts.run([ask(source, bytes([number])) for number in range(6)])
+    assert [(outcome.kind, outcome.text) for outcome in outcomes] == [("", outcomes[0].text)] * 6
+    assert msgspec.json.decode(outcomes[0].text)["d"] == {"value": expected}
+    whole = "[Math.trunc(2.7), [1].includes(1), 'toString' in {}, parseFloat('1.5'), typeof Buffer]"
+    [other] = scripts.run([ask(source_of(ENTRY.format(body="", value=whole)))])
+    assert msgspec.json.decode(other.text)["d"] == {"value": [2, True, True, 1.5, "function"]}
+
+
+@pytest.mark.parametrize("mode", ["", STRICT], ids=["sloppy", "strict"])
+@pytest.mark.parametrize(
+    ("write", "read"),
+    [
+        ("delete Math.trunc;", "typeof Math.trunc"),
+        ("delete globalThis.parseFloat;", "typeof parseFloat"),
+        ("delete Array.prototype.includes;", "typeof [].includes"),
+        ("delete globalThis.parseFloat; globalThis.parseFloat = 5;", "typeof parseFloat"),
+        ("Object.defineProperty(globalThis, 'parseFloat', { get() { return 5; } });", "typeof parseFloat"),
+        ("Object.defineProperty(globalThis, 'parseFloat', { value: 5, configurable: false });", "typeof parseFloat"),
+        ("delete Math.trunc; Object.preventExtensions(Math);", "typeof Math.trunc"),
+    ],
+)
+def test_no_call_lacks_what_another_deleted(scripts: ScriptPool, write: str, read: str, mode: str) -> None:
+    """What one frame deletes is there at the next frame, whatever else it did to the place, or the frame is refused."""
+    body = f"if (input.bytes[0] === 1) {{ {write} }} else if (input.bytes[0] === 3) delete globalThis.parseFloat;"
+    source = source_of(f"{mode}{ENTRY.format(body=body, value=read)}")
+    for sent in (b"\1", b"\2", b"\1", b"\2"):
+        [outcome] = scripts.run([ask(source, sent)])
+        if sent == b"\2":
+            assert (outcome.kind, outcome.text) == ("", '{"d":{"value":"function"}}')
+
+
 def test_a_constant_assigned_twice_is_the_scripts_own_mistake(decode: Decode) -> None:
     """Negative control: what is read-only in the script stays so."""
     outcome = decode(ENTRY.format(body="const a = 1; a = 2;", value="a"))
@@ -189,6 +253,20 @@ ZONES = {
         "new Date().toLocaleTimeString(\n'en-US',\n{ hour12: false, timeZone: zone })",
         True,
     ),
+    "a formatter of the global object": (
+        "new globalThis.Intl.DateTimeFormat('en', { timeZone: 'Asia/Shanghai' }).format(0)",
+        True,
+    ),
+    "asked first, of the global object": ("globalThis.Intl ? globalThis.Intl.NumberFormat().format(1) : 0", False),
+    "a zone among options that have a name": (
+        "((how = { hour12: false, timeZone: 'Europe/Sofia' }) => new Date().toLocaleString('en', how))()",
+        True,
+    ),
+    "UTC among options that have a name": (
+        "((how = { timeZone: 'Etc/UTC' }) => new Date(0).toLocaleString('en', how))()",
+        False,
+    ),
+    "a zone that is data": ("({ timeZone: 'Asia/Shanghai', at: new Date(0).toLocaleString() })", False),
     "UTC": ("new Date(0).toLocaleString('en-US', { timeZone: 'UTC' })", False),
     "a comment": ("1 // Intl.DateTimeFormat would be { timeZone: 'x' }\n", False),
     "a text": ("'Intl.NumberFormat'", False),

@@ -216,7 +216,7 @@ LIMITS = [
 
 @in_one_loop
 @pytest.mark.parametrize(("limit", "value", "path", "query", "says"), LIMITS)
-async def test_a_query_that_reads_too_much_is_told_the_way_out(  # noqa: PLR0917 - a column each
+async def test_a_query_that_reads_too_much_is_told_the_way_out(
     things: Things,
     monkeypatch: pytest.MonkeyPatch,
     limit: str,

@@ -328,9 +328,7 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("method", "path", "body", "status", "says"), REFUSED)
-async def test_what_is_refused(  # noqa: PLR0917 - a column each
-    writer: Writer, method: str, path: str, body: Any, status: int, says: str
-) -> None:
+async def test_what_is_refused(writer: Writer, method: str, path: str, body: Any, status: int, says: str) -> None:
     """A problem document that names the member; nothing is written."""
     problem = await writer.ask(method, path, body, expect=status)
     assert says in problem["detail"], problem

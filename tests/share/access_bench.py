@@ -10,7 +10,7 @@ from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.errors import NotFound
-from sensegate.share.access_requests import AccessRequests
+from sensegate.share.access_requests import AccessRequests, AccessTerms
 from sensegate.share.catalogue import (
     CatalogueEntry,
     DatasetCatalogue,
@@ -20,6 +20,7 @@ from sensegate.share.federation import AskCentre
 from sensegate.share.federation_node import CentreRecords
 from sensegate.share.feeds import Feed, FeedFilter, Feeds
 from sensegate.share.grants import Admission, Grant, Grants
+from sensegate.share.registries import SharingRegistries
 from tests.share.made import NOW, access_request, decision_of
 
 OWNER = Principal("owner", Role.CITY_OPERATOR, scope("4401"))
@@ -45,16 +46,12 @@ class AccessBench:
         )
         self.centre_records = CentreRecords(self.shelf, self.feeds, self.trail, ask, division="4401") if ask else None
         self.access = AccessRequests(
-            self.shelf,
-            self.feeds,
-            self.catalogue,
-            self.grants,
+            SharingRegistries(self.shelf, self.feeds, self.catalogue, self.grants),
             self.trail,
             self.clock,
             subscriber=self._subscriber,
             centre=self.centre_records,
-            answer_days=10,
-            retention_days=100,
+            terms=AccessTerms(answer_days=10, retention_days=100),
         )
 
     @staticmethod

@@ -106,7 +106,7 @@ def batches(draw: st.DrawFn) -> tuple[Batch, I64]:
 def test_columns_equal_records_formatted_alone(made: tuple[Batch, I64]) -> None:
     """Whatever the batch and the rows chosen, byte for byte; the texts of devices may be shared by several calls."""
     batch, rows = made
-    texts = json_records.OriginTexts(batch.origins)
+    texts = json_records.RecordTexts(batch)
     expected = [reference(batch, row, 7) for row in rows.tolist()]
     assert json_records.json_lines(batch, rows, 7, PREFIX) == expected
     events = json_records.events(batch, rows[:2], 7, PREFIX, texts) + json_records.events(

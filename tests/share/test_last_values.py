@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.devices import Devices
+from sensegate.authority.devices import DeviceFilter, Devices
 from sensegate.authority.scope import Principal, Role, Scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus import columns, raw
@@ -190,7 +190,7 @@ async def test_values_and_arrivals_survive_a_restart_and_a_kill(clock: FakeClock
         assert shown(third.task.values)["4401", "gz-air-2", "pm2_5"][0] == 3.0
         assert third.devices.seen(third.devices.find("quiet")) == NOW + 9
         await clock.advance(DAY_US / 1e6)
-        quiet = third.devices.list(states=frozenset({DeviceState.SILENT}))
+        quiet = third.devices.list(None, DeviceFilter(frozenset({DeviceState.SILENT})))
         assert [device.id for device in quiet] == ["gz-air-1", "quiet"]
         assert third.devices.count_states()[DeviceState.SILENT] == 2
 

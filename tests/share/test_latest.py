@@ -14,23 +14,20 @@ import msgpack
 import numpy as np
 import pytest
 
-from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.memory_audit import MemoryAudit
-from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import HOUR_US, FakeClock
 from sensegate.errors import Gone, NotFound, Overloaded, PermissionDenied
 from sensegate.model import LogMessage
-from sensegate.share.feeds import BoundingBox, Circle, FeedFilter, Feeds
-from sensegate.share.hourly_ledgers import HourlyLedgers
+from sensegate.share.feeds import BoundingBox, Circle, FeedFilter
 from sensegate.share.last_values import LastValues
 from sensegate.share.latest import LatestPage, LatestReader, LatestRequest
 from sensegate.share.masks import Mask, Rounding
 from sensegate.share.reader import LogReader
-from sensegate.share.sharing import FeedRequest, Sharing
+from sensegate.share.sharing import FeedRequest
 from tests.share.made import NOW, Place, grant_record, make_batch
+from tests.support.memory_sharing import sharing_in_memory
 
 READER = Principal("reader", Role.SUBSCRIBER, scope("44"))
 PLACES = [
@@ -48,16 +45,7 @@ class City:
         reader = LogReader(self.log, self.clock)
         self.values = LastValues()
         reader.on_rows.append(lambda rows: self.values.apply(rows.batch, rows.sequence))
-        self.sharing = Sharing(
-            reader,
-            HourlyLedgers(MemoryLog(self.clock, epoch="h"), self.clock),
-            Feeds(MemoryBucket(), self.clock),
-            MemoryBucket(),
-            MemoryAudit(self.clock, gateway="44"),
-            RecordStore(MemoryBucket(), self.clock),
-            self.clock,
-            subscriber=lambda _name, by: by.scope,
-        )
+        self.sharing = sharing_in_memory(reader, self.clock)
         self.latest = LatestReader(self.values, self.sharing)
 
     async def write(self, rows: list[tuple[int, str, float | str]], **more: Any) -> None:

@@ -11,19 +11,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.memory_audit import MemoryAudit
 from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import HOUR_US, FakeClock
 from sensegate.model import LogMessage
-from sensegate.share.feeds import BoundingBox, Circle, FeedFilter, Feeds
-from sensegate.share.hourly_ledgers import HourlyLedgers
+from sensegate.share.feeds import BoundingBox, Circle, FeedFilter
 from sensegate.share.masks import NO_MASK, Mask
 from sensegate.share.reader import LogReader
 from sensegate.share.sharing import FeedRequest, Sharing
 from tests.share.made import NOW, Place, grant_record, make_batch
+from tests.support.memory_sharing import sharing_in_memory
 
 READER = Principal("reader", Role.SUBSCRIBER, scope("44"))
 SECRET = Place("gz-air-1", "440106", "env", "air", 1, 113.361234, 23.124789)
@@ -59,16 +58,7 @@ async def _open(mask: Mask) -> tuple[Sharing, Ask]:
     await log.write([LogMessage("readings.4401.440106.1", columns.encode(batch), 72)])
     await clock.advance(5 * 3_600)
     shelf = RecordStore(MemoryBucket(), clock)
-    sharing = Sharing(
-        LogReader(log, clock),
-        HourlyLedgers(MemoryLog(clock, epoch="h"), clock),
-        Feeds(MemoryBucket(), clock),
-        MemoryBucket(),
-        MemoryAudit(clock, gateway="44"),
-        shelf,
-        clock,
-        subscriber=lambda _name, by: by.scope,
-    )
+    sharing = sharing_in_memory(LogReader(log, clock), clock, shelf)
     await sharing.open()
     grant = grant_record(
         {"id": "g0123456789abcdef", "feed": "all", "subscriber": "reader", "expires": ARRIVED + 10**14, "mask": mask}

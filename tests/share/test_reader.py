@@ -19,7 +19,7 @@ from sensegate.errors import Gone, Unavailable
 from sensegate.model import LogEntry, LogMessage
 from sensegate.share import cursor, reader
 from sensegate.share.cursor import BadCursor
-from sensegate.share.delivery import FeedServer, RecordEncoding
+from sensegate.share.delivery import FeedServer, PageOptions, RecordEncoding
 from sensegate.share.feeds import ALL_FEED, FeedSelection
 from sensegate.share.grants import Admission
 from sensegate.share.reader import LogReader
@@ -118,7 +118,7 @@ async def test_one_who_reads_on_too_slowly_is_told(
     everything = FeedSelection(grade_max=3)
 
     async def read(serving: FeedServer, place: cursor.Cursor, values: list[float]) -> cursor.Cursor:
-        page = await serving.page(everything, place, RecordEncoding.NDJSON, 1, 0.0, exact=True)
+        page = await serving.page(everything, place, RecordEncoding.NDJSON, 1, 0.0, PageOptions(exact=True))
         values += [msgspec.json.decode(line)["value"] for line in page.body.splitlines()]
         return cursor.parse(page.next)
 

@@ -29,6 +29,7 @@ from sensegate.share.reader import LogReader
 from sensegate.share.subscriptions import (
     CommittedOffset,
     OrphanedOffsets,
+    PushParts,
     PushSubscription,
     PushSubscriptions,
     RetryPolicy,
@@ -128,13 +129,8 @@ class Bench:
 
         return PushSubscription(
             self.terms,
-            self.marks,
-            self.open,
             self.receiver,
-            self.clock,
-            consumers=self.roll,
-            meter=metered,
-            retry=QUICK,
+            PushParts(self.marks, self.open, self.clock, self.roll, metered, QUICK),
             random_=lambda: 1.0,
         )
 

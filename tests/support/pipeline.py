@@ -28,7 +28,7 @@ from sensegate.model import Delivery, Device, LogMessage, Message, SourcePositio
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import SeriesIndex
-from sensegate.persist.commit import Committer
+from sensegate.persist.commit import Committer, CommitWriter
 from sensegate.persist.duplicates import Deduplicator
 from sensegate.ports import Source
 from tests.conftest import eventually
@@ -143,7 +143,7 @@ class Walk:
                     devices.index,
                     known.specs,
                     clock,
-                    division="4401",
+                    writer=CommitWriter("4401"),
                 ),
                 devices,
                 commands=DownlinkQueue([], clock),

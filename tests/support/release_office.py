@@ -10,7 +10,8 @@ from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError
 from sensegate.lifecycle.contents import Content, ContentStore
-from sensegate.lifecycle.releases import Examination, Releases
+from sensegate.lifecycle.release_registry import Examination, ReleaseInputs
+from sensegate.lifecycle.releases import Releases
 from sensegate.model import Device
 
 NAME = "acme/th"
@@ -52,11 +53,15 @@ class Office:
             self.trail,
             self.clock,
             home=home,
-            examine=examine,
-            folder_version=self.library.get,
-            devices_of=lambda name, part: [
-                one.id for one in DEVICES.values() if one.profile == name and part.covers(one.division, one.department)
-            ],
+            inputs=ReleaseInputs(
+                examine,
+                self.library.get,
+                lambda name, part: [
+                    device.id
+                    for device in DEVICES.values()
+                    if device.profile == name and part.covers(device.division, device.department)
+                ],
+            ),
             standard=("sensegate",),
         )
 

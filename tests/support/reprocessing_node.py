@@ -41,7 +41,7 @@ from sensegate.model import Delivery, Device, LogMessage, Message, SourcePositio
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import SeriesIndex
-from sensegate.persist.commit import Committer
+from sensegate.persist.commit import Committer, CommitWriter
 from sensegate.persist.duplicates import Deduplicator
 from tests.conftest import eventually
 from tests.live.site import config_of
@@ -153,7 +153,7 @@ class Node:
                 devices.index,
                 life.profiles.set.specs,
                 clock,
-                division="4401",
+                writer=CommitWriter("4401"),
             )
             decoder = Decoder(life.profiles.set, devices, memory=DecoderMemory(undoable=True))
             reprocessing = open_reprocessing(life, committer, series=series, memory=decoder.memory)

@@ -23,7 +23,7 @@ from sensegate.model import CommitRecord, LogMessage
 from sensegate.ports import Log
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.judging import Judge
-from sensegate.tiers.receiver import Receiver
+from sensegate.tiers.receiver import MemberChecks, Receiver
 from sensegate.tiers.refused_store import RefusedBodyCipher
 from sensegate.tiers.span import LEDGER_SOURCE
 from sensegate.tiers.verdict import MemberFacts, Rules
@@ -145,7 +145,7 @@ class Centre:
             self.clock,
             StoreConfig(),
             log_share=log_share,
-            probe=self.probe,
+            members=MemberChecks(self.probe),
             cipher=self.vault,
         )
         return self.receiver
@@ -180,7 +180,10 @@ class Centre:
             raise Unavailable("lost on its way")
         if fault == "unsure":
             self.log.fail_next_write(written=True)
-        answer = await self.receiver.span(NODE, payload)
+        try:
+            answer = await self.receiver.span(NODE, payload)
+        finally:
+            self.log._failure_pending = None  # of a span that was refused, it would hit the write of another one
         if fault == "after":
             raise Unavailable("its answer was lost")
         return answer

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 
-from sensegate.bus.connect import BusClient, connect
+from sensegate.bus.connect import BusClient, Login, connect
 from sensegate.bus.engine import Engine
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.errors import Unavailable
@@ -31,7 +31,7 @@ async def running(links: NodeLinks, slots: dict[str, str]) -> AsyncIterator[asyn
 
 async def member_connection(engine: Engine, member: str) -> BusClient:
     """Return a connection of a configured member."""
-    return await connect(engine.info.urls[0], node_user(member), SECRETS[member], inbox_prefix=inbox_prefix(member))
+    return await connect(engine.info.urls[0], Login(node_user(member), SECRETS[member], inbox_prefix(member)))
 
 
 @contextlib.asynccontextmanager

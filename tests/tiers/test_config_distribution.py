@@ -10,7 +10,7 @@ from sensegate.authority.scope import Scope
 from sensegate.decode.choice import VersionChoice
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.lifecycle.contents import Content
-from sensegate.lifecycle.releases import Examination
+from sensegate.lifecycle.release_registry import Examination
 from sensegate.tiers import config_distribution
 from sensegate.tiers.config_distribution import ConfigPublisher, ConfigReceiver
 from tests.support.release_office import CITY, COUNTY, NAME, PROVINCE, Office, text

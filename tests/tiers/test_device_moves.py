@@ -12,7 +12,7 @@ from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.memory import MemoryLog
 from sensegate.errors import Conflict
 from sensegate.model import Device
-from sensegate.tiers.device_moves import DeviceMover, LogIdentity
+from sensegate.tiers.device_moves import DeviceMover, LogIdentity, MoveOperations
 from sensegate.tiers.move_register import MoveOrder
 from tests.share.made import NOW
 from tests.support.clocks import InstantClock
@@ -51,10 +51,7 @@ async def test_one_that_cannot_leave_may_connect(*, fails: bool, monkeypatch: py
         MemoryLog(clock, epoch="e"),
         clock,
         LogIdentity("4401", 0, 3_600_000_000, 24),
-        ask=ask,
-        close=lambda _device: None,
-        drained=drained,
-        remember=lambda _batches: None,
+        operations=MoveOperations(ask, lambda _device: None, drained, lambda _batches: None),
         by=ADMIN,
     )
     await mover.run_orders()

@@ -15,8 +15,9 @@ import nats.errors
 import pytest
 
 from sensegate import __version__, metrics
-from sensegate.bus.connect import connect
+from sensegate.bus.connect import Login, connect
 from sensegate.bus.engine import Engine, User
+from sensegate.bus.server_conf import NodeSlots
 from sensegate.bus.slots import centre_password, centre_user
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import EngineConfig
@@ -37,7 +38,7 @@ BOTH = {"4401": "4401", "4403": "4403"}
 @pytest.fixture
 async def centre(tmp_path: Path) -> AsyncIterator[Engine]:
     """A centre's server with two configured nodes, the other centre, and a spare slot."""
-    async with Engine(EngineConfig(), SMALL, tmp_path, name="44", nodes=SECRETS, slots=("s01",)) as engine:
+    async with Engine(EngineConfig(), SMALL, tmp_path, name="44", slots=NodeSlots(SECRETS, ("s01",))) as engine:
         yield engine
 
 
@@ -166,7 +167,7 @@ async def test_headers_of_a_node_never_reach_us(centre: Engine) -> None:
     node = await member_connection(centre, "4401")
     ours = await centre.connect_slot("4401")
     password = centre_password(centre._load_state().slot_seed, "4401")
-    plain = await connect(centre.info.urls[0], centre_user("4401"), password)
+    plain = await connect(centre.info.urls[0], Login(centre_user("4401"), password))
     for name, connection in (("ours", ours), ("plain", plain)):
         await connection.subscribe("up.4401.live", cb=note(name))
         await connection.flush()

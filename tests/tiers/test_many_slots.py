@@ -13,6 +13,7 @@ import pytest
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.slots import node_slots
 from sensegate.bus.engine import Engine
+from sensegate.bus.server_conf import NodeSlots
 from sensegate.bus.slots import SPARE_SLOTS, province_slots
 from sensegate.clock import SystemClock
 from sensegate.config import Config, EngineConfig
@@ -30,7 +31,7 @@ def resident_mb(pid: int | str = "self") -> float:
 
 async def started(directory: Path, slots: tuple[str, ...]) -> tuple[Engine, float]:
     """Return a started server and how long its start took."""
-    engine = Engine(EngineConfig(), SMALL, directory, name="44", slots=slots)
+    engine = Engine(EngineConfig(), SMALL, directory, name="44", slots=NodeSlots(names=slots))
     began = time.monotonic()
     await engine.start()
     return engine, time.monotonic() - began

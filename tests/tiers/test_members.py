@@ -12,6 +12,7 @@ from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.tiers.members import (
     SEQUENCE_BLOCK,
+    CentreIdentity,
     LaneProgress,
     Members,
     MembershipState,
@@ -41,11 +42,9 @@ class Register:
             self.bucket,
             self.trail,
             self.clock,
-            home="44",
-            version="1.4.0",
+            CentreIdentity("44", "1.4.0", "ab" * 32),
             configured={"4420": ("4420",)},
             slots=SLOTS,
-            fingerprint="ab" * 32,
         )
 
     async def invited(self, *, replace: bool = False, life_s: float = 3_600.0) -> str:

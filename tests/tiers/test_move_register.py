@@ -22,9 +22,10 @@ from sensegate.clock import FakeClock
 from sensegate.errors import Conflict, NotFound, PermissionDenied, Unavailable
 from sensegate.model import Device, DeviceState, LogMessage
 from sensegate.tiers import move_register as module
-from sensegate.tiers.device_moves import DeviceMover, LogIdentity
+from sensegate.tiers.device_moves import DeviceMover, LogIdentity, MoveOperations
 from sensegate.tiers.move_register import (
     ENDED_STAGES,
+    MoveOptions,
     MoveOrder,
     MovePart,
     MoveRecord,
@@ -40,6 +41,7 @@ from tests.support.clocks import InstantClock
 ADMIN = Principal("admin", Role.ADMIN, scope("44"))
 PLACES = ["4401", "4403", "4405"]
 PASSWORD, SECRET = issue()
+FORCED = MoveOptions("4401", force=True, keep_credential=True)
 
 
 class Known:
@@ -135,7 +137,7 @@ class Province:
         return self
 
     async def ask(self, **more: Any) -> MoveRecord:
-        return await self.moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES, **more)
+        return await self.moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES, options=MoveOptions(**more))
 
     def mover(self, name: str) -> DeviceMover:
         async def ask(what: str, payload: bytes) -> bytes:
@@ -156,10 +158,7 @@ class Province:
             self.log(name),
             InstantClock(NOW),
             LogIdentity(name, 0, 3_600_000_000, 24),
-            ask=ask,
-            close=lambda _device: None,
-            drained=drained,
-            remember=lambda _batches: None,
+            operations=MoveOperations(ask, lambda _device: None, drained, lambda _batches: None),
             by=ADMIN,
         )
 
@@ -410,9 +409,7 @@ async def test_a_forced_move_that_is_refused_leaves_the_entry_as_it_was(province
     await province.gateways["4403"].add(Device("d1", division="440305", profile="acme/meter"), by=ADMIN)
     await province.copy("4401")
     province.known.expelled.add("4401")
-    move = await province.moves.request(
-        "d1", "4403", "440305", by=ADMIN, gateways=PLACES, source="4401", force=True, keep_credential=True
-    )
+    move = await province.moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES, options=FORCED)
     await province.work("4403")
     found = province.moves.get(move.id, ADMIN)
     assert (found.stage, found.owed_source) == (MoveStage.REFUSED, "back")
@@ -420,9 +417,7 @@ async def test_a_forced_move_that_is_refused_leaves_the_entry_as_it_was(province
     assert entry is not None
     assert (entry.device.state, entry.credentials) == (DeviceState.REGISTERED, SECRET)
     # Elsewhere by force: what it owed of the first move would let it in at the source again, and is forgotten.
-    again = await province.moves.request(
-        "d1", "4405", "440507", by=ADMIN, gateways=PLACES, source="4401", force=True, keep_credential=True
-    )
+    again = await province.moves.request("d1", "4405", "440507", by=ADMIN, gateways=PLACES, options=FORCED)
     await province.work("4405")
     assert province.moves.get(again.id, ADMIN).stage is MoveStage.DONE
     assert province.moves.get(move.id, ADMIN).owed == ""
@@ -454,7 +449,7 @@ async def test_a_source_lost_after_the_target_took_it(province: Province) -> Non
     with pytest.raises(Conflict, match="is done"):
         await province.moves.cancel(move.id, by=ADMIN)
     assert province.moves.get(move.id, ADMIN).owed_source == "settle"
-    on = await province.moves.request("d1", "4405", "440507", by=ADMIN, gateways=PLACES, source="4403")
+    on = await province.moves.request("d1", "4405", "440507", by=ADMIN, gateways=PLACES, options=MoveOptions("4403"))
     await province.work("4403", "4405", "4403")
     assert province.moves.get(on.id, ADMIN).stage is MoveStage.DONE
     province.known.expelled.clear()
@@ -543,8 +538,7 @@ class Storm:
                         CITIES[name],
                         by=ADMIN,
                         gateways=PLACES,
-                        force=what == "force",
-                        keep_credential=True,
+                        options=MoveOptions(force=what == "force", keep_credential=True),
                     )
 
     def takers(self) -> list[str]:

@@ -16,7 +16,7 @@ from sensegate.model import LogMessage, SheddingRule
 from sensegate.quantities.quality import Flag
 from sensegate.tiers import protocol, refusals, uplink
 from sensegate.tiers.protocol import Lane, PartKind, SpanPart, SpanRequest
-from sensegate.tiers.receiver import Receiver
+from sensegate.tiers.receiver import MemberChecks, Receiver
 from sensegate.tiers.uplink_accounting import UplinkAccounting
 from tests.tiers.made import NODE, check, drive, rows_of
 from tests.tiers.world import World
@@ -304,7 +304,7 @@ async def test_whoever_is_no_member_writes_nothing(world: World) -> None:
         world.centre.receiver._judge,
         world.clock,
         world.centre.receiver._store,
-        admits=lambda member: member != NODE,
+        members=MemberChecks(admits=lambda member: member != NODE),
     )
     with pytest.raises(PermissionDenied, match="not a member"):
         await world.live()

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 
 from sensegate.bus import streams
-from sensegate.bus.connect import connect
+from sensegate.bus.connect import Login, connect
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
+from sensegate.bus.server_conf import NodeSlots
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import SystemClock
 from sensegate.config import EngineConfig, StoreConfig, UplinkConfig
@@ -25,7 +26,7 @@ from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.model import LogMessage, SheddingRule
 from sensegate.quantities.quality import Flag
 from sensegate.tiers import lanes, uplink
-from sensegate.tiers.exchange import LaneState
+from sensegate.tiers.exchange import Exchange, LaneState
 from sensegate.tiers.judging import Judge
 from sensegate.tiers.link import CentreLink, NodeLinks
 from sensegate.tiers.protocol import Lane, LaneUpdate, SpanOutcome, decode_span_answer
@@ -494,7 +495,8 @@ class Tiers:
     def uplink(self, config: UplinkConfig) -> Uplink:
         """Return the uplink of a new process."""
         log = self.node.log
-        return Uplink(log, self.up, Claimant(self.keeper, log), config, SystemClock(), node=NODE)
+        exchange = Exchange(self.up, Claimant(self.keeper, log), log, SystemClock())
+        return Uplink(log, exchange, config, SystemClock(), node=NODE)
 
 
 @pytest.fixture
@@ -504,7 +506,7 @@ async def tiers(tmp_path: Path) -> AsyncIterator[Tiers]:
     async with contextlib.AsyncExitStack() as stack:
         low = await stack.enter_async_context(Engine(EngineConfig(), store, tmp_path / "n", name=NODE))
         high = await stack.enter_async_context(
-            Engine(EngineConfig(), store, tmp_path / "c", name="44", nodes={NODE: "secret"})
+            Engine(EngineConfig(), store, tmp_path / "c", name="44", slots=NodeSlots({NODE: "secret"}))
         )
         logs = []
         for engine in (low, high):
@@ -523,9 +525,7 @@ async def tiers(tmp_path: Path) -> AsyncIterator[Tiers]:
         link = FaultyLink("127.0.0.1", high.info.port)
         await link.start()
         stack.push_async_callback(link.stop)
-        client = await connect(
-            f"nats://127.0.0.1:{link.port}", node_user(NODE), "secret", inbox_prefix=inbox_prefix(NODE)
-        )
+        client = await connect(f"nats://127.0.0.1:{link.port}", Login(node_user(NODE), "secret", inbox_prefix(NODE)))
         stack.push_async_callback(client.close)
         yield Tiers(logs[0], logs[1], CentreLink(client, slot=NODE, member=NODE), link)
         serving.cancel()

@@ -13,7 +13,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.config import UplinkConfig
 from sensegate.errors import Unavailable
-from sensegate.tiers.exchange import ENVELOPE_BYTES
+from sensegate.tiers.exchange import ENVELOPE_BYTES, Exchange
 from sensegate.tiers.uplink import Uplink
 from sensegate.tiers.writers import Claimant
 from tests.tiers.made import NODE, Centre, MemoryKeeper, Node, check, drive
@@ -37,7 +37,9 @@ class UplinkStates(RuleBasedStateMachine):
         self.zombie = self.fresh()
 
     def fresh(self) -> Uplink:
-        return Uplink(self.node.log, self.centre, Claimant(self.keeper, self.node.log), CONFIG, self.clock, node=NODE)
+        log = self.node.log
+        exchange = Exchange(self.centre, Claimant(self.keeper, log), log, self.clock)
+        return Uplink(log, exchange, CONFIG, self.clock, node=NODE)
 
     def run(self, step: Any) -> Any:
         with asyncio.Runner() as runner:

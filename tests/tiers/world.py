@@ -9,6 +9,7 @@ from sensegate.clock import FakeClock
 from sensegate.config import UplinkConfig
 from sensegate.model import SheddingRule
 from sensegate.ports import Log
+from sensegate.tiers.exchange import Exchange
 from sensegate.tiers.protocol import Lane
 from sensegate.tiers.uplink import Uplink
 from sensegate.tiers.writers import Claimant
@@ -32,7 +33,9 @@ class World:
         """Return the uplink of a new process."""
         log = log or self.node.log
         claimant = Claimant(keeper or self.keeper, log, began=began)
-        return Uplink(log, self.centre, claimant, CONFIG, self.clock, node=NODE, shed=lambda: self.shed)
+        return Uplink(
+            log, Exchange(self.centre, claimant, log, self.clock), CONFIG, self.clock, node=NODE, shed=lambda: self.shed
+        )
 
     def record(self, lane: Lane) -> LaneRecord:
         """Return a lane's record as the uplink holds it."""

@@ -14,7 +14,6 @@ from sensegate.authoring.survey import draft_of, samples_of, shapes
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
-from sensegate.authority.memory_audit import MemoryAudit
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
 from sensegate.authority.record_store import RecordStore
@@ -36,13 +35,14 @@ from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.last_values import LastValues
 from sensegate.share.latest import LatestReader
 from sensegate.share.reader import LogReader
-from sensegate.share.sharing import Sharing, SharingPolicy
+from sensegate.share.sharing import Sharing, SharingContext, SharingPolicy, SharingStores
 from sensegate.tiers.node_rows import NodeRow
 from sensegate.tiers.rest_nodes import NODES
 from sensegate.web.app import Web
 from sensegate.web.deps import WebDependencies
 from sensegate.web.drafts import UNKNOWN
 from sensegate.web.latest import LATEST
+from tests.support.memory_audit import MemoryAudit
 
 NO_PROFILES = ProfileSet([], [])
 ADMIN = Principal("test", Role.ADMIN, scope("44"))
@@ -73,14 +73,16 @@ class Gateway:
         self.reader = LogReader(self.log, clock)
         self.books = HourlyLedgers(self.hours, clock)
         self.sharing = Sharing(
-            self.reader,
-            self.books,
-            Feeds(MemoryBucket(), clock),
-            MemoryBucket(),
+            SharingStores(
+                self.reader,
+                self.books,
+                Feeds(MemoryBucket(), clock),
+                MemoryBucket(),
+                RecordStore(MemoryBucket(), clock),
+            ),
             self.trail,
-            RecordStore(MemoryBucket(), clock),
             clock,
-            subscriber=lambda name, by: self.tokens.get(name, by).scope,
+            SharingContext(lambda name, by: self.tokens.get(name, by).scope),
             policy=SharingPolicy(assigns_codes=True),
         )
         self.values = LastValues()

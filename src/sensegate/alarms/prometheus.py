@@ -108,8 +108,3 @@ def _rule_text(rule: AlertRule) -> str:
 
 def _single_quoted(text: str) -> str:
     return "'" + text.replace("'", "''") + "'"
-
-
-def metrics_of(expression: str) -> set[str]:
-    """Return the names of metrics in an expression."""
-    return set(re.findall(r"\bsensegate_\w+", expression))

@@ -25,7 +25,6 @@ from sensegate.bus.decoding import decoder
 from sensegate.bus.names import ALARM_EVENTS, ALARM_STATES, OWN_AREA
 from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
-from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.model import LogEntry, LogMessage
 
 WRITE_MAX = 300
@@ -223,10 +222,6 @@ class AlarmStates:
         for alarm in self._alarms.values():
             if alarm.is_open:
                 metrics.ALARMS.labels(alarm.severity.value, alarm.state.value).inc()
-
-
-OUTCOME_UNKNOWN = (Fenced, Unavailable, StoreFull)
-"""Errors after which the states must be read again."""
 
 
 def is_active(alarm: Alarm) -> bool:

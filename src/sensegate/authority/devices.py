@@ -66,6 +66,33 @@ _decode = msgspec.msgpack.Decoder(StoredDevice).decode
 decode_stored, encode_stored = _decode, _encode
 
 
+class RegistrationFacts(msgspec.Struct, frozen=True, eq=False):
+    """What entries of the registry are checked against and completed from."""
+
+    divisions: Divisions | None = None
+    """Table of divisions; None: the usual one."""
+    to_wgs84: ToWgs84 = unchanged
+    """Converts coordinates from the datum in which they were registered."""
+    profiles: Callable[[], frozenset[str]] = frozenset
+    """Returns the known profiles (``vendor/model``); empty: not checked."""
+    interval_of: Callable[[str], float] = lambda _profile: 0.0
+    """Returns the expected interval of a profile in seconds, 0 if it has none."""
+
+
+class DeviceFilter(msgspec.Struct, frozen=True):
+    """Conditions on the entries of a list; empty: any."""
+
+    states: frozenset[DeviceState] = frozenset()
+    profile: str = ""
+    domain: str = ""
+    department: str = ""
+    text: str = ""
+    """Part of id, alias or name, ignoring case."""
+
+
+_ALL = DeviceFilter()
+
+
 class Devices:
     """The devices of this gateway. Each change is authorised, recorded in the trail, and then written."""
 
@@ -76,10 +103,7 @@ class Devices:
         clock: Clock,
         *,
         home: str = "",
-        divisions: Divisions | None = None,
-        to_wgs84: ToWgs84 = unchanged,
-        profiles: Callable[[], frozenset[str]] = frozenset,
-        interval_of: Callable[[str], float] = lambda _profile: 0.0,
+        facts: RegistrationFacts | None = None,
         digest: Callable[[Device, str], bytes] = lambda _device, _secret: b"",
     ) -> None:
         """Start empty; `load` reads the bucket.
@@ -89,26 +113,24 @@ class Devices:
             trail: records changes.
             clock: gives the time.
             home: the division that this gateway serves; entries outside are refused. Empty: any.
-            divisions: the table of divisions.
-            to_wgs84: converts coordinates from the datum in which they were registered.
-            profiles: returns the known profiles (``vendor/model``); empty: not checked.
-            interval_of: returns the expected interval of a profile in seconds, 0 if it has none.
+            facts: what entries are checked against; None: the usual table of divisions only.
             digest: returns the encrypted HTTP Digest hash of a device's new password.
         """
+        facts = facts or RegistrationFacts()
         self._digest = digest
         self._bucket = bucket
         self.trail = trail
         self._clock = clock
         self._home = home
-        self._divisions = divisions or Divisions.load()
-        self._profiles = profiles
-        self._interval_of = interval_of
+        self._divisions = facts.divisions or Divisions.load()
+        self._profiles = facts.profiles
+        self._interval_of = facts.interval_of
         self._values: list[bytes | None] = []
         self._revisions: list[int] = []
         self._of_gateway: dict[str, set[int]] = {}
         self._watched = 0
         self._applied = asyncio.Condition()
-        self.index = DeviceIndex(self._divisions, to_wgs84)
+        self.index = DeviceIndex(self._divisions, facts.to_wgs84)
         self._selection = DeviceSelection(self.index)
         self.moving_out: set[str] = set()
         """Ids of devices that are moving to another gateway: they cannot connect; received messages count."""
@@ -240,22 +262,15 @@ class Devices:
     def list(
         self,
         scope: Scope | None = None,
+        wanted: DeviceFilter = _ALL,
         *,
-        states: frozenset[DeviceState] = frozenset(),
-        profile: str = "",
-        domain: str = "",
-        department: str = "",
-        text: str = "",
         after: str = "",
         limit: int = 1_000,
     ) -> list[Device]:
-        """Return the devices of a scope in order of id; for the next page pass the last id as `after`.
-
-        `text` is a part of id, alias or name, ignoring case.
-        """
+        """Return the devices of a scope in order of id; for the next page pass the last id as `after`."""
         devices: list[Device] = []
-        folded = text.casefold()
-        mask = self._selection.mask(self._values, scope, profile, domain, department)
+        folded, states = wanted.text.casefold(), wanted.states
+        mask = self._selection.mask(self._values, scope, wanted.profile, wanted.domain, wanted.department)
         for at in self._selection.in_order(mask, after):
             device = self.record(at)
             if states and device.state not in states:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import nats
 import nats.errors
 import structlog
@@ -74,21 +75,49 @@ async def _end(task: asyncio.Task[Any]) -> None:
         await asyncio.wait({task}, timeout=CANCEL_S)
 
 
+class Login(msgspec.Struct, frozen=True):
+    """Name and password of a user of the server, and the subjects of its replies."""
+
+    user: str
+    password: str
+    inbox_prefix: str = "_INBOX"
+
+
+class LinkEvents(msgspec.Struct, frozen=True, eq=False):
+    """Callbacks of a connection."""
+
+    on_slow: Callable[[], None] | None = None
+    """Called when the client dropped a message because its reader was too slow: treat it as a gap."""
+    on_reconnect: Callable[[], None] | None = None
+    on_disconnect: Callable[[], None] | None = None
+    on_closed: Callable[[], None] | None = None
+    """Called when the client gave up for good (its credentials were refused) or was closed."""
+
+
+class LinkOptions(msgspec.Struct, frozen=True):
+    """Times and kinds of a connection."""
+
+    timeout_s: float = 10.0
+    """Time in which a server must answer."""
+    reconnect_wait_s: float = 0.1
+    reconnect_timeout_s: float = 5.0
+    ping_s: float = 10.0
+    raw_subjects: bool = False
+    """Whether subjects are sent unchecked, as the client's own are valid."""
+    answering: bool = False
+    """Whether it is a `ServiceClient`, for requests of untrusted peers."""
+
+
+NO_EVENTS, USUAL = LinkEvents(), LinkOptions()
+
+
 class BusClient(Client):
     """A nats-py client whose pending requests fail as soon as the connection is lost.
 
     nats-py itself lets a request wait for its whole time-out, although the response can no longer come.
     """
 
-    def __init__(
-        self,
-        name: str,
-        *,
-        on_slow: Callable[[], None] | None = None,
-        on_reconnect: Callable[[], None] | None = None,
-        on_disconnect: Callable[[], None] | None = None,
-        on_closed: Callable[[], None] | None = None,
-    ) -> None:
+    def __init__(self, name: str, events: LinkEvents = NO_EVENTS) -> None:
         super().__init__()
         self.response_futures: set[asyncio.Future[Any]] = set()
         """Futures of pending responses other than those of `request`; they fail when the connection is lost."""
@@ -101,10 +130,10 @@ class BusClient(Client):
         self.replicas = 1
         """Copies of each stream that is created over this connection."""
         self._log = _log.bind(connection=name)
-        self._on_slow = on_slow
-        self._on_reconnect = on_reconnect
-        self._on_disconnect = on_disconnect
-        self._on_closed = on_closed
+        self._on_slow = events.on_slow
+        self._on_reconnect = events.on_reconnect
+        self._on_disconnect = events.on_disconnect
+        self._on_closed = events.on_closed
 
     async def request(
         self,
@@ -230,40 +259,26 @@ class ServiceClient(BusClient):
 
 async def connect(
     url: str | list[str],
-    user: str = "",
-    password: str = "",
+    login: Login | None = None,
     *,
-    inbox_prefix: str = "_INBOX",
     name: str = "sensegate",
-    on_slow: Callable[[], None] | None = None,
-    on_reconnect: Callable[[], None] | None = None,
-    on_disconnect: Callable[[], None] | None = None,
-    on_closed: Callable[[], None] | None = None,
     tls: ssl.SSLContext | None = None,
-    timeout_s: float = 10.0,
-    reconnect_wait_s: float = 0.1,
-    reconnect_timeout_s: float = 5.0,
-    ping_s: float = 10.0,
-    raw_subjects: bool = False,
-    answering: bool = False,
+    events: LinkEvents = NO_EVENTS,
+    link_options: LinkOptions = USUAL,
 ) -> BusClient:
     """Return a connected client that reconnects for ever and buffers nothing while disconnected (publishing raises).
 
-    `on_slow` is called when the client dropped a message because its reader was too slow: treat it as a gap.
-    `on_closed` is called when the client gave up for good (its credentials were refused) or was closed.
-    `answering` makes it a `ServiceClient`, for requests of untrusted peers.
-
     Raises:
-        Unavailable: no server answered within `timeout_s`.
+        Unavailable: no server answered in time.
         PermissionDenied: the server refused the credentials.
         Untrusted: its certificate is not trusted, or it wants another one of ours.
     """
-    link = (ServiceClient if answering else BusClient)(
-        name, on_slow=on_slow, on_reconnect=on_reconnect, on_disconnect=on_disconnect, on_closed=on_closed
-    )
+    timeout_s = link_options.timeout_s
+    login = login or Login("", "")
+    link = (ServiceClient if link_options.answering else BusClient)(name, events)
     options: dict[str, Any] = {"tls": tls} if tls else {}
-    if user:
-        options |= {"user": user, "password": password}
+    if login.user:
+        options |= {"user": login.user, "password": login.password}
     attempt = asyncio.create_task(
         link.connect(
             url,
@@ -273,14 +288,15 @@ async def connect(
             reconnected_cb=link.on_reconnected,
             closed_cb=link.on_client_closed,
             max_reconnect_attempts=-1,
-            reconnect_time_wait=reconnect_wait_s,  # type: ignore[arg-type] # annotated int, used as seconds
-            connect_timeout=reconnect_timeout_s,  # type: ignore[arg-type] # the same
-            ping_interval=ping_s,  # type: ignore[arg-type] # the same
+            # Annotated int, used as seconds.
+            reconnect_time_wait=link_options.reconnect_wait_s,  # type: ignore[arg-type]
+            connect_timeout=link_options.reconnect_timeout_s,  # type: ignore[arg-type]
+            ping_interval=link_options.ping_s,  # type: ignore[arg-type]
             max_outstanding_pings=2,
-            inbox_prefix=inbox_prefix,
+            inbox_prefix=login.inbox_prefix,
             # 0: publishing while disconnected raises. Buffered data would arrive after the caller had given it up.
             pending_size=0,
-            skip_subject_validation=raw_subjects,
+            skip_subject_validation=link_options.raw_subjects,
             **options,
         ),
         name=f"connect {name}",
@@ -306,7 +322,9 @@ async def connect(
     if link.tls_failure:
         raise Untrusted(f"no TLS with {_without_credentials(url)}: {link.tls_failure}")
     if link.credentials_refused.is_set():
-        raise PermissionDenied(f"{_without_credentials(url)} refused the credentials of {user!r}", authenticated=False)
+        raise PermissionDenied(
+            f"{_without_credentials(url)} refused the credentials of {login.user!r}", authenticated=False
+        )
     raise Unavailable(f"no answer from {_without_credentials(url)} within {timeout_s} s")
 
 

@@ -16,7 +16,7 @@ import contextlib
 import hashlib
 import os
 import ssl
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any, Self
@@ -33,9 +33,9 @@ from sensegate.bus.connections import Connection, ServerConnections
 from sensegate.bus.encryption import StoreEncryption, open_encryption
 from sensegate.bus.free_ports import free_port, is_free, url_host
 from sensegate.bus.inventory import AccountStreams, Inventory
-from sensegate.bus.server_conf import LOOPBACK, EngineState, User, issuer_of, render
+from sensegate.bus.server_conf import LOOPBACK, NO_SLOTS, EngineState, NodeSlots, ServerPlace, User, issuer_of, render
 from sensegate.bus.server_log import ServerLog, Violation
-from sensegate.bus.slots import CONNECTIONS_MAX, centre_password, centre_user, inbox_prefix
+from sensegate.bus.slots import centre_password, centre_user, inbox_prefix
 from sensegate.bus.store_watch import StoreMonitor
 from sensegate.clock import Clock, SystemClock
 from sensegate.config import Config, EngineConfig, StoreConfig
@@ -95,9 +95,7 @@ class Engine:
         directory: Path,
         *,
         name: str,
-        nodes: Mapping[str, str] | None = None,
-        slots: Sequence[str] = (),
-        slot_connections: int = CONNECTIONS_MAX,
+        slots: NodeSlots = NO_SLOTS,
         clock: Clock | None = None,
         personal: bool = False,
     ) -> None:
@@ -108,9 +106,7 @@ class Engine:
             store: sizes of the streams.
             directory: directory of the gateway.
             name: name of the gateway, part of the server's name.
-            nodes: secrets of the configured nodes and of the other centre, by slot.
-            slots: accounts to which nodes are assigned when they join.
-            slot_connections: maximum number of connections in a slot.
+            slots: accounts of the nodes.
             clock: the time.
             personal: messages may contain personal data: the store is encrypted unless the configuration says `off`.
         """
@@ -118,9 +114,7 @@ class Engine:
         self._store = store
         self._directory = directory.resolve() / "engine"
         self._name = f"sensegate-{name}"
-        self._nodes = dict(nodes or {})
-        self._slots = tuple(slots)
-        self._slot_connections = slot_connections
+        self._slots = slots
         self._clock = clock or SystemClock()
         self._personal = personal
         self._encryption = StoreEncryption()
@@ -164,9 +158,7 @@ class Engine:
             config.store,
             directory,
             name=config.division,
-            nodes=external.slot_secrets(config),
-            slots=slots,
-            slot_connections=config.node_quota.connections,
+            slots=NodeSlots(external.slot_secrets(config), tuple(slots), config.node_quota.connections),
             clock=clock,
             personal=personal,
         )
@@ -329,15 +321,11 @@ class Engine:
         tls = self._client_tls()
         link = await connect.connect(
             list(self.info.urls),
-            own.user,
-            own.password,
-            inbox_prefix=own.inbox_prefix,
+            connect.Login(own.user, own.password, own.inbox_prefix),
             name=name or f"sensegate {user}",
-            on_slow=on_slow,
-            on_reconnect=on_reconnect,
-            on_disconnect=on_disconnect,
-            raw_subjects=raw_subjects,
             tls=tls,
+            events=connect.LinkEvents(on_slow, on_reconnect, on_disconnect),
+            link_options=connect.LinkOptions(raw_subjects=raw_subjects),
         )
         link.known_streams = AccountStreams(self.inventory, user.account)
         link.replicas = self._config.replicas
@@ -353,14 +341,11 @@ class Engine:
         """Return a client connected as the centre's own user of a slot. Raises as `connect.connect`."""
         return await connect.connect(
             list(self.info.urls),
-            centre_user(slot),
-            centre_password(self._load_state().slot_seed, slot),
-            inbox_prefix=inbox_prefix(slot),
+            connect.Login(centre_user(slot), centre_password(self._load_state().slot_seed, slot), inbox_prefix(slot)),
             name=f"sensegate slot {slot}",
-            on_reconnect=on_reconnect,
-            on_disconnect=on_disconnect,
             tls=self._client_tls(),
-            answering=True,
+            events=connect.LinkEvents(on_reconnect=on_reconnect, on_disconnect=on_disconnect),
+            link_options=connect.LinkOptions(answering=True),
         )
 
     def _client_tls(self) -> ssl.SSLContext | None:
@@ -435,11 +420,8 @@ class Engine:
             self._config,
             self._store,
             state,
-            self._directory,
-            name=self._name,
-            nodes=self._nodes,
+            ServerPlace(self._name, self._directory),
             slots=self._slots,
-            slot_connections=self._slot_connections,
             encrypted=bool(self._encryption.cipher),
         )
         return self._directory / f"nats-{hashlib.sha256(text.encode()).hexdigest()[:16]}.conf", text

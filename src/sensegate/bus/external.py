@@ -11,7 +11,7 @@ import msgspec
 
 from sensegate.bus.cluster_conf import members_of
 from sensegate.bus.process import write_private
-from sensegate.bus.server_conf import EngineState, User, render
+from sensegate.bus.server_conf import EngineState, NodeSlots, ServerPlace, User, render
 from sensegate.bus.trust import write_link_authorities
 from sensegate.config import Config, read_secret
 from sensegate.errors import ConfigError
@@ -84,11 +84,8 @@ def write(
         engine,
         config.store,
         state,
-        directory.resolve(),
-        name=f"sensegate-{config.division}",
-        nodes=slot_secrets(config),
-        slots=slots,
-        slot_connections=config.node_quota.connections,
+        ServerPlace(f"sensegate-{config.division}", directory.resolve()),
+        slots=NodeSlots(slot_secrets(config), tuple(slots), config.node_quota.connections),
         encrypted=encrypted,
     )
     members = members_of(engine, f"sensegate-{config.member_id}")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
+from typing import NamedTuple
 
 import msgspec
 
@@ -23,6 +24,8 @@ from sensegate.bus.slots import (
 )
 from sensegate.config import EngineConfig, StoreConfig, TlsConfig
 
+SYNC_INTERVALS = {"power": "always", "process": '"2m"'}
+"""Durability -> when the server flushes a stream to the disk."""
 LOOPBACK = frozenset(("127.0.0.1", "::1", "localhost"))
 MIB = 1024**2
 NEWLINE = "\n"
@@ -142,26 +145,42 @@ def has_broker_tls(config: EngineConfig) -> bool:
     return bool(config.tls.cert_file) and config.mqtt_host not in LOOPBACK
 
 
+class NodeSlots(msgspec.Struct, frozen=True):
+    """Accounts of nodes and of the other centre."""
+
+    secrets: Mapping[str, str] = {}
+    """Slot -> secret of a configured node or of the other centre."""
+    names: tuple[str, ...] = ()
+    """Accounts to which nodes are assigned when they join."""
+    connections: int = CONNECTIONS_MAX
+    """Limit of connections of each."""
+
+
+NO_SLOTS = NodeSlots()
+
+
+class ServerPlace(NamedTuple):
+    """Name of a server, and the directory of its files."""
+
+    name: str
+    directory: Path
+
+
 def render(
     config: EngineConfig,
     store: StoreConfig,
     state: EngineState,
-    directory: Path,
+    place: ServerPlace,
     *,
-    name: str,
-    nodes: Mapping[str, str],
-    slots: Sequence[str] = (),
-    slot_connections: int = CONNECTIONS_MAX,
+    slots: NodeSlots = NO_SLOTS,
     encrypted: bool = False,
     member: ClusterMember | None = None,
 ) -> str:
     """Return the text of the server's configuration. It contains passwords: write it with mode 0600.
 
-    `encrypted`: the store is encrypted with the key in the server's environment. `nodes`: the
-    secrets (slot -> secret) of the configured nodes and of the other centre. `slots`: the accounts to which nodes are
-    assigned when they join. `slot_connections`: connection limit of each. `member`: the server of a cluster; None: it
-    stands alone, and opens no routes. The monitoring port, leaf nodes and WebSocket are not configured, so the server
-    does not open them.
+    `encrypted`: the store is encrypted with the key in the server's environment. `member`: the server of a cluster;
+    None: it stands alone, and opens no routes. The monitoring port, leaf nodes and WebSocket are not configured,
+    so the server does not open them.
     """
     # Far above the limits of the streams: a limit of an account or server would break a batch, a stream's does not.
     devices_bytes = store.intake_bytes * 5 // 4 + 512 * MIB
@@ -174,17 +193,17 @@ def render(
     devices_bytes, inner_bytes, subscribers_bytes = (
         account_bytes * copies for account_bytes in (devices_bytes, inner_bytes, subscribers_bytes)
     )
-    listeners = _Listeners.of(config, state, directory, member)
-    all_slots = sorted({*slots, *nodes})
-    accounts = "".join(_slot(slot, nodes.get(slot, ""), state, slot_connections) for slot in all_slots)
+    listeners = _Listeners.of(config, state, place.directory, member)
+    all_slots = sorted({*slots.names, *slots.secrets})
+    accounts = "".join(_slot(slot, slots.secrets.get(slot, ""), state, slots.connections) for slot in all_slots)
     bypass = [str(user) for user in User] + [centre_user(slot) for slot in all_slots]
-    bypass += [node_user(slot) for slot in sorted(nodes)]
+    bypass += [node_user(slot) for slot in sorted(slots.secrets)]
     users = {user: _user(user, state.passwords[user]) for user in User}
     users[User.FEEDS] = _user(User.FEEDS, state.passwords[User.FEEDS], types=("STANDARD", "MQTT"))
-    sync = "sync_interval: always" if config.durability == "power" else 'sync_interval: "2m"'
+    sync = f"sync_interval: {SYNC_INTERVALS[config.durability]}"
     return f"""\
 # Written by sensegate; changes are lost. Holds secrets.
-server_name: {_quoted(member.own.name if member else name)}
+server_name: {_quoted(member.own.name if member else place.name)}
 host: {_quoted(listeners.host)}
 port: {listeners.port}
 {listeners.tls}{listeners.cluster}max_payload: {config.max_payload_bytes}

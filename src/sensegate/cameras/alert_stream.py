@@ -101,7 +101,7 @@ def stream_url(config: CameraConfig) -> str:
 class CameraStream:
     """The alarm stream of a camera, which is reopened whenever it ends."""
 
-    def __init__(  # noqa: PLR0917 - the collaborators of a stream
+    def __init__(
         self,
         config: CameraConfig,
         take: Callable[[str, bytes], asyncio.Future[None]],

@@ -37,7 +37,6 @@ SHOWN = ("kind", "property", "device", "unit", "a", "b", "factor", "count")
 COUNTS = ("messages", "recovered", "still_refused", "equal", "revised", "added")
 
 Device = Annotated[list[str] | None, typer.Option(help="Restrict to this device; repeat for several.")]
-ByDevice = Annotated[bool, typer.Option("--by-device", help="Print a row for each device instead of each property.")]
 
 
 async def follow_job(

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import shutil
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from enum import StrEnum
@@ -32,6 +33,9 @@ CLOCK_WARN_S = 2.0
 FREE_WARN_SHARE = 1.2
 """Free disk space below this multiple of what the streams may still take is a warning."""
 DEPTH_WARN = 20_000
+FLUSHES = 20
+FLUSH_WARN_S = 0.02
+"""A median flush longer than this is a warning: a device that waits for each acknowledgement feels it."""
 
 
 class CheckOutcome(StrEnum):
@@ -122,6 +126,32 @@ def disk(config: Config) -> Iterator[CheckResult]:
         )
     else:
         yield _good("disk", detail)
+
+
+def flushes(config: Config) -> Iterator[CheckResult]:
+    """Check how long the disk takes for a flush, of which each acknowledgement waits for at least one."""
+    directory = Path(config.directory)
+    if config.engine.url or config.engine.durability != "power" or not os.access(directory, os.W_OK):
+        return
+    took = sorted(_flush_times(directory))
+    detail = f"a flush takes {took[len(took) // 2] * 1e3:.1f} ms, the slowest of {len(took)} {took[-1] * 1e3:.1f} ms"
+    if took[len(took) // 2] > FLUSH_WARN_S:
+        yield _warning("flush", detail, "use a faster disk; behind a UPS engine.durability: process may do")
+    else:
+        yield _good("flush", detail)
+
+
+def _flush_times(directory: Path) -> list[float]:
+    """Return the seconds of each of some flushes of a temporary file."""
+    took = []
+    with tempfile.TemporaryFile(dir=directory) as file:
+        for _ in range(FLUSHES):
+            file.write(bytes(4_096))
+            began = time.perf_counter()
+            file.flush()
+            os.fsync(file.fileno())
+            took.append(time.perf_counter() - began)
+    return took
 
 
 def ports(config: Config) -> Iterator[CheckResult]:
@@ -305,6 +335,7 @@ def store(config: Config) -> Iterator[CheckResult]:
 
 CHECKS: tuple[Callable[[Config], Iterator[CheckResult]], ...] = (
     disk,
+    flushes,
     ports,
     certificates,
     secrets,

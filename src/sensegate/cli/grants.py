@@ -142,7 +142,7 @@ def usage(grant: Id, *, month: Month = "", url: Url = DEFAULT_URL, token: Token 
     Example: sensegate grant usage g0123456789abcdef --month 2026-01
     """
     answer = call(url, token, lambda remote: remote.get(f"{_PATH}/{grant}/usage", month=month))
-    columns = ("delivery", "month", "requests", "records", "unsettled", "bytes", "last", "subscriber")
+    columns = ("delivery", "month", "requests", "records", "scanned", "unsettled", "bytes", "last", "subscriber")
     print_table(rows_of(answer), columns, json_form=json_form)
 
 

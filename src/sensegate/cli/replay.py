@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 from urllib.parse import unquote, urlsplit
 
 import typer
@@ -20,6 +20,14 @@ from sensegate.errors import ConfigError, Unavailable
 from sensegate.wording import count
 
 WINDOW = 1_000
+
+
+def _payload(entry: dict[str, Any]) -> bytes:
+    """Return the payload of a line: base64, text, or anything else as the JSON that it is."""
+    if "payload_b64" in entry:
+        return base64.b64decode(entry["payload_b64"])
+    payload = entry["payload"]
+    return payload.encode() if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False).encode()
 
 
 def messages(file: Path) -> Iterator[tuple[str, bytes, float | None]]:
@@ -34,11 +42,8 @@ def messages(file: Path) -> Iterator[tuple[str, bytes, float | None]]:
                 continue
             try:
                 entry = json.loads(line)
-                payload = (
-                    base64.b64decode(entry["payload_b64"]) if "payload_b64" in entry else entry["payload"].encode()
-                )
                 at = entry.get("at")
-                yield entry["topic"], payload, float(at) if at is not None else None
+                yield entry["topic"], _payload(entry), float(at) if at is not None else None
             except (ValueError, KeyError, TypeError, AttributeError) as why:
                 raise ConfigError(
                     f"the line is not a recorded message ({type(why).__name__}: {why})",

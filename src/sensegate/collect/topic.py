@@ -18,15 +18,3 @@ def topic_of(subject: bytes) -> str:
     if "/" not in text:
         return text.replace(".", "/")
     return "/".join("" if part == "/" else part.replace("//", ".") for part in text.split("."))
-
-
-def filters_of(topic_filter: str) -> list[str]:
-    """Return the NATS subjects that match what an MQTT topic filter matches.
-
-    ``+`` becomes ``*``; a closing ``/#`` matches its parent level too, hence two subjects.
-    """
-    levels = topic_filter.split("/")
-    tokens = ["*" if level == "+" else ">" if level == "#" else level.replace(".", "//") or "/" for level in levels]
-    if tokens[-1] == ">" and len(tokens) > 1:
-        return [".".join(tokens[:-1]), ".".join(tokens)]
-    return [".".join(tokens)]

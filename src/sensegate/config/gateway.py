@@ -114,8 +114,8 @@ class EngineConfig(ConfigRecord, frozen=True):
     mqtt_port: Annotated[int, doc("MQTT port; 0: a free port below 32768", least=0, most=65_535)] = 0
     durability: Annotated[
         Literal["process", "power"],
-        doc("process: survives kill -9 of any process; power: fsync before each acknowledgement"),
-    ] = "process"
+        doc("power: fsync before each acknowledgement; process: survives kill -9 of any process, not power loss"),
+    ] = "power"
     encryption: Annotated[
         Literal["auto", "on", "off", "convert"],
         doc("of the store; auto: if a profile takes video metadata; convert: on, also for an unencrypted store"),

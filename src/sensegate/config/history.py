@@ -13,11 +13,19 @@ from sensegate.config.setting import ConfigRecord, doc
 class HistoryConfig(ConfigRecord, frozen=True):
     """Readings beyond the retention of the log, in Parquet files; needs the extra `sensegate[history]`.
 
+    Without it `/history` answers the days that the log holds.
+
     Observations of cameras are not kept, since the files are not encrypted.
     """
 
     enabled: Annotated[bool, doc("keep a history")] = False
-    directory: Annotated[str, doc("directory of its files; empty: `history` in the directory of the gateway")] = ""
+    directory: Annotated[
+        str,
+        doc(
+            "directory of its files; empty: `history` in the directory of the gateway, where `sensegate backup` takes "
+            "it along; lost files are written again from the days that the log holds"
+        ),
+    ] = ""
     retention_days: Annotated[
         float,
         doc("retention of readings of grades 1 and 2, by time of arrival", least=0.01, most=36_600),

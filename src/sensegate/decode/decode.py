@@ -574,7 +574,7 @@ class _BatchDecoder:
             raise Rejected(QuarantineReason.NO_VALUES, "holds no values that the profile describes")
         raise Rejected(QuarantineReason.SCHEMA, "not a message that the profile describes")
 
-    def _add_video(  # noqa: PLR0917
+    def _add_video(
         self, index: int, rule: CompiledRule, wrap: str, tree: VideoTree, bound: BoundMessage, route: RouteInfo
     ) -> _Match | None:
         """Add the rows of a message of video metadata, and count what became no row."""

@@ -170,11 +170,12 @@ def _meets_conditions(reading: CompiledReading, scope: _Scope, pointer: Path, tr
     """Return whether an element meets the conditions of a reading; inspected values are added to `deciding`."""
     for place, accepted in reading.where:
         leaf = scope.leaf(place, pointer, tree)
-        if leaf is None or isinstance(leaf.raw, (dict, list)):
+        raw = None if leaf is None else leaf.raw
+        if isinstance(raw, (dict, list)):
             return False
-        if not place.key and leaf.raw is not None:  # keys and nulls are part of the shape
+        if leaf is not None and not place.key and raw is not None:  # keys, nulls and absence are part of the shape
             deciding.append(leaf)
-        if token(leaf.raw) not in accepted:
+        if token(raw) not in accepted:
             return False
     return True
 
@@ -214,7 +215,7 @@ def _members(pointer: Path, tree: Any) -> Iterator[tuple[Path, Any]]:
             yield (*pointer, index), member
 
 
-def _element(  # noqa: PLR0917
+def _element(
     rule: CompiledRule, groups: Groups, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]
 ) -> Element | None:
     frame = port = None
@@ -260,7 +261,7 @@ def _time(rule: CompiledRule, scope: _Scope, pointer: Path, tree: Any, deciding:
     return first
 
 
-def _cells(  # noqa: PLR0917
+def _cells(
     rule: CompiledRule, groups: Groups, scope: _Scope, pointer: Path, tree: Any, deciding: list[Leaf]
 ) -> list[Cell]:
     if rule.standard is not None:
@@ -382,6 +383,15 @@ def path_of(route: RouteInfo, bound: BoundMessage) -> int:
     return path
 
 
+class _Origin(NamedTuple):
+    """Message of some elements, or the frame in it."""
+
+    message: int
+    received: int
+    path: int
+    reception: Reception | None
+
+
 class DecodedRows:
     """Rows of messages that are decoded one by one."""
 
@@ -432,7 +442,7 @@ class DecodedRows:
         for row in range(since, len(self.message) if flag else since):
             self.flags[row] = self.flags.get(row, 0) | flag
 
-    def add(  # noqa: PLR0917
+    def add(
         self,
         rule: CompiledRule,
         bound: BoundMessage,
@@ -446,7 +456,7 @@ class DecodedRows:
 
         Raises `Rejected` if no element's device may be used.
         """
-        path = path_of(route, bound)
+        origin = _Origin(message, received, path_of(route, bound), reception)
         refusal: Rejected | None = None
         accepted = False
         for place, element in enumerate(bound.elements):
@@ -459,7 +469,7 @@ class DecodedRows:
                     continue
                 index = answer
             accepted = True
-            self._element(rule, element, message, received, index, path, place, reception)
+            self._element(rule, element, origin, index, place)
         if refusal is not None and not accepted:
             del self.rejected[len(self.rejected) - sum(len(element.cells) for element in bound.elements) :]
             raise refusal
@@ -472,18 +482,9 @@ class DecodedRows:
                 RejectedValue(message, reason, cell.name, -1, f"{rejection.reason}: {rejection.detail}")
             )
 
-    def _element(  # noqa: PLR0917
-        self,
-        rule: CompiledRule,
-        element: Element,
-        message: int,
-        received: int,
-        device: int,
-        path: int,
-        place: int,
-        reception: Reception | None,
-    ) -> None:
-        time, quality, stable_time = _time_of(rule, element, received, reception)
+    def _element(self, rule: CompiledRule, element: Element, origin: _Origin, device: int, place: int) -> None:
+        message, reception = origin.message, origin.reception
+        time, quality, stable_time = _time_of(rule, element, origin.received, reception)
         identity, key = identify(
             rule,
             stable_time,
@@ -518,7 +519,7 @@ class DecodedRows:
                 self.time.append(time)
                 self.time_quality.append(quality)
                 self.key.append(time if key is None else key)
-                self.path.append(path)
+                self.path.append(origin.path)
                 if isinstance(value, str):
                     self.text[row] = value
                     value = float("nan")

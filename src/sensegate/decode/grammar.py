@@ -82,8 +82,11 @@ class ReadingRule(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=
     datum: Annotated[Datum, _h("datum of longitude and latitude, which are converted to WGS-84 together")] = Datum.WGS84
     missing: Annotated[tuple[Scalar, ...], _h('values that stand for "not measured" (null always does)')] = ()
     where: Annotated[
-        dict[str, Scalar | tuple[Scalar, ...]],
-        _h("path -> value or values: only elements that meet all conditions; {channel} may be used in the values"),
+        dict[str, Scalar | tuple[Scalar, ...] | None],
+        _h(
+            "path -> value or values (null: absent): only elements that meet all conditions; "
+            "{channel} may be used in the values"
+        ),
     ] = {}
     text_numbers: Annotated[bool, _h("accept numbers, true and false as text too; always on for CSV and the like")] = (
         False

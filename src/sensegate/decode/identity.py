@@ -66,7 +66,7 @@ class Reception(NamedTuple):
         return self.identity, self.key
 
 
-def identify(  # noqa: PLR0917
+def identify(
     rule: CompiledRule, time: int | None, sequence: Any, message_id: Any, data: bytes = b"", place: int = 0
 ) -> tuple[int, int | None]:
     """Return (identity, key) of an element; (NONE, None) if it has none. `time`: None if it must not identify."""
@@ -86,7 +86,7 @@ def is_stable(rule: CompiledRule, quality: int) -> bool:
     return quality in {TimeQuality.DEVICE, TimeQuality.ASSUMED_ZONE}
 
 
-def identify_columns(  # noqa: PLR0917
+def identify_columns(
     rule: CompiledRule,
     timed: tuple[I64, U8] | None,
     sequences: Sequence[Any] | None,

@@ -143,6 +143,17 @@ class Chunk(NamedTuple):
     numbered: SequenceNumbers = NO_SEQUENCE_NUMBERS
 
 
+class _Cells(NamedTuple):
+    """Cells of a batch, by row and column; text and scale by row * width + column."""
+
+    values: F64
+    keep: NDArray[np.bool_] | None
+    """None: all."""
+    text: dict[int, str]
+    scale: dict[int, tuple[float, float]]
+    rejected: list[RejectedValue]
+
+
 class PlanBatch(NamedTuple):
     """The messages that a plan decodes together."""
 
@@ -456,25 +467,18 @@ class ColumnPlan:
                 is_missing = pure[:, column] == numbers[0] if len(numbers) == 1 else np.isin(pure[:, column], numbers)
                 keep[is_missing, self._pure[column]] = False
                 ignored += int(is_missing.sum())
+        cells = _Cells(values, keep, text, scale, rejected)
         for other in self._converted:
-            self._convert_rows(other, batch, devices, units, rejected, values, keep, text, scale)
+            self._convert_rows(other, batch, devices, units, cells)
         if self._converted:
             dropped = count * width - int(keep.sum()) if keep is not None else 0
             ignored = dropped - len(rejected)
         return values, None if keep is None or keep.all() else keep, ignored, text, scale
 
-    def _convert_rows(  # noqa: PLR0917
-        self,
-        column: _ConvertedColumn,
-        batch: PlanBatch,
-        devices: list[I32],
-        units: UnitConversion,
-        rejected: list[RejectedValue],
-        values: F64,
-        keep: NDArray[np.bool_] | None,
-        text: dict[int, str],
-        scale: dict[int, tuple[float, float]],
+    def _convert_rows(
+        self, column: _ConvertedColumn, batch: PlanBatch, devices: list[I32], units: UnitConversion, cells: _Cells
     ) -> None:
+        values, keep, text, scale, rejected = cells
         width = values.shape[1]
         raws = list(map(column.get, batch.objects))
         if column.unit is None and self._convert_column(column, raws, values, text):

@@ -177,7 +177,7 @@ class ReadingCompiler:
             raise self._keys.error(f"'{row.name}' is a number", *here)
         return float(value)
 
-    def _spec(  # noqa: PLR0917
+    def _spec(
         self,
         entry: ReadingRule,
         row: Property,
@@ -242,15 +242,16 @@ class ReadingCompiler:
         return entry.datum
 
 
-def _title(name: str, where: Mapping[str, Scalar | tuple[Scalar, ...]], each: str = "") -> str:
-    """Return the name of a reading for people: its path from its list, and the conditions on its element."""
+def _title(name: str, where: Mapping[str, Scalar | tuple[Scalar, ...] | None], each: str = "") -> str:
+    """Return the name of a reading for people: its path from its list, and what its element must hold."""
     if each:
         name = each if name == "." else f"{each}.{name}"
-    words = {path: accepted if isinstance(accepted, tuple) else (accepted,) for path, accepted in where.items()}
+    wanted_values = {path: accepted for path, accepted in where.items() if accepted is not None}
+    words = {path: accepted if isinstance(accepted, tuple) else (accepted,) for path, accepted in wanted_values.items()}
     return name + "".join(f"[{path}={'|'.join(map(str, wanted))}]" for path, wanted in words.items())
 
 
-def _with_channel(accepted: Scalar | tuple[Scalar, ...], channel: str) -> Scalar | tuple[Scalar, ...]:
+def _with_channel(accepted: Scalar | tuple[Scalar, ...] | None, channel: str) -> Scalar | tuple[Scalar, ...] | None:
     if isinstance(accepted, tuple):
         return tuple(value.replace("{channel}", channel) if isinstance(value, str) else value for value in accepted)
     return accepted.replace("{channel}", channel) if isinstance(accepted, str) else accepted

@@ -310,7 +310,7 @@ class CameraSimulator:
             broken = job.body[: len(job.body) // 2]
             self._enqueue(camera, CameraMessage((self._intend(camera, at, [], kind=fault),), topic, broken, fault))
 
-    def _intend(  # noqa: PLR0917
+    def _intend(
         self,
         camera: SimulatedCamera,
         at: int,

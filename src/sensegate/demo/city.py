@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import yaml
 
 from sensegate.bus.free_ports import free_port, is_free
@@ -77,6 +78,25 @@ def merged(document: Mapping[str, object], settings: Mapping[str, object]) -> di
     return result
 
 
+class CityOptions(msgspec.Struct, frozen=True):
+    """Configuration of the members."""
+
+    profiles: Path
+    """Folder of the device profiles."""
+    only: Sequence[str] = ()
+    """Names of the profiles to use; empty: all."""
+    temporary: bool = False
+    """Whether the directory is removed at the end."""
+    alone: bool = False
+    """Whether the nodes run without a centre."""
+    cameras: bool = False
+    """Whether the nodes accept GA/T 1400."""
+    settings: Mapping[str, object] = {}
+    """Merged into every configuration."""
+    environment: Mapping[str, str] = {}
+    """Added to the gateways' environment."""
+
+
 class City:
     """Centre and nodes below one directory.
 
@@ -89,13 +109,7 @@ class City:
         directory: Path,
         nodes: Sequence[str],
         *,
-        profiles: Path,
-        only: Sequence[str] = (),
-        temporary: bool = False,
-        alone: bool = False,
-        cameras: bool = False,
-        settings: Mapping[str, object] | None = None,
-        environment: Mapping[str, str] | None = None,
+        options: CityOptions,
         changed: Callable[[], None] = lambda: None,
     ) -> None:
         """Prepare the members; `start` runs them.
@@ -103,30 +117,24 @@ class City:
         Args:
             directory: holds everything; created if missing.
             nodes: division codes of the nodes.
-            profiles: folder of the device profiles.
-            only: names of the profiles to use; empty: all.
-            temporary: whether the directory is removed at the end.
-            alone: whether the nodes run without a centre.
-            cameras: whether the nodes accept GA/T 1400.
-            settings: merged into every configuration.
-            environment: added to the gateways' environment.
+            options: how they are configured.
             changed: called when a process was (re)started.
         """
         self.directory = directory.resolve()
-        self.profiles = profiles.resolve()
-        self.only = list(only)
+        self.profiles = options.profiles.resolve()
+        self.only = list(options.only)
         self._starting = asyncio.Semaphore(STARTS_MAX)
         self._configured = False
-        self.temporary = temporary
-        self.alone = alone
-        self.cameras = cameras
-        self.settings = dict(settings or {})
-        self.environment = dict(environment or {})
+        self.temporary = options.temporary
+        self.alone = options.alone
+        self.cameras = options.cameras
+        self.settings = dict(options.settings)
+        self.environment = dict(options.environment)
         self.changed = changed
         self.centre = self._member(CENTRE)
         self.nodes = {division: self._member(division) for division in nodes}
         self.links = {division: FaultyLink("127.0.0.1", self.centre.nats_port) for division in nodes}
-        self._reaper = Reaper(self.directory, remove=temporary)
+        self._reaper = Reaper(self.directory, remove=options.temporary)
 
     @property
     def reaper_pid(self) -> int:
@@ -186,7 +194,8 @@ class City:
             "division": member.division,
             "directory": str(member.directory / "store"),
             "profiles": [str(self.profiles / f"{name}.yaml") for name in self.only] or [str(self.profiles)],
-            "engine": {"port": member.nats_port},
+            # Its faults are kills of processes, none of power; other programs share its disk.
+            "engine": {"port": member.nats_port, "durability": "process"},
             "listen": {"mqtt": {"port": member.mqtt_port, "processes": 0}},
             "store": STORE,
             "web": {"port": member.http_port},

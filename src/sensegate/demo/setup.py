@@ -14,7 +14,7 @@ from sensegate.config import builtin
 from sensegate.demo import cameras, showcase, workers
 from sensegate.demo.camera_messages import SimulatedCamera
 from sensegate.demo.cameras import CameraEndpoints, CameraPlan
-from sensegate.demo.city import City
+from sensegate.demo.city import City, CityOptions
 from sensegate.demo.fleet import KINDS, SimulatedDevice, fleet
 from sensegate.demo.registration import (
     BOTH,
@@ -103,12 +103,14 @@ def lay_out_city(options: Options, changed: Callable[[], None]) -> City:
     city = City(
         directory,
         CITIES[: options.nodes],
-        profiles=builtin.PROFILES,
-        only=sorted({*(kind.profile for kind in KINDS.values()), *cameras.PROFILES.values(), BOTH}) if many else (),
-        temporary=options.data is None,
-        settings=MANY_NODES_SETTINGS if many else None,
-        environment=ONE_CORE if many else None,
-        cameras=options.cameras > 0,
+        options=CityOptions(
+            builtin.PROFILES,
+            only=sorted({*(kind.profile for kind in KINDS.values()), *cameras.PROFILES.values(), BOTH}) if many else (),
+            temporary=options.data is None,
+            cameras=options.cameras > 0,
+            settings=MANY_NODES_SETTINGS if many else {},
+            environment=ONE_CORE if many else {},
+        ),
         changed=changed,
     )
     if options.centre_http_port:

@@ -33,7 +33,6 @@ WINDOW = 400
 TRIES = 24
 """Number of devices tried before a message is skipped."""
 RECONNECT_MIN_S, RECONNECT_MAX_S = 0.05, 1.0
-FALLBACK_MS = 1000
 
 
 class Broker(msgspec.Struct, frozen=True):

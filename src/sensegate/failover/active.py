@@ -18,7 +18,7 @@ from sensegate.authority.audit import Audit
 from sensegate.authority.chain import ASIDE
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.bus import trust
-from sensegate.bus.connect import connect
+from sensegate.bus.connect import LinkOptions, Login, connect
 from sensegate.bus.kv import KvBucket
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import Clock, wait_or_sleep
@@ -55,13 +55,10 @@ async def connect_peer(config: Config) -> CentreLink:
     )
     connection = await connect(
         peer.url,
-        node_user(slot),
-        read_secret(peer.secret_file),
-        inbox_prefix=inbox_prefix(slot),
+        Login(node_user(slot), read_secret(peer.secret_file), inbox_prefix(slot)),
         name=connection_name("centre", config.division),
         tls=tls if peer.url.startswith("tls://") else None,
-        ping_s=PING_S,
-        reconnect_timeout_s=PING_S,
+        link_options=LinkOptions(ping_s=PING_S, reconnect_timeout_s=PING_S),
     )
     return CentreLink(connection, slot=slot, member=slot)
 

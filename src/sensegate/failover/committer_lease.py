@@ -34,7 +34,7 @@ from sensegate.bus.log import JetStreamLog
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import Conflict, EngineError, NotFound, StoreFull, Superseded, Unavailable
-from sensegate.persist.commit import Committer
+from sensegate.persist.commit import Committer, CommitWriter
 from sensegate.persist.duplicates import Deduplicator
 
 BUCKET, KEY = "lease", "committer"
@@ -290,7 +290,7 @@ class _Standby:
         try:
             if await timelines.follow(log):
                 index = DeviceIndex(await asyncio.to_thread(Divisions.load), unchanged)
-                committer = Committer(log, duplicates, index, (), self._clock, division=config.member_id)
+                committer = Committer(log, duplicates, index, (), self._clock, writer=CommitWriter(config.member_id))
                 await committer.follow()
         finally:
             await asyncio.to_thread(duplicates.close)

@@ -22,6 +22,10 @@ _ESCAPED = re.compile(rb"\x7d([\x01\x02])")
 FRAME_MAX: Final = 2 * (2 + 2 + 1 + 10 + 2 + 4 + 1023 + 1) + 2
 """Greatest length of a frame with every byte escaped."""
 LOCATION, LOCATIONS = 0x0200, 0x0704
+LOCATION_ANSWER, CONTROL_ANSWER = 0x0201, 0x0500
+"""Answers to a query of the position and to a control: the serial number of the request, then a position."""
+POSITIONS: Final = frozenset({LOCATION, LOCATIONS, LOCATION_ANSWER, CONTROL_ANSWER})
+"""Messages that hold positions."""
 HEARTBEAT, REGISTER, AUTHENTICATE, LOGOUT = 0x0002, 0x0100, 0x0102, 0x0003
 ANSWER, REGISTERED = 0x8001, 0x8100
 DONE, FAILED, WRONG = 0, 1, 2

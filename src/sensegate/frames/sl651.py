@@ -10,7 +10,7 @@ The CRC is MODBUS's, most significant byte first, over all preceding bytes. In t
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Final
+from typing import Final, NamedTuple
 
 import msgspec
 
@@ -172,13 +172,21 @@ def _split_serial(body: bytes, *, is_text: bool) -> tuple[int, str, bytes]:
 # ── answers ──────────────────────────────────────────────────────────────────────────────────────────
 
 
-def build(  # noqa: PLR0917 - the order of the frame
-    centre: int, station: str, password: str, function: int, body: bytes, end: int, *, up: bool, text: bool = False
-) -> bytes:
+class Sl651Head(NamedTuple):
+    """Addresses, password and function of a frame."""
+
+    centre: int
+    station: str
+    password: str
+    function: int
+
+
+def build(head: Sl651Head, body: bytes, end: int, *, up: bool, text: bool = False) -> bytes:
     """Build a frame of one packet; `body` starts with serial number and time (in text form: their hex digits)."""
+    centre, station, password, function = head
     first = f"{centre:02X}{station}" if up else f"{station}{centre:02X}"
-    head = f"{first}{password}{function:02X}{'0' if up else '8'}{len(body):03X}"
-    start = TEXT_MARK + head.encode() if text else MARK + bytes.fromhex(head)
+    line = f"{first}{password}{function:02X}{'0' if up else '8'}{len(body):03X}"
+    start = TEXT_MARK + line.encode() if text else MARK + bytes.fromhex(line)
     frame = start + bytes([STX]) + body + bytes([end])
     crc = crc_modbus(frame)
     return frame + (f"{crc:04X}".encode() if text else crc.to_bytes(2))
@@ -191,10 +199,7 @@ def build_confirmation(report: Sl651Report, now: datetime, end: int = ESC) -> by
     """
     body = f"{report.serial:04X}{now:%y%m%d%H%M%S}"
     return build(
-        report.centre,
-        report.station,
-        report.password,
-        report.function,
+        Sl651Head(report.centre, report.station, report.password, report.function),
         body.encode() if report.text else bytes.fromhex(body),
         ACK if report.end == ETB else end,
         up=False,

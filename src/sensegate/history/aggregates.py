@@ -19,7 +19,6 @@ _FROM_SUMS = {
     "max": "max(most)",
     "mean": "sum(total) / sum(numbers)",
     "sum": "sum(total)",
-    "first": "arg_min(first, first_time)",
     "last": "arg_max(last, last_time)",
     "good": "sum(good) / sum(n)",
 }
@@ -57,6 +56,10 @@ class AggregateRow(msgspec.Struct, frozen=True):
     values: tuple[float | None, ...]
 
 
+_SCANNED = "count(*) AS scanned"
+"""Rows of the source in a group: readings, or hourly sums."""
+
+
 def is_function(name: str) -> bool:
     """Return whether there is a function of a name."""
     return name in _FROM_ROWS or _PERCENTILE.fullmatch(name) is not None
@@ -78,12 +81,12 @@ def statement(source: str, wanted: Aggregate, *, sums: bool = False) -> str:
     windows = wanted.windows
     if windows.shift is None:
         return (
-            f"SELECT {', '.join(columns)}, w.start AS start FROM ({source}) AS rows ASOF JOIN windows AS w "
+            f"SELECT {', '.join(columns)}, w.start AS start, {_SCANNED} FROM ({source}) AS rows ASOF JOIN windows AS w "
             "ON rows.time >= w.start GROUP BY ALL ORDER BY ALL"
         )
     shift, step = windows.shift, windows.step
     start = f"time - (((time - {shift}) % {step}) + {step}) % {step} AS start"
-    return f"SELECT {', '.join(columns)}, {start} FROM ({source}) AS rows GROUP BY ALL ORDER BY ALL"
+    return f"SELECT {', '.join(columns)}, {start}, {_SCANNED} FROM ({source}) AS rows GROUP BY ALL ORDER BY ALL"
 
 
 def windows_table(wanted: Aggregate) -> dict[str, Any]:

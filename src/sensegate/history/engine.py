@@ -3,10 +3,16 @@
 from __future__ import annotations
 
 import importlib
+import importlib.util
 from pathlib import Path
 from typing import Any
 
 from sensegate.errors import ConfigError, Unavailable
+
+
+def is_installed() -> bool:
+    """Return whether the extra of the history is installed."""
+    return importlib.util.find_spec("duckdb") is not None
 
 
 class HistoryEngine:

@@ -1,13 +1,14 @@
-"""Feature: the history of readings beyond the retention of the log."""
+"""Feature: the history of readings beyond the retention of the log; without it, what the log holds."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
 
-from sensegate.errors import ConfigError
+from sensegate.errors import ConfigError, NotFound
 from sensegate.feature import Feature, FeatureSpec, Parts, Place, Task
-from sensegate.history.engine import HistoryEngine
+from sensegate.history.engine import HistoryEngine, is_installed
+from sensegate.history.log_queries import REMEDY, LogQueries
 from sensegate.history.prometheus import PROMETHEUS
 from sensegate.history.prometheus import ROUTES as PROMETHEUS_ROUTES
 from sensegate.history.prometheus_reader import PrometheusReader
@@ -16,12 +17,15 @@ from sensegate.history.reader import HistoryReader
 from sensegate.history.rest import HISTORY, ROUTES
 from sensegate.history.segments import SegmentStore
 from sensegate.history.sink import HistorySink
+from sensegate.ports import PartKey
+
+QUERIES = PartKey[HistoryQueries]("queries of the history", absent=f"this gateway keeps no history; {REMEDY}")
 
 
-async def _open(parts: Parts) -> Feature | None:
+async def _open(parts: Parts) -> Feature:
     config = parts.core.config.history
-    if not config.enabled:
-        return None
+    if not config.enabled or not is_installed():
+        return _of_log(parts)
     if parts.core.config.engine.encryption in {"on", "convert"}:
         raise ConfigError(
             "the files of the history are not encrypted, and engine.encryption is on",
@@ -40,10 +44,23 @@ async def _open(parts: Parts) -> Feature | None:
         tasks={"history": Task(sink.run, Place.HELPER)},
         parts={
             HISTORY: HistoryReader(queries, sharing, sink.drop),
+            QUERIES: queries,
             PROMETHEUS: PrometheusReader(queries, sharing, parts.share.latest),
         },
         warnings=sink.warnings,
     )
+
+
+def _of_log(parts: Parts) -> Feature:
+    """Return what a gateway without a history answers: readings of the days that its log holds."""
+    config, sharing = parts.core.config.history, parts.share.sharing
+
+    async def drop(_division: str) -> int:
+        raise NotFound(QUERIES.absent)
+
+    warnings = ["history.enabled: DuckDB is not installed, nothing is kept; install sensegate[history]"]
+    reader = HistoryReader(LogQueries(sharing.reader, sharing.server.masks, config), sharing, drop)
+    return Feature(parts={HISTORY: reader}, warnings=lambda: warnings if config.enabled else [])
 
 
 FEATURE = FeatureSpec(

@@ -29,6 +29,7 @@ from sensegate.history.downsampling import Choose
 from sensegate.history.engine import HistoryEngine
 from sensegate.history.segments import VALUE_SQL, Segment
 from sensegate.history.sink import HistorySink
+from sensegate.share import scans
 from sensegate.share.feeds import READING, FeedFilter, FeedSelection
 from sensegate.share.masks import Masks, hidden_rows
 from sensegate.share.matching import filtered_rows
@@ -55,6 +56,22 @@ class HistoryRows(msgspec.Struct, frozen=True, eq=False):
     """Row -> its place among all rows of the answer."""
 
 
+class RowOptions(msgspec.Struct, frozen=True):
+    """Order of rows, and which of them are wanted."""
+
+    after: Key | None = None
+    """Key after which to continue."""
+    descending: bool = False
+    """Latest first."""
+    revisions: bool = False
+    """Include rows that were revised later."""
+    identity: tuple[int, int] | None = None
+    """Only records of this (sequence of the first commit, index)."""
+
+
+USUAL_ROWS = RowOptions()
+
+
 class HistoryQueries:
     """Runs queries in threads, a few at a time, each within a limit of time."""
 
@@ -75,11 +92,7 @@ class HistoryQueries:
         begin: int,
         end: int,
         limit: int,
-        *,
-        after: Key | None = None,
-        descending: bool = False,
-        revisions: bool = False,
-        identity: tuple[int, int] | None = None,
+        options: RowOptions = USUAL_ROWS,
     ) -> tuple[list[HistoryRows], Key | None]:
         """Return rows of a period of phenomenon time in its order, and the key to continue after; None: that is all.
 
@@ -88,10 +101,7 @@ class HistoryQueries:
             begin: earliest time, µs UTC.
             end: time before which rows are wanted.
             limit: most rows, before the mask and the filter of the request leave some out.
-            after: key after which to continue.
-            descending: latest first.
-            revisions: include rows that were revised later.
-            identity: only records of this (sequence of the first commit, index).
+            options: order, and which of the rows.
 
         Raises:
             TooMuch: it takes too long.
@@ -99,7 +109,8 @@ class HistoryQueries:
             Unavailable: a file cannot be read.
         """
         begin, end = selection.mask.period_end(begin), selection.mask.period_end(end)
-        direction, sign = ("DESC", "<") if descending else ("ASC", ">")
+        after, identity = options.after, options.identity
+        direction, sign = ("DESC", "<") if options.descending else ("ASC", ">")
         more = f"(time, entry, idx) {sign} ({after[0]}, {after[1]}, {after[2]})" if after else ""
         if identity is not None:
             more = f"entry - back = {identity[0]} AND idx = {identity[1]}"
@@ -108,10 +119,11 @@ class HistoryQueries:
             files = self._files(selection, begin, end)
             if not files:
                 return [], None
-            scan = self._rows_scan(selection, files, begin, end, revisions=revisions, more=more)
+            scan = self._rows_scan(selection, files, begin, end, revisions=options.revisions, more=more)
             scan = Scan(f"{scan.sql} ORDER BY {order} LIMIT {limit}", scan.parameters)
             fetched = await self._run(lambda connection: _fetch_few(connection, scan))
         count = len(fetched.time)
+        scans.add(count)
         key = fetched.key_of(count - 1) if count == limit else None
         return list(self._masked(fetched, selection)), key
 
@@ -126,7 +138,7 @@ class HistoryQueries:
                 return []
             fetched = await self._fetch_all(self._rows_scan(selection, files, begin, end))
             parts = list(self._masked(fetched, selection))
-            return await asyncio.to_thread(lambda: [_sampled(part, points, choose) for part in parts])
+            return await asyncio.to_thread(lambda: [sampled(part, points, choose) for part in parts])
 
     async def numbers(self, selection: FeedSelection, begin: int, end: int) -> list[HistoryRows]:
         """Return all numbers of a period, in the order of each series. Raises as `rows`."""
@@ -150,6 +162,7 @@ class HistoryQueries:
         most = self._config.query_rows_max
         limited = Scan(f"{scan.sql} LIMIT {most + 1}", scan.parameters)
         fetched: _FetchedRows = await self._run(lambda connection: _fetch(connection, limited))
+        scans.add(len(fetched.time))
         if len(fetched.time) > most:
             raise TooMuch(f"the query reads more than {most} readings; give a shorter period, or fewer devices")
         return fetched
@@ -179,6 +192,7 @@ class HistoryQueries:
                 return connection.execute(sql, scan.parameters).fetchnumpy()
 
             fetched = await self._run(work)
+        scans.add(int(fetched["scanned"].sum()))
         return rows_of(fetched, wanted)
 
     async def _aggregate_masked(
@@ -393,7 +407,7 @@ def _every(time: Any, _value: Any, _points: int) -> Any:
     return np.arange(len(time))
 
 
-def _sampled(part: HistoryRows, points: int, choose: Choose) -> HistoryRows:
+def sampled(part: HistoryRows, points: int, choose: Choose) -> HistoryRows:
     """Return those of the rows that a plot needs of each series, in the order of time."""
     batch = part.batch
     rows = part.rows[np.isfinite(batch.value[part.rows])]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterator
+from typing import Protocol
 
 import msgspec
 import numpy as np
@@ -10,11 +11,11 @@ import numpy as np
 from sensegate.authority.scope import Principal
 from sensegate.errors import ConfigError, Overloaded
 from sensegate.history.aggregates import Aggregate, AggregateRow
-from sensegate.history.downsampling import METHODS
-from sensegate.history.query import HistoryQueries, HistoryRows, TooMuch
+from sensegate.history.downsampling import METHODS, Choose
+from sensegate.history.query import USUAL_ROWS, HistoryRows, Key, RowOptions, TooMuch
 from sensegate.history.tokens import PageTokens
 from sensegate.share import projection, records
-from sensegate.share.feeds import FeedFilter
+from sensegate.share.feeds import FeedFilter, FeedSelection
 from sensegate.share.quota import read_within_quota
 from sensegate.share.records import base_name, channel_of
 from sensegate.share.sharing import Sharing
@@ -48,10 +49,35 @@ class HistoryPage(msgspec.Struct, frozen=True):
     grant: str = ""
 
 
+class PeriodQueries(Protocol):
+    """Queries for readings of a period: of the history, or of the log where there is none."""
+
+    async def rows(
+        self,
+        selection: FeedSelection,
+        begin: int,
+        end: int,
+        limit: int,
+        options: RowOptions = USUAL_ROWS,
+    ) -> tuple[list[HistoryRows], Key | None]:
+        """Return rows in the order of their time, and the key to continue after."""
+        ...
+
+    async def samples(
+        self, selection: FeedSelection, begin: int, end: int, points: int, choose: Choose
+    ) -> list[HistoryRows]:
+        """Return at most `points` numbers of each series."""
+        ...
+
+    async def aggregate(self, selection: FeedSelection, begin: int, end: int, wanted: Aggregate) -> list[AggregateRow]:
+        """Return the values of each group and window that has readings."""
+        ...
+
+
 class HistoryReader:
     """Admits, reads, masks and encodes."""
 
-    def __init__(self, queries: HistoryQueries, sharing: Sharing, drop: Callable[[str], Awaitable[int]]) -> None:
+    def __init__(self, queries: PeriodQueries, sharing: Sharing, drop: Callable[[str], Awaitable[int]]) -> None:
         self.queries = queries
         self.drop = drop
         """Division -> deletes its history."""
@@ -78,9 +104,7 @@ class HistoryReader:
                 begin,
                 end,
                 most,
-                after=after,
-                descending=request.descending,
-                revisions=request.revisions,
+                RowOptions(after, request.descending, request.revisions),
             )
             name = self._tokens.seal(key, request.feed)
             count = sum(len(part.rows) for part in parts)

@@ -18,13 +18,9 @@ from sensegate.share.feeds import FeedFilter
 from sensegate.web import record_query
 from sensegate.web.bodies import RecordPage
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import API, Call, QueryParam, Route
+from sensegate.web.routing import API, RECORD_LIMIT, Call, QueryParam, Route
 
-HISTORY = PartKey[HistoryReader](
-    "history",
-    absent="this gateway keeps no history; set history.enabled and install sensegate[history]. "
-    "GET /api/v1/feeds/FEED/records?from=… reads the days that the log holds",
-)
+HISTORY = PartKey[HistoryReader]("history", absent="this gateway has no reader of past readings")
 POINTS_MAX = 10_000
 _MEDIA = tuple(record_query.MEDIA_TYPES[form] for form in FORMS)
 
@@ -156,10 +152,16 @@ ROUTES = (
             *_PERIOD,
             QueryParam("order", "asc (default) or desc by phenomenon time"),
             QueryParam("revisions", "last (default) or all: revised readings too"),
-            QueryParam("max_points", "for plots: at most so many readings of each series, at most 10,000", "integer"),
+            QueryParam(
+                "max_points",
+                "for plots: at most so many readings of each series",
+                "integer",
+                minimum=1,
+                maximum=POINTS_MAX,
+            ),
             QueryParam("method", "with max_points: minmax (default) keeps every peak, lttb the shape of the line"),
             _FIELDS,
-            QueryParam("limit", "maximum number of records, default 1,000", "integer"),
+            RECORD_LIMIT,
             QueryParam("after", "`next` of the previous page"),
         ),
         response=RecordPage,

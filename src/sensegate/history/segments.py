@@ -357,7 +357,7 @@ _SUMS_SQL = f"""
 SELECT device, property, division, department, domain, grade, flags & {int(SECONDARY)} AS secondary,
     time - (time % 3600000000 + 3600000000) % 3600000000 AS hour, count(*) AS n, count(number) AS numbers,
     min(number) AS least, max(number) AS most, sum(number) AS total,
-    arg_max(number, time) AS last, arg_min(number, time) AS first, max(time) AS last_time, min(time) AS first_time,
+    arg_max(number, time) AS last, max(time) AS last_time,
     count(*) FILTER (quality = 0) AS good
 FROM (SELECT *, {VALUE_SQL} AS number FROM read_parquet('{{rows}}')) GROUP BY ALL ORDER BY property, device, hour
 """

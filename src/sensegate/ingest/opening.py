@@ -19,14 +19,14 @@ from sensegate.decode.purposes import purposes
 from sensegate.decode.watch import ProfileWatcher
 from sensegate.ingest.boundary import BatchBoundary, CommitBarrier
 from sensegate.ingest.interpreter import Interpreter
-from sensegate.ingest.own_clock import ClockMonitor
+from sensegate.ingest.own_clock import ClockMonitor, ClockSources
 from sensegate.model import QualityRow
 from sensegate.normalise.book import IndicatorStore
 from sensegate.normalise.clocks import TimeChecks
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
 from sensegate.normalise.series import SeriesIndex
-from sensegate.persist.commit import CommitLimits, Committer
+from sensegate.persist.commit import CommitLimits, Committer, CommitWriter
 from sensegate.persist.duplicates import Deduplicator
 from sensegate.persist.scrub import Scrub, scrub_target
 from sensegate.persist.scrubber import ScrubTask
@@ -123,8 +123,7 @@ def open_stages(
         core.log,
         normaliser.clocks,
         index=devices.index,
-        intervals_s=devices.intervals_s,
-        centre_s=centre_offset_s,
+        sources=ClockSources(devices.intervals_s, centre_offset_s),
     )
     for request in decoder.initial_requests(clock.now()):
         downlink.enqueue(request.topic, request.payload, request.about)
@@ -168,8 +167,7 @@ def _open_committer(core: Core, profiles: ProfileWatcher, devices: Devices) -> t
         devices.index,
         profiles.set.specs,
         clock,
-        division=config.member_id,
-        sole_writer=config.role == "node",
+        writer=CommitWriter(config.member_id, is_sole=config.role == "node"),
         limits=CommitLimits.of(config.store, core.log.payload_bytes_max),
     )
     scrubber = ScrubTask(

@@ -75,6 +75,17 @@ def judge(references: Sequence[ClockReference], devices: DeviceAgreement, limit_
     return ClockJudgement(abs(devices.offset_s) > limit_s, devices.offset_s, counts)
 
 
+class ClockSources(msgspec.Struct, frozen=True, eq=False):
+    """What the clock is compared with."""
+
+    intervals_s: Callable[[], F64]
+    """Returns the expected interval of each device, 0 where it is not known."""
+    centre_s: Callable[[], float | None]
+    """Returns the offset of the centre's clock; None: unknown."""
+    ask_ntp: Callable[[str, Clock], Awaitable[float]] = sntp.offset_s
+    """Returns the offset of a server."""
+
+
 class ClockMonitor:
     """Checks the clock periodically; while it is wrong, checks of time are suspended."""
 
@@ -86,9 +97,7 @@ class ClockMonitor:
         clocks: TimeChecks,
         *,
         index: DeviceIndex,
-        intervals_s: Callable[[], F64],
-        centre_s: Callable[[], float | None],
-        ask_ntp: Callable[[str, Clock], Awaitable[float]] = sntp.offset_s,
+        sources: ClockSources,
     ) -> None:
         """Begin unjudged.
 
@@ -98,18 +107,16 @@ class ClockMonitor:
             log: its commits tell the time of the store.
             clocks: its checks are suspended.
             index: gateways of devices.
-            intervals_s: returns the expected interval of each device, 0 where it is not known.
-            centre_s: returns the offset of the centre's clock; None: unknown.
-            ask_ntp: returns the offset of a server.
+            sources: what the clock is compared with.
         """
         self._config = config
         self._clock = clock
         self._store = log
         self._clocks = clocks
         self._index = index
-        self._intervals_s = intervals_s
-        self._centre_s = centre_s
-        self._ask_ntp = ask_ntp
+        self._intervals_s = sources.intervals_s
+        self._centre_s = sources.centre_s
+        self._ask_ntp = sources.ask_ntp
         self._ntp: dict[str, float] = {}
         self._ntp_due = float("-inf")
         self.judgement = ClockJudgement()

@@ -10,7 +10,7 @@ from sensegate.decode.grammar import parse
 from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.errors import ConfigError, ProfileError
 from sensegate.lifecycle.contents import Content, read_from_folder, validate, write
-from sensegate.lifecycle.releases import Examination
+from sensegate.lifecycle.release_registry import Examination
 
 
 def examine(content: Content) -> Examination:

@@ -21,7 +21,7 @@ from sensegate.authoring.compare import VersionComparison, sets_to_compare
 from sensegate.authoring.examples import failing_example
 from sensegate.authoring.survey import Registered, draft_of, samples_of, shapes
 from sensegate.authority.bucket import Bucket
-from sensegate.authority.devices import Devices
+from sensegate.authority.devices import Devices, RegistrationFacts
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.scope import scope
 from sensegate.authority.trail import Trail
@@ -41,7 +41,8 @@ from sensegate.lifecycle.contents import Content, ContentStore
 from sensegate.lifecycle.corrections import Corrections, CorrectionSource
 from sensegate.lifecycle.examination import examine, folder_version
 from sensegate.lifecycle.jobs import Jobs
-from sensegate.lifecycle.releases import Examination, Releases
+from sensegate.lifecycle.release_registry import Examination, ReleaseInputs
+from sensegate.lifecycle.releases import Releases
 from sensegate.lifecycle.reprocessing import Reprocessing
 from sensegate.lifecycle.reprocessing_interpreter import ReprocessingInterpreter
 from sensegate.lifecycle.reprocessing_orders import ReprocessingOrders
@@ -140,10 +141,7 @@ async def open_profiles(
         audit,
         clock,
         home=config.division,
-        divisions=divisions,
-        to_wgs84=wgs84,
-        profiles=lambda: frozenset(profiles.set.ids),
-        interval_of=interval_of,
+        facts=RegistrationFacts(divisions, wgs84, lambda: frozenset(profiles.set.ids), interval_of),
         digest=digest,
     )
     stores = LifecycleStores(config, clock, core.log, audit, core.bucket)
@@ -173,9 +171,7 @@ async def open_lifecycle(
         stores.trail,
         clock,
         home=scope(config.division).division,
-        examine=_examined,
-        folder_version=lambda name: folder_version(profiles.set, name),
-        devices_of=devices.ids_of,
+        inputs=ReleaseInputs(_examined, lambda name: folder_version(profiles.set, name), devices.ids_of),
         standard=config.standard_vendors,
     )
     await releases.load()
@@ -269,8 +265,7 @@ def open_reprocessing(
         stores.log,
         clock,
         partition=stores.partition,
-        store=config.store,
-        horizon_h=config.duplicates.horizon_h,
+        config=config,
         interpreter=interpreter,
     )
     source = ReprocessingSource(stores.log, reprocessing, committer.position, lifecycle.recovered)

@@ -14,7 +14,7 @@ from sensegate.authority.scope import Principal, Scope
 from sensegate.bus.names import ROW_KINDS
 from sensegate.bus.unreadable import read_ledger, read_rows
 from sensegate.clock import HOUR_US, Clock
-from sensegate.config import StoreConfig
+from sensegate.config import Config
 from sensegate.errors import ConfigError, Overloaded
 from sensegate.lifecycle.comparisons import MessageRange
 from sensegate.lifecycle.releases import Releases, canary_watcher
@@ -40,18 +40,17 @@ class Reprocessing:
         clock: Clock,
         *,
         partition: str,
-        store: StoreConfig,
-        horizon_h: int,
+        config: Config,
         interpreter: ReprocessingInterpreter,
     ) -> None:
-        """`horizon_h`: horizon of deduplication, by which a message may follow its first delivery."""
         self._orders = orders
         self._releases = releases
         self._log = log
         self._clock = clock
         self._partition = partition
-        self._store = store
-        self._horizon_h = horizon_h
+        self._store = config.store
+        self._horizon_h = config.duplicates.horizon_h
+        """Horizon of deduplication, by which a message may follow its first delivery."""
         self._interpreter = interpreter
         self._wake = asyncio.Event()
         self.progress: dict[str, float] = {}

@@ -24,6 +24,7 @@ _MEDIA = (JSON, LD_JSON, GEOJSON)
 CONTEXTS = PartKey[LdContexts]("ngsi-ld contexts", absent="this gateway has no NGSI-LD API")
 LIMIT, LIMIT_MAX = 20, 1_000
 OFFSET_MAX = 10_000_000
+TEMPORAL_OPTIONS = ("temporalValues", "aggregatedValues")
 OPTIONS = ("normalized", "concise", "simplified", "keyValues", "sysAttrs", "count", "local")
 ANSWER_PARAMS = (
     QueryParam("options", f"some of {', '.join(OPTIONS)}, separated by commas"),
@@ -40,8 +41,13 @@ MEMBER_PARAMS = (
 )
 PROJECTION_PARAMS = (*MEMBER_PARAMS, *ANSWER_PARAMS)
 PAGE_PARAMS = (
-    QueryParam("limit", f"most entities of a page, default {LIMIT}; 0 with count for the number only", "integer"),
-    QueryParam("offset", "how many entities are passed over", "integer"),
+    QueryParam(
+        "limit",
+        f"most entities of a page, default {LIMIT}; 0 with count for the number only",
+        "integer",
+        minimum=0,
+    ),
+    QueryParam("offset", "how many entities are passed over", "integer", minimum=0),
     QueryParam("count", "true: NGSILD-Results-Count has the number of all that match", "boolean"),
 )
 CONDITION_PARAMS = (
@@ -190,7 +196,7 @@ def options_of(call: Call) -> frozenset[str]:
     """Return the options of a request. Raises `NgsiError`."""
     options = call.values("options")
     for name in options:
-        if name not in OPTIONS:
+        if name not in OPTIONS and not (name in TEMPORAL_OPTIONS and "/temporal/" in call.request.path):
             raise bad_data(f"query: options: '{name[:40]}' is unknown; use some of {', '.join(OPTIONS)}")
     return frozenset(options)
 
@@ -202,6 +208,8 @@ def form_of(call: Call, options: frozenset[str]) -> EntityForm:
     )
     if named == "keyValues":
         return EntityForm.SIMPLIFIED
+    if named in TEMPORAL_OPTIONS and "/temporal/" in call.request.path:
+        return EntityForm.NORMALIZED
     if named not in set(EntityForm):
         raise bad_data(f"query: format: '{named[:40]}' is unknown; use {', '.join(EntityForm)}")
     return EntityForm(named)

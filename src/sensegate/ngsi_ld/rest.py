@@ -71,8 +71,9 @@ async def deliver(
         admission.quota.consume_all(count)
     raw = msgspec.json.encode(body)
     call.demand_credential()
-    async with share.reserve(caller, feed, FORM, count, admission.grant_id):
-        share.count(caller, feed, FORM, requests=1, records=count, size=len(raw), grant=admission.grant_id)
+    if count:  # lists of types, and entities without readings, deliver nothing
+        async with share.reserve(caller, feed, FORM, count, admission.grant_id):
+            share.count(caller, feed, FORM, requests=1, records=count, size=len(raw), grant=admission.grant_id)
     return web.Response(body=raw, content_type=answering.media, headers={**answering.headers, **(headers or {})})
 
 

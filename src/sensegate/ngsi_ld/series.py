@@ -10,6 +10,7 @@ import asyncio
 import math
 from collections import OrderedDict
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -150,7 +151,15 @@ class SeriesEntities:
                 if result is None:
                     continue
                 name, channel = names[variable]
-                instance = reading_instance(name, channel, result, time, received, quality, flags)
+                instance = reading_instance_of(
+                    name,
+                    channel,
+                    result,
+                    time=time,
+                    received=received,
+                    quality=quality_word(quality),
+                    flags=_flag_words(flags),
+                )
                 reading = _Reading(
                     name.type,
                     instance,
@@ -287,8 +296,15 @@ def reading_value(kind: ValueKind, value: float, text: str | None) -> object:
     return bool(value) if kind is ValueKind.BOOLEAN else value
 
 
-def reading_instance(  # noqa: PLR0917 - one for each column
-    name: AttributeName, channel: str, value: object, time: int, received: int, quality: int, flags: int
+def reading_instance_of(
+    name: AttributeName,
+    channel: str,
+    value: object,
+    *,
+    time: int,
+    received: int,
+    quality: str,
+    flags: tuple[str, ...],
 ) -> AttributeInstance:
     """Return a reading as an instance of its attribute; each further channel is a data set of its own."""
     return AttributeInstance(
@@ -305,16 +321,14 @@ def reading_instance(  # noqa: PLR0917 - one for each column
     )
 
 
-_KNOWN_QUALITIES: dict[tuple[int, int], tuple[AttributeInstance, ...]] = {}
-_QUALITIES_MAX = 4_096
+@lru_cache(maxsize=4_096)
+def _quality_instances(quality: str, flags: tuple[str, ...]) -> tuple[AttributeInstance, ...]:
+    sub = AttributeInstance(name=_QUALITY, kind=AttributeKind.PROPERTY, value=quality)
+    if not flags:
+        return (sub,)
+    return sub, AttributeInstance(name=_FLAGS, kind=AttributeKind.PROPERTY, value=list(flags))
 
 
-def _quality_instances(quality: int, flags: int) -> tuple[AttributeInstance, ...]:
-    known = _KNOWN_QUALITIES.get((quality, flags))
-    if known is None:
-        known = (AttributeInstance(name=_QUALITY, kind=AttributeKind.PROPERTY, value=quality_word(quality)),)
-        if words := list(flag_words(flags)):
-            known = (*known, AttributeInstance(name=_FLAGS, kind=AttributeKind.PROPERTY, value=words))
-        if len(_KNOWN_QUALITIES) < _QUALITIES_MAX:
-            _KNOWN_QUALITIES[quality, flags] = known
-    return known
+@lru_cache(maxsize=4_096)
+def _flag_words(flags: int) -> tuple[str, ...]:
+    return tuple(flag_words(flags))

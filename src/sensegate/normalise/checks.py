@@ -161,7 +161,7 @@ class SeriesHistory:
             setattr(self, name, grown)
 
 
-def _mark_drops(table: SpecTable, specs: I32, before: F64, values: F64, advance_max: F64, row: I64, flags: U32) -> F64:  # noqa: PLR0917
+def _mark_drops(table: SpecTable, specs: I32, before: F64, values: F64, advance_max: F64, row: I64, flags: U32) -> F64:
     """Flag roll-overs and resets of counters that fell; return the credited change of each."""
     modulus = table.modulus.take(specs)
     kind = classify_drops(before, values, modulus, advance_max)

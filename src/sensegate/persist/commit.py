@@ -121,6 +121,14 @@ class PreparedBatch(msgspec.Struct, frozen=True, eq=False):
         return [member for part in self.commits for member in part.messages]
 
 
+class CommitWriter(msgspec.Struct, frozen=True):
+    """The gateway as a writer of its log."""
+
+    division: str
+    is_sole: bool = True
+    """Whether nobody else writes readings to this log; False at a centre with nodes."""
+
+
 class Committer:
     """Writes the log of a node.
 
@@ -137,18 +145,16 @@ class Committer:
         specs: Sequence[Spec],
         clock: Clock,
         *,
-        division: str,
-        sole_writer: bool = True,
+        writer: CommitWriter,
         limits: CommitLimits | None = None,
     ) -> None:
-        """`sole_writer`: nobody else writes readings to this log; False at a centre with nodes."""
         self._log = log
         self._duplicates = duplicates
         self._index = index
         self._clock = clock
-        self._origin = CommitOrigin(division, PARTITION)
-        self._name = writer_of(division)
-        self._sole_writer = sole_writer
+        self._origin = CommitOrigin(writer.division, PARTITION)
+        self._name = writer_of(writer.division)
+        self._sole_writer = writer.is_sole
         self._limits = limits or CommitLimits()
         self.apply_specs(specs)
         self.blocked_reason = ""

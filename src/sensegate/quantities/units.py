@@ -12,6 +12,7 @@ import difflib
 import functools
 import re
 from fractions import Fraction as F  # noqa: N817 - keeps the table below readable
+from typing import Final
 
 import msgspec
 
@@ -359,6 +360,8 @@ _SPELT: dict[str, str] = {
     "fps": "[ft_i]/s", "percent": "%", "pct": "%", "per cent": "%", "prozent": "%", "permille": "[ppth]",
     "ratio": "1", "count": "1", "inch": "[in_i]", "inches": "[in_i]", "in": "[in_i]", "foot": "[ft_i]",
     "feet": "[ft_i]", "ft": "[ft_i]", "yard": "[yd_i]", "mile": "[mi_i]", "miles": "[mi_i]", "metre": "m",
+    "nmi": "[nmi_i]", "nautical mile": "[nmi_i]", "nautical miles": "[nmi_i]", "mil": "[mil_i]", "mils": "[mil_i]",
+    "thou": "[mil_i]",
     "meter": "m", "meters": "m", "micron": "um", "gallon": "[gal_us]", "gallons": "[gal_us]", "gal": "[gal_us]",
     "gpm": "[gal_us]/min", "lpm": "L/min", "cfm": "[cft_i]/min", "litre": "L", "liter": "L", "liters": "L",
     "ft3": "[cft_i]", "pound": "[lb_av]", "lb": "[lb_av]", "lbs": "[lb_av]", "sec": "s", "second": "s",
@@ -375,6 +378,41 @@ _SPELT: dict[str, str] = {
 """Spellings that are no codes, in lower case -> the code that is proposed for them."""
 
 
+_LOWER_CASE: Final = {"mv": "mV", "ma": "mA", "mw": "mW", "kv": "kV"}
+"""Codes written in lower case throughout, of which the small unit is proposed."""
+_PREFIX_WORDS: Final = {
+    "nano": "n", "micro": "u", "milli": "m", "centi": "c", "deci": "d", "hecto": "h", "kilo": "k", "mega": "M",
+    "giga": "G",
+}  # fmt: skip
+_UNIT_WORDS: Final = {
+    "metre": "m", "meter": "m", "gram": "g", "gramme": "g", "litre": "L", "liter": "L", "volt": "V", "ampere": "A",
+    "amp": "A", "watt": "W", "pascal": "Pa", "hertz": "Hz", "ohm": "Ohm", "second": "s", "bar": "bar", "joule": "J",
+    "siemens": "S", "lux": "lx", "newton": "N", "tesla": "T", "sievert": "Sv", "becquerel": "Bq", "gray": "Gy",
+    "mole": "mol", "minute": "min", "hour": "h", "day": "d", "inch": "[in_i]", "foot": "[ft_i]", "feet": "[ft_i]",
+    "yard": "[yd_i]", "mile": "[mi_i]", "gallon": "[gal_us]", "pound": "[lb_av]", "var": "var",
+}  # fmt: skip
+_WORD_OF_UNIT = re.compile(rf"({'|'.join(_PREFIX_WORDS)})?[- ]?({'|'.join(_UNIT_WORDS)})(?:e?s)?")
+_POWERS: Final = {"square ": "2", "cubic ": "3"}
+
+
+def _in_words(unit: str) -> str:
+    """Return the code of a unit in English words (``millivolts``, ``cubic metres per hour``), empty if it is none."""
+    above, per, below = unit.strip().lower().replace("/", " per ").partition(" per ")
+    codes = []
+    for part in (above, below) if per else (above,):
+        factors = [_factor_in_words(factor) for factor in re.split(r"[- ](?=hours?$)", part.strip())]
+        if not all(factors):
+            return ""
+        codes.append(".".join(factors))
+    return "/".join(codes)
+
+
+def _factor_in_words(text: str) -> str:
+    power = next((power for power in _POWERS if text.startswith(power)), "")
+    match = _WORD_OF_UNIT.fullmatch(text.removeprefix(power).strip())
+    return f"{_PREFIX_WORDS.get(match[1] or '', '')}{_UNIT_WORDS[match[2]]}{_POWERS.get(power, '')}" if match else ""
+
+
 def propose(unit: str, dimension_of: str = "") -> str:
     """Return the code meant by an unknown spelling, an empty string if none is near.
 
@@ -384,7 +422,7 @@ def propose(unit: str, dimension_of: str = "") -> str:
     """
     wanted = TABLE.get(ucum_code(dimension_of)) if dimension_of else None
     written = ucum_code(unit)
-    exact = _SPELT.get(unit.strip().lower())
+    exact = _LOWER_CASE.get(unit) or _SPELT.get(unit.strip().lower()) or _in_words(unit) or None
     if exact is not None and (wanted is None or _dimension_of(exact) == wanted.dimension):
         return exact
     spellings = {**{code: code for code in TABLE}, **ALIASES, **_SPELT}
@@ -401,7 +439,7 @@ def of_spelling(unit: str) -> str:
     """
     written = " ".join(unit.split()).lower().replace("˚", "°").replace("º", "°")
     plain = ucum_code(written).lower().replace(" ", "")
-    known = _SPELT.get(written) or _SPELT.get(plain)
+    known = _SPELT.get(written) or _SPELT.get(plain) or _in_words(written)
     codes = {known} if known else _by_lower_case().get(plain, set())
     return next(iter(codes)) if len(codes) == 1 and len(written) > 1 else ""
 
@@ -437,7 +475,7 @@ def _unknown(source: str, target: str, why: UnitError) -> UnitError:
 
 
 def _mismatch(source: str, source_dimension: str, target: str, target_dimension: str) -> UnitError:
-    near = _SPELT.get(source.strip().lower(), "")
+    near = _SPELT.get(source.strip().lower(), "") or _in_words(source)
     near = near if near and _dimension_of(near) == target_dimension else ""
     remedy = f"did you mean '{near}'? Else" if near else f"correct the unit (e.g. {_usual(ucum_code(target))}), or"
     return UnitError(

@@ -11,6 +11,7 @@ realm: if the result differs, state was carried over, and the frame is rejected.
 from __future__ import annotations
 
 import json
+import math
 import re
 import time
 from collections.abc import Callable
@@ -43,6 +44,8 @@ DEADLINE_FACTOR: Final = 1.5
 DEADLINE_EXTRA_S: Final = 0.003
 """A process ends after a call's CPU limit times the factor plus this."""
 LOAD_MEMORY: Final = 64 * 1024**2
+REPEATS: Final = 4
+"""Number of times that a call which threw null is repeated, to tell its reason by its least CPU time."""
 IMPLICIT_MAX: Final = 256
 """Greatest number of undeclared names."""
 HARNESS_LINE: Final = 200_000
@@ -82,13 +85,24 @@ _ASSIGNED = re.compile(
     r"(?:[-+*/%&|^]|\*\*|<<|>>>?|&&|\|\||\?\?)?=(?![=>])"
 )
 """A name that is assigned: a variable, or a member by dot or by text in brackets."""
+_DELETED = re.compile(
+    r"""\bdelete\b[\s(]*(?:[\w$.]+\.\s*|[\w$.]+\s*\[\s*["'])?([A-Za-z_$][\w$]*)\b"""
+    r"""|\bdeleteProperty\s*\([^,()]{1,80},\s*["']([A-Za-z_$][\w$]*)["']"""
+)
+"""A name that is deleted: a global, or a member by dot or by text in brackets."""
+_COMMENT = re.compile(r"//[^\n]*|/\*.*?\*/", re.DOTALL)
 _ASIDE = re.compile(
     r"""//[^\n]*|/\*.*?\*/|'(?:\\.|[^'\\\n])*'|"(?:\\.|[^"\\\n])*"|`(?:\\.|[^`\\])*`"""
     r"""|(?<=[(,=:\[!&|?{};])[ \t]*/(?![*/])(?:\\.|\[(?:\\.|[^\]\\\n])*\]|[^/\\\n\[])+/""",
     re.DOTALL,
 )
 """Comments, texts and regular expressions."""
-_INTL = re.compile(r"(?<![\w$.])(?<!typeof )Intl\b")
+_INTL = re.compile(r"(?:(?<![\w$.])(?<!typeof )|(?<=globalThis\.)(?=Intl\s*\.))Intl\b")
+_ASKED_FIRST = re.compile(r"\btypeof Intl\b|\bglobalThis\.Intl\b(?!\s*\.)")
+"""A script that asks whether `Intl` is there does without it."""
+_NAMED_ZONE = re.compile(r"""\btimeZone\s*:\s*["'][A-Z]\w+/[A-Z][\w/+-]+["']""")
+_LOCALE_OPTIONS = re.compile(r"toLocale(?:Date|Time)?String\s*\([^;()]{1,200},\s*[A-Za-z_$][\w$.]*\s*\)")
+"""A time written in a form whose options have a name: they stand elsewhere."""
 _ZONED = re.compile(r"toLocale(?:Date|Time)?String\s*\([^;]{0,200}?\btimeZone\b\s*(?::\s*(@UTC@)?)?")
 _UTC = re.compile(r"""(?<=timeZone)(\s*:\s*)["'](?:Etc/)?(?:UTC|GMT)["']""")
 _TARGET = re.compile(
@@ -299,7 +313,6 @@ class Script:
 
     def _open_realm(self, memory: int = 0) -> _Realm:
         """Create a fresh realm; `memory`: in place of the limit of the script."""
-        began = time.process_time()
         self._deadline(LOAD_S * DEADLINE_FACTOR)
         limits, learned = self.source.limits, self._inspection
         context = _context(LOAD_MEMORY, limits.stack_kb)
@@ -323,7 +336,6 @@ class Script:
         run = opened(self._compile(context), json.dumps(options))
         context.set_memory_limit(memory or int(limits.memory_mb * 1024**2))
         context.set_time_limit(self._cpu_ms / 1e3)
-        self._opening_s = time.process_time() - began
         return _Realm(context, run)
 
     def prepare(self) -> None:
@@ -368,17 +380,32 @@ class Script:
     def _explain_null(self, sent: str, port: int, received_ms: int) -> str:
         """Repeat a call that threw null with all the memory there is: the engine throws null too, when it has none.
 
-        A script that fills any memory takes many times as long to fill this one.
+        A script that fills any memory takes many times as long to fill this one. Other processes only ever add to a
+        time, so the least of several counts.
         """
-        began = time.process_time()
+        if "throw" not in self.source.text:
+            return _NO_MEMORY
         try:
-            self._evaluate(self._current_realm(), sent, port, received_ms)
-            middle = time.process_time()
-            answer = self._evaluate(self._open_realm(memory=LOAD_MEMORY), sent, port, received_ms)
+            answers, spent_s = self._repeat(self._current_realm(), sent, port, received_ms)
+            more, more_s = self._repeat(
+                self._open_realm(memory=LOAD_MEMORY), sent, port, received_ms, enough_s=2 * spent_s + 0.001
+            )
         except _Stopped:
             return _NO_MEMORY
-        spent_s, more_s = middle - began, time.process_time() - middle - self._opening_s
-        return "!it threw null" if answer == _THREW_NULL and more_s < 2 * spent_s + 0.001 else _NO_MEMORY
+        threw = {*answers, *more} == {_THREW_NULL} and more_s < 2 * spent_s + 0.001
+        return "!it threw null" if threw else _NO_MEMORY
+
+    def _repeat(
+        self, realm: _Realm, sent: str, port: int, received_ms: int, *, enough_s: float = 0.0
+    ) -> tuple[list[str], float]:
+        """Repeat a call until it took less than `enough_s`, at most `REPEATS` times; return answers and least time."""
+        answers: list[str] = []
+        least_s = math.inf
+        while len(answers) < REPEATS and least_s >= enough_s:
+            began = time.process_time()
+            answers.append(self._evaluate(realm, sent, port, received_ms))
+            least_s = min(least_s, time.process_time() - began)
+        return answers, least_s
 
     def _declare_names(self, answer: str) -> str:
         """Make undeclared names variables of the script's top level; return the answer without them."""
@@ -471,16 +498,25 @@ def _zone_at(text: str) -> int:
         return re.sub(r"[^\n]", " ", match[0])
 
     code = _ASIDE.sub(blank, _UTC.sub(lambda match: match[1] + "@UTC@".ljust(len(match[0]) - len(match[1])), text))
-    if "typeof Intl" not in code and (match := _INTL.search(code)):
+    if not _ASKED_FIRST.search(code) and (match := _INTL.search(code)):
         return match.start()
-    return next((match.start() for match in _ZONED.finditer(code) if not match[1]), 0)
+    if at := next((match.start() for match in _ZONED.finditer(code) if not match[1]), 0):
+        return at
+    # The name of a zone is a text, which `code` lacks. Where no time is written it may be part of what is decoded.
+    zone = _NAMED_ZONE.search(_COMMENT.sub(blank, text)) if _LOCALE_OPTIONS.search(code) else None
+    return zone.start() if zone is not None and not _UTC.search(zone[0]) else 0
 
 
 def _assignments(text: str) -> dict[str, list[str]]:
-    """Return the names that a script's text assigns, and the objects on which it makes members."""
+    """Return the names that a script's text assigns and deletes, and the objects on which it makes members."""
     names = dict.fromkeys(match[1] for match in _ASSIGNED.finditer(text))
+    deleted = dict.fromkeys(match[1] or match[2] for match in _DELETED.finditer(text))
     targets = dict.fromkeys(match[1] or match[2] for match in _TARGET.finditer(text))
-    return {"names": list(names)[:NAMES_MAX], "targets": list(targets)[:NAMES_MAX]}
+    return {
+        "names": list(names)[:NAMES_MAX],
+        "deleted": list(deleted)[:NAMES_MAX],
+        "targets": list(targets)[:NAMES_MAX],
+    }
 
 
 def _arguments(name: str, parameters: str) -> tuple[str, ...]:

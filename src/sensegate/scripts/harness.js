@@ -132,26 +132,33 @@
   }
 
   /**
-   * Run the top level once; return JSON: the helpers that it adds to built-in objects ([object, name, enumerable]), the
-   * globals that it creates, which entries are functions, and their parameters. `given` names the members that its text
-   * assigns, and the objects on which it does: what it assigns only sometimes, or in a call, cannot be seen by running it.
+   * Run the top level once; return JSON: the helpers that it adds to built-in objects ([object, name]) and the members
+   * that it deletes there, the globals that it creates, which entries are functions, and their parameters. `given` names
+   * the members that its text assigns or deletes, and the objects on which it does: what it does only sometimes, or in a
+   * call, cannot be seen by running it.
    */
   function learn(make, given) {
-    const { names: assignedNames, targets } = parse(given);
+    const { names: assignedNames, deleted: deletedNames, targets } = parse(given);
     const assigned = members(assignedNames);
+    const helpers = members(deletedNames);
     const extended = targets.map(place).filter((at) => at > 0);
     const before = [];
+    const keysBefore = [];
     for (const object of language) {
       const known = new Map();
       for (const key of ownKeys(object)) known.set(key, describe(object, key).value);
       before.push(known);
+      keysBefore.push(ownKeys(object));
     }
     const module = { exports: {} };
     const entries = apply(make, world, [module, module.exports, require]);
     // From here on nothing is used that the script may have replaced, such as iterators and methods of arrays and maps.
-    const helpers = [];
     const globals = [];
     for (let at = 0; at < language.length; at += 1) {
+      for (let number = 0; number < keysBefore[at].length; number += 1) {
+        const key = keysBefore[at][number];
+        if (typeof key === "string" && !describe(language[at], key)) helpers[helpers.length] = [at, key];
+      }
       const keys = ownKeys(language[at]);
       for (let number = 0; number < keys.length; number += 1) {
         const key = keys[number];
@@ -193,7 +200,7 @@
           for (const object of [value, value?.prototype]) if (language.includes(object)) this.extend(object);
         }
       }
-      for (const slot of this.slots) slot.loose = this.extended.has(slot.target);
+      for (const slot of this.slots) slot.loose = slot.target === world || this.extended.has(slot.target);
       if (this.slots.length > 0 || this.extended.size > 0) this.replaceDefinitions();
       this.targets = [...this.extended];
     }
@@ -319,7 +326,8 @@
     for (let at = 1; at < language.length; at += 1) open.close(language[at]);
     for (const key of ownKeys(world)) {
       const found = describe(world, key);
-      if ("value" in found) defineProperty(world, key, { writable: open.isOpen(world, key), configurable: false });
+      const isOpen = open.isOpen(world, key);
+      if ("value" in found) defineProperty(world, key, { writable: isOpen, configurable: isOpen });
     }
   }
 

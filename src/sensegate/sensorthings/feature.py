@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sensegate.authority.record_store import RecordStore
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
-from sensegate.history.rest import HISTORY
+from sensegate.history.feature import QUERIES
 from sensegate.sensorthings.clients import ClientParts, MqttClients
 from sensegate.sensorthings.observations import ObservationReader
 from sensegate.sensorthings.rest import ROOT, ROUTES, SENSORTHINGS, WRITE_ROUTES
@@ -20,8 +20,7 @@ async def _open(parts: Parts) -> Feature:
     sharing, masks = share.sharing, share.sharing.server.masks
     stored = StoredEntities(RecordStore(await core.bucket("sensorthings"), core.clock))
     await stored.open()
-    history = parts.find(HISTORY)
-    reader = ObservationReader(share.last_values, sharing.reader, masks, history.queries if history else None)
+    reader = ObservationReader(share.last_values, sharing.reader, masks, parts.find(QUERIES))
     views = ViewParts(
         values=share.last_values,
         devices=parts.lifecycle.devices,

@@ -16,7 +16,7 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from sensegate.history.query import HistoryQueries, TooMuch
+from sensegate.history.query import HistoryQueries, RowOptions, TooMuch
 from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.quality import Flag, flag_words, quality_word
 from sensegate.sensorthings.ids import identity_of, node_number, observation_id
@@ -24,7 +24,7 @@ from sensegate.sensorthings.instants import Span
 from sensegate.sensorthings.kinds import KINDS, Entity
 from sensegate.sensorthings.structure import SeenDatastream
 from sensegate.sensorthings.view import CallerView, ObservationSource
-from sensegate.share import records
+from sensegate.share import records, scans
 from sensegate.share.feeds import FeedSelection
 from sensegate.share.last_values import LastValues
 from sensegate.share.masks import DEVICE, Masks, hidden_rows
@@ -223,6 +223,7 @@ class ObservationReader:
     def latest(self, view: CallerView, streams: Collection[SeenDatastream]) -> dict[int, Entity]:
         """Return the last Observation of each Datastream that has one, by the id of the Datastream."""
         numbers = {number: stream for stream in streams for number in stream.numbers}
+        scans.add(len(numbers))
         matched: dict[int, Entity] = {}
         for last in self._values.batches(np.array(sorted(numbers), np.int64)):
             batch = last.batch
@@ -286,7 +287,7 @@ class ObservationReader:
         mask, span = search.view.mask, search.span
         has_times = not mask.time_s
         parts, key = await history.rows(
-            search.selection, span.begin, span.end, count, descending=descending, revisions=has_times
+            search.selection, span.begin, span.end, count, RowOptions(descending=descending, revisions=has_times)
         )
         rows = [
             matched
@@ -312,6 +313,7 @@ class ObservationReader:
             for entry in read.entries:
                 if search.selection.wants_subject(entry.subject):
                     scanned += len(entry.batch)
+                    scans.add(len(entry.batch))
                     if (part := self._matching(search, entry)) is not None:
                         matched.append(part)
                         count += len(part.rows)
@@ -350,7 +352,10 @@ class ObservationReader:
         updated: list[UpdatedObservation] = []
         revised: dict[int, dict[int, int]] = {}
         for entry in entries:
-            part = self._matching(search, entry) if selection.wants_subject(entry.subject) else None
+            if not selection.wants_subject(entry.subject):
+                continue
+            scans.add(len(entry.batch))
+            part = self._matching(search, entry)
             if part is None:
                 continue
             batch, rows = part.batch, part.rows
@@ -409,7 +414,7 @@ class ObservationReader:
                 return matched
         if self._history is not None:
             parts, _ = await self._history.rows(
-                selection, *Span.ALL, 64, revisions=True, identity=(identity.sequence, identity.index)
+                selection, *Span.ALL, 64, RowOptions(revisions=True, identity=(identity.sequence, identity.index))
             )
             for past in parts:
                 part = _chosen(past.batch, past.rows, search.wanted, 0, None)

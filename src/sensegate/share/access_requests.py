@@ -13,7 +13,7 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.authority.record_store import RecordStore, RecordTable
+from sensegate.authority.record_store import RecordTable
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand, scope_text
 from sensegate.authority.scope import scope as scope_of
 from sensegate.authority.trail import Facts, Trail
@@ -35,10 +35,11 @@ from sensegate.share.applications import (
     parent_level,
 )
 from sensegate.share.bundles import Bundles
-from sensegate.share.catalogue import DatasetCatalogue, SharingClass
+from sensegate.share.catalogue import SharingClass
 from sensegate.share.federation_node import CentreRecords
-from sensegate.share.feeds import Feed, Feeds, common_divisions
-from sensegate.share.grants import CORE_GRADE, Grant, Grants, owns
+from sensegate.share.feeds import Feed, common_divisions
+from sensegate.share.grants import CORE_GRADE, Grant, owns
+from sensegate.share.registries import SharingRegistries
 
 CHECK_INTERVAL_S = 60.0
 """Interval between checks of deadlines."""
@@ -52,38 +53,45 @@ DEADLINES = Principal("clock", Role.ADMIN, Scope("44"), name="deadlines")
 _log = structlog.get_logger(__name__)
 
 
+class AccessTerms(msgspec.Struct, frozen=True):
+    """Durations of applications and grants."""
+
+    answer_days: float = 10.0
+    """Time to decide on an application before it escalates to the parent level."""
+    days_max: float = 1_096.0
+    """Longest duration of a grant."""
+    retention_days: float = 0.0
+    """Retention of ended grants, decided applications and monthly counts; 0: unlimited."""
+
+
 class AccessRequests:
     """Applications and grants of this gateway, and those at its centre for its data."""
 
-    def __init__(  # noqa: PLR0917 - the wiring hands in each once
+    def __init__(
         self,
-        store: RecordStore,
-        feeds: Feeds,
-        catalogue: DatasetCatalogue,
-        grants: Grants,
+        registries: SharingRegistries,
         trail: Trail,
         clock: Clock,
         *,
         subscriber: Callable[[str, Principal], Scope],
         centre: CentreRecords | None = None,
-        answer_days: float = 10.0,
-        days_max: float = 1_096.0,
-        retention_days: float = 0.0,
+        terms: AccessTerms,
     ) -> None:
         """Build it on finished registries.
 
         `subscriber` returns the scope of a token by its id, or raises `NotFound` if the caller may not see it;
         `centre`: at a node, the records of its centre that concern the node's data.
         """
+        store, feeds = registries.store, registries.feeds
         self._feeds = feeds
-        self._catalogue = catalogue
-        self._grants = grants
+        self._catalogue = registries.catalogue
+        self._grants = registries.grants
         self._trail = trail
         self._clock = clock
         self._subscriber = subscriber
-        self._answer_us = round(answer_days * DAY_US)
-        self._days_max = days_max
-        self._retention_us = round(retention_days * DAY_US)
+        self._answer_us = round(terms.answer_days * DAY_US)
+        self._days_max = terms.days_max
+        self._retention_us = round(terms.retention_days * DAY_US)
         self._centre = centre
         self.bundles = Bundles(store, feeds, trail, clock)
         self.applications: RecordTable[Application] = RecordTable(store, "application", Application)

@@ -22,7 +22,6 @@ from sensegate.share import masks
 from sensegate.share.applications import common_level
 from sensegate.share.catalogue import (
     CatalogueEntry,
-    DatasetCatalogue,
     DatasetColumn,
     QualityIndicators,
     SharingClass,
@@ -33,9 +32,10 @@ from sensegate.share.catalogue import (
     missing_fields,
 )
 from sensegate.share.delivery import FeedServer, RecordEncoding
-from sensegate.share.feeds import BUILT_IN, Feed, Feeds
+from sensegate.share.feeds import BUILT_IN, Feed
 from sensegate.share.grants import CORE_GRADE, Grant, grant_selection
 from sensegate.share.masks import DEVICE, PLACE, PROFILE, Mask
+from sensegate.share.registries import SharingRegistries
 
 SAMPLE_ROWS, SAMPLE_ROWS_MAX = 5, 50
 SAMPLE_GRADE = 2
@@ -54,8 +54,7 @@ class CatalogueAccess:
 
     def __init__(
         self,
-        catalogue: DatasetCatalogue,
-        feeds: Feeds,
+        registries: SharingRegistries,
         serving: FeedServer,
         trail: Trail,
         clock: Clock,
@@ -69,8 +68,8 @@ class CatalogueAccess:
         `assigns_codes`: this gateway assigns codes (the centre); `measured` returns a feed's indicators;
         `centre_entries`: at a node, entries of other gateways at the centre.
         """
-        self._catalogue = catalogue
-        self._feeds = feeds
+        self._catalogue = registries.catalogue
+        self._feeds = registries.feeds
         self._serving = serving
         self._trail = trail
         self._clock = clock

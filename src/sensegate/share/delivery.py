@@ -19,7 +19,7 @@ import numpy as np
 
 from sensegate.bus.columns import Batch
 from sensegate.model import I64
-from sensegate.share import json_records, line_protocol, parquet, projection, records, senml
+from sensegate.share import json_records, line_protocol, parquet, projection, records, scans, senml
 from sensegate.share.cursor import END, Cursor
 from sensegate.share.feeds import FeedFilter, FeedSelection
 from sensegate.share.grants import Admission
@@ -32,7 +32,7 @@ BLOCK_ROWS = 1_000
 _SETS_MAX, _SET_ROWS_MAX = 4_096, 2_000_000
 """Most cached sets of matching rows, and most rows in all of them (8 bytes each)."""
 _TEXTS_MAX = 16
-"""Most entries whose devices' parts of records are cached."""
+"""Most entries of which parts of records are cached."""
 _SCAN_S = 10.0
 """Longest scan without a match; the returned cursor has then advanced."""
 _CATCH_UP_S = 1.0
@@ -77,6 +77,25 @@ class Events(msgspec.Struct, frozen=True):
     grant: str = ""
 
 
+class PageOptions(msgspec.Struct, frozen=True):
+    """Ways in which a page is read."""
+
+    scan_s: float = _SCAN_S
+    """Longest time of a scan that finds nothing."""
+    confirm_end: bool = True
+    """Ask the log itself whether it has entries that the reader has not read yet; needless for a caller that repeats
+    at once."""
+    exact: bool = False
+    """`next` is the cursor just after the last record, so that the same records, read again, are the same page."""
+    until: int | None = None
+    """Only entries that were stored before this time (µs UTC); once all of them are scanned, `next` is empty."""
+    fields: tuple[str, ...] = ()
+    """As in `projection`."""
+
+
+USUAL_PAGE = PageOptions()
+
+
 class FeedServer:
     """Serves pages and streams of any selection from one reader."""
 
@@ -98,7 +117,7 @@ class FeedServer:
         self._cache_bytes_max = cache_bytes_max
         self._event_blocks: OrderedDict[tuple[int, FeedSelection, int, str], _EventBlock] = OrderedDict()
         self._event_blocks_bytes = 0
-        self._texts: OrderedDict[tuple[int, Mask], json_records.OriginTexts] = OrderedDict()
+        self._texts: OrderedDict[tuple[int, Mask], json_records.RecordTexts] = OrderedDict()
         self._bodies: OrderedDict[tuple[FeedSelection | None, _PageEncoding, Cursor, Cursor], bytes] = OrderedDict()
         self._bodies_bytes = 0
         self._streams = 0
@@ -119,27 +138,19 @@ class FeedServer:
         form: RecordEncoding,
         limit: int,
         wait_s: float,
-        *,
-        scan_s: float = _SCAN_S,
-        confirm_end: bool = True,
-        exact: bool = False,
-        until: int | None = None,
-        fields: tuple[str, ...] = (),
+        options: PageOptions = USUAL_PAGE,
     ) -> FeedPage:
         """Return at most `limit` records after `start`; if there are none, wait up to `wait_s` for the first.
 
-        An empty page means that there are no more records, unless the scan took `scan_s`; `next` has then advanced.
-        `confirm_end`: ask the log itself whether it has entries that the reader has not read yet; needless for a
-        caller that repeats at once. `exact`: `next` is the cursor just after the last record, so that the same
-        records, read again, are the same page. `until`: only entries that were stored before this time (µs UTC); once
-        all of them are scanned, `next` is empty. `fields` as in `projection`.
+        An empty page means that there are no more records, unless the scan took its time; `next` has then advanced.
 
         Raises:
             Unavailable: the log does not respond.
         """
+        until = options.until
         loop = asyncio.get_running_loop()
-        wait_until, scan_until = loop.time() + wait_s, loop.time() + max(wait_s, scan_s)
-        position, parts, count, confirmed = start, list[records.RowSlice](), 0, not confirm_end
+        wait_until, scan_until = loop.time() + wait_s, loop.time() + max(wait_s, options.scan_s)
+        position, parts, count, confirmed = start, list[records.RowSlice](), 0, not options.confirm_end
         is_complete = False
         while count < limit and not is_complete:
             span = await self.reader.read(_sequence_before(position))
@@ -171,10 +182,10 @@ class FeedServer:
                 is_complete = until is not None and span.stored >= until
             if loop.time() > scan_until:
                 break
-        if parts and exact:
+        if parts and options.exact:
             position = self.reader.after(parts[-1].entry, parts[-1].stored, int(parts[-1].rows[-1]))
         following = "" if is_complete else str(position)
-        encoding = _PageEncoding(form, fields, following)
+        encoding = _PageEncoding(form, options.fields, following)
         return FeedPage(await self._cached_body(parts, selection, encoding, start, position), count, following)
 
     async def page_back(
@@ -229,6 +240,7 @@ class FeedServer:
         """Return the rows of an entry before a cursor that match the selection, ascending."""
         if selection is None or not selection.wants_subject(entry.subject):
             return _NO_ROWS
+        scans.add(len(entry.batch))
         rows = self._matching(entry.batch, entry.sequence, selection)
         if entry.sequence == position.sequence:
             rows = rows[: np.searchsorted(rows, position.row)]
@@ -243,6 +255,7 @@ class FeedServer:
         """Return the rows of an entry after a cursor that match the selection."""
         if selection is None or not selection.wants_subject(entry.subject):
             return _NO_ROWS
+        scans.add(len(entry.batch))
         rows = self._matching(entry.batch, entry.sequence, selection)
         if entry.sequence == position.sequence:
             rows = rows[np.searchsorted(rows, position.row, side="right") :]
@@ -348,7 +361,7 @@ class FeedServer:
         elif form is RecordEncoding.LINE:
             lines = line_protocol.lines(batch, rows)
         else:
-            texts = self._origin_texts(batch, part.entry, selection)
+            texts = self._record_texts(batch, part.entry, selection)
             lines = json_records.json_lines(batch, rows, part.entry, prefix, texts)
         block = self._cache[key] = _EncodedBlock(lines)
         await self._account_block(block)
@@ -366,7 +379,7 @@ class FeedServer:
         rows = matching[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS]
         prefix = self._prefix(part)
         batch = self.masks.masked(part.batch, part.entry, selection.mask)
-        texts = self._origin_texts(batch, part.entry, selection)
+        texts = self._record_texts(batch, part.entry, selection)
         block = _EventBlock(json_records.events(batch, rows, part.entry, prefix, texts), len(rows))
         self._event_blocks[key] = block
         self._event_blocks_bytes += block.size
@@ -375,10 +388,10 @@ class FeedServer:
         await self._yield_to_others()
         return block
 
-    def _origin_texts(self, batch: Batch, entry: int, selection: FeedSelection) -> json_records.OriginTexts:
-        """Return the cached parts of records that depend on the device alone, of a masked batch."""
+    def _record_texts(self, batch: Batch, entry: int, selection: FeedSelection) -> json_records.RecordTexts:
+        """Return the cached parts of the records of a masked batch."""
         key = (entry, selection.mask)
-        texts = self._texts.pop(key, None) or json_records.OriginTexts(batch.origins)
+        texts = self._texts.pop(key, None) or json_records.RecordTexts(batch)
         self._texts[key] = texts
         while len(self._texts) > _TEXTS_MAX:
             self._texts.popitem(last=False)

@@ -6,31 +6,38 @@ a device, a property or a pair of codes, and by numpy for times), and all column
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
-from typing import Any
+from itertools import repeat
 
 import msgspec
 import numpy as np
+from numpy.typing import NDArray
 
-from sensegate.bus.columns import Batch, Origins
-from sensegate.model import F64, I64
+from sensegate.bus.columns import Batch
+from sensegate.model import BOOL, F64, I64, U32
 from sensegate.quantities.properties import ValueKind
 from sensegate.quantities.quality import TimeQuality, flag_words, quality_word
 from sensegate.share.cursor import row_text
 from sensegate.share.records import base_name, channel_of, kinds_of, units_of
 
 _quote = msgspec.json.Encoder().encode
+_Texts = NDArray[np.object_]
+
+
+def _table(texts: Iterable[bytes]) -> _Texts:
+    return np.fromiter(texts, np.object_)
+
+
 # A newer release may have written codes that this release does not know.
-_QUALITY = tuple(f'","quality":"{quality_word(code)}'.encode() for code in range(256))
+_QUALITY = _table([f'","quality":"{quality_word(code)}'.encode() for code in range(256)])
 _CLOCKS = {int(code): code.name.lower() for code in TimeQuality}
-_CLOCK = tuple(f'","time_quality":"{_CLOCKS.get(code, "unknown")}","received":"'.encode() for code in range(256))
+_CLOCK = _table([f'","time_quality":"{_CLOCKS.get(code, "unknown")}","received":"'.encode() for code in range(256)])
 _DIGITS = np.frombuffer(b"".join(b"%02d" % number for number in range(100)), "<u2")
 """Two digits of each number below 100."""
-_TIME_FORM = np.frombuffer(b"0000-00-00T00:00:00.000000Z", np.uint8)
-_TIME_BYTES = len(_TIME_FORM)
+_TIME_FORM = b"0000-00-00T00:00:00.000000Z"
 _DAY_US = 86_400_000_000
-_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896
+_FIRST_US, _END_US = -719_162 * _DAY_US, 2_932_897 * _DAY_US
 """The years 1 to 9999, which have four digits."""
 _PLAIN_DEGREES = 1e-4
 """Smaller numbers are written with an exponent, which Python and msgspec write differently."""
@@ -39,14 +46,38 @@ _ROWS_CACHED = 1 << 16
 
 def iso(times: I64) -> list[bytes]:
     """Return each time (µs UTC) as ``2026-01-01T00:00:00.123456Z``."""
-    count = len(times)
-    if not count:
+    if not len(times):
         return []
-    day = times // _DAY_US
-    first, last = int(day.min()), int(day.max())
-    if not _FIRST_DAY <= first <= last <= _LAST_DAY:
+    if not _has_four_digits(times):
         return [text.encode() for text in np.datetime_as_string(times.view("datetime64[us]"), timezone="UTC").tolist()]
+    return _fixed_width(len(times), [times])
+
+
+def _has_four_digits(times: I64) -> bool:
+    """Return whether the year of each time, of at least one, has four digits."""
+    return int(times.min()) >= _FIRST_US and int(times.max()) < _END_US
+
+
+def _fixed_width(count: int, parts: Sequence[bytes | I64]) -> list[bytes]:
+    """Return the text of each row: parts that all have in common, and times, whose years have four digits."""
+    template = b"".join(part if isinstance(part, bytes) else _TIME_FORM for part in parts)
+    text = np.empty((count, len(template)), np.uint8)
+    text[:] = np.frombuffer(template, np.uint8)
+    offset = 0
+    for part in parts:
+        if isinstance(part, bytes):
+            offset += len(part)
+        else:
+            _write_times(text, offset, part)
+            offset += len(_TIME_FORM)
+    texts: list[bytes] = text.reshape(-1).view(f"S{len(template)}").tolist()
+    return texts
+
+
+def _write_times(text: NDArray[np.uint8], offset: int, times: I64) -> None:
+    """Write the digits of times into the rows of a text, from a column on."""
     # Divisions by constants are vectorised, remainders are not.
+    day = times // _DAY_US
     rest = times - day * _DAY_US
     in_seconds = rest // 1_000_000
     micros = (rest - in_seconds * 1_000_000).astype(np.int32)
@@ -55,12 +86,11 @@ def iso(times: I64) -> list[bytes]:
     hours = minutes // 60
     hundreds = micros // 100
     tens_of_thousands = hundreds // 100
-    text = np.empty((count, _TIME_BYTES), np.uint8)
-    text[:] = _TIME_FORM
+    first, last = int(day.min()), int(day.max())
     days, place = (np.array([first]), None) if first == last else np.unique(day, return_inverse=True)
     dates = np.datetime_as_string(days.view("datetime64[D]")).astype("S10").view(np.uint8).reshape(len(days), 10)
-    text[:, :10] = dates[0] if place is None else dates[place]
-    for offset, number in (
+    text[:, offset : offset + 10] = dates[0] if place is None else dates[place]
+    for digits, number in (
         (11, hours),
         (14, minutes - hours * 60),
         (17, seconds - minutes * 60),
@@ -68,9 +98,7 @@ def iso(times: I64) -> list[bytes]:
         (22, hundreds - tens_of_thousands * 100),
         (24, micros - hundreds * 100),
     ):
-        np.ndarray((count,), "<u2", text, offset, (_TIME_BYTES,))[:] = _DIGITS.take(number)
-    texts: list[bytes] = text.reshape(-1).view(f"S{_TIME_BYTES}").tolist()
-    return texts
+        np.ndarray((len(times),), "<u2", text, offset + digits, (text.shape[1],))[:] = _DIGITS.take(number)
 
 
 def _numbers(values: F64) -> list[bytes]:
@@ -88,112 +116,148 @@ def _degrees(values: F64) -> list[bytes]:
     return texts
 
 
-class OriginTexts:
-    """Parts of the records of a batch that depend on the device alone, made when first needed."""
+class RecordTexts:
+    """Parts of the records of a batch that depend on device or property alone; a device's are made when needed."""
 
-    __slots__ = ("_heads", "_origins", "_tails")
+    __slots__ = ("_closed", "_heads", "_is_made", "_origins", "_tails", "booleans", "names", "node", "units")
 
-    def __init__(self, origins: Origins) -> None:
-        self._origins = origins
-        self._heads: list[bytes] = [b""] * len(origins)
-        self._tails: list[bytes] = [b""] * len(origins)
+    def __init__(self, batch: Batch) -> None:
+        names = [
+            _quote(base_name(name)) + (b',"channel":' + _quote(channel_of(name)) if "#" in name else b"") + b',"value":'
+            for name in batch.properties
+        ]
+        self.names = _table(names)
+        self.units = _table([b',"unit":' + _quote(unit) + b',"time":"' for unit in units_of(batch.properties)])
+        self.booleans = np.array([kind is ValueKind.BOOLEAN for kind in kinds_of(batch.properties)], np.bool_)
+        self.node = _quote(batch.node)
+        self._origins = batch.origins
+        count = len(batch.origins)
+        self._is_made = np.zeros(count, np.bool_)
+        self._heads = _table(repeat(b"", count))
+        self._tails = _table(repeat(b"", count))
+        self._closed: tuple[bytes, _Texts] | None = None
+        """Tails with an ending, and that ending."""
 
-    def columns(self, origin: list[int]) -> tuple[list[bytes], list[bytes]]:
-        """Return the parts before the property, and between quality and flags, of each row."""
-        heads = list(map(self._heads.__getitem__, origin))
-        if not all(heads):
-            self._make(sorted({index for index, head in zip(origin, heads, strict=True) if not head}))
-            heads = list(map(self._heads.__getitem__, origin))
-        return heads, list(map(self._tails.__getitem__, origin))
+    def heads(self, origin: U32) -> list[bytes]:
+        """Return the part before the property of each row."""
+        made = self._is_made[origin]
+        if not made.all():
+            wanted = np.zeros(len(self._is_made), np.bool_)
+            wanted[origin] = True
+            self._make(np.flatnonzero(wanted & ~self._is_made))
+        heads: list[bytes] = self._heads.take(origin).tolist()
+        return heads
 
-    def _make(self, entries: list[int]) -> None:
+    def tails(self, origin: U32, ending: bytes) -> list[bytes]:
+        """Return the part between quality and flags of each row, with an ending that all have; after `heads`."""
+        if self._closed is None or self._closed[0] != ending:
+            self._closed = ending, _table([tail and tail + ending for tail in self._tails.tolist()])
+        tails: list[bytes] = self._closed[1].take(origin).tolist()
+        return tails
+
+    def _make(self, entries: I64) -> None:
         origins = self._origins
-        divisions, profiles = list(map(_quote, origins.division.table)), list(map(_quote, origins.profile.table))
-        columns = zip(
-            entries,
-            origins.division.index[entries].tolist(),
+        divisions, profiles = _table(map(_quote, origins.division.table)), _table(map(_quote, origins.profile.table))
+        devices = [b'","device":%b,"property":' % _quote(origins.device[entry]) for entry in entries.tolist()]
+        places = zip(
+            divisions[origins.division.index[entries]].tolist(),
             _degrees(origins.lon[entries]),
             _degrees(origins.lat[entries]),
             origins.grade[entries].tolist(),
-            origins.profile.index[entries].tolist(),
+            profiles[origins.profile.index[entries]].tolist(),
             strict=True,
         )
-        for entry, division, lon, lat, grade, profile in columns:
-            self._heads[entry] = b'","device":%b,"property":' % _quote(origins.device[entry])
-            self._tails[entry] = b'","division":%b,"lon":%b,"lat":%b,"grade":%d,"profile":%b,"flags":' % (
-                divisions[division],
-                lon,
-                lat,
-                grade,
-                profiles[profile],
-            )
+        form = b'","division":%b,"lon":%b,"lat":%b,"grade":%d,"profile":%b,"flags":'
+        self._heads[entries] = _table(devices)
+        self._tails[entries] = _table([form % place for place in places])
+        self._is_made[entries] = True
+        self._closed = None
 
 
-def json_lines(batch: Batch, rows: I64, entry: int, prefix: str, texts: OriginTexts | None = None) -> list[str]:
+def json_lines(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTexts | None = None) -> list[str]:
     """Return the JSON object of each row.
 
     `entry` is the sequence of the batch in the log, `prefix` the common prefix of the cursors of its rows, `texts` the
-    cached parts of the batch's devices.
+    cached parts of the batch.
     """
-    columns = _columns(batch, rows, entry, prefix, texts or OriginTexts(batch.origins))
-    return _joined(len(rows), [b'{"id":', *columns, b"}\n"]).decode().split("\n")[:-1]
+    columns = _columns(batch, rows, entry, prefix, texts or RecordTexts(batch), close=b"}\n")
+    return _joined(len(rows), [b'{"id":', *columns]).decode().split("\n")[:-1]
 
 
-def events(batch: Batch, rows: I64, entry: int, prefix: str, texts: OriginTexts) -> bytes:
+def events(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTexts) -> bytes:
     """Return the rows as server-sent events, whose ids are the cursors; arguments as in `json_lines`."""
-    columns = _columns(batch, rows, entry, prefix, texts)
+    columns = _columns(batch, rows, entry, prefix, texts, close=b"}\n\n")
     place = _row_texts(rows)
-    return _joined(len(rows), [f"id: {prefix}".encode(), place, b'\ndata: {"id":', *columns, b"}\n\n"])
+    return _joined(len(rows), [f"id: {prefix}".encode(), place, b'\ndata: {"id":', *columns])
 
 
 _Column = bytes | list[bytes]
 
 
-def _columns(batch: Batch, rows: I64, entry: int, prefix: str, texts: OriginTexts) -> list[_Column]:
-    """Return the text of the members of each row, without the brace and the name of the first, as columns."""
-    heads, tails = texts.columns(batch.origin[rows].tolist())
-    properties = batch.property[rows].tolist()
-    names = [
-        _quote(base_name(name)) + (b',"channel":' + _quote(channel_of(name)) if "#" in name else b"") + b',"value":'
-        for name in batch.properties
-    ]
-    units = [b',"unit":' + _quote(unit) + b',"time":"' for unit in units_of(batch.properties)]
-    node = _quote(batch.node)
-    flags, revisions = batch.flags[rows].astype(np.int64), batch.revision[rows]
+def _columns(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTexts, *, close: bytes) -> list[_Column]:
+    """Return the text of the members of each row as columns, without the brace and the name of the first."""
+    property_, origin = batch.property[rows], batch.origin[rows]
     return [
-        _sequence_texts(node[:-1] + f"-{batch.partition}-".encode(), batch.seq[rows], entry),
+        _sequence_texts(texts.node[:-1] + f"-{batch.partition}-".encode(), batch.seq[rows], entry),
         _decimal_texts(batch.index[rows].astype(np.int64)),
         f'","cursor":"{prefix}'.encode(),
         _row_texts(rows),
-        heads,
-        list(map(names.__getitem__, properties)),
-        _values(batch, rows, properties),
-        list(map(units.__getitem__, properties)),
-        iso(batch.time[rows]),
-        _by_code(batch.time_quality[rows], _CLOCK),
-        _repeated_iso(batch.received[rows]),
-        _by_code(batch.quality[rows], _QUALITY),
-        tails,
-        _endings(flags << 8 | revisions, node),
+        texts.heads(origin),
+        texts.names.take(property_).tolist(),
+        _values(batch, rows, texts.booleans[property_]),
+        texts.units.take(property_).tolist(),
+        *_times(batch, rows),
+        *_ends(batch, rows, origin, texts, close),
     ]
+
+
+def _times(batch: Batch, rows: I64) -> list[_Column]:
+    """Return the text from the phenomenon time to the quality of each row; neighbours of fixed width as one column."""
+    times = batch.time[rows], batch.received[rows]
+    clock, quality = _by_code(batch.time_quality[rows], _CLOCK), _by_code(batch.quality[rows], _QUALITY)
+    if not len(rows) or not all(map(_has_four_digits, times)):
+        return [iso(times[0]), clock, iso(times[1]), quality]
+    columns: list[_Column] = []
+    fixed: list[bytes | I64] = []
+    for part in (times[0], clock, times[1], quality):
+        if isinstance(part, list):
+            columns += [_fixed_width(len(rows), fixed), part]
+            fixed = []
+        else:
+            fixed.append(part)
+    return [*columns, _fixed_width(len(rows), fixed)] if fixed else columns
+
+
+def _ends(batch: Batch, rows: I64, origin: U32, texts: RecordTexts, close: bytes) -> list[_Column]:
+    """Return the text after the quality of each row, up to `close`."""
+    endings = _endings(batch.flags[rows].astype(np.int64) << 8 | batch.revision[rows], texts.node)
+    if isinstance(endings, bytes):
+        return [texts.tails(origin, endings + close)]
+    return [texts.tails(origin, b""), endings, close]
 
 
 def _joined(count: int, columns: Sequence[_Column]) -> bytes:
     """Return the text of all rows, row by row."""
-    width = len(columns)
+    merged: list[_Column] = []
+    for column in columns:
+        before = merged[-1] if merged else None
+        if isinstance(column, bytes) and isinstance(before, bytes):
+            merged[-1] = before + column
+        else:
+            merged.append(column)
+    width = len(merged)
     parts: list[bytes] = [b""] * (width * count)
-    for place, column in enumerate(columns):
+    for place, column in enumerate(merged):
         parts[place::width] = [column] * count if isinstance(column, bytes) else column
     return b"".join(parts)
 
 
-def _values(batch: Batch, rows: I64, properties: list[int]) -> list[bytes]:
+def _values(batch: Batch, rows: I64, is_boolean: BOOL) -> list[bytes]:
     """Return each value as JSON: a number, a boolean or a string, by the kind of its property."""
-    values = _numbers(batch.value[rows])
-    boolean = np.array([kind is ValueKind.BOOLEAN for kind in kinds_of(batch.properties)], np.bool_)
-    if boolean.any():
-        for place in np.flatnonzero(boolean[properties]).tolist():
-            values[place] = b"true" if batch.value[rows[place]] else b"false"
+    column = batch.value[rows]
+    values = _numbers(column)
+    for place in np.flatnonzero(is_boolean).tolist():
+        values[place] = b"true" if column[place] else b"false"
     if batch.text:
         for place, row in enumerate(rows.tolist()):
             if (text := batch.text.get(row)) is not None:
@@ -201,11 +265,13 @@ def _values(batch: Batch, rows: I64, properties: list[int]) -> list[bytes]:
     return values
 
 
-def _by_code(column: Any, texts: Sequence[bytes]) -> _Column:
+def _by_code(column: NDArray[np.uint8], texts: _Texts) -> _Column:
     first = int(column[0]) if len(column) else 0
     if bool((column == first).all()):
-        return texts[first]
-    return list(map(texts.__getitem__, column.tolist()))
+        text: bytes = texts[first]
+        return text
+    of_row: list[bytes] = texts.take(column).tolist()
+    return of_row
 
 
 def _sequence_texts(start: bytes, sequences: I64, entry: int) -> _Column:
@@ -227,14 +293,6 @@ def _endings(codes: I64, node: bytes) -> _Column:
     different = codes.tolist()
     known = {code: ending(code) for code in set(different)}
     return list(map(known.__getitem__, different))
-
-
-def _repeated_iso(times: I64) -> _Column:
-    """Return times of which most are equal to others."""
-    first = int(times[0]) if len(times) else 0
-    if bool((times == first).all()):
-        return b"".join(iso(times[:1]))
-    return iso(times)
 
 
 @lru_cache(1)

@@ -267,6 +267,10 @@ class LastValues:
         self._place[number] = places
         if (self._place[number] == places).all():
             return places
+        # A batch is ordered by series: where arrival is the order of time too, the last of each run is the latest.
+        is_end = np.append(number[1:] != number[:-1], np.True_)
+        if is_end.sum() == (self._place[number] == places).sum() and (is_end[:-1] | (key[1:] >= key[:-1])).all():
+            return np.flatnonzero(is_end)
         order = np.lexsort((places, key, number))
         last = np.append(number[order][1:] != number[order][:-1], np.True_)
         latest: I64 = order[last]

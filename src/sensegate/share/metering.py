@@ -19,6 +19,7 @@ from sensegate import metrics
 from sensegate.authority.bucket import Bucket
 from sensegate.clock import DAY_US, Clock
 from sensegate.errors import StoreFull, Unavailable
+from sensegate.share import scans
 from sensegate.share.quota import month_of
 
 FLUSH_SOON_S, FLUSH_SOON_ROWS = 1.0, 64
@@ -52,6 +53,8 @@ class Usage(msgspec.Struct, frozen=True):
     """Month of Beijing time, ``2026-01``; empty: the total."""
     grant: str = ""
     """Grant by which the records were received; empty: by the scope of the token, or the total."""
+    scanned: int = 0
+    """Rows looked through for the responses; those that were refused are in the metrics only."""
     unsettled: int = 0
     """Records that may have been delivered without being counted, when the gateway was killed."""
     reserved: int = 0
@@ -68,13 +71,14 @@ class Usage(msgspec.Struct, frozen=True):
         whole = (self.token, self.feed, self.delivery)
         return ("month", self.month, *whole, self.grant) if self.month else whole
 
-    def plus(self, requests: int, records: int, size: int, now: int) -> Usage:
+    def plus(self, requests: int, records: int, size: int, now: int, scanned: int) -> Usage:
         """Return the row with a delivery added."""
         return msgspec.structs.replace(
             self,
             requests=self.requests + requests,
             records=self.records + records,
             bytes=self.bytes + size,
+            scanned=self.scanned + scanned,
             last=max(self.last, now),
         )
 
@@ -238,12 +242,12 @@ class Metering:
         size: int,
         grant: str = "",
     ) -> None:
-        """Add what was passed to the network to the total and to the month."""
-        now = self._clock.now()
+        """Add what was passed to the network to the total and to the month, and what was looked through for it."""
+        now, scanned = self._clock.now(), scans.take()
         total = Usage(token_id, feed, delivery)
         for row in (total, msgspec.structs.replace(total, month=month_of(now), grant=grant)):
             known = self._usage.get(row.key) or row
-            self._usage[row.key] = known.plus(requests, records, size, now)
+            self._usage[row.key] = known.plus(requests, records, size, now, scanned)
             self._changed.add(row.key)
         self._unwritten[row.key] += records
         if grant:

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from functools import partial
 
 import msgspec
 
 from sensegate.share.cursor import Cursor, parse
-from sensegate.share.delivery import FeedPage, FeedServer, RecordEncoding
+from sensegate.share.delivery import FeedPage, FeedServer, PageOptions, RecordEncoding
 from sensegate.share.grants import Admission
 
 RECHECK_S = 1.0
@@ -22,7 +21,7 @@ _SCAN_S = 1.0
 """A scan of a long history without a match returns after this, so that the admission is checked again."""
 
 
-def _no_refund() -> None:
+def _no_refund(_records: int) -> None:
     pass
 
 
@@ -38,7 +37,9 @@ class FeedPages:
         self._form = form
         self._admission = admit()
         self._checked = asyncio.get_running_loop().time()
-        self._refund: Callable[[], None] = _no_refund
+        self._refund: Callable[[int], None] = _no_refund
+        self._count = 0
+        """Records of the last page."""
         self.cursor = start
         """Cursor after the last record that `next` returned."""
 
@@ -74,9 +75,7 @@ class FeedPages:
             self._form,
             room,
             wait_s,
-            scan_s=_PATIENT_SCAN_S if patient else _SCAN_S,
-            confirm_end=False,
-            exact=True,
+            PageOptions(scan_s=_PATIENT_SCAN_S if patient else _SCAN_S, confirm_end=False, exact=True),
         )
         if page.count and asyncio.get_running_loop().time() - self._checked >= RECHECK_S:
             before = self._admission
@@ -88,13 +87,18 @@ class FeedPages:
                 # Another delivery of the same grant consumed the quota while this one read.
                 return await self.next(limit, 0)
             quota.consume(page.count)
-            self._refund = partial(quota.refund, page.count)
+            self._refund = quota.refund
         else:
             self._refund = _no_refund
+        self._count = page.count
         self.cursor = parse(page.next)
         return msgspec.structs.replace(page, grant=self._admission.grant_id)
 
     def undo(self) -> None:
         """Refund the quota of the last page, which did not arrive and will be read again."""
-        self._refund()
+        self.keep(0)
+
+    def keep(self, records: int) -> None:
+        """Refund the quota of all but so many records of the last page: the others were left out."""
+        self._refund(self._count - records)
         self._refund = _no_refund

@@ -45,6 +45,7 @@ from sensegate.share.subscriptions import (
     CommittedOffset,
     NotifyExpired,
     OrphanedOffsets,
+    PushParts,
     PushSubscription,
     PushSubscriptions,
     RetryPolicy,
@@ -225,26 +226,21 @@ class _SubscriptionMaker:
         self.share = share
         self.tokens = tokens
         self.offsets = offsets
-        self._clock = core.clock
-        self._consumers = consumers
-        self._retry = RetryPolicy(egress.retry_initial_s, egress.retry_max_s, egress.failures_max)
+        self._parts = PushParts(
+            offsets,
+            self._open_pages,
+            core.clock,
+            consumers,
+            self._meter,
+            RetryPolicy(egress.retry_initial_s, egress.retry_max_s, egress.failures_max),
+            self._reserve,
+        )
 
     def subscription(
         self, post: PushTransport, spec: SubscriptionSpec, notify_expired: NotifyExpired = notify_nobody
     ) -> PushSubscription:
         """Return a subscription that is delivered by a transport."""
-        return PushSubscription(
-            spec,
-            self.offsets,
-            self._open_pages,
-            post,
-            self._clock,
-            consumers=self._consumers,
-            meter=self._meter,
-            reserve=self._reserve,
-            retry=self._retry,
-            notify_expired=notify_expired,
-        )
+        return PushSubscription(spec, post, self._parts, notify_expired=notify_expired)
 
     async def _open_pages(self, spec: SubscriptionSpec, form: str, after: str) -> FeedPages:
         def current_principal() -> Principal:

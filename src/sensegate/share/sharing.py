@@ -19,11 +19,11 @@ from sensegate.authority.scope import Action, Principal, Scope, demand
 from sensegate.authority.trail import Trail
 from sensegate.clock import DAY_US, Clock
 from sensegate.errors import Conflict, StoreFull, Unavailable
-from sensegate.share.access_requests import AccessRequests
+from sensegate.share.access_requests import AccessRequests, AccessTerms
 from sensegate.share.catalogue import DatasetCatalogue, QualityIndicators
 from sensegate.share.catalogue_access import CatalogueAccess
 from sensegate.share.cursor import Cursor, parse
-from sensegate.share.delivery import Events, FeedPage, FeedServer, RecordEncoding
+from sensegate.share.delivery import Events, FeedPage, FeedServer, PageOptions, RecordEncoding
 from sensegate.share.federation import AskCentre
 from sensegate.share.federation_centre import CentreFederation
 from sensegate.share.federation_node import CentreRecords, NodeFederation
@@ -35,6 +35,7 @@ from sensegate.share.metering import Metering, Usage, UsageReservation
 from sensegate.share.pages import RECHECK_S, FeedPages
 from sensegate.share.quota import month_of, read_within_quota
 from sensegate.share.reader import LogReader
+from sensegate.share.registries import SharingRegistries
 from sensegate.share.usage_statements import UsageStatements, encode_statement
 
 _AHEAD_US = DAY_US
@@ -62,12 +63,7 @@ class FeedRequest(msgspec.Struct, frozen=True):
 class SharingPolicy(msgspec.Struct, frozen=True):
     """Policy of this gateway for applications, grants and statements."""
 
-    answer_days: float = 10.0
-    """Time to decide on an application before it escalates to the parent level."""
-    days_max: float = 1_096.0
-    """Longest duration of a grant."""
-    retention_days: float = 0.0
-    """Retention of ended grants, decided applications and monthly counts; 0: unlimited."""
+    terms: AccessTerms = AccessTerms()
     gateway: str = "44"
     """Division of this gateway, which signs usage statements."""
     assigns_codes: bool = False
@@ -82,39 +78,62 @@ class Centre(msgspec.Struct, frozen=True, eq=False):
     """Id of this node there."""
 
 
+class SharingStores(msgspec.Struct, frozen=True, eq=False):
+    """What the stage reads, and where it keeps its records."""
+
+    reader: LogReader
+    books: HourlyLedgers
+    feeds: Feeds
+    usage: Bucket
+    """Counts of deliveries."""
+    records: RecordStore
+    """Entries of the catalogue, applications and grants."""
+
+
+class SharingContext(msgspec.Struct, frozen=True, eq=False):
+    """What the stage asks of the rest of the gateway."""
+
+    subscriber: Callable[[str, Principal], Scope]
+    """As in `AccessRequests`."""
+    measured: Callable[[Feed], QualityIndicators] = lambda _feed: QualityIndicators()
+    """As in `CatalogueAccess`."""
+    centre: Centre | None = None
+    """Of a node: its centre."""
+
+
+class SharingKeys(msgspec.Struct, frozen=True, eq=False):
+    """Secrets of the stage."""
+
+    signing: Ed25519PrivateKey
+    """Signs usage statements."""
+    masks: Masks | None = None
+
+
 class Sharing:
     """Sharing stage of a gateway."""
 
-    def __init__(  # noqa: PLR0917 - the wiring hands in each once
+    def __init__(
         self,
-        reader: LogReader,
-        books: HourlyLedgers,
-        feeds: Feeds,
-        usage: Bucket,
+        stores: SharingStores,
         trail: Trail,
-        store: RecordStore,
         clock: Clock,
+        context: SharingContext,
         *,
-        subscriber: Callable[[str, Principal], Scope],
-        signing: Ed25519PrivateKey | None = None,
-        masks: Masks | None = None,
+        keys: SharingKeys | None = None,
         policy: SharingPolicy | None = None,
-        measured: Callable[[Feed], QualityIndicators] = lambda _feed: QualityIndicators(),
         page_max: int = 10_000,
-        centre: Centre | None = None,
     ) -> None:
-        """Build the stage; `open` loads it.
-
-        `usage` stores counts, `store` entries, applications and grants; `signing` signs usage statements; `centre`: of
-        a node, its centre.
-
-        `subscriber` as in `AccessRequests`, `measured` as in `CatalogueAccess`.
-        """
-        self.reader = reader
-        self.hourly = books
-        self.feeds = feeds
+        """Build the stage; `open` loads it."""
+        self.reader = reader = stores.reader
+        self.hourly = stores.books
+        self.feeds = feeds = stores.feeds
+        self.store = store = stores.records
+        centre, measured = context.centre, context.measured
         policy = policy or SharingPolicy()
-        self.metering = Metering(usage, clock, quota_left=self.quota_left, retention_days=policy.retention_days)
+        keys = keys or SharingKeys(Ed25519PrivateKey.generate())
+        self.metering = Metering(
+            stores.usage, clock, quota_left=self.quota_left, retention_days=policy.terms.retention_days
+        )
         self.catalogue = DatasetCatalogue(store)
         self.grants = Grants(
             store,
@@ -131,25 +150,14 @@ class Sharing:
             else None
         )
         """Synchronises the catalogue of a node with that of its centre; None at a centre."""
+        registries = SharingRegistries(store, feeds, self.catalogue, self.grants)
         self.access = AccessRequests(
-            store,
-            feeds,
-            self.catalogue,
-            self.grants,
-            trail,
-            clock,
-            subscriber=subscriber,
-            centre=records,
-            answer_days=policy.answer_days,
-            days_max=policy.days_max,
-            retention_days=policy.retention_days,
+            registries, trail, clock, subscriber=context.subscriber, centre=records, terms=policy.terms
         )
         self.trail = trail
-        self.store = store
-        self.server = FeedServer(reader, masks=masks, page_max=page_max)
+        self.server = FeedServer(reader, masks=keys.masks, page_max=page_max)
         self.catalogue_access = CatalogueAccess(
-            self.catalogue,
-            feeds,
+            registries,
             self.server,
             trail,
             clock,
@@ -157,9 +165,7 @@ class Sharing:
             measured=measured,
             centre_entries=records.entries if records else (),
         )
-        self._statements = UsageStatements(
-            self.metering, signing or Ed25519PrivateKey.generate(), clock, gateway=policy.gateway
-        )
+        self._statements = UsageStatements(self.metering, keys.signing, clock, gateway=policy.gateway)
         self._clock = clock
         self._gateway = policy.gateway
         self._start_sequence = 0
@@ -238,8 +244,7 @@ class Sharing:
                     RecordEncoding(form),
                     most,
                     min(max(left_s, 0.0), RECHECK_S),
-                    until=until,
-                    fields=request.fields,
+                    PageOptions(until=until, fields=request.fields),
                 )
                 if page.count or left_s <= 0 or not page.next:
                     return page

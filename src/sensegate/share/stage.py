@@ -12,11 +12,14 @@ from sensegate.authority import audit_opening
 from sensegate.authority.devices import Devices
 from sensegate.authority.heads import HourlyHeads
 from sensegate.authority.opening import Callers
+from sensegate.authority.record_store import RecordStore
+from sensegate.authority.scope import Principal, Scope
 from sensegate.bus.kv import KvBucket
 from sensegate.bus.opening import Core
 from sensegate.model import QualityRow
 from sensegate.ports import Log
 from sensegate.share import wiring
+from sensegate.share.feeds import Feeds
 from sensegate.share.floors import GradeFloors
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.last_values import LastValues
@@ -24,7 +27,7 @@ from sensegate.share.last_values_store import LastValueTask
 from sensegate.share.latest import LatestReader
 from sensegate.share.pushing import PushDelivery, open_push
 from sensegate.share.reader import LogObserver, LogReader
-from sensegate.share.sharing import Centre, Sharing
+from sensegate.share.sharing import Centre, Sharing, SharingContext, SharingStores
 
 
 class ShareInputs(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -72,20 +75,20 @@ async def open_share(
     books = HourlyLedgers(
         core.hours, clock, ttl_h=config.store.ledger_ttl_h, payload_bytes_max=core.hours.payload_bytes_max
     )
-    sharing = wiring.build_sharing(
-        config,
-        clock,
-        callers.audit,
-        callers.tokens,
-        reader=reader,
-        books=books,
-        feeds=await core.bucket("feeds"),
-        usage=await core.bucket("usage"),
-        sharing=await core.bucket("sharing"),
-        measured=wiring.feed_indicators(devices, inputs.quality_rows, clock),
-        signing=key,
-        centre=inputs.centre,
+
+    def subscriber(name: str, by: Principal) -> Scope:
+        return callers.tokens.get(name, by).scope
+
+    stores = SharingStores(
+        reader,
+        books,
+        Feeds(await core.bucket("feeds"), clock),
+        await core.bucket("usage"),
+        RecordStore(await core.bucket("sharing"), clock),
     )
+    measured = wiring.feed_indicators(devices, inputs.quality_rows, clock)
+    context = SharingContext(subscriber, measured, inputs.centre)
+    sharing = wiring.build_sharing(config, clock, callers.audit, stores=stores, context=context, key=key)
     await sharing.open(core.log.end_at_open)
     stack.push_async_callback(sharing.close)
     last_values = LastValues()

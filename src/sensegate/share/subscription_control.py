@@ -2,8 +2,8 @@
 
 A message on ``sg/control/<grant>/<delivery>`` (NATS: ``sg.control.…``) is empty (continue at the committed offset), a
 cursor, or ``{"after": CURSOR, "form": FORM, "tag": TAG}``, all optional: `after` is a cursor or ``first``; `tag`
-becomes the last level of the topic, so that no delivery to an earlier connection reaches this one. Errors are sent in
-the reply, or published under ``problem`` beside the records.
+becomes the last level of the topic, so that no delivery to an earlier connection reaches this one. It belongs to the
+connection; null takes it back. Errors are sent in the reply, or published under ``problem`` beside the records.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ class ControlMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     after: str = ""
     form: str = ""
-    tag: str = ""
+    tag: str | msgspec.UnsetType | None = msgspec.UNSET
+    """None: none any more."""
 
 
 class ControlReply(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -100,9 +101,9 @@ class SubscriptionControl:
             changes |= {"after": str(cursor), "in_flight": 0}
         if control.form:
             changes["form"] = control.form
-        if control.tag:
-            changes["tag"] = control.tag
         offset = await change_offset(self._offsets, subscription_id(grant_id, delivery), changes)
+        if control.tag is not msgspec.UNSET:
+            subscriptions.set_tag(subscription_id(grant_id, delivery), control.tag or "")
         subscriptions.start(subscription_id(grant_id, delivery))
         return offset.after
 

@@ -77,8 +77,6 @@ class CommittedOffset(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     form: str = ""
     """Form chosen by the subscriber; empty: that of the specification."""
-    tag: str = ""
-    """Last level of the subject, chosen by the subscriber; empty: `DEFAULT_TAG`."""
     revision: int = 0
     format: int = 1
 
@@ -98,6 +96,8 @@ class SubscriptionSpec(msgspec.Struct, frozen=True, kw_only=True):
     secret: bytes = b""
     tagged: bool = False
     """`target` is a subject; its last level is the subscriber's tag, or ``records``."""
+    tag: str = ""
+    """Chosen by the subscriber for its connection; empty: `DEFAULT_TAG`."""
 
 
 class RetryPolicy(msgspec.Struct, frozen=True):
@@ -126,34 +126,40 @@ async def notify_nobody(_spec: SubscriptionSpec, _reason: str, _first: str) -> N
     """Do nothing: owners of webhooks query the state."""
 
 
+class PushParts(msgspec.Struct, frozen=True, eq=False):
+    """Parts that all push subscriptions of a gateway share."""
+
+    offsets: RecordTable[CommittedOffset]
+    open_pages: OpenPages
+    clock: Clock
+    consumers: ActiveConsumers
+    meter: Meter
+    retry: RetryPolicy
+    reserve: Reserve = lambda _spec, _page: contextlib.nullcontext()
+
+
 class PushSubscription:
     """One push subscription; `run` is its task."""
 
     def __init__(
         self,
         spec: SubscriptionSpec,
-        offsets: RecordTable[CommittedOffset],
-        open_pages: OpenPages,
         transport: PushTransport,
-        clock: Clock,
+        parts: PushParts,
         *,
-        consumers: ActiveConsumers,
-        meter: Meter,
-        retry: RetryPolicy,
-        reserve: Reserve = lambda _spec, _page: contextlib.nullcontext(),
         notify_expired: NotifyExpired = notify_nobody,
         random_: Callable[[], float] = random.random,
     ) -> None:
         """`notify_expired`: tells the subscriber that its offset has expired, where a delivery cannot."""
         self.spec = spec
-        self._offsets = offsets
-        self._open_pages = open_pages
         self._transport = transport
-        self._clock = clock
-        self._consumers = consumers
-        self._meter = meter
-        self._reserve = reserve
-        self._retry = retry
+        self._offsets = parts.offsets
+        self._open_pages = parts.open_pages
+        self._clock = parts.clock
+        self._consumers = parts.consumers
+        self._meter = parts.meter
+        self._reserve = parts.reserve
+        self._retry = parts.retry
         self._notify_expired = notify_expired
         self._random = random_
         self._batch = spec.batch
@@ -276,7 +282,7 @@ class PushSubscription:
         number = hashlib.blake2s(f"{spec.id} {offset.after} {page.count}".encode(), digest_size=16).hexdigest()
         headers = (("sensegate-feed", spec.feed), ("sensegate-next", page.next), ("sensegate-after", offset.after))
         return OutboundDelivery(
-            target=f"{spec.target}.{offset.tag or DEFAULT_TAG}" if spec.tagged else spec.target,
+            target=f"{spec.target}.{spec.tag or DEFAULT_TAG}" if spec.tagged else spec.target,
             id=f"msg_{number}",
             body=page.body,
             media=MEDIA_TYPES[form],
@@ -293,8 +299,12 @@ class PushSubscription:
             result = await self._transport.send(delivery)
             if result.accepted:
                 consumer.state, consumer.reason, consumer.failures = "live", "", 0
-                consumer.delivered(page.count, self._clock.now())
-                self._meter(self.spec, page)
+                if result.records is not None:
+                    pages.keep(result.records)
+                    page = msgspec.structs.replace(page, count=result.records)
+                if page.count:
+                    consumer.delivered(page.count, self._clock.now())
+                    self._meter(self.spec, page)
                 return True
             if result.gone:
                 await self._stop(SubscriptionState.ENDED, result.reason, consumer)
@@ -355,6 +365,8 @@ class PushSubscriptions:
         self._wait_for_start = wait_for_start
         self._started: set[str] = set()
         self._stale: set[str] = set()
+        self._tags: dict[str, str] = {}
+        """Tags of present connections."""
         self._tasks: dict[str, tuple[PushSubscription, asyncio.Task[None]]] = {}
         self._specs: dict[str, SubscriptionSpec] = {}
         self._changed = asyncio.Event()
@@ -372,6 +384,7 @@ class PushSubscriptions:
     def remove(self, subscription_id: str) -> None:
         """Remove a subscription."""
         self._started.discard(subscription_id)
+        self._tags.pop(subscription_id, None)
         if self._specs.pop(subscription_id, None) is not None:
             self._changed.set()
 
@@ -381,12 +394,18 @@ class PushSubscriptions:
         self._changed.set()
         self.wake(subscription_id)
 
+    def set_tag(self, subscription_id: str, tag: str) -> None:
+        """Deliver under a tag until the subscriber reconnects; empty: under `DEFAULT_TAG` again."""
+        self._tags[subscription_id] = tag
+        self._changed.set()
+
     def restart(self, subscription_id: str) -> None:
-        """Restart a subscription after its subscriber has reconnected: deliveries in flight are lost.
+        """Restart a subscription after its subscriber has reconnected: deliveries in flight are lost, and its tag.
 
         With `wait_for_start` it waits for `start`.
         """
         self._started.discard(subscription_id)
+        self._tags.pop(subscription_id, None)
         self._stale.add(subscription_id)
         self._changed.set()
 
@@ -425,7 +444,11 @@ class PushSubscriptions:
             await self._cancel(list(self._tasks))
 
     async def _reconcile(self) -> None:
-        due = {name: spec for name, spec in self._specs.items() if not self._wait_for_start or name in self._started}
+        due = {
+            name: msgspec.structs.replace(spec, tag=self._tags.get(name, ""))
+            for name, spec in self._specs.items()
+            if not self._wait_for_start or name in self._started
+        }
         stale, self._stale = self._stale, set()
         await self._cancel(
             [

@@ -35,6 +35,8 @@ class DeliveryUsage(msgspec.Struct, frozen=True):
     bytes: int
     unsettled: int | msgspec.UnsetType = msgspec.UNSET
     """Records that may have been delivered without being counted, when the gateway was killed; absent: none."""
+    scanned: int | msgspec.UnsetType = msgspec.UNSET
+    """Rows looked through for the responses; absent: none."""
 
 
 class UsageStatement(msgspec.Struct, frozen=True, tag_field="kind", tag="usage-statement"):
@@ -97,6 +99,7 @@ class UsageStatements:
                 usage.records,
                 usage.bytes,
                 usage.unsettled or msgspec.UNSET,
+                usage.scanned or msgspec.UNSET,
             )
             for usage in self._metering.months(month, grant=grant.id)
         )

@@ -95,7 +95,7 @@ MaySeeToken = Callable[[str, Principal], bool]
 class Webhooks:
     """All webhooks of this gateway."""
 
-    def __init__(  # noqa: PLR0917 - the wiring hands in each once
+    def __init__(
         self,
         store: RecordStore,
         offsets: RecordTable[CommittedOffset],

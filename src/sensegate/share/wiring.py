@@ -17,23 +17,18 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sensegate.authority import bucket as registry
 from sensegate.authority.devices import Devices
 from sensegate.authority.heads import load_or_create_key
-from sensegate.authority.record_store import RecordStore
-from sensegate.authority.scope import Principal, Scope
 from sensegate.authority.shared_secrets import synchronise_secret
-from sensegate.authority.tokens import Tokens
 from sensegate.authority.trail import Trail
-from sensegate.bus.kv import KvBucket
 from sensegate.bus.process import write_private
 from sensegate.clock import HOUR_US, Clock
 from sensegate.config import Config
 from sensegate.errors import ConfigError
 from sensegate.model import QualityRow
+from sensegate.share.access_requests import AccessTerms
 from sensegate.share.catalogue import QualityIndicators
-from sensegate.share.feeds import Feed, Feeds
-from sensegate.share.hourly_ledgers import HourlyLedgers
+from sensegate.share.feeds import Feed
 from sensegate.share.masks import Masks
-from sensegate.share.reader import LogReader
-from sensegate.share.sharing import Centre, Sharing, SharingPolicy
+from sensegate.share.sharing import Sharing, SharingContext, SharingKeys, SharingPolicy, SharingStores
 
 STATEMENT_KEY = "statements.key"
 PSEUDONYM_KEY = "masks.key"
@@ -66,44 +61,28 @@ def build_sharing(
     config: Config,
     clock: Clock,
     trail: Trail,
-    tokens: Tokens,
     *,
-    reader: LogReader,
-    books: HourlyLedgers,
-    feeds: KvBucket,
-    usage: KvBucket,
-    sharing: KvBucket,
-    measured: Callable[[Feed], QualityIndicators],
-    signing: Ed25519PrivateKey,
-    centre: Centre | None,
+    stores: SharingStores,
+    context: SharingContext,
+    key: Ed25519PrivateKey,
 ) -> Sharing:
-    """Return the sharing stage; keys are created at the first start. Raises `ConfigError`."""
+    """Return the sharing stage, which signs with `key`; other keys are created at the first start.
 
-    def subscriber(name: str, by: Principal) -> Scope:
-        return tokens.get(name, by).scope
-
+    Raises `ConfigError`.
+    """
     directory, terms = Path(config.directory), config.sharing
     return Sharing(
-        reader,
-        books,
-        Feeds(feeds, clock),
-        usage,
+        stores,
         trail,
-        RecordStore(sharing, clock),
         clock,
-        subscriber=subscriber,
-        signing=signing,
-        masks=Masks(_pseudonym_secret(directory / PSEUDONYM_KEY)),
+        context,
+        keys=SharingKeys(key, Masks(_pseudonym_secret(directory / PSEUDONYM_KEY))),
         policy=SharingPolicy(
-            terms.decision_days,
-            terms.grant_days_max,
-            terms.retention_days,
+            AccessTerms(terms.decision_days, terms.grant_days_max, terms.retention_days),
             config.division,
             assigns_codes=config.role == "centre",
         ),
         page_max=config.web.page_max,
-        measured=measured,
-        centre=centre,
     )
 
 

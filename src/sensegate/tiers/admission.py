@@ -27,7 +27,7 @@ from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import Conflict, StoreFull, Unavailable
 from sensegate.tiers.link import NodeLinks
-from sensegate.tiers.members import Members, MembershipState, NodeMember
+from sensegate.tiers.members import CentreIdentity, Members, MembershipState, NodeMember
 
 CLOSE_RETRY_S = 0.5
 """Time after which connections are closed again that were being admitted while the rights ended."""
@@ -52,15 +52,17 @@ async def open_members(site: Site, bucket: Bucket, trail: Trail, divisions: Divi
         bucket,
         trail,
         site.clock,
-        home=config.division,
-        version=__version__,
+        CentreIdentity(
+            config.division,
+            __version__,
+            await asyncio.to_thread(_fingerprint, tls.cert_file) if tls.cert_file else "",
+        ),
         divisions=divisions,
         configured={
             node.division: tuple(map(short_code, node.areas)) or (node.division.partition("-")[0],)
             for node in config.nodes
         },
         slots=node_slots(config),
-        fingerprint=await asyncio.to_thread(_fingerprint, tls.cert_file) if tls.cert_file else "",
     )
     await members.load()
     return members

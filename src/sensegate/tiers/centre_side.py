@@ -33,7 +33,7 @@ from sensegate.tiers.node_rows import NodeRow, own_row, row_of_node
 from sensegate.tiers.node_states import NodeMonitor
 from sensegate.tiers.opening import MEMBERSHIP, RETURN_INDEX, TERM
 from sensegate.tiers.ownership import DeviceOwners
-from sensegate.tiers.receiver import Receiver
+from sensegate.tiers.receiver import MemberChecks, Receiver
 from sensegate.tiers.refused_store import RefusedBodyCipher
 from sensegate.tiers.registry_copies import RegistryCopies
 from sensegate.tiers.registry_view import RegistryView
@@ -146,9 +146,8 @@ def _open_receiver(parts: Parts, members: Members, owners: DeviceOwners, links: 
         parts.core.clock,
         config.store,
         log_share=config.node_quota.log_share,
-        probe=links.probe,
+        members=MemberChecks(links.probe, lambda member: member != config.division and bool(members.areas_of(member))),
         cipher=RefusedBodyCipher.open(parts.core.directory),
-        admits=lambda member: member != config.division and bool(members.areas_of(member)),
     )
     events = WriterEvents(parts.callers.audit, parts.core.clock, home=config.division)
     receiver.on_denied.append(events.denied)

@@ -54,6 +54,19 @@ class LogIdentity(msgspec.Struct, frozen=True):
         return f"{self.node}-{self.partition}"
 
 
+class MoveOperations(msgspec.Struct, frozen=True, eq=False):
+    """Operations of the gateway that a move needs."""
+
+    ask: Callable[[str, bytes], Awaitable[bytes]]
+    """Sends a question to the centre."""
+    close: Callable[[str], None]
+    """Closes the connections of a device."""
+    drained: Callable[[], Awaitable[None]]
+    """Waits until all messages received so far are committed."""
+    remember: Callable[[Sequence[Batch]], None]
+    """Adds the identities of batches to the dedup index."""
+
+
 class DeviceMover:
     """Runs the centre's orders to this gateway; each order may be repeated."""
 
@@ -64,10 +77,7 @@ class DeviceMover:
         clock: Clock,
         identity: LogIdentity,
         *,
-        ask: Callable[[str, bytes], Awaitable[bytes]],
-        close: Callable[[str], None],
-        drained: Callable[[], Awaitable[None]],
-        remember: Callable[[Sequence[Batch]], None],
+        operations: MoveOperations,
         by: Principal,
     ) -> None:
         """Prepare to run orders.
@@ -77,20 +87,17 @@ class DeviceMover:
             log: of this gateway.
             clock: source of time.
             identity: names of this gateway on its log.
-            ask: sends a question to the centre.
-            close: closes the connections of a device.
-            drained: waits until all messages received so far are committed.
-            remember: adds the identities of batches to the dedup index.
+            operations: operations of the rest of the gateway.
             by: actor in the trail.
         """
         self._devices = devices
         self._log = log
         self._clock = clock
         self._identity = identity
-        self._ask = ask
-        self._close = close
-        self._drained = drained
-        self._remember = remember
+        self._ask = operations.ask
+        self._close = operations.close
+        self._drained = operations.drained
+        self._remember = operations.remember
         self._by = by
 
     async def run_orders(self) -> None:

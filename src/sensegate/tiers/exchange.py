@@ -74,7 +74,7 @@ class Exchange:
 
     def __init__(self, link: UplinkLink, claimant: Claimant, log: Log, clock: Clock) -> None:
         self._link = link
-        self._claimant = claimant
+        self.claimant = claimant
         self._log = log
         self._clock = clock
         self._query_lock = asyncio.Lock()
@@ -116,23 +116,23 @@ class Exchange:
             self.connected = True
             live = answer.lanes.get(Lane.LIVE)
             if live is None or not self._is_own(live):
-                self._claimant.lose()
+                self.claimant.lose()
                 self.invalidate()
 
     async def _query_lanes(self) -> dict[Lane, LaneRecord]:
-        if self._claimant.writer.id:
+        if self.claimant.writer.id:
             answer = protocol.decode_position_answer(await self._link.ask("position", timeout_s=REQUEST_TIMEOUT_S))
             live = answer.lanes.get(Lane.LIVE)
             if live and self._is_own(live):
                 return answer.lanes
-            self._claimant.lose()
-        records = await self._claimant.claim(self._link)
+            self.claimant.lose()
+        records = await self.claimant.claim(self._link)
         if records is None:
-            raise PermissionDenied(self._claimant.denied)
+            raise PermissionDenied(self.claimant.denied)
         return records
 
     def _is_own(self, record: LaneRecord) -> bool:
-        own, present = self._claimant.writer, record.writer
+        own, present = self.claimant.writer, record.writer
         # A centre that took over before it had copied our claim still has an older epoch of ours.
         is_older = present.id == own.id and present.epoch < own.epoch
         return record.log_epoch == self._log.epoch and (present == own or is_older)
@@ -161,7 +161,7 @@ class Exchange:
         lane = next((update.lane for update in updates if update.lane is Lane.LIVE), Lane.BACKLOG)
         now = self._clock.now()
         request = SpanRequest(
-            self._claimant.writer,
+            self.claimant.writer,
             self._log.epoch,
             secrets.token_hex(8),
             now,
@@ -192,7 +192,7 @@ class Exchange:
     def _apply(self, answer: SpanAnswer, updated: Sequence[Lane]) -> None:
         """Store the lane records of an answer. Raises `Unavailable` where the lanes must be claimed."""
         if answer.outcome is SpanOutcome.UNCLAIMED:
-            self._claimant.lose()
+            self.claimant.lose()
             raise Unavailable("the centre knows another writer of this node's lanes; claiming them")
         self.connected = True
         for lane, record in answer.lanes.items():

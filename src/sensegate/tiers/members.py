@@ -199,6 +199,16 @@ def release_note(centre: str, node: str) -> str:
     return release_fault(centre, node) or f"the node runs {node}, the centre {centre}: tolerated over one release"
 
 
+class CentreIdentity(msgspec.Struct, frozen=True):
+    """The centre, as a node that joins sees it."""
+
+    division: str
+    version: str
+    """Its release."""
+    fingerprint: str = ""
+    """SHA-256 (hex) of the certificate of its HTTP side; part of each code, so that no other server gets a secret."""
+
+
 class Members:
     """Register of the members of one centre. Every change is authorised, recorded in the trail, and then written."""
 
@@ -207,13 +217,11 @@ class Members:
         bucket: Bucket,
         trail: Trail,
         clock: Clock,
+        centre: CentreIdentity,
         *,
-        home: str,
-        version: str,
         divisions: Divisions | None = None,
         configured: Mapping[str, tuple[str, ...]] | None = None,
         slots: Collection[str] = (),
-        fingerprint: str = "",
     ) -> None:
         """Create an empty register; `load` fills it.
 
@@ -221,26 +229,23 @@ class Members:
             bucket: of members, by id.
             trail: records changes.
             clock: decides when codes expire.
-            home: division of the centre.
-            version: release of the centre.
+            centre: this centre, as a node that joins sees it.
             divisions: the table of divisions.
             configured: nodes of the configuration, each with its areas.
             slots: of the centre's server.
-            fingerprint: SHA-256 (hex) of the certificate of the centre's HTTP side; it is part of each code, so that a
-                node gives its secret to no other server.
         """
         self._store = RecordStore(bucket, clock)
         self._trail = trail
         self._clock = clock
-        self._home = home
-        self.version = version
+        self._home = centre.division
+        self.version = centre.version
         self._divisions = divisions or Divisions.load()
         self._configured_areas = dict(configured or {})
         self.configured = frozenset(self._configured_areas)
         self._slots = sorted(slots)
         self._joining = asyncio.Lock()
         """One join at a time chooses and takes a slot."""
-        self._fingerprint = fingerprint
+        self._fingerprint = centre.fingerprint
         self._stored: RecordTable[StoredMember] = RecordTable(
             self._store, "node", StoredMember, prefix="", packed=True, revised=_revised
         )

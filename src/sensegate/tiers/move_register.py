@@ -180,6 +180,17 @@ _REFUSED_NEXT = {MoveStage.ASKED: MoveStage.REFUSED, MoveStage.CARRIED: MoveStag
 _DEBTS = {"settle": "retire the device", "back": "let the device in again", "drop": "retire the device"}
 
 
+class MoveOptions(msgspec.Struct, frozen=True):
+    """Ways in which a move differs from that of a device between two members."""
+
+    source: str = ""
+    """Division of the gateway that the device leaves; empty: it is looked up."""
+    force: bool = False
+    """The source is gone: only the entry as known here moves; see `MoveRecord.forced`."""
+    keep_credential: bool = False
+    """With `force`: the source cannot accept the device any more, so its credential moves along."""
+
+
 class RegistryAccess(Protocol):
     """The register's access to the gateways' registries, as far as they are known here."""
 
@@ -256,10 +267,8 @@ class MoveRegister:
         division: str,
         *,
         by: Principal,
-        source: str = "",
         gateways: list[str],
-        force: bool = False,
-        keep_credential: bool = False,
+        options: MoveOptions = MoveOptions(),  # noqa: B008 - frozen
     ) -> MoveRecord:
         """Request a move; it is carried out as soon as both gateways are connected.
 
@@ -268,10 +277,8 @@ class MoveRegister:
             target: division of the gateway to which it moves.
             division: division of the device after the move.
             by: who requests it; both divisions must lie in the caller's scope.
-            source: division of the gateway that it leaves; empty: it is looked up.
             gateways: divisions of all gateways.
-            force: the source is gone: only the entry as known here moves; see `MoveRecord.forced`.
-            keep_credential: with `force`: the source cannot accept the device any more, so its credential moves along.
+            options: what differs from the move of a device between two members.
 
         Raises:
             NotFound: there is no such device in the caller's scope.
@@ -289,21 +296,21 @@ class MoveRegister:
             raise ConfigError(
                 f"{target[:16]} is no gateway that serves {place}", key="target", remedy=f"give {' or '.join(serving)}"
             )
-        origin, stored = await self._find_device(device, [source] if source else gateways, by)
+        origin, stored = await self._find_device(device, [options.source] if options.source else gateways, by)
         if origin == target:
             raise Conflict(f"{device} is at {target} already; change its division there")
         demand(by, Action.CHANGE_DEVICES, place, stored.device.department)
         if stored.device.gateway:
             raise Conflict(f"{device} is connected through {stored.device.gateway} and cannot move without it")
-        if stored.device.state is DeviceState.DISABLED and not (force and stored.moved_out_by):
+        if stored.device.state is DeviceState.DISABLED and not (options.force and stored.moved_out_by):
             raise Conflict(f"{device} is disabled; enable it first, or register it anew at {target}")
         for move in self._moves.values():
             if move.device == device and move.stage not in ENDED_STAGES:
                 raise Conflict(f"{device} is being moved already; wait, or `sensegate device move --cancel {move.id}`")
         is_gone = self._registries.is_gone(origin)
-        if is_gone and not force:
+        if is_gone and not options.force:
             raise Conflict(f"{origin} is no longer a member and cannot export {device}; move it by force")
-        if force and not is_gone:
+        if options.force and not is_gone:
             raise Conflict(f"{origin} is a member and could accept {device} too; `sensegate node expel {origin}` first")
         if self._registries.is_gone(target):
             raise Conflict(f"{target} is no longer a member and cannot import {device}")
@@ -323,15 +330,19 @@ class MoveRegister:
         )
         facts: Facts = {"from": origin, "to": target, "division": place, "move": move.id}
         before: Facts = {"division": stored.device.division}
-        if not force:
+        if not options.force:
             await self._trail.record(by, "device.move", device, before=before, after=facts)
             return await self._write(move)
         uncarried = await self._registries.uncarried(origin)
-        facts |= {"forced": True, "not_carried": str(uncarried), "credential": "kept" if keep_credential else "void"}
+        facts |= {
+            "forced": True,
+            "not_carried": str(uncarried),
+            "credential": "kept" if options.keep_credential else "void",
+        }
         await self._trail.record(by, "device.move", device, before=before, after=facts)
         # It may have been shut out for an earlier move; should this one fail, it must be open again.
         known = msgspec.structs.replace(stored.device, state=DeviceState.REGISTERED)
-        entry = StoredDevice(known, stored.credentials if keep_credential else Credentials())
+        entry = StoredDevice(known, stored.credentials if options.keep_credential else Credentials())
         # Orders of earlier moves that the source still owes could let the device in again there.
         for earlier in [other for other in self._moves.values() if other.device == device]:
             await self._drop_debts(earlier, origin)
@@ -340,7 +351,7 @@ class MoveRegister:
             stage=MoveStage.CARRIED,
             stored=encode_stored(entry),
             forced=uncarried,
-            without_credential=not keep_credential,
+            without_credential=not options.keep_credential,
             owed_source="settle",
         )
         # First the copy: a node that replaces the lost one starts with the device retired.

@@ -8,7 +8,7 @@ from sensegate.authority.scope import Principal, Role, Scope
 from sensegate.bus.names import PARTITION
 from sensegate.clock import HOUR_US
 from sensegate.feature import Parts
-from sensegate.tiers.device_moves import DeviceMover, LogIdentity
+from sensegate.tiers.device_moves import DeviceMover, LogIdentity, MoveOperations
 
 
 def open_mover(parts: Parts, ask: Callable[[str, bytes], Awaitable[bytes]]) -> DeviceMover:
@@ -28,9 +28,6 @@ def open_mover(parts: Parts, ask: Callable[[str, bytes], Awaitable[bytes]]) -> D
             (config.duplicates.horizon_h + 2) * HOUR_US,
             config.store.readings_ttl_h,
         ),
-        ask=ask,
-        close=parts.callout.close,
-        drained=drained,
-        remember=barrier.remember,
+        operations=MoveOperations(ask, parts.callout.close, drained, barrier.remember),
         by=Principal("centre", Role.PROVINCE_OPERATOR, Scope(config.division[:2]), name="ordered at the centre"),
     )

@@ -14,7 +14,6 @@ import msgspec
 import structlog
 
 from sensegate.bus.connect import BusClient
-from sensegate.bus.names import PARTITION
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import Conflict, Overloaded, PermissionDenied, StoreFull, Unavailable, Untrusted
@@ -23,6 +22,7 @@ from sensegate.ports import Log, PartKey
 from sensegate.tiers.centre_connection import CentreConnection
 from sensegate.tiers.config_distribution import ConfigReceiver
 from sensegate.tiers.device_moves import DeviceMover
+from sensegate.tiers.exchange import Exchange
 from sensegate.tiers.link import CentreLink
 from sensegate.tiers.report import Reporter
 from sensegate.tiers.route import (
@@ -194,13 +194,11 @@ class NodeSide:
         await link.answer_probes(parts.claimant.token)
         uplink = Uplink(
             parts.log,
-            link,
-            parts.claimant,
+            Exchange(link, parts.claimant, parts.log, self._clock),
             self._config.uplink,
             self._clock,
             node=self._config.member_id,
             shed=parts.shed,
-            partition=PARTITION,
             lag=self._connection.lag,
         )
         self._connection.forwards_by(uplink)

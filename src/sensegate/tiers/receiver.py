@@ -110,6 +110,15 @@ class _Uplink:
         self.refused_list.invalidate()
 
 
+class MemberChecks(msgspec.Struct, frozen=True, eq=False):
+    """Questions about members."""
+
+    probe: Callable[[str, str], Awaitable[bool]] | None = None
+    """(member, token) -> whether the process with that token answers now; None: nobody knows."""
+    admits: Callable[[str], bool] = lambda _member: True
+    """Whether a member may send spans; the peer centre uses the same link and may not."""
+
+
 class Receiver:
     """Receives the spans of all members."""
 
@@ -121,9 +130,8 @@ class Receiver:
         store: StoreConfig,
         *,
         log_share: float = 1.0,
-        probe: Callable[[str, str], Awaitable[bool]] | None = None,
+        members: MemberChecks = MemberChecks(),  # noqa: B008 - frozen
         cipher: RefusedBodyCipher | None = None,
-        admits: Callable[[str], bool] = lambda _member: True,
     ) -> None:
         """Prepare to receive; `serve` registers the handlers.
 
@@ -133,17 +141,16 @@ class Receiver:
             clock: source of time.
             store: sizes and retention of what is written.
             log_share: fraction of the log that one member may fill.
-            probe: (member, token) -> whether the process with that token answers now.
+            members: answers questions about members.
             cipher: encrypts bodies of refused parts; None: they are not stored.
-            admits: whether a member may send spans; the peer centre uses the same link and may not.
         """
-        self._admits = admits
+        self._admits = members.admits
         self._log = log
         self._judge = judge
         self._clock = clock
         self._store = store
         self._bytes_max = int(store.log_bytes * log_share)
-        self._probe = probe
+        self._probe = members.probe
         self._cipher = cipher
         self._uplinks: dict[str, _Uplink] = {}
         self._ttl_us = store.readings_ttl_h * HOUR_US

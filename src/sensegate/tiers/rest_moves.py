@@ -8,7 +8,7 @@ import msgspec
 
 from sensegate.authority.scope import Action
 from sensegate.ports import PartKey
-from sensegate.tiers.move_register import MoveRecord, MoveRegister
+from sensegate.tiers.move_register import MoveOptions, MoveRecord, MoveRegister
 from sensegate.web import listing
 from sensegate.web.bodies import Body, DeviceId, Division
 from sensegate.web.routing import API, Call, Route, iso
@@ -103,10 +103,8 @@ async def _request(call: Call) -> MoveRow:
             body.target,
             body.division,
             by=call.principal,
-            source=source,
             gateways=call.part(GATEWAYS)(),
-            force=body.force,
-            keep_credential=body.keep_credential,
+            options=MoveOptions(source, body.force, body.keep_credential),
         )
     )
 

@@ -16,7 +16,7 @@ import msgspec
 import structlog
 
 from sensegate.bus import trust
-from sensegate.bus.connect import BusClient, connect
+from sensegate.bus.connect import BusClient, LinkOptions, Login, connect
 from sensegate.bus.kv import KvBucket
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import Clock
@@ -89,14 +89,10 @@ async def connect_to_centre(route: CentreRoute, timeout_s: float = 10.0) -> BusC
     """Connect to a centre. Raises `Unavailable`, `PermissionDenied`, `Untrusted`."""
     return await connect(
         route.url,
-        node_user(route.member),
-        route.secret,
-        inbox_prefix=inbox_prefix(route.slot),
+        Login(node_user(route.member), route.secret, inbox_prefix(route.slot)),
         name=connection_name("uplink", route.member),
         tls=route.tls,
-        ping_s=PING_S,
-        reconnect_timeout_s=PING_S,
-        timeout_s=timeout_s,
+        link_options=LinkOptions(timeout_s, ping_s=PING_S, reconnect_timeout_s=PING_S),
     )
 
 

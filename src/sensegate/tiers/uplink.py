@@ -20,17 +20,17 @@ import structlog
 from sensegate import metrics
 from sensegate.bus.commit_records import LaneRecord, WithheldRange, decode_commit
 from sensegate.bus.ledger import ACCEPTED, FORWARDED, REFUSED_BY_CENTRE, WITHHELD
+from sensegate.bus.names import PARTITION
 from sensegate.clock import Clock, wait_or_sleep
 from sensegate.config import UplinkConfig
 from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable, combined
 from sensegate.model import LogEntry, SheddingRule
 from sensegate.ports import Log
 from sensegate.quantities.quality import Flag
-from sensegate.tiers.exchange import Exchange, LaneState, UplinkLink
+from sensegate.tiers.exchange import Exchange, LaneState
 from sensegate.tiers.liveness import UplinkLag
 from sensegate.tiers.protocol import Lane, LaneUpdate, PartRefusal, RefusedPart, SpanOutcome, SpanPart, SpanSelection
 from sensegate.tiers.span import PackedSpan, Packer, PartFilter, whole_commits
-from sensegate.tiers.writers import Claimant
 
 RANGES_MAX = 256
 """Most ranges of the backlog; beyond that the live lane forwards everything itself, in order."""
@@ -85,36 +85,32 @@ class Uplink:
     def __init__(
         self,
         log: Log,
-        link: UplinkLink,
-        claimant: Claimant,
+        exchange: Exchange,
         config: UplinkConfig,
         clock: Clock,
         *,
         node: str,
         shed: Callable[[], Sequence[SheddingRule]] = tuple,
-        partition: int = 0,
         lag: UplinkLag | None = None,
     ) -> None:
         """Prepare to forward.
 
         Args:
             log: of the node.
-            link: one connection to the centre.
-            claimant: claims the lanes for this process.
+            exchange: asks the centre over one connection.
             config: the section `uplink`.
             clock: source of time.
             node: id of this node.
             shed: returns the selections of rows that mode orders withhold now.
-            partition: of the ingest.
             lag: of this node; it outlives the connection.
         """
         self._store_log = log
         self._config = config
         self._clock = clock
         self._shed = shed
-        self._claimant = claimant
+        self._claimant = exchange.claimant
         self._lag = lag or UplinkLag(log, clock)
-        self._exchange = Exchange(link, claimant, log, clock)
+        self._exchange = exchange
         self._packer = Packer(config.grade_max, self._exchange.parts_bytes_max, self._identity_sequence)
         self._backlog_lock = asyncio.Lock()  # both lanes write the backlog's record
         self._resumed = True
@@ -122,7 +118,7 @@ class Uplink:
         self._sent_at = float("-inf")
         self._backlog_bytes = BACKLOG_BYTES_MIN * 4
         self._opened = asyncio.Event()
-        self._own_record = f"commit.{node}-{partition}"
+        self._own_record = f"commit.{node}-{PARTITION}"
         self._settled = False
         self._attempts: dict[Lane, _Attempt] = {}
         self.refused_spans: dict[Lane, RefusedSpan] = {}

@@ -63,7 +63,7 @@ def _within(side: float) -> float:
     return 0.0 if side <= 0 else 1.0 if side >= 1 else round(side, _DIGITS)
 
 
-def from_pixels(  # noqa: PLR0917 - a box is four numbers in a known order
+def from_pixels(
     left: float,
     top: float,
     right: float,
@@ -86,7 +86,7 @@ def from_grid(
     return from_pixels(left, top, right, bottom, size, size, quality=quality)
 
 
-def from_onvif(  # noqa: PLR0917 - the same
+def from_onvif(
     left: float, top: float, right: float, bottom: float, transform: Transform = IDENTITY, size: int = 0
 ) -> ResolvedBox:
     """Return an ONVIF box: after its transformations -1 to 1, origin in the centre, y up.

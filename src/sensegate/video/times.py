@@ -37,9 +37,7 @@ TimeResult = tuple[int, str]
 """µs UTC, quality"""
 
 
-def _us(  # noqa: PLR0917 - the parts of a time in their order
-    year: int, month: int, day: int, hour: int, minute: int, second: int, micro: int = 0
-) -> int | None:
+def _us(year: int, month: int, day: int, hour: int, minute: int, second: int, micro: int = 0) -> int | None:
     """Return µs as if the parts were UTC; None if the time does not exist. Accepts second 60 and hour 24."""
     if year < 1970 or minute > 59 or second > 60 or hour > 24 or (hour == 24 and (minute or second or micro)):
         return None

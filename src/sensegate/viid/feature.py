@@ -29,7 +29,7 @@ from sensegate.viid.rest import VIID, SubordinateStatus, SuperiorStatus, Superio
 from sensegate.viid.source import ViidSource
 from sensegate.viid.subordinate import ViidSubordinate
 from sensegate.viid.subscriptions import ViidSubscriptions
-from sensegate.viid.superior import ViidSuperior
+from sensegate.viid.superior import SuperiorRecords, ViidSuperior
 from sensegate.web.routing import iso
 
 PSEUDONYMISER = PartKey[Pseudonymiser]("pseudonymiser", absent="this gateway keeps no video metadata")
@@ -125,9 +125,7 @@ class ViidPlatform:
         return ViidSuperior(
             settings,
             client,
-            orders=self._orders,
-            log=self._stores.log,
-            catalogue=self._catalogue,
+            records=SuperiorRecords(self._orders, self._stores.log, self._catalogue),
             clock=self._clock,
             code_of=self._code_of,
         )

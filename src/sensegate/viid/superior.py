@@ -63,6 +63,14 @@ class _Batch(NamedTuple):
     """Storage time of its last entry, µs UTC, which is the same for repetitions."""
 
 
+class SuperiorRecords(msgspec.Struct, frozen=True, eq=False):
+    """Records that a superior platform is sent."""
+
+    orders: ViidSubscriptions
+    log: Log
+    catalogue: ViidCatalogue
+
+
 class ViidSuperior:
     """The connection to a superior platform; `run` maintains it until cancelled."""
 
@@ -71,9 +79,7 @@ class ViidSuperior:
         config: ViidSuperiorConfig,
         client: ViidClient,
         *,
-        orders: ViidSubscriptions,
-        log: Log,
-        catalogue: ViidCatalogue,
+        records: SuperiorRecords,
         clock: Clock,
         code_of: CodeOf,
         uniform: Callable[[float, float], float] = random.uniform,
@@ -81,9 +87,9 @@ class ViidSuperior:
         """`uniform` returns a random number between two bounds, for the jitter."""
         self.config = config
         self._client = client
-        self._orders = orders
-        self._source = log
-        self._catalogue = catalogue
+        self._orders = records.orders
+        self._source = records.log
+        self._catalogue = records.catalogue
         self._clock = clock
         self._code_of = code_of
         self._uniform = uniform

@@ -23,6 +23,7 @@ from sensegate.web.deps import WebDependencies
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
+_AUDIT_ROWS_MAX = 5_000
 _BY = ("node", "division", "device", "hour", "reason")
 _COLUMNS = {
     kinds.MESSAGES: "messages",
@@ -241,7 +242,7 @@ async def _audit(call: Call) -> listing.RowPage[AuditRow]:
     if not allows(call.principal, Action.READ_AUDIT, call.deps.division):
         return listing.RowPage([])
     after = call.integer("after", 1, 2**53) if call.text("after") else 0
-    limit = call.integer("limit", 500, 5_000)
+    limit = call.integer("limit", 500, _AUDIT_ROWS_MAX)
     rows = [
         AuditRow(
             sequence,
@@ -260,7 +261,10 @@ async def _audit(call: Call) -> listing.RowPage[AuditRow]:
 
 
 _SINCE = QueryParam("since", "start time, or how far back (30m, 1h, 7d); default 1h")
-_FROM = (QueryParam("after", "`next` of the previous page"), QueryParam("limit", "maximum number of rows", "integer"))
+_FROM = (
+    QueryParam("after", "`next` of the previous page"),
+    QueryParam("limit", "maximum number of rows, default 500", "integer", minimum=1, maximum=_AUDIT_ROWS_MAX),
+)
 ROUTES = (
     Route(
         method="GET",
@@ -275,7 +279,7 @@ ROUTES = (
             QueryParam("to", "time at which to end; whole hours are counted"),
             QueryParam("by", f"group rows by one of {', '.join(_BY)}"),
             QueryParam("node", "filter by node"),
-            QueryParam("limit", "maximum number of rows", "integer"),
+            QueryParam("limit", "maximum number of rows", "integer", minimum=1, maximum_setting="page_max"),
         ),
         response=LedgerReport,
         media=("application/json", "text/csv"),

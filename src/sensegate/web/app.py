@@ -23,6 +23,7 @@ from sensegate.authority.attempts import FailedAttempts
 from sensegate.authority.scope import Action, Role, allows, demand
 from sensegate.bus.trust import load_server_files, server_context
 from sensegate.errors import ConfigError, Conflict, Overloaded, SensegateError, Unavailable
+from sensegate.share import scans
 from sensegate.web import (
     accounting,
     applications,
@@ -205,7 +206,7 @@ class Web:
             handshake_timeout_s=deps.config.header_timeout_s,
         )
         self._context: ssl.SSLContext | None = None
-        self._document = msgspec.json.encode(openapi.document(routes, version=deps.version))
+        self._document = msgspec.json.encode(openapi.document(routes, version=deps.version, config=deps.config))
         tls = deps.config.tls
         self._headers = dict(_SECURITY_HEADERS)
         if tls.cert_file:
@@ -261,6 +262,7 @@ class Web:
     def _endpoint(self, route: Route) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def entrance(request: web.Request) -> web.StreamResponse:
             call = self._call(request)
+            scans.begin(route.path)
             try:
                 check_call(call, route)
                 if limits.is_reserved(request) and not route.is_essential:

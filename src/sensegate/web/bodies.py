@@ -305,6 +305,8 @@ class UsageRow(msgspec.Struct, frozen=True):
     last: int
     unsettled: int
     """Records that may have been delivered without being counted, when the gateway was killed."""
+    scanned: int
+    """Rows looked through for the responses."""
 
 
 class LedgerRow(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -10,6 +10,7 @@ import numpy as np
 from sensegate.authority import importing
 from sensegate.authority.assets import Assets, SourceDeviation
 from sensegate.authority.camera_codes import division_of
+from sensegate.authority.devices import DeviceFilter
 from sensegate.authority.importing import RowOutcome
 from sensegate.authority.neighbours import NearbyPair, Neighbours
 from sensegate.authority.scope import Action, Principal, Scope, allows, has_right
@@ -57,11 +58,13 @@ async def _list(call: Call) -> listing.RowPage[DeviceRow]:
     limit = call.integer("limit", 1_000, deps.config.page_max)
     devices = deps.devices.list(
         scope,
-        states=states,
-        profile=call.text("profile"),
-        domain=call.text("domain"),
-        department=department,
-        text=call.text("q") or call.text("text"),
+        DeviceFilter(
+            states,
+            call.text("profile"),
+            call.text("domain"),
+            department,
+            call.text("q") or call.text("text"),
+        ),
         after=call.text("after"),
         limit=limit + 1,
     )

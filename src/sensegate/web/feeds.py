@@ -18,7 +18,7 @@ from sensegate.share.feeds import Feed
 from sensegate.web import listing, problems, record_query
 from sensegate.web.bodies import NewFeed, RecordPage
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import API, Call, QueryParam, Route
+from sensegate.web.routing import API, RECORD_LIMIT, Call, QueryParam, Route
 
 HEARTBEAT_S = 15.0
 _WRITE_BYTES_MAX = 262_144
@@ -220,8 +220,14 @@ ROUTES = (
         query=(
             *record_query.SELECTION_PARAMS,
             *record_query.PAGE_PARAMS,
-            QueryParam("limit", "maximum number of records, default 1,000", "integer"),
-            QueryParam("wait", "seconds to wait for the first record", "number"),
+            RECORD_LIMIT,
+            QueryParam(
+                "wait",
+                "seconds to wait for the first record",
+                "number",
+                minimum=0,
+                maximum_setting="long_poll_max_s",
+            ),
         ),
         response=RecordPage,
         media=tuple(record_query.MEDIA_TYPES.values()),

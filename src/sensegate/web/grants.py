@@ -95,7 +95,15 @@ async def _usage(call: Call) -> GrantUsageReport:
     month = call.text("month") or share.month()
     rows = [
         GrantUsage(
-            row.delivery, row.month, row.requests, row.records, row.bytes, iso(row.last), row.token, row.unsettled
+            row.delivery,
+            row.month,
+            row.requests,
+            row.records,
+            row.bytes,
+            iso(row.last),
+            row.token,
+            row.unsettled,
+            row.scanned,
         )
         for row in share.grant_usage(call.principal, name, month)
     ]

@@ -11,7 +11,7 @@ from sensegate.web import record_query
 from sensegate.web.bodies import LatestRecords
 from sensegate.web.feeds import HEARTBEAT_S, current_principal_of, send_events
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import API, Call, QueryParam, Route
+from sensegate.web.routing import API, RECORD_LIMIT, Call, QueryParam, Route
 
 LATEST = PartKey[LatestReader]("latest", absent="this gateway holds no last values")
 INTERVAL_S = 0.5
@@ -67,7 +67,7 @@ ROUTES = (
         action=_READ,
         query=(
             *_FILTERS,
-            QueryParam("limit", "maximum number of records, default 1,000", "integer"),
+            RECORD_LIMIT,
             QueryParam("after", "`next` of the previous page"),
         ),
         response=LatestRecords,

@@ -13,7 +13,7 @@ from sensegate.lifecycle.comparisons import VersionComparisons
 from sensegate.lifecycle.contents import Content, digest_of
 from sensegate.lifecycle.history import CanaryLimits, ProfileVersion, ReleaseHistory, VersionState
 from sensegate.lifecycle.outcomes import Outcomes
-from sensegate.lifecycle.releases import Releases
+from sensegate.lifecycle.releases import CanaryPlan, Releases
 from sensegate.ports import PartKey
 from sensegate.web import listing
 from sensegate.web.problems import BadRequest
@@ -269,10 +269,12 @@ async def _canary(call: Call) -> ReleaseHistoryRow:
         name_of(call),
         number_of(call),
         by=call.principal,
+        plan=CanaryPlan(
+            wanted.share,
+            tuple(wanted.devices),
+            CanaryLimits(wanted.rejected_max, wanted.faults_max, wanted.least),
+        ),
         target=target_of(wanted.target),
-        share=wanted.share,
-        devices=tuple(wanted.devices),
-        limits=CanaryLimits(wanted.rejected_max, wanted.faults_max, wanted.least),
         note=wanted.note,
     )
     return await _applied(call, history)

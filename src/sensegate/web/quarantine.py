@@ -24,6 +24,7 @@ from sensegate.web.routing import API, Call, QueryParam, Route, iso, payload_tex
 
 RECOVERED = PartKey[RecoveredMessages]("recovered", absent="this gateway reprocesses no messages")
 _SCAN_ENTRIES = 20_000
+_ROWS_MAX = 1_000
 _LAST_INDEX = 999_999_999
 """Index beyond every message of an entry."""
 _GROUPS_MAX = 500
@@ -127,7 +128,7 @@ def _since(call: Call) -> int:
 
 async def _quarantine(call: Call) -> listing.RowPage[QuarantineRow]:
     """Return quarantined messages from `after` or `since`; a scan may end early, with `next` to continue."""
-    limit, rows, scan = call.integer("limit", 100, 1_000), list[QuarantineRow](), _Scan(call, _since(call))
+    limit, rows, scan = call.integer("limit", 100, _ROWS_MAX), list[QuarantineRow](), _Scan(call, _since(call))
     async for position, message in scan.messages():
         rows.append(_quarantine_row(position, message))
         if len(rows) >= limit:
@@ -232,7 +233,7 @@ ROUTES = (
         query=(
             _SINCE,
             QueryParam("after", "`next` of the previous page"),
-            QueryParam("limit", "maximum number of rows", "integer"),
+            QueryParam("limit", "maximum number of rows, default 100", "integer", minimum=1, maximum=_ROWS_MAX),
             _REASON,
             _DEVICE,
         ),

@@ -168,7 +168,17 @@ async def _usage(call: Call) -> listing.RowPage[UsageRow]:
     everyone = call.principal.scope.department == "" and call.deps.division.startswith(call.principal.scope.division)
     whole = everyone and has_right(call.principal, Action.READ_LEDGER)
     rows = [
-        UsageRow(row.token, row.feed, row.delivery, row.requests, row.records, row.bytes, row.last, row.unsettled)
+        UsageRow(
+            row.token,
+            row.feed,
+            row.delivery,
+            row.requests,
+            row.records,
+            row.bytes,
+            row.last,
+            row.unsettled,
+            row.scanned,
+        )
         for row in call.deps.share.usage()
         if whole or row.token in visible or row.token == call.principal.id
     ]

@@ -36,6 +36,11 @@ class QueryParam(msgspec.Struct, frozen=True):
     description: str
     schema: str = "string"
     """JSON Schema type."""
+    minimum: int | None = None
+    maximum: int | None = None
+    """Greatest number that has an effect; a greater one counts as this."""
+    maximum_setting: str = ""
+    """Field of `WebConfig` that holds the greatest number instead."""
 
 
 class Route(msgspec.Struct, frozen=True, kw_only=True):
@@ -76,8 +81,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """Returns the URI of the problem type of an error; None: problems have no type of their own."""
 
 
+RECORD_LIMIT = QueryParam(
+    "limit", "maximum number of records, default 1,000", "integer", minimum=1, maximum_setting="page_max"
+)
 PAGING = (
-    QueryParam("limit", "maximum number of rows, default 1,000", "integer"),
+    QueryParam("limit", "maximum number of rows, default 1,000", "integer", minimum=1, maximum_setting="page_max"),
     QueryParam("after", "key or cursor after which to continue"),
     QueryParam("sort", "fields separated by commas, `-` before a descending one"),
     QueryParam("q", "text contained in any field"),

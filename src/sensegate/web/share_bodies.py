@@ -293,6 +293,8 @@ class GrantUsage(msgspec.Struct, frozen=True):
     subscriber: str
     unsettled: int
     """Records that may have been delivered without being counted, when the gateway was killed; a quota counts them."""
+    scanned: int
+    """Rows looked through for the responses."""
 
 
 class GrantUsageReport(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from aiohttp import web
 
+from sensegate.authority.devices import DeviceFilter
 from sensegate.authority.label import label_path
 from sensegate.authority.scope import Action, Scope
 from sensegate.errors import PermissionDenied
@@ -25,6 +26,7 @@ GAPS = ("place", "owner", "department", "domain", "asset", "name", "never_heard"
 SLICE = 2_000
 """Components that are read before other requests have their turn."""
 CELLS_MAX = 24
+ROWS_MAX = 1_000
 LABELS_MAX = 200
 _GEOJSON = "application/geo+json"
 _FILTERS = (
@@ -209,7 +211,7 @@ async def _components(call: Call) -> listing.RowPage[ComponentRow] | web.StreamR
     selected = _selected(call)
     if media != "application/json":
         return await _export(call, selected, media)
-    after, limit, query = call.text("after"), call.integer("limit", 100, 1_000), call.text("q").casefold()
+    after, limit, query = call.text("after"), call.integer("limit", 100, ROWS_MAX), call.text("q").casefold()
     rows: list[ComponentRow] = []
     for number, at in enumerate(selected, 1):
         if call.deps.devices.id(at) <= after:
@@ -333,9 +335,7 @@ async def _labels(call: Call) -> listing.RowPage[LabelRow]:
     limit = call.integer("limit", 60, LABELS_MAX)
     chosen = call.deps.devices.list(
         _scope(call),
-        profile=call.text("profile"),
-        domain=call.text("domain"),
-        text=call.text("q"),
+        DeviceFilter(profile=call.text("profile"), domain=call.text("domain"), text=call.text("q")),
         after=call.text("after"),
         limit=limit + 1,
     )
@@ -368,7 +368,7 @@ ROUTES = (
         tag="devices",
         action=Action.READ_REGISTRY,
         query=(
-            QueryParam("limit", "maximum number of rows, default 100", "integer"),
+            QueryParam("limit", "maximum number of rows, default 100", "integer", minimum=1, maximum=ROWS_MAX),
             QueryParam("after", "id after which to continue"),
             QueryParam("q", "text contained in id, name, asset or owner"),
             *_FILTERS,
@@ -399,7 +399,7 @@ ROUTES = (
         tag="devices",
         action=Action.READ_REGISTRY,
         query=(
-            QueryParam("limit", "maximum number of labels, default 60", "integer"),
+            QueryParam("limit", "maximum number of labels, default 60", "integer", minimum=1, maximum=LABELS_MAX),
             QueryParam("after", "id after which to continue"),
             QueryParam("q", "text contained in id, alias or name"),
             QueryParam("profile", "filter by profile"),

@@ -116,7 +116,7 @@ async def _open(call: Call) -> web.StreamResponse:
     return socket
 
 
-async def _send(  # noqa: PLR0917 - both ends of one connection
+async def _send(
     socket: web.WebSocketResponse,
     pages: FeedPages,
     credit: Credit,
@@ -203,7 +203,7 @@ ROUTES = (
         query=(
             *SELECTION_PARAMS,
             QueryParam("form", "json (text messages) or msgpack (columns, binary); default json"),
-            QueryParam("credit", "initial credit in records, default 1,000", "integer"),
+            QueryParam("credit", "initial credit in records, default 1,000", "integer", minimum=1, maximum=CREDIT_MAX),
         ),
         media=("application/json", "application/vnd.msgpack"),
         status=101,

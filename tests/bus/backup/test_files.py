@@ -48,6 +48,11 @@ KEY = b"a passphrase of the backup"
         ("writer.json.part", FileKind.OMITTED),
         ("run.json", FileKind.OMITTED),
         (break_glass.FILE, FileKind.OMITTED),
+        ("history/00000000000000-00000000000099.parquet", FileKind.SEGMENT),
+        ("history/00000000000000-00000000000099-812.sums", FileKind.SEGMENT),
+        ("history/00000000000000-00000000000099.tmp", FileKind.OMITTED),
+        ("history/scratch/duckdb_temp_storage-0.tmp", FileKind.OMITTED),
+        ("history/scratch/spill", FileKind.OMITTED),
     ],
 )
 def test_the_kind_of_a_file(path: str, kind: FileKind) -> None:

@@ -171,6 +171,40 @@ async def test_a_block_that_is_rewritten_is_noticed(tmp_path: Path, monkeypatch:
     await asyncio.to_thread(create.create, config, tmp_path / "node.yaml", tmp_path / "copy")
 
 
+@pytest.mark.parametrize("merged_at", [1, 3, 4])
+def test_segments_that_are_merged_meanwhile(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, merged_at: int) -> None:
+    """The backup holds all spans, whichever files are merged while it links; the control lists them once."""
+    spans = ["000-010", "010-020", "020-030"]
+    linked = standstill._linked
+    calls = 0
+
+    def merge_meanwhile(directory: Path, path: str, target: Path) -> standstill.StagedFile:
+        nonlocal calls
+        calls += 1
+        if calls == merged_at:
+            (history / "000-030.parquet").write_bytes(b"all")
+            for span in spans:
+                (history / f"{span}.parquet").unlink()
+        return linked(directory, path, target)
+
+    def stage(name: str) -> set[str]:
+        """Return the spans that are staged."""
+        return {file.path for file in standstill._stage_segments(tmp_path / name, tmp_path / "staging" / name)}
+
+    monkeypatch.setattr(standstill, "_linked", merge_meanwhile)
+    whole = {"history/000-030.parquet"}, {f"history/{span}.parquet" for span in spans}
+    for name in ("gateway", "control"):
+        history, calls = tmp_path / name / "history", 0
+        history.mkdir(parents=True)
+        for span in spans:
+            (history / f"{span}.parquet").write_bytes(b"some")
+        if name == "control":
+            listed = standstill._segments(tmp_path / name)
+            monkeypatch.setattr(standstill, "_segments", lambda _directory, listed=listed: listed)
+        staged = stage(name)
+        assert any(spans_of <= staged for spans_of in whole) is (name == "gateway" or merged_at > len(spans)), staged
+
+
 async def test_two_backups_at_once(tmp_path: Path) -> None:
     """The second is refused; the server goes on."""
     async with written(tmp_path, "plain") as (_, writer):

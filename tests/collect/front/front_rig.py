@@ -12,7 +12,7 @@ from typing import Any, Self
 from sensegate.clock import Clock, SystemClock
 from sensegate.collect.front import codec
 from sensegate.collect.front.batcher import BatchWriter
-from sensegate.collect.front.front import Front, SessionMemory
+from sensegate.collect.front.front import Front, FrontPeers, SessionMemory
 from sensegate.collect.front.limits import FrontLimits
 from sensegate.collect.front.packets import (
     Acknowledgement,
@@ -160,7 +160,7 @@ async def running_front(
         counts,
         clock=clock or SystemClock(),
         limits=FrontLimits(**limits),
-        memory=memory,
+        beside=FrontPeers(memory=memory),
     )
     store.writer = front.writer
     port = await front.listen(HOST, 0)

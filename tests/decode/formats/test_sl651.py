@@ -138,7 +138,7 @@ def test_a_profile_decides_where_the_observation_time_stands(hour: Any, first: s
     ],
 )
 @pytest.mark.parametrize(("number", "size", "scale"), [(0xF4, 1, 10), (0xF5, 2, 100), (0xFC, 2, 100)])
-def test_series_of_five_minutes_in_an_answer(  # noqa: PLR0917 - one of the columns
+def test_series_of_five_minutes_in_an_answer(
     number: int, size: int, scale: int, step: str, count: int, times: dict[int, str]
 ) -> None:
     """38H with a step and DRP or DRZ: the values have their fixed width, whatever the definition byte says."""
@@ -257,7 +257,9 @@ def test_a_station_that_contradicts_itself_is_odd() -> None:
     frame = report(b"", observed="2613010800")
     assert parse(frame)["odd"] == ["time"]
     body = (1).to_bytes(2) + bytes.fromhex("260101080012") + b"\xf1\xf1" + bytes.fromhex("0011223355") + b"H"
-    assert parse(sl651.build(1, "0011223344", "03E8", 0x32, body, sl651.ETX, up=True))["odd"] == ["station"]
+    assert parse(sl651.build(sl651.Sl651Head(1, "0011223344", "03E8", 0x32), body, sl651.ETX, up=True))["odd"] == [
+        "station"
+    ]
 
 
 def test_midnight_may_be_24_hours() -> None:
@@ -297,7 +299,7 @@ def test_any_bytes_are_a_tree_or_refused(payload: bytes) -> None:
         report(payload, function=0x31),
         report(b"\x04\x18\0\0\5" + payload, function=0x31),
     ]
-    frames.append(sl651.build(1, "0011223344", "03E8", 0x31, payload, sl651.ETX, up=True, text=True))
+    frames.append(sl651.build(sl651.Sl651Head(1, "0011223344", "03E8", 0x31), payload, sl651.ETX, up=True, text=True))
     for frame in frames:
         with contextlib.suppress(Rejected):
             parse(frame)

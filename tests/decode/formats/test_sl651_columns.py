@@ -40,7 +40,7 @@ def parse_of(part: Sl651Part | None = None) -> Sl651Columns:
 
 def report(body: bytes, function: int = 0x32, *, up: bool = True) -> bytes:
     """Return a report of one packet."""
-    return sl651.build(1, STATION, "03E8", function, body, sl651.ETX, up=up)
+    return sl651.build(sl651.Sl651Head(1, STATION, "03E8", function), body, sl651.ETX, up=up)
 
 
 PARSE = parse_of()

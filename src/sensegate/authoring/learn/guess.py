@@ -115,9 +115,12 @@ def guess(facts: FieldFacts, unit: str = "") -> Guess | None:
             continue
         plain = match.plain or (match.with_unit and _settles(certain, row)) or _says_state(row, fit)
         sure = fit.sure and match.whole and plain and not short and row.name == match.property
-        if row.name == "voltage" and facts.numbers and max(facts.numbers) <= _CELLS_V:
+        if row.name == "voltage" and facts.numbers and _converted(max(facts.numbers), fit, row) <= _CELLS_V:
             sure = False
             fit = fit._replace(reason=f"{fit.reason}; of a battery?")
+        if row.name.endswith(("_min", "_max")) and facts.integral and len(set(facts.numbers)) == 1:
+            sure = False
+            fit = fit._replace(reason=f"{fit.reason}; always the same: a setting?")
         if unit and row.kind is ValueKind.NUMBER and not code_of(unit):
             sure = False
             fit = fit._replace(reason=f"{fit.reason}; the stated unit '{unit}' is not known")
@@ -128,6 +131,12 @@ def guess(facts: FieldFacts, unit: str = "") -> Guess | None:
             reason += "; the name alone says little"
         return fit._replace(sure=sure, reason=reason, fragment=not match.whole)
     return None
+
+
+def _converted(value: float, fit: Guess, row: Property) -> float:
+    """Return a value as sent in the unit of its property."""
+    factor, offset = conversion(fit.unit, row.unit)
+    return value * fit.scale * factor + offset
 
 
 def _settles(unit: str, row: Property) -> bool:

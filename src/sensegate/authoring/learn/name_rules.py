@@ -15,9 +15,9 @@ ABBREVIATIONS: Final = {
     "pressure": "press pres pressure baro barometer barometric qiya pressurehpa",
     "battery": "bat batt battery batv akku dianchi vbat",
     "voltage": "volt volts voltage vol dianya vdd vcc u",
-    "current": "curr current amp ampere amps dianliu",
+    "current": "curr current ampere amps dianliu",
     "power": "power pwr gonglv watt watts apower",
-    "energy": "energy aenergy kwh wh dianneng ep",
+    "energy": "energy aenergy kwh wh mwh dianneng ep",
     "level": "level lvl",
     "percent": "pct percent percentage",
     "light": "light lum luminosity brightness",
@@ -122,6 +122,7 @@ road_temperature: road surface temperature
 air_temperature_max: maximum temperature
 air_temperature_min: minimum temperature
 device_temperature: device temperature | internal temperature | board temperature | cpu temperature | mcu temperature
+device_temperature: chip temperature | soc temperature | die temperature
 room_temperature: room temperature | indoor temperature | local temperature
 setpoint_temperature: setpoint? | heating setpoint | set temperature | target temperature | setpoint temperature
 probe_temperature: probe temperature | temperature ds | external temperature?
@@ -207,7 +208,7 @@ water_level: water level | river level
 liquid_level: liquid level | level? | liquid?
 water_depth: water depth | depth?
 groundwater_level: groundwater level
-fill_level: fill level | filling level | fullness | fill percent
+fill_level: fill level | filling level | fullness | fill percent | tank level~ | silo level~ | bin level~ | fill?
 distance: distance | range? | height?
 flow_velocity: flow speed | flow velocity
 river_flow: river flow | discharge?
@@ -226,7 +227,7 @@ battery_current: battery current
 charging: charging
 battery_charging: battery charging
 voltage: voltage | phase voltage | line voltage?
-current: current
+current: current | amp?
 active_power: power | active power | power active
 reactive_energy: reactive energy | reactive energy import | reactive energy total
 reactive_energy_exported: reactive energy export
@@ -330,7 +331,7 @@ c f k v a w m l s h g min ms pa deg bar mb mm cm d um var gal mg b km ut db sec
 can have, and say nothing otherwise."""
 
 NEUTRAL: Final = _words("""
-value val data reading readings measurement measured measure sensor sensors chip sht actual present latest the
+value val data reading readings measurement measured measure sensor sensors sensorchip sht actual present latest the
 of is has ch channel
 """)
 """Words that do not change what is measured."""

@@ -1,9 +1,9 @@
 """Guess properties from the names of members, and say how much of a name a property explains.
 
-A name is split into words (``TempC_SHT`` -> temperature, c, chip). A rule whose words all occur in the name suggests
-its property; only one that leaves no word unexplained states it. What is left over changes the meaning more often than
-not (``water.temperature.current`` is no electric current, ``No_Beacon`` no nitric oxide): such a match is a fragment.
-This dictionary serves guesses that people review; it is not a standard and is sometimes wrong.
+A name is split into words (``TempC_SHT`` -> temperature, c, sensorchip). A rule whose words all occur in the name
+suggests its property; only one that leaves no word unexplained states it. What is left over changes the meaning more
+often than not (``water.temperature.current`` is no electric current, ``No_Beacon`` no nitric oxide): such a match is a
+fragment. This dictionary serves guesses that people review; it is not a standard and is sometimes wrong.
 """
 
 from __future__ import annotations
@@ -95,7 +95,7 @@ def _words(name: str) -> tuple[str, ...]:
     for chinese, english in CHINESE:
         name = name.replace(chinese, f" {english} ")
     name = _PARTICLES.sub(_particle_word, name)
-    name = _CHIPS.sub(" chip ", _PROBE_CHIPS.sub(" ds ", name))
+    name = _CHIPS.sub(" sensorchip ", _PROBE_CHIPS.sub(" ds ", name))
     folded = re.sub(r"[^a-z0-9]", "", name.lower())
     if folded in WORD_OF_FORM:
         return (WORD_OF_FORM[folded],)
@@ -118,7 +118,7 @@ def words_of(name: str) -> list[str]:
     return list(_words(name))
 
 
-_PIECES: Final = "kwh mwh ugm3 mgm3 hpa kpa mpa dbm dba kvarh varh eco2 co2eq eqco2"
+_PIECES: Final = "kwh mwh ugm3 mgm3 hpa kpa mpa dbm dba kvarh varh eco2 co2eq eqco2 h2s soc"
 _WHOLE_PIECES: Final = frozenset(_PIECES.split())
 
 
@@ -157,6 +157,9 @@ def named_unit(name: str) -> NamedUnit | None:
         if len(words) > count:
             ends.append(tuple(words[-count:]))
     ends += [(word,) for word in words[1:]]
+    alone = len(pieces) == 1 and last.lower() not in WEAK_UNITS
+    if alone:
+        ends.insert(0, (last,))  # `wh`: nothing but the unit, so that it is no more than a guess
     for end in ends:
         code = UNITS.get("".join(end).lower())
         if code and end != ("a",):  # a small a is a phase
@@ -166,7 +169,8 @@ def named_unit(name: str) -> NamedUnit | None:
                 for piece in end
                 for part in (piece, *_CAMEL.findall(piece))
             }
-            return NamedUnit(code, frozenset({spelling, *parts, *words_of("_".join(end))}), spelling not in WEAK_UNITS)
+            strong = spelling not in WEAK_UNITS and not (alone and end == (last,))
+            return NamedUnit(code, frozenset({spelling, *parts, *words_of("_".join(end))}), strong)
     return None
 
 

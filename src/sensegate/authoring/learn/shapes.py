@@ -222,9 +222,11 @@ def group(samples: Iterable[Sample], names: Container[str] = frozenset()) -> lis
             carried[sample.maker, sample.port, message.format].append(message)
             continue
         by_topic[_skeleton(sample.topic, names), message.format].append(message)
-    groups: list[SampleGroup] = []
+    by_pattern: dict[tuple[str, bool, str], list[ParsedSample]] = defaultdict(list)
     for (skeleton, form), messages in _merge_topics(by_topic).items():
-        pattern, sure = _pattern(skeleton, messages, names)
+        by_pattern[*_pattern(skeleton, messages, names), form] += messages
+    groups: list[SampleGroup] = []
+    for (pattern, sure, form), messages in by_pattern.items():
         groups += [SampleGroup(pattern, form, members, sure) for members in _split_by_members(messages)]
     for (maker, port, form), messages in carried.items():
         groups += [SampleGroup("", form, members, True, True, port, maker) for members in _split_by_members(messages)]

@@ -30,6 +30,8 @@ STATE: Final = (
     "engine/store.json",
     "engine/known/*",
 )
+SEGMENTS: Final = ("*.parquet", "*.sums")
+"""Files of the history: each is written once, renamed into its place, and never changed."""
 OMITTED: Final = (
     "duplicates/*",  # rebuilt from the log
     "run.json",
@@ -42,6 +44,8 @@ OMITTED: Final = (
     "aside*",  # stores of earlier terms, kept for people
     "*.lock",
     "*.part",
+    "*.tmp",
+    "*/scratch/*",  # what queries of the history had no room for in memory
     "*.new",
     "*.left",
     "*.used",
@@ -61,6 +65,8 @@ class FileKind(StrEnum):
     """Part of the server's store; it must be copied while the server stands still."""
     STATE = "state"
     SECRET = "secret"  # noqa: S105 - a word, no password
+    SEGMENT = "segment"
+    """File of the history, which holds readings of a span of the log."""
     OMITTED = "omitted"
 
 
@@ -70,6 +76,8 @@ def kind_of(path: str) -> FileKind:
         return FileKind.STORE
     if any(fnmatchcase(path, pattern) for pattern in OMITTED):
         return FileKind.OMITTED
+    if any(fnmatchcase(path, pattern) for pattern in SEGMENTS):
+        return FileKind.SEGMENT
     return FileKind.STATE if any(fnmatchcase(path, pattern) for pattern in STATE) else FileKind.SECRET
 
 

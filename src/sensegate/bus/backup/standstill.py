@@ -160,7 +160,8 @@ def _has_stopped(task: Path) -> bool:
 
 def _stage(directory: Path, staging: Path, deadline: float) -> list[StagedFile]:
     """Link or copy all that belongs into a backup. Raises `Unavailable` where that takes too long."""
-    paths = [path for path in contents.files(directory) if contents.kind_of(path) is not FileKind.OMITTED]
+    omitted = {FileKind.OMITTED, FileKind.SEGMENT}
+    paths = [path for path in contents.files(directory) if contents.kind_of(path) not in omitted]
     newest: dict[str, int] = {}
     for path in paths:
         if block := _BLOCK.fullmatch(path):
@@ -181,7 +182,29 @@ def _stage(directory: Path, staging: Path, deadline: float) -> list[StagedFile]:
             with contextlib.suppress(FileNotFoundError):
                 shutil.copyfile(directory / path, target)
                 staged.append(StagedFile(path, target.stat().st_size, 0))
-    return staged
+    return [*staged, *_stage_segments(directory, staging)]
+
+
+def _stage_segments(directory: Path, staging: Path) -> Iterator[StagedFile]:
+    """Link the segments of the history, which the gateway goes on merging meanwhile.
+
+    A segment that others were merged into is there before these are deleted. So all readings are linked once two lists
+    in a row are equal; those that are there twice are told apart by their spans when the history is opened.
+    """
+    staged: set[str] = set()
+    before: set[str] = set()
+    while (listed := _segments(directory)) != before:
+        before = listed
+        for path in sorted(listed - staged):
+            target = staging / path
+            target.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+            with contextlib.suppress(FileNotFoundError):
+                yield _linked(directory, path, target)
+                staged.add(path)
+
+
+def _segments(directory: Path) -> set[str]:
+    return {path for path in contents.files(directory) if contents.kind_of(path) is FileKind.SEGMENT}
 
 
 def _linked(directory: Path, path: str, target: Path) -> StagedFile:

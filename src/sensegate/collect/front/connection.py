@@ -686,14 +686,15 @@ class MqttConnection(asyncio.Protocol):
     def resume(self) -> None:
         self._release("queue")
 
-    def send(self, packet: Publish | SubAck | Acknowledgement) -> None:
-        """Send a packet of the broker behind."""
+    def send(self, packet: Publish | SubAck | Acknowledgement) -> bool:
+        """Send a packet of the broker behind; return False where it is larger than the client takes."""
         if self._closed or self.closing_at:
-            return
+            return True
         raw = codec.encode(packet, self._version)
         if self._client_packet_max and len(raw) > self._client_packet_max:
-            return  # MQTT-3.1.2-24: as if it had been delivered
+            return False
         self._transport.write(raw)
+        return True
 
     def broker_lost(self, reason: str) -> None:
         """Disconnect the client: its connection to the broker behind is lost, and it has to subscribe again."""

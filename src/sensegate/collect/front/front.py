@@ -8,6 +8,7 @@ import ssl
 from collections import Counter
 from typing import Protocol
 
+import msgspec
 import structlog
 
 from sensegate.clock import Clock
@@ -93,6 +94,19 @@ class Alone:
         """Return: there is no other front."""
 
 
+class FrontPeers(msgspec.Struct, frozen=True, eq=False):
+    """What stands beside a front."""
+
+    broker: BrokerAddress | None = None
+    """The broker behind, for clients that subscribe; None: there is none."""
+    memory: SessionMemory | None = None
+    """Sessions known to all fronts."""
+    neighbours: FrontNeighbours | None = None
+    """The other fronts."""
+    services: ServiceGateway | None = None
+    """Answers clients of services of the gateway; None: there are none."""
+
+
 class Front:
     """The connections of a process."""
 
@@ -105,10 +119,7 @@ class Front:
         *,
         clock: Clock,
         limits: FrontLimits,
-        broker: BrokerAddress | None = None,
-        memory: SessionMemory | None = None,
-        neighbours: FrontNeighbours | None = None,
-        services: ServiceGateway | None = None,
+        beside: FrontPeers | None = None,
     ) -> None:
         """Prepare a front; `listen` begins, `run` has to run.
 
@@ -119,12 +130,9 @@ class Front:
             observer: counts refusals and limits.
             clock: the clock.
             limits: limits of connections, packets and queues.
-            broker: the broker behind, for clients that subscribe; None: there is none.
-            memory: sessions known to all fronts.
-            neighbours: the other fronts.
-            services: answers clients of services of the gateway; None: there are none.
+            beside: what stands beside this front; None: it is alone.
         """
-        alone = Alone()
+        alone, beside = Alone(), beside or FrontPeers()
         self.limits = limits
         self.clock = clock
         self.admission = admission
@@ -133,10 +141,10 @@ class Front:
         self.seconds = clock.monotonic()
         """Monotonic time, a tick old at most: reading the clock for each packet would cost as much as the packet."""
         self._observer = observer
-        self._broker = broker
-        self._memory = memory or alone
-        self._neighbours = neighbours or alone
-        self._services = services
+        self._broker = beside.broker
+        self._memory = beside.memory or alone
+        self._neighbours = beside.neighbours or alone
+        self._services = beside.services
         self._connections: set[MqttConnection] = set()
         self._by_device: dict[str, MqttConnection] = {}
         self._by_address: Counter[str] = Counter()

@@ -22,13 +22,13 @@ import uvloop
 
 from sensegate import logs
 from sensegate.bus import trust
-from sensegate.bus.connect import connect, engine_context
+from sensegate.bus.connect import LinkEvents, Login, connect, engine_context
 from sensegate.bus.kv import KvBucket
 from sensegate.bus.malloc import limit_arenas
 from sensegate.bus.server_conf import has_broker_tls
 from sensegate.clock import Clock, SystemClock
 from sensegate.collect.front.admission import AdmissionClient
-from sensegate.collect.front.front import Front
+from sensegate.collect.front.front import Front, FrontPeers
 from sensegate.collect.front.messages import FrontSettings
 from sensegate.collect.front.session_memory import BUCKET, SharedSessions
 from sensegate.collect.front.sessions import SessionKey
@@ -108,13 +108,10 @@ async def serve(
 
     link = await connect(
         list(settings.urls),
-        settings.user,
-        settings.password,
-        inbox_prefix=settings.inbox_prefix,
+        Login(settings.user, settings.password, settings.inbox_prefix),
         name=settings.name,
         tls=engine_context(settings.engine),
-        on_reconnect=check,
-        on_disconnect=disconnected,
+        events=LinkEvents(on_reconnect=check, on_disconnect=disconnected),
     )
     link.replicas = settings.engine.replicas
     try:
@@ -137,10 +134,9 @@ async def serve(
             admission,
             clock=clock,
             limits=settings.limits,
-            broker=broker if settings.broker_port else None,
-            memory=sessions,
-            neighbours=admission,
-            services=admission,
+            beside=FrontPeers(
+                broker if settings.broker_port else None, sessions, neighbours=admission, services=admission
+            ),
         )
         await store.open(front.writer)
         await admission.open(front)

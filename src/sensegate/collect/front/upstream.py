@@ -274,9 +274,12 @@ class Upstream(asyncio.Protocol):
             self._queue.append(packet)
             self.hold("receive maximum")
             return
-        if packet.qos:
-            self._outstanding.add(packet.packet_id)
-        self._connection.send(packet)
+        if self._connection.send(packet):
+            if packet.qos:
+                self._outstanding.add(packet.packet_id)
+        elif packet.qos:  # as if the client had it: the broker would wait for its answer for ever
+            kind = PacketType.PUBACK if packet.qos == 1 else PacketType.PUBREC
+            self._write(codec.encode(Acknowledgement(kind, packet.packet_id), _V))
 
     def _deliver_queued(self) -> None:
         while self._queue and len(self._outstanding) < self._receive_max:

@@ -14,7 +14,6 @@ from sensegate.model import FrameOutcome, Framing, ReceivedFrame
 
 _ACCEPTED: Final = frozenset({FrameOutcome.COMMITTED, FrameOutcome.ALIVE})
 _NO_TERMINAL = 4
-_STORED: Final = frozenset({jtt808.LOCATION, jtt808.LOCATIONS})
 
 
 class Jtt808Session:
@@ -39,7 +38,7 @@ class Jtt808Session:
             name=message.phone,
             parsed=message,
             password=self._codes.get(message.phone, ""),
-            is_stored=message.message in _STORED,
+            is_stored=message.message in jtt808.POSITIONS,
             checksum_ok=message.checksum_ok,
         )
 

@@ -22,8 +22,6 @@ from sensegate.model import QuarantineReason
 
 REPORTS_MAX: Final = 1_024
 _BASIC = 28
-_ANSWERS: Final = frozenset({0x0201, 0x0500})
-"""Messages with the serial number of a request before the position."""
 _SERIAL_BYTES = 2
 ALARMS: Final = {
     0: "emergency",
@@ -68,17 +66,17 @@ def parse(payload: bytes) -> dict[str, Any]:
     late = False
     reports: list[Report] = []
     warnings: list[str] = []
-    if message.message in {jtt808.LOCATION, jtt808.LOCATIONS, *_ANSWERS}:
+    if message.message in jtt808.POSITIONS:
         if message.encrypted or message.packets > 1:
             form = "encrypted" if message.encrypted else "in several packets"
             raise Rejected(QuarantineReason.SCHEMA, f"a position that is {form} cannot be read")
         if message.message == jtt808.LOCATION:
             reports = [_report(message.body, warnings)]
-        elif message.message in _ANSWERS:
-            reports = [_report(message.body[_SERIAL_BYTES:], warnings)]
-        else:
+        elif message.message == jtt808.LOCATIONS:
             late = message.body[2:3] == b"\x01"
             reports = _batch_reports(message.body, warnings)
+        else:
+            reports = [_report(message.body[_SERIAL_BYTES:], warnings)]
     tree = {
         "message": f"{message.message:04X}",
         "phone": message.phone,

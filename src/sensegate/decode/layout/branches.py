@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import NamedTuple
 
 from sensegate.decode.layout.context import Path
 from sensegate.decode.layout.elements import Elements
@@ -23,6 +24,15 @@ NONE = 255
 """Stands for "no case" in a table of bytes."""
 
 Write = Callable[[Sequence[Step], Path], None]
+
+
+class _NoCase(NamedTuple):
+    """What becomes of a value without a case."""
+
+    refusal: str
+    """Message, if it is refused."""
+    skip: str = "pass"
+    """Statement, if it is accepted."""
 
 
 class Branches(Elements):
@@ -109,7 +119,7 @@ class Branches(Elements):
         if step.default == "stop":
             raise self._error("has no meaning beside `switch`", *here, "default", remedy="refuse, skip or steps")
         message = f"{step.switch} is not described"
-        self._cases(step, value, scope, here, text=source.kind == "text", refuse=message)
+        self._cases(step, value, scope, here, otherwise=_NoCase(message), text=source.kind == "text")
 
     def _cases(
         self,
@@ -118,14 +128,13 @@ class Branches(Elements):
         scope: ObjectScope,
         here: Path,
         *,
-        refuse: str,
-        skip: str = "pass",
+        otherwise: _NoCase,
         text: bool = False,
         narrow: bool = False,
     ) -> None:
         """Emit one block for each case; names that all of them read are certain afterwards.
 
-        `skip` is the statement for a value without a case, if that is accepted; `narrow`: the value is a byte.
+        `narrow`: the value is a byte.
         """
         table = self._table(step, here, text=text)
         case, none = self._writer.fresh("j"), "< 0"
@@ -156,10 +165,10 @@ class Branches(Elements):
             if isinstance(step.default, tuple):
                 block(step.default, (*here, "default"))
             elif step.default == "refuse":
-                shown = repr(refuse) if text else f"{f'{refuse}: '!r} + str({value})"
+                shown = repr(otherwise.refusal) if text else f"{f'{otherwise.refusal}: '!r} + str({value})"
                 self._writer.line(f"raise unsupported({shown})")
             else:
-                self._writer.line(skip)
+                self._writer.line(otherwise.skip)
                 ends.append(dict(known))
                 present_by_case.append(dict(present))
         with self._writer.block("else:"):
@@ -302,7 +311,7 @@ class Branches(Elements):
             write()
         self._bitwise = False
 
-    def _bit_repeat(  # noqa: PLR0917
+    def _bit_repeat(
         self,
         step: Step,
         width: int,
@@ -394,7 +403,7 @@ class Branches(Elements):
             skip = f"at = {value_end}" if step.default == "skip" else f"at = {end}; break"
             message = f"{step.tlv} tag is not described"
             with self._limit(value_end):
-                self._cases(step, tag, scope, here, refuse=message, skip=skip, narrow=narrow)
+                self._cases(step, tag, scope, here, otherwise=_NoCase(message, skip), narrow=narrow)
                 if length_type:
                     self._end_limit(value_end, step)
         self._tag = outer_tag

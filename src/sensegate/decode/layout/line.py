@@ -224,7 +224,7 @@ class LineEmitter(Emitter):
         for index in range(count):
             self._emit_pass(step, scope, name, items, index, end, here)
 
-    def _emit_pass(  # noqa: PLR0917
+    def _emit_pass(
         self, step: Step, scope: ObjectScope, name: Name | None, items: str, index: int, end: str, here: Path
     ) -> None:
         outer, self._index = self._index, str(index)
@@ -243,7 +243,7 @@ class LineEmitter(Emitter):
         elif self._next_byte.bytes + waiting < size:
             raise LookupError("the frame ends too early")
 
-    def _emit_bit_repeat(  # noqa: PLR0917
+    def _emit_bit_repeat(
         self,
         step: Step,
         width: int,

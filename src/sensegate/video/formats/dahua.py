@@ -231,7 +231,7 @@ def _split(document: bytes) -> Iterator[tuple[str, str, int, Node]]:
         at = len(text_) - len(rest_)
 
 
-def _redact_event(  # noqa: PLR0917 - one value of the event each
+def _redact_event(
     code: str, action: str, index: int, data: Node, arrival: int, pseudonymiser: Pseudonymiser, total: Removed
 ) -> DahuaEvent:
     if code == _HEARTBEAT:

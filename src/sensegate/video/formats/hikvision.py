@@ -417,7 +417,7 @@ def _plate_time(compact: str, moment: str, arrival: int) -> int:
     return arrival if time is None else time[0]
 
 
-def _plate(  # noqa: PLR0917 - two parts of the alert and what they have in common
+def _plate(
     anpr: Node, gat: Node, at: int, confidence: float | None, pseudonymiser: Pseudonymiser, removed: Removed
 ) -> Plate | None:
     written = text(anpr.get("licensePlate"))

@@ -202,7 +202,7 @@ def _count_vendor_extensions(extension: Any, removed: Removed) -> None:
         count_removed("Properties.Property", removed, len(others))
 
 
-def redact_object(  # noqa: PLR0917 - the object and its context
+def redact_object(
     value: Any, index: int, at: int, outer: Transform | None, pseudonymiser: Pseudonymiser, total: Removed
 ) -> OnvifObject | None:
     """Redact an Object, None if it is malformed; removed fields are added to `total`."""

@@ -1,0 +1,216 @@
+"""The temporal evolution of entities: their readings in a period, from the history and the log, and aggregates of them.
+
+Readings are found by the reader of Observations, which merges revisions and masks first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from sensegate.history.query import TooMuch
+from sensegate.ngsi_ld.entities import AttributeInstance, EntityRecord, Viewer
+from sensegate.ngsi_ld.instants import date_time, parse_date_time
+from sensegate.ngsi_ld.representation import Document, EntityForm, EntityRenderer, Projection, Rendering
+from sensegate.ngsi_ld.series import URN, reading_instance_of
+from sensegate.ngsi_ld.vocabulary import attribute_of
+from sensegate.ngsi_ld.windows import METHODS, AggregateCell, Duration, Period, Value, windowed
+from sensegate.sensorthings.instants import Span
+from sensegate.sensorthings.service import SensorThings
+from sensegate.sensorthings.structure import SeenDatastream
+from sensegate.sensorthings.view import ObservationSource
+
+INSTANCES_MAX = 20_000
+"""Most readings of one answer."""
+AGGREGATED_MAX = 200_000
+"""Most readings that one answer aggregates."""
+_STEP = 2_000
+"""Readings that are made into instances at a time; other tasks run between steps."""
+_NARROWER = "give a shorter period, fewer attrs or entities, lastN, or options=aggregatedValues"
+
+
+class TemporalForm(msgspec.Struct, frozen=True, kw_only=True):
+    """Which readings of the period are shown, and how."""
+
+    period: Period = Period()
+    last: int = 0
+    """Most readings of each attribute, the last ones; 0: all."""
+    as_values: bool = False
+    """Values with their times only."""
+    methods: tuple[str, ...] = ()
+    """Aggregation methods; empty: readings."""
+    duration: Duration = Duration()
+
+
+class TemporalDocument(msgspec.Struct, frozen=True):
+    """Temporal representation of an entity."""
+
+    document: Document
+    count: int
+    """Readings, or aggregates, in it."""
+
+
+class TemporalReader:
+    """Reads the evolution of entities."""
+
+    def __init__(self, observations: SensorThings) -> None:
+        self._observations = observations
+
+    async def evolution(
+        self,
+        viewer: Viewer,
+        entities: Sequence[EntityRecord],
+        rendering: Rendering,
+        shown: Projection,
+        form: TemporalForm,
+    ) -> list[TemporalDocument]:
+        """Return the temporal representation of each entity; its attributes are those that are shown.
+
+        Raises:
+            TooMuch: they have more readings than an answer may have.
+            Unavailable: the log or the history does not answer.
+        """
+        series = await self._series(viewer, entities)
+        found = await self._instances(viewer, [stream for streams in series for stream in streams], form)
+        renderer = EntityRenderer(rendering, shown)
+        documents = []
+        for entity, streams in zip(entities, series, strict=True):
+            instances = [instance for stream in streams for instance in found.get(stream.id, ())]
+            by_name: dict[str, dict[str, list[AttributeInstance]]] = {}
+            for instance in instances:
+                by_name.setdefault(instance.name, {}).setdefault(instance.dataset, []).append(instance)
+            documents.append(self._document(entity, by_name, renderer, rendering, form))
+        return documents
+
+    async def _series(self, viewer: Viewer, entities: Sequence[EntityRecord]) -> list[list[SeenDatastream]]:
+        """Return the series of the attributes that each entity shows."""
+        view = await self._observations.views.open(viewer.principal, viewer.admission, viewer.now)
+        series = []
+        for entity in entities:
+            kind, _, word = entity.id.removeprefix(URN).partition(":")
+            names = {instance.name for instance in entity.attributes if instance.readings}
+            thing = view.structure.by_word.get(word)
+            streams = thing.datastreams if thing is not None else []
+            series.append(
+                [
+                    stream
+                    for stream in streams
+                    if (name := attribute_of(stream.measured)).type == kind and name.attribute in names
+                ]
+            )
+        return series
+
+    async def _instances(
+        self, viewer: Viewer, streams: Sequence[SeenDatastream], form: TemporalForm
+    ) -> dict[int, list[AttributeInstance]]:
+        """Return the readings of series, in order of time: id of the series -> instances."""
+        if not streams:
+            return {}
+        most = AGGREGATED_MAX if form.methods else INSTANCES_MAX
+        begin, end = Span.ALL
+        span = Span(
+            begin if form.period.begin is None else form.period.begin,
+            end if form.period.end is None else form.period.end,
+        )
+        view = await self._observations.views.open(viewer.principal, viewer.admission, viewer.now)
+        wanted = min(most + 1, form.last * len(streams)) if form.last else most + 1
+        read = await self._observations.reader.read(view, streams, span, wanted, descending=True)
+        instances: dict[int, list[AttributeInstance]] = {}
+        is_full = False
+        for start in range(0, read.size, _STEP):
+            if start:
+                await asyncio.sleep(0)
+            for row in read.rows.entities(start, min(start + _STEP, read.size)):
+                source = row.source
+                assert isinstance(source, ObservationSource)  # noqa: S101 - as the reader makes them
+                kept = instances.setdefault(source.datastream.id, [])
+                if not form.last or len(kept) < form.last:
+                    kept.append(_instance_of(row.values, source))
+            is_full = bool(form.last) and all(len(instances.get(stream.id, ())) >= form.last for stream in streams)
+            if is_full or sum(map(len, instances.values())) > most:
+                break
+        if sum(map(len, instances.values())) > most or not (read.is_complete or is_full):
+            raise TooMuch(f"the entities have more than {most} readings; {_NARROWER}")
+        return {stream: kept[::-1] for stream, kept in instances.items()}
+
+    # ── documents ─────────────────────────────────────────────────────────────────────────────────────
+
+    def _document(
+        self,
+        entity: EntityRecord,
+        by_name: dict[str, dict[str, list[AttributeInstance]]],
+        renderer: EntityRenderer,
+        rendering: Rendering,
+        form: TemporalForm,
+    ) -> TemporalDocument:
+        document = renderer.document(msgspec.structs.replace(entity, attributes=()))
+        count = 0
+        for name in sorted(by_name, key=rendering.terms.compact):
+            # The default instance comes first.
+            datasets = dict(sorted(by_name[name].items()))
+            key = rendering.terms.compact(name)
+            if form.methods:
+                parts = [_aggregated(instances, form) for instances in datasets.values()]
+                count += sum(len(cells) for part in parts for cells in part.values() if isinstance(cells, list))
+                document[key] = parts[0] if len(parts) == 1 else parts
+                continue
+            count += sum(map(len, datasets.values()))
+            if form.as_values or rendering.form is EntityForm.SIMPLIFIED:
+                values = [_valued(instances) for instances in datasets.values()]
+                document[key] = values[0] if len(values) == 1 else values
+            else:
+                document[key] = [renderer.instance(instance) for group in datasets.values() for instance in group]
+        return TemporalDocument(document, count)
+
+
+def _instance_of(values: dict[str, object], source: ObservationSource) -> AttributeInstance:
+    """Return a reading as an instance of its attribute."""
+    stream = source.datastream
+    quality = values["resultQuality"]
+    assert isinstance(quality, dict)  # noqa: S101 - as the reader of Observations makes it
+    return reading_instance_of(
+        attribute_of(stream.measured),
+        stream.channel,
+        values["result"],
+        time=source.time,
+        received=parse_date_time(str(values["resultTime"])) or source.time,
+        quality=str(quality["quality"]),
+        flags=tuple(quality["flags"]),
+    )
+
+
+def _valued(instances: Sequence[AttributeInstance]) -> Document:
+    """Return values with their times."""
+    document: Document = {"type": instances[0].kind.value}
+    if instances[0].dataset:
+        document["datasetId"] = instances[0].dataset
+    document["values"] = [[instance.value, date_time(instance.observed_at or 0)] for instance in instances]
+    return document
+
+
+def _aggregated(instances: Sequence[AttributeInstance], form: TemporalForm) -> Document:
+    """Return the aggregates of an attribute by window."""
+    measured = [(instance.observed_at or 0, instance.value) for instance in instances]
+    times = [time for time, value in measured if isinstance(value, (bool, float, int, str))]
+    values: list[Value] = [value for _, value in measured if isinstance(value, (bool, float, int, str))]
+    document: Document = {"type": instances[0].kind.value}
+    if instances[0].dataset:
+        document["datasetId"] = instances[0].dataset
+    begin = form.period.begin if form.period.begin is not None else times[0]
+    end = form.period.end if form.period.end is not None else times[-1] + 1
+    groups = windowed(times, values, form.duration.windows(begin, max(end, begin + 1)))
+    for method in form.methods:
+        cells = [(window, METHODS[method](part)) for window, part in groups]
+        document[method] = [
+            AggregateCell(value, date_time(window[0]), date_time(window[1]))
+            for window, value in cells
+            if value is not None
+        ]
+    return document
+
+
+def has_evolution(documents: Iterable[TemporalDocument]) -> list[TemporalDocument]:
+    """Return those that have anything in the period."""
+    return [document for document in documents if document.count]

@@ -31,6 +31,7 @@ SHORT: dict[str, dict[str, Any]] = {
     "video": {"objects": 500, "cameras": 5},
     "border_flood": {"seconds": 0.6, "warm": 0.1, "kinds": (Kind.SPANS, Kind.CREDENTIALS)},
     "sensorthings": {"things": 20, "requests": 4, "rounds": 1, "pages": 3, "single": 8},
+    "latest": {"devices": 30, "properties": 10, "rounds": 3, "series": 20},
     "history": {"readings": 30_000, "devices": 20, "last_days": 3, "hourly": 2},
     "scripts": {"calls": 1_000, "seconds": 2, "rate": 100, "devices": 20, "hubs": 4},
 }

@@ -82,6 +82,11 @@ FEATURES: tuple[FeatureSpec, ...] = (
 ROUTES: tuple[Route, ...] = (*CORE_ROUTES, *(route for feature in FEATURES for route in feature.routes))
 """All operations of the HTTP interface."""
 
+YOUNG_OBJECTS = 10_000
+"""New objects after which the collector looks for cycles. An answer of 1,000 records has as many, which end with it: by
+the default of 700 they were taken for long-lived ones, and every tenth request waited for a collection of all objects.
+"""
+
 _log = structlog.get_logger("flow")
 
 
@@ -137,6 +142,7 @@ async def _run(
         # The registry and the profiles live as long as the process: the collector need not visit them again and again.
         gc.collect()
         gc.freeze()
+        gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
         if ready:
             ready(addresses)
         async with asyncio.TaskGroup() as group:

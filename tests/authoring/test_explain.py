@@ -35,6 +35,14 @@ def test_every_stage_is_told(profiles: ProfileSet) -> None:
     assert "commit: 1 message decoded: 1 value to check for duplicates, 0 rejected, 0 empty" in text
 
 
+def test_numbers_are_those_that_are_stored(profiles: ProfileSet) -> None:
+    """Without the noise of single precision or of scaling."""
+    payload = b'{"seq":1,"values":{"air_temperature":21.700000762939453,"illuminance":2.8849999904632568}}'
+    text = said(explain(profiles, "sg/d1/up", payload))
+    assert "air_temperature = 21.7 Cel" in text
+    assert "illuminance = 2.885 lx" in text
+
+
 def test_reasons_are_told(profiles: ProfileSet) -> None:
     """No claim, a refusal, a rejection, a value out of range, a deciding member."""
     assert "no profile has a topic that matches 'x/y'" in said(explain(profiles, "x/y", b"1"))

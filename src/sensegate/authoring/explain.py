@@ -26,6 +26,7 @@ from sensegate.decode.routes import TopicRoute
 from sensegate.decode.times import BAD
 from sensegate.errors import ConfigError, Rejected
 from sensegate.model import BOOL, Device, Fields, IdentityKind, Message
+from sensegate.quantities.decimals import without_noise, without_single_noise
 from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.quality import TimeQuality, quality_word
 from sensegate.wording import count, unknown_profile
@@ -272,11 +273,12 @@ def _fields(fields: Fields, profiles: ProfileSet) -> Iterator[str]:
 
 
 def _readings(fields: Fields, profiles: ProfileSet, devices: EveryDevice) -> Iterator[str]:
+    sent = without_single_noise(fields.value)
     for row in range(len(fields)):
         spec = profiles.specs[int(fields.spec[row])]
         quantity = PROPERTIES.by_name(spec.property)
         scale, offset = fields.override_scale.get(row, (spec.scale, spec.offset))
-        number = float(fields.value[row]) * scale + offset
+        number = float(without_noise(sent[row : row + 1] * scale + offset)[0])
         channel = f"[{spec.channel}]" if spec.channel else ""
         value = fields.text.get(row) or (
             str(bool(number)).lower() if quantity.kind is ValueKind.BOOLEAN else f"{number:.10g}"

@@ -39,6 +39,8 @@ FORMS: tuple[RecordEncoding, ...] = (
     RecordEncoding.MSGPACK,
 )
 """Forms of last values."""
+_SEARCHED = 16_384
+"""Series that are compared with a selection at a time; other tasks run in between."""
 _CHUNK = 2_000
 """Series that are masked at a time; other tasks run between chunks."""
 _BLOCK = 500
@@ -117,26 +119,40 @@ class LatestReader:
         parts: list[MaskedValues] = []
         if selection is None or not includes_readings(selection):
             return parts, None
-        numbers = self.matching_series(selection, np.arange(first, len(self.values)))
-        scans.add(len(self.values) - first - len(numbers))
-        room = most
-        for start in range(0, len(numbers), _CHUNK):
-            if start:
+        room, end = most, len(self.values)
+        pending = np.zeros(0, np.int64)
+        for start in range(first, end, _SEARCHED):
+            if start > first:
                 await asyncio.sleep(0)
-            matching = list(self.masked(selection, numbers[start : start + _CHUNK]))
-            count = sum(len(part.rows) for part in matching)
-            if count > room:
-                # The parts of several nodes interleave: cut at one number for all.
-                last = np.sort(np.concatenate([part.number for part in matching]))[room]
-                parts += [cut for part in matching if len((cut := _before(part, int(last))).rows)]
-                return parts, int(last)
-            parts += matching
-            room -= count
+            searched = np.arange(start, min(start + _SEARCHED, end))
+            numbers = self.matching_series(selection, searched)
+            scans.add(len(searched) - len(numbers))
+            pending = np.concatenate([pending, numbers])
+            while len(pending) > room or (start + _SEARCHED >= end and len(pending)):
+                chunk, pending = np.split(pending, [min(_CHUNK, room + 1)])
+                matching = list(self.masked(selection, chunk))
+                count = sum(len(part.rows) for part in matching)
+                if count > room:
+                    # The parts of several nodes interleave: cut at one number for all.
+                    last = np.sort(np.concatenate([part.number for part in matching]))[room]
+                    parts += [cut for part in matching if len((cut := _before(part, int(last))).rows)]
+                    return parts, int(last)
+                parts += matching
+                room -= count
+                await asyncio.sleep(0)
         return parts, None
 
     def matching_series(self, selection: FeedSelection, numbers: I64) -> I64:
         """Return the series, of those given, that may match: conditions on what is not masked, and on the area."""
         view = self.values.view()
+        # What leaves the fewest comes first: a condition reads a row of memory for each series that is left.
+        if selection.devices:
+            numbers = numbers[np.isin(view.device[numbers], self._device_numbers(selection.devices))]
+        if selection.masked_filter.devices and DEVICE not in selection.mask.hash:
+            numbers = numbers[np.isin(view.device[numbers], self._device_numbers(selection.masked_filter.devices))]
+        if selection.properties:
+            wanted = _admitted(self.values.properties, lambda name: records.base_name(name) in selection.properties)
+            numbers = numbers[wanted[view.property[numbers]]]
         numbers = numbers[view.grade[numbers] <= selection.grade_max]
         conditions: list[tuple[str, Callable[[str], bool]]] = []
         if selection.divisions:
@@ -147,13 +163,6 @@ class LatestReader:
             conditions.append(("domain", selection.domains.__contains__))
         for column, admits in conditions:
             numbers = numbers[_admitted(self.values.words(column), admits)[getattr(view, column)[numbers]]]
-        if selection.properties:
-            wanted = _admitted(self.values.properties, lambda name: records.base_name(name) in selection.properties)
-            numbers = numbers[wanted[view.property[numbers]]]
-        if selection.devices:
-            numbers = numbers[np.isin(view.device[numbers], self._device_numbers(selection.devices))]
-        if selection.masked_filter.devices and DEVICE not in selection.mask.hash:
-            numbers = numbers[np.isin(view.device[numbers], self._device_numbers(selection.masked_filter.devices))]
         if not selection.secondary_sources:
             numbers = numbers[(view.flags[numbers] & SECONDARY) == 0]
         return _in_area(view, numbers, selection.masked_filter, selection.mask)

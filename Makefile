@@ -51,7 +51,7 @@ types: setup
 	$(BIN)/mypy
 
 bench: compiled ## every benchmark, a JSON line each, with its baseline in the same run
-	@for name in drain live compare latency uplink scale start memory formats scripts reload fanout client history video border_flood storm; do $(BIN)/sensegate bench $$name --json || exit 1; done
+	@for name in drain live compare latency uplink scale start memory formats scripts reload fanout client history video console border_flood storm; do $(BIN)/sensegate bench $$name --json || exit 1; done
 
 soak: compiled ## 300 seeded kills over 200,000 readings; 300 over the border with two centres and a hostile node
 	$(BIN)/python -m tests.ledger.soak
@@ -66,6 +66,7 @@ fuzz: setup ## all property tests with forty times the examples, other ones each
 
 docs: setup ## write the generated tables of the documents again
 	$(BIN)/python -m tests.house.docs --write
+	$(BIN)/python -m tests.house.decisions
 
 sbom: setup ## write dist/sbom.cdx.json (CycloneDX): all packages, and nats-server with what is known of it
 	$(BIN)/python -m tests.house.sbom

@@ -88,7 +88,7 @@ async def until(true: Callable[[], Any], timeout_s: float = 10.0) -> None:
 
 def engine_in(directory: Path, config: EngineConfig | None = None, store: StoreConfig | None = None) -> Engine:
     """An engine with the settings of `GATEWAY`, or others."""
-    return Engine(config or EngineConfig(), store or StoreConfig(), directory, name="4401")
+    return Engine(config or EngineConfig(durability="process"), store or StoreConfig(), directory, name="4401")
 
 
 def alive(pid: int) -> bool:

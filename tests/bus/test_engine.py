@@ -34,7 +34,7 @@ from sensegate.clock import SystemClock
 from sensegate.config import EngineConfig, StoreConfig
 
 async def main():
-    engine = Engine(EngineConfig(), StoreConfig(), Path(sys.argv[1]), name="4401")
+    engine = Engine(EngineConfig(durability="process"), StoreConfig(), Path(sys.argv[1]), name="4401")
     print(msgspec.json.encode(await engine.start()).decode(), flush=True)
     await asyncio.Event().wait()
 

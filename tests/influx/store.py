@@ -16,8 +16,8 @@ from sensegate.demo.processes import SupervisedProcess
 from tests.conftest import eventually
 
 BINARY = shutil.which("victoria-metrics") or ""
-Sample = tuple[str, str, str, str, int, float]
-"""(device, property, channel, revision, ms, value)."""
+Sample = tuple[str, str, str, str, str, int, float]
+"""(device, property, channel, revision, correction, ms, value)."""
 
 
 class Store:
@@ -45,6 +45,7 @@ class Store:
                     metric["__name__"].removeprefix("reading_"),
                     metric.get("channel", ""),
                     metric.get("revision", "0"),
+                    metric.get("correction", ""),
                     time,
                     value,
                 )

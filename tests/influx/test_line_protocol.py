@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.decode.formats.influx import parse, split_lines
+from sensegate.quantities.quality import Flag
 from sensegate.share import line_protocol
 from tests.share.made import Place, make_batch
 
@@ -25,16 +26,26 @@ ROW = st.one_of(
 )
 
 
-@given(NAME, st.lists(ROW, min_size=1, max_size=6), st.integers(0, 3), st.integers(0, 2))
-def test_round_trip(device: str, rows: list[tuple[int, str, float | str]], revision: int, quality: int) -> None:
-    """Device, channel, value to the last bit, time, quality and revision of every record come back."""
+@given(
+    NAME,
+    st.lists(ROW, min_size=1, max_size=6),
+    st.integers(0, 3),
+    st.integers(0, 2),
+    st.sampled_from((Flag(0), Flag.LATE, Flag.WITHDRAWN, Flag.WITHDRAWN | Flag.LATE, Flag.CORRECTED)),
+)
+def test_round_trip(
+    device: str, rows: list[tuple[int, str, float | str]], revision: int, quality: int, flags: Flag
+) -> None:
+    """Device, channel, value to the last bit, time, quality, revision and correction of every record come back."""
     size = len(rows)
     batch = make_batch(
         rows,
         places=[Place(device)],
         revision=np.full(size, revision, np.uint8),
         quality=np.full(size, quality, np.uint8),
+        flags=np.full(size, int(flags), np.uint32),
     )
+    correction = "withdrawn" if flags & Flag.WITHDRAWN else "annotated" if flags & Flag.CORRECTED else None
     points = parse("\n".join(line_protocol.lines(batch, np.arange(size))).encode())
     assert len(points) == size
     for row, point in enumerate(points):
@@ -47,6 +58,7 @@ def test_round_trip(device: str, rows: list[tuple[int, str, float | str]], revis
         assert point["tags"].get("channel", "") == name.partition("#")[2]
         assert ("revision" in point["tags"]) == bool(revision)
         assert ("quality" in point["tags"]) == bool(quality)
+        assert point["tags"].get("correction") == correction
         assert point["time"] == batch.time[row]
 
 

@@ -26,6 +26,10 @@ from tests.live.site import Site, config_of, reading, running
 BEGIN = time.time() // 60 * 60 - 3_600
 
 
+CORRECTIONS = {"withdrawn": "withdrawn", "corrected": "annotated"}
+"""Flag of a record -> tag of its line."""
+
+
 def instant(number: float) -> str:
     """Return a time in the last hour, with milliseconds."""
     return datetime.fromtimestamp(BEGIN + number + 0.25, UTC).isoformat()
@@ -47,6 +51,7 @@ async def expected(site: Site) -> list[Sample]:
             record["property"],
             record.get("channel", ""),
             str(record["revision"]),
+            next((word for flag, word in CORRECTIONS.items() if flag in record["flags"]), ""),
             round(datetime.fromisoformat(record["time"]).timestamp() * 1_000),
             0.0 if isinstance(record["value"], str) else float(record["value"]),
         )
@@ -83,8 +88,22 @@ async def test_a_store_equals_the_feed(tmp_path: Path) -> None:
 
             await eventually(equal)
             assert len(await expected(site)) == 13
-            rows = (await site.ask("GET", f"/api/v1/grants/{grant.id}/usage")).body["rows"]
-            assert [(row["delivery"], row["records"]) for row in rows] == [("influx", 13)]
+            for action, first, last in (("withdraw", 0, 120), ("annotate", 120, 240)):
+                order = {
+                    "action": action,
+                    "devices": ["gz-1"],
+                    "properties": ["air_temperature"],
+                    "begin": instant(first - 0.25),
+                    "end": instant(last - 0.25),
+                    "note": "calibration",
+                    **({"quality": "uncertain_calibration"} if action == "annotate" else {}),
+                }
+                answer = await site.ask("POST", "/api/v1/corrections", json=order)
+                assert answer.status == 202, answer.body
+            await eventually(lambda: _revised(site, {"withdrawn": 3, "annotated": 2}))
+            await eventually(equal)
+            usage = (await site.ask("GET", f"/api/v1/grants/{grant.id}/usage")).body["rows"]
+            assert [(row["delivery"], row["records"]) for row in usage] == [("influx", 18)]
     # The store is killed and comes again; so does the gateway: it goes on at its cursor.
     async with running(config) as site:
         assert (await site.push(device, reading(30, instant(3_000)))).status == 202
@@ -95,7 +114,13 @@ async def test_a_store_equals_the_feed(tmp_path: Path) -> None:
 
             await eventually(goes_on)
             usage = (await site.ask("GET", f"/api/v1/grants/{grant.id}/usage")).body["rows"]
-            assert sum(row["records"] for row in usage if row["delivery"] == "influx") == 14
+            assert sum(row["records"] for row in usage if row["delivery"] == "influx") == 19
+
+
+async def _revised(site: Site, wanted: dict[str, int]) -> bool:
+    """Return whether the feed has so many revisions by each kind of correction."""
+    kinds = [sample[4] for sample in await expected(site) if sample[4]]
+    return {kind: kinds.count(kind) for kind in kinds} == wanted
 
 
 class _Requests:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import shlex
 import time
 from datetime import UTC, datetime
 from pathlib import Path
@@ -15,6 +16,7 @@ from typer.testing import CliRunner
 from sensegate.cli import app
 from sensegate.config.history import HistoryConfig
 from sensegate.history import feature
+from tests.live.blocks import output
 from tests.live.site import Site, config_of, reading, running
 
 pytestmark = pytest.mark.live
@@ -31,6 +33,26 @@ async def speak(site: Site, *arguments: str) -> list[str]:
     result = await asyncio.to_thread(CliRunner().invoke, app, command)
     assert result.exit_code == 0, result.output
     return result.stdout.splitlines()
+
+
+def commands_of(page: str) -> list[str]:
+    """Return the commands of the table of five questions of a page, as they stand there."""
+    text = (Path(__file__).parents[2] / page).read_text(encoding="utf-8")
+    table = text[text.index("SENSEGATE_URL") :].partition("\n\n")[2].partition("\n\n")[0]
+    return [line.split(" | ")[1].strip("` ") for line in table.splitlines()[2:]]
+
+
+async def run_commands(site: Site) -> None:
+    """Run the five of the README, the same in both languages: each shows the device and its last value, or the mean."""
+    commands = commands_of("README.md")
+    assert commands == commands_of("README.zh-CN.md")
+    assert len(commands) == 5
+    environment = {"SENSEGATE_URL": site.addresses.http, "SENSEGATE_TOKEN": site.admin}
+    for command in commands:
+        name, *arguments = shlex.split(command)
+        lines = [await output("sh", command, environment)] if name == "curl" else await speak(site, *arguments)
+        text = "\n".join(lines)
+        assert ("25.5" in text) if "aggregate" in arguments else ("gz-1" in text and "30" in text), (command, text)
 
 
 async def test_five_questions(tmp_path: Path) -> None:
@@ -71,6 +93,7 @@ async def test_five_questions(tmp_path: Path) -> None:
         assert [json.loads(line)["value"] for line in lines] == [20, 21, 22, 23, 24, 25, 30]
         lines = await speak(site, "feed", "aggregate", "all", "--from", instant(begin), "--to", instant(begin + 7_200))
         assert len(lines) == 3
+        await run_commands(site)
         for query, status in (
             ("history?from=yesterday", 400),
             ("aggregate?window=0h", 400),

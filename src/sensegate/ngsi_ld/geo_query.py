@@ -12,8 +12,7 @@ import numpy as np
 
 from sensegate.ngsi_ld.entities import AttributeKind, EntityRecord
 from sensegate.ngsi_ld.problems import bad_data
-from sensegate.share.feeds import Circle
-from sensegate.share.matching import distance_m
+from sensegate.share.matching import EARTH_RADIUS_M
 
 GEOMETRIES = ("Point", "MultiPoint", "LineString", "MultiLineString", "Polygon", "MultiPolygon")
 RELATIONS = ("near", "within", "contains", "intersects", "equals", "disjoint", "overlaps")
@@ -33,6 +32,8 @@ class GeoQuery(msgspec.Struct, frozen=True, eq=False):
     most: float = math.inf
     """Greatest distance, for ``near``; likewise `least`."""
     least: float = 0.0
+    bounds: tuple[float, float, float, float] = (-180.0, -90.0, 180.0, 90.0)
+    """West, south, east, north of the geometry."""
 
     def __call__(self, entity: EntityRecord) -> bool:
         """Return whether it holds of one of the places of an entity."""
@@ -44,13 +45,38 @@ class GeoQuery(msgspec.Struct, frozen=True, eq=False):
 
     def admits(self, geometry: object) -> bool:
         """Return whether it holds of a GeoJSON geometry."""
+        point = _point_of(geometry)
+        if point is not None and self.relation != "near":
+            west, south, east, north = self.bounds
+            if not (west <= point[0] <= east and south <= point[1] <= north):
+                return self.relation == "disjoint"
+        if point is not None and self.relation == "near" and self.bounds[:2] == self.bounds[2:]:
+            # The geometry is a point.
+            return self.least <= _great_circle(point, self.bounds[:2]) <= self.most
         place = _shape_of(geometry)
         if place is None:
             return False
         if self.relation == "near":
-            distance = _distance(place, self.shape)
-            return self.least <= distance <= self.most
+            return self.least <= _distance(place, self.shape) <= self.most
         return bool(_PREDICATES[self.relation](place, self.shape))
+
+
+def _point_of(geometry: object) -> tuple[float, float] | None:
+    """Return the position of a GeoJSON point; None: it is none."""
+    if not isinstance(geometry, Mapping) or geometry.get("type") != "Point":
+        return None
+    match geometry.get("coordinates"):
+        case [float() | int() as lon, float() | int() as lat, *_]:
+            return float(lon), float(lat)
+    return None
+
+
+def _great_circle(first: tuple[float, float], second: tuple[float, float]) -> float:
+    """Return the distance of two positions on the sphere, in metres."""
+    across, up = math.radians(first[0] - second[0]), math.radians(first[1] - second[1])
+    lower, upper = math.radians(first[1]), math.radians(second[1])
+    chord = math.sin(up / 2) ** 2 + math.cos(lower) * math.cos(upper) * math.sin(across / 2) ** 2
+    return 2 * EARTH_RADIUS_M * math.asin(math.sqrt(min(chord, 1.0)))
 
 
 @cache
@@ -73,18 +99,13 @@ def _shape_of(geometry: object) -> Any:
         return None
     library = _library()
     try:
-        if geometry.get("type") == "Point":
-            return library.Point(geometry["coordinates"][:2])
         return library.from_geojson(msgspec.json.encode(geometry))
-    except (library.errors.ShapelyError, ValueError, TypeError, KeyError):
+    except (library.errors.ShapelyError, ValueError):
         return None
 
 
 def _distance(place: Any, shape: Any) -> float:
-    """Return the distance of two shapes; of points on the sphere, of others in the plane around them."""
-    if place.geom_type == shape.geom_type == "Point":
-        circle = Circle(shape.x, shape.y, 0.0)
-        return float(distance_m(np.array([place.x]), np.array([place.y]), circle)[0])
+    """Return the distance of two shapes in the plane around the second."""
     middle = math.cos(math.radians(shape.centroid.y))
 
     def plane(positions: Any) -> Any:
@@ -126,7 +147,7 @@ def parse_geo_query(georel: str, geometry: str, coordinates: object, attribute: 
     if not (-180 <= west <= east <= 180 and -90 <= south <= north <= 90):
         raise bad_data("coordinates: are out of range; give longitude, latitude in degrees")
     library.prepare(shape)
-    return GeoQuery(attribute, relation, shape, most, least)
+    return GeoQuery(attribute, relation, shape, most, least, (west, south, east, north))
 
 
 def _distances(relation: str, modifiers: list[str]) -> tuple[float, float]:

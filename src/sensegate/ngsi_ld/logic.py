@@ -24,8 +24,11 @@ class Joined(msgspec.Struct, Generic[T], frozen=True):
 
     def holds(self, test: Callable[[T], bool]) -> bool:
         """Return whether the condition holds, by a test of a single one."""
-        results = (term.holds(test) if isinstance(term, Joined) else test(term) for term in self.terms)
-        return all(results) if self.is_all else any(results)
+        is_all = self.is_all
+        for term in self.terms:
+            if (term.holds(test) if isinstance(term, Joined) else test(term)) is not is_all:
+                return not is_all
+        return is_all
 
     def mapped(self, change: Callable[[T], T]) -> Joined[T]:
         """Return the condition with each single one replaced."""

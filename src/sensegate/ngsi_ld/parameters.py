@@ -46,8 +46,9 @@ PAGE_PARAMS = (
         f"most entities of a page, default {LIMIT}; 0 with count for the number only",
         "integer",
         minimum=0,
+        maximum=LIMIT_MAX,
     ),
-    QueryParam("offset", "how many entities are passed over", "integer", minimum=0),
+    QueryParam("offset", "how many entities are passed over", "integer", minimum=0, maximum=OFFSET_MAX),
     QueryParam("count", "true: NGSILD-Results-Count has the number of all that match", "boolean"),
 )
 CONDITION_PARAMS = (

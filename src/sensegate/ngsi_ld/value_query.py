@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from sensegate.ngsi_ld.core_context import NGSI_LD
 from sensegate.ngsi_ld.entities import AttributeInstance, AttributeKind, EntityRecord
 from sensegate.ngsi_ld.instants import is_date, is_time, parse_date_time
 from sensegate.ngsi_ld.logic import Joined, LogicParser
@@ -61,6 +62,8 @@ class Uri(msgspec.Struct, frozen=True):
     text: str
 
 
+_SYSTEM_NAMES = frozenset({f"{NGSI_LD}createdAt", f"{NGSI_LD}modifiedAt"})
+"""IRIs of the times of an entity itself."""
 Literal = float | bool | str | Instant | Uri
 
 
@@ -235,7 +238,11 @@ def _quoted(parser: LogicParser[ValueTerm]) -> str:
 
 
 def _holds(entity: EntityRecord, term: ValueTerm) -> bool:
-    targets = _targets(entity, term)
+    name = term.names[0]
+    instances = [instance for instance in entity.attributes if instance.name == name]
+    if not instances and name not in _SYSTEM_NAMES:
+        return False
+    targets = _targets(entity, instances, term)
     if term.operator is Operator.EXISTS:
         return next(targets, _NOTHING) is not _NOTHING
     return any(_compares(target, term) for target in targets)
@@ -252,9 +259,9 @@ class _Target(msgspec.Struct, frozen=True, eq=False):
 _NOTHING = _Target(None)
 
 
-def _targets(entity: EntityRecord, term: ValueTerm) -> Iterator[_Target]:
+def _targets(entity: EntityRecord, instances: Sequence[AttributeInstance], term: ValueTerm) -> Iterator[_Target]:
     yield from _system_targets(entity.created, entity.modified, term, 0)
-    for instance in entity.instances(term.names[0]):
+    for instance in instances:
         yield from _of_instance(instance, term, 1)
 
 

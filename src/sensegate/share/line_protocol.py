@@ -2,7 +2,8 @@
 
 ``reading,device=gz-1,division=440106 air_temperature=21.5 1767225600000000``
 
-Tags `channel`, `quality` (unless it is good) and `revision` (from the first on) stand only where they tell something:
+Tags `channel`, `quality` (unless it is good), `revision` (from the first on) and `correction` (``withdrawn`` or
+``annotated``, of a revision that an operator ordered) stand only where they tell something:
 what a store holds under the same tags and time is thus the same reading, so that writing it twice changes nothing, and
 a revision replaces nothing. A record without a value is a comment.
 """
@@ -12,10 +13,11 @@ from __future__ import annotations
 from sensegate.bus.columns import Batch
 from sensegate.model import I64
 from sensegate.quantities.properties import ValueKind
-from sensegate.quantities.quality import quality_word
+from sensegate.quantities.quality import Flag, quality_word
 from sensegate.share import records
 
 MEASUREMENT = "reading"
+_CORRECTIONS = int(Flag.WITHDRAWN | Flag.CORRECTED)
 _TAG = str.maketrans({",": "\\,", "=": "\\=", " ": "\\ ", "\n": "_", "\r": "_", "\t": "_"})
 _TEXT = str.maketrans({'"': '\\"', "\\": "\\\\"})
 
@@ -34,7 +36,7 @@ def lines(batch: Batch, rows: I64) -> list[str]:
     is_text = [kind not in {ValueKind.NUMBER, ValueKind.BOOLEAN} for kind in records.kinds_of(batch.properties)]
     values = records.json_values(batch, rows, properties)
     encoded = []
-    for row, origin, prop, value, time, quality, revision in zip(
+    for row, origin, prop, value, time, quality, revision, flags in zip(
         rows.tolist(),
         origins,
         properties,
@@ -42,6 +44,7 @@ def lines(batch: Batch, rows: I64) -> list[str]:
         batch.time[rows].tolist(),
         batch.quality[rows].tolist(),
         batch.revision[rows].tolist(),
+        batch.flags[rows].tolist(),
         strict=True,
     ):
         text = batch.text.get(row)
@@ -51,6 +54,8 @@ def lines(batch: Batch, rows: I64) -> list[str]:
         written = value if text is None else f'"{text.translate(_TEXT)}"'
         tags = f",quality={quality_word(quality)}" if quality else ""
         tags += f",revision={revision}" if revision else ""
+        if flags & _CORRECTIONS:
+            tags += f",correction={'withdrawn' if flags & Flag.WITHDRAWN else 'annotated'}"
         encoded.append(
             f"{MEASUREMENT},{channels[prop]}{devices[origin]}{divisions[origin]}{tags} {fields[prop]}={written} {time}"
         )

@@ -18,7 +18,7 @@ from sensegate.share.feeds import BoundingBox, Circle, FeedFilter, FeedSelection
 from sensegate.share.masks import hidden_rows
 
 SECONDARY = np.uint32(Flag.SECONDARY)
-_EARTH_RADIUS_M = 6_371_008.8
+EARTH_RADIUS_M = 6_371_008.8
 """Mean radius of the Earth (IUGG)."""
 
 
@@ -79,7 +79,7 @@ def distance_m(lon: F64, lat: F64, circle: Circle) -> F64:
     """Return the great-circle distance of each position from the centre of a circle; NaN where one is unknown."""
     across, up = np.radians(lon - circle.lon), np.radians(lat - circle.lat)
     chord = np.sin(up / 2) ** 2 + np.cos(np.radians(lat)) * np.cos(np.radians(circle.lat)) * np.sin(across / 2) ** 2
-    distance: F64 = 2 * _EARTH_RADIUS_M * np.arcsin(np.sqrt(np.clip(chord, 0.0, 1.0)))
+    distance: F64 = 2 * EARTH_RADIUS_M * np.arcsin(np.sqrt(np.clip(chord, 0.0, 1.0)))
     return distance
 
 

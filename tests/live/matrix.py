@@ -41,6 +41,7 @@ from msgspec.structs import replace
 from nats.aio.client import Client
 
 from sensegate.config import Config
+from sensegate.config.alarms import AlarmsConfig, MailConfig
 from sensegate.config.history import HistoryConfig
 from sensegate.config.people import EgressConfig
 from sensegate.config.viid import ViidConfig
@@ -71,6 +72,7 @@ def config(directory: Path) -> Config:
         egress=EgressConfig(allow=("198.51.100.0/24",)),
         viid=ViidConfig(server_id="44000000005030000001"),
         history=HistoryConfig(enabled=True),
+        alarms=AlarmsConfig(mail=MailConfig(host="mail.example.org")),
     )
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 import os
+import random
 import shutil
 import statistics
 import sys
@@ -26,17 +28,19 @@ import uvloop
 
 from sensegate import config
 from sensegate.bus.free_ports import free_port
+from sensegate.clock import DAY_US
 from sensegate.demo.processes import die_with_parent, sweep
+from sensegate.model import Delivery, Message, SourcePosition
 from tests.bench import rig
 from tests.bench.day import MINUTE_US, Day, MovedClock, enrol, gateway
 
-DEVICES: Final = int(os.environ.get("SENSEGATE_BENCH_DEVICES", "100000"))
 HISTORY_DEVICES: Final = 20
 HISTORY_DAYS: Final = 30
-STEP_MINUTES: Final = 10
+STEPS_A_DAY: Final = 144
 VISITS: Final = 3
 CONSOLES: Final = 50
-WATCHED_S: Final = 20.0
+WATCHED_S: Final = 15.0
+IDLE_S: Final = 5.0
 FILLED_S: Final = 600.0
 GOAL_S: Final = 1.0
 LIST_BYTES: Final = 50_000
@@ -89,35 +93,71 @@ class PageVisit(msgspec.Struct, frozen=True):
     median_s: float
     bytes: int
     """What was transferred in a visit, compressed as the gateway sends it."""
+    cpu_s: float
+    """Processor time of the gateway and its server for a visit."""
 
 
-async def fill(file: Path) -> None:
+def day_of(device: int, until: int) -> bytes:
+    """Return one message with the readings of a day that ends at `until` (µs)."""
+    chance = random.Random(device * 1_000_003 + until // DAY_US)
+    rows = []
+    for step in range(STEPS_A_DAY):
+        at = (until - DAY_US + (step + 1) * (DAY_US // STEPS_A_DAY)) // 1_000_000
+        swing = math.sin(2 * math.pi * step / STEPS_A_DAY)
+        values = {
+            "air_temperature": round(20 + 5 * swing + chance.gauss(0, 0.3), 1),
+            "pm2_5": round(abs(35 + 10 * swing + chance.gauss(0, 3)), 1),
+        }
+        rows.append({"time": at, "values": values})
+    return msgspec.json.encode(rows)
+
+
+async def fill(file: Path, devices: int) -> None:
     """Fill a gateway and serve it until killed; say ``full`` and its address once it is."""
-    rounds = HISTORY_DAYS * 24 * 60 // STEP_MINUTES
-    clock = MovedClock(time.time_ns() // 1_000 - (rounds * STEP_MINUTES + 1) * MINUTE_US)
+    clock = MovedClock(time.time_ns() // 1_000 - HISTORY_DAYS * DAY_US - 2 * MINUTE_US)
     async with gateway(config.load(file), clock) as parts:
-        await enrol(parts, DEVICES)
-        past = Day(parts, clock, HISTORY_DEVICES, late=0.0)
-        for _ in range(rounds):
-            await past.minute()
-            clock.at += (STEP_MINUTES - 1) * MINUTE_US
-        day = Day(parts, clock, DEVICES, late=0.0)
+        await enrol(parts, devices)
+        committer = parts.stages.committer
+        number = committer.totals.get("messages", 0)
+        for _ in range(HISTORY_DAYS):
+            clock.at += DAY_US
+            messages = []
+            for device in range(HISTORY_DEVICES):
+                number += 1
+                messages.append(Message(f"sg/m{device:06d}/up", day_of(device, clock.at), clock.at, number))
+            delivery = Delivery("bench", messages, _nothing, SourcePosition("bench", number))
+            await committer.write(parts.pipeline._process([delivery]))
+            committer._duplicates.wait_idle()
+        day = Day(parts, clock, devices, late=0.0)
+        day._sequence = number
         await day.minute()
-        print("full", parts.addresses.http, past.readings + day.readings, flush=True)
+        readings = HISTORY_DAYS * HISTORY_DEVICES * STEPS_A_DAY * 2 + day.readings
+        print("full", parts.addresses.http, readings, flush=True)
         while True:  # the present goes on
             await asyncio.sleep(1.0)
             clock.at = time.time_ns() // 1_000
 
 
+async def _nothing() -> None:
+    return None
+
+
 @contextlib.asynccontextmanager
-async def served(directory: Path) -> AsyncIterator[tuple[Process, str, int]]:
+async def served(directory: Path, devices: int) -> AsyncIterator[tuple[Process, str, int]]:
     """Yield a filled gateway: its process, address, and the number of readings."""
     file = directory / "sensegate.yaml"
     text = f'role: node\ndivision: "4401"\ndirectory: {directory / "node"}\nprofiles: [{rig.ROOT}/device_profiles]\n'
     text += f"history: {{enabled: true}}\nweb: {{port: {free_port()}}}\nlisten: {{mqtt: {{processes: 0}}}}\n"
     await asyncio.to_thread(file.write_text, text, encoding="utf-8")
     process = await asyncio.create_subprocess_exec(
-        sys.executable, "-m", "tests.bench.console", str(file), cwd=rig.ROOT, stdout=PIPE, preexec_fn=die_with_parent
+        sys.executable,
+        "-m",
+        "tests.bench.console",
+        str(file),
+        str(devices),
+        cwd=rig.ROOT,
+        stdout=PIPE,
+        preexec_fn=die_with_parent,
     )
     try:
         assert process.stdout
@@ -133,11 +173,11 @@ async def served(directory: Path) -> AsyncIterator[tuple[Process, str, int]]:
         await asyncio.to_thread(sweep, directory, grace_s=0.0)
 
 
-async def visits(browser: Any, url: str, token: str) -> tuple[list[PageVisit], list[str], float]:
+async def visits(browser: Any, url: str, token: str, pids: list[int]) -> tuple[list[PageVisit], list[str], float]:
     """Open every page some times; return what it took, what one open console asked for, and points a pixel."""
     rows, density = [], 0.0
     for path in PAGES:
-        times, sizes = [], []
+        times, sizes, used = [], [], cpu_s(*pids)
         for _ in range(VISITS):
             context = await browser.new_context(viewport={"width": 1440, "height": 900}, locale="zh-CN")
             await context.add_init_script(f"sessionStorage.setItem('token', '{token}')")
@@ -151,7 +191,8 @@ async def visits(browser: Any, url: str, token: str) -> tuple[list[PageVisit], l
             if "span=" in path:
                 density = await page.evaluate(DENSITY)
             await context.close()
-        rows.append(PageVisit(path, round(statistics.median(times), 3), int(statistics.median(sizes))))
+        used = round((cpu_s(*pids) - used) / VISITS, 3)
+        rows.append(PageVisit(path, round(statistics.median(times), 3), int(statistics.median(sizes)), used))
     context = await browser.new_context(viewport={"width": 1440, "height": 900})
     await context.add_init_script(f"sessionStorage.setItem('token', '{token}')")
     page = await context.new_page()
@@ -198,24 +239,24 @@ async def repeated(asked: list[str], token: str) -> None:
         )
 
 
-async def bench() -> dict[str, Any]:
+async def bench(devices: int = 100_000) -> dict[str, Any]:
     """Measure; the figure is the median of the slowest page in seconds."""
     from playwright.async_api import async_playwright
 
     directory = Path(tempfile.mkdtemp(prefix="sensegate-bench-"))
     chromium = os.environ.get("SENSEGATE_CHROMIUM") or shutil.which("chromium")
     try:
-        async with served(directory) as (process, url, readings):
+        async with served(directory, devices) as (process, url, readings):
             token = (directory / "node" / "admin.token").read_text(encoding="ascii").strip()
+            pids = [process.pid, *children(process.pid)]
             async with async_playwright() as play:
                 browser = await play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-                rows, asked, density = await visits(browser, url, token)
+                rows, asked, density = await visits(browser, url, token, pids)
                 await browser.close()
             sizes = {path: await _list_bytes(url, token, path) for path in LISTS}
-            pids = [process.pid, *children(process.pid)]
             idle = cpu_s(*pids)
-            await asyncio.sleep(WATCHED_S / 2)
-            idle = (cpu_s(*pids) - idle) / (WATCHED_S / 2)
+            await asyncio.sleep(IDLE_S)
+            idle = (cpu_s(*pids) - idle) / IDLE_S
             before, began = cpu_s(*pids), time.perf_counter()
             await repeated(asked, token)
             share = (cpu_s(*pids) - before) / (time.perf_counter() - began) - idle
@@ -230,7 +271,9 @@ async def bench() -> dict[str, Any]:
         "pages": len(rows),
         "over_goal": [f"{row.page or 'overview'} {row.median_s}" for row in rows if row.median_s > GOAL_S],
         "median_of_pages_s": statistics.median(row.median_s for row in rows),
-        "devices": DEVICES,
+        "gateway_cpu_s": {row.page or "overview": row.cpu_s for row in sorted(rows, key=_cpu, reverse=True)[:6]},
+        "bytes_max": max(row.bytes for row in rows),
+        "devices": devices,
         "readings": readings,
         "list_bytes_max": max(sizes.values()),
         "list_bytes_goal": LIST_BYTES,
@@ -242,6 +285,10 @@ async def bench() -> dict[str, Any]:
     }
 
 
+def _cpu(row: PageVisit) -> float:
+    return row.cpu_s
+
+
 async def _list_bytes(url: str, token: str, path: str) -> int:
     """Return the size of the first paint of a list, as HTML."""
     headers = {"Authorization": f"Bearer {token}"}
@@ -250,4 +297,4 @@ async def _list_bytes(url: str, token: str, path: str) -> int:
 
 
 if __name__ == "__main__":
-    uvloop.run(fill(Path(sys.argv[1])))
+    uvloop.run(fill(Path(sys.argv[1]), int(sys.argv[2])))

@@ -30,7 +30,7 @@ CHROMIUM = os.environ.get("SENSEGATE_CHROMIUM") or shutil.which("chromium")
 QUALITY = 45
 BYTES_MAX = 1_500_000
 LANGUAGES = {"en": "en-US", "zh": "zh-CN"}
-START_S = 300.0
+START_S = 600.0
 PICTURES = (
     ("centre", "overview", "", "What needs you now, where the data went, the cities", "总览：待办、数据去向、地市"),
     ("centre", "nodes", "nodes", "Nodes: lag, load, clock, release", "节点：积压、负载、时钟、版本"),
@@ -46,6 +46,9 @@ PICTURES = (
     ("node", "video", "video", "Video: counts and flows, nothing personal", "视频：计数与流量，无个人信息"),
     ("node", "assessment", "assessment", "Assessment of a month with its score", "月度质量考核与得分"),
     ("centre", "feeds", "feeds", "Feeds", "数据流"),
+    ("node", "modes", "modes", "Emergency plans and orders", "应急预案与启用令"),
+    ("node", "subscribers", "subscribers", "Subscribers with lag and use", "订阅方：积压与用量"),
+    ("centre", "system", "system", "The store, the disk and who is connected", "系统：存储、磁盘与连接"),
     ("node", "settings", "settings", "Settings in force with their origin", "生效设置及其来源"),
 )
 """(gateway, name, path, caption, caption in Chinese)."""
@@ -59,12 +62,16 @@ async def main() -> int:
         command += ["--rate", "40", "--no-cut", "--summary", str(summary)]
         demo = await asyncio.create_subprocess_exec(*command, stdout=asyncio.subprocess.DEVNULL)
         try:
-            await eventually(summary.exists, START_S, every_s=0.5)
+            await eventually(lambda: summary.exists() or demo.returncode is not None, START_S, every_s=0.5)
+            if demo.returncode is not None:
+                print("the demo could not be started; see above")
+                return 1
             document = json.loads(summary.read_text(encoding="utf-8"))
             sizes = await photograph(document)
         finally:
-            demo.terminate()
-            await demo.wait()
+            if demo.returncode is None:
+                demo.terminate()
+                await demo.wait()
     total = sum(sizes)
     print(f"{len(sizes)} pictures, {total:,} bytes")
     DOCUMENT.write_text(page_text(dt.datetime.now(dt.UTC).date()), encoding="utf-8")
@@ -113,11 +120,14 @@ async def prepare(url: str, token: str) -> str:
     async with GatewayClient(url, token) as remote:
         devices = (await remote.get("/api/v1/devices", limit="60"))["rows"]
         for device in devices[:50]:
-            place = {"lon": 113.2 + random.random() * 0.3, "lat": 23.05 + random.random() * 0.2}
+            place = {"lon": round(113.2 + random.random() * 0.3, 5), "lat": round(23.05 + random.random() * 0.2, 5)}
             owner = {"owner": "市城市管理局"} if random.random() < 0.7 else {}
             await remote.patch(f"/api/v1/devices/{device['id']}", {**place, **owner}, device["revision"])
-        channel = {"kind": "mail", "recipients": ["duty@example.cn"], "severity": "major", "on_call": "张三 (duty)"}
+        robot = "https://qyapi.weixin.qq.com/cgi-bin/webhook/send?key=demo"
+        channel = {"kind": "wecom", "url": robot, "severity": "major", "on_call": "张三 (duty)", "enabled": False}
         await remote.put("/api/v1/alarm-channels/duty", channel)
+        plan = {"title": "防汛应急 (flood)", "place": "4401", "hours_max": 24, "shed": ["pm2_5", "pm10"]}
+        await remote.put("/api/v1/emergency-plans/flood", plan)
 
         async def with_values() -> str:
             for device in devices:

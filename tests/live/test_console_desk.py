@@ -26,7 +26,7 @@ async def browser() -> AsyncIterator[Any]:
 
 async def test_a_list_is_saved_and_its_labels_are_printed(centre: Site, browser: Any, tmp_path: Path) -> None:
     """The CSV has every row of the filter, not one page; labels are a PDF in which Chinese has a font."""
-    for number in range(52):
+    for number in range(60):
         wanted = {"id": f"desk-{number:02d}", "division": "440305", "profile": "sensegate/plain"}
         name = "=2+3" if number == 7 else f"路灯{number}"
         assert (await centre.ask("POST", "/api/v1/devices", json={**wanted, "name": name})).status == 201
@@ -41,12 +41,12 @@ async def test_a_list_is_saved_and_its_labels_are_printed(centre: Site, browser:
         await (await saving.value).save_as(saved)
         text = await asyncio.to_thread(saved.read_text, encoding="utf-8-sig")
         rows = text.splitlines()
-        assert len(rows) == 53
+        assert len(rows) == 61
         assert "elsewhere" not in text
         assert "'=2+3" in rows[8], "a spreadsheet would take the name for a formula"
 
         await operator.open("labels?q=desk-")
-        await page.wait_for_selector(".labels figure >> nth=51")
+        await page.wait_for_selector(".labels figure >> nth=59")
         document = await page.pdf(format="A4", print_background=True)
         folder = os.environ.get("SENSEGATE_SHOTS")
         if folder:

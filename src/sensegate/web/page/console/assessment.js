@@ -8,7 +8,7 @@ const INDICATORS = ["authenticity", "accuracy", "continuity", "completeness"];
 
 export function Assessment() {
   const values = searchValues(), by = values.by || "division", month = values.month || new Date().toISOString().slice(0, 7);
-  const { data, error, loading, reload } = useLoad(`/api/v1/assessment${query({ by, month })}`, 60);
+  const { data, error, loading, reload } = useLoad(`/api/v1/assessment${query({ by, month })}`);
   const set = (changes) => replaceSearch({ by, month, ...changes });
   const columns = [{ name: "name", label: t(`column.${by === "city" ? "division" : by}`) }, { name: "devices", numeric: true, show: (value) => number(value) }, { name: "received", label: t("receivedCount"), numeric: true, show: (value) => number(value) }, ...INDICATORS.map((name) => ({ name, numeric: true, show: percent })), { name: "score", label: t("score"), numeric: true, show: (value) => html`<strong>${value === null ? "–" : number(value, 1)}</strong>` }];
   return html`<div class="headline"><h1>${t("page.assessment")} ${month}</h1><span class="space"></span>

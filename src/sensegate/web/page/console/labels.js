@@ -7,7 +7,7 @@ export function Labels() {
   const values = searchValues();
   const { data, error, loading, reload } = useLoad(`/api/v1/device-labels${query({ limit: 60, ...values })}`);
   const set = (changes) => replaceSearch({ ...values, after: "", ...changes });
-  return html`<div class="headline"><h1>${t("page.labels")}</h1><span class="space"></span><button type="button" class="primary" onClick=${() => print()} disabled=${!data?.rows.length}>${t("print")}</button></div>
+  return html`<div class="headline noprint"><h1>${t("page.labels")}</h1><span class="space"></span><button type="button" class="primary" onClick=${() => print()} disabled=${!data?.rows.length}>${t("print")}</button></div>
     <p class="quiet noprint">${t("labelsHelp")}</p>
     <div class="tools"><input id="find" type="search" placeholder=${t("find")} aria-label=${t("find")} value=${values.q || ""} onChange=${(event) => set({ q: event.target.value.trim() })} />${["division", "profile", "domain"].map((name) => html`<label class="filter" key=${name}>${t(`column.${name}`)}<input value=${values[name] || ""} onChange=${(event) => set({ [name]: event.target.value.trim() })} /></label>`)}</div>
     <${Problem} error=${error} retry=${reload} />

@@ -244,7 +244,7 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
     <div class="scroll" tabindex="0"><table class="list"><thead><tr>${shownColumns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}
         aria-sort=${values.sort === column.name ? "ascending" : values.sort === `-${column.name}` ? "descending" : "none"}>
         ${sortable && column.sort !== false ? html`<button type="button" class="plain" onClick=${() => order(column.name)}>${heading(column)}${values.sort === column.name ? " ▲" : values.sort === `-${column.name}` ? " ▼" : ""}</button>` : heading(column)}</th>`)}</tr></thead>
-      <tbody>${rows.map((row, index) => html`<tr key=${row.id || row.name || index}>${shownColumns.map((column, place) => html`<td key=${column.name} class=${column.name === "actions" ? "actions" : column.numeric ? "number" : ""} data-label=${heading(column)}>
+      <tbody>${rows.map((row, index) => html`<tr key=${row.id || row.name || index}>${shownColumns.map((column, place) => html`<td key=${column.name} class=${column.name === "actions" ? "actions" : `${column.numeric ? "number" : ""} ${isNone(column, row) ? "none" : ""}`} data-label=${heading(column)}>
         ${place === 0 && link ? html`<${Link} to=${link(row)}>${cell(column, row)}<//>` : cell(column, row)}</td>`)}</tr>`)}</tbody></table></div>`}
     <div class="pager">
       ${trail.length > 0 && html`<button type="button" onClick=${() => set({ after: trail.at(-1) === "^" ? "" : trail.at(-1), trail: trail.slice(0, -1).join("|") })}>← ${t("previous")}</button>`}
@@ -255,6 +255,8 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
 // Returns a page that is one list.
 export const listPage = (title, path, columns, more = {}) => function ListPage() { return html`<h1>${t(title)}</h1><section class="card"><${List} path=${path} columns=${columns} ...${more} /></section>`; };
 const heading = (column) => t(column.label || `column.${column.name}`);
+// A phone leaves out what is empty.
+const isNone = (column, row) => !column.show && [undefined, null, "", false].includes(column.value ? column.value(row) : row[column.name]?.length === 0 ? "" : row[column.name]);
 function cell(column, row) {
   const value = column.value ? column.value(row) : row[column.name];
   if (column.show) return column.show(value, row);

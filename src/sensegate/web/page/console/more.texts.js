@@ -50,4 +50,5 @@ addTexts({
   planMakes: ["does", "内容"], planMakesOf: ["{0} grants, {1} tasks, {2} properties held back", "授权 {0}，任务 {1}，暂停上报属性 {2}"], approvedBy: ["approved by", "批准人"], draftPlan: ["not approved", "未批准"], orders: ["Orders", "启用令"], plans: ["Plans", "预案"],
   noPlans: ["No plan.", "没有预案。"], endOrder: ["End it", "结束"], endOrderHelp: ["Its grants end at once, its tasks are undone, and what was held back is forwarded.", "授权立即收回，任务撤销，暂停的数据补报。"], orderOf: ["Order by {0}", "启用令：{0}"], noSteps: ["It has done nothing yet.", "尚无步骤。"],
   "column.step": ["", "步骤"], "column.drill": ["", "演练"],
+  planAuthor: ["written by", "编制人"],
 });

@@ -175,10 +175,18 @@ export function Grant({ id, me }) {
 // Who reads what now, how far behind; how much of each grant is used this month.
 export const Subscribers = () => html`<h1>${t("page.subscribers")}</h1><section class="card"><${List} path="/api/v1/subscribers" empty=${t("noSubscribers")} interval_s=${5}
     columns=${[{ name: "subscriber" }, { name: "feed", show: (value) => html`<${Link} to=${entryPath(value)}>${value}<//>` }, { name: "delivery" }, { name: "state", badge: true }, { name: "lag_entries", numeric: true }, { name: "lag_s", numeric: true }, { name: "records", numeric: true }, { name: "failures", numeric: true }, { name: "last", time: true }, { name: "reason" }]} /></section>
-  <${UseOfGrants} />`;
+  <${UseOfGrants} /><${UseByToken} />`;
 function UseOfGrants() {
   const { data, error } = useLoad("/api/v1/grants?state=active&limit=200", 15);
   return html`<${Card} title=${t("useThisMonth")}><${Problem} error=${error} />${(data?.rows || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${["subscriber", "feed", "used", "expires"].map((name) => html`<th key=${name} class=${name === "used" ? "number" : ""}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>${data.rows.map((row) => html`<tr key=${row.id}><td><${Link} to=${grantPath(row.id)}>${row.applicant} (${row.subscriber})<//></td><td>${row.feed}</td><td class="number">${used(row)}</td><td><${Time} value=${row.expires} /></td></tr>`)}</tbody></table></div>` : !error && html`<${Empty} text=${t("noGrants")} />`}<//>`;
+}
+
+// All that was delivered since the first start, with and without a grant, also to who reads page by page and keeps the position itself.
+function UseByToken() {
+  const { data, error } = useLoad("/api/v1/usage?limit=200&sort=-records", 15);
+  const numbers = ["requests", "records", "bytes"];
+  return html`<${Card} title=${t("useByToken")}><${Problem} error=${error} />${(data?.rows || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${["token", "feed", "delivery", ...numbers, "last"].map((name) => html`<th key=${name} class=${numbers.includes(name) ? "number" : ""}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>${data.rows.map((row) => html`<tr key=${row.token + row.feed + row.delivery}><td>${row.token}</td><td>${row.feed}</td><td>${row.delivery}</td>${numbers.map((name) => html`<td key=${name} class="number">${number(row[name])}</td>`)}<td><${Time} value=${row.last} /></td></tr>`)}</tbody></table></div>` : !error && html`<${Empty} text=${t("noUse")} />`}
+    ${session.me.gateway_role !== "centre" && html`<p class="quiet">${t("useAtCentre")}</p>`}<//>`;
 }
 
 // ── bundles ─────────────────────────────────────────────────────────────────────────────────────────────

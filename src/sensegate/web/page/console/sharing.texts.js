@@ -54,4 +54,5 @@ addTexts({
   "column.departments": ["", "部门"], "column.time_quality": ["", "时间来源"], "state.published": ["", "已发布"], "state.pending": ["", "待答复"], "state.approved": ["", "已同意"],
   "state.refused": ["", "不同意"], "state.lapsed": ["", "逾期未答复"], "state.revoked": ["", "已撤销"], "state.unconditional": ["", "无条件共享"], "state.conditional": ["", "有条件共享"],
   "state.not_shared": ["", "不予共享"],
+  useByToken: ["Use in all, by token and feed", "累计用量（按令牌与数据流）"], noUse: ["Nothing was delivered yet.", "尚未交付数据。"], useAtCentre: ["What a centre delivers of this node's data is counted at the centre.", "中心交付的本节点数据在中心计量。"], "column.token": ["", "令牌"],
 });

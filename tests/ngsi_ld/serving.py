@@ -21,7 +21,7 @@ from sensegate.ngsi_ld.entities import EntitySource
 from sensegate.ngsi_ld.entity_routes import ENTITY_STORE, EntityStore
 from sensegate.ngsi_ld.hosted_contexts import HOSTED, HostedContexts
 from sensegate.ngsi_ld.parameters import CONTEXTS
-from sensegate.ngsi_ld.rest import NGSI_LD, ROOT
+from sensegate.ngsi_ld.rest import FEED_ROOT, NGSI_LD, ROOT
 from sensegate.ngsi_ld.retrieval import EntityRetrieval
 from sensegate.ngsi_ld.series import SeriesEntities
 from sensegate.ngsi_ld.stored_entities import EntityRegistry
@@ -33,8 +33,9 @@ from sensegate.sensorthings.service import SensorThings
 from sensegate.sensorthings.stored import StoredEntities
 from sensegate.sensorthings.structure import Structures
 from sensegate.sensorthings.view import ViewParts
+from sensegate.share.masks import Mask
 from sensegate.web.latest import LATEST
-from tests.share.made import NOW, Place, make_batch, members
+from tests.share.made import NOW, Place, grant_record, make_batch, members
 from tests.web.serving import Gateway, serving
 
 PLACES = (
@@ -130,3 +131,13 @@ async def entities_serving(
         if rows:
             await entities.write(make_batch(rows, places=PLACES, start=NOW))
         yield entities
+
+
+async def granted(entities: Entities, mask: Mask, feed: str = "all", **more: object) -> Entities:
+    """Return the API as a subscriber of another city sees it by a grant with a mask."""
+    gateway = entities.gateway
+    token = await gateway.token(Role.SUBSCRIBER, "4407")
+    wanted = {"id": f"g{len(gateway.sharing.grants.records):016x}", "feed": feed, "subscriber": token.split("_")[1]}
+    grant = grant_record({**wanted, "expires": 2 * NOW, "mask": mask, **more})
+    await gateway.sharing.grants.records.put(grant.id, grant, expected=0)
+    return entities.under(token, FEED_ROOT.format(feed=feed))

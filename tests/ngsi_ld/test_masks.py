@@ -14,8 +14,8 @@ from sensegate.authority.scope import Role
 from sensegate.ngsi_ld.rest import FEED_ROOT
 from sensegate.share.masks import Mask, Rounding
 from sensegate.share.metering import Usage
-from tests.ngsi_ld.serving import Entities, entities_serving
-from tests.share.made import NOW, Place, grant_record, make_batch
+from tests.ngsi_ld.serving import Entities, entities_serving, granted
+from tests.share.made import NOW, Place, make_batch
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 MASK = Mask(
@@ -58,16 +58,6 @@ QUERIES: list[tuple[str, dict[str, Any]]] = [
 ]
 DIFFERING = 9
 """Queries whose answers differ without the mask, at the least."""
-
-
-async def granted(entities: Entities, mask: Mask, feed: str = "all", **more: object) -> Entities:
-    """Return the API as a subscriber of another city sees it by a grant with a mask."""
-    gateway = entities.gateway
-    token = await gateway.token(Role.SUBSCRIBER, "4407")
-    wanted = {"id": f"g{len(gateway.sharing.grants.records):016x}", "feed": feed, "subscriber": token.split("_")[1]}
-    grant = grant_record({**wanted, "expires": 2 * NOW, "mask": mask, **more})
-    await gateway.sharing.grants.records.put(grant.id, grant, expected=0)
-    return entities.under(token, FEED_ROOT.format(feed=feed))
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

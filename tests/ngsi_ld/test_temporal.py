@@ -14,8 +14,7 @@ from sensegate.ngsi_ld.problems import NgsiError
 from sensegate.ngsi_ld.windows import METHODS, Period, parse_duration, parse_period
 from sensegate.share.masks import Mask, Rounding
 from tests.ngsi_ld.made import DAY
-from tests.ngsi_ld.serving import PLACES, Entities, entities_serving
-from tests.ngsi_ld.test_masks import granted
+from tests.ngsi_ld.serving import PLACES, Entities, entities_serving, granted
 from tests.share.made import NOW, make_batch
 
 in_one_loop = pytest.mark.asyncio(loop_scope="module")

@@ -16,7 +16,7 @@ from sensegate.ngsi_ld.instants import date_time, parse_date_time
 from sensegate.ngsi_ld.representation import Document, EntityForm, EntityRenderer, Projection, Rendering
 from sensegate.ngsi_ld.series import URN, reading_instance_of
 from sensegate.ngsi_ld.vocabulary import attribute_of
-from sensegate.ngsi_ld.windows import METHODS, AggregateCell, Duration, Period, Value, windowed
+from sensegate.ngsi_ld.windows import METHODS, AggregateCell, Period, Value, WindowLength, windowed
 from sensegate.sensorthings.instants import Span
 from sensegate.sensorthings.service import SensorThings
 from sensegate.sensorthings.structure import SeenDatastream
@@ -41,7 +41,7 @@ class TemporalForm(msgspec.Struct, frozen=True, kw_only=True):
     """Values with their times only."""
     methods: tuple[str, ...] = ()
     """Aggregation methods; empty: readings."""
-    duration: Duration = Duration()
+    duration: WindowLength = WindowLength()
 
 
 class TemporalDocument(msgspec.Struct, frozen=True):
@@ -73,11 +73,11 @@ class TemporalReader:
             Unavailable: the log or the history does not answer.
         """
         series = await self._series(viewer, entities)
-        found = await self._instances(viewer, [stream for streams in series for stream in streams], form)
+        instances_by_stream = await self._instances(viewer, [stream for streams in series for stream in streams], form)
         renderer = EntityRenderer(rendering, shown)
         documents = []
         for entity, streams in zip(entities, series, strict=True):
-            instances = [instance for stream in streams for instance in found.get(stream.id, ())]
+            instances = [instance for stream in streams for instance in instances_by_stream.get(stream.id, ())]
             by_name: dict[str, dict[str, list[AttributeInstance]]] = {}
             for instance in instances:
                 by_name.setdefault(instance.name, {}).setdefault(instance.dataset, []).append(instance)

@@ -63,7 +63,7 @@ def _time(key: str, text: str) -> int:
     return time
 
 
-class Duration(msgspec.Struct, frozen=True):
+class WindowLength(msgspec.Struct, frozen=True):
     """Length of a window: calendar months and a fixed length; both 0: the whole period."""
 
     months: int = 0
@@ -98,10 +98,10 @@ class Duration(msgspec.Struct, frozen=True):
         return (moved - _EPOCH) // _MICROSECOND + count * self.length
 
 
-def parse_duration(text: str) -> Duration:
+def parse_duration(text: str) -> WindowLength:
     """Return a duration of ISO 8601; empty or ``PT0S``: the whole period. Raises `NgsiError`."""
     if not text:
-        return Duration()
+        return WindowLength()
     match = _DURATION.fullmatch(text)
     if match is None:
         raise bad_data(f"aggrPeriodDuration: '{text[:20]}' is not a duration; give for example PT1H or P1D")
@@ -110,7 +110,7 @@ def parse_duration(text: str) -> Duration:
         length = timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=float(match[7] or 0))
     except OverflowError:
         raise bad_data("aggrPeriodDuration: is too long; give a shorter one") from None
-    return Duration(years * 12 + months, length // _MICROSECOND)
+    return WindowLength(years * 12 + months, length // _MICROSECOND)
 
 
 # ── aggregates ────────────────────────────────────────────────────────────────────────────────────────

@@ -28,6 +28,7 @@ from sensegate.ports import DeliveryResult, OutboundDelivery, PushTransport
 GEO_JSON = "application/geo+json"
 _LOCATION, _OBSERVED, _REF_DEVICE = iri("location"), iri("dateObserved"), iri("refDevice")
 _QUALITY, _FLAGS = iri("quality"), iri("flags")
+_HEADS = frozenset({"id", "type", "scope"})
 Selects = Callable[[EntityRecord], bool]
 ScopeOf = Callable[[str], str]
 """Code of a division -> its scope, such as ``/44/4401``."""
@@ -170,9 +171,12 @@ class NotificationTransport:
             sys_attrs=params.sysAttrs,
             languages=languages_of(document.lang) if document.lang else (),
         )
-        shown = frozenset((*params.attributes, *params.pick))
-        heads = {"id", "type", "scope"} if params.attributes else {"id", "type"}
-        self._projection = Projection(shown | heads if shown else None, frozenset(params.omit) - {"id", "type"})
+        names = {name: name if name in _HEADS else terms.expand(name) for name in (*params.attributes, *params.pick)}
+        shown = (
+            frozenset((*names.values(), *_HEADS)) if params.attributes else frozenset((*names.values(), "id", "type"))
+        )
+        omitted = frozenset(name if name in _HEADS else terms.expand(name) for name in params.omit) - {"id", "type"}
+        self._projection = Projection(shown if names else None, omitted)
         self._sent_at: float | None = None
 
     def check(self, target: str) -> None:

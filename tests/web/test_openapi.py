@@ -15,7 +15,6 @@ from openapi_spec_validator.validation.exceptions import OpenAPIValidationError
 from sensegate.config.gateway import WebConfig
 from sensegate.flow import ROUTES
 from sensegate.web import openapi
-from sensegate.web.openapi import PATH_PARAMETERS
 
 CONFIG = WebConfig(page_max=777)
 SOAK = bool(os.environ.get("SENSEGATE_SOAK"))
@@ -108,17 +107,6 @@ def test_bounds_are_those_of_the_configuration(document: dict[str, Any]) -> None
     bounds = {parameter["name"]: parameter["schema"] for parameter in records["parameters"]}
     assert bounds["limit"] == {"type": "integer", "minimum": 1, "maximum": 777}
     assert bounds["wait"] == {"type": "number", "minimum": 0, "maximum": CONFIG.long_poll_max_s}
-
-
-def test_no_description_is_left_over(document: dict[str, Any]) -> None:
-    """Each described name of a path stands in some path."""
-    names = {
-        parameter["name"]
-        for _, operation in operations(document)
-        for parameter in operation["parameters"]
-        if parameter["in"] == "path"
-    }
-    assert names == set(PATH_PARAMETERS)
 
 
 def test_tuples_keep_their_length(document: dict[str, Any]) -> None:

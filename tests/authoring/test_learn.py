@@ -313,6 +313,14 @@ def test_two_topics_of_one_pattern_are_one_shape() -> None:
     assert [(item.pattern, len(item.messages)) for item in group(samples)] == [("ev/{device}/status", 6)]
 
 
+def test_a_history_told_by_ages_is_left_out() -> None:
+    """Values beside it are read once, as those of the message; old ones do not get the time of the message."""
+    payload = b'{"temperature": 21.5, "history": [{"age": 60, "temperature": 20.5}, {"age": 120, "temperature": 20.1}]}'
+    [shape] = learn([Sample("acme/meter-1/up", payload, (T0 + at) * S) for at in range(4)])
+    assert [field.field for field in shape.recognised if not field.guess.fragment] == ["temperature"]
+    assert shape.elements is None
+
+
 def test_a_registered_name_is_the_device() -> None:
     """A level that the registry knows is the device, whatever it looks like."""
     samples = [Sample("city/pump/9012/state", b'{"temperature": 21}', T0 * S)]

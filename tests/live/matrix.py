@@ -41,6 +41,7 @@ from msgspec.structs import replace
 from nats.aio.client import Client
 
 from sensegate.config import Config
+from sensegate.config.alarms import AlarmsConfig, MailConfig
 from sensegate.config.history import HistoryConfig
 from sensegate.config.people import EgressConfig
 from sensegate.config.viid import ViidConfig
@@ -71,6 +72,7 @@ def config(directory: Path) -> Config:
         egress=EgressConfig(allow=("198.51.100.0/24",)),
         viid=ViidConfig(server_id="44000000005030000001"),
         history=HistoryConfig(enabled=True),
+        alarms=AlarmsConfig(mail=MailConfig(host="mail.example.org")),
     )
 
 
@@ -281,6 +283,7 @@ class World:
             "type": "WeatherObserved",
             "attribute": "temperature",
             "context": (await _context(self))["context"],
+            "subscription": (await _subscription(self))["subscription"],
         }
         self.absent = {
             name: re.sub(r"[0-9a-z]", lambda found: "9" if found[0].isdigit() else "z", value)
@@ -429,6 +432,21 @@ async def _bench(world: World) -> dict[str, str]:
     return {"entity": name}
 
 
+SUBSCRIPTION: dict[str, Any] = {
+    "type": "Subscription",
+    "entities": [{"type": "WeatherObserved"}],
+    "isActive": False,
+    "notification": {"endpoint": {"uri": f"https://198.51.100.7/{CANARY}"}},
+}
+
+
+async def _subscription(world: World) -> dict[str, str]:
+    token, _ = await world.site.token("subscriber", "440106", department="police", name=CANARY)
+    name = f"urn:ngsi-ld:Subscription:{CANARY}-{world.number()}"
+    await world.make("POST", f"/feeds/{CANARY}/ngsi-ld/v1/subscriptions", {"id": name, **SUBSCRIPTION}, token)
+    return {"subscription": name}
+
+
 async def _context(world: World) -> dict[str, str]:
     place, _ = await world.site.token("county_operator", "440106", department="police", name=f"{CANARY} contexts")
     await world.make("POST", "/ngsi-ld/v1/jsonldContexts", {"@context": {"a": f"urn:x:{world.number()}"}}, place)
@@ -556,6 +574,15 @@ ASKS: dict[str, Ask] = {
         for operation in ("create", "upsert", "update", "merge")
     },
     "POST /ngsi-ld/v1/entityOperations/delete": Ask(["<entity>"]),
+    **{
+        f"{method} {root}/ngsi-ld/v1/subscriptions{suffix}": ask
+        for root in ("", "/feeds/{feed}")
+        for method, suffix, ask in (
+            ("POST", "", Ask(SUBSCRIPTION)),
+            ("PATCH", "/{subscription}", Ask({"description": CANARY})),
+            ("DELETE", "/{subscription}", Ask(fresh=_subscription)),
+        )
+    },
     "POST /ngsi-ld/v1/jsonldContexts": Ask({"@context": {"a": "urn:x:a"}}),
     "DELETE /ngsi-ld/v1/jsonldContexts/{context}": Ask(fresh=_context),
     **{

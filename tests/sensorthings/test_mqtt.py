@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from paho.mqtt.enums import CallbackAPIVersion
 
+from sensegate.sensorthings import clients, updates
 from tests.conftest import eventually
 from tests.live.granting import granted
 from tests.live.phone import NOT_AUTHORISED, Phone
@@ -253,6 +254,18 @@ async def test_who_may_connect_and_subscribe(node: Site, device: Made) -> None:
             assert await phone.subscribe(topic, 1) == REFUSED, topic
         assert await phone.subscribe("v1.1/Observations", 1) == 1
     assert other
+
+
+async def test_topics_and_sets_have_limits(node: Site, device: Made, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A topic too many, and a set with too many entities, are refused; the same topic again is none more (control)."""
+    token, token_id = await node.token("subscriber")
+    async with connected(node, token, token_id) as phone:
+        monkeypatch.setattr(updates, "ENTITIES_MAX", 0)
+        assert await phone.subscribe("v1.1/Things", 1) == REFUSED
+        monkeypatch.setattr(clients, "TOPICS_MAX", 1)
+        assert await phone.subscribe("v1.1/Observations", 1) == 1
+        assert await phone.subscribe(f"v1.1/Datastreams({await datastream(node, device)})/Observations", 1) == REFUSED
+        assert await phone.subscribe("v1.1/Observations", 1) == 1
 
 
 async def test_a_grant_is_delivered_under_its_mask_and_counted(node: Site, device: Made) -> None:

@@ -72,6 +72,7 @@ VALUES = st.one_of(
     st.tuples(st.just("plate"), st.text(max_size=6)),
     st.tuples(st.just("not_of_this_release"), NUMBERS),
 )
+INDICES = st.integers(0, 2**32 - 1) | st.integers(0, 9) | st.integers(10, 99) | st.integers(9_998, 10_001)
 TIMES = st.integers(-2 * DAY_US, 2 * DAY_US).map(lambda shift: NOW + shift) | st.integers(-(2**56), 2**58)
 
 
@@ -96,7 +97,7 @@ def batches(draw: st.DrawFn) -> tuple[Batch, I64]:
         flags=column(st.integers(0, 2**32 - 1), np.uint32),
         revision=column(st.integers(0, 255), np.uint8),
         seq=column(st.integers(0, 2**47), np.int64),
-        index=column(st.integers(0, 2**32 - 1), np.uint32),
+        index=column(INDICES, np.uint32),
     )
     chosen = sorted(draw(st.sets(st.integers(0, size - 1))))
     return batch, np.array(chosen, np.int64)

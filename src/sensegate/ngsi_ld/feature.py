@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from sensegate.authority.record_store import RecordStore
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
 from sensegate.ngsi_ld.context_routes import CONTEXT_ROUTES
@@ -10,11 +12,14 @@ from sensegate.ngsi_ld.hosted_contexts import HOSTED, HostedContexts
 from sensegate.ngsi_ld.parameters import CONTEXTS
 from sensegate.ngsi_ld.rest import NGSI_LD, ROUTES
 from sensegate.ngsi_ld.retrieval import EntityRetrieval
-from sensegate.ngsi_ld.series import SeriesEntities
+from sensegate.ngsi_ld.series import SeriesEntities, scope_of
 from sensegate.ngsi_ld.stored_entities import EntityRegistry
+from sensegate.ngsi_ld.subscription_registry import SubscriptionRegistry
+from sensegate.ngsi_ld.subscription_routes import SUBSCRIPTION_ROUTES, SUBSCRIPTIONS
 from sensegate.ngsi_ld.temporal import TemporalReader
 from sensegate.ngsi_ld.temporal_rest import TEMPORAL, TEMPORAL_ROUTES
 from sensegate.sensorthings.rest import SENSORTHINGS
+from sensegate.share.pushing import may_see_token
 
 
 async def _open(parts: Parts) -> Feature:
@@ -22,18 +27,30 @@ async def _open(parts: Parts) -> Feature:
     store = RecordStore(await core.bucket("ngsi_ld"), core.clock)
     stored = EntityRegistry(store)
     contexts = HostedContexts(store, parts.callers.audit, core.clock)
+    divisions, tokens = parts.callers.divisions, parts.callers.tokens
+    subscriptions = SubscriptionRegistry(
+        store,
+        share.push,
+        parts.callers.audit,
+        core.clock,
+        contexts.resolver,
+        partial(scope_of, divisions=divisions),
+        partial(may_see_token, tokens),
+    )
     await store.open()
+    await subscriptions.remove_orphans()
     masks = share.sharing.server.masks
-    series = SeriesEntities(share.last_values, share.latest, masks, parts.callers.divisions)
+    series = SeriesEntities(share.last_values, share.latest, masks, divisions)
     observations = parts.find(SENSORTHINGS)
     temporal = {TEMPORAL: TemporalReader(observations)} if observations else {}
     return Feature(
-        tasks=owned({"ngsi-ld records": store.run}),
+        tasks=owned({"ngsi-ld records": store.run, "ngsi-ld subscriptions": subscriptions.run}),
         parts={
             NGSI_LD: EntityRetrieval(share.sharing, (series, stored)),
             CONTEXTS: contexts.resolver,
             HOSTED: contexts,
             ENTITY_STORE: EntityStore(stored, series),
+            SUBSCRIPTIONS: subscriptions,
             **temporal,
         },
     )
@@ -43,6 +60,6 @@ FEATURE = FeatureSpec(
     name="ngsi-ld",
     title="NGSI-LD: entities of readings by Smart Data Models, over all that a caller sees, and over a feed",
     buckets=("ngsi_ld",),
-    routes=(*ROUTES, *ENTITY_ROUTES, *CONTEXT_ROUTES, *TEMPORAL_ROUTES),
+    routes=(*ROUTES, *ENTITY_ROUTES, *CONTEXT_ROUTES, *SUBSCRIPTION_ROUTES, *TEMPORAL_ROUTES),
     open=_open,
 )

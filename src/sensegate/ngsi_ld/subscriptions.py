@@ -10,12 +10,11 @@ import re
 from typing import Annotated, Any, Literal
 
 import msgspec
-import re2
 
-from sensegate.errors import ConfigError
-from sensegate.ngsi_ld.contexts import ContextSource, LdContext
+from sensegate.ngsi_ld.contexts import ContextSource
 from sensegate.ngsi_ld.documents import URI_MAX, checked_uri
 from sensegate.ngsi_ld.instants import parse_date_time
+from sensegate.ngsi_ld.patterns import pattern_of
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data
 
 PREFIX = "ngsi-"
@@ -106,7 +105,7 @@ class SubscriptionDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
 
 
 class EntitySubscription(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A subscription as it is kept. Names in the document are IRIs, but in `q` and `type`, which have its context."""
+    """A subscription as it is kept; the names in its document are of its context."""
 
     id: str
     feed: str
@@ -191,39 +190,4 @@ def _check_selector(selector: SubscribedEntities) -> None:
     if len(names) > NAMES_MAX or any(len(name) > URI_MAX for name in names):
         raise bad_data(f"body: entities: id: has {len(names)} URIs; give at most {NAMES_MAX}")
     if selector.idPattern:
-        try:
-            re2.compile(selector.idPattern)
-        except re2.error as why:
-            raise bad_data(f"body: entities: idPattern: {why}; give a regular expression (RE2)") from None
-
-
-def check_target(uri: str, check: Any) -> None:
-    """Return if notifications may go to an address. Raises `NgsiError`."""
-    try:
-        check(uri)
-    except ConfigError as why:
-        raise bad_data(f"body: notification: endpoint: uri: {why}") from None
-
-
-def translated(document: SubscriptionDocument, context: LdContext, *, expands: bool) -> SubscriptionDocument:
-    """Return a document with the names of its attributes expanded, or compacted."""
-    translate = context.expand if expands else context.compact
-    notification = msgspec.structs.replace(
-        document.notification,
-        **{
-            name: [word if word in _HEADS else translate(word) for word in getattr(document.notification, name)]
-            for name in ("attributes", "pick", "omit")
-        },
-    )
-    geo = document.geoQ
-    if geo is not None and geo.geoproperty:
-        geo = msgspec.structs.replace(geo, geoproperty=translate(geo.geoproperty))
-    return msgspec.structs.replace(
-        document,
-        watchedAttributes=[translate(name) for name in document.watchedAttributes],
-        notification=notification,
-        geoQ=geo,
-    )
-
-
-_HEADS = frozenset({"id", "type", "scope"})
+        pattern_of("body: entities: idPattern", selector.idPattern)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import repeat
+from typing import Any, TypeGuard
 
 import msgspec
 import numpy as np
@@ -44,6 +45,10 @@ _PLAIN_DEGREES = 1e-4
 _ROWS_CACHED = 1 << 16
 
 
+_FixedPart = bytes | I64 | NDArray[np.bytes_]
+"""Part of fixed width: of all rows, times (µs UTC), or a text of each row."""
+
+
 def iso(times: I64) -> list[bytes]:
     """Return each time (µs UTC) as ``2026-01-01T00:00:00.123456Z``."""
     if not len(times):
@@ -58,20 +63,32 @@ def _has_four_digits(times: I64) -> bool:
     return int(times.min()) >= _FIRST_US and int(times.max()) < _END_US
 
 
-def _fixed_width(count: int, parts: Sequence[bytes | I64]) -> list[bytes]:
-    """Return the text of each row: parts that all have in common, and times, whose years have four digits."""
-    template = b"".join(part if isinstance(part, bytes) else _TIME_FORM for part in parts)
+def _fixed_width(count: int, parts: Sequence[_FixedPart]) -> list[bytes]:
+    """Return the text of each row: parts that all have in common, texts of one length, and times.
+
+    The years of times have four digits.
+    """
+    forms = [_TIME_FORM if _is_time(part) else bytes(part.itemsize) for part in parts if not isinstance(part, bytes)]
+    texts_of = iter(forms)
+    template = b"".join(part if isinstance(part, bytes) else next(texts_of) for part in parts)
     text = np.empty((count, len(template)), np.uint8)
     text[:] = np.frombuffer(template, np.uint8)
     offset = 0
     for part in parts:
         if isinstance(part, bytes):
             offset += len(part)
-        else:
+        elif _is_time(part):
             _write_times(text, offset, part)
             offset += len(_TIME_FORM)
+        else:
+            np.ndarray((count,), part.dtype, text, offset, (text.shape[1],))[:] = part
+            offset += part.itemsize
     texts: list[bytes] = text.reshape(-1).view(f"S{len(template)}").tolist()
     return texts
+
+
+def _is_time(part: NDArray[Any]) -> TypeGuard[I64]:
+    return part.dtype.kind == "i"
 
 
 def _write_times(text: NDArray[np.uint8], offset: int, times: I64) -> None:
@@ -180,28 +197,50 @@ def json_lines(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTe
     `entry` is the sequence of the batch in the log, `prefix` the common prefix of the cursors of its rows, `texts` the
     cached parts of the batch.
     """
-    columns = _columns(batch, rows, entry, prefix, texts or RecordTexts(batch), close=b"}\n")
+    texts = texts or RecordTexts(batch)
+    columns = [*_ids(batch, rows, entry, prefix, texts), *_columns(batch, rows, texts, close=b"}\n")]
     return _joined(len(rows), [b'{"id":', *columns]).decode().split("\n")[:-1]
 
 
 def events(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTexts) -> bytes:
     """Return the rows as server-sent events, whose ids are the cursors; arguments as in `json_lines`."""
-    columns = _columns(batch, rows, entry, prefix, texts, close=b"}\n\n")
-    place = _row_texts(rows)
-    return _joined(len(rows), [f"id: {prefix}".encode(), place, b'\ndata: {"id":', *columns])
+    ids = _event_ids(batch, rows, entry, prefix, texts)
+    return _joined(len(rows), [*ids, *_columns(batch, rows, texts, close=b"}\n\n")])
 
 
 _Column = bytes | list[bytes]
 
 
-def _columns(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTexts, *, close: bytes) -> list[_Column]:
-    """Return the text of the members of each row as columns, without the brace and the name of the first."""
-    property_, origin = batch.property[rows], batch.origin[rows]
+def _event_ids(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTexts) -> list[_Column]:
+    """Return the text of each row up to its cursor; as one column where all are of one width."""
+    lead, data, cursor = f"id: {prefix}".encode(), b'\ndata: {"id":', f'","cursor":"{prefix}'.encode()
+    index, sequence = batch.index[rows], _id_starts(batch, rows, entry, texts)
+    width = _decimal_width(index)
+    if not width or not isinstance(sequence, bytes) or int(rows.max()) >= _ROWS_CACHED:
+        return [lead, _row_texts(rows), data, *_ids(batch, rows, entry, prefix, texts)]
+    row = _row_column().take(rows)
+    number = _decimal_column(width).take(index - (10 ** (width - 1) if width > 1 else 0))
+    return [_fixed_width(len(rows), [lead, row, data + sequence, number, cursor, row])]
+
+
+def _ids(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTexts) -> list[_Column]:
+    """Return the id and the cursor of each row, without the name of the first."""
     return [
-        _sequence_texts(texts.node[:-1] + f"-{batch.partition}-".encode(), batch.seq[rows], entry),
+        _id_starts(batch, rows, entry, texts),
         _decimal_texts(batch.index[rows].astype(np.int64)),
         f'","cursor":"{prefix}'.encode(),
         _row_texts(rows),
+    ]
+
+
+def _id_starts(batch: Batch, rows: I64, entry: int, texts: RecordTexts) -> _Column:
+    return _sequence_texts(texts.node[:-1] + f"-{batch.partition}-".encode(), batch.seq[rows], entry)
+
+
+def _columns(batch: Batch, rows: I64, texts: RecordTexts, *, close: bytes) -> list[_Column]:
+    """Return the text of the members of each row after its cursor as columns."""
+    property_, origin = batch.property[rows], batch.origin[rows]
+    return [
         texts.heads(origin),
         texts.names.take(property_).tolist(),
         _values(batch, rows, texts.booleans[property_]),
@@ -218,7 +257,7 @@ def _times(batch: Batch, rows: I64) -> list[_Column]:
     if not len(rows) or not all(map(_has_four_digits, times)):
         return [iso(times[0]), clock, iso(times[1]), quality]
     columns: list[_Column] = []
-    fixed: list[bytes | I64] = []
+    fixed: list[_FixedPart] = []
     for part in (times[0], clock, times[1], quality):
         if isinstance(part, list):
             columns += [_fixed_width(len(rows), fixed), part]
@@ -303,6 +342,25 @@ def _decimals() -> list[bytes]:
 @lru_cache(1)
 def _rows() -> list[bytes]:
     return [row_text(row).encode() for row in range(_ROWS_CACHED)]
+
+
+def _decimal_width(numbers: U32) -> int:
+    """Return how many digits each of some numbers has; 0: they differ, or are large."""
+    if not len(numbers) or int(numbers.max()) >= _ROWS_CACHED:
+        return 0
+    shortest, longest = len(str(numbers.min())), len(str(numbers.max()))
+    return longest if shortest == longest else 0
+
+
+@lru_cache(8)
+def _decimal_column(width: int) -> NDArray[np.bytes_]:
+    """Return the texts of the numbers that have so many digits."""
+    return np.array(_decimals()[10 ** (width - 1) if width > 1 else 0 : 10**width], f"S{width}")
+
+
+@lru_cache(1)
+def _row_column() -> NDArray[np.bytes_]:
+    return np.array(_rows(), np.bytes_)
 
 
 def _decimal_texts(numbers: I64) -> list[bytes]:

@@ -56,6 +56,8 @@ from sensegate.share.webhooks import Webhooks
 
 CONTROL_SUBJECTS = "sg.control.*.*"
 CLEAN_UP_INTERVAL_S = 3_600.0
+FEATURE_PREFIXES = ("ngsi-",)
+"""Prefixes of ids of subscriptions whose features delete their offsets themselves."""
 _CONTROL_QUEUE_MAX = 10_000
 """Most queued control messages."""
 _log = structlog.get_logger(__name__)
@@ -73,8 +75,11 @@ class PushDelivery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Admits clients of the broker that are subscribers."""
     topics: MqttPublisher
     """Publishes at the broker by MQTT."""
+    poster: PushTransport
+    """Posts to HTTP addresses of subscribers."""
     subscription: MakeSubscription
-    """Makes the subscription of a feature, whose offset is kept as long as its id is one of `outlet_ids`."""
+    """Makes the subscription of a feature, whose offset is kept as long as its id is one of `outlet_ids`, or begins
+    with one of `FEATURE_PREFIXES`."""
     offsets: RecordTable[CommittedOffset]
     tasks: Mapping[str, Callable[[], Awaitable[None]]]
     """Name -> task that runs as long as the gateway."""
@@ -107,7 +112,7 @@ async def open_push(
         poster,
         trail,
         clock,
-        may_see_token=partial(_may_see_token, tokens),
+        may_see_token=partial(may_see_token, tokens),
     )
     await offset_store.open()
     await webhook_store.open()
@@ -115,7 +120,7 @@ async def open_push(
     outlets = outlet_ids(core.config.influx)
 
     def has_owner(subscription: str) -> bool:
-        if subscription in outlets:
+        if subscription in outlets or subscription.startswith(FEATURE_PREFIXES):
             return True
         grant, dash, _ = subscription.rpartition("-")
         return (share.grants.find(grant) if dash else webhooks.records.find(subscription)) is not None
@@ -127,6 +132,7 @@ async def open_push(
         webhooks=webhooks,
         authorize=clients.authorize,
         topics=clients.topics,
+        poster=poster,
         subscription=makers.subscription,
         offsets=offsets,
         tasks={
@@ -293,7 +299,8 @@ class _CleanUp:
         return True
 
 
-def _may_see_token(tokens: Tokens, token_id: str, principal: Principal) -> bool:
+def may_see_token(tokens: Tokens, token_id: str, principal: Principal) -> bool:
+    """Return whether a caller may see and change what belongs to a token."""
     try:
         tokens.get(token_id, principal)
     except NotFound:

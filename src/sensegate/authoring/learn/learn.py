@@ -114,7 +114,7 @@ def learn_group(shape: SampleGroup) -> LearnedShape:
     timed = [(message.tree, message.sample.received) for message in messages]
     elements = elements_of(trees)
     records = _record_lists(timed, named=elements.path if elements is not None and elements.name else None)
-    if elements is not None and any(elements.path == record.path for record in records) and _has_readings(trees):
+    if elements is not None and _is_history(elements, records, trees):
         elements = None
     elif elements is not None:
         records = [record for record in records if record.path[: len(elements.path)] != elements.path]
@@ -181,6 +181,13 @@ def learn_group(shape: SampleGroup) -> LearnedShape:
         unrecognised,
         tuple(records),
     )
+
+
+def _is_history(elements: ElementList, records: Sequence[RecordList], trees: Sequence[Any]) -> bool:
+    """Return whether a list holds values of other times, beside values that belong to the message."""
+    dated = {record.path for record in records}
+    has_times = elements.path in dated or (not elements.name and elements.path in _undated_lists(trees, dated))
+    return has_times and _has_readings(trees)
 
 
 def _differs(path: Path, trees: Sequence[Any]) -> bool:

@@ -1,0 +1,86 @@
+"""NGSI-LD subscriptions of a whole gateway: created, notified to a real HTTP server, paused, resumed, deleted."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from sensegate.config.people import EgressConfig
+from tests.conftest import eventually
+from tests.live.receiver import Receiver, receiving
+from tests.live.site import Made, Site, config_of, reading, running
+
+pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
+SUBSCRIPTIONS = "/ngsi-ld/v1/subscriptions"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    """A node that may post to loopback."""
+    config = config_of(
+        tmp_path_factory.mktemp("node"),
+        egress=EgressConfig(("127.0.0.0/8",), retry_initial_s=0.05, retry_max_s=0.2, failures_max=50),
+    )
+    async with running(config) as running_site:
+        yield running_site
+
+
+async def push(site: Site, device: Made, value: float, minute: int) -> None:
+    """Send a reading with a time of its own."""
+    answer = await site.push(device, reading(value, f"2026-01-01T00:{minute:02d}:00Z"))
+    assert answer.status == 202
+
+
+def values(receiver: Receiver) -> list[Any]:
+    """Return the values of all entities of all notifications, in their order."""
+    return [entity["temperature"]["value"] for letter in receiver.kept for entity in json.loads(letter.body)["data"]]
+
+
+async def has_values(receiver: Receiver, count: int) -> bool:
+    return len(values(receiver)) >= count
+
+
+async def test_a_subscription(site: Site) -> None:
+    """Each reading that matches once, through failures of the receiver and a pause; signed; counted; in the usage."""
+    device = await site.device("ngsi-air")
+    token, _ = await site.token()
+    async with receiving() as receiver:
+        body: dict[str, Any] = {
+            "type": "Subscription",
+            "entities": [{"type": "WeatherObserved"}],
+            "q": "temperature>0",
+            "notification": {"endpoint": {"uri": receiver.url}},
+        }
+        denied = {**body, "notification": {"endpoint": {"uri": "https://10.0.0.1/x"}}}
+        assert (await site.ask("POST", SUBSCRIPTIONS, token, json=denied)).status == 400
+        answer = await site.ask("POST", SUBSCRIPTIONS, token, json=body)
+        assert answer.status == 201, answer.body
+        path, secret = answer.headers["Location"], answer.headers["Sensegate-Webhook-Secret"]
+        receiver.answers = [500, 503]
+        await push(site, device, 20, 1)
+        await eventually(lambda: has_values(receiver, 1))
+        await push(site, device, -1, 2)
+        await push(site, device, 21, 3)
+        await eventually(lambda: has_values(receiver, 2))
+        assert all(letter.signed_by(secret) for letter in receiver.kept)
+        assert (await site.ask("PATCH", path, token, json={"isActive": False})).status == 204
+        assert (await site.ask("GET", path, token)).body["status"] == "paused"
+        await push(site, device, 22, 4)
+        assert (await site.ask("PATCH", path, token, json={"isActive": True})).status == 204
+        await eventually(lambda: has_values(receiver, 3))
+        assert values(receiver) == [20, 21, 22]
+
+        async def is_counted() -> bool:
+            rows = (await site.ask("GET", "/api/v1/subscribers", token)).body["rows"]
+            return any(row["records"] >= 1 and row["id"].startswith("ngsi-") for row in rows)
+
+        await eventually(is_counted)
+        shown = (await site.ask("GET", path, token)).body
+        assert (shown["status"], shown["notification"]["timesFailed"]) == ("active", 2)
+        assert [row["id"] for row in (await site.ask("GET", SUBSCRIPTIONS, token)).body] == [shown["id"]]
+        assert (await site.ask("DELETE", path, token)).status == 204
+        assert (await site.ask("GET", path, token)).status == 404

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import ssl
 import threading
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Any, Concatenate, ParamSpec, Protocol, Self, TypeVar
 
 from sensegate_client.client import PATIENCE_S, Client
-from sensegate_client.columns import Columns
-from sensegate_client.cursors import CursorStore
 from sensegate_client.errors import ClientError
-from sensegate_client.feed import PAGE_ROWS, WAIT_S, Feed, Time
-from sensegate_client.records import AggregateWindow, FeedDescription, Record
+from sensegate_client.feed import Feed
 
+P = ParamSpec("P")
 T = TypeVar("T")
+F = TypeVar("F")
+S = TypeVar("S", bound="_OfThread")
 
 
 class _LoopThread:
@@ -62,6 +63,44 @@ class _LoopThread:
         self._loop.close()
 
 
+class _OfThread(Protocol):
+    """Part of the synchronous twin; what it twins runs in its thread."""
+
+    def _running(self) -> _LoopThread: ...
+
+
+def _returning(
+    method: Callable[Concatenate[F, P], Coroutine[Any, Any, T]], twinned: Callable[[S], F]
+) -> Callable[Concatenate[S, P], T]:
+    """Return the twin of a coroutine method: the same parameters and text, and its result."""
+
+    @functools.wraps(method)
+    def call(self: S, /, *args: P.args, **options: P.kwargs) -> T:
+        return self._running().run(method(twinned(self), *args, **options))
+
+    return call
+
+
+def _yielding(
+    method: Callable[Concatenate[F, P], AsyncIterator[T]], twinned: Callable[[S], F]
+) -> Callable[Concatenate[S, P], Iterator[T]]:
+    """Return the twin of a method that yields: the same parameters and text, and an ordinary iterator."""
+
+    @functools.wraps(method)
+    def call(self: S, /, *args: P.args, **options: P.kwargs) -> Iterator[T]:
+        return self._running().iterate(method(twinned(self), *args, **options))
+
+    return call
+
+
+def _feed_of(sync: SyncFeed) -> Feed:
+    return sync._feed  # noqa: SLF001 - of the same module
+
+
+def _client_of(sync: SyncClient) -> Client:
+    return sync._client  # noqa: SLF001 - of the same module
+
+
 class SyncFeed:
     """Reader of one feed; methods as `Feed`, with ordinary iterators."""
 
@@ -69,60 +108,25 @@ class SyncFeed:
         self._feed = feed
         self._thread = thread
 
-    def columns(
-        self,
-        *,
-        after: str = "",
-        since: Time = "",
-        follow: bool = True,
-        store: CursorStore | None = None,
-        rows: int = PAGE_ROWS,
-        wait_s: float = WAIT_S,
-    ) -> Iterator[Columns]:
-        """Yield pages of readings, see `Feed.columns`."""
-        pages = self._feed.columns(after=after, since=since, follow=follow, store=store, rows=rows, wait_s=wait_s)
-        return self._thread.iterate(pages)
+    def _running(self) -> _LoopThread:
+        return self._thread
 
-    def records(
-        self,
-        *,
-        after: str = "",
-        since: Time = "",
-        follow: bool = True,
-        store: CursorStore | None = None,
-        rows: int = 1_000,
-        wait_s: float = WAIT_S,
-    ) -> Iterator[Record]:
-        """Yield readings, see `Feed.records`."""
-        records = self._feed.records(after=after, since=since, follow=follow, store=store, rows=rows, wait_s=wait_s)
-        return self._thread.iterate(records)
+    columns = _yielding(Feed.columns, _feed_of)
+    records = _yielding(Feed.records, _feed_of)
+    latest = _yielding(Feed.latest, _feed_of)
+    history = _yielding(Feed.history, _feed_of)
+    samples = _returning(Feed.samples, _feed_of)
+    aggregate = _returning(Feed.aggregate, _feed_of)
 
-    def latest(self, *, rows: int = PAGE_ROWS) -> Iterator[Record]:
-        """Yield the last value of every series."""
-        return self._thread.iterate(self._feed.latest(rows=rows))
 
-    def history(
-        self, *, descending: bool = False, all_revisions: bool = False, rows: int = PAGE_ROWS
-    ) -> Iterator[Columns]:
-        """Yield pages of readings of a period, see `Feed.history`."""
-        pages = self._feed.history(descending=descending, all_revisions=all_revisions, rows=rows)
-        return self._thread.iterate(pages)
+def _opening(method: Callable[Concatenate[Client, P], Feed]) -> Callable[Concatenate[SyncClient, P], SyncFeed]:
+    """Return the twin of the method that returns a reader."""
 
-    def samples(self, points: int, *, method: str = "minmax") -> list[Record]:
-        """Return readings for a plot, see `Feed.samples`."""
-        return self._thread.run(self._feed.samples(points, method=method))
+    @functools.wraps(method)
+    def call(self: SyncClient, /, *args: P.args, **options: P.kwargs) -> SyncFeed:
+        return SyncFeed(method(self._client, *args, **options), self._running())
 
-    def aggregate(
-        self,
-        window: str,
-        *,
-        functions: Sequence[str] = ("count", "min", "mean", "max"),
-        by: Sequence[str] = (),
-        zone: str = "",
-        gaps: bool = True,
-    ) -> list[AggregateWindow]:
-        """Return aggregates by window, see `Feed.aggregate`."""
-        return self._thread.run(self._feed.aggregate(window, functions=functions, by=by, zone=zone, gaps=gaps))
+    return call
 
 
 class SyncClient:
@@ -159,31 +163,5 @@ class SyncClient:
             raise ClientError("the client is not open; use `with SyncClient(…)`")
         return self._thread
 
-    def feed(  # noqa: PLR0913 - the filters of a feed, as the API names them
-        self,
-        name: str,
-        *,
-        devices: Sequence[str] = (),
-        properties: Sequence[str] = (),
-        divisions: Sequence[str] = (),
-        bbox: tuple[float, float, float, float] | None = None,
-        near: tuple[float, float, float] | None = None,
-        begin: Time = "",
-        end: Time = "",
-    ) -> SyncFeed:
-        """Return a reader of a feed, see `Client.feed`."""
-        feed = self._client.feed(
-            name,
-            devices=devices,
-            properties=properties,
-            divisions=divisions,
-            bbox=bbox,
-            near=near,
-            begin=begin,
-            end=end,
-        )
-        return SyncFeed(feed, self._running())
-
-    def feeds(self) -> list[FeedDescription]:
-        """Return the feeds of which the token may read a part."""
-        return self._running().run(self._client.feeds())
+    feed = _opening(Client.feed)
+    feeds = _returning(Client.feeds, _client_of)

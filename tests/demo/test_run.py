@@ -25,7 +25,7 @@ from sensegate.demo.setup import Options
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
 
-DEADLINE_S = 120.0
+DEADLINE_S = 300.0
 DEMO = [sys.executable, "-m", "sensegate.cli", "demo"]
 KEYS = {
     "published", "acknowledged", "committed", "duplicates", "quarantined", "rejected", "forwarded", "withheld",

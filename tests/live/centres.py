@@ -48,7 +48,7 @@ class Centre:
                 sys.executable, "-m", "sensegate.cli", "run", str(file), stderr=log, stdout=log
             )
 
-    async def active(self, timeout_s: float = 30.0) -> None:
+    async def active(self, timeout_s: float = 90.0) -> None:
         """Return once it serves."""
         await eventually((self.directory / "run.json").exists, timeout_s)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,3 +85,34 @@ async def test_a_subscription(site: Site) -> None:
         assert [row["id"] for row in (await site.ask("GET", SUBSCRIPTIONS, token)).body] == [shown["id"]]
         assert (await site.ask("DELETE", path, token)).status == 204
         assert (await site.ask("GET", path, token)).status == 404
+
+
+async def test_a_restart_loses_and_doubles_nothing(tmp_path: Path) -> None:
+    """A subscription goes on at its committed offset after the gateway was stopped; what came in between arrives."""
+    config = config_of(tmp_path, egress=EgressConfig(("127.0.0.0/8",), retry_initial_s=0.05, retry_max_s=0.2))
+    async with receiving() as receiver:
+        async with running(config) as first:
+            device = await first.device("ngsi-air")
+            token, _ = await first.token()
+            body: dict[str, Any] = {
+                "type": "Subscription",
+                "entities": [{"type": "WeatherObserved"}],
+                "notification": {"endpoint": {"uri": receiver.url}},
+            }
+            answer = await first.ask("POST", SUBSCRIPTIONS, token, json=body)
+            assert answer.status == 201, answer.body
+            await push(first, device, 20, 1)
+            await eventually(lambda: has_values(receiver, 1))
+            receiver.answers = [500] * 3
+            await push(first, device, 21, 2)
+            await eventually(lambda: has_attempts(receiver, 2))
+        async with running(config) as second:
+            await eventually(lambda: has_values(receiver, 2))
+            await push(second, device, 22, 3)
+            await eventually(lambda: has_values(receiver, 3))
+            assert values(receiver) == [20, 21, 22]
+            assert (await second.ask("GET", answer.headers["Location"], token)).body["status"] == "active"
+
+
+async def has_attempts(receiver: Receiver, count: int) -> bool:
+    return len(receiver.attempts) >= count

@@ -9,7 +9,13 @@ import pytest
 
 from sensegate.clock import SystemClock
 from sensegate.ngsi_ld.contexts import LdContexts
-from sensegate.ngsi_ld.notifications import NotificationTransport, PushedRecord, SubscriptionCounts, entities_of
+from sensegate.ngsi_ld.notifications import (
+    DeferredTransport,
+    NotificationTransport,
+    PushedRecord,
+    SubscriptionCounts,
+    entities_of,
+)
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError
 from sensegate.ngsi_ld.subscription_registry import selection_of
 from sensegate.ngsi_ld.subscriptions import EntitySubscription, read_document
@@ -184,3 +190,22 @@ def test_what_is_refused(members: dict[str, Any], problem: str) -> None:
     assert problem in str(caught.value)
     is_offered = "is not offered" not in problem
     assert caught.value.kind is (ErrorType.BAD_REQUEST_DATA if is_offered else ErrorType.OPERATION_NOT_SUPPORTED)
+
+
+async def test_a_context_that_is_deleted_holds_deliveries_up() -> None:
+    """While a stored @context is missing, deliveries wait and say why; once it is back, they go on."""
+    receiver = Receiver()
+    documents: dict[str, Any] = {}
+    resolver = LdContexts(documents.get)
+
+    def make() -> NotificationTransport:
+        resolver.resolve("https://example.org/c")
+        return transport(receiver)
+
+    deferred = DeferredTransport(make)
+    waiting = await deferred.send(page(record(AIR, "pm2_5", 35)))
+    assert (waiting.accepted, waiting.unavailable) == (False, True)
+    assert "https://example.org/c" in waiting.reason
+    documents["https://example.org/c"] = {"a": "urn:x:a"}
+    assert (await deferred.send(page(record(AIR, "pm2_5", 35)))).accepted
+    assert len(receiver.sent) == 1

@@ -19,6 +19,7 @@ from sensegate.ngsi_ld.contexts import LD_JSON, ContextSource, LdContext, link_h
 from sensegate.ngsi_ld.core_context import CORE_URL
 from sensegate.ngsi_ld.entities import AttributeInstance, AttributeKind, EntityRecord
 from sensegate.ngsi_ld.instants import date_time, parse_date_time
+from sensegate.ngsi_ld.problems import NgsiError
 from sensegate.ngsi_ld.representation import EntityForm, EntityRenderer, Projection, Rendering, languages_of
 from sensegate.ngsi_ld.series import URN, entity_id
 from sensegate.ngsi_ld.subscriptions import EntitySubscription
@@ -29,6 +30,7 @@ GEO_JSON = "application/geo+json"
 _LOCATION, _OBSERVED, _REF_DEVICE = iri("location"), iri("dateObserved"), iri("refDevice")
 _QUALITY, _FLAGS = iri("quality"), iri("flags")
 _HEADS = frozenset({"id", "type", "scope"})
+_CONTEXT_RETRY_S = 10.0
 Selects = Callable[[EntityRecord], bool]
 ScopeOf = Callable[[str], str]
 """Code of a division -> its scope, such as ``/44/4401``."""
@@ -247,3 +249,23 @@ class NotificationTransport:
             headers=tuple(headers),
             secret=base64.b64decode(subscription.secret),
         )
+
+
+class DeferredTransport:
+    """Transport that is made at the first delivery; deliveries wait while its @context is not available."""
+
+    def __init__(self, make: Callable[[], PushTransport]) -> None:
+        """`make` raises `NgsiError` while a stored @context is missing that the subscription names."""
+        self._make = make
+        self._made: PushTransport | None = None
+
+    def check(self, target: str) -> None:
+        """Accept every address: that of a subscription was judged when it was created."""
+
+    async def send(self, delivery: OutboundDelivery) -> DeliveryResult:
+        if self._made is None:
+            try:
+                self._made = self._make()
+            except NgsiError as why:
+                return DeliveryResult(accepted=False, reason=str(why), unavailable=True, retry_after_s=_CONTEXT_RETRY_S)
+        return await self._made.send(delivery)

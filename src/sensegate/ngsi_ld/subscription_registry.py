@@ -6,6 +6,7 @@ import base64
 import contextlib
 import secrets
 from collections.abc import Callable
+from functools import partial
 
 import msgspec
 
@@ -15,7 +16,7 @@ from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, Overloaded
 from sensegate.ngsi_ld.contexts import ContextSource, LdContext, LdContexts
-from sensegate.ngsi_ld.notifications import NotificationTransport, ScopeOf, SubscriptionCounts
+from sensegate.ngsi_ld.notifications import DeferredTransport, NotificationTransport, ScopeOf, SubscriptionCounts
 from sensegate.ngsi_ld.parameters import QueryTexts, SelectorTexts, query_from
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data
 from sensegate.ngsi_ld.retrieval import EntityQuery
@@ -96,17 +97,21 @@ class SubscriptionRegistry:
 
     def _subscription(self, spec: SubscriptionSpec) -> PushSubscription:
         subscription = self._by_push_id[spec.id]
+        transport = DeferredTransport(partial(self._transport, subscription))
+        return self._push.subscription(transport, spec, notify_nobody)
+
+    def _transport(self, subscription: EntitySubscription) -> NotificationTransport:
+        """Return the transport of a subscription. Raises `NgsiError`: a stored @context has been deleted."""
         context = self._resolver.resolve(subscription.context)
-        transport = NotificationTransport(
+        return NotificationTransport(
             subscription,
             selection_of(subscription.document, context).matches,
             context,
             self._push.poster,
             self._scope_of,
             self._clock,
-            self._counts.setdefault(spec.id, SubscriptionCounts()),
+            self._counts.setdefault(subscription.push_id, SubscriptionCounts()),
         )
-        return self._push.subscription(transport, spec, notify_nobody)
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────
 

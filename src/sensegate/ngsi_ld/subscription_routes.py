@@ -157,8 +157,8 @@ def _routes(root: str) -> tuple[Route, ...]:
             handler=_list,
             summary="List the subscriptions of the caller and of tokens that it may see.",
             query=(
-                QueryParam("limit", f"most subscriptions, default {_LIMIT}", "integer"),
-                QueryParam("offset", "how many are passed over", "integer"),
+                QueryParam("limit", f"most subscriptions, default {_LIMIT}", "integer", minimum=1, maximum=_LIMIT_MAX),
+                QueryParam("offset", "how many are passed over", "integer", minimum=0, maximum=10**7),
                 QueryParam("count", "true: with the number of all in NGSILD-Results-Count", "boolean"),
                 options,
             ),

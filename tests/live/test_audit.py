@@ -152,7 +152,7 @@ import asyncio, sys
 from pathlib import Path
 from sensegate.authority.audit import Audit
 from sensegate.authority.scope import Principal, Role, scope
-from sensegate.bus.connect import connect
+from sensegate.bus.connect import Login, connect
 from sensegate.bus.server_conf import EngineState
 from sensegate.bus.slots import inbox_prefix
 from sensegate.clock import SystemClock
@@ -160,8 +160,8 @@ import msgspec
 
 async def main():
     kept = msgspec.json.decode(Path(sys.argv[1]).read_bytes(), type=EngineState)
-    nc = await connect(f"nats://127.0.0.1:{kept.port}", "gateway", kept.passwords["gateway"],
-                       inbox_prefix=inbox_prefix("gateway"))
+    login = Login("gateway", kept.passwords["gateway"], inbox_prefix("gateway"))
+    nc = await connect(f"nats://127.0.0.1:{kept.port}", login)
     audit = Audit(nc, SystemClock(), gateway="4401")
     by = Principal("other", Role.ADMIN, scope("4401"))
     number = 0

@@ -6,12 +6,21 @@ import asyncio
 import importlib
 import pkgutil
 import re
+import sys
 
 import pytest
 
 import sensegate
 from sensegate import errors
-from sensegate.errors import Fenced, SensegateError, Superseded, Unavailable, combined, errors_of
+from sensegate.errors import (
+    CancellableTaskGroup,
+    Fenced,
+    SensegateError,
+    Superseded,
+    Unavailable,
+    combined,
+    errors_of,
+)
 from sensegate.failover.standby import _first_result
 
 
@@ -86,3 +95,50 @@ async def test_two_tasks_that_fail_at_once() -> None:
     with pytest.raises(Unavailable):
         await _first_result(ends(), fails(Unavailable("u")))
     assert await _first_result(lasts(), ends()) == 1
+
+
+async def _retry(group_type: type[asyncio.TaskGroup], failing: asyncio.Event, retried: asyncio.Event) -> None:
+    """Run a task that fails once `failing` is set, and try again, as loops of the gateway do."""
+    while True:
+        try:
+            async with group_type() as group:
+                group.create_task(_fail(failing))
+        except* Unavailable:
+            failing.clear()
+            retried.set()
+
+
+async def _fail(failing: asyncio.Event) -> None:
+    await failing.wait()
+    raise Unavailable("away")
+
+
+@pytest.mark.parametrize("group_type", [CancellableTaskGroup, asyncio.TaskGroup])
+async def test_a_cancellation_beside_an_error_ends_the_task(group_type: type[asyncio.TaskGroup]) -> None:
+    """A task that retries is cancelled when one of its own tasks fails: it ends. Control: the group of Python 3.11."""
+    failing, retried = asyncio.Event(), asyncio.Event()
+    task = asyncio.create_task(_retry(group_type, failing, retried))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    failing.set()
+    task.cancel()
+    await asyncio.wait({task, asyncio.ensure_future(retried.wait())}, return_when=asyncio.FIRST_COMPLETED)
+    is_lost = not task.done()
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert is_lost == (group_type is asyncio.TaskGroup and sys.version_info < (3, 13))
+
+
+async def test_errors_and_a_lone_cancellation_stay_what_they_are() -> None:
+    """Errors come as a group, a cancellation as itself."""
+    failing = asyncio.Event()
+    failing.set()
+    with pytest.raises(ExceptionGroup) as raised:
+        async with CancellableTaskGroup() as group:
+            group.create_task(_fail(failing))
+    assert isinstance(raised.value.exceptions[0], Unavailable)
+    task = asyncio.create_task(_retry(CancellableTaskGroup, asyncio.Event(), asyncio.Event()))
+    await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task

@@ -34,6 +34,13 @@ Errors of libraries (nats-py, paho, aiohttp) are translated where they enter: `b
 
 from __future__ import annotations
 
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
 
 class SensegateError(Exception):
     """The base of every error that sensegate raises on purpose."""
@@ -163,6 +170,38 @@ def errors_of(error: BaseException) -> list[BaseException]:
         return [error]
     errors = [inner for member in error.exceptions for inner in errors_of(member)]
     return sorted(errors, key=lambda inner: (isinstance(inner, SensegateError), not isinstance(inner, _FENCING)))
+
+
+class CancellableTaskGroup(asyncio.TaskGroup):
+    """A task group that an outer cancellation always ends.
+
+    Before Python 3.13 a cancellation that comes together with the error of a task is lost: the group raises the error
+    alone, and a caller that tries again goes on for ever, while whoever cancelled it waits.
+    """
+
+    _parent_cancel_requested: bool
+    """Of the base class: whether the group has cancelled the task that waits for it."""
+
+    async def __aenter__(self) -> Self:
+        task = asyncio.current_task()
+        self._cancelling_before = task.cancelling() if task else 0
+        return await super().__aenter__()
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        was_requested = self._parent_cancel_requested
+        try:
+            await super().__aexit__(kind, error, trace)
+        except BaseExceptionGroup as errors:
+            task = asyncio.current_task()
+            if task is None or sys.version_info >= (3, 13):
+                raise
+            if self._parent_cancel_requested and not was_requested:
+                task.uncancel()  # the group's own request, which it counts and does not take back
+            if task.cancelling() > self._cancelling_before:
+                raise asyncio.CancelledError from errors
+            raise
 
 
 def combined(errors: BaseExceptionGroup[BaseException]) -> BaseException:

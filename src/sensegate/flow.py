@@ -9,7 +9,6 @@ afterwards. A feature is opened over the core parts and registers itself with on
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import gc
 import resource
@@ -37,7 +36,16 @@ from sensegate.cameras.privacy import CameraPrivacy, open_privacy, takes_cameras
 from sensegate.clock import Clock, SystemClock
 from sensegate.config import Config, read_secret
 from sensegate.control import feature as control
-from sensegate.errors import Fenced, PermissionDenied, SensegateError, StoreFull, Superseded, Unavailable, errors_of
+from sensegate.errors import (
+    CancellableTaskGroup,
+    Fenced,
+    PermissionDenied,
+    SensegateError,
+    StoreFull,
+    Superseded,
+    Unavailable,
+    errors_of,
+)
 from sensegate.failover import feature as failover
 from sensegate.failover.active import Activation
 from sensegate.failover.committer_lease import CommitterLease, await_lease
@@ -145,7 +153,7 @@ async def _run(
         gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
         if ready:
             ready(addresses)
-        async with asyncio.TaskGroup() as group:
+        async with CancellableTaskGroup() as group:
             for name, task in gateway.tasks.items():
                 group.create_task(supervised(name, task.run, clock), name=name)
             group.create_task(keep_engine_pid_current(addresses, engine, directory), name="engine restarts")

@@ -207,7 +207,7 @@ async def raid(raider: Raider) -> asyncio.Task[None]:
 async def strand(first: Centre, second: Centre) -> str:
     """Have the first change something of which the second never hears; return the token that it made."""
     second.hold(signal.SIGSTOP)
-    for _ in range(2):  # the question that is on its way is answered with the first of them
+    for _ in range(6):  # questions that are on their way are answered with the first of them
         late = (await asked(first, "POST", "/api/v1/tokens", body={"role": "subscriber", "scope": "44"}))["token"]
     return str(late)
 

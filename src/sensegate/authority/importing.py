@@ -21,7 +21,7 @@ from sensegate.authority.device_rules import RuleFinding
 from sensegate.authority.devices import Devices, facts
 from sensegate.authority.divisions import short_code
 from sensegate.authority.scope import Action, Principal, demand
-from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied, SensegateError
+from sensegate.errors import CancellableTaskGroup, ConfigError, Conflict, NotFound, PermissionDenied, SensegateError
 from sensegate.model import Datum, Device
 
 ROWS_MAX = 200_000
@@ -278,7 +278,7 @@ class _Import:
                 self._by, "device.import", f"{len(batch)} devices", after={"devices": entries}
             )
             limit = asyncio.Semaphore(_CONCURRENT_WRITES)
-            async with asyncio.TaskGroup() as group:
+            async with CancellableTaskGroup() as group:
                 for row, device in batch:
                     group.create_task(self._write(row, device, limit))
 

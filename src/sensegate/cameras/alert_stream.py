@@ -25,7 +25,7 @@ from sensegate.clock import Clock
 from sensegate.collect.pushed import PushSource
 from sensegate.config import IngestConfig, read_secret
 from sensegate.config.cameras import CameraConfig
-from sensegate.errors import ConfigError
+from sensegate.errors import CancellableTaskGroup, ConfigError
 from sensegate.video.multipart import PARTS_MAX, BodyPart, MultipartParser, boundary_of, prepend_empty_parts
 
 BACKOFF_S: Final = 0.5
@@ -292,7 +292,7 @@ class CameraSource(PushSource):
 
     async def run(self) -> None:
         """Keep all streams open until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with CancellableTaskGroup() as group:
             for stream in self.streams:
                 group.create_task(stream.run(), name=stream.name)
 

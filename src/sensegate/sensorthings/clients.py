@@ -35,7 +35,15 @@ from sensegate.collect.front.messages import (
 )
 from sensegate.collect.front.packets import ReasonCode
 from sensegate.collect.front.services import ServiceUser, service_user
-from sensegate.errors import NotFound, Overloaded, PermissionDenied, SensegateError, StoreFull, Unavailable
+from sensegate.errors import (
+    CancellableTaskGroup,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    SensegateError,
+    StoreFull,
+    Unavailable,
+)
 from sensegate.model import Device
 from sensegate.publish.brokered import topic_of_subject
 from sensegate.sensorthings.bodies import decoded
@@ -202,7 +210,7 @@ class MqttClients:
 
     async def run(self) -> None:
         """Follow which clients are connected and to what they subscribe, and run their updates, until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with CancellableTaskGroup() as group:
             while True:
                 self._wake.clear()
                 try:

@@ -18,7 +18,7 @@ from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Action, Principal, Scope, demand
 from sensegate.authority.trail import Trail
 from sensegate.clock import DAY_US, Clock
-from sensegate.errors import Conflict, StoreFull, Unavailable
+from sensegate.errors import CancellableTaskGroup, Conflict, StoreFull, Unavailable
 from sensegate.share.access_requests import AccessRequests, AccessTerms
 from sensegate.share.catalogue import DatasetCatalogue, QualityIndicators
 from sensegate.share.catalogue_access import CatalogueAccess
@@ -203,7 +203,7 @@ class Sharing:
 
     async def run(self) -> None:
         """Follow the log and the stored records, and write counts, until cancelled. Raises `Unavailable`."""
-        async with asyncio.TaskGroup() as group:
+        async with CancellableTaskGroup() as group:
             group.create_task(self.reader.run(self._start_sequence), name="share.reader")
             group.create_task(self.hourly.run(), name="share.hourly")
             group.create_task(self.feeds.run(), name="share.feeds")

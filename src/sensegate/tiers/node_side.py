@@ -16,7 +16,15 @@ import structlog
 from sensegate.bus.connect import BusClient
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.errors import Conflict, Overloaded, PermissionDenied, StoreFull, Unavailable, Untrusted
+from sensegate.errors import (
+    CancellableTaskGroup,
+    Conflict,
+    Overloaded,
+    PermissionDenied,
+    StoreFull,
+    Unavailable,
+    Untrusted,
+)
 from sensegate.model import SheddingRule
 from sensegate.ports import Log, PartKey
 from sensegate.tiers.centre_connection import CentreConnection
@@ -202,7 +210,7 @@ class NodeSide:
             lag=self._connection.lag,
         )
         self._connection.forwards_by(uplink)
-        async with asyncio.TaskGroup() as group:
+        async with CancellableTaskGroup() as group:
             group.create_task(uplink.run(), name="uplink lanes")
             group.create_task(parts.reporter.run(), name="uplink report")
             group.create_task(_until(link.connection.credentials_refused), name="uplink end")

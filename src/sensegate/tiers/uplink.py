@@ -23,7 +23,16 @@ from sensegate.bus.ledger import ACCEPTED, FORWARDED, REFUSED_BY_CENTRE, WITHHEL
 from sensegate.bus.names import PARTITION
 from sensegate.clock import Clock, wait_or_sleep
 from sensegate.config import UplinkConfig
-from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable, combined
+from sensegate.errors import (
+    CancellableTaskGroup,
+    Conflict,
+    NotFound,
+    Overloaded,
+    PermissionDenied,
+    StoreFull,
+    Unavailable,
+    combined,
+)
 from sensegate.model import LogEntry, SheddingRule
 from sensegate.ports import Log
 from sensegate.quantities.quality import Flag
@@ -183,7 +192,7 @@ class Uplink:
 
     async def run(self) -> None:
         try:
-            async with asyncio.TaskGroup() as lanes:
+            async with CancellableTaskGroup() as lanes:
                 lanes.create_task(self._run_lane(Lane.LIVE), name="uplink live")
                 lanes.create_task(self._run_lane(Lane.BACKLOG), name="uplink backlog")
         except ExceptionGroup as errors:

@@ -21,7 +21,7 @@ from sensegate.bus.names import OBSERVATIONS
 from sensegate.bus.unreadable import read_rows, read_subject
 from sensegate.clock import Clock
 from sensegate.config.viid import ViidSuperiorConfig
-from sensegate.errors import PermissionDenied, SensegateError, Unavailable, combined
+from sensegate.errors import CancellableTaskGroup, PermissionDenied, SensegateError, Unavailable, combined
 from sensegate.model import OBSERVATION, LogEntry
 from sensegate.ports import Log
 from sensegate.video.formats import viid_ids as ids
@@ -138,7 +138,7 @@ class ViidSuperior:
         self.registered, self.problem = True, ""
         _log.info("VIID: registered at superior platform", name=self.config.name)
         try:
-            async with asyncio.TaskGroup() as group:
+            async with CancellableTaskGroup() as group:
                 if self.config.catalogue:
                     await self._send_catalogue()
                 group.create_task(self._keep_alive(), name=f"viid alive {self.config.name}")

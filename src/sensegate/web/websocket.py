@@ -18,7 +18,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from sensegate import metrics
 from sensegate.authority.scope import Action
-from sensegate.errors import Overloaded, PermissionDenied, SensegateError, combined
+from sensegate.errors import CancellableTaskGroup, Overloaded, PermissionDenied, SensegateError, combined
 from sensegate.share.consumers import ConsumerInfo
 from sensegate.share.delivery import FeedPage
 from sensegate.share.pages import FeedPages
@@ -103,7 +103,7 @@ async def _open(call: Call) -> web.StreamResponse:
             metered(requests=0, records=page.count, size=len(page.body), grant=page.grant)
 
         try:
-            async with asyncio.TaskGroup() as both:
+            async with CancellableTaskGroup() as both:
                 sending = both.create_task(_send(socket, pages, credit, form, covered, delivered, consumer))
                 await _listen(socket, credit)
                 sending.cancel()

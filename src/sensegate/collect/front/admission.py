@@ -38,7 +38,7 @@ from sensegate.collect.front.messages import (
 from sensegate.collect.front.packets import ConnectPacket, MqttViolation, ReasonCode
 from sensegate.collect.front.rights import Admitted, PassThroughClient, Rights, TopicMatcher
 from sensegate.collect.front.sessions import SessionKey
-from sensegate.errors import Unavailable
+from sensegate.errors import CancellableTaskGroup, Unavailable
 
 WAITING_MAX = 20_000
 """Most clients that wait for an answer of the gateway; more are told to come back later."""
@@ -115,7 +115,7 @@ class AdmissionClient:
 
     async def run(self) -> None:
         """Ask and report until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with CancellableTaskGroup() as group:
             group.create_task(self._ask_all(), name="mqtt admission")
             group.create_task(self._check_all(), name="mqtt rights")
             group.create_task(self._report_all(), name="mqtt report")

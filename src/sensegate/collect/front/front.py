@@ -21,6 +21,7 @@ from sensegate.collect.front.rights import Admitted, PassThroughClient
 from sensegate.collect.front.services import ServiceConversation, ServiceGateway, service_user
 from sensegate.collect.front.sessions import MqttSession, SessionKey, SessionRegistry
 from sensegate.collect.front.upstream import BrokerAddress, Upstream, unchanged
+from sensegate.errors import CancellableTaskGroup
 
 TICK_S = 0.25
 """Resolution of time-outs."""
@@ -170,7 +171,7 @@ class Front:
 
     async def run(self) -> None:
         """Store batches and watch time-outs until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with CancellableTaskGroup() as group:
             group.create_task(self.writer.run(), name="mqtt batches")
             group.create_task(self._watch(), name="mqtt time-outs")
 

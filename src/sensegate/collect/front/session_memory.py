@@ -26,7 +26,7 @@ from sensegate.bus.kv import KvBucket
 from sensegate.bus.kv_row import KvRow
 from sensegate.clock import Clock
 from sensegate.collect.front.sessions import NEVER, SESSIONS_MAX, MqttSession, SessionKey
-from sensegate.errors import Conflict, EngineError, StoreFull, Unavailable
+from sensegate.errors import CancellableTaskGroup, Conflict, EngineError, StoreFull, Unavailable
 
 BUCKET = "sessions"
 ALIVE_S = 10.0
@@ -96,7 +96,7 @@ class SharedSessions:
 
     async def run(self) -> None:
         """Follow the other fronts, and write what has ended here, until cancelled."""
-        async with asyncio.TaskGroup() as group:
+        async with CancellableTaskGroup() as group:
             group.create_task(self._follow(), name="mqtt sessions")
             group.create_task(self._stay_alive(), name="mqtt sessions alive")
             group.create_task(self._write_ended(), name="mqtt sessions ended")

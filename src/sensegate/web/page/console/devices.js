@@ -73,13 +73,10 @@ function Way({ record }) {
   if (error || loading) return error ? html`<${Problem} error=${error} />` : html`<${Loading} />`;
   return html`<h3>${t("wayOf")}: ${data.property}</h3><ol class="stages">${data.steps.map((step, index) => html`<li key=${index}><strong>${t(`step.${step.step}`)}</strong> ${step.at && html`<${Time} value=${step.at} />`} <span class="quiet">${[step.sequence ? t("entryOf", number(step.sequence)) : "", step.detail].filter(Boolean).join(" · ")}</span></li>`)}</ol>`;
 }
-// A series as the history keeps it, thinned out by the gateway to two points a pixel that keep every peak; where there is no history, the newest readings of the log.
+// A series, thinned out by the gateway to two points a pixel that keep every peak; without a history the gateway reads the log.
 function Series({ id, property, span }) {
   const [points] = useState(() => Math.min(Math.round(1.2 * innerWidth), 4_000));
-  const kept = useLoad(`/api/v1/feeds/all/history${query({ device: id, property, from: span, max_points: points, limit: 4_000, fields: "time,value,unit,quality" })}`, 30);
-  const isOff = kept.error?.status === 404;
-  const newest = useLoad(isOff ? `/api/v1/feeds/all/records${query({ device: id, property, since: span, order: "desc", limit: Math.min(points, 1_000) })}` : "", 15);
-  const { data, error, loading } = isOff ? newest : kept;
+  const { data, error } = useLoad(`/api/v1/feeds/all/history${query({ device: id, property, from: span, max_points: points, limit: 4_000, fields: "time,value,unit,quality" })}`, 30);
   const drawn = useMemo(() => {
     const latest = Date.now() + 60_000;  // a clock that is ahead would stretch the axis
     const records = [...(data?.records || [])].filter((record) => typeof record.value === "number" && instant(record.time) <= latest).sort((left, right) => instant(left.time) - instant(right.time));
@@ -99,5 +96,5 @@ function Series({ id, property, span }) {
   }, [data]);
   if (error) return html`<${Problem} error=${error} />`;
   if (!data) return html`<${Loading} />`;
-  return drawn.times.length ? html`<${Chart} ...${drawn} /><p class="quiet">${t("pointsShown", number(drawn.times.length))} ${isOff && data.records.length >= Math.min(points, 1_000) && t("seriesCut")}</p>` : html`<${Empty} text=${t("noValues")} />`;
+  return drawn.times.length ? html`<${Chart} ...${drawn} /><p class="quiet">${t("pointsShown", number(drawn.times.length))}</p>` : html`<${Empty} text=${t("noValues")} />`;
 }

@@ -117,7 +117,7 @@ export const TEXTS = {
   alarmsOfRule: ["{0}: {1} alarms are open", "{0}：{1} 条告警未处理"], moreNeeds: ["{0} more", "还有 {0} 项"], lessNeeds: ["Fewer", "收起"],
   atNodes: ["At a centre only what is registered at the centre itself stands here; the rest stands at the nodes.", "中心只列出在中心登记的内容，其余内容在各节点。"],
   deviceOfNode: ["Registered at a node of {0}; the centre knows its readings only.", "在 {0} 的节点登记，中心只有其数据。"], noQuality: ["No quality indicators of this time.", "此时段没有质量指标。"],
-  wayOf: ["Its way", "去向"], entryOf: ["entry {0}", "条目 {0}"], seriesCut: ["Only the newest values: this gateway keeps no history (history.enabled).", "仅显示最新数值：本网关未启用历史库（history.enabled）。"],
+  wayOf: ["Its way", "去向"], entryOf: ["entry {0}", "条目 {0}"],
   "step.message": ["message", "收到消息"], "step.batch": ["batch", "批次"], "step.commit": ["commit", "入库"], "step.reading": ["reading", "读数"], "step.span": ["to the centre", "上报中心"], "step.delivery": ["delivered", "交付"],
   "gatewayRole.centre": ["centre", "中心"], "gatewayRole.node": ["node", "节点"], memberHelp: ["Where its city has several nodes; else the code of the city.", "同一地市有多个节点时填写，否则为区划代码。"],
   "kind.duplicate": ["duplicate", "重复"], "kind.removed": ["removed from video", "视频中去除"], "kind.cross_path": ["came by two paths", "双路径"], "kind.redelivery": ["redelivery", "重发"], "kind.repeat": ["repeat", "重复值"],

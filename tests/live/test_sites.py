@@ -102,17 +102,26 @@ class Sender:
         self._device = device
         self._pause_s = batch / rate
         self._batch = batch
+        self._stopping = asyncio.Event()
         self.sent = 0
 
+    async def stop(self, running: asyncio.Task[None]) -> None:
+        """End `run` after the batch that is on its way: all that the node has taken is counted."""
+        self._stopping.set()
+        await running
+        self._stopping.clear()
+
     async def run(self) -> None:
-        """Send until cancelled; each message is acknowledged before the next."""
-        while True:
+        """Send until `stop`; each message is acknowledged before the next."""
+        while not self._stopping.is_set():
             values = range(self.sent, self.sent + self._batch)
             body = [{"time": 1_767_225_600 + value, "values": {"lamp_switches": value}} for value in values]
             answer = await self._node.push(self._device, json.dumps(body))
             assert answer.status == 202, answer.body
             self.sent += self._batch
-            await asyncio.sleep(self._pause_s)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._pause_s):
+                    await self._stopping.wait()
 
 
 async def _known_together(first: Centre, node: Site) -> None:
@@ -158,8 +167,7 @@ async def drill(directory: Path, *, rate: float, seconds: float, batch: int, aut
                 fenced = terms.read(first.directory)
                 before = sender.sent
                 await eventually(lambda: sender.sent >= before + rate * seconds / 3, 120)
-                work[1].cancel()
-                await asyncio.gather(work[1], return_exceptions=True)
+                await sender.stop(work[1])
                 await eventually(lambda: reader.faults(sender.sent, "count-1")["lost"] == 0, 30)
                 back_s = 0.0 if automatic else await fail_back(first, second, reader, sender, batch)
                 active = second if automatic else first
@@ -223,8 +231,7 @@ async def fail_back(first: Centre, second: Centre, reader: Reader, sender: Sende
         await eventually(lambda: len(reader.records) > seen + batch, 30)
         back_s = time.monotonic() - began
     finally:
-        sending.cancel()
-        await asyncio.gather(sending, return_exceptions=True)
+        await sender.stop(sending)
     await eventually(lambda: reader.faults(sender.sent, "count-1")["lost"] == 0, 30)
     return back_s
 

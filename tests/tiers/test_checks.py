@@ -17,7 +17,8 @@ from sensegate.bus.batch import Batch, WordColumn
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.packing import encode_map
 from sensegate.quantities.quality import Flag
-from sensegate.tiers.checks import ROWS_MAX, check_ledger, check_rows, check_sequences
+from sensegate.tiers.checks import check_ledger, check_rows, check_sequences
+from sensegate.tiers.protocol import PART_ROWS_MAX
 from sensegate.tiers.verdict import CheckedRows, MemberFacts, Reason, RowMark, Rules
 from tests.bus.damage import damaged, opened
 from tests.tiers.batches import NOW, batch
@@ -184,7 +185,7 @@ def test_rows_that_the_bytes_do_not_hold_are_refused_before_they_are_allocated()
 
 def test_a_part_has_a_greatest_number_of_rows() -> None:
     """Equal rows compress to nothing: their number is limited whatever the bytes."""
-    many = ROWS_MAX + 1
+    many = PART_ROWS_MAX + 1
     big = batch(
         many,
         device=["a", "b", "own-c"],

@@ -96,6 +96,20 @@ async def test_a_span_that_is_too_large_for_a_message_is_made_of_less() -> None:
     assert spans > 1
 
 
+async def test_no_part_has_more_rows_than_the_centre_takes() -> None:
+    """Readings that pack well fill no part beyond the limit of rows; control: without it one part has all."""
+    entries = await entries_of(*[[(0, 50), (1, 20)]] * 40)
+    [whole] = {max(part.rows for part in Packer(3).pack(entries).parts)}
+    assert whole > 500
+    rows = 0
+    while entries:
+        span = Packer(3, part_rows_max=500).pack(entries)
+        assert all(part.rows <= 500 for part in span.parts)
+        rows += span.rows
+        entries = [entry for entry in entries if entry.sequence > span.position]
+    assert rows == 40 * 70
+
+
 async def test_only_some_rows_are_made_once_more() -> None:
     """Of one kind and grade, or of some devices, and nothing is counted a second time."""
     entries = await entries_of([(0, 2), (1, 3)], [(0, 1)])

@@ -26,6 +26,7 @@ from sensegate.bus.packing import Oversized
 from sensegate.errors import Unbalanced
 from sensegate.model import BOOL, I64, U8
 from sensegate.quantities.quality import TABLE, Flag, TimeQuality
+from sensegate.tiers.protocol import PART_ROWS_MAX
 from sensegate.tiers.verdict import (
     AcceptedRows,
     CheckedLedger,
@@ -39,8 +40,6 @@ from sensegate.tiers.verdict import (
     Rules,
 )
 
-ROWS_MAX = 1 << 18
-"""Most rows of a part, about 20 MB of columns in memory."""
 BYTES_MAX = 64 * 1024**2
 """Largest part of rows after decompression."""
 LEDGER_BYTES_MAX = 16 * 1024**2
@@ -136,7 +135,7 @@ def _decode_batch(payload: bytes, kind: str, grade: int, sender: MemberFacts) ->
     if kind not in SHARED_KINDS or not 1 <= grade <= GRADE_MAX:
         raise _Refused(Reason.KIND, f"{kind[:20]!r} of grade {grade}; valid are {', '.join(SHARED_KINDS)}, 1 to 4")
     try:
-        batch = columns.decode(payload, rows_max=ROWS_MAX, bytes_max=BYTES_MAX).without_local()
+        batch = columns.decode(payload, rows_max=PART_ROWS_MAX, bytes_max=BYTES_MAX).without_local()
     except Oversized as why:
         raise _Refused(Reason.OVERSIZED, str(why)) from why
     except ValueError as why:

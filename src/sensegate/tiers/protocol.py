@@ -18,6 +18,8 @@ from sensegate.model import SheddingRule
 
 PARTS_MAX = 64
 """Most parts of a span."""
+PART_ROWS_MAX = 1 << 18
+"""Most rows of a part, about 20 MB of columns in memory; even fewer bytes than a message has can hold more."""
 RANGES_MAX = 256
 """Most ranges that the backlog lane may have open."""
 WITHHELD_MAX = 64

@@ -16,7 +16,7 @@ from sensegate.bus.unreadable import read, read_ledger, read_subject
 from sensegate.clock import HOUR_US
 from sensegate.model import BOOL, LogEntry, SheddingRule
 from sensegate.quantities.quality import Flag
-from sensegate.tiers.protocol import PARTS_MAX, ROW_KINDS, PartKind, SpanPart
+from sensegate.tiers.protocol import PART_ROWS_MAX, PARTS_MAX, ROW_KINDS, PartKind, SpanPart
 
 LEDGER_SOURCE = "uplink"
 """Ledger source of the counts of forwarded and withheld rows."""
@@ -70,6 +70,8 @@ class Packer(msgspec.Struct, frozen=True):
     """Most bytes of the parts of one span, which goes up in one message."""
     shift: Callable[[int], int] = lambda sequence: sequence
     """Maps the sequence of an entry to the sequence in the identities of its rows."""
+    part_rows_max: int = PART_ROWS_MAX
+    """Most rows of a part: the centre refuses larger ones. Steady readings of an hour need two bytes each."""
 
     def pack(
         self,
@@ -114,10 +116,11 @@ class Packer(msgspec.Struct, frozen=True):
     def _fit(self, entries: Sequence[LogEntry], make: Callable[[Sequence[LogEntry]], PackedSpan]) -> PackedSpan:
         while True:
             span = make(entries)
-            size = span.size
-            if (size <= self.span_bytes_max and len(span.parts) <= PARTS_MAX) or len(entries) == 1:
+            size, rows = span.size, max((part.rows for part in span.parts), default=0)
+            fits = size <= self.span_bytes_max and rows <= self.part_rows_max and len(span.parts) <= PARTS_MAX
+            if fits or len(entries) == 1:
                 return span
-            fit = min(1.0, self.span_bytes_max / max(size, 1)) * SHRINK_FACTOR
+            fit = min(1.0, self.span_bytes_max / max(size, 1), self.part_rows_max / max(rows, 1)) * SHRINK_FACTOR
             entries = whole_commits(entries[: max(1, int(len(entries) * fit))])
 
     def _pack(

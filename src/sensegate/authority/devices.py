@@ -67,7 +67,7 @@ decode_stored, encode_stored = _decode, _encode
 
 
 class RegistrationFacts(msgspec.Struct, frozen=True, eq=False):
-    """What entries of the registry are checked against and completed from."""
+    """References against which entries of the registry are checked and from which they are completed."""
 
     divisions: Divisions | None = None
     """Table of divisions; None: the usual one."""

@@ -76,7 +76,7 @@ def judge(references: Sequence[ClockReference], devices: DeviceAgreement, limit_
 
 
 class ClockSources(msgspec.Struct, frozen=True, eq=False):
-    """What the clock is compared with."""
+    """Sources of time with which the own clock is compared."""
 
     intervals_s: Callable[[], F64]
     """Returns the expected interval of each device, 0 where it is not known."""

@@ -1,4 +1,4 @@
-"""Bodies of requests: JSON or JSON-LD, with the `@context` in the one or in the Link header."""
+"""Bodies of queries by POST."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from sensegate.ngsi_ld.contexts import LdContext, context_of_body
-from sensegate.ngsi_ld.parameters import CONTEXTS, JSON, LD_JSON, AnswerTexts, QueryTexts, SelectorTexts
-from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data
-from sensegate.web.problems import BadRequest
+from sensegate.ngsi_ld.contexts import LdContext
+from sensegate.ngsi_ld.parameters import AnswerTexts, QueryTexts, SelectorTexts
+from sensegate.ngsi_ld.problems import bad_data
+from sensegate.ngsi_ld.requests import context_of, json_body
 from sensegate.web.routing import Call
 
 T = TypeVar("T")
@@ -89,23 +89,17 @@ class EntityQueryBody(msgspec.Struct, frozen=True, forbid_unknown_fields=True, r
         )
 
 
-async def json_body(call: Call) -> tuple[Any, LdContext]:
+async def document_body(call: Call) -> tuple[Any, LdContext]:
     """Return the JSON of a body, without its `@context`, and that context.
 
     Raises:
-        NgsiError: it is not JSON, or of another type (415).
+        BadRequest: it is of another type (415).
+        NgsiError: it is not JSON, or nested too deep.
     """
-    media = call.request.content_type
-    if media not in {JSON, LD_JSON}:
-        raise BadRequest(f"Content-Type: {media[:40]} is not taken; send {JSON} or {LD_JSON}", status=415)
-    raw = await call.raw_body()
-    try:
-        body = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as why:
-        raise NgsiError(ErrorType.INVALID_REQUEST, f"body: {why}") from None
+    body = await json_body(call)
     if _depth_exceeds(body, DEPTH_MAX):
         raise bad_data(f"body: is nested more than {DEPTH_MAX} deep; send less")
-    context = call.part(CONTEXTS).resolve(context_of_body(media, call.request.headers.getall("Link", []), body))
+    context = context_of(call, body)
     if isinstance(body, dict):
         body.pop("@context", None)
     return body, context
@@ -121,7 +115,7 @@ def converted(body: Any, kind: type[T]) -> T:
 
 async def query_body(call: Call) -> tuple[EntityQueryBody, LdContext]:
     """Return the query of a body, and its `@context`. Raises `NgsiError`."""
-    body, context = await json_body(call)
+    body, context = await document_body(call)
     query = converted(body, EntityQueryBody)
     if query.type != "Query":
         raise bad_data(f"body: type: '{query.type[:40]}' is not Query")

@@ -94,7 +94,7 @@ class EntityRecord(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Viewer(msgspec.Struct, frozen=True, eq=False):
-    """Who asks, and what the request may see."""
+    """Caller of a request, the scope that it may read, and its time."""
 
     principal: Principal
     admission: Admission

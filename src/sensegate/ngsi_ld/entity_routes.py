@@ -31,7 +31,7 @@ _FORMS = ("normalized", "concise", "simplified", "keyValues")
 
 
 class EntityStore(msgspec.Struct, frozen=True, eq=False):
-    """What the routes write to."""
+    """Storage that the routes of stored entities use."""
 
     stored: EntityRegistry
     devices: EntitySource

@@ -37,7 +37,7 @@ ScopeOf = Callable[[str], str]
 
 
 class PushedRecord(msgspec.Struct, frozen=True):
-    """What a notification uses of a record of a feed."""
+    """Fields of a feed record from which a notification is made."""
 
     device: str
     property: str
@@ -59,7 +59,7 @@ class PushedPage(msgspec.Struct, frozen=True):
 
 
 class SubscriptionCounts(msgspec.Struct):
-    """What became of the notifications of a subscription since this process started."""
+    """Counts of sent and failed notifications of a subscription since this process started."""
 
     sent: int = 0
     failed: int = 0

@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 
-from sensegate.ngsi_ld.contexts import ContextSource, LdContext, LdContexts, context_of_query, link_header
+from sensegate.ngsi_ld.contexts import LD_JSON, ContextSource, LdContext, LdContexts, context_of_query, link_header
 from sensegate.ngsi_ld.core_context import CORE_URL
 from sensegate.ngsi_ld.geo_query import parse_geo_query
 from sensegate.ngsi_ld.logic import parse_words
@@ -19,7 +19,7 @@ from sensegate.ngsi_ld.value_query import parse_value_query
 from sensegate.ports import PartKey
 from sensegate.web.routing import Call, QueryParam
 
-JSON, LD_JSON, GEOJSON = "application/json", "application/ld+json", "application/geo+json"
+JSON, GEOJSON = "application/json", "application/geo+json"
 _MEDIA = (JSON, LD_JSON, GEOJSON)
 CONTEXTS = PartKey[LdContexts]("ngsi-ld contexts", absent="this gateway has no NGSI-LD API")
 LIMIT, LIMIT_MAX = 20, 1_000

@@ -1,4 +1,4 @@
-"""Bodies of NGSI-LD requests that write: their media types, their @context, and JSON."""
+"""Bodies of NGSI-LD requests: their media types, their @context, and JSON."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ MEDIA = (JSON, LD_JSON)
 async def json_body(call: Call, media: tuple[str, ...] = MEDIA) -> Any:
     """Return the body as JSON. Raises `NgsiError`, `BadRequest`."""
     if call.request.content_type not in media:
-        raise BadRequest(f"Content-Type: '{call.request.content_type[:60]}' is not taken; send {media[0]}", status=415)
+        raise BadRequest(
+            f"Content-Type: '{call.request.content_type[:60]}' is not taken; send {' or '.join(media)}", status=415
+        )
     raw = await call.raw_body()
     try:
         return msgspec.json.decode(raw)

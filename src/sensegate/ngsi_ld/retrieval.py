@@ -44,7 +44,7 @@ class EntityQuery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Conditions on entities, all of which must hold; names are IRIs."""
 
     selectors: tuple[EntitySelector, ...] = ()
-    """One of these means the entity; empty: all entities."""
+    """At least one of these must match; empty: every entity matches."""
     attributes: frozenset[str] = frozenset()
     """The entity has one of these; empty: whatever it has."""
     conditions: tuple[Condition, ...] = ()
@@ -66,7 +66,7 @@ class MatchedEntities(msgspec.Struct, frozen=True):
 
     entities: Sequence[EntityRecord]
     total: int
-    """All that match."""
+    """Number of entities that match, on all pages."""
 
 
 class EntityRetrieval:

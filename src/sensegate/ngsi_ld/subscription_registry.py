@@ -44,7 +44,7 @@ MaySeeToken = Callable[[str, Principal], bool]
 
 
 class SubscriptionRegistry:
-    """All subscriptions; `run` until cancelled."""
+    """Registry of the NGSI-LD subscriptions; `run` delivers their notifications until cancelled."""
 
     def __init__(
         self,

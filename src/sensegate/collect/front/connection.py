@@ -648,7 +648,7 @@ class MqttConnection(asyncio.Protocol):
             self._await(self._publish_to_service(service, published))
 
     async def _publish_to_service(self, service: ServiceConversation, published: list[Publish]) -> None:
-        """Have the gateway take messages, and acknowledge them in their order. Raises `MqttViolation`."""
+        """Publish messages to a service of the gateway; acknowledge each after its answer. Raises `MqttViolation`."""
         codes = await service.publish(published)
         for message, code in zip(published, codes, strict=True):
             if code >= ReasonCode.UNSPECIFIED_ERROR:

@@ -96,7 +96,7 @@ class Alone:
 
 
 class FrontPeers(msgspec.Struct, frozen=True, eq=False):
-    """What stands beside a front."""
+    """Parts that a front works with: the broker, the shared sessions, the other fronts, the services of the gateway."""
 
     broker: BrokerAddress | None = None
     """The broker behind, for clients that subscribe; None: there is none."""

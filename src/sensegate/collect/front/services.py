@@ -59,7 +59,7 @@ def service_user(user: str) -> ServiceUser | None:
 
 
 class ServiceConversation:
-    """What a client of a service sends, as requests to the gateway."""
+    """Requests to the gateway for the packets that a client of a service sends."""
 
     def __init__(self, user: ServiceUser, gateway: ServiceGateway) -> None:
         self.user = user

@@ -57,6 +57,17 @@ class StoredSession(msgspec.Struct, frozen=True, array_like=True):
     """Instance of the front that wrote the row."""
 
 
+class _OwnSession:
+    """A session whose last connection was here, as far as is known."""
+
+    __slots__ = ("key", "revision")
+
+    def __init__(self, key: SessionKey) -> None:
+        self.key = key
+        self.revision = 0
+        """Of the row that this front wrote last; 0: none, or its outcome is unknown."""
+
+
 _encode = msgspec.msgpack.Encoder().encode
 _decode = msgspec.msgpack.Decoder(StoredSession).decode
 
@@ -79,10 +90,7 @@ class SharedSessions:
         self._on_elsewhere = on_elsewhere
         self._rows: OrderedDict[str, StoredSession] = OrderedDict()
         self._alive: dict[str, int] = {}
-        self._own: OrderedDict[str, SessionKey] = OrderedDict()
-        """Sessions whose last connection was here, as far as is known."""
-        self._revisions: dict[str, int] = {}
-        """Revision of the row that this front wrote last, of each of those."""
+        self._own: OrderedDict[str, _OwnSession] = OrderedDict()
         self._ended: OrderedDict[str, StoredSession] = OrderedDict()
         self._has_ended = asyncio.Event()
         self._revision = 0
@@ -115,16 +123,13 @@ class SharedSessions:
         name = row_key(key)
         self._ended.pop(name, None)
         if not session.expiry_s:
+            is_unbroken = name in self._rows and await self._write(name, None)
             self._own.pop(name, None)
-            was_here = name in self._revisions
-            if name in self._rows:
-                return await self._write(name, None)
-            return was_here
-        self._own[name] = key
+            return is_unbroken
+        self._own.setdefault(name, _OwnSession(key))
         self._own.move_to_end(name)
         if len(self._own) > SESSIONS_MAX:
-            oldest, _ = self._own.popitem(last=False)
-            self._revisions.pop(oldest, None)
+            self._own.popitem(last=False)
         return await self._write(
             name, StoredSession(session.expiry_s, session.subscribed, self._instance, self._clock.now(), self._instance)
         )
@@ -155,7 +160,8 @@ class SharedSessions:
 
     def _apply(self, row: KvRow) -> None:
         name = row.key
-        if row.revision < self._revisions.get(name, 0):
+        own = self._own.get(name)
+        if own and row.revision < own.revision:
             return  # this front has written since
         if name.startswith(_FRONT):
             self._alive[name.removeprefix(_FRONT)] = int(row.value or b"0")
@@ -171,9 +177,9 @@ class SharedSessions:
             self._rows.move_to_end(name)
             if len(self._rows) > SESSIONS_MAX:
                 self._rows.popitem(last=False)
-        if (stored is None or stored.writer != self._instance) and (key := self._own.pop(name, None)):
-            self._revisions.pop(name, None)
-            self._on_elsewhere(key)
+        if own and (stored is None or stored.writer != self._instance):
+            del self._own[name]
+            self._on_elsewhere(own.key)
 
     async def _write(self, name: str, row: StoredSession | None, *, ended: bool = False) -> bool:
         """Write a row; return whether no other front has written since this one did.
@@ -187,9 +193,11 @@ class SharedSessions:
             self._rows.pop(name, None)
         else:
             self._rows[name] = row
-        expected = self._revisions.get(name)
+        own = self._own.get(name)
+        expected = own.revision if own and own.revision else None
         if expected is None and ended:
             return False
+        revision = 0
         try:
             async with asyncio.timeout(WRITE_S):
                 try:
@@ -200,12 +208,9 @@ class SharedSessions:
                     expected, revision = None, await self._store(name, row, None)
         except (Unavailable, StoreFull, TimeoutError) as why:
             _log.info("session not remembered for other fronts", reason=str(why) or "no answer")
-            self._revisions.pop(name, None)
-            return False
-        self._revisions[name] = revision
-        if row is None:
-            del self._revisions[name]
-        return expected is not None
+        if own:
+            own.revision = revision
+        return bool(expected is not None and revision)
 
     async def _store(self, name: str, row: StoredSession | None, expected: int | None) -> int:
         if row is None:

@@ -27,7 +27,7 @@ Write = Callable[[Sequence[Step], Path], None]
 
 
 class _NoCase(NamedTuple):
-    """What becomes of a value without a case."""
+    """Action for a value that has no case."""
 
     refusal: str
     """Message, if it is refused."""

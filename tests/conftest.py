@@ -21,6 +21,7 @@ from sensegate.bus import process, server_conf, streams
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.server_conf import NodeSlots
+from sensegate.bus.unreadable import UNREADABLE
 from sensegate.clock import FakeClock
 from sensegate.config import EngineConfig, StoreConfig
 
@@ -126,6 +127,13 @@ def rare_flushes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(server_conf.SYNC_INTERVALS, "power", server_conf.SYNC_INTERVALS["process"])
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_unreadable_entries() -> None:
+    """Begin each file of tests without the unreadable log entries that a file before it left in this process."""
+    for entry in UNREADABLE.all():
+        UNREADABLE.remove(entry.sequence)
 
 
 @pytest.fixture(scope="session", autouse=True)

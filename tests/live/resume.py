@@ -133,7 +133,7 @@ class Tier:
         return [json.loads(line) for line in lines if line.endswith("]")]
 
     def has(self, delivery: str, wanted: set[tuple[str, float]]) -> bool:
-        """Return whether a subscriber has readings (device, value) among the last that it took."""
+        """Return whether a subscriber has taken readings (device, value)."""
         return wanted <= {(row[2], row[3]) for row in self.taken(delivery)}
 
     async def usage(self) -> dict[str, tuple[int, int]]:
@@ -224,10 +224,11 @@ class Run:
 
     async def judged(self, rounds: dict[str, int]) -> Verdict:
         """Return the verdict; the load has ended."""
-        last = {(name, number / 1000) for name, number in self.published.items()}
+        # All readings, not the last ones only: what is live goes up before a backlog of before it.
+        told = {(name, at / 1000) for name, number in self.published.items() for at in range(1, number + 1)}
         until = time.monotonic() + CATCH_UP_S
         every = [(tier, delivery) for tier in (self.node, self.centre) for delivery in DELIVERIES]
-        while any(not tier.has(delivery, last) for tier, delivery in every) and time.monotonic() < until:
+        while any(not tier.has(delivery, told) for tier, delivery in every) and time.monotonic() < until:
             await asyncio.sleep(0.1)
         verdict = Verdict(rounds, sum(self.published.values()), {}, {}, {}, {}, {}, self.catch_up)
         for tier in (self.node, self.centre):
@@ -236,7 +237,6 @@ class Run:
             ids = [row["id"] for row in rows]
             log = [(row["cursor"], row["device"], row["value"]) for row in rows]
             readings = Counter((device, value) for _, device, value in log)
-            told = {(name, at / 1000) for name, number in self.published.items() for at in range(1, number + 1)}
             verdict.log_lost[where] = len(told - readings.keys())
             verdict.log_doubled[where] = sum(count - 1 for count in readings.values())
             twice = {one for one, count in readings.items() if count > 1}

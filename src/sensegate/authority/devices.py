@@ -21,7 +21,14 @@ from sensegate.authority.device_rules import RuleFinding, check_device, require_
 from sensegate.authority.divisions import Divisions, short_code
 from sensegate.authority.index import STATES, DeviceIndex, ToWgs84, unchanged
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand
-from sensegate.authority.selection import DeviceSelection
+from sensegate.authority.selection import (
+    STATE_RANKS,
+    DeviceFilter,
+    DeviceSelection,
+    SearchTexts,
+    rank_values,
+    rank_words,
+)
 from sensegate.authority.trail import Facts, Trail
 from sensegate.bus.kv_row import KvRow
 from sensegate.bus.unreadable import read_row
@@ -79,17 +86,6 @@ class RegistrationFacts(msgspec.Struct, frozen=True, eq=False):
     """Returns the expected interval of a profile in seconds, 0 if it has none."""
 
 
-class DeviceFilter(msgspec.Struct, frozen=True):
-    """Conditions on the entries of a list; empty: any."""
-
-    states: frozenset[DeviceState] = frozenset()
-    profile: str = ""
-    domain: str = ""
-    department: str = ""
-    text: str = ""
-    """Part of id, alias or name, ignoring case."""
-
-
 _ALL = DeviceFilter()
 
 
@@ -132,8 +128,13 @@ class Devices:
         self._applied = asyncio.Condition()
         self.index = DeviceIndex(self._divisions, facts.to_wgs84)
         self._selection = DeviceSelection(self.index)
+        self._texts = SearchTexts()
+        self._ranks: dict[str, tuple[int, I64]] = {}
+        """Field of an entry -> (version at which it was ranked, rank of its value by index)."""
         self.moving_out: set[str] = set()
         """Ids of devices that are moving to another gateway: they cannot connect; received messages count."""
+        self.importing = asyncio.Lock()
+        """Held while a large file is imported."""
         self.version = 0
         """Counter of changes; data derived at an older version is stale."""
         self.on_change: list[Changed] = []
@@ -200,7 +201,12 @@ class Devices:
 
     def mask(self, scope: Scope | None = None, *, profile: str = "", domain: str = "") -> BOOL:
         """Return a mask, by index, of the registered devices in a scope of a profile and domain (empty: any)."""
-        return self._selection.mask(self._values, scope, profile, domain, "")
+        return self._selection.mask(scope, DeviceFilter(profile=profile, domain=domain))
+
+    def words(self, field: str) -> tuple[I32, Sequence[str]]:
+        """Return a column, by index, of numbers of words, and these; of `division`, `department` and other names."""
+        column, table = self._selection.words()[field]
+        return column, table.all
 
     def silent(self, after_s: float = 0.0) -> BOOL:
         """Return a mask, by index, of the enabled devices without a message for `after_s` (0: longer than expected).
@@ -208,25 +214,31 @@ class Devices:
         A device that was never heard is not silent.
         """
         size, index = len(self), self.index
-        limit_s = np.full(size, after_s)
-        if not after_s:
-            by_profile = np.array([_limit_s(self._interval_of(profile)) for profile in index.profiles.all] or [0.0])
-            own = index.interval_s[:size]
-            limit_s = np.where(
-                own > 0, np.maximum(SILENT_INTERVALS * own, SILENT_MIN_S), by_profile[index.profile[:size]]
-            )
+        limit_us = np.int64(round(after_s * SECOND_US)) if after_s else self._limits_us()
         seen = index.last_seen[:size]
-        quiet: BOOL = index.enabled[:size] & (seen > 0) & (self._clock.now() - seen > limit_s * SECOND_US)
+        quiet: BOOL = index.enabled[:size] & (seen > 0) & (self._clock.now() - seen > limit_us)
         return quiet
+
+    def _limits_us(self) -> I64:
+        """Return after how many µs without a message each device is silent, by index."""
+        index, size = self.index, len(self)
+        by_profile = np.array([_limit_s(self._interval_of(profile)) for profile in index.profiles.all] or [0.0])
+        own = index.interval_s[:size]
+        limit_s = np.where(own > 0, np.maximum(SILENT_INTERVALS * own, SILENT_MIN_S), by_profile[index.profile[:size]])
+        return np.round(limit_s * SECOND_US).astype(np.int64)
+
+    def states(self) -> U8:
+        """Return the state of each device, by index, as a number in `STATES`: active or silent if it was ever heard."""
+        index, size = self.index, len(self)
+        state = index.state[:size].copy()
+        registered = state == STATES.index(DeviceState.REGISTERED)
+        state[registered & (index.last_seen[:size] > 0)] = STATES.index(DeviceState.ACTIVE)
+        state[registered & self.silent()] = STATES.index(DeviceState.SILENT)
+        return state
 
     def count_states(self) -> dict[DeviceState, int]:
         """Return the number of registered devices in each state."""
-        present = self.mask()
-        state = self.index.state[: len(self)].copy()
-        registered = state == STATES.index(DeviceState.REGISTERED)
-        state[registered & (self.index.last_seen[: len(self)] > 0)] = STATES.index(DeviceState.ACTIVE)
-        state[registered & self.silent()] = STATES.index(DeviceState.SILENT)
-        counts = np.bincount(state[present], minlength=len(STATES))
+        counts = np.bincount(self.states()[self.mask()], minlength=len(STATES))
         return {word: int(count) for word, count in zip(STATES, counts.tolist(), strict=True)}
 
     def __len__(self) -> int:
@@ -238,6 +250,11 @@ class Devices:
     def id(self, at: int) -> str:
         """Return the canonical id of an index."""
         return self.index.ids[at]
+
+    def place(self, at: int) -> tuple[str, str]:
+        """Return division and department of an index."""
+        index = self.index
+        return index.divisions.all[index.division[at]], index.departments.all[index.department[at]]
 
     def record(self, at: int) -> Device:
         """Return the device of an index, with its revision; a deleted device is returned as retired.
@@ -268,19 +285,63 @@ class Devices:
         limit: int = 1_000,
     ) -> list[Device]:
         """Return the devices of a scope in order of id; for the next page pass the last id as `after`."""
-        devices: list[Device] = []
-        folded, states = wanted.text.casefold(), wanted.states
-        mask = self._selection.mask(self._values, scope, wanted.profile, wanted.domain, wanted.department)
-        for at in self._selection.in_order(mask, after):
-            device = self.record(at)
-            if states and device.state not in states:
-                continue
-            if folded and folded not in f"{device.id}\n{device.alias}\n{device.name}".casefold():
-                continue
-            devices.append(device)
-            if len(devices) >= limit:
-                break
-        return devices
+        indices = self.ordered(self.select(scope, wanted), after=after)
+        return [self.record(at) for at in indices[:limit].tolist()]
+
+    def select(self, scope: Scope | None = None, wanted: DeviceFilter = _ALL) -> BOOL:
+        """Return a mask, by index, of the registered devices in a scope that fit a filter."""
+        mask = self._selection.mask(scope, wanted)
+        if wanted.states:
+            accepted = np.array([state in wanted.states for state in STATES], np.bool_)
+            mask &= accepted[self.states()]
+        words = self._selection.words()
+        for name, fits in wanted.fields.items():
+            if name in words:
+                column, table = words[name]
+                mask &= np.fromiter(map(fits, table.all), np.bool_, len(table.all))[column]
+            else:  # these are in no column; what is left is decoded
+                left = np.flatnonzero(mask)
+                mask[left] = [fits(str(getattr(self.record(at), name))) for at in left.tolist()]
+        if wanted.text:
+            matching = self._texts.search(wanted.text, self._values, np.flatnonzero(mask))
+            mask = np.zeros(len(mask), np.bool_)
+            mask[matching] = True
+        return mask
+
+    def ordered(self, mask: BOOL, sort: Sequence[tuple[str, bool]] = (), *, after: str = "") -> I64:
+        """Return the indices of a mask in order of id, after an id, or by columns.
+
+        `sort` has (field of `Device`, ``last_seen`` or ``silent_since``; whether it descends), the most important
+        first; devices that are equal in all of them stay in order of id.
+        """
+        indices = self._selection.in_order(mask, after)
+        names = [name for name, _ in sort]
+        if "id" in names:  # no two are equal in it, so that what comes after it decides nothing
+            sort = sort[: names.index("id") + 1]
+        for name, descends in reversed(sort):
+            keys = np.arange(len(indices)) if name == "id" else self._sort_keys(name)[indices]
+            # A stable sort by the negated key keeps the order of equal ones, which a reversed order would not.
+            indices = indices[np.argsort(-keys if descends else keys, kind="stable")]
+        return indices
+
+    def _sort_keys(self, name: str) -> I64:
+        """Return a number for each index by which devices are sorted."""
+        index, size, words = self.index, len(self), self._selection.words()
+        if name == "last_seen":
+            return index.last_seen[:size]
+        if name == "silent_since":
+            return np.where(self.silent(), index.last_seen[:size] + self._limits_us(), 0)
+        if name == "state":
+            return STATE_RANKS[self.states()]
+        if name in words:
+            column, table = words[name]
+            return rank_words(table.all)[column]
+        version, ranks = self._ranks.get(name, (-1, np.zeros(0, np.int64)))
+        if version != self.version or len(ranks) != size:
+            entries = (None if value is None else _decode(value).device for value in self._values)
+            ranks = rank_values([None if device is None else getattr(device, name) for device in entries])
+            self._ranks[name] = (self.version, ranks)
+        return ranks
 
     def of_profiles(self, names: Sequence[str]) -> BOOL:
         """Return a mask, by index, of the devices with one of these profiles."""
@@ -292,12 +353,12 @@ class Devices:
 
     def ids_of(self, profile: str, scope: Scope) -> Ids:
         """Return the ids of the enabled devices of a profile in a scope."""
-        mask = self._selection.mask(self._values, scope, profile, "", "") & self.index.enabled[: len(self._values)]
+        mask = self.mask(scope, profile=profile) & self.index.enabled[: len(self)]
         return [self.index.ids[at] for at in np.flatnonzero(mask).tolist()]
 
     def count(self, scope: Scope | None = None) -> int:
         """Return the number of devices in a scope, including retired ones."""
-        return int(self._selection.mask(self._values, scope, "", "", "").sum())
+        return int(self.mask(scope).sum())
 
     def children(self, gateway: str) -> Indices:
         """Return the indices of the devices behind a gateway."""
@@ -606,6 +667,7 @@ class Devices:
         old = self._values[at]
         before = _decode(old) if old is not None else None
         self._revisions[at] = row.revision
+        self._texts.discard(at)
         alias = before.device.alias if before else ""
         for gateway in before.device.gateways if before else ():
             self._of_gateway.get(gateway, set()).discard(at)

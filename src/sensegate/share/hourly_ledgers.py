@@ -63,6 +63,8 @@ class HourlyLedgers:
         self._bytes_max = payload_bytes_max
         self._packed: dict[tuple[str, int], tuple[bytes, ...]] = {}
         self._open: OrderedDict[tuple[str, int], Ledger] = OrderedDict()
+        self._totals: dict[tuple[str, int], dict[str, int]] = {}
+        """(node, hour) -> count by kind, once it was asked for; `add` keeps it up to date."""
         self._changed: set[tuple[str, int]] = set()
         self._late: set[tuple[str, int]] = set()
         """Hours that had left memory when late counts came: the stored sum is merged in before they are written."""
@@ -119,6 +121,8 @@ class HourlyLedgers:
         counts = read_ledger(entry, "hourly ledgers")
         for hour, part in (_by_hour(counts) if counts is not None else {}).items():
             self._ledger(node, hour).merge(part)
+            if (totals := self._totals.get((node, hour))) is not None:
+                _add(totals, part.totals())
             self._changed.add((node, hour))
         self._position = _Position(self._position.epoch, entry.sequence)
 
@@ -133,6 +137,16 @@ class HourlyLedgers:
             if key[0] == node and _is_between(key[1], since_hour, before_hour):
                 total.merge(self._open.get(key) or self._unpacked(key))
         return total
+
+    def totals(self, node: str, since_hour: int, before_hour: int | None = None) -> dict[int, dict[str, int]]:
+        """Return hour -> count by kind of a node, in and after an hour, and before another one if it is given."""
+        totals: dict[int, dict[str, int]] = {}
+        for key in sorted(self._keys()):
+            if key[0] == node and _is_between(key[1], since_hour, before_hour):
+                if key not in self._totals:
+                    self._totals[key] = (self._open.get(key) or self._unpacked(key)).totals()
+                totals[key[1]] = dict(self._totals[key])
+        return totals
 
     async def run(self) -> None:
         """Write what has changed every `flush_s`, until cancelled."""
@@ -175,6 +189,7 @@ class HourlyLedgers:
         for key in [key for key in self._keys() if key[1] < oldest and key not in self._changed]:
             self._open.pop(key, None)
             self._packed.pop(key, None)
+            self._totals.pop(key, None)
             self._parts.pop(key, None)
 
     def _members(self, node: str, hour: int) -> Iterator[LogMessage]:
@@ -193,6 +208,7 @@ class HourlyLedgers:
                 written.append(entry.payload)
             self._parts[node, hour] = len(written)
             self._ledger(node, hour).merge(_sum_of(written)[0])
+            self._totals.pop((node, hour), None)
             self._late.discard((node, hour))
 
     def _keys(self) -> set[tuple[str, int]]:
@@ -222,6 +238,11 @@ class HourlyLedgers:
         while len(self._open) > _OPEN_MAX:
             key, oldest = self._open.popitem(last=False)
             self._packed[key] = (oldest.encode(),)
+
+
+def _add(totals: dict[str, int], more: dict[str, int]) -> None:
+    for kind, count in more.items():
+        totals[kind] = totals.get(kind, 0) + count
 
 
 def _is_between(hour: int, first: int, end: int | None) -> bool:

@@ -1,4 +1,4 @@
-"""REST: the ledger, the quality indicators, the audit trail."""
+"""REST: the ledger, the audit trail."""
 
 from __future__ import annotations
 
@@ -16,7 +16,6 @@ from sensegate.bus import ledger as kinds
 from sensegate.bus.ledger import Ledger, LedgerCount
 from sensegate.bus.names import city_of
 from sensegate.clock import HOUR_US
-from sensegate.model import QualityRow
 from sensegate.web import listing, record_query
 from sensegate.web.bodies import AuditRow, LedgerReport, LedgerRow
 from sensegate.web.deps import WebDependencies
@@ -70,10 +69,7 @@ def places(deps: WebDependencies) -> DevicePlaces:
 
     def place(device: str) -> tuple[str, str] | None:
         index = deps.devices.find(device)
-        if index < 0:
-            return None
-        record = deps.devices.record(index)
-        return record.division, record.department
+        return deps.devices.place(index) if index >= 0 else None
 
     return place
 
@@ -111,17 +107,11 @@ class LedgerAccess:
         return (self._places(name) if name else None) or (recorded if recorded[0] else None)
 
 
-def tally(parts: Iterable[tuple[str, Ledger]], access: LedgerAccess, by: str) -> tuple[dict[str, Counts], Counts]:
-    """Return (key of `by` -> counts by kind, totals) of what the caller may see."""
+def tally(parts: Iterable[tuple[str, Ledger]], access: LedgerAccess, by: str) -> dict[str, Counts]:
+    """Return key of `by` -> counts by kind of what the caller may see."""
     groups: dict[str, Counts] = defaultdict(lambda: defaultdict(int))
-    totals: Counts = defaultdict(int)
     divisions: dict[str, str] = {}
     for node, ledger in parts:
-        if access.may_see_node(node) and by in {"node", "reason"}:
-            for kind, count in ledger.totals().items():
-                groups[node if by == "node" else kind][kind] += count
-                totals[kind] += count
-            continue
         for row in ledger.rows():
             recorded = ledger.place_of(row.device)
             if not access.may_see_device(row.device, node, recorded):
@@ -129,8 +119,7 @@ def tally(parts: Iterable[tuple[str, Ledger]], access: LedgerAccess, by: str) ->
             if by == "division" and row.device not in divisions:
                 divisions[row.device] = access.division_of(row.device, node, recorded)
             groups[_key(row, by, node, divisions)][row.kind] += row.count
-            totals[row.kind] += row.count
-    return groups, totals
+    return groups
 
 
 def _key(row: LedgerCount, by: str, node: str, divisions: dict[str, str]) -> str:
@@ -141,8 +130,6 @@ def _key(row: LedgerCount, by: str, node: str, divisions: dict[str, str]) -> str
             return row.device
         case "hour":
             return iso(row.hour * HOUR_US)
-        case "reason":
-            return row.kind
     return node
 
 
@@ -192,9 +179,20 @@ async def _report(call: Call, by: str, first: int, end: int | None) -> LedgerRep
     wanted = call.values("node")
     nodes = [node for node in deps.hourly.nodes(first, end) if not wanted or node in wanted]
     access = LedgerAccess(call.principal, places(deps))
-    parts = [(node, deps.hourly.total(node, first, end)) for node in nodes]
+    groups: dict[str, Counts] = defaultdict(lambda: defaultdict(int))
+    parts: list[tuple[str, Ledger]] = []
+    for node in nodes:
+        if access.may_see_node(node) and by in {"node", "hour", "reason"}:
+            for hour, counts in deps.hourly.totals(node, first, end).items():
+                _add(groups[iso(hour * HOUR_US) if by == "hour" else node], counts)
+        else:
+            parts.append((node, deps.hourly.total(node, first, end)))
     # The tally can take long; the ledgers are copies, so that a thread may read them.
-    groups, totals = await asyncio.to_thread(tally, parts, access, by)
+    for key, counts in (await asyncio.to_thread(tally, parts, access, by)).items():
+        _add(groups[key], counts)
+    totals: Counts = defaultdict(int)
+    for counts in groups.values():
+        _add(totals, counts)
     refused = {name: counts for name, counts in deps.refused().items() if access.may_see_device(name, deps.division)}
     if by == "device":
         groups.update({name: {} for name in refused if name not in groups})
@@ -216,6 +214,11 @@ async def _report(call: Call, by: str, first: int, end: int | None) -> LedgerRep
     )
 
 
+def _add(totals: Counts, counts: Counts) -> None:
+    for kind, count in counts.items():
+        totals[kind] += count
+
+
 def _sum_counts(parts: Iterable[Mapping[str, int]]) -> Counts:
     total: Counts = defaultdict(int)
     for part in parts:
@@ -229,13 +232,6 @@ def _delivered(call: Call) -> int:
     whole = allows(call.principal, Action.READ_LEDGER, call.deps.division)
     own = call.principal.id
     return sum(row.records for row in call.deps.share.usage() if whole or row.token in tokens or row.token == own)
-
-
-async def _quality(call: Call) -> listing.RowPage[QualityRow]:
-    deps, access = call.deps, LedgerAccess(call.principal, places(call.deps))
-    since = call.time("since") or deps.clock.now() - HOUR_US
-    rows = [row for row in deps.quality(since) if access.may_see_device(row.device, deps.division)]
-    return listing.page_of(call, rows, QualityRow, "device")
 
 
 async def _audit(call: Call) -> listing.RowPage[AuditRow]:
@@ -284,16 +280,6 @@ ROUTES = (
         response=LedgerReport,
         media=("application/json", "text/csv"),
         errors=(406,),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/quality",
-        handler=_quality,
-        summary="List the quality indicators by device and hour: authenticity, accuracy, continuity, completeness.",
-        tag="accounting",
-        action=Action.READ_LEDGER,
-        query=(_SINCE, *listing.params(QualityRow)),
-        response=list[QualityRow],
     ),
     Route(
         method="GET",

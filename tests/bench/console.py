@@ -112,27 +112,37 @@ async def served(directory: Path, devices: int) -> AsyncIterator[tuple[Process, 
     # Should this process be killed, neither the gateway nor its server is left behind.
     reaper = Reaper(directory, remove=True)
     await reaper.start()
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.bench.console_fill",
-        str(file),
-        str(devices),
-        cwd=rig.ROOT,
-        stdout=PIPE,
-        preexec_fn=die_with_parent,
-    )
-    try:
+    processes: list[Process] = []
+
+    async def started(*arguments: str) -> Filled:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.bench.console_fill",
+            *(str(file), str(devices), *arguments),
+            cwd=rig.ROOT,
+            stdout=PIPE,
+            preexec_fn=die_with_parent,
+        )
+        processes.append(process)
         assert process.stdout
-        async with asyncio.timeout(FILLED_S):
-            line = await process.stdout.readline()
+        line = await process.stdout.readline()
         if not line:
             raise RuntimeError("the gateway could not be filled; see above")
-        yield process, msgspec.json.decode(line, type=Filled)
+        return msgspec.json.decode(line, type=Filled)
+
+    try:
+        async with asyncio.timeout(FILLED_S):
+            # In two processes, so that the memory of the second is that of a gateway.
+            begun = await started()
+            await processes[0].wait()
+            filled = await started(msgspec.json.encode(begun).decode())
+        yield processes[-1], filled
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
         await asyncio.to_thread(sweep, directory, grace_s=0.0)
         await reaper.finish()
 

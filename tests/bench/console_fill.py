@@ -23,12 +23,17 @@ import uvloop
 
 from sensegate import config, flow
 from sensegate.authority.importing import RowOutcome, import_csv
+from sensegate.bus import malloc
 from sensegate.bus.batch import Batch, Origins, WordColumn
+from sensegate.bus.log import JetStreamLog
+from sensegate.bus.names import READINGS
+from sensegate.bus.unreadable import read_rows
 from sensegate.clock import DAY_US, HOUR_US
 from sensegate.config import Config
 from sensegate.history.engine import HistoryEngine
 from sensegate.history.segments import SegmentStore
 from sensegate.model import Delivery, Message, SourcePosition
+from sensegate.share.reader import named_rows
 from tests.bench import rig
 from tests.bench.day import MINUTE_US, Day, MovedClock, gateway
 from tests.bench.workload import COUNTIES
@@ -45,6 +50,15 @@ DOMAINS: Final = ("environment", "lighting", "water", "video")
 DEPARTMENTS: Final = ("meteorology", "transport", "housing")
 
 
+class Span(msgspec.Struct, frozen=True, eq=False):
+    """The log that the segments of the history cover."""
+
+    last: int
+    timeline: bytes
+    epoch: str
+    rows: list[tuple[int, Batch]]
+
+
 class Filled(msgspec.Struct, frozen=True):
     """What a gateway was filled with, and how long that took."""
 
@@ -54,7 +68,7 @@ class Filled(msgspec.Struct, frozen=True):
     registered_s: float
     days_s: float
     made_s: float
-    hours_s: float
+    hours_s: float = 0.0
 
 
 def day_of(device: int, until: int) -> bytes:
@@ -112,12 +126,23 @@ async def write_days(parts: flow.Gateway, clock: MovedClock, devices: int) -> in
     return number
 
 
-def make_history(settled: Config, span: tuple[int, bytes, str], devices: int, end: int) -> int:
-    """Write the history of the devices that do not report through the stages; return its number of readings.
+async def rows_of(log: JetStreamLog) -> list[tuple[int, Batch]]:
+    """Return the readings of each entry of the log, as the history takes them."""
+    rows: list[tuple[int, Batch]] = []
+    at = 0
+    while entries := await log.fetch(at):
+        at = entries[-1].sequence
+        rows += [
+            (entry.sequence, named_rows(batch))
+            for entry in entries
+            if entry.subject.startswith(f"{READINGS}.") and (batch := read_rows(entry, "bench")) is not None
+        ]
+    return rows
 
-    `span` is the last sequence, its timeline and the epoch of the log, which the segments cover.
-    """
-    last, timeline, epoch = span
+
+def make_history(settled: Config, span: Span, devices: int, end: int) -> int:
+    """Write the log's readings into the history, with made ones of the other devices; return their number."""
+    last = span.last
     count = devices - FULL_DEVICES
     if count <= 0:
         return 0
@@ -163,17 +188,17 @@ def make_history(settled: Config, span: tuple[int, bytes, str], devices: int, en
                 np.arange(size, dtype=np.uint32),
             )
             after, until = last * part // MADE_PARTS, last * (part + 1) // MADE_PARTS
-            store.append(after, until, timeline, epoch, [(until, batch)])
+            logged = [(sequence, rows) for sequence, rows in span.rows if after < sequence <= until]
+            store.append(after, until, span.timeline, span.epoch, [*logged, (until, batch)])
     finally:
         engine.close()
     return count * steps * MADE_PARTS
 
 
-async def fill(file: Path, devices: int) -> None:
-    """Fill a gateway and serve it until killed; print what it was filled with once it is."""
+async def begin(file: Path, devices: int) -> None:
+    """Register the devices and write 30 days of history; print how long it took."""
     settled = config.load(file)
-    now = time.time_ns() // 1_000
-    clock = MovedClock(now - (HISTORY_DAYS + 1) * DAY_US - 2 * HOUR_US)
+    clock = MovedClock(time.time_ns() // 1_000 - (HISTORY_DAYS + 1) * DAY_US - 2 * HOUR_US)
     without_history = msgspec.structs.replace(settled, history=msgspec.structs.replace(settled.history, enabled=False))
     async with gateway(without_history, clock) as parts:
         registered_s = await register(parts, devices)
@@ -181,25 +206,36 @@ async def fill(file: Path, devices: int) -> None:
         messages = await write_days(parts, clock, devices)
         log = parts.core.log
         _, last = await log.bounds()
-        span = last, log.timelines.timeline_at(last), log.epoch
+        span = Span(last, log.timelines.timeline_at(last), log.epoch, await rows_of(log))
         days_s = time.perf_counter() - began
     began = time.perf_counter()
     made = await asyncio.to_thread(make_history, settled, span, devices, clock.at)
     made_s = time.perf_counter() - began
+    readings = messages * STEPS_A_DAY * 2 + made
+    print(msgspec.json.encode(Filled("", messages, readings, registered_s, days_s, made_s)).decode(), flush=True)
+
+
+async def go_on(file: Path, devices: int, before: Filled) -> None:
+    """Let every device report in every hour of the last day; then serve until killed, and print the address."""
+    now = time.time_ns() // 1_000
+    clock = MovedClock(now - (HOURS - 1) * HOUR_US - MINUTE_US)
     began = time.perf_counter()
-    async with gateway(settled, clock) as parts:
+    async with gateway(config.load(file), clock) as parts:
         day = Day(parts, clock, devices, late=0.0)
-        clock.at = now - (HOURS - 1) * HOUR_US - MINUTE_US
         for _ in range(HOURS):
             await day.minute()
             parts.stages.quality.collect()
             clock.at += HOUR_US - MINUTE_US
         clock.at = time.time_ns() // 1_000
-        readings = messages * STEPS_A_DAY * 2 + made + day.readings
-        hours_s = time.perf_counter() - began
-        filled = Filled(
-            parts.addresses.http, messages + HOURS * devices, readings, registered_s, days_s, made_s, hours_s
+        filled = msgspec.structs.replace(
+            before,
+            http=parts.addresses.http,
+            messages=before.messages + HOURS * devices,
+            readings=before.readings + day.readings,
+            hours_s=time.perf_counter() - began,
         )
+        del day
+        malloc.trim()
         print(msgspec.json.encode(filled).decode(), flush=True)
         while True:  # the present goes on
             await asyncio.sleep(1.0)
@@ -211,4 +247,7 @@ async def _nothing() -> None:
 
 
 if __name__ == "__main__":
-    uvloop.run(fill(Path(sys.argv[1]), int(sys.argv[2])))
+    if len(sys.argv) > 3:
+        uvloop.run(go_on(Path(sys.argv[1]), int(sys.argv[2]), msgspec.json.decode(sys.argv[3], type=Filled)))
+    else:
+        uvloop.run(begin(Path(sys.argv[1]), int(sys.argv[2])))

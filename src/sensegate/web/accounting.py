@@ -9,13 +9,15 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
+import numpy as np
 from aiohttp import web
 
 from sensegate.authority.scope import Action, Principal, allows
 from sensegate.bus import ledger as kinds
-from sensegate.bus.ledger import Ledger, LedgerCount
+from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import city_of
 from sensegate.clock import HOUR_US
+from sensegate.share.place_totals import UNKNOWN, Place, Registry
 from sensegate.web import listing, record_query
 from sensegate.web.bodies import AuditRow, LedgerReport, LedgerRow
 from sensegate.web.deps import WebDependencies
@@ -98,39 +100,29 @@ class LedgerAccess:
             self._known[name] = place is not None and allows(self._principal, Action.READ_LEDGER, *place)
         return self._known[name]
 
-    def division_of(self, name: str, node: str, recorded: tuple[str, str]) -> str:
-        """Return the division of a device; that of the node if it is unknown."""
-        place = self._place(name, recorded)
-        return place[0] if place else city_of(node)
+    def may_see_place(self, place: Place) -> bool:
+        """Return whether the caller may see the counts of a place; those of an unknown one belong to the node."""
+        return place != UNKNOWN and allows(self._principal, Action.READ_LEDGER, *place)
 
     def _place(self, name: str, recorded: tuple[str, str]) -> tuple[str, str] | None:
         return (self._places(name) if name else None) or (recorded if recorded[0] else None)
 
 
-def tally(parts: Iterable[tuple[str, Ledger]], access: LedgerAccess, by: str) -> dict[str, Counts]:
-    """Return key of `by` -> counts by kind of what the caller may see."""
+def tally(parts: Iterable[tuple[str, list[Callable[[], Ledger]]]], access: LedgerAccess) -> dict[str, Counts]:
+    """Return device -> counts by kind of what the caller may see; `parts` are nodes with what reads their hours."""
     groups: dict[str, Counts] = defaultdict(lambda: defaultdict(int))
-    divisions: dict[str, str] = {}
-    for node, ledger in parts:
-        for row in ledger.rows():
-            recorded = ledger.place_of(row.device)
-            if not access.may_see_device(row.device, node, recorded):
-                continue
-            if by == "division" and row.device not in divisions:
-                divisions[row.device] = access.division_of(row.device, node, recorded)
-            groups[_key(row, by, node, divisions)][row.kind] += row.count
+    for node, readers in parts:
+        ledger = Ledger()
+        for read in readers:
+            ledger.merge(read())
+        devices, _, kinds = ledger.names()
+        kind, device, count = ledger.cells()
+        sums = np.bincount(device * len(kinds) + kind, weights=count, minlength=len(devices) * len(kinds))
+        rows = sums.astype(np.int64).reshape(len(devices), len(kinds)).tolist()
+        for name, row in zip(devices, rows, strict=True):
+            if any(row) and access.may_see_device(name, node, ledger.place_of(name)):
+                _add(groups[name], {word: count for word, count in zip(kinds, row, strict=True) if count})
     return groups
-
-
-def _key(row: LedgerCount, by: str, node: str, divisions: dict[str, str]) -> str:
-    match by:
-        case "division":
-            return divisions[row.device]
-        case "device":
-            return row.device
-        case "hour":
-            return iso(row.hour * HOUR_US)
-    return node
 
 
 async def _ledger(call: Call) -> LedgerReport | web.Response:
@@ -179,17 +171,14 @@ async def _report(call: Call, by: str, first: int, end: int | None) -> LedgerRep
     wanted = call.values("node")
     nodes = [node for node in deps.hourly.nodes(first, end) if not wanted or node in wanted]
     access = LedgerAccess(call.principal, places(deps))
-    groups: dict[str, Counts] = defaultdict(lambda: defaultdict(int))
-    parts: list[tuple[str, Ledger]] = []
-    for node in nodes:
-        if access.may_see_node(node) and by in {"node", "hour", "reason"}:
-            for hour, counts in deps.hourly.totals(node, first, end).items():
-                _add(groups[iso(hour * HOUR_US) if by == "hour" else node], counts)
-        else:
-            parts.append((node, deps.hourly.total(node, first, end)))
-    # The tally can take long; the ledgers are copies, so that a thread may read them.
-    for key, counts in (await asyncio.to_thread(tally, parts, access, by)).items():
-        _add(groups[key], counts)
+    if by == "device":
+        hours = {node: deps.hourly.hours(node, first, end) for node in nodes}
+        parts = [(node, [deps.hourly.reader_of(node, hour) for hour in hours[node]]) for node in nodes]
+        groups = await asyncio.to_thread(tally, parts, access)
+    else:
+        groups = defaultdict(lambda: defaultdict(int))
+        for node in nodes:
+            await _add_node(call, groups, by, node, (first, end))
     totals: Counts = defaultdict(int)
     for counts in groups.values():
         _add(totals, counts)
@@ -214,7 +203,28 @@ async def _report(call: Call, by: str, first: int, end: int | None) -> LedgerRep
     )
 
 
-def _add(totals: Counts, counts: Counts) -> None:
+async def _add_node(call: Call, groups: dict[str, Counts], by: str, node: str, span: tuple[int, int | None]) -> None:
+    """Add the counts of a node that the caller may see to their groups; `span`: hours as of `_hours`."""
+    deps, access = call.deps, LedgerAccess(call.principal, places(call.deps))
+    is_whole = access.may_see_node(node)
+    if is_whole and by != "division":
+        for hour, counts in deps.hourly.totals(node, *span).items():
+            _add(groups[_key(by, node, hour, UNKNOWN)], counts)
+        return
+    registry = Registry(places(deps), lambda: deps.devices.version)
+    for hour, counts_by_place in (await deps.hourly.places.of(registry, node, *span)).items():
+        for place, sums in counts_by_place.items():
+            if is_whole or access.may_see_place(place):
+                _add(groups[_key(by, node, hour, place)], sums)
+
+
+def _key(by: str, node: str, hour: int, place: Place) -> str:
+    if by == "division":
+        return place[0] or city_of(node)
+    return iso(hour * HOUR_US) if by == "hour" else node
+
+
+def _add(totals: Counts, counts: Mapping[str, int]) -> None:
     for kind, count in counts.items():
         totals[kind] += count
 

@@ -30,7 +30,7 @@ from sensegate.authority.selection import (
     rank_words,
 )
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.kv_row import KvRow
+from sensegate.bus.kv_row import KvRow, KvWrite
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import SECOND_US, Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
@@ -607,12 +607,27 @@ class Devices:
         # Disabled devices are not moved, so the state is always that of the move.
         return self._canonical(msgspec.structs.replace(stored.device, division=division, state=DeviceState.REGISTERED))
 
-    async def write_imported(self, device: Device) -> str:
-        """Write a new entry that `importing` has checked and recorded; return its password."""
-        device = self._canonical(device)
-        secret, credentials_ = ("", Credentials()) if device.gateway else secrets_.issue(partial(self._digest, device))
-        await self._write(StoredDevice(device, credentials_), expected=self._expected_revision(device.id))
-        return secret
+    async def write_imported(self, devices: Sequence[Device]) -> Ids:
+        """Write new entries that `importing` has checked and recorded, all or none; return their passwords.
+
+        Raises:
+            Conflict: one of them was registered meanwhile.
+            Unavailable, StoreFull: see `Bucket.put`.
+        """
+        passwords: Ids = []
+        writes: list[KvWrite] = []
+        for entry in devices:
+            device = self._canonical(entry)
+            secret, credentials_ = (
+                ("", Credentials()) if device.gateway else secrets_.issue(partial(self._digest, device))
+            )
+            passwords.append(secret)
+            expected = self._expected_revision(device.id)
+            writes.append(KvWrite(device.id, _encode(StoredDevice(device, credentials_)), expected))
+        revisions = await self._bucket.put_all(writes)
+        rows = zip(writes, revisions, strict=True)
+        await self._take_all([KvRow(write.key, write.value, revision) for write, revision in rows])
+        return passwords
 
     async def _write(self, stored: StoredDevice, *, expected: int) -> None:
         value = _encode(stored)
@@ -646,17 +661,26 @@ class Devices:
             await self._applied.wait_for(condition)
 
     async def _take(self, row: KvRow) -> None:
-        at = self.index.find_id(row.key)
-        if at >= 0 and self._revisions[at] >= row.revision:
+        await self._take_all([row])
+
+    async def _take_all(self, rows: Sequence[KvRow]) -> None:
+        changes = [self._apply(row) for row in rows if self._revision_of(row.key) < row.revision]
+        if not changes:
             return
-        at, before, after = self._apply(row)
-        if after:
-            self.index.place([at], [after.device])
+        present = [(at, after.device) for at, _, after in changes if after]
+        if present:
+            self.index.place([at for at, _ in present], [device for _, device in present])
         self.version += 1
         for listener in self.on_change:
-            listener(at, before, after)
+            for at, before, after in changes:
+                listener(at, before, after)
         async with self._applied:
             self._applied.notify_all()
+
+    def _revision_of(self, key: str) -> int:
+        """Return the newest revision of an id that was seen; -1: none was."""
+        at = self.index.find_id(key)
+        return self._revisions[at] if at >= 0 else -1
 
     def _apply(self, row: KvRow) -> tuple[int, StoredDevice | None, StoredDevice | None]:
         index = self.index

@@ -21,13 +21,13 @@ from sensegate.authority.device_rules import RuleFinding
 from sensegate.authority.devices import Devices, facts
 from sensegate.authority.divisions import short_code
 from sensegate.authority.scope import Action, Principal, demand
-from sensegate.errors import CancellableTaskGroup, ConfigError, Conflict, NotFound, PermissionDenied, SensegateError
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied, SensegateError
 from sensegate.model import Datum, Device
 
 ROWS_MAX = 200_000
 FILE_BYTES_MAX = 64 * 1024**2
-_BATCH = 100
-"""Rows in one part of the report; its added devices are in one audit record, and are written at once."""
+_BATCH = 200
+"""Rows in one part of the report; its added devices are in one audit record and in one write."""
 REQUIRED = ("id", "division", "profile")
 COLUMNS = (
     *REQUIRED,
@@ -296,13 +296,18 @@ class _Import:
             await self._devices.trail.record(self._by, "device.import", target, after={"devices": entries})
         except SensegateError as why:  # what is not recorded is not written
             return [_not_written(row, why) for row, _ in additions]
-        async with CancellableTaskGroup() as group:
-            tasks = [group.create_task(self._write(row, device)) for row, device in additions]
-        return [task.result() for task in tasks]
+        try:
+            passwords = await self._devices.write_imported([device for _, device in additions])
+        except Conflict:  # one was registered meanwhile: it alone is refused
+            return [await self._write(row, device) for row, device in additions]
+        except SensegateError as why:
+            return [_not_written(row, why) for row, _ in additions]
+        rows = zip(additions, passwords, strict=True)
+        return [msgspec.structs.replace(row, password=password) for (row, _), password in rows]
 
     async def _write(self, row: ImportRow, device: Device) -> ImportRow:
         try:
-            password = await self._devices.write_imported(device)
+            (password,) = await self._devices.write_imported([device])
         except SensegateError as why:
             return _not_written(row, why)
         return msgspec.structs.replace(row, password=password)

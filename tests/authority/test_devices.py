@@ -439,3 +439,33 @@ async def test_a_search_sees_changes(devices: Devices, admin: Principal, make: M
     by_name = devices.ordered(devices.select(), [("name", False)])
     await devices.add(make("air-2", name="A"), by=admin)
     assert devices.ordered(devices.select(), [("name", False)]).tolist() == [1, *by_name.tolist()]
+
+
+async def test_places_of_many_devices(devices: Devices, admin: Principal, make: Make) -> None:
+    """Places by columns are those of the devices one by one; unknown devices have none."""
+    assert devices.places(["a", "b"])[0].tolist() == [-1, -1]
+    for name, division, department in (("a", "440106", "x"), ("b", "440103", ""), ("c", "440106", "x")):
+        await devices.add(make(name, division=division, department=department, alias=f"alias-{name}"), by=admin)
+    names = ["c", "nobody", "b", "a", "alias-b", ""]
+    numbers, places = devices.places(names)
+    placed = [places[number] if number >= 0 else None for number in numbers.tolist()]
+    assert placed == [("440106", "x"), None, ("440103", ""), ("440106", "x"), ("440103", ""), None]
+    assert placed == [devices.place(at) if (at := devices.find(name)) >= 0 else None for name in names]
+    assert devices.places(["a"])[0].tolist() == [0]
+    assert devices.places([])[1] == []
+
+
+async def test_states_are_counted_once_a_second(
+    devices: Devices, clock: FakeClock, admin: Principal, make: Make
+) -> None:
+    """A change of an entry is counted at once, what time brings within a second."""
+    await devices.add(make("a", interval_s=60.0), by=admin)
+    assert devices.count_states()[DeviceState.REGISTERED] == 1
+    devices.observe(np.array([0], np.int32), np.array([clock.now()], np.int64))
+    await clock.advance(1)
+    assert devices.count_states()[DeviceState.ACTIVE] == 1
+    await devices.add(make("b"), by=admin)
+    assert devices.count_states()[DeviceState.REGISTERED] == 1
+    await clock.advance(200)
+    counts = {state: count for state, count in devices.count_states().items() if count}
+    assert counts == {DeviceState.SILENT: 1, DeviceState.REGISTERED: 1}

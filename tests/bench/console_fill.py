@@ -40,9 +40,9 @@ from tests.bench.workload import COUNTIES
 
 HISTORY_DAYS: Final = 30
 FULL_DEVICES: Final = 20
-"""Devices whose 30 days go through the stages, every ten minutes; that of the other ones is every two hours."""
+"""Devices whose 30 days go through the stages, every ten minutes; that of the other ones is every four hours."""
 STEPS_A_DAY: Final = 144
-MADE_A_DAY: Final = 12
+MADE_A_DAY: Final = 6
 MADE_PARTS: Final = 5
 """Segments of the made history; of a size that is not merged further."""
 HOURS: Final = 24

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
+
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import HOUR_US, Clock, FakeClock
-from sensegate.model import LogEntry
+from sensegate.model import I64, LogEntry
 from sensegate.share.hourly_ledgers import HourlyLedgers
-from sensegate.share.place_totals import UNKNOWN, Place, Registry
+from sensegate.share.place_totals import UNKNOWN, DevicePlaceSource, Place
 from tests.share.made import NOW
 
 HOUR = NOW // HOUR_US
@@ -21,12 +25,14 @@ class Places:
         self.version = 1
         self.asked = 0
         self.books = HourlyLedgers(log, clock)
-        self.registry = Registry(self._place_of, lambda: self.version)
+        self.registry = DevicePlaceSource(self._places_of, lambda: self.version)
         self._sequence = 0
 
-    def _place_of(self, device: str) -> Place | None:
+    def _places_of(self, devices: Sequence[str]) -> tuple[I64, list[Place]]:
         self.asked += 1
-        return self.places.get(device)
+        places = [*self.places.values()]
+        numbers = [places.index(self.places[name]) if name in self.places else -1 for name in devices]
+        return np.array(numbers, np.int64), places
 
     def add(self, device: str, count: int, *, hour: int = HOUR, recorded: str = "") -> None:
         """Add messages of a device."""

@@ -47,6 +47,9 @@ SILENT_MIN_S = 60.0
 SILENT_AFTER_S = 3_600.0
 """Time after which a device without a known interval is silent."""
 
+_COUNTED_S = 1.0
+"""Age up to which a count of states is told again: everybody may ask for it, and every open console does."""
+
 Changed = Callable[[int, "StoredDevice | None", "StoredDevice | None"], None]
 """Callback (index, before, after) for a change in memory, from whichever process it came; None: absent."""
 
@@ -133,6 +136,8 @@ class Devices:
         """Field of an entry -> (version at which it was ranked, rank of its value by index)."""
         self.moving_out: set[str] = set()
         """Ids of devices that are moving to another gateway: they cannot connect; received messages count."""
+        self._counted: tuple[int, float, dict[DeviceState, int]] = (-1, 0.0, {})
+        """(version, monotonic time, count by state) when devices were counted last."""
         self.importing = asyncio.Lock()
         """Held while a large file is imported."""
         self.version = 0
@@ -237,7 +242,15 @@ class Devices:
         return state
 
     def count_states(self) -> dict[DeviceState, int]:
-        """Return the number of registered devices in each state."""
+        """Return the number of registered devices in each state; without a change of an entry, of at most a second ago."""
+        now = self._clock.monotonic()
+        version, counted_at, states = self._counted
+        if version != self.version or not 0 <= now - counted_at < _COUNTED_S:
+            states = self._count_states()
+            self._counted = self.version, now, states
+        return dict(states)
+
+    def _count_states(self) -> dict[DeviceState, int]:
         counts = np.bincount(self.states()[self.mask()], minlength=len(STATES))
         return {word: int(count) for word, count in zip(STATES, counts.tolist(), strict=True)}
 
@@ -255,6 +268,23 @@ class Devices:
         """Return division and department of an index."""
         index = self.index
         return index.divisions.all[index.division[at]], index.departments.all[index.department[at]]
+
+    def places(self, names: Sequence[str]) -> tuple[I64, list[tuple[str, str]]]:
+        """Return the number of the place of each device (-1: it is unknown), and the places: (division, department)."""
+        index = self.index
+        if not len(index):
+            return np.full(len(names), -1, np.int64), []
+        known = index.names
+        at = np.array([known.get(name, -1) for name in names], np.int64)
+        departments = len(index.departments.all)
+        key = np.where(at >= 0, index.division[at].astype(np.int64) * departments + index.department[at], -1)
+        used, place = np.unique(key, return_inverse=True)
+        offset = int(len(used) > 0 and used[0] < 0)
+        places = [
+            (index.divisions.all[division], index.departments.all[department])
+            for division, department in (divmod(pair, departments) for pair in used[offset:].tolist())
+        ]
+        return place.reshape(-1) - offset, places
 
     def record(self, at: int) -> Device:
         """Return the device of an index, with its revision; a deleted device is returned as retired.

@@ -65,7 +65,7 @@ class HourlyLedgers:
         self._packed: dict[tuple[str, int], tuple[bytes, ...]] = {}
         self._open: OrderedDict[tuple[str, int], Ledger] = OrderedDict()
         self._totals: dict[tuple[str, int], dict[str, int]] = {}
-        """(node, hour) -> count by kind, once it was asked for; `add` keeps it up to date."""
+        """(node, hour) -> count by kind, of hours that began in this process or were asked for."""
         self._stamps: dict[tuple[str, int], int] = {}
         """(node, hour) -> a number that changes with its counts; absent: as it was when this process began."""
         self.places = PlaceTotals(self, clock)
@@ -125,6 +125,8 @@ class HourlyLedgers:
         node = node_of(entry.subject)
         counts = read_ledger(entry, "hourly ledgers")
         for hour, part in (_by_hour(counts) if counts is not None else {}).items():
+            if (node, hour) not in self:
+                self._totals[node, hour] = {}
             self._ledger(node, hour).merge(part)
             if (totals := self._totals.get((node, hour))) is not None:
                 _add(totals, part.totals())

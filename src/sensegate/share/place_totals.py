@@ -7,7 +7,7 @@ milliseconds; while both change all the time, the sums are renewed so seldom tha
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import msgspec
@@ -15,6 +15,7 @@ import numpy as np
 
 from sensegate.bus.ledger import Ledger
 from sensegate.clock import Clock
+from sensegate.model import I64
 
 if TYPE_CHECKING:
     from sensegate.share.hourly_ledgers import HourlyLedgers
@@ -28,11 +29,11 @@ _AGE_FACTOR = 20.0
 """Sums that have changed are renewed after so many times what it takes to make them."""
 
 
-class Registry(msgspec.Struct, frozen=True, eq=False):
+class DevicePlaceSource(msgspec.Struct, frozen=True, eq=False):
     """Where devices are registered."""
 
-    place_of: Callable[[str], Place | None]
-    """Returns the place of a device; None: it is not registered. Called in a thread."""
+    places_of: Callable[[Sequence[str]], tuple[I64, Sequence[Place]]]
+    """Devices -> number of the place of each (-1: it is not registered), and the places. Called in a thread."""
     version: Callable[[], int]
     """Returns a number that changes with every entry."""
 
@@ -55,14 +56,14 @@ class PlaceTotals:
         self._making = asyncio.Lock()
 
     async def of(
-        self, registry: Registry, node: str, since_hour: int, before_hour: int | None = None
+        self, registry: DevicePlaceSource, node: str, since_hour: int, before_hour: int | None = None
     ) -> dict[int, Mapping[Place, Counts]]:
         """Return hour -> counts by place and kind of a node, in and after an hour, and before another one."""
         hours = self._ledgers.hours(node, since_hour, before_hour)
         async with self._making:
             return {hour: await self._hour(registry, node, hour) for hour in hours}
 
-    async def _hour(self, registry: Registry, node: str, hour: int) -> Mapping[Place, Counts]:
+    async def _hour(self, registry: DevicePlaceSource, node: str, hour: int) -> Mapping[Place, Counts]:
         stamp, version, now = self._ledgers.stamp(node, hour), registry.version(), self._clock.monotonic()
         known = self._sums.get((node, hour))
         if known and (
@@ -70,7 +71,7 @@ class PlaceTotals:
         ):
             return known.counts
         read = self._ledgers.reader_of(node, hour)
-        counts = await asyncio.to_thread(_sum, read, registry.place_of)
+        counts = await asyncio.to_thread(_sum, read, registry.places_of)
         made = self._clock.monotonic()
         self._sums[node, hour] = _HourSums(stamp, version, made, made - now, counts)
         if len(self._sums) > len(self._ledgers):
@@ -78,18 +79,18 @@ class PlaceTotals:
         return counts
 
 
-def _sum(read: Callable[[], Ledger], place_of: Callable[[str], Place | None]) -> Mapping[Place, Counts]:
+def _sum(
+    read: Callable[[], Ledger], places_of: Callable[[Sequence[str]], tuple[I64, Sequence[Place]]]
+) -> Mapping[Place, Counts]:
     ledger = read()
     devices, _, kinds = ledger.names()
-    numbers: dict[Place, int] = {}
-    place = [
-        numbers.setdefault((place_of(name) if name else None) or _recorded(ledger, name), len(numbers))
-        for name in devices
-    ]
+    place, places = places_of(devices)
+    numbers = {name: number for number, name in enumerate(places)}
+    for at in np.flatnonzero(place < 0).tolist():
+        place[at] = numbers.setdefault(_recorded(ledger, devices[at]), len(numbers))
     kind, device, count = ledger.cells()
-    cell = np.array(place or [0], np.int64)[device] * len(kinds) + kind
-    sums = np.bincount(cell, weights=count, minlength=len(numbers) * len(kinds)).astype(np.int64)
-    rows = sums.reshape(len(numbers), len(kinds)).tolist()
+    sums = np.bincount(place[device] * len(kinds) + kind, weights=count, minlength=len(numbers) * len(kinds))
+    rows = sums.astype(np.int64).reshape(len(numbers), len(kinds)).tolist()
     return {
         name: {word: count for word, count in zip(kinds, row, strict=True) if count}
         for name, row in zip(numbers, rows, strict=True)

@@ -205,7 +205,7 @@ class Call:
 
         Args:
             gzip: it may be compressed.
-            bytes_max: largest body, if that is more than `web.body_bytes_max`.
+            bytes_max: largest body, if that is more than the usual limit of bodies.
 
         Raises:
             BadRequest: too large (413), compressed (415), or too slow (408).

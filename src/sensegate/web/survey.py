@@ -186,11 +186,12 @@ async def _survey(call: Call) -> listing.RowPage[SurveyRow]:
     devices, index = call.deps.devices, call.deps.devices.index
     selected = np.flatnonzero(devices.mask(_scope(call)))
     size = len(devices)
-    groups, member = np.unique(
-        np.stack([index.domain[:size][selected], index.division[:size][selected], index.department[:size][selected]]),
-        axis=1,
-        return_inverse=True,
+    (domain, domains), (division, divisions), (department, departments) = map(
+        devices.words, ("domain", "division", "department")
     )
+    shape = max(len(domains), 1), max(len(divisions), 1), max(len(departments), 1)
+    key = np.ravel_multi_index((domain[selected], division[selected], department[selected]), shape)
+    groups, member = np.unique(key, return_inverse=True)
     member = member.reshape(-1)
     enabled, silent = index.enabled[:size], devices.silent()
     lacking = _lacking(devices)
@@ -205,12 +206,11 @@ async def _survey(call: Call) -> listing.RowPage[SurveyRow]:
         lacking["asset"],
     )
     figures = [mask[selected] for mask in masks]
-    columns = [np.bincount(member, weights=figure, minlength=groups.shape[1]).astype(int) for figure in figures]
+    columns = [np.bincount(member, weights=figure, minlength=len(groups)).astype(int) for figure in figures]
     rows: list[SurveyRow] = []
-    for place, (domain, division, department) in enumerate(groups.T.tolist()):
+    for place, (first, second, third) in enumerate(zip(*np.unravel_index(groups, shape), strict=True)):
         counts = [int(column[place]) for column in columns]
-        words = index.domains.all[domain], index.divisions.all[division], index.departments.all[department]
-        rows.append(SurveyRow(*words, *counts))
+        rows.append(SurveyRow(domains[first], divisions[second], departments[third], *counts))
     rows.sort(key=lambda row: (row.domain, row.division, row.department))
     return listing.page_of(call, rows, SurveyRow, "domain")
 

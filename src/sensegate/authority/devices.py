@@ -242,7 +242,7 @@ class Devices:
         return state
 
     def count_states(self) -> dict[DeviceState, int]:
-        """Return the number of registered devices in each state; without a change of an entry, of at most a second ago."""
+        """Return the number of registered devices in each state; where no entry changed, of at most a second ago."""
         now = self._clock.monotonic()
         version, counted_at, states = self._counted
         if version != self.version or not 0 <= now - counted_at < _COUNTED_S:

@@ -254,9 +254,10 @@ def test_any_bytes_are_parsed_or_refused(raw: bytes) -> None:
                         min_size=1, max_size=8))  # fmt: skip
 def test_parts_round_trip(asked: list[tuple[str, int]]) -> None:
     """What is written as parts is read in its order; LF instead of CRLF makes no difference."""
-    body = parts(
-        *(http(method, f"Things({number})", {"a": number}, f"r{place}") for place, (method, number) in enumerate(asked))
-    )
+    contents = [
+        http(method, f"Things({number})", {"a": number}, f"r{place}") for place, (method, number) in enumerate(asked)
+    ]
+    body = parts(*contents)
     for text in (body, body.replace("\r\n", "\n")):
         read = parse_multipart("multipart/mixed; boundary=b1", text.encode())
         assert [(request.method, request.url) for request in read] == [

@@ -1,4 +1,4 @@
-"""The rate limit of a member's requests: token buckets for bytes, spans, questions and its part of the centre's time."""
+"""Rate limits of a member's requests: token buckets for bytes, spans, questions and its part of the centre's time."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""DuckDB as an engine of queries over files and columns in memory: opened with limits, and without anything from the network."""
+"""DuckDB for queries over files and columns in memory: opened with limits, without anything from the network."""
 
 from __future__ import annotations
 

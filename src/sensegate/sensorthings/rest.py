@@ -101,7 +101,7 @@ async def _answered(call: Call, feed: str, answer: ReadAnswer) -> web.Response:
 # ── writing ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def _writing(call: Call) -> tuple[CallerView, EntityWriter]:
+async def writing_of(call: Call) -> tuple[CallerView, EntityWriter]:
     """Return what a caller sees, and what writes on its behalf. Raises `PermissionDenied`."""
     service, deps, principal = call.part(SENSORTHINGS), call.deps, call.principal
     view = await service.view(principal, ALL_FEED.name, "json", deps.clock.now())
@@ -130,7 +130,7 @@ async def _writing(call: Call) -> tuple[CallerView, EntityWriter]:
 async def _create(call: Call) -> web.Response:
     path = call.path("resource").strip("/")
     await call.part(SENSORTHINGS).reader.catch_up()
-    view, writer = await _writing(call)
+    view, writer = await writing_of(call)
     if path == "CreateObservations":
         return await _create_observations(call, view, writer)
     target = await call.part(SENSORTHINGS).resolve_parent(view, parse_path(path))
@@ -157,7 +157,7 @@ async def _target_of(call: Call, view: CallerView) -> Entity:
 
 async def _change(call: Call) -> web.Response:
     await call.part(SENSORTHINGS).reader.catch_up()
-    view, writer = await _writing(call)
+    view, writer = await writing_of(call)
     entity = await _target_of(call, view)
     raw, replaces = await call.raw_body(), call.request.method == "PUT"
     body = decoded(raw)
@@ -173,7 +173,7 @@ async def _change(call: Call) -> web.Response:
 
 async def _delete(call: Call) -> web.Response:
     await call.part(SENSORTHINGS).reader.catch_up()
-    view, writer = await _writing(call)
+    view, writer = await writing_of(call)
     try:
         await writer.delete(view, await _target_of(call, view))
     except TimeoutError:

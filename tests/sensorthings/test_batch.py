@@ -250,8 +250,10 @@ def test_any_bytes_are_parsed_or_refused(raw: bytes) -> None:
         parse_json(raw)
 
 
-@given(strategies.lists(strategies.tuples(strategies.sampled_from(("GET", "POST", "DELETE")), strategies.integers(0, 9)),
-                        min_size=1, max_size=8))  # fmt: skip
+_ASKED = strategies.tuples(strategies.sampled_from(("GET", "POST", "DELETE")), strategies.integers(0, 9))
+
+
+@given(strategies.lists(_ASKED, min_size=1, max_size=8))
 def test_parts_round_trip(asked: list[tuple[str, int]]) -> None:
     """What is written as parts is read in its order; LF instead of CRLF makes no difference."""
     contents = [

@@ -20,8 +20,8 @@ from sensegate.history.segments import SegmentStore
 from sensegate.ports import Log
 from sensegate.share.reader import named_rows
 
-ROWS_MAX = 250_000
-"""Rows that are held in memory before they are written."""
+ROWS_MAX = 1_000_000
+"""Rows that are held in memory before they are written: files that need no merging where much is to be written."""
 FETCH_ENTRIES = 500
 _RETAIN_S = 3_600.0
 _RETRY_S = 5.0

@@ -292,8 +292,8 @@ def _level_of(rows: int) -> int:
 def mergeable(segments: Sequence[Segment]) -> Sequence[Segment]:
     """Return neighbours to be merged, the smallest first; empty: there are none.
 
-    There are `FANOUT` or more of them, or three or more that fill half of a file, and none is larger than all others together:
-    each row is written again a few times only, however large the history is.
+    There are `FANOUT` or more of them, or three or more that fill half of a file, and none is larger than all others
+    together: each row is written again a few times only, however large the history is.
     """
     for level in range(_level_of(MERGED_ROWS_MAX) + 1):
         begin = 0

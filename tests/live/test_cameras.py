@@ -38,6 +38,7 @@ class City(NamedTuple):
     site: Site
     onvif: Made
     pushing: Made
+    recorder: Made
     fetched: TheCamera
     dahua: TheCamera
     done: asyncio.Event
@@ -75,7 +76,8 @@ async def city(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[City]:
             await site.device("dahua1", profile="dahua/camera")
             onvif = await site.device("onvif1", profile="onvif/camera")
             pushing = await site.device("hik2", profile="hikvision/camera")
-            yield City(site, onvif, pushing, fetched, dahua, done)
+            recorder = await site.device("nvr1", profile="hikvision/camera")
+            yield City(site, onvif, pushing, recorder, fetched, dahua, done)
     finally:
         done.set()
         await fetched.stop()
@@ -213,6 +215,36 @@ async def test_a_push_of_hikvision_with_pictures(city: City) -> None:
     quarantined = await eventually(both)
     assert {one["reason"] for one in quarantined} == {"malformed", "too_large"}
     assert PLATE not in json.dumps(quarantined, ensure_ascii=False)
+
+
+async def test_the_channels_of_a_recorder_without_a_mac_address(city: City) -> None:
+    """Of one second: motion on two channels, vehicles on two lanes of a third; what comes again is a duplicate."""
+    site, recorder = city.site, city.recorder
+    address = b"<macAddress>44:19:b6:00:00:01</macAddress><channelID>1</channelID>"
+
+    def told(kind: str, channel: int, more: str = "") -> bytes:
+        body = alert(kind, second=5, since=NOW).replace(address, b"<dynChannelID>%d</dynChannelID>" % channel)
+        return body.replace(b"</Event", f"{more}</Event".encode())
+
+    lanes = [f"<ANPR><licensePlate>{PLATE}</licensePlate><line>{lane}</line></ANPR>" for lane in (1, 2)]
+    bodies = [told("VMD", 2), told("VMD", 3), *(told("ANPR", 4, lane) for lane in lanes)]
+
+    async def duplicates() -> int:
+        return sum(count for kind, count in (await site.totals()).items() if kind.startswith("duplicate."))
+
+    before = await duplicates()
+    for body in (*bodies, *bodies):
+        assert (await pushed(site, recorder, body)).status == 202
+
+    async def repeated() -> bool:
+        return await duplicates() >= before + 6
+
+    await eventually(repeated, 30)
+    records = await rows(site, "nvr1", 6)
+    assert sorted((one["camera"], one.get("lane") or 0) for one in observations(records)) == [
+        ("nvr1/2", 0), ("nvr1/3", 0), ("nvr1/4", 1), ("nvr1/4", 2),
+    ]  # fmt: skip
+    assert [row["value"] for row in records if row["property"] == "motion"] == [True, True]
 
 
 async def test_streams_are_fetched(city: City) -> None:

@@ -11,8 +11,8 @@ import numpy as np
 from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
 from sensegate.config.history import HistoryConfig
-from sensegate.history.engine import HistoryEngine
-from sensegate.history.segments import VALUE_SQL, SegmentStore
+from sensegate.history.segment_files import VALUE_SQL
+from sensegate.history.segments import SegmentStore
 from sensegate.model import LogMessage
 from sensegate.share.reader import named_rows
 from tests.share.made import NOW, Place, make_batch
@@ -113,6 +113,6 @@ def rows_of_history(directory: Path) -> list[tuple[Any, ...]]:
 def open_store(directory: Path, log: MemoryLog) -> SegmentStore:
     """Return an open store."""
     directory.mkdir(exist_ok=True)
-    store = SegmentStore(directory, HistoryEngine(directory / "scratch", memory_bytes=128 * 1024**2, threads=1))
+    store = SegmentStore(directory)
     store.open(log.timelines, log.epoch)
     return store

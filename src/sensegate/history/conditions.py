@@ -36,6 +36,10 @@ def conditions_of(selection: FeedSelection) -> tuple[list[str], list[str | int]]
         if words:
             conditions.append(f"{column} IN ({', '.join('?' * len(words))})")
             parameters += words
+    if selection.properties:
+        # Row groups of other properties are skipped by this; a channel is behind a "#", which comes before "$".
+        conditions.append("property >= ? AND property < ?")
+        parameters += [min(selection.properties), f"{max(selection.properties)}$"]
     if selection.divisions:
         prefixes = " OR ".join("starts_with(division, ?)" for _ in selection.divisions)
         conditions.append(f"({prefixes})")

@@ -74,7 +74,8 @@ def rows_scan(
     if revised:
         conditions.append(
             f"NOT EXISTS (SELECT 1 FROM {rows_of(revised, begin, end)} AS v "
-            f"WHERE v.revision > r.revision AND v.node = r.node AND v.device = r.device AND v.property = r.property AND v.time = r.time "
+            f"WHERE v.revision > r.revision AND v.node = r.node AND v.device = r.device "
+            f"AND v.property = r.property AND v.time = r.time "
             f"AND v.revision > 0 AND v.time >= {begin} AND v.time < {end})"
         )
     if more:

@@ -30,7 +30,6 @@ from sensegate.bus.names import READINGS
 from sensegate.bus.unreadable import read_rows
 from sensegate.clock import DAY_US, HOUR_US
 from sensegate.config import Config
-from sensegate.history.engine import HistoryEngine
 from sensegate.history.segments import SegmentStore
 from sensegate.model import Delivery, Message, SourcePosition
 from sensegate.share.reader import named_rows
@@ -158,40 +157,36 @@ def make_history(settled: Config, span: Span, devices: int, end: int) -> int:
         np.ones(count, np.uint8),
     )
     directory = Path(settled.directory) / "history"
-    engine = HistoryEngine(directory / "scratch", memory_bytes=settled.history.memory_bytes, threads=2)
     chance = np.random.default_rng(7)
-    store = SegmentStore(directory, engine)
+    store = SegmentStore(directory)
     steps = HISTORY_DAYS * MADE_A_DAY // MADE_PARTS
-    try:
-        store.directory.mkdir(parents=True, exist_ok=True)
-        for part in range(MADE_PARTS):
-            first = end - HISTORY_DAYS * DAY_US + part * steps * (DAY_US // MADE_A_DAY)
-            times = np.repeat(first + np.arange(steps, dtype=np.int64) * (DAY_US // MADE_A_DAY), count)
-            size = len(times)
-            nothing = np.zeros(size, np.uint8)
-            batch = Batch(
-                settled.division,
-                0,
-                origins,
-                ["air_temperature"],
-                np.tile(np.arange(count, dtype=np.uint32), steps),
-                np.zeros(size, np.uint16),
-                times,
-                times + 900_000,
-                np.round(20 + 5 * np.sin(times / DAY_US * 2 * np.pi) + chance.normal(0, 0.3, size), 1),
-                {},
-                nothing,
-                np.zeros(size, np.uint32),
-                nothing,
-                nothing,
-                np.zeros(size, np.int64),
-                np.arange(size, dtype=np.uint32),
-            )
-            after, until = last * part // MADE_PARTS, last * (part + 1) // MADE_PARTS
-            logged = [(sequence, rows) for sequence, rows in span.rows if after < sequence <= until]
-            store.append(after, until, span.timeline, span.epoch, [*logged, (until, batch)])
-    finally:
-        engine.close()
+    store.directory.mkdir(parents=True, exist_ok=True)
+    for part in range(MADE_PARTS):
+        first = end - HISTORY_DAYS * DAY_US + part * steps * (DAY_US // MADE_A_DAY)
+        times = np.repeat(first + np.arange(steps, dtype=np.int64) * (DAY_US // MADE_A_DAY), count)
+        size = len(times)
+        nothing = np.zeros(size, np.uint8)
+        batch = Batch(
+            settled.division,
+            0,
+            origins,
+            ["air_temperature"],
+            np.tile(np.arange(count, dtype=np.uint32), steps),
+            np.zeros(size, np.uint16),
+            times,
+            times + 900_000,
+            np.round(20 + 5 * np.sin(times / DAY_US * 2 * np.pi) + chance.normal(0, 0.3, size), 1),
+            {},
+            nothing,
+            np.zeros(size, np.uint32),
+            nothing,
+            nothing,
+            np.zeros(size, np.int64),
+            np.arange(size, dtype=np.uint32),
+        )
+        after, until = last * part // MADE_PARTS, last * (part + 1) // MADE_PARTS
+        logged = [(sequence, rows) for sequence, rows in span.rows if after < sequence <= until]
+        store.append(after, until, span.timeline, span.epoch, [*logged, (until, batch)])
     return count * steps * MADE_PARTS
 
 

@@ -24,6 +24,10 @@ TREND_H_MAX = 744
 _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])", re.ASCII)
 
 
+Means = tuple[float | None, float | None, float | None, float | None, float | None]
+"""Of each of `INDICATORS`, and the score."""
+
+
 class IndicatorMeans(msgspec.Struct, frozen=True):
     """Means of the indicators over hours of devices, 0 to 1; null: judged in no hour."""
 
@@ -66,7 +70,7 @@ class IndicatorReport(msgspec.Struct, frozen=True):
     rows: list[CityIndicators]
 
 
-def means_of(rows: Iterable[HourIndicators]) -> tuple[float | None, ...]:
+def means_of(rows: Iterable[HourIndicators]) -> Means:
     """Return the mean of each indicator over some sums, and the score."""
     sums, counts = [0.0] * len(INDICATORS), [0] * len(INDICATORS)
     for row in rows:
@@ -75,7 +79,9 @@ def means_of(rows: Iterable[HourIndicators]) -> tuple[float | None, ...]:
             counts[at] += row.counts[at]
     means = [round(total / count, 4) if count else None for total, count in zip(sums, counts, strict=True)]
     known = [mean for mean in means if mean is not None]
-    return (*means, round(POINTS * sum(known) / len(known), 1) if known else None)
+    authenticity, accuracy, continuity, completeness = means
+    score = round(POINTS * sum(known) / len(known), 1) if known else None
+    return authenticity, accuracy, continuity, completeness, score
 
 
 def city_of_rows(division: str, rows: dict[str, list[HourIndicators]], trend_h: int) -> CityIndicators:

@@ -233,7 +233,7 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
       ${search && html`<input id="find" type="search" placeholder=${t("find")} aria-label=${t("find")} title="/" value=${values.q || ""} onInput=${debounced((event) => set({ q: event.target.value }))} />`}
       ${filters.map((filter) => html`<${filter.options ? "span" : "label"} class="filter" key=${filter.name}>${t(filter.label || `column.${filter.name}`)}
         ${filter.options ? html`<${Choice} filter=${filter} value=${values[filter.name] || ""} set=${set} />`
-          : html`<input value=${values[filter.name] || ""} title=${t("filterHelp")} onChange=${(event) => set({ [filter.name]: event.target.value.trim() })} />`}<//>`)}
+          : html`<input value=${values[filter.name] || ""} title=${filter.help || t("filterHelp")} onChange=${(event) => set({ [filter.name]: event.target.value.trim() })} />`}<//>`)}
       <span class="space"></span>
       <details class="menu"><summary>${t("columns")}</summary><div>${columns.map((column) => html`<label key=${column.name}><input type="checkbox" checked=${!hidden.has(column.name)} onChange=${() => toggle(column.name)} /> ${heading(column)}</label>`)}</div></details>
       <button type="button" onClick=${async () => saveCsv(await everyRow(path + separator + wanted.slice(1)), shownColumns)} disabled=${!rows.length}>CSV</button>

@@ -1,5 +1,6 @@
 // Overview: where the data went, what needs somebody, the cities.
 import { html, useState } from "./preact.js";
+import { sentence } from "./sentences.js";
 import { Indicators, useIndicators } from "./indicators.js";
 import { Card, Empty, Link, Loading, Problem, language, may, number, query, scopeNow, t, useLoad } from "./lib.js";
 
@@ -48,8 +49,8 @@ function alarmNeeds(alarms) {
     groups.set(key, [...(groups.get(key) || []), alarm]);
   }
   return [...groups.values()].map((group) => {
-    const [alarm] = group, name = alarm.title || alarm.rule;
-    const text = group.length === 1 ? [alarm.device || alarm.node, name, alarm.reason].filter(Boolean).join(": ") : t("alarmsOfRule", name, number(group.length));
+    const [alarm] = group, name = sentence(alarm.title) || alarm.rule;
+    const text = group.length === 1 ? [alarm.device || alarm.node, name, sentence(alarm.reason)].filter(Boolean).join(": ") : t("alarmsOfRule", name, number(group.length));
     return [WORST.includes(alarm.severity) ? 2 : 1, text, `/console/alarms${query({ state: "open", rule: alarm.rule })}`];
   });
 }
@@ -57,14 +58,14 @@ function alarmNeeds(alarms) {
 const isOfAlarms = (text) => text.startsWith("alarms: ");
 function needs(me, ready, nodes, counts, balanced, alarms, applications) {
   const list = alarmNeeds(alarms || []);
-  for (const reason of ready?.reasons || []) list.push([2, reason, null]);
+  for (const reason of ready?.reasons || []) list.push([2, sentence(reason), null]);
   if (balanced === false) list.push([2, t("unbalanced"), "/"]);
   for (const node of nodes || []) {
     if (node.role !== "centre" && node.state !== "up") list.push([2, t("nodeSilent", node.member), `/console/nodes/${node.member}`]);
-    for (const problem of (node.problems || []).filter((text) => !isOfAlarms(text))) list.push([1, `${node.member}: ${problem}`, `/console/nodes/${node.member}`]);
+    for (const problem of (node.problems || []).filter((text) => !isOfAlarms(text))) list.push([1, `${node.member}: ${sentence(problem)}`, `/console/nodes/${node.member}`]);
     if (node.conflicts) list.push([1, t("nodeConflicts", node.member, number(node.conflicts)), `/console/nodes/${node.member}`]);
   }
-  for (const warning of (ready?.warnings || []).filter((text) => !isOfAlarms(text) || !alarms)) list.push([1, warning, null]);
+  for (const warning of (ready?.warnings || []).filter((text) => !isOfAlarms(text) || !alarms)) list.push([1, sentence(warning), null]);
   if (counts.quarantined) list.push([1, t("quarantinedNow", number(counts.quarantined)), ofNodes(me, "/console/quarantine")]);
   if (applications?.length) list.push([1, t("toDecide", number(applications.length)), "/console/applications?state=pending"]);
   if (ready?.devices?.silent) list.push([1, t("devicesSilent", number(ready.devices.silent)), "/console/devices?state=silent"]);

@@ -120,7 +120,6 @@ FEATURE = FeatureSpec(
     name="centre of a node",
     title="a node's centre: forwarding, reports, configuration from the centre, return flow",
     config=("uplink", "returns"),
-    buckets=("indicators",),
     commands=("node", "return"),
     open=_open,
 )

@@ -252,9 +252,9 @@ async def _audit(call: Call) -> listing.RowPage[AuditRow]:
             return all(text in getattr(record, name) for name, text in wanted.items())
 
         stored = msgspec.json.encode(max(wanted.values(), key=len))[1:-1]
-        found = await call.deps.audit.newest(stored, match, limit, before=after)
-        rows = [_audit_row(sequence, record) for sequence, record in found.records]
-        return listing.RowPage(rows, str(found.before) if found.before else "")
+        search = await call.deps.audit.newest(stored, match, limit, before=after)
+        rows = [_audit_row(sequence, record) for sequence, record in search.records]
+        return listing.RowPage(rows, str(search.before) if search.before else "")
     if any(call.text(name) for name in _AUDIT_FILTERS):
         raise BadRequest("query: newest: is missing; filters of the trail search from its end, so give newest=true")
     rows = [_audit_row(sequence, record) for sequence, record in await call.deps.audit.read(after, limit=limit)]

@@ -83,9 +83,9 @@ async def _list(call: Call, needle: str, row_of: Callable[[AuditRecord], ChangeR
     """Return the newest changes; `needle`: text that a record must contain to be looked at."""
     limit = call.integer("limit", 20, CHANGES_MAX)
     stored = msgspec.json.encode(needle)[1:-1]
-    found = await call.deps.audit.newest(stored, lambda record: row_of(record) is not None, limit)
-    rows = [row for _, record in found.records if (row := row_of(record)) is not None]
-    return ChangeList(rows, iso(found.since) if found.since else "", found.before == 0)
+    search = await call.deps.audit.newest(stored, lambda record: row_of(record) is not None, limit)
+    rows = [row for _, record in search.records if (row := row_of(record)) is not None]
+    return ChangeList(rows, iso(search.since) if search.since else "", search.before == 0)
 
 
 async def _of_device(call: Call) -> ChangeList:

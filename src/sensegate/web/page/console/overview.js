@@ -33,8 +33,9 @@ function Cities({ nodes, divisions, scores }) {
   if (!rows.length) return html`<${Empty} text=${t("noNodes")} />`;
   return html`<div class=${isMap ? "tilemap" : "tiles"}>${rows.map((row) => {
     const lag = row.nodes.reduce((sum, node) => sum + (node.lag_entries || 0), 0), devices = row.nodes.reduce((sum, node) => sum + (node.devices || 0), 0);
-    const kind = !row.nodes.length ? "absent" : row.nodes.some((node) => node.state !== "up") ? "bad" : lag > 1000 || row.nodes.some((node) => node.problems?.length) ? "warn" : "good";
-    const inside = html`<strong>${cityName(row)}</strong>${row.nodes.length ? html`${scores[row.code] !== undefined && html`${t("scoreOf", number(scores[row.code], 1))}<br />`}${t("lagOf", number(lag))}<br />${t("devicesOf", number(devices))}` : html`<span class="quiet">${t("notJoined")}</span>`}`;
+    const isInvited = row.nodes.length > 0 && row.nodes.every((node) => node.state === "never");
+    const kind = !row.nodes.length || isInvited ? "absent" : row.nodes.some((node) => node.state !== "up") ? "bad" : lag > 1000 || row.nodes.some((node) => node.problems?.length) ? "warn" : "good";
+    const inside = html`<strong>${cityName(row)}</strong>${isInvited ? html`<span class="quiet">${t("invitedOnly")}</span>` : row.nodes.length ? html`${scores[row.code] !== undefined && html`${t("scoreOf", number(scores[row.code], 1))}<br />`}${t("lagOf", number(lag))}<br />${t("devicesOf", number(devices))}` : html`<span class="quiet">${t("notJoined")}</span>`}`;
     const place = isMap ? { gridColumn: TILES[row.code][0], gridRow: TILES[row.code][1] } : {};
     return row.nodes.length ? html`<${Link} key=${row.code} to=${`/console/nodes/${row.nodes[0].member}`} class=${`tile ${kind}`} style=${place}>${inside}<//>` : html`<div key=${row.code} class="tile absent" style=${place}>${inside}</div>`;
   })}</div>`;
@@ -61,7 +62,8 @@ function needs(me, ready, nodes, counts, balanced, alarms, applications) {
   for (const reason of ready?.reasons || []) list.push([2, sentence(reason), null]);
   if (balanced === false) list.push([2, t("unbalanced"), "/"]);
   for (const node of nodes || []) {
-    if (node.role !== "centre" && node.state !== "up") list.push([2, t("nodeSilent", node.member), `/console/nodes/${node.member}`]);
+    if (node.state === "never") list.push([1, t("nodeNever", node.member), `/console/nodes/${node.member}`]);
+    else if (node.role !== "centre" && node.state !== "up") list.push([2, t("nodeSilent", node.member), `/console/nodes/${node.member}`]);
     for (const problem of (node.problems || []).filter((text) => !isOfAlarms(text))) list.push([1, `${node.member}: ${sentence(problem)}`, `/console/nodes/${node.member}`]);
     if (node.conflicts) list.push([1, t("nodeConflicts", node.member, number(node.conflicts)), `/console/nodes/${node.member}`]);
   }

@@ -185,6 +185,28 @@ async def test_a_silent_device_raises_an_alarm(pair: tuple[Site, Site], browser:
         assert operator.faults == []
 
 
+async def test_a_device_is_moved_by_clicks(pair: tuple[Site, Site], browser: Any) -> None:
+    """Begun at the centre, the move ends by itself: the node's device is the centre's own, and its change is told."""
+    node, centre = pair
+    device = await node.device("story-m")
+    assert (await node.push(device, reading(20.0))).status == 202
+
+    async def is_known() -> bool:
+        rows = (await centre.ask("GET", "/api/v1/feeds/all/latest", params={"device": "story-m"})).body["records"]
+        return bool(rows)
+
+    await eventually(is_known)
+    async with visitor(browser, centre, centre.admin) as operator:
+        await operator.open("moves")
+        await operator.click("Move a device")
+        await operator.send(device="story-m", target="44", division="440305")
+        await operator.page.wait_for_selector("tbody tr:has-text('story-m') .badge:has-text('done')")
+        await operator.page.click("tbody a:has-text('story-m')")
+        await operator.page.wait_for_selector(".changes li:has-text('moved here')")
+        assert operator.faults == []
+    assert (await node.ask("GET", "/api/v1/devices/story-m")).body["state"] == "retired"
+
+
 async def test_the_reason_of_a_lag_is_found(pair: tuple[Site, Site], browser: Any) -> None:
     """The province sees the lag of a city on the overview, opens its node, and reads why."""
     node, centre = pair

@@ -87,6 +87,10 @@ def test_parameters_are_the_same_on_both_sides() -> None:
             "engine: 2 of 3 servers respond; no answer from b:4222; losing another may stop the intake",
             "引擎：3 台服务器中 2 台响应，b:4222 无响应；再失去一台可能中断接入",
         ),
+        (
+            "not judged: no NTP server, no centre, and only 0 of 0 devices agree within 60 s; 8 and 67% are needed",
+            "未判定：无 NTP 服务器、无上级平台，且仅 0 台设备中 0 台在 60 秒内一致；至少需要 8 台且占 67%",
+        ),
         ("what nobody has said yet", "what nobody has said yet"),
     ],
 )

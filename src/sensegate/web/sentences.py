@@ -22,20 +22,20 @@ class SentencePattern(msgspec.Struct, frozen=True, eq=False):
     fields: tuple[str, ...]
     """Number of the parameter of each group of the pattern."""
     chinese: str
-    letters: int
-    """Length of its own text, without parameters."""
+    rank: tuple[bool, int]
+    """Sorts first what begins with text of its own, and of those what has most of it."""
 
 
 def read_sentences() -> list[SentencePattern]:
-    """Return the patterns of the console's table, those with the most text of their own first."""
+    """Return the patterns of the console's table in the order in which they are tried."""
     source = files("sensegate.web").joinpath("page", "console", "sentences.texts.js").read_text(encoding="utf-8")
     patterns = []
     for match in _ROW.finditer(source):
         parts = _FIELD.split(json.loads(match["en"]))
         pattern = re.compile("(.*?)".join(map(re.escape, parts[::2])), re.DOTALL)
-        size = sum(map(len, parts[::2]))
-        patterns.append(SentencePattern(match["id"], pattern, tuple(parts[1::2]), json.loads(match["zh"]), size))
-    return sorted(patterns, key=lambda row: -row.letters)
+        rank = (not parts[0], -sum(map(len, parts[::2])))
+        patterns.append(SentencePattern(match["id"], pattern, tuple(parts[1::2]), json.loads(match["zh"]), rank))
+    return sorted(patterns, key=lambda row: row.rank)
 
 
 def translate(text: str, patterns: list[SentencePattern], depth: int = 0) -> str:

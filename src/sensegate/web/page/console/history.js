@@ -33,8 +33,8 @@ export function Messages({ id, profile }) {
   }, [id, isLive]);
   return html`<${Card} title=${t("lastMessages")} actions=${html`<button type="button" aria-pressed=${isLive} onClick=${() => live(!isLive)}>${t(isLive ? "liveNow" : "liveOff")}</button>`}>
     ${error && html`<${Problem} error=${error} />`}
-    ${!rows && !error ? html`<${Loading} />` : rows?.length ? html`<ul class="needs messages">${rows.map((row) => html`<li key=${`${row.entry} ${row.received} ${row.topic} ${row.payload}`} class=${row.state === "decoded" ? "taken" : ""}><div><${Time} value=${row.received} /> <${Badge} value=${row.state} />${row.reason && html` <strong>${t(`reason.${row.reason}`)}</strong>`} <span class="quiet">${row.topic} · ${row.source} · ${t("bytesOf", number(row.bytes))}</span>
-      ${row.detail && html`<br /><span class="quiet">${row.detail}</span>`}<pre>${row.payload}</pre>${profile && html`<${Link} to=${editorOf(profile, { topic: row.topic, payload: row.payload.slice(0, 1_500), device: id })}>${t("everyStage")}<//>`}</div></li>`)}</ul>` : !error && html`<${Empty} text=${t("noMessages")} />`}<//>`;
+    ${!rows && !error ? html`<${Loading} />` : rows?.length ? html`<ul class="needs messages" tabindex="0">${rows.map((row) => html`<li key=${`${row.entry} ${row.received} ${row.topic} ${row.payload}`} class=${row.state === "decoded" ? "taken" : ""}><div><${Time} value=${row.received} /> <${Badge} value=${row.state} />${row.reason && html` <strong>${t(`reason.${row.reason}`)}</strong>`} <span class="quiet">${row.topic} · ${row.source} · ${t("bytesOf", number(row.bytes))}</span>${profile && html` <${Link} to=${editorOf(profile, { topic: row.topic, payload: row.payload.slice(0, 1_500), device: id })}>${t("everyStage")}<//>`}
+      ${row.detail && html`<br /><span class="quiet">${row.detail}</span>`}<pre>${row.payload}</pre></div></li>`)}</ul>` : !error && html`<${Empty} text=${t("noMessages")} />`}<//>`;
 }
 // Who changed it, when, and what: from the audit trail.
 export function Changes({ path }) {

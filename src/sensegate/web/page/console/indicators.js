@@ -9,7 +9,7 @@ const WIDTH = 120, HEIGHT = 28;
 // A line of the newest hours, from the least to the greatest of them; an hour without a value is a gap.
 export function Spark({ values, label }) {
   const known = values.filter((value) => value !== null);
-  if (known.length < 2) return html`<span class="spark"></span>`;
+  if (known.length < 2) return null;  // one hour is no trend
   const low = Math.min(...known), high = Math.max(...known), spread = high - low || 1;
   let pen = "M";
   const line = values.map((value, index) => {

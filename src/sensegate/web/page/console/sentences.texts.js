@@ -3,7 +3,7 @@
 export const SENTENCES = {
   "sentence.alarm_channels": ["alarms: {0} channels do not deliver; see `sensegate alarm channel list`", "告警：{0} 个渠道无法送达，详见“告警送达”页或 `sensegate alarm channel list`"],
   "sentence.alarms_open": ["alarms: {0} open, the worst is {1}; see `sensegate alarm list`", "告警：{0} 条未处理，最高级别为{1}，详见“告警”页"],
-  "sentence.severity_critical": ["critical", "紧急"], "sentence.severity_major": ["major", "重要"], "sentence.severity_warning": ["warning", "一般"], "sentence.severity_info": ["info", "提示"],
+  "sentence.severity_critical": ["critical", "紧急"], "sentence.severity_major": ["major", "重要"], "sentence.severity_warning": ["warning", "警告"], "sentence.severity_info": ["info", "提示"],
   "sentence.audit_full": ["audit: {0} of the size limit is used; when full, changes are refused: {1}", "审计：已用容量上限的 {0}，写满后将拒绝一切变更：{1}"],
   "sentence.audit_remedy": ["raise store.audit_bytes, or let old records expire (audit.ttl_h)", "请调高 store.audit_bytes，或让旧记录到期（audit.ttl_h）"],
   "sentence.cluster_majority": ["the cluster has lost its majority: {0} of {1} servers respond{2}; nothing is acknowledged, and it continues by itself once most of them are back", "集群失去多数：{1} 台服务器中 {0} 台响应{2}；暂不确认任何消息，多数恢复后自动继续"],

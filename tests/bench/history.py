@@ -116,7 +116,7 @@ class Archive:
         self.directory = directory
         self.log = MemoryLog(clock, epoch="bench")
         engine = HistoryEngine(directory / "scratch", memory_bytes=config.memory_bytes, threads=config.threads)
-        self.store = SegmentStore(directory, engine)
+        self.store = SegmentStore(directory)
         self.store.open(self.log.timelines, self.log.epoch)
         self.sharing = sharing_in_memory(LogReader(self.log, clock), clock)
         sink = HistorySink(self.log, self.store, config, clock)

@@ -18,7 +18,13 @@ class Mosquitto:
     """Writes its sessions to disk at every change, unless not `persistent`; `kill` and `start` it as you like."""
 
     def __init__(
-        self, directory: Path, *, inflight_max: int = 0, persistent: bool = True, queued_max: int = 100_000
+        self,
+        directory: Path,
+        *,
+        inflight_max: int = 0,
+        persistent: bool = True,
+        queued_max: int = 100_000,
+        anonymous: bool = True,
     ) -> None:
         self.port = free_port()
         kept = (
@@ -28,7 +34,7 @@ class Mosquitto:
         )
         self._conf = directory / "mosquitto.conf"
         self._conf.write_text(
-            f"user root\nlistener {self.port} 127.0.0.1\nallow_anonymous true\n{kept}"
+            f"user root\nlistener {self.port} 127.0.0.1\nallow_anonymous {str(anonymous).lower()}\n{kept}"
             f"max_inflight_messages {inflight_max}\nmax_queued_messages {queued_max}\nset_tcp_nodelay true\n"
         )
         self._process: Process | None = None

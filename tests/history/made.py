@@ -11,8 +11,8 @@ import numpy as np
 from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
 from sensegate.config.history import HistoryConfig
-from sensegate.history.engine import HistoryEngine
-from sensegate.history.segments import VALUE_SQL, SegmentStore
+from sensegate.history.segment_files import TIME_SQL, VALUE_SQL
+from sensegate.history.segments import SegmentStore
 from sensegate.model import LogMessage
 from sensegate.share.reader import named_rows
 from tests.share.made import NOW, Place, make_batch
@@ -91,7 +91,7 @@ def rows_of_history(directory: Path) -> list[tuple[Any, ...]]:
         duckdb.connect()
         .execute(
             f"SELECT entry, node, partition, entry - back, idx, device, division, grade, property, text, {VALUE_SQL}, "
-            f"time, received * 1000, flags, revision FROM read_parquet('{directory}/*.parquet')"
+            f"{TIME_SQL}, received * 1000, flags, revision FROM read_parquet('{directory}/*.parquet')"
         )
         .fetchall()
     )
@@ -113,6 +113,6 @@ def rows_of_history(directory: Path) -> list[tuple[Any, ...]]:
 def open_store(directory: Path, log: MemoryLog) -> SegmentStore:
     """Return an open store."""
     directory.mkdir(exist_ok=True)
-    store = SegmentStore(directory, HistoryEngine(directory / "scratch", memory_bytes=128 * 1024**2, threads=1))
+    store = SegmentStore(directory)
     store.open(log.timelines, log.epoch)
     return store

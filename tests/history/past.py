@@ -13,6 +13,7 @@ from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import DAY_US, SystemClock
 from sensegate.history.aggregates import Aggregate
+from sensegate.history.engine import HistoryEngine
 from sensegate.history.query import HistoryQueries
 from sensegate.history.reader import HistoryReader, HistoryRequest
 from sensegate.history.sink import HistorySink
@@ -57,7 +58,8 @@ class Past:
         self.store = open_store(directory, self.log)
         self.sharing = sharing_in_memory(LogReader(self.log, clock), clock)
         self.sink = HistorySink(self.log, self.store, KEEP_ALL, clock)
-        self.queries = HistoryQueries(self.store._engine, self.sink, self.sharing.server.masks, KEEP_ALL)
+        engine = HistoryEngine(directory / "scratch", memory_bytes=128 * 1024**2, threads=1)
+        self.queries = HistoryQueries(engine, self.sink, self.sharing.server.masks, KEEP_ALL)
         self.history = HistoryReader(self.queries, self.sharing, self.sink.drop)
 
     async def write(self, *batches: Any) -> None:

@@ -10,7 +10,7 @@ of four scopes, seen from the thing that the path names (a device, feed, … of 
 
 Cells:
 
-- ``yes``: done, or refused for another reason than rights (400, 409, 410, 412, 422, 426, 429);
+- ``yes``: done, or refused for another reason than rights (400, 409, 410, 412, 422, 426, 429, 501);
 - ``yes+``: and the answer shows the thing; ``yes-``: and shows nothing of it, as if it did not exist;
 - ``401``; ``403`` and ``404``: the same answer as for what does not exist;
 - ``403!`` and ``404!``: refused to somebody who may know that it exists;
@@ -62,7 +62,7 @@ PLACES: dict[str, tuple[str, str]] = {
     "admin": ("44", "4403"),
 }
 """Role -> division of the scopes own, in and dept, and of out."""
-PASSED = frozenset((*range(200, 400), 400, 409, 410, 412, 422, 426, 429))
+PASSED = frozenset((*range(200, 400), 400, 409, 410, 412, 422, 426, 429, 501))
 
 
 def config(directory: Path) -> Config:
@@ -282,6 +282,8 @@ class World:
             "entity": f"urn:ngsi-ld:WeatherObserved:{CANARY}",
             "type": "WeatherObserved",
             "attribute": "temperature",
+            "registration": f"urn:ngsi-ld:ContextSourceRegistration:{CANARY}",
+            "instance": (await _evolution(self, CANARY))["instance"],
             "context": (await _context(self))["context"],
             "subscription": (await _subscription(self))["subscription"],
         }
@@ -423,6 +425,22 @@ async def _bundle(world: World) -> dict[str, str]:
     name = f"{CANARY}-{world.number()}"
     await world.make("POST", "/api/v1/bundles", {"name": name, "title": name, "feeds": [CANARY]})
     return {"bundle": name}
+
+
+async def _evolution(world: World, device: str) -> dict[str, str]:
+    """Return the entity of a device's readings, an attribute of it and an instance of that."""
+    entity = f"urn:ngsi-ld:WeatherObserved:{device}"
+    known = await world.make("GET", f"/ngsi-ld/v1/temporal/entities/{entity}")
+    return {"entity": entity, "attribute": "temperature", "instance": known["temperature"][0]["instanceId"]}
+
+
+async def _observed(world: World) -> dict[str, str]:
+    device = await world.device(f"{CANARY}-{world.number()}")
+    assert (await world.site.push(device, reading(20))).status == 202
+    return await _evolution(world, device.id)
+
+
+INSTANCE = {"type": "Property", "value": 20, "observedAt": "2026-01-01T00:00:00Z"}
 
 
 async def _bench(world: World) -> dict[str, str]:
@@ -583,6 +601,21 @@ ASKS: dict[str, Ask] = {
             ("DELETE", "/{subscription}", Ask(fresh=_subscription)),
         )
     },
+    **{
+        f"{method} /ngsi-ld/v1/{path}": Ask({"type": "x"})
+        for method, path in (
+            ("POST", "csourceRegistrations"),
+            ("PATCH", "csourceRegistrations/{registration}"),
+            ("POST", "csourceSubscriptions"),
+            ("PATCH", "csourceSubscriptions/{subscription}"),
+        )
+    },
+    "POST /ngsi-ld/v1/temporal/entities": Ask({"id": "<entity>", "type": "WeatherObserved", "temperature": INSTANCE}),
+    "DELETE /ngsi-ld/v1/temporal/entities/{entity}": Ask(fresh=_observed),
+    "POST /ngsi-ld/v1/temporal/entities/{entity}/attrs": Ask({"temperature": INSTANCE}),
+    "DELETE /ngsi-ld/v1/temporal/entities/{entity}/attrs/{attribute}": Ask(fresh=_observed),
+    "PATCH /ngsi-ld/v1/temporal/entities/{entity}/attrs/{attribute}/{instance}": Ask({"value": 21.5}),
+    "DELETE /ngsi-ld/v1/temporal/entities/{entity}/attrs/{attribute}/{instance}": Ask(fresh=_observed),
     "POST /ngsi-ld/v1/jsonldContexts": Ask({"@context": {"a": "urn:x:a"}}),
     "DELETE /ngsi-ld/v1/jsonldContexts/{context}": Ask(fresh=_context),
     **{
@@ -605,6 +638,10 @@ ASKS: dict[str, Ask] = {
         f"POST {root}/ngsi-ld/v1/entityOperations/query": Ask(
             {"type": "Query", "entities": [{"type": "WeatherObserved"}]}, query={"limit": "1000"}
         )
+        for root in ("", "/feeds/{feed}")
+    },
+    **{
+        f"POST {root}/sta/v1.1/$batch": Ask({"requests": [{"id": "1", "method": "get", "url": "Things"}]})
         for root in ("", "/feeds/{feed}")
     },
     "GET /api/v1/ledger": Ask(query={"by": "device"}),

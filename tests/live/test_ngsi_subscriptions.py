@@ -7,10 +7,12 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
+import aiomqtt
 import pytest
 import pytest_asyncio
 
 from sensegate.config.people import EgressConfig
+from tests.collect.mosquitto import Mosquitto
 from tests.conftest import eventually
 from tests.live.receiver import Receiver, receiving
 from tests.live.site import Made, Site, config_of, reading, running
@@ -85,6 +87,58 @@ async def test_a_subscription(site: Site) -> None:
         assert [row["id"] for row in (await site.ask("GET", SUBSCRIPTIONS, token)).body] == [shown["id"]]
         assert (await site.ask("DELETE", path, token)).status == 204
         assert (await site.ask("GET", path, token)).status == 404
+
+
+async def test_notifications_by_mqtt(site: Site, tmp_path: Path) -> None:
+    """Readings and changes of stored entities at the subscriber's broker, headers as metadata; no password is kept."""
+    device = await site.device("ngsi-mqtt")
+    token, _ = await site.token("city_operator")
+    async with Mosquitto(tmp_path, persistent=False) as broker, aiomqtt.Client("127.0.0.1", broker.port) as client:
+        await client.subscribe("city/#", qos=1)
+        arriving = client.messages.__aiter__()
+        body: dict[str, Any] = {
+            "type": "Subscription",
+            "entities": [{"type": "WeatherObserved", "idPattern": "ngsi-mqtt"}, {"type": "Bench"}],
+            "notification": {
+                "endpoint": {
+                    "uri": f"mqtt://user:secret@127.0.0.1:{broker.port}/city/air",
+                    "accept": "application/ld+json",
+                    "receiverInfo": [{"key": "Fiware-Service", "value": "city"}],
+                    "notifierInfo": [{"key": "MQTT-Version", "value": "mqtt5.0"}],
+                }
+            },
+        }
+        denied = {"endpoint": {"uri": "mqtt://10.0.0.1/x"}}
+        refused = await site.ask("POST", SUBSCRIPTIONS, token, json={**body, "notification": denied})
+        assert refused.status == 400, refused.body
+        answer = await site.ask("POST", SUBSCRIPTIONS, token, json=body)
+        assert answer.status == 201, answer.body
+        await push(site, device, 20, 1)
+        message = json.loads((await anext(arriving)).payload)
+        assert message["metadata"].items() >= {"Content-Type": "application/ld+json", "Fiware-Service": "city"}.items()
+        (entity,) = message["body"]["data"]
+        assert (entity["temperature"]["value"], message["body"]["type"]) == (20, "Notification")
+        bench = {"id": "urn:x:bench", "type": "Bench", "seats": 2}
+        assert (await site.ask("POST", "/ngsi-ld/v1/entities", token, json=bench)).status == 201
+        (entity,) = json.loads((await anext(arriving)).payload)["body"]["data"]
+        assert (entity["id"], entity["seats"]["value"]) == ("urn:x:bench", 2)
+        assert (await site.ask("DELETE", answer.headers["Location"], token)).status == 204
+        auditor = site.config_file("auditor.token").read_text().strip()
+        kept = await site.ask("GET", "/api/v1/audit", auditor)
+        assert "ngsi_ld.subscription.create" in str(kept.body)
+        assert "secret@" not in str(kept.body)
+
+
+async def test_context_sources_are_not_offered(site: Site) -> None:
+    """A registration of a context source is answered with 501 and a problem that names the reason and the ways out."""
+    token, _ = await site.token()
+    for method, path in (("POST", "csourceRegistrations"), ("GET", "csourceSubscriptions/urn:x:1")):
+        answer = await site.ask(method, f"/ngsi-ld/v1/{path}", token, **({"json": {}} if method == "POST" else {}))
+        assert (answer.status, answer.body["type"]) == (
+            501,
+            "https://uri.etsi.org/ngsi-ld/errors/OperationNotSupported",
+        )
+        assert "no registry of context sources" in answer.body["detail"]
 
 
 async def test_a_restart_loses_and_doubles_nothing(tmp_path: Path) -> None:

@@ -9,51 +9,27 @@ import pytest
 
 from sensegate.clock import SystemClock
 from sensegate.ngsi_ld.contexts import LdContexts
-from sensegate.ngsi_ld.notifications import (
-    DeferredTransport,
-    NotificationTransport,
-    PushedRecord,
-    SubscriptionCounts,
-    entities_of,
-)
+from sensegate.ngsi_ld.notification_writing import SubscriptionCounts
+from sensegate.ngsi_ld.notifications import DeferredTransport, NotificationTransport, PushedRecord, entities_of
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError
 from sensegate.ngsi_ld.subscription_registry import selection_of
 from sensegate.ngsi_ld.subscriptions import EntitySubscription, read_document
 from sensegate.ports import DeliveryResult, OutboundDelivery
+from tests.ngsi_ld.receiving import BODY, ENDPOINT, Receiver
 
 CORE = LdContexts().core
 AIR, NOISE = "gz-air", "gz-noise"
-ENDPOINT = {"uri": "https://example.org/in", "receiverInfo": [{"key": "Authorization", "value": "Bearer x"}]}
-BODY: dict[str, Any] = {
-    "type": "Subscription",
-    "id": "urn:ngsi-ld:Subscription:1",
-    "entities": [{"type": "AirQualityObserved"}],
-    "notification": {"endpoint": ENDPOINT},
-}
+
+
+def mqtt_endpoint(settings: dict[str, str]) -> dict[str, Any]:
+    """Return the members of a subscription with an MQTT endpoint."""
+    pairs = [{"key": key, "value": value} for key, value in settings.items()]
+    return {"notification": {"endpoint": {"uri": "mqtt://example.org/in", "notifierInfo": pairs}}}
 
 
 def record(device: str, name: str, value: Any, second: int = 0, **more: Any) -> PushedRecord:
     time = f"2026-01-01T00:00:{second:02}.000000Z"
     return PushedRecord(device, name, value, time, time, "440106", quality="good", lon=113.3, lat=23.1, **more)
-
-
-class Receiver:
-    """Transport that keeps what is sent, and answers as it is told."""
-
-    def __init__(self) -> None:
-        self.sent: list[OutboundDelivery] = []
-        self.result = DeliveryResult(accepted=True)
-
-    def check(self, target: str) -> None:
-        """Accept every address."""
-
-    async def send(self, delivery: OutboundDelivery) -> DeliveryResult:
-        self.sent.append(delivery)
-        return self.result
-
-    @property
-    def last(self) -> Any:
-        return msgspec.json.decode(self.sent[-1].body)
 
 
 def transport(receiver: Receiver, counts: SubscriptionCounts | None = None, **members: Any) -> NotificationTransport:
@@ -179,7 +155,13 @@ async def test_failures_throttling_and_the_end() -> None:
             {"notification": {"endpoint": {"uri": "https://x/y", "receiverInfo": [{"key": "Host", "value": "z"}]}}},
             "Host",
         ),
-        ({"timeInterval": 5}, "timeInterval: is not offered"),
+        ({"timeInterval": 5}, "timeInterval"),
+        ({"timeInterval": 60, "throttling": 5}, "timeInterval: does not go with throttling"),
+        ({"timeInterval": 60, "watchedAttributes": ["pm25"]}, "timeInterval: does not go with watchedAttributes"),
+        ({"notificationTrigger": ["entityMoved"]}, "entityMoved"),
+        (mqtt_endpoint({"MQTT-QoS": "3"}), "MQTT-QoS: '3' is unknown"),
+        (mqtt_endpoint({"MQTT-Version": "mqtt4"}), "MQTT-Version: 'mqtt4' is unknown"),
+        (mqtt_endpoint({"MQTT-Retain": "1"}), "'MQTT-Retain' is unknown"),
         ({"csf": "x"}, "csf: is not offered"),
     ],
 )
@@ -190,6 +172,21 @@ def test_what_is_refused(members: dict[str, Any], problem: str) -> None:
     assert problem in str(caught.value)
     is_offered = "is not offered" not in problem
     assert caught.value.kind is (ErrorType.BAD_REQUEST_DATA if is_offered else ErrorType.OPERATION_NOT_SUPPORTED)
+
+
+@pytest.mark.parametrize(
+    ("triggers", "follows"),
+    [
+        ([], True),
+        (["attributeUpdated"], True),
+        (["entityUpdated"], True),
+        (["entityCreated", "entityDeleted"], False),
+        (["attributeDeleted"], False),
+    ],
+)
+def test_triggers_of_readings(triggers: list[str], follows: bool) -> None:  # noqa: FBT001 - a column of the table
+    """A reading adds or updates an attribute; a subscription to other changes gets none."""
+    assert read_document({**BODY, "notificationTrigger": triggers}).follows_readings is follows
 
 
 async def test_a_context_that_is_deleted_holds_deliveries_up() -> None:

@@ -157,6 +157,26 @@ async def test_stored_contexts(city: Entities) -> None:
         await city.ask("jsonldContexts", method="POST", json=body, expect=400)
 
 
+async def test_the_context_inside_a_request_is_linked(city: Entities) -> None:
+    """A JSON answer to a request with its @context inside links to a copy, by which its names are read."""
+    source = {"Mast": "https://example.org/Mast", "tall": "https://example.org/tall"}
+    body = {"type": "Query", "entities": [{"type": "Mast"}], "@context": source}
+    media = {"Content-Type": "application/ld+json", "Accept": "application/json"}
+    mast = {"id": "urn:x:mast", "type": "Mast", "tall": 9, "@context": source}
+    await city.ask("entities", method="POST", json=mast, headers={"Content-Type": media["Content-Type"]}, expect=201)
+    (found,), response = await city.reply("entityOperations/query", method="POST", json=body, headers=media)
+    assert (found["type"], found["tall"]["value"]) == ("Mast", 9)
+    address = response.links["http://www.w3.org/ns/json-ld#context"]["url"]
+    assert await city.ask(str(address)) == {"@context": source}
+    again = await city.reply("entityOperations/query", method="POST", json=body, headers=media)
+    assert again[1].headers["Link"] == response.headers["Link"]
+    assert str(address) in await city.ask("jsonldContexts", kind="ImplicitlyCreated")
+    assert str(address) not in await city.ask("jsonldContexts", kind="Hosted")
+    assert (await city.ask("entities/urn:x:mast", headers={"Link": link_header(str(address))}))["tall"]["value"] == 9
+    problem = await city.ask(str(address), method="DELETE", expect=422)
+    assert problem["type"] == f"{ERRORS}OperationNotSupported"
+
+
 async def test_entities_of_devices_are_not_written(city: Entities) -> None:
     """An entity that follows from readings is refused with the way out, and stays."""
     name = "urn:ngsi-ld:AirQualityObserved:gz-air"

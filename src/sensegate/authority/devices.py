@@ -127,6 +127,8 @@ class Devices:
         self._interval_of = facts.interval_of
         self._values: list[bytes | None] = []
         self._revisions: list[int] = []
+        self._folded: list[str] = []
+        """The text of each device that a search looks at, so that it need not decode them all."""
         self._of_gateway: dict[str, set[int]] = {}
         self._watched = 0
         self._applied = asyncio.Condition()
@@ -272,10 +274,10 @@ class Devices:
         folded, states = wanted.text.casefold(), wanted.states
         mask = self._selection.mask(self._values, scope, wanted.profile, wanted.domain, wanted.department)
         for at in self._selection.in_order(mask, after):
+            if folded and folded not in self._folded[at]:
+                continue
             device = self.record(at)
             if states and device.state not in states:
-                continue
-            if folded and folded not in f"{device.id}\n{device.alias}\n{device.name}".casefold():
                 continue
             devices.append(device)
             if len(devices) >= limit:
@@ -603,6 +605,7 @@ class Devices:
         if at == len(self._values):
             self._values.append(None)
             self._revisions.append(0)
+            self._folded.append("")
         old = self._values[at]
         before = _decode(old) if old is not None else None
         self._revisions[at] = row.revision
@@ -617,6 +620,7 @@ class Devices:
             return at, before, None
         self._values[at] = row.value
         device = after.device
+        self._folded[at] = f"{device.id}\n{device.alias}\n{device.name}".casefold()
         index.put(at, device)
         for gateway in device.gateways:
             self._of_gateway.setdefault(gateway, set()).add(at)

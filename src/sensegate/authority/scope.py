@@ -30,7 +30,7 @@ class Action(StrEnum):
     """An action that needs authorisation."""
 
     INGEST = "ingest"
-    """Send telemetry of a device (for a device: its own)."""
+    """Send telemetry of a device (for a device: its own; for an operator of a city: those of its scope)."""
     READ_READINGS = "read_readings"
     """Read feeds, records, history."""
     READ_REGISTRY = "read_registry"
@@ -84,6 +84,8 @@ _COUNTY = (
     }
 )
 _CITY = _COUNTY | {
+    # Whoever registers devices and renews their credentials could send in their name; so it is said by its own.
+    Action.INGEST,
     Action.RELEASE_PROFILES,
     Action.CHANGE_FEEDS,
     Action.CHANGE_TOKENS,

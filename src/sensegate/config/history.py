@@ -38,7 +38,11 @@ class HistoryConfig(ConfigRecord, frozen=True):
     ] = 30.0
     memory_bytes: Annotated[
         int,
-        doc("memory for sorting files and for queries; more is spilled to the disk", least=64 * 1024**2, most=10**12),
+        doc(
+            "memory for queries, which spill more to the disk; merging files takes up to 400 MB beside it",
+            least=64 * 1024**2,
+            most=10**12,
+        ),
     ] = 256 * 1024**2
     threads: Annotated[int, doc("threads of queries", least=1, most=64)] = 2
     query_timeout_s: Annotated[float, doc("a query that takes longer is answered 413", least=0.1, most=600)] = 10.0

@@ -3,5 +3,5 @@
     log ─▶ `sink` ─▶ segments (`segments`: one file is one contiguous span of the log) ─▶ `query` ─▶ `rest`
 
 The log is the write-ahead log: a segment is complete or it is not there, and where the last one ends is where the sink
-continues. DuckDB writes and reads the files; it keeps no database of its own.
+continues. pyarrow writes the files, DuckDB reads them; it keeps no database of its own.
 """

@@ -1,4 +1,4 @@
-"""DuckDB as an engine over files and columns in memory: opened with limits, and without anything from the network."""
+"""DuckDB for queries over files and columns in memory: opened with limits, without anything from the network."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
-from sensegate.errors import ConfigError, Unavailable
+from sensegate.errors import ConfigError
 
 
 def is_installed() -> bool:
     """Return whether the extra of the history is installed."""
-    return importlib.util.find_spec("duckdb") is not None
+    return all(importlib.util.find_spec(name) is not None for name in ("duckdb", "pyarrow"))
 
 
 class HistoryEngine:
@@ -47,24 +47,6 @@ class HistoryEngine:
     def cursor(self) -> Any:
         """Return a connection of its own, to be closed."""
         return self._root.cursor()
-
-    def run(
-        self, sql: str, tables: dict[str, dict[str, Any]] | None = None, parameters: list[Any] | None = None
-    ) -> Any:
-        """Run a statement over columns in memory; return its result as columns.
-
-        Raises:
-            Unavailable: the statement failed, for want of memory or disk, or because a file cannot be read.
-        """
-        connection = self.cursor()
-        try:
-            for name, columns in (tables or {}).items():
-                connection.register(name, columns)
-            return connection.execute(sql, parameters or []).fetchnumpy()
-        except self._duckdb.Error as why:
-            raise Unavailable(f"history: {str(why).splitlines()[0][:300]}") from why
-        finally:
-            connection.close()
 
     @property
     def interrupted(self) -> type[Exception]:

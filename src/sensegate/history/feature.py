@@ -38,7 +38,7 @@ async def _open(parts: Parts) -> Feature:
     )
     parts.stack.callback(engine.close)
     sharing = parts.share.sharing
-    sink = HistorySink(sharing.reader.log, SegmentStore(directory, engine), config, parts.core.clock)
+    sink = HistorySink(sharing.reader.log, SegmentStore(directory), config, parts.core.clock)
     queries = HistoryQueries(engine, sink, sharing.server.masks, config)
     return Feature(
         tasks={"history": Task(sink.run, Place.HELPER)},
@@ -58,7 +58,7 @@ def _of_log(parts: Parts) -> Feature:
     async def drop(_division: str) -> int:
         raise NotFound(QUERIES.absent)
 
-    warnings = ["history.enabled: DuckDB is not installed, nothing is kept; install sensegate[history]"]
+    warnings = ["history.enabled: DuckDB or pyarrow is not installed, nothing is kept; install sensegate[history]"]
     reader = HistoryReader(LogQueries(sharing.reader, sharing.server.masks, config), sharing, drop)
     return Feature(parts={HISTORY: reader}, warnings=lambda: warnings if config.enabled else [])
 

@@ -27,7 +27,8 @@ from sensegate.history.aggregates import Aggregate, AggregateRow, fits_sums, row
 from sensegate.history.conditions import Scan, rows_scan, sums_scan
 from sensegate.history.downsampling import Choose
 from sensegate.history.engine import HistoryEngine
-from sensegate.history.segments import VALUE_SQL, Segment
+from sensegate.history.segment_files import VALUE_SQL
+from sensegate.history.segments import Segment
 from sensegate.history.sink import HistorySink
 from sensegate.share import scans
 from sensegate.share.feeds import READING, FeedFilter, FeedSelection

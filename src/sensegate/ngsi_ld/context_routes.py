@@ -7,19 +7,16 @@ from aiohttp import web
 
 from sensegate.authority.scope import Action
 from sensegate.ngsi_ld.contexts import LD_JSON
-from sensegate.ngsi_ld.hosted_contexts import HOSTED, ContextKind, HostedContext
+from sensegate.ngsi_ld.hosted_contexts import HOSTED, PATH, ContextKind, HostedContext
 from sensegate.ngsi_ld.instants import date_time
 from sensegate.ngsi_ld.parameters import JSON
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data, problem_type
 from sensegate.ngsi_ld.requests import json_body
-from sensegate.ngsi_ld.rest import ROOT
 from sensegate.web.routing import Call, QueryParam, Route
-
-_PATH = f"{ROOT}/jsonldContexts"
 
 
 def _address(call: Call, context: HostedContext) -> str:
-    return context.url or f"{call.request.url.origin()}{_PATH}/{context.id}"
+    return context.url or f"{call.request.url.origin()}{PATH}/{context.id}"
 
 
 def _details(call: Call, context: HostedContext) -> dict[str, object]:
@@ -41,15 +38,15 @@ def _flag(call: Call, name: str) -> bool:
 async def _create(call: Call) -> web.Response:
     contexts = call.part(HOSTED)
     context = await contexts.create(call.principal, await json_body(call), call.text("url"))
-    location = f"{_PATH}/{context.id}"
+    location = f"{PATH}/{context.id}"
     return web.Response(status=201, headers={"Location": location})
 
 
 async def _list(call: Call) -> web.Response:
     kind, with_details = call.text("kind"), _flag(call, "details")
-    if kind and kind not in {"ImplicitlyCreated", *(known.value for known in ContextKind)}:
-        raise bad_data(f"query: kind: '{kind[:40]}' is unknown; use {', '.join(ContextKind)} or ImplicitlyCreated")
-    contexts = [context for context in call.part(HOSTED).records if not kind or context.kind == kind]
+    if kind and kind not in set(ContextKind):
+        raise bad_data(f"query: kind: '{kind[:40]}' is unknown; use {', '.join(ContextKind)}")
+    contexts = [context for context in call.part(HOSTED).all() if not kind or context.kind == kind]
     rows = [_details(call, context) if with_details else _address(call, context) for context in contexts]
     return web.Response(body=msgspec.json.encode(rows), content_type=JSON)
 
@@ -77,7 +74,7 @@ async def _delete(call: Call) -> web.Response:
 CONTEXT_ROUTES = (
     Route(
         method="POST",
-        path=_PATH,
+        path=PATH,
         handler=_create,
         summary="Store an @context, under an address of this gateway or for a URL elsewhere.",
         tag="ngsi-ld",
@@ -90,7 +87,7 @@ CONTEXT_ROUTES = (
     ),
     Route(
         method="GET",
-        path=_PATH,
+        path=PATH,
         handler=_list,
         summary="List the addresses of the stored @contexts.",
         tag="ngsi-ld",
@@ -103,7 +100,7 @@ CONTEXT_ROUTES = (
     ),
     Route(
         method="GET",
-        path=f"{_PATH}/{{context}}",
+        path=f"{PATH}/{{context}}",
         handler=_get,
         summary="Get a stored @context.",
         tag="ngsi-ld",
@@ -115,7 +112,7 @@ CONTEXT_ROUTES = (
     ),
     Route(
         method="DELETE",
-        path=f"{_PATH}/{{context}}",
+        path=f"{PATH}/{{context}}",
         handler=_delete,
         summary="Delete a stored @context.",
         tag="ngsi-ld",

@@ -59,6 +59,8 @@ class AttributeInstance(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     modified: int | None = None
     sub: tuple[AttributeInstance, ...] = ()
     """Attributes of the attribute."""
+    instance_id: str = ""
+    """URI of the instance in the temporal evolution; empty: it has none."""
     readings: int = 0
     """Readings of a feed in it: 1 for the last value of a series, else 0."""
 
@@ -74,6 +76,8 @@ class EntityRecord(msgspec.Struct, frozen=True, kw_only=True):
     """Paths such as ``/44/4401``."""
     created: int | None = None
     modified: int | None = None
+    deleted: int | None = None
+    """When it was deleted; None: it is there."""
 
     def instances(self, name: str) -> Iterator[AttributeInstance]:
         """Yield the instances of an attribute."""

@@ -1,12 +1,16 @@
 """Documents with an @context that clients stored here: under an address of this gateway, or under their own URL.
 
 A request that names a URL elsewhere is answered from the copy that somebody stored under it, since nothing is fetched.
+An @context that stood inside a request has an address too, so that an answer as JSON can name it; it is kept in memory,
+as long as others do not take its place.
 """
 
 from __future__ import annotations
 
+import hashlib
 import re
 import secrets
+from collections import OrderedDict
 from enum import StrEnum
 from typing import Any
 
@@ -22,7 +26,10 @@ from sensegate.ngsi_ld.core_context import CORE_URLS
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data
 from sensegate.ports import PartKey
 
+PATH = "/ngsi-ld/v1/jsonldContexts"
 DOCUMENTS_MAX = 500
+IMPLICIT_MAX, IMPLICIT_BYTES_MAX = 500, 16_777_216
+"""Most documents that stood inside requests, and their size; the one that was used longest ago gives way."""
 _URL = re.compile(r"https?://[^\s<>\"{}|\\^`]+")
 _ADDRESS = re.compile(r"https?://[^/]+(?:/feeds/[^/]+)?/ngsi-ld/v1/jsonldContexts/([0-9a-f]{16})")
 
@@ -33,6 +40,8 @@ class ContextKind(StrEnum):
     HOSTED = "Hosted"
     CACHED = "Cached"
     """A copy of a document whose address is elsewhere."""
+    IMPLICIT = "ImplicitlyCreated"
+    """It stood inside a request."""
 
 
 class HostedContext(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -46,12 +55,15 @@ class HostedContext(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=Tru
     division: str
     department: str = ""
     created: int = 0
+    is_implicit: bool = False
     revision: int = 0
     format: int = 1
 
     @property
     def kind(self) -> ContextKind:
         """Kind, as the standard names it."""
+        if self.is_implicit:
+            return ContextKind.IMPLICIT
         return ContextKind.CACHED if self.url else ContextKind.HOSTED
 
 
@@ -63,6 +75,8 @@ class HostedContexts:
         self._trail = trail
         self._clock = clock
         self._id_of: dict[str, str] = {}
+        self._implicit: OrderedDict[str, HostedContext] = OrderedDict()
+        self._implicit_bytes: dict[str, int] = {}
         self.resolver = LdContexts(self._document)
         self.records: RecordTable[HostedContext] = RecordTable(store, "context", HostedContext)
         self.records.on_change.append(self._index)
@@ -77,12 +91,31 @@ class HostedContexts:
     def _document(self, url: str) -> ContextSource | None:
         match = _ADDRESS.fullmatch(url)
         name = self._id_of.get(url) or (match[1] if match else "")
-        context = self.records.find(name) if name else None
+        context = self.records.find(name) or self._implicit.get(name) if name else None
         return context.document if context else None
+
+    def all(self) -> list[HostedContext]:
+        """Return all documents."""
+        return [*self.records, *self._implicit.values()]
+
+    def implicit(self, source: ContextSource) -> HostedContext:
+        """Return the document of an @context that stood inside a request: the same one for the same @context."""
+        raw = msgspec.json.encode(source, order="sorted")
+        name = hashlib.blake2b(raw, digest_size=8).hexdigest()
+        context = self._implicit.pop(name, None)
+        if context is None:
+            created = self._clock.now()
+            context = HostedContext(id=name, document=source, division="", created=created, is_implicit=True)
+        self._implicit[name] = context
+        self._implicit_bytes[name] = len(raw)
+        while len(self._implicit) > IMPLICIT_MAX or sum(self._implicit_bytes.values()) > IMPLICIT_BYTES_MAX:
+            oldest, _ = self._implicit.popitem(last=False)
+            del self._implicit_bytes[oldest]
+        return context
 
     def get(self, name: str) -> HostedContext:
         """Return a document by its id. Raises `NgsiError`."""
-        context = self.records.find(name)
+        context = self.records.find(name) or self._implicit.get(name)
         if context is None:
             raise NgsiError(ErrorType.RESOURCE_NOT_FOUND, f"there is no @context '{name[:80]}' here")
         return context
@@ -128,6 +161,10 @@ class HostedContexts:
     async def delete(self, principal: Principal, name: str) -> None:
         """Delete a document. Raises `NgsiError`, `PermissionDenied`, `Conflict`, `Unavailable`."""
         context = self.get(name)
+        if context.is_implicit:
+            raise NgsiError(
+                ErrorType.OPERATION_NOT_SUPPORTED, f"@context '{name}' stood inside a request and ends by itself"
+            )
         demand(principal, Action.CHANGE_DEVICES, context.division, context.department)
         await self._trail.record(principal, "ngsi_ld.context.delete", name, before={"url": context.url})
         await self.records.delete(name, expected=context.revision)

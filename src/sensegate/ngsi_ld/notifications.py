@@ -8,28 +8,24 @@ page, sent again after a failure, makes the same notification under the same id.
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import msgspec
 
 from sensegate.clock import Clock
-from sensegate.ngsi_ld.contexts import LD_JSON, ContextSource, LdContext, link_header
-from sensegate.ngsi_ld.core_context import CORE_URL
+from sensegate.ngsi_ld.contexts import LdContext
 from sensegate.ngsi_ld.entities import AttributeInstance, AttributeKind, EntityRecord
 from sensegate.ngsi_ld.instants import date_time, parse_date_time
+from sensegate.ngsi_ld.notification_writing import NotificationWriter, SubscriptionCounts
 from sensegate.ngsi_ld.problems import NgsiError
-from sensegate.ngsi_ld.representation import EntityForm, EntityRenderer, Projection, Rendering, languages_of
 from sensegate.ngsi_ld.series import URN, entity_id
 from sensegate.ngsi_ld.subscriptions import EntitySubscription
 from sensegate.ngsi_ld.vocabulary import DEVICE_TYPE, attribute_of, iri
 from sensegate.ports import DeliveryResult, OutboundDelivery, PushTransport
 
-GEO_JSON = "application/geo+json"
 _LOCATION, _OBSERVED, _REF_DEVICE = iri("location"), iri("dateObserved"), iri("refDevice")
 _QUALITY, _FLAGS = iri("quality"), iri("flags")
-_HEADS = frozenset({"id", "type", "scope"})
 _CONTEXT_RETRY_S = 10.0
 Selects = Callable[[EntityRecord], bool]
 ScopeOf = Callable[[str], str]
@@ -56,17 +52,6 @@ class PushedPage(msgspec.Struct, frozen=True):
     """Page of a feed, as pushed."""
 
     records: list[PushedRecord]
-
-
-class SubscriptionCounts(msgspec.Struct):
-    """Counts of sent and failed notifications of a subscription since this process started."""
-
-    sent: int = 0
-    failed: int = 0
-    last_sent: int = 0
-    """µs UTC; 0: none, as with the others."""
-    last_success: int = 0
-    last_failure: int = 0
 
 
 def entities_of(records: Sequence[PushedRecord], scope_of: ScopeOf) -> tuple[list[EntityRecord], list[int]]:
@@ -164,21 +149,7 @@ class NotificationTransport:
         self._scope_of = scope_of
         self._clock = clock
         self._counts = counts
-        document = subscription.document
-        params = document.notification
-        form = {"concise": EntityForm.CONCISE, "simplified": EntityForm.SIMPLIFIED, "keyValues": EntityForm.SIMPLIFIED}
-        self._rendering = Rendering(
-            terms=terms,
-            form=form.get(params.format, EntityForm.NORMALIZED),
-            sys_attrs=params.sysAttrs,
-            languages=languages_of(document.lang) if document.lang else (),
-        )
-        names = {name: name if name in _HEADS else terms.expand(name) for name in (*params.attributes, *params.pick)}
-        shown = (
-            frozenset((*names.values(), *_HEADS)) if params.attributes else frozenset((*names.values(), "id", "type"))
-        )
-        omitted = frozenset(name if name in _HEADS else terms.expand(name) for name in params.omit) - {"id", "type"}
-        self._projection = Projection(shown if names else None, omitted)
+        self._writer = NotificationWriter(subscription, terms)
         self._sent_at: float | None = None
 
     def check(self, target: str) -> None:
@@ -197,8 +168,11 @@ class NotificationTransport:
         wait_s = self._throttled_s()
         if wait_s > 0:
             return DeliveryResult(accepted=False, reason="throttling", unavailable=True, retry_after_s=wait_s)
-        result = await self._onward.send(self._notification(delivery, [entity for entity, _ in chosen], now))
-        self._count(result, now)
+        headers = delivery.headers
+        result = await self._onward.send(
+            self._writer.delivery([entity for entity, _ in chosen], delivery.id, now, headers)
+        )
+        self._counts.add(result, now)
         if not result.accepted:
             return result
         self._sent_at = self._clock.monotonic()
@@ -209,46 +183,6 @@ class NotificationTransport:
         if self._sent_at is None or not throttling:
             return 0.0
         return self._sent_at + throttling - self._clock.monotonic()
-
-    def _count(self, result: DeliveryResult, now: int) -> None:
-        counts = self._counts
-        counts.sent += 1
-        counts.last_sent = now
-        if result.accepted:
-            counts.last_success = now
-        else:
-            counts.failed += 1
-            counts.last_failure = now
-
-    def _notification(self, delivery: OutboundDelivery, entities: Iterable[EntityRecord], now: int) -> OutboundDelivery:
-        subscription = self._subscription
-        endpoint = subscription.document.notification.endpoint
-        writer = EntityRenderer(self._rendering, self._projection)
-        shown = [self._projection.projected(entity) for entity in entities]
-        context: ContextSource = subscription.context if subscription.context is not None else CORE_URL
-        data: object = [writer.document(entity) for entity in shown]
-        if endpoint.accept == GEO_JSON:
-            data = writer.collection(shown)
-        document: dict[str, object] = {
-            "id": f"{URN}Notification:{delivery.id.removeprefix('msg_')}",
-            "type": "Notification",
-            "subscriptionId": subscription.id,
-            "notifiedAt": date_time(now),
-            "data": data,
-        }
-        headers = [*delivery.headers, *((pair.key, pair.value) for pair in endpoint.receiverInfo)]
-        if endpoint.accept == LD_JSON:
-            document["@context"] = context
-        elif isinstance(context, str):
-            headers.append(("Link", link_header(context)))
-        return msgspec.structs.replace(
-            delivery,
-            target=endpoint.uri,
-            body=msgspec.json.encode(document),
-            media=endpoint.accept,
-            headers=tuple(headers),
-            secret=base64.b64decode(subscription.secret),
-        )
 
 
 class DeferredTransport:

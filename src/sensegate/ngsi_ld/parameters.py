@@ -10,6 +10,7 @@ import msgspec
 from sensegate.ngsi_ld.contexts import LD_JSON, ContextSource, LdContext, LdContexts, context_of_query, link_header
 from sensegate.ngsi_ld.core_context import CORE_URL
 from sensegate.ngsi_ld.geo_query import parse_geo_query
+from sensegate.ngsi_ld.hosted_contexts import HOSTED, PATH
 from sensegate.ngsi_ld.logic import parse_words
 from sensegate.ngsi_ld.patterns import pattern_of
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data
@@ -171,15 +172,18 @@ def answering_of(call: Call, context: LdContext | None = None, texts: AnswerText
             dataset=datasets[0] if len(datasets) == 1 and datasets[0] != "@none" else "",
         ),
         projection=Projection(shown, frozenset(map(expand, texts.omit)), frozenset(datasets) if datasets else None),
-        headers=_link_of(terms) if media != LD_JSON else {},
+        headers=_link_of(call, terms) if media != LD_JSON else {},
         context=_document_context(terms.source) if media == LD_JSON else None,
         demands_attributes=bool(texts.attributes or texts.pick),
     )
 
 
-def _link_of(context: LdContext) -> dict[str, str]:
-    """Return the Link header that names a context; a context that has no URL stands only in a body."""
-    return {"Link": link_header(context.source)} if isinstance(context.source, str) else {}
+def _link_of(call: Call, context: LdContext) -> dict[str, str]:
+    """Return the Link header that names a context; one that stood inside the request has an address here."""
+    source = context.source
+    if not isinstance(source, str):
+        source = f"{call.request.url.origin()}{PATH}/{call.part(HOSTED).implicit(source).id}"
+    return {"Link": link_header(source)}
 
 
 def _document_context(source: ContextSource) -> object:

@@ -55,8 +55,9 @@ _KIND_OF = {
 class NgsiError(BadRequest):
     """A request that is refused with an error type of the specification."""
 
-    def __init__(self, kind: ErrorType, problem: str) -> None:
-        super().__init__(problem, status=_STATUS.get(kind, 400))
+    def __init__(self, kind: ErrorType, problem: str, *, status: int = 0) -> None:
+        """`status`: of HTTP; 0: that of the type."""
+        super().__init__(problem, status=status or _STATUS.get(kind, 400))
         self.kind = kind
 
 

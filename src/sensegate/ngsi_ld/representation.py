@@ -89,6 +89,8 @@ class EntityRenderer:
         document |= self._attributes(entity.attributes)
         if self._rendering.sys_attrs:
             document |= _times(entity)
+        if entity.deleted is not None:
+            document["deletedAt"] = date_time(entity.deleted)
         return document
 
     def feature(self, entity: EntityRecord) -> Document:
@@ -152,6 +154,8 @@ class EntityRenderer:
             document["observedAt"] = date_time(instance.observed_at)
         if instance.dataset:
             document["datasetId"] = instance.dataset
+        if instance.instance_id:
+            document["instanceId"] = instance.instance_id
         if self._rendering.sys_attrs:
             document |= _times(instance)
         document |= self._attributes(instance.sub)

@@ -81,9 +81,9 @@ class EntityRetrieval:
         """Reader of the log, which keeps the last values up to date."""
         return self._sharing.reader
 
-    def viewer(self, principal: Principal, feed: str, now: int) -> Viewer:
+    def viewer(self, principal: Principal, feed: str, now: int, delivery: str = "http") -> Viewer:
         """Return what a caller sees of a feed. Raises `NotFound`, `PermissionDenied`."""
-        return Viewer(principal, self._sharing.admit(principal, feed, FeedFilter(), "http", FORM), now)
+        return Viewer(principal, self._sharing.admit(principal, feed, FeedFilter(), delivery, FORM), now)
 
     async def all(self, viewer: Viewer) -> Mapping[str, EntityRecord]:
         """Return all entities that a viewer sees, by id."""

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import msgspec
 
 from sensegate.authority.record_store import RecordStore, RecordTable
-from sensegate.authority.scope import Action, Principal, allows
+from sensegate.authority.scope import Action, allows
 from sensegate.errors import Overloaded
 from sensegate.ngsi_ld.entities import AttributeInstance, EntityRecord, Viewer
 from sensegate.ngsi_ld.problems import bad_data
@@ -72,10 +72,7 @@ class EntityRegistry:
 
     async def entities(self, viewer: Viewer) -> Mapping[str, EntityRecord]:
         """Return the entities in the scope of a viewer that reads by it; a grant or a feed is for readings."""
-        principal = viewer.principal
-        if viewer.admission.grant_id or viewer.feed != ALL_FEED.name or principal.feeds:
-            return {}
-        return {entity.id: self._visible[entity.id] for entity in self.records.all() if _is_visible(entity, principal)}
+        return {entity.id: self._visible[entity.id] for entity in self.records.all() if is_visible(entity, viewer)}
 
     async def put(self, entity: RegisteredEntity) -> RegisteredEntity:
         """Write an entity at the revision that it states (0: a new one).
@@ -97,5 +94,9 @@ class EntityRegistry:
         await self.records.delete(key_of(entity.id), expected=entity.revision)
 
 
-def _is_visible(entity: RegisteredEntity, principal: Principal) -> bool:
+def is_visible(entity: RegisteredEntity, viewer: Viewer) -> bool:
+    """Return whether a viewer sees an entity: by its own scope, not by a grant or through a feed."""
+    principal = viewer.principal
+    if viewer.admission.grant_id or viewer.feed != ALL_FEED.name or principal.feeds:
+        return False
     return allows(principal, Action.READ_READINGS, entity.division, entity.department)

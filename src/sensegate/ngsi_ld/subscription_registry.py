@@ -1,9 +1,15 @@
-"""The subscriptions of this gateway: each a push subscription from a committed offset, as a webhook is."""
+"""The subscriptions of this gateway.
+
+readings              ─▶ a push subscription from a committed offset, as a webhook is (`notifications`)
+stored entities       ─▶ `change_notifications`
+timeInterval instead  ─▶ `state_notifications`
+"""
 
 from __future__ import annotations
 
 import base64
 import contextlib
+import re
 import secrets
 from collections.abc import Callable
 from functools import partial
@@ -13,15 +19,29 @@ import msgspec
 from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import Action, Principal, demand
 from sensegate.authority.trail import Facts, Trail
-from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, Overloaded
+from sensegate.ngsi_ld.change_notifications import ChangeNotifications, EntityChange, NotifiedPosition
 from sensegate.ngsi_ld.contexts import ContextSource, LdContext, LdContexts
-from sensegate.ngsi_ld.notifications import DeferredTransport, NotificationTransport, ScopeOf, SubscriptionCounts
+from sensegate.ngsi_ld.mqtt_endpoints import MqttEndpoint
+from sensegate.ngsi_ld.notification_writing import NotificationWriter, SubscriptionCounts
+from sensegate.ngsi_ld.notifications import DeferredTransport, NotificationTransport, ScopeOf
 from sensegate.ngsi_ld.parameters import QueryTexts, SelectorTexts, query_from
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data
 from sensegate.ngsi_ld.retrieval import EntityQuery
 from sensegate.ngsi_ld.series import URN
-from sensegate.ngsi_ld.subscriptions import PREFIX, EntitySubscription, SubscriptionDocument, key_of
+from sensegate.ngsi_ld.state_notifications import PeriodicNotifications, StateParts, StateSender, StateSubscription
+from sensegate.ngsi_ld.stored_entities import RegisteredEntity
+from sensegate.ngsi_ld.subscription_tasks import SubscriptionTasks
+from sensegate.ngsi_ld.subscriptions import (
+    DELIVERY,
+    MQTT_SCHEMES,
+    PREFIX,
+    EntitySubscription,
+    SubscriptionDocument,
+    key_of,
+    notifier_settings,
+)
+from sensegate.ports import PushTransport
 from sensegate.share.feeds import ALL_FEED
 from sensegate.share.pushing import PushDelivery
 from sensegate.share.subscriptions import (
@@ -34,11 +54,12 @@ from sensegate.share.subscriptions import (
     notify_nobody,
 )
 
-DELIVERY = "webhook"
-"""Delivery that a grant must cover."""
 FORM = "json"
 PER_SUBSCRIBER_MAX = 50
 ALL_MAX = 2_000
+PERIODIC_MAX = 200
+"""Most subscriptions with a `timeInterval`."""
+_CONTEXT_RETRY_S = 10.0
 MaySeeToken = Callable[[str, Principal], bool]
 """(id of a token, caller) -> whether the caller may see and change what belongs to the token."""
 
@@ -51,27 +72,37 @@ class SubscriptionRegistry:
         store: RecordStore,
         push: PushDelivery,
         trail: Trail,
-        clock: Clock,
         resolver: LdContexts,
         scope_of: ScopeOf,
         may_see_token: MaySeeToken,
+        state: StateParts,
     ) -> None:
         """Attach them to a store, which fills them."""
         self._push = push
         self._trail = trail
-        self._clock = clock
+        self._clock = state.clock
         self._resolver = resolver
         self._scope_of = scope_of
         self._may_see_token = may_see_token
+        self._state = state
         self._by_push_id: dict[str, EntitySubscription] = {}
         self._counts: dict[str, SubscriptionCounts] = {}
         self._subscriptions = PushSubscriptions(self._subscription)
+        self._tasks = SubscriptionTasks()
+        """Notifications of state and of changes."""
+        self._changes: dict[str, ChangeNotifications] = {}
         self.records: RecordTable[EntitySubscription] = RecordTable(store, "subscription", EntitySubscription)
         self.records.on_change.append(self._changed)
+        self.positions: RecordTable[NotifiedPosition] = RecordTable(store, "notified", NotifiedPosition)
+        state.stored.records.on_change.append(self._entity_changed)
 
     async def run(self) -> None:
-        """Deliver until cancelled."""
+        """Deliver notifications of readings until cancelled."""
         await self._subscriptions.run()
+
+    async def run_state(self) -> None:
+        """Deliver notifications of state and of changes until cancelled."""
+        await self._tasks.run()
 
     async def remove_orphans(self) -> None:
         """Remove committed offsets of subscriptions that are no more."""
@@ -80,20 +111,73 @@ class SubscriptionRegistry:
             if name.startswith(PREFIX) and name not in self._by_push_id and offset is not None:
                 with contextlib.suppress(Conflict):
                     await self._push.offsets.delete(name, expected=offset.revision)
+        for name in self.positions.names():
+            if name not in self._by_push_id:
+                await self.positions.delete(name, expected=None)
 
     def _changed(self, before: EntitySubscription | None, after: EntitySubscription | None) -> None:
-        if before is not None and (after is None or not after.document.isActive):
-            self._subscriptions.remove(before.push_id)
+        if before is not None:
+            self._changes.pop(before.push_id, None)
+            self._tasks.remove(before.push_id)
+            if after is None or not (after.document.isActive and after.document.follows_readings):
+                self._subscriptions.remove(before.push_id)
         if after is None:
             if before is not None:
                 self._by_push_id.pop(before.push_id, None)
             return
         self._by_push_id[after.push_id] = after
-        if after.document.isActive:
+        if not after.document.isActive:
+            return
+        if after.document.follows_readings:
             self._subscriptions.add(_spec(after))
             if before is not None:
                 # The transport is made of the subscription as it was.
                 self._subscriptions.restart(after.push_id)
+        if after.document.timeInterval is not None or after.feed == ALL_FEED.name:
+            self._tasks.put(after.push_id, partial(self._run_state_of, after))
+
+    def _entity_changed(self, before: RegisteredEntity | None, after: RegisteredEntity | None) -> None:
+        change = EntityChange(before, after)
+        for changes in self._changes.values():
+            changes.add(change)
+
+    async def _run_state_of(self, subscription: EntitySubscription) -> None:
+        """Deliver the notifications of a subscription that are not of readings, until cancelled."""
+        state = self._state_of(subscription)
+        while state is None:
+            await self._clock.sleep(_CONTEXT_RETRY_S)
+            state = self._state_of(subscription)
+        if subscription.document.timeInterval is not None:
+            await PeriodicNotifications(StateSender(state, self._state)).run()
+            return
+        changes = ChangeNotifications(StateSender(state, self._state, "-stored"), self.positions)
+        self._changes[subscription.push_id] = changes
+        await changes.run()
+
+    def _state_of(self, subscription: EntitySubscription) -> StateSubscription | None:
+        """Return what notifications of state need; None while a stored @context is missing."""
+        try:
+            context = self._resolver.resolve(subscription.context)
+        except NgsiError:
+            return None
+        return StateSubscription(
+            subscription,
+            selection_of(subscription.document, context),
+            NotificationWriter(subscription, context),
+            self._onward(subscription.document),
+            self._counts_of(subscription),
+        )
+
+    def _counts_of(self, subscription: EntitySubscription) -> SubscriptionCounts:
+        return self._counts.setdefault(subscription.push_id, SubscriptionCounts())
+
+    def _onward(self, document: SubscriptionDocument) -> PushTransport:
+        """Return the transport to the endpoint of a subscription."""
+        endpoint = document.notification.endpoint
+        if not endpoint.uri.startswith(MQTT_SCHEMES):
+            return self._push.poster
+        settings = notifier_settings(endpoint)
+        return MqttEndpoint(self._push.brokers.transport(qos=settings.qos, version=settings.version))
 
     def _subscription(self, spec: SubscriptionSpec) -> PushSubscription:
         subscription = self._by_push_id[spec.id]
@@ -107,10 +191,10 @@ class SubscriptionRegistry:
             subscription,
             selection_of(subscription.document, context).matches,
             context,
-            self._push.poster,
+            self._onward(subscription.document),
             self._scope_of,
             self._clock,
-            self._counts.setdefault(subscription.push_id, SubscriptionCounts()),
+            self._counts_of(subscription),
         )
 
     # ── reading ───────────────────────────────────────────────────────────────────────────────────────
@@ -160,6 +244,7 @@ class SubscriptionRegistry:
         """
         demand(principal, Action.READ_READINGS, principal.scope.division, principal.scope.department, feed=feed)
         self._check(document, context)
+        self._demand_interval_room(document)
         mine = sum(subscription.subscriber == principal.id for subscription in self.records.all())
         if len(self.records) >= ALL_MAX or mine >= PER_SUBSCRIBER_MAX:
             raise Overloaded(
@@ -192,6 +277,8 @@ class SubscriptionRegistry:
     ) -> None:
         """Change a subscription; its committed offset stays. Raises as `create`, and `Conflict`."""
         self._check(document, context)
+        if before.document.timeInterval is None:
+            self._demand_interval_room(document)
         after = msgspec.structs.replace(before, document=document, context=_kept(context), modified=self._clock.now())
         await self._trail.record(
             principal, "ngsi_ld.subscription.change", before.id, before=_facts(before), after=_facts(after)
@@ -213,17 +300,17 @@ class SubscriptionRegistry:
         if offset is not None:
             with contextlib.suppress(Conflict):  # its task has committed once more; `remove_orphans` removes it
                 await self._push.offsets.delete(subscription.push_id, expected=offset.revision)
+        if self.positions.find(subscription.push_id) is not None:
+            await self.positions.delete(subscription.push_id, expected=None)
+
+    def _demand_interval_room(self, document: SubscriptionDocument) -> None:
+        periodic = sum(known.document.timeInterval is not None for known in self.records.all())
+        if document.timeInterval is not None and periodic >= PERIODIC_MAX:
+            raise Overloaded(f"at most {PERIODIC_MAX} subscriptions of a gateway have a timeInterval; delete one first")
 
     def _check(self, document: SubscriptionDocument, context: LdContext) -> None:
-        endpoint = document.notification.endpoint
-        if endpoint.uri.startswith(("mqtt://", "mqtts://")):
-            raise NgsiError(
-                ErrorType.OPERATION_NOT_SUPPORTED,
-                "body: notification: endpoint: uri: brokers of subscribers are not connected to; "
-                "give an https address, or have a grant delivered by MQTT from the broker of this gateway",
-            )
         try:
-            self._push.poster.check(endpoint.uri)
+            self._onward(document).check(document.notification.endpoint.uri)
         except ConfigError as why:
             raise bad_data(f"body: notification: endpoint: {why}") from None
         selection_of(document, context)
@@ -272,7 +359,9 @@ def _kept(context: LdContext) -> ContextSource:
 
 
 def _facts(subscription: EntitySubscription) -> Facts:
-    """Return what the audit trail keeps: everything but the secret and the headers, which may be credentials."""
+    """Return what the audit trail keeps: everything but the secret and what may be credentials of the endpoint."""
     document = msgspec.to_builtins(subscription.document)
-    document["notification"]["endpoint"].pop("receiverInfo", None)
+    endpoint = document["notification"]["endpoint"]
+    endpoint.pop("receiverInfo", None)
+    endpoint["uri"] = re.sub(r"//[^/@]*@", "//", endpoint["uri"])
     return {"feed": subscription.feed, "subscriber": subscription.subscriber, **document}

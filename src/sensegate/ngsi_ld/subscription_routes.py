@@ -1,4 +1,4 @@
-"""HTTP: subscriptions (clauses 5.8 and 6.10 to 6.11), and registrations of context sources, which are not offered."""
+"""HTTP: subscriptions (clauses 5.8 and 6.10 to 6.11)."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from sensegate.ngsi_ld.parameters import CONTEXTS, JSON
 from sensegate.ngsi_ld.problems import bad_data, problem_type
 from sensegate.ngsi_ld.requests import MEDIA, MERGE_PATCH, context_of, json_body
 from sensegate.ngsi_ld.rest import FEED_ROOT, ROOT, feed_of, viewer_of
-from sensegate.ngsi_ld.subscription_registry import DELIVERY, FORM, SubscriptionRegistry
-from sensegate.ngsi_ld.subscriptions import EntitySubscription, SubscriptionDocument, read_document
+from sensegate.ngsi_ld.subscription_registry import FORM, SubscriptionRegistry
+from sensegate.ngsi_ld.subscriptions import DELIVERY, EntitySubscription, SubscriptionDocument, read_document
 from sensegate.ports import PartKey
 from sensegate.share.sharing import FeedRequest
 from sensegate.share.subscriptions import SubscriptionState

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from enum import StrEnum
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -19,10 +20,15 @@ from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data
 
 PREFIX = "ngsi-"
 """Prefix of the ids of push subscriptions that are NGSI-LD subscriptions."""
+DELIVERY = "webhook"
+"""Delivery that a grant must cover, and under which notifications are metered."""
 SELECTORS_MAX = 50
 NAMES_MAX = 100
 HEADERS_MAX = 20
+MQTT_SCHEMES = ("mqtt://", "mqtts://")
 THROTTLING_MAX_S = 86_400.0
+INTERVAL_MIN_S, INTERVAL_MAX_S = 10.0, 31_536_000.0
+"""Least and longest `timeInterval`: each notification is a query of all that matches."""
 PATTERN_MAX = 500
 _TEXT = Annotated[str, msgspec.Meta(max_length=1_024)]
 _QUERY = Annotated[str, msgspec.Meta(max_length=4_096)]
@@ -31,10 +37,30 @@ _RESERVED = re.compile(
     r"(?i)host|connection|transfer-encoding|te|trailer|upgrade|expect|link|webhook-.*|content-.*|sensegate-.*|proxy-.*"
 )
 _NOT_OFFERED = {
-    "timeInterval": "notifications follow readings; leave it out, or read /ngsi-ld/v1/entities at an interval",
     "csf": "there are no context sources; leave it out",
     "temporalQ": "notifications follow readings; GET /ngsi-ld/v1/temporal/entities answers about the past",
 }
+
+
+class NotificationTrigger(StrEnum):
+    """Changes of an entity that cause a notification (clause 5.2.12)."""
+
+    ENTITY_CREATED = "entityCreated"
+    ENTITY_UPDATED = "entityUpdated"
+    """Any of the three of attributes."""
+    ENTITY_DELETED = "entityDeleted"
+    ATTRIBUTE_CREATED = "attributeCreated"
+    ATTRIBUTE_UPDATED = "attributeUpdated"
+    ATTRIBUTE_DELETED = "attributeDeleted"
+
+
+_OF_ATTRIBUTES = frozenset(
+    {
+        NotificationTrigger.ATTRIBUTE_CREATED,
+        NotificationTrigger.ATTRIBUTE_UPDATED,
+        NotificationTrigger.ATTRIBUTE_DELETED,
+    }
+)
 
 
 class KeyValuePair(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -92,7 +118,8 @@ class SubscriptionDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     description: _TEXT = ""
     entities: list[SubscribedEntities] = []
     watchedAttributes: list[_TEXT] = []  # noqa: N815 - as the standard names it
-    notificationTrigger: list[_TEXT] = []  # noqa: N815 - as the standard names it
+    notificationTrigger: list[NotificationTrigger] = []  # noqa: N815 - as the standard names it
+    timeInterval: Annotated[float, msgspec.Meta(ge=INTERVAL_MIN_S, le=INTERVAL_MAX_S)] | None = None  # noqa: N815 - as the standard names it
     q: _QUERY = ""
     geoQ: GeoCondition | None = None  # noqa: N815 - as the standard names it
     scopeQ: _QUERY = ""  # noqa: N815 - as the standard names it
@@ -102,6 +129,22 @@ class SubscriptionDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
     throttling: Annotated[float, msgspec.Meta(ge=0, le=THROTTLING_MAX_S)] = 0.0
     jsonldContext: str = ""  # noqa: N815 - as the standard names it
     notification: NotificationParams
+
+    @property
+    def triggers(self) -> frozenset[NotificationTrigger]:
+        """Changes that cause a notification, without `ENTITY_UPDATED`, which stands for three others."""
+        named = frozenset(self.notificationTrigger) or frozenset(
+            {NotificationTrigger.ATTRIBUTE_CREATED, NotificationTrigger.ATTRIBUTE_UPDATED}
+        )
+        if NotificationTrigger.ENTITY_UPDATED in named:
+            named |= _OF_ATTRIBUTES
+        return named - {NotificationTrigger.ENTITY_UPDATED}
+
+    @property
+    def follows_readings(self) -> bool:
+        """Whether readings of devices cause notifications: each adds or updates an attribute."""
+        changed = {NotificationTrigger.ATTRIBUTE_CREATED, NotificationTrigger.ATTRIBUTE_UPDATED}
+        return self.timeInterval is None and bool(changed & self.triggers)
 
 
 class EntitySubscription(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
@@ -175,12 +218,41 @@ def _check(document: SubscriptionDocument) -> None:
             raise bad_data(f"body: a list of attributes has {len(names)} names; give 1 to {NAMES_MAX}")
     if document.expiresAt and parse_date_time(document.expiresAt) is None:
         raise bad_data(f"body: expiresAt: '{document.expiresAt[:40]}' is not a time; give 2026-01-01T00:00:00Z")
-    endpoint = notification.endpoint
+    if document.timeInterval is not None:
+        for name in ("watchedAttributes", "throttling", "notificationTrigger"):
+            if getattr(document, name):
+                raise bad_data(f"body: timeInterval: does not go with {name}; give one of them")
+    _check_endpoint(notification.endpoint)
+
+
+def _check_endpoint(endpoint: NotificationEndpoint) -> None:
+    if endpoint.uri.startswith(MQTT_SCHEMES):
+        notifier_settings(endpoint)
     for pair in endpoint.receiverInfo:
         if not _HEADER.fullmatch(pair.key) or _RESERVED.fullmatch(pair.key) or not pair.value.isprintable():
             raise bad_data(f"body: receiverInfo: '{pair.key[:40]}' is not a header that may be set; use another")
     if len(endpoint.receiverInfo) > HEADERS_MAX or len(endpoint.notifierInfo) > HEADERS_MAX:
         raise bad_data(f"body: endpoint: has too many pairs; give at most {HEADERS_MAX}")
+
+
+class NotifierSettings(msgspec.Struct, frozen=True):
+    """How notifications are published by MQTT (clause 7.2)."""
+
+    qos: int = 1
+    version: str = "mqtt3.1.1"
+
+
+def notifier_settings(endpoint: NotificationEndpoint) -> NotifierSettings:
+    """Return the settings of an MQTT endpoint. Raises `NgsiError`."""
+    given = {pair.key: pair.value for pair in endpoint.notifierInfo}
+    if unknown := given.keys() - {"MQTT-QoS", "MQTT-Version"}:
+        raise bad_data(f"body: notifierInfo: '{min(unknown)[:40]}' is unknown; use MQTT-QoS and MQTT-Version")
+    qos, version = given.get("MQTT-QoS", "1"), given.get("MQTT-Version", "mqtt3.1.1")
+    if qos not in {"0", "1", "2"}:
+        raise bad_data(f"body: notifierInfo: MQTT-QoS: '{qos[:20]}' is unknown; give 0, 1 or 2")
+    if version not in {"mqtt3.1.1", "mqtt5.0"}:
+        raise bad_data(f"body: notifierInfo: MQTT-Version: '{version[:20]}' is unknown; give mqtt3.1.1 or mqtt5.0")
+    return NotifierSettings(int(qos), version)
 
 
 def _check_selector(selector: SubscribedEntities) -> None:

@@ -1,6 +1,7 @@
 """The temporal evolution of entities: their readings in a period, from the history and the log, and aggregates of them.
 
-Readings are found by the reader of Observations, which merges revisions and masks first.
+Readings are found by the reader of Observations, which merges revisions and masks first. By the time of arrival they
+are looked for among all of their series, since late ones may be of any earlier time.
 """
 
 from __future__ import annotations
@@ -16,8 +17,10 @@ from sensegate.ngsi_ld.instants import date_time, parse_date_time
 from sensegate.ngsi_ld.representation import Document, EntityForm, EntityRenderer, Projection, Rendering
 from sensegate.ngsi_ld.series import URN, reading_instance_of
 from sensegate.ngsi_ld.vocabulary import attribute_of
-from sensegate.ngsi_ld.windows import METHODS, AggregateCell, Period, Value, WindowLength, windowed
+from sensegate.ngsi_ld.windows import METHODS, AggregateCell, Period, TimeProperty, Value, WindowLength, windowed
 from sensegate.sensorthings.instants import Span
+from sensegate.sensorthings.kinds import Entity
+from sensegate.sensorthings.observations import ArrivalSpan
 from sensegate.sensorthings.service import SensorThings
 from sensegate.sensorthings.structure import SeenDatastream
 from sensegate.sensorthings.view import ObservationSource
@@ -26,6 +29,10 @@ INSTANCES_MAX = 20_000
 """Most readings of one answer."""
 AGGREGATED_MAX = 200_000
 """Most readings that one answer aggregates."""
+INSTANCE = f"{URN}Instance:"
+"""Prefix of the ids of instances; the id of the reading follows."""
+_AHEAD_US = 86_400_000_000
+"""Clocks of devices may be so far ahead of the arrival of their readings."""
 _STEP = 2_000
 """Readings that are made into instances at a time; other tasks run between steps."""
 _NARROWER = "give a shorter period, fewer attrs or entities, lastN, or options=aggregatedValues"
@@ -35,6 +42,8 @@ class TemporalForm(msgspec.Struct, frozen=True, kw_only=True):
     """Which readings of the period are shown, and how."""
 
     period: Period = Period()
+    time_property: TimeProperty = TimeProperty.OBSERVED
+    """Time to which the period, `last` and windows refer."""
     last: int = 0
     """Most readings of each attribute, the last ones; 0: all."""
     as_values: bool = False
@@ -110,30 +119,44 @@ class TemporalReader:
             return {}
         most = AGGREGATED_MAX if form.methods else INSTANCES_MAX
         begin, end = Span.ALL
-        span = Span(
+        period = Span(
             begin if form.period.begin is None else form.period.begin,
             end if form.period.end is None else form.period.end,
         )
+        by_arrival = form.time_property is not TimeProperty.OBSERVED
+        span, arrival = period, None
+        if by_arrival:
+            # Late readings may be of any earlier time.
+            span = Span(begin, min(period.end + _AHEAD_US, end))
+            arrival = ArrivalSpan(period.begin, period.end, of_first=form.time_property is TimeProperty.CREATED)
         view = await self._observations.views.open(viewer.principal, viewer.admission, viewer.now)
-        wanted = min(most + 1, form.last * len(streams)) if form.last else most + 1
-        read = await self._observations.reader.read(view, streams, span, wanted, descending=True)
+        last = 0 if by_arrival else form.last
+        wanted = min(most + 1, last * len(streams)) if last else most + 1
+        read = await self._observations.reader.read(view, streams, span, wanted, descending=True, arrival=arrival)
         instances: dict[int, list[AttributeInstance]] = {}
         is_full = False
         for start in range(0, read.size, _STEP):
             if start:
                 await asyncio.sleep(0)
-            for row in read.rows.entities(start, min(start + _STEP, read.size)):
+            stop = min(start + _STEP, read.size)
+            for row, first in zip(read.rows.entities(start, stop), read.rows.arrivals(start, stop), strict=True):
                 source = row.source
                 assert isinstance(source, ObservationSource)  # noqa: S101 - as the reader makes them
                 kept = instances.setdefault(source.datastream.id, [])
-                if not form.last or len(kept) < form.last:
-                    kept.append(_instance_of(row.values, source))
-            is_full = bool(form.last) and all(len(instances.get(stream.id, ())) >= form.last for stream in streams)
+                if not last or len(kept) < last:
+                    kept.append(_instance_of(row, source, first))
+            is_full = bool(last) and all(len(instances.get(stream.id, ())) >= last for stream in streams)
             if is_full or sum(map(len, instances.values())) > most:
                 break
         if sum(map(len, instances.values())) > most or not (read.is_complete or is_full):
             raise TooMuch(f"the entities have more than {most} readings; {_NARROWER}")
-        return {stream: kept[::-1] for stream, kept in instances.items()}
+        if not by_arrival:
+            return {stream: kept[::-1] for stream, kept in instances.items()}
+        ordered = {
+            stream: sorted(kept, key=lambda instance: (time_of(instance, form.time_property), instance.observed_at))
+            for stream, kept in instances.items()
+        }
+        return {stream: kept[-form.last :] if form.last else kept for stream, kept in ordered.items()}
 
     # ── documents ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -158,19 +181,19 @@ class TemporalReader:
                 continue
             count += sum(map(len, datasets.values()))
             if form.as_values or rendering.form is EntityForm.SIMPLIFIED:
-                values = [_valued(instances) for instances in datasets.values()]
+                values = [_valued(instances, form) for instances in datasets.values()]
                 document[key] = values[0] if len(values) == 1 else values
             else:
                 document[key] = [renderer.instance(instance) for group in datasets.values() for instance in group]
         return TemporalDocument(document, count)
 
 
-def _instance_of(values: dict[str, object], source: ObservationSource) -> AttributeInstance:
-    """Return a reading as an instance of its attribute."""
-    stream = source.datastream
+def _instance_of(row: Entity, source: ObservationSource, first: int) -> AttributeInstance:
+    """Return a reading as an instance of its attribute; `first`: arrival of its first revision."""
+    stream, values = source.datastream, row.values
     quality = values["resultQuality"]
     assert isinstance(quality, dict)  # noqa: S101 - as the reader of Observations makes it
-    return reading_instance_of(
+    instance = reading_instance_of(
         attribute_of(stream.measured),
         stream.channel,
         values["result"],
@@ -179,20 +202,31 @@ def _instance_of(values: dict[str, object], source: ObservationSource) -> Attrib
         quality=str(quality["quality"]),
         flags=tuple(quality["flags"]),
     )
+    return msgspec.structs.replace(instance, created=first, instance_id=f"{INSTANCE}{row.id}")
 
 
-def _valued(instances: Sequence[AttributeInstance]) -> Document:
+def time_of(instance: AttributeInstance, time_property: TimeProperty) -> int:
+    """Return the time of an instance to which a query refers, µs UTC."""
+    times = {
+        TimeProperty.OBSERVED: instance.observed_at,
+        TimeProperty.CREATED: instance.created,
+        TimeProperty.MODIFIED: instance.modified,
+    }
+    return times[time_property] or 0
+
+
+def _valued(instances: Sequence[AttributeInstance], form: TemporalForm) -> Document:
     """Return values with their times."""
     document: Document = {"type": instances[0].kind.value}
     if instances[0].dataset:
         document["datasetId"] = instances[0].dataset
-    document["values"] = [[instance.value, date_time(instance.observed_at or 0)] for instance in instances]
+    document["values"] = [[instance.value, date_time(time_of(instance, form.time_property))] for instance in instances]
     return document
 
 
 def _aggregated(instances: Sequence[AttributeInstance], form: TemporalForm) -> Document:
     """Return the aggregates of an attribute by window."""
-    measured = [(instance.observed_at or 0, instance.value) for instance in instances]
+    measured = [(time_of(instance, form.time_property), instance.value) for instance in instances]
     times = [time for time, value in measured if isinstance(value, (bool, float, int, str))]
     values: list[Value] = [value for _, value in measured if isinstance(value, (bool, float, int, str))]
     document: Document = {"type": instances[0].kind.value}

@@ -27,7 +27,7 @@ from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data
 from sensegate.ngsi_ld.rest import FEED_ROOT, MEDIA, NGSI_LD, ROOT, deliver, page_headers, read_route, viewer_of
 from sensegate.ngsi_ld.retrieval import EntityQuery
 from sensegate.ngsi_ld.temporal import TemporalDocument, TemporalForm, TemporalReader, has_evolution
-from sensegate.ngsi_ld.windows import Period, parse_duration, parse_methods, parse_period
+from sensegate.ngsi_ld.windows import Period, parse_duration, parse_methods, parse_period, parse_time_property
 from sensegate.ports import PartKey
 from sensegate.web.routing import Call, QueryParam, Route
 
@@ -37,7 +37,7 @@ TEMPORAL_PARAMS = (
     QueryParam("timerel", "before, after or between"),
     QueryParam("timeAt", "time that timerel is about: 2026-01-01T00:00:00Z"),
     QueryParam("endTimeAt", "end of between, which is excluded"),
-    QueryParam("timeproperty", "observedAt"),
+    QueryParam("timeproperty", "observedAt (default), createdAt or modifiedAt: arrival of the first or last revision"),
     QueryParam("lastN", "most readings of each attribute, the last ones", "integer", minimum=1, maximum=LAST_MAX),
     QueryParam("aggrMethods", "with options=aggregatedValues: totalCount, distinctCount, sum, avg, min, max, …"),
     QueryParam("aggrPeriodDuration", "length of a window, as PT1H; without it the whole period"),
@@ -91,11 +91,6 @@ def _checked_form(
     last: int,
     needs_period: bool,
 ) -> TemporalForm:
-    if timeproperty != "observedAt":
-        raise NgsiError(
-            ErrorType.OPERATION_NOT_SUPPORTED,
-            f"timeproperty: '{timeproperty[:40]}' is not kept by time; use observedAt",
-        )
     if period is None and needs_period:
         raise bad_data("timerel: is missing; give before, after or between, with timeAt")
     options = call.values("options")
@@ -104,6 +99,7 @@ def _checked_form(
         raise bad_data("aggrMethods: needs options=aggregatedValues")
     return TemporalForm(
         period=period or Period(),
+        time_property=parse_time_property(timeproperty),
         last=last,
         as_values="temporalValues" in options or call.text("format") == "temporalValues",
         methods=parse_methods(methods) if is_aggregated else (),

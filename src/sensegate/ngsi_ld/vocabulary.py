@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from sensegate.ngsi_ld.contexts import LdContexts
-from sensegate.quantities.properties import PROPERTIES
+from sensegate.quantities.properties import PROPERTIES, Property
 
 _CORE = LdContexts().core
 UNKNOWN_TYPE = "DeviceMeasurement"
@@ -126,3 +126,19 @@ _NAMES = _attribute_names()
 def attribute_of(name: str) -> AttributeName:
     """Return the type and attribute of a property by its standard name."""
     return _NAMES.get(name) or AttributeName(UNKNOWN_TYPE, iri(name), "")
+
+
+def properties_of(kind: str) -> Mapping[str, Property]:
+    """Return the standard properties whose readings stand in entities of a type: IRI of the attribute -> property."""
+    return _BY_TYPE.get(kind, {})
+
+
+def _by_type() -> dict[str, dict[str, Property]]:
+    by_type: dict[str, dict[str, Property]] = {}
+    for row in PROPERTIES.rows:
+        name = attribute_of(row.name)
+        by_type.setdefault(name.type, {}).setdefault(name.attribute, row)
+    return by_type
+
+
+_BY_TYPE = _by_type()

@@ -8,6 +8,7 @@ import math
 import re
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
+from enum import StrEnum
 
 import msgspec
 
@@ -28,11 +29,31 @@ Value = bool | float | str
 
 
 class Period(msgspec.Struct, frozen=True):
-    """Period of phenomenon time, µs UTC; the end is excluded."""
+    """Period, µs UTC; the end is excluded."""
 
     begin: int | None = None
     """None: as early as there is anything."""
     end: int | None = None
+
+
+class TimeProperty(StrEnum):
+    """Time of a reading to which a temporal query refers."""
+
+    OBSERVED = "observedAt"
+    CREATED = "createdAt"
+    """Arrival of its first revision."""
+    MODIFIED = "modifiedAt"
+    """Arrival of its last revision."""
+
+
+def parse_time_property(text: str) -> TimeProperty:
+    """Return the time to which a query refers. Raises `NgsiError`."""
+    if text not in set(TimeProperty):
+        raise NgsiError(
+            ErrorType.OPERATION_NOT_SUPPORTED,
+            f"timeproperty: '{text[:40]}' is not kept by time; use {', '.join(TimeProperty)}",
+        )
+    return TimeProperty(text)
 
 
 def parse_period(timerel: str, time_at: str, end_time_at: str) -> Period | None:

@@ -77,11 +77,23 @@ class Egress:
             raise _bad("is not https://HOST/PATH", "give an address with https")
         if parts.username is not None or parts.password is not None or parts.fragment:
             raise _bad("has a user, a password or a fragment", "remove it; the signature authenticates us")
+        self.check_host(host, encrypted="" if parts.scheme == "https" else "https")
+
+    def check_host(self, host: str, *, encrypted: str = "") -> None:
+        """Return if a connection to a host is allowed by its text.
+
+        Args:
+            host: name or address.
+            encrypted: scheme with TLS that the caller should use instead; empty: it does.
+
+        Raises:
+            ConfigError: its address is denied, or a host without TLS is not named by the configuration.
+        """
         literal = _literal(host)
         if literal is not None and not self.admits(host, literal):
             raise _bad(f"{host} is not allowed", f"add it to {self._key} in the configuration")
-        if parts.scheme == "http" and not self.is_named(host):
-            raise _bad("has no TLS", f"give an https address, or add the host to {self._key}")
+        if encrypted and not self.is_named(host):
+            raise _bad("has no TLS", f"give an {encrypted} address, or add the host to {self._key}")
 
     def is_named(self, host: str) -> bool:
         """Return whether the configuration names a host or the network of its literal address."""

@@ -57,6 +57,15 @@ Wanted = Mapping[tuple[str, str], SeenDatastream]
 """(name of the device, property name of feeds) -> Datastream."""
 
 
+class ArrivalSpan(msgspec.Struct, frozen=True):
+    """Period of arrival, µs UTC; the end is excluded."""
+
+    begin: int
+    end: int
+    of_first: bool = False
+    """Whether a revised reading counts by the arrival of its first revision; otherwise by that of its last."""
+
+
 class ReadRows(msgspec.Struct, frozen=True, eq=False):
     """Masked rows of a batch, with the Datastream of each."""
 
@@ -75,7 +84,10 @@ class ReadRows(msgspec.Struct, frozen=True, eq=False):
 class ObservationSet:
     """Observations of several Datastreams in order of time; entities are made of those that are asked for."""
 
-    def __init__(self, view: CallerView, parts: Sequence[ReadRows], *, descending: bool) -> None:
+    def __init__(
+        self, view: CallerView, parts: Sequence[ReadRows], *, descending: bool, arrival: ArrivalSpan | None = None
+    ) -> None:
+        """`arrival`: leaves out what arrived at another time."""
         self._view = view
         self._parts = parts
         size = sum(len(part.rows) for part in parts)
@@ -87,6 +99,9 @@ class ObservationSet:
         chosen = self._newest(size)
         flags = _joined([part.batch.flags[part.rows].astype(np.int64) for part in parts])
         chosen = chosen[(flags[chosen] & int(_WITHDRAWN)) == 0]
+        self._received = _joined([part.batch.received[part.rows] for part in parts])
+        if arrival is not None:
+            chosen = chosen[self._has_arrived(chosen, arrival)]
         sequence = self._sequences()
         index = _joined([part.batch.index[part.rows].astype(np.int64) for part in parts])
         first = self._first[chosen]
@@ -125,6 +140,21 @@ class ObservationSet:
         ends = np.append(begins[1:], size) - 1
         self._first[order[ends]] = order[begins]
         return order[ends]
+
+    def _has_arrived(self, chosen: Any, arrival: ArrivalSpan) -> Any:
+        """Return which rows arrived in a period."""
+        rows = self._first[chosen] if arrival.of_first else chosen
+        has_arrived = (self._received[rows] >= arrival.begin) & (self._received[rows] < arrival.end)
+        if not arrival.of_first or self._view.mask.time_s:
+            return has_arrived
+        # Where the first revision is not among the rows, it arrived before them.
+        revision = _joined([part.batch.revision[part.rows].astype(np.int64) for part in self._parts])
+        return has_arrived & (revision[rows] == 0)
+
+    def arrivals(self, begin: int, end: int) -> list[int]:
+        """Return when the first known revisions of a range arrived, µs UTC."""
+        times: list[int] = self._received[self._first[self._order[begin:end]]].tolist()
+        return times
 
     def ids(self, begin: int, end: int) -> list[int]:
         """Return the ids of a range."""
@@ -203,6 +233,7 @@ class _Search(msgspec.Struct, frozen=True, eq=False):
     selection: FeedSelection
     wanted: Wanted
     span: Span
+    arrival: ArrivalSpan | None = None
 
 
 class ObservationReader:
@@ -243,9 +274,24 @@ class ObservationReader:
     # ── periods ───────────────────────────────────────────────────────────────────────────────────────
 
     async def read(
-        self, view: CallerView, streams: Collection[SeenDatastream], span: Span, limit: int, *, descending: bool
+        self,
+        view: CallerView,
+        streams: Collection[SeenDatastream],
+        span: Span,
+        limit: int,
+        *,
+        descending: bool,
+        arrival: ArrivalSpan | None = None,
     ) -> ReadObservations:
         """Return at least `limit` Observations of a period (its end is excluded), or all where it has fewer.
+
+        Args:
+            view: what the caller sees.
+            streams: Datastreams whose Observations are wanted.
+            span: period of phenomenon time.
+            limit: how many are wanted.
+            descending: the newest first.
+            arrival: period of arrival; None: whenever they arrived.
 
         Raises:
             TooMuch: it would read too much.
@@ -255,14 +301,14 @@ class ObservationReader:
         if selection is None or not streams:
             return ReadObservations(ObservationSet(view, [], descending=descending), 0, is_complete=True)
         wanted = {(stream.thing.word, stream.name): stream for stream in streams}
-        search = _Search(view, _narrowed(selection, streams), wanted, span)
+        search = _Search(view, _narrowed(selection, streams), wanted, span, arrival)
         rows = await self._of_log(search, self._history.end if self._history else 0)
         while True:
             past: list[ReadRows] = []
             edge: int | None = None
             if self._history is not None:
                 past, edge = await self._of_history(self._history, search, limit, descending=descending)
-            matched = ObservationSet(view, [*past, *rows], descending=descending)
+            matched = ObservationSet(view, [*past, *rows], descending=descending, arrival=arrival)
             if edge is None:
                 return ReadObservations(matched, len(matched), is_complete=True)
             # Beyond the edge the history has rows that were not read.
@@ -303,8 +349,10 @@ class ObservationReader:
         await reader.catch_up()
         first, _ = await reader.log.bounds()
         position = max(after, first - 1)
-        if span.begin > _AHEAD_US:
-            position = max(position, await reader.log.sequence_at(span.begin - _AHEAD_US) - 1)
+        # What revises a row arrives after it: a row that is left out for it is one that arrived too early.
+        begin = span.begin if search.arrival is None else max(span.begin, search.arrival.begin)
+        if begin > _AHEAD_US:
+            position = max(position, await reader.log.sequence_at(begin - _AHEAD_US) - 1)
         matched: list[ReadRows] = []
         count = scanned = 0
         until = time.monotonic() + SCAN_S

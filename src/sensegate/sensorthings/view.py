@@ -18,6 +18,7 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.index import STATES
 from sensegate.authority.scope import Action, Principal, Scope, allows, has_right
+from sensegate.model import Device
 from sensegate.quantities.properties import PROPERTIES, Property, ValueKind
 from sensegate.sensorthings.ids import entity_id
 from sensegate.sensorthings.kinds import KINDS, Entity
@@ -70,6 +71,8 @@ class CallerView:
         self.structure = structure
         self.observations: dict[int, list[Entity]] | None = None
         """Datastream -> its Observations, where a filter needs them."""
+        self._devices: dict[str, Device | None] = {}
+        """Device -> what the registry has of it, as far as it was asked for."""
 
     # ── stored entities ───────────────────────────────────────────────────────────────────────────────
 
@@ -215,12 +218,10 @@ class CallerView:
         return [Entity(_THING, thing.id, self._thing_values(thing), thing) for thing in things]
 
     def _thing_values(self, thing: SeenThing) -> dict[str, object]:
-        devices = self._parts.devices
-        at = devices.find(thing.device) if self.reads_registry and thing.device else -1
+        device = self._device_of(thing)
         properties: dict[str, object] = {"device": thing.word}
         name = thing.word
-        if at >= 0 and self._is_readable(at):
-            device = devices.record(at)
+        if device is not None:
             name = device.name or device.id
             facts = {"department": device.department, "domain": device.domain, "asset": device.asset}
             properties |= {"division": device.division, "profile": device.profile, "state": device.state.value}
@@ -239,9 +240,17 @@ class CallerView:
         stored = self.stored("Thing", thing.id)
         return values if stored is None else _overlaid(values, stored.values)
 
-    def _is_readable(self, at: int) -> bool:
-        device = self._parts.devices.record(at)
-        return allows(self.principal, Action.READ_REGISTRY, device.division, device.department)
+    def _device_of(self, thing: SeenThing) -> Device | None:
+        """Return what the registry has of a Thing; None: nothing that the caller may read."""
+        if thing.device in self._devices:
+            return self._devices[thing.device]
+        devices = self._parts.devices
+        at = devices.find(thing.device) if self.reads_registry and thing.device else -1
+        device = devices.record(at) if at >= 0 else None
+        if device and not allows(self.principal, Action.READ_REGISTRY, device.division, device.department):
+            device = None
+        self._devices[thing.device] = device
+        return device
 
     def _division_of(self, thing: SeenThing) -> str:
         number = self._newest(thing)
@@ -260,9 +269,9 @@ class CallerView:
         """Return the position of a Thing under the mask; None: it is unknown or hidden."""
         if PLACE in self.mask.drop:
             return None
-        devices = self._parts.devices
-        at = devices.find(thing.device) if self.reads_registry and thing.device else -1
-        if at >= 0 and self._is_readable(at):
+        if self._device_of(thing) is not None:
+            devices = self._parts.devices
+            at = devices.find(thing.device)
             lon, lat = float(devices.lon[at]), float(devices.lat[at])
         elif (number := self._newest(thing)) >= 0:
             view = self._parts.values.view()

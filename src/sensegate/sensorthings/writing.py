@@ -525,7 +525,7 @@ class EntityWriter:
         match entity.kind.name:
             case "Observation":
                 assert isinstance(source, ObservationSource)  # noqa: S101 - Observations are made with it
-                await self._withdraw(source.datastream, source.time, source.time + 1)
+                await self.withdraw(source.datastream, source.time, source.time + 1)
             case "Datastream":
                 assert isinstance(source, SeenDatastream)  # noqa: S101 - Datastreams are made of it
                 await self._delete_datastream(view, source)
@@ -566,14 +566,14 @@ class EntityWriter:
                 for stream in view.structure.datastreams.values():
                     for moment, extras in list(view.extras_of(stream).items()):
                         if extras.get(FEATURE) == entity.id:
-                            await self._withdraw(stream, moment, moment + 1)
+                            await self.withdraw(stream, moment, moment + 1)
 
     async def _delete_datastream(self, view: CallerView, stream: SeenDatastream) -> None:
         thing = self._thing_of(view, {"@iot.id": stream.thing.id}, "path")
         device = self._parts.devices.get(thing.device, self._principal)
         demand(self._principal, Action.CHANGE_DEVICES, device.division, device.department)
         if stream.numbers:
-            await self._withdraw(stream, 0, view.now + 86_400_000_000)
+            await self.withdraw(stream, 0, view.now + 86_400_000_000)
         record = view.stored("Datastream", stream.id)
         if record is not None:
             await self._delete_record(record)
@@ -589,11 +589,12 @@ class EntityWriter:
             "delete",
         )
 
-    async def _withdraw(self, stream: SeenDatastream, begin: int, end: int) -> None:
+    async def withdraw(self, stream: SeenDatastream, begin: int, end: int) -> None:
+        """Withdraw the readings of a series in a period; return once they are. Raises as `create`, `TimeoutError`."""
         device = stream.thing.device
         if not device or not self._parts.devices.is_present(device):
             raise BadRequest(f"path: {stream.thing.word} is not registered here; withdraw at its node", status=409)
-        await self._acts.withdraw(device, stream.measured, begin, end)
+        await self._acts.withdraw(device, stream.name, begin, end)
 
 
 def _values(kind: EntityKind, body: Body) -> Body:

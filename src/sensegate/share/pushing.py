@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 
 import msgspec
@@ -32,6 +33,7 @@ from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, 
 from sensegate.ports import PushTransport
 from sensegate.publish.brokered import MqttPublisher, MqttSessions, NatsPublisher
 from sensegate.publish.egress import Egress
+from sensegate.publish.outbound_mqtt import CONNECTIONS_MAX, OutboundBrokers
 from sensegate.publish.webhook import open_webhooks
 from sensegate.share.broker_clients import MQTT, NATS, BrokerClients
 from sensegate.share.consumers import ActiveConsumers
@@ -77,6 +79,8 @@ class PushDelivery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Publishes at the broker by MQTT."""
     poster: PushTransport
     """Posts to HTTP addresses of subscribers."""
+    brokers: OutboundBrokers
+    """Publishes at MQTT brokers of subscribers."""
     subscription: MakeSubscription
     """Makes the subscription of a feature, whose offset is kept as long as its id is one of `outlet_ids`, or begins
     with one of `FEATURE_PREFIXES`."""
@@ -104,6 +108,8 @@ async def open_push(
     consumers = ActiveConsumers(clock, lambda: share.reader.end)
     makers = _SubscriptionMaker(core, share, tokens, offsets, consumers)
     poster = await stack.enter_async_context(open_webhooks(Egress(egress.allow), clock, timeout_s=egress.timeout_s))
+    executor = ThreadPoolExecutor(CONNECTIONS_MAX, thread_name_prefix="outbound-mqtt")
+    stack.callback(executor.shutdown, wait=False, cancel_futures=True)
     webhook_subscriptions = PushSubscriptions(partial(makers.subscription, poster))
     webhooks = Webhooks(
         webhook_store,
@@ -133,6 +139,7 @@ async def open_push(
         authorize=clients.authorize,
         topics=clients.topics,
         poster=poster,
+        brokers=OutboundBrokers(Egress(egress.allow), executor, egress.timeout_s),
         subscription=makers.subscription,
         offsets=offsets,
         tasks={

@@ -31,7 +31,7 @@ from sensegate.tiers import envelope
 from sensegate.tiers.envelope import HELLO, PROTOCOL_VERSIONS, LinkAnswer, LinkRequest, MemberHello, Welcome
 from sensegate.tiers.liveness import Liveness
 from sensegate.tiers.members import release_fault
-from sensegate.tiers.quota import TokenBucket
+from sensegate.tiers.quota import SharedTime, TokenBucket
 
 MemberId = str
 Handler = Callable[[MemberId, bytes], Awaitable["bytes | None"]]
@@ -137,6 +137,7 @@ class NodeLinks:
         self.connecting = asyncio.Semaphore(CONNECTING_MAX)
         self._last_spans: dict[MemberId, float] = {}
         """Moment of the last span of each member (monotonic, s)."""
+        self.span_time = SharedTime(clock)
         self._assigned: dict[str, MemberId] = {}
         self._slots: dict[str, tuple[MemberId, _SlotLink, asyncio.Task[None]]] = {}
         self._changed = asyncio.Event()
@@ -379,11 +380,11 @@ class _SlotLink:
         if wait_s := turn.wait_s:
             metrics.NODE_LIMIT_HITS.labels(self._member, "turn").inc()
             await self._clock.sleep(min(wait_s, TURN_WAIT_MAX_S))
-        began = self._clock.monotonic()
+        mark = self._links.span_time.begin()
         try:
             return await self._handle(channel, message)
         finally:
-            turn.take(self._clock.monotonic() - began)
+            turn.take(self._links.span_time.end(mark))
 
     # ── answers ─────────────────────────────────────────────────────────────────────────────────────
 

@@ -1,4 +1,4 @@
-"""The rate limit of a member's requests: a token bucket for each of bytes, spans, questions and the centre's time."""
+"""Rate limits of a member's requests: token buckets for bytes, spans, questions and its part of the centre's time."""
 
 from __future__ import annotations
 
@@ -30,3 +30,36 @@ class TokenBucket:
     def take(self, count: float) -> None:
         """Take tokens, overdrawing the bucket where it has too few."""
         self._tokens -= count
+
+
+class SharedTime:
+    """The time of a process, divided equally among the requests that it handles at once.
+
+    A request is charged with its part only: while twenty members send a span each, the spans wait for one another, and
+    charging each with the whole wait would count the same second twenty times.
+    """
+
+    def __init__(self, clock: Clock) -> None:
+        self._clock = clock
+        self._active = 0
+        self._part = 0.0
+        """Seconds that a request would have been charged with that has been handled since the beginning."""
+        self._noted = clock.monotonic()
+
+    def begin(self) -> float:
+        """Note that handling of a request begins; return its mark for `end`."""
+        self._advance()
+        self._active += 1
+        return self._part
+
+    def end(self, mark: float) -> float:
+        """Note that handling of a request ends; return the seconds to charge it with."""
+        self._advance()
+        self._active -= 1
+        return self._part - mark
+
+    def _advance(self) -> None:
+        now = self._clock.monotonic()
+        if self._active:
+            self._part += (now - self._noted) / self._active
+        self._noted = now

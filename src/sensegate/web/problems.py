@@ -100,10 +100,13 @@ def response_of(status: int, detail: str, *, request_id: str = "", first: str = 
 
 
 def detail_of(why: SensegateError) -> str:
-    """Return the detail for the caller; of an error of the gateway only its class."""
+    """Return the detail for the caller; of an error of the gateway only its class.
+
+    The text of a `BadRequest` is written for the caller, whatever its status (501, 503).
+    """
     return (
         str(why)
-        if status_of(why) < 500 or isinstance(why, Overloaded)
+        if status_of(why) < 500 or isinstance(why, (Overloaded, BadRequest))
         else f"{type(why).__name__}: the request failed; try again"
     )
 

@@ -12,12 +12,14 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
 from sensegate.collect.front import codec
 from sensegate.collect.front.batcher import BYTES_MAX, MESSAGES_MAX, BatchWriter
+from sensegate.collect.front.guests import GuestConversation
 from sensegate.collect.front.packets import (
     NO_PROPERTIES,
     Acknowledgement,
@@ -25,7 +27,6 @@ from sensegate.collect.front.packets import (
     ConnectPacket,
     Disconnect,
     MqttViolation,
-    Packet,
     PacketProperties,
     PacketType,
     Publish,
@@ -90,8 +91,8 @@ class MqttConnection(asyncio.Protocol):
         self._key: SessionKey | None = None
         self._will: Will | None = None
         self._upstream: Upstream | None = None
-        self.service: ServiceConversation | None = None
-        """Of a client of a service of the gateway: what speaks for it."""
+        self._guest = GuestConversation(self)
+        """Handles the packets of a client that is no device."""
         self._task: asyncio.Task[None] | None = None
         self._topics: dict[bytes, _Topic] = {}
         self._aliases: dict[int, bytes] = {}
@@ -256,7 +257,7 @@ class MqttConnection(asyncio.Protocol):
             return
         self._admitted, self._rights = admitted, admitted.rights
         if connect.will and not admitted.rights.publish.matches(connect.will.topic):
-            front.refused(admitted.device, "publish", connect.will.topic, self.address)
+            self.note_refusal(admitted.device, "publish", connect.will.topic)
             raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "the topic of the will is not one of the device's")
         self._key = SessionKey(admitted.device, self.client_id)
         await front.take_over(self, self._key)
@@ -329,7 +330,7 @@ class MqttConnection(asyncio.Protocol):
 
     async def _pass_through(self, connect: ConnectPacket) -> None:
         """Let the broker behind the front authenticate a client that is no device."""
-        self.service = self._front.service_client(connect.username or "")
+        self._guest.service = self._front.service_client(connect.username or "")
         self._upstream = self._front.upstream(self)
         answer = await self._upstream.open_guest(connect)
         if answer.code:
@@ -344,7 +345,7 @@ class MqttConnection(asyncio.Protocol):
     def _take(self, packets: list[tuple[int, bytes]]) -> None:  # noqa: PLR0912 - a call would cost as much as a message
         """Handle the packets of one read; messages end up in the open batch."""
         if self._rights is None:
-            self._pass_on(packets)
+            self._guest.take(packets)
             return
         writer, version = self._writer, self._version
         batch = writer.open
@@ -364,7 +365,7 @@ class MqttConnection(asyncio.Protocol):
                     continue
                 raw, qos, packet_id, properties, payload = codec.split_publish(head, body, version)
                 if properties is not NO_PROPERTIES:
-                    raw = self._aliased(raw, properties)
+                    raw = self.aliased(raw, properties)
                 topic = topics.get(raw) or self._learn(raw)
                 if not topic.is_allowed or (not qos and not topic.best_effort):
                     answers += self._refuse(topic, qos, packet_id)
@@ -423,7 +424,7 @@ class MqttConnection(asyncio.Protocol):
             writer.hold(self)
             self._hold("queue")
 
-    def _aliased(self, raw: bytes, properties: PacketProperties) -> bytes:
+    def aliased(self, raw: bytes, properties: PacketProperties) -> bytes:
         """Return the topic of a PUBLISH with properties, which may have an alias."""
         if properties.subscription_ids:
             raise MqttViolation(ReasonCode.PROTOCOL_ERROR, "a client sends a subscription identifier")
@@ -459,7 +460,7 @@ class MqttConnection(asyncio.Protocol):
     def _refuse(self, topic: _Topic, qos: int, packet_id: int) -> bytes:
         """Return the answer to a message that is not taken."""
         if not topic.is_allowed:
-            self._front.refused(self.device, "publish", topic.name, self.address)
+            self.note_refusal(self.device, "publish", topic.name)
         if not qos:
             return b""
         kind = PacketType.PUBACK if qos == 1 else PacketType.PUBREC
@@ -470,7 +471,7 @@ class MqttConnection(asyncio.Protocol):
         """Handle a packet that is no PUBLISH."""
         kind = head >> 4
         if kind == PacketType.PINGREQ and not body and not head & 15:
-            self._transport.write(b"\xd0\x00")
+            self.answer_ping()
             return
         packet = codec.decode(head, body, self._version)
         match packet:
@@ -488,11 +489,12 @@ class MqttConnection(asyncio.Protocol):
             case Unsubscribe():
                 self._unsubscribe(packet)
             case Disconnect():
-                self._disconnected(packet)
+                self.disconnected(packet)
             case _:
                 raise MqttViolation(ReasonCode.PROTOCOL_ERROR, f"a client sends {PacketType(kind).name}")
 
-    def _disconnected(self, packet: Disconnect) -> None:
+    def disconnected(self, packet: Disconnect) -> None:
+        """Close after the client's DISCONNECT. Raises `MqttViolation`."""
         expiry_s = packet.properties.session_expiry_s
         if expiry_s is not None:
             if expiry_s and not self._session.expiry_s:
@@ -519,7 +521,7 @@ class MqttConnection(asyncio.Protocol):
                     raise MqttViolation(ReasonCode.TOPIC_FILTER_INVALID, "a topic filter is not valid")
                 codes.append(ReasonCode.TOPIC_FILTER_INVALID)
             elif not rights.subscribe.covers(topic_filter):
-                self._front.refused(self.device, "subscribe", topic_filter, self.address)
+                self.note_refusal(self.device, "subscribe", topic_filter)
                 codes.append(ReasonCode.NOT_AUTHORIZED)
             else:
                 codes.append(None)
@@ -527,7 +529,7 @@ class MqttConnection(asyncio.Protocol):
             self.answer_subscribe(packet.packet_id, tuple(code for code in codes if code is not None))
             return
         self._session.subscribed = True
-        self._await(self._subscribe_upstream(packet, codes))
+        self.wait_for(self._subscribe_upstream(packet, codes))
 
     def answer_subscribe(self, packet_id: int, codes: tuple[int, ...]) -> None:
         """Answer a SUBSCRIBE with a code for each filter."""
@@ -559,7 +561,11 @@ class MqttConnection(asyncio.Protocol):
         codes = (ReasonCode.NO_SUBSCRIPTION_EXISTED,) * len(packet.topic_filters) if five else ()
         self.send(SubAck(PacketType.UNSUBACK, packet.packet_id, codes))
 
-    def _await(self, work: Any) -> None:
+    def defer(self, packets: Iterable[tuple[int, bytes]]) -> None:
+        """Keep packets until the work of `wait_for` is done."""
+        self._early += packets
+
+    def wait_for(self, work: Any) -> None:
         """Handle something that has to wait; the client is not read meanwhile."""
         self._hold("broker")
 
@@ -587,92 +593,6 @@ class MqttConnection(asyncio.Protocol):
             raise MqttViolation(ReasonCode.SERVER_UNAVAILABLE, "the broker refuses the connection for subscriptions")
         return answer.session_present
 
-    def _pass_on(self, packets: list[tuple[int, bytes]]) -> None:
-        """Handle packets of a guest: the broker behind answers all but PINGREQ."""
-        if self.service:
-            self._serve(self.service, packets)
-            return
-        for head, body in packets:
-            packet = codec.decode(head, body, self._version)
-            match packet:
-                case Publish():
-                    self._forward(self._plain(packet))
-                case Subscribe() | Unsubscribe() | Acknowledgement():
-                    self._forward(packet)
-                case _:
-                    self._guest_control(head, packet)
-
-    def _plain(self, packet: Publish) -> Publish:
-        """Return a message without its properties, with the topic for which an alias stands."""
-        raw = self._aliased(packet.topic.encode(), packet.properties)
-        return Publish(raw.decode(), packet.payload, packet.qos, packet.retain, packet.duplicate, packet.packet_id)
-
-    def _guest_control(self, head: int, packet: Packet) -> None:
-        """Handle a packet of a guest that no broker need see."""
-        match packet:
-            case Disconnect():
-                if packet.code != ReasonCode.DISCONNECT_WITH_WILL and self._upstream:
-                    self._upstream.end()
-                self._disconnected(packet)
-            case _ if head >> 4 == PacketType.PINGREQ:
-                self._transport.write(b"\xd0\x00")
-            case _:
-                raise MqttViolation(ReasonCode.PROTOCOL_ERROR, f"a client sends {PacketType(head >> 4).name}")
-
-    def _serve(self, service: ServiceConversation, packets: list[tuple[int, bytes]]) -> None:
-        """Handle packets of a client of a service: messages and subscriptions are requests to the gateway."""
-        published: list[Publish] = []
-        remaining = iter(packets)
-        for head, body in remaining:
-            packet = codec.decode(head, body, self._version)
-            if published and not isinstance(packet, Publish):
-                self._early += [(head, body), *remaining]
-                break
-            match packet:
-                case Publish():
-                    published.append(self._plain(packet))
-                case Subscribe():
-                    self._early += remaining
-                    self._await(self._subscribe_to_service(service, packet))
-                case Unsubscribe():
-                    self._forward(service.mounted_filters(packet))
-                case Acknowledgement(kind=PacketType.PUBREL, packet_id=packet_id):
-                    known = service.release(packet_id) or self._version != Version.MQTT_5
-                    code = 0 if known else ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
-                    self.send(Acknowledgement(PacketType.PUBCOMP, packet_id, code))
-                case Acknowledgement():
-                    self._forward(packet)
-                case _:
-                    self._guest_control(head, packet)
-        if published:
-            self._await(self._publish_to_service(service, published))
-
-    async def _publish_to_service(self, service: ServiceConversation, published: list[Publish]) -> None:
-        """Publish messages to a service of the gateway; acknowledge each after its answer. Raises `MqttViolation`."""
-        codes = await service.publish(published)
-        for message, code in zip(published, codes, strict=True):
-            if code >= ReasonCode.UNSPECIFIED_ERROR:
-                self._front.refused(service.user.token, "publish", message.topic, self.address)
-            if message.qos:
-                kind = PacketType.PUBACK if message.qos == 1 else PacketType.PUBREC
-                self.send(Acknowledgement(kind, message.packet_id, code if self._version == Version.MQTT_5 else 0))
-
-    async def _subscribe_to_service(self, service: ServiceConversation, packet: Subscribe) -> None:
-        """Subscribe at the broker behind to what the gateway grants. Raises `MqttViolation`."""
-        codes = await service.subscribe(packet)
-        granted = [wanted for wanted, code in zip(packet.subscriptions, codes, strict=True) if code is None]
-        for wanted, code in zip(packet.subscriptions, codes, strict=True):
-            if code is not None:
-                self._front.refused(service.user.token, "subscribe", wanted.topic_filter, self.address)
-        if granted and self._upstream:
-            self._upstream.subscribe(packet.packet_id, service.mounted(granted), codes)
-        else:
-            self.answer_subscribe(packet.packet_id, tuple(code for code in codes if code is not None))
-
-    def _forward(self, packet: Publish | Subscribe | Unsubscribe | Acknowledgement) -> None:
-        if self._upstream:
-            self._upstream.forward(packet)
-
     # ── answers ──────────────────────────────────────────────────────────────────────────────────────
 
     def acknowledge(self, answers: bytes, count: int) -> None:
@@ -696,11 +616,29 @@ class MqttConnection(asyncio.Protocol):
         self._transport.write(raw)
         return True
 
+    def note_refusal(self, client: str, operation: str, topic: str) -> None:
+        """Count and alarm that a client has no right to publish or subscribe to a topic."""
+        self._front.refused(client, operation, topic, self.address)
+
+    def answer_ping(self) -> None:
+        """Answer a PINGREQ."""
+        self._transport.write(b"\xd0\x00")
+
     def broker_lost(self, reason: str) -> None:
         """Disconnect the client: its connection to the broker behind is lost, and it has to subscribe again."""
         if not self._closed and not self.closing_at:
             _log.info("client disconnected; the broker is away", client_id=self.client_id, reason=reason)
         self.close(ReasonCode.SERVER_BUSY)
+
+    @property
+    def upstream(self) -> Upstream | None:
+        """Connection to the broker behind."""
+        return self._upstream
+
+    @property
+    def service(self) -> ServiceConversation | None:
+        """What speaks for a client of a service of the gateway."""
+        return self._guest.service
 
     @property
     def version(self) -> Version:

@@ -95,6 +95,70 @@ def _at_the_beginning(alarm: Alarm | None) -> Alarm | None:
     return msgspec.structs.replace(alarm, position=0, changed=0) if alarm else None
 
 
+async def quarters(gateway: Gateway, *values: float) -> None:
+    """Write a reading every fifteen minutes, each judged by a process of its own."""
+    for value in values:
+        async with process(gateway) as running:
+            await gateway.clock.advance(14 * 60)
+            await gateway.commit(value)
+            await running.step()
+
+
+async def test_a_violation_of_hours_is_counted_through_restarts() -> None:
+    """It lasts from its first reading on, though a start reads an hour of the log only."""
+    gateway = Gateway(msgspec.structs.replace(HIGH, for_s=3 * 3_600.0))
+    await quarters(gateway, 10.0, *[80.0] * 12)
+    assert gateway.events() == []
+    await quarters(gateway, 80.0)
+    assert [event for event, _, _ in gateway.events()] == ["opened"]
+
+
+async def test_a_violation_of_hours_that_ends_in_between_begins_anew() -> None:
+    """One good reading, also the first after a restart, is the end of it."""
+    gateway = Gateway(msgspec.structs.replace(HIGH, for_s=3 * 3_600.0))
+    await quarters(gateway, 10.0, *[80.0] * 11, 60.0, *[80.0] * 12)
+    assert gateway.events() == []
+    await quarters(gateway, 80.0)
+    assert [event for event, _, _ in gateway.events()] == ["opened"]
+
+
+async def test_without_what_was_pending_a_restart_begins_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Control: an hour of the log does not say since when a violation lasts."""
+    monkeypatch.setattr(ReadingConditions, "resume", lambda _self, _pending: None)
+    gateway = Gateway(msgspec.structs.replace(HIGH, for_s=3 * 3_600.0))
+    await quarters(gateway, 10.0, *[80.0] * 16)
+    assert gateway.events() == []
+
+
+async def test_channels_of_a_device_have_alarms_of_their_own() -> None:
+    """Each opens and closes by its own readings; a rule of one channel leaves the other alone."""
+    gateway = Gateway(HIGH, msgspec.structs.replace(HIGH, name="b only", channel="b"))
+    async with process(gateway) as running:
+        for name, value in (("pm2_5", 80.0), ("pm2_5#b", 90.0), ("pm2_5", 10.0)):
+            await gateway.commit(value, name=name)
+            await running.step()
+        found = {(alarm.key.rule, alarm.key.property): alarm.state for alarm in running.states.all()}
+    assert found == {
+        ("high", "pm2_5"): AlarmState.CLOSED,
+        ("high", "pm2_5#b"): AlarmState.OPEN,
+        ("b only", "pm2_5#b"): AlarmState.OPEN,
+    }
+
+
+async def test_a_changed_rule_judges_an_open_alarm_by_the_next_reading() -> None:
+    """A limit that is raised closes it, one that is lowered again opens a further alarm; each once."""
+    gateway = Gateway()
+    async with process(gateway) as running:
+        rule = await running.rules.put(HIGH, revision=0, by=OPERATOR)
+        for above in (75.0, 100.0, 75.0):
+            if above != rule.above:
+                changed = msgspec.structs.replace(rule, above=above)
+                rule = await running.rules.put(changed, revision=rule.revision, by=OPERATOR)
+            await gateway.commit(80.0)
+            await running.step()
+    assert [event for event, _, _ in gateway.events()] == ["opened", "closed", "opened"]
+
+
 async def test_acknowledged_silenced_and_closed() -> None:
     """Each act is an event and on the trail; a silence holds where the alarm opens anew."""
     gateway = Gateway(HIGH)

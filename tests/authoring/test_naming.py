@@ -330,7 +330,7 @@ def test_a_maximum_alone_may_be_a_limit() -> None:
     """Beside a mean it is what was measured; alone nobody knows whether a limit is set there."""
     alone = learned_of({"temp_max": 28.5, "temp_min": 18.5}, {"temp_max": 28.0, "temp_min": 18.0})
     assert alone == {"air_temperature_max": False, "air_temperature_min": False}
-    three = {"temp_max": 28.5, "temp_min": 18.5, "temp_avg": 22.1}
+    three = {"temp_max": 28.5, "temp_min": 18.5, "temp_avg": 22.1, "humidity": 41.5}
     assert learned_of(three, {**three, "temp_avg": 22.4})["air_temperature_max"] is True
 
 
@@ -339,3 +339,118 @@ def test_a_stated_unit_is_not_scaled_away() -> None:
     guessed = guess(facts("active_power", 35_000_000, 36_000_000), "kW")
     assert guessed is not None
     assert not guessed.sure
+
+
+@pytest.mark.parametrize(
+    ("message", "sure"),
+    [
+        ({"temperature": 21.5, "battery": 92}, set()),
+        ({"temperature": 21.5, "thermistor_kohm": 11.2}, set()),
+        ({"temperature": 12.5, "pressure": 1013.2}, set()),
+        ({"humidity": 41.5, "battery": 92}, set()),
+        ({"temperature": 21.5, "motion": True}, set()),
+        ({"temperature": 21.5, "humidity": 41.5}, {"air_temperature", "relative_humidity"}),
+        (
+            {"temperature": 21.5, "humidity": 41.5, "pressure": 1013.2},
+            {"air_temperature", "relative_humidity", "air_pressure"},
+        ),
+        ({"temperature": 21.5, "co2": 640}, {"air_temperature"}),
+        ({"temperature": 21.5, "illuminance": 312}, {"air_temperature"}),
+        ({"ambient_temperature": 21.5, "battery": 92}, {"air_temperature"}),
+        ({"temp_avg": 31.5, "soc": 87, "cells": 16}, set()),
+        ({"temp_avg": 21.5, "humidity": 41.5}, {"air_temperature_mean", "relative_humidity"}),
+    ],
+)
+def test_a_plain_name_needs_something_else_of_the_air(message: dict[str, Any], sure: set[str]) -> None:
+    """A thermometer and a battery may be in a pipe, a freezer or a black globe; with humidity they are in the air."""
+    learned = learned_of(message, message)
+    plain = {"air_temperature", "air_temperature_mean", "relative_humidity", "air_pressure"}
+    assert {name for name, known in learned.items() if known and name in plain} == sure
+
+
+@pytest.mark.parametrize(
+    ("message", "sure"),
+    [
+        ({"rssi": -67, "humidity": 41.5}, True),
+        ({"RSSI1": -54, "RSSI2": -59, "MAC1": "fe:ec:da:00:00:01"}, False),
+        ({"wifi": {"rssi": -67, "bssid": "fe:ec:da:00:00:01"}}, False),
+        ({"beacon_rssi": -67}, False),
+    ],
+)
+def test_the_signal_of_a_transmitter_that_is_heard_is_not_the_devices(message: dict[str, Any], *, sure: bool) -> None:
+    """Trackers list the access points and beacons that they hear, each with its strength."""
+    samples = [Sample("acme/d1/up", json.dumps(message).encode())]
+    (learned,) = learn(samples)
+    assert [field.guess.sure for field in learned.recognised if field.guess.property == "rssi"] in (
+        [sure],
+        [sure, sure],
+    )
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "unit", "sure"),
+    [
+        ("battery", [3, 3], "", False),
+        ("battery", [4, 5], "", False),
+        ("battery", [3, 4], "%", True),
+        ("battery_percent", [3, 4], "", True),
+        ("battery", [0, 0], "", True),
+        ("battery", [88, 87], "", True),
+    ],
+)
+def test_a_battery_of_three_may_be_volts_or_bars(name: str, values: list[int], unit: str, *, sure: bool) -> None:
+    """Zero is that of devices with mains; a small number says nothing by itself."""
+    guessed = guess(facts(name, *values), unit)
+    assert guessed is not None
+    assert (guessed.property, guessed.sure) == ("battery_level", sure)
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "unit", "property_", "sure"),
+    [
+        ("battery", [6.51, 6.48], "", "battery_level", False),
+        ("battery", [12.6, 12.4], "", "battery_level", False),
+        ("battery", [87.5, 87.1], "", "battery_level", True),
+        ("wind_direction", [12, 3], "", "wind_direction", False),
+        ("wind_direction", [213, 12], "", "wind_direction", True),
+        ("wind_direction", [12, 3], "°", "wind_direction", True),
+        ("soil_moisture", [0.24, 0.25], "", "soil_moisture", False),
+        ("soil_moisture", [24.1, 24.9], "", "soil_moisture", False),
+        ("soil_moisture", [24.1, 24.9], "%", "soil_moisture", True),
+        ("signal_quality", [2, 3], "", "signal_quality", False),
+        ("leaf_wetness", [12, 40], "", "leaf_wetness", False),
+        ("target_temperature", [21.5, 22.0], "", "setpoint_temperature", True),
+        ("temperature_target", [27.3, 27.1], "°C", "setpoint_temperature", False),
+        ("elevation", [46, 47], "", "altitude", False),
+        ("altitude", [46, 47], "", "altitude", True),
+        ("power_reactive_var", [55.2, 55.1], "", "reactive_power", True),
+        ("active_reactive_power_var", [55.2, 55.1], "", "reactive_power", False),
+    ],
+)
+def test_values_and_words_that_leave_it_open(
+    name: str, values: list[float], unit: str, property_: str, *, sure: bool
+) -> None:
+    """Volts for a level, sectors for degrees, a part of one for a percentage, an infrared sensor's target."""
+    guessed = guess(facts(name, *values), unit)
+    assert guessed is not None
+    assert (guessed.property, guessed.sure) == (property_, sure)
+
+
+@pytest.mark.parametrize(
+    ("message", "name", "sure"),
+    [
+        ({"frequency": 50.02, "voltage": 230.1}, "frequency", True),
+        ({"frequency": 50.02, "temperature": 21.5}, "frequency", False),
+        ({"Hz": 50.02, "voltage": 230.1}, "frequency", False),
+        ({"motion": True, "humidity": 41.5}, "motion", True),
+        ({"motion": True, "latitude": 49.4, "longitude": 8.2}, "motion", False),
+        ({"moving": True, "humidity": 41.5}, "motion", False),
+        ({"charging": True}, "charging", False),
+        ({"battery_charging": True}, "battery_charging", True),
+        ({"firmware": "1.2.3"}, "firmware", True),
+        ({"firmware_channel": "beta"}, "firmware", False),
+    ],
+)
+def test_plain_names_are_judged_by_the_rest_of_the_device(message: dict[str, Any], name: str, *, sure: bool) -> None:
+    """A frequency beside a voltage is that of the mains; the motion of a tracker is its own."""
+    assert learned_of(message).get(name, False) is sure

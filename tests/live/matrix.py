@@ -640,6 +640,10 @@ ASKS: dict[str, Ask] = {
         )
         for root in ("", "/feeds/{feed}")
     },
+    **{
+        f"POST {root}/sta/v1.1/$batch": Ask({"requests": [{"id": "1", "method": "get", "url": "Things"}]})
+        for root in ("", "/feeds/{feed}")
+    },
     "GET /api/v1/ledger": Ask(query={"by": "device"}),
     "POST /api/v1/log/{sequence}/quarantine": Ask({"note": CANARY}),
     "GET /api/v1/nodes": Ask(sign='"4401"'),

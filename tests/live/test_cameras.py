@@ -38,6 +38,7 @@ class City(NamedTuple):
     site: Site
     onvif: Made
     pushing: Made
+    recorder: Made
     fetched: TheCamera
     dahua: TheCamera
     done: asyncio.Event
@@ -75,7 +76,8 @@ async def city(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[City]:
             await site.device("dahua1", profile="dahua/camera")
             onvif = await site.device("onvif1", profile="onvif/camera")
             pushing = await site.device("hik2", profile="hikvision/camera")
-            yield City(site, onvif, pushing, fetched, dahua, done)
+            recorder = await site.device("nvr1", profile="hikvision/recorder")
+            yield City(site, onvif, pushing, recorder, fetched, dahua, done)
     finally:
         done.set()
         await fetched.stop()
@@ -213,6 +215,38 @@ async def test_a_push_of_hikvision_with_pictures(city: City) -> None:
     quarantined = await eventually(both)
     assert {one["reason"] for one in quarantined} == {"malformed", "too_large"}
     assert PLATE not in json.dumps(quarantined, ensure_ascii=False)
+
+
+async def test_the_cameras_of_a_recorder_without_a_mac_address(city: City) -> None:
+    """Of one second: motion on two channels, vehicles on two lanes of a third; what comes again is a duplicate."""
+    site, recorder = city.site, city.recorder
+    cameras = [f"gate{channel}" for channel in (2, 3, 4)]
+    for channel, camera in zip((2, 3, 4), cameras, strict=True):
+        await site.device(camera, profile="hikvision/recorder", gateway="nvr1", alias=f"nvr1/{channel}")
+    address = b"<macAddress>44:19:b6:00:00:01</macAddress><channelID>1</channelID>"
+
+    def told(kind: str, channel: int, more: str = "") -> bytes:
+        body = alert(kind, second=5, since=NOW).replace(address, b"<dynChannelID>%d</dynChannelID>" % channel)
+        return body.replace(b"</Event", f"{more}</Event".encode())
+
+    lanes = [f"<ANPR><licensePlate>{PLATE}</licensePlate><line>{lane}</line></ANPR>" for lane in (1, 2)]
+    bodies = [told("VMD", 2), told("VMD", 3), *(told("ANPR", 4, lane) for lane in lanes)]
+    before = (await site.totals()).get("messages", 0)
+    for body in (*bodies, *bodies):
+        assert (await pushed(site, recorder, body)).status == 202
+
+    async def accounted() -> bool:
+        return (await site.totals()).get("messages", 0) >= before + 2 * len(bodies)
+
+    await eventually(accounted, 30)
+    found = [await rows(site, camera, 2) for camera in cameras]
+    assert [[row["value"] for row in records if row["property"] == "motion"] for records in found] == [
+        [True],
+        [True],
+        [],
+    ]
+    seen = [sorted((one["camera"], one.get("lane") or 0) for one in observations(records)) for records in found]
+    assert seen == [[("nvr1/2", 0)], [("nvr1/3", 0)], [("nvr1/4", 1), ("nvr1/4", 2)]]
 
 
 async def test_streams_are_fetched(city: City) -> None:

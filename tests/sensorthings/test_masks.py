@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
+from urllib.parse import urlencode
 
 import msgspec
 import pytest
@@ -103,6 +104,26 @@ async def test_answers_depend_on_masked_values_only(twins: list[Things], path: s
     assert texts[0] == texts[1]
 
 
+async def test_a_batch_is_masked(twins: list[Things]) -> None:
+    """All queries in one batch: equal under the mask, as each alone is; and each answer is that of the query alone."""
+    requests = [
+        {
+            "id": f"q{number}",
+            "method": "get",
+            "url": f"{path}?{urlencode({f'${name}': value for name, value in query.items()})}",
+        }
+        for number, (path, query) in enumerate(QUERIES)
+    ]
+    texts = []
+    for things in twins:
+        answer = await things.ask("$batch", method="POST", json={"requests": requests})
+        assert [response["status"] for response in answer["responses"]] == [200] * len(QUERIES)
+        texts.append(json.dumps(answer).replace(things.gateway.url, "http://here"))
+    assert texts[0] == texts[1]
+    first = json.loads(texts[0].replace("http://here", twins[0].gateway.url))["responses"][0]["body"]
+    assert first == await twins[0].ask(QUERIES[0][0], **QUERIES[0][1])
+
+
 async def test_without_the_mask_answers_differ(twins: list[Things]) -> None:
     """Control: the same worlds by a grant without a mask."""
     bare = [await granted(things, Mask()) for things in twins]
@@ -187,10 +208,15 @@ async def test_delivered_observations_are_counted(things: Things) -> None:
     assert sum(row.records for row in rows()) == got > 10
     await reader.ask("Things")
     assert sum(row.records for row in rows()) == got
+    batch = {"requests": [{"id": str(top), "method": "get", "url": f"Observations?$top={top}"} for top in (2, 3)]}
+    await reader.ask("$batch", method="POST", json=batch)
+    assert sum(row.records for row in rows()) == got + 5
     limited = await granted(things, Mask(), volume=5)
     assert len((await limited.ask("Observations", top=4))["value"]) == 4
     await limited.ask("Observations", top=2, expect=429)
-    assert len((await limited.ask("Observations", top=1))["value"]) == 1
+    batch["requests"][0]["url"] = "Observations?$top=1"
+    answer = await limited.ask("$batch", method="POST", json=batch)
+    assert [response["status"] for response in answer["responses"]] == [200, 429]
 
 
 async def test_a_revision_replaces_and_a_withdrawn_one_goes(things: Things) -> None:

@@ -137,6 +137,22 @@ def test_each_object_of_an_event_is_an_observation() -> None:
     assert len(seen(event("VideoMotion", Objects=[])).observations) == 1
 
 
+def test_vehicles_lines_and_areas_of_one_moment_are_told_apart() -> None:
+    """Events without an identifier of their own: by lane, plate and rule; the same one sent again is one."""
+    passages = [
+        event("TrafficJunction", TrafficCar={"PlateNumber": plate, "Lane": lane, "Speed": 36})
+        for plate, lane in (("粤B12345", 1), ("粤B54321", 1), ("", 2), ("粤B54321", 1))
+    ]
+    lines = [event("CrossLineDetection", Name=name) for name in ("Line 1", "Line 2", "Line 1")]
+    for bodies, distinct in ((passages, 3), (lines, 2)):
+        assert len({seen(body).observations[0].id for body in bodies}) == distinct
+    assert len({seen(body).measurements[0].key for body in passages}) == 3
+    areas = [seen(event("NumberStat", Name=name, EnteredSubtotal=5)) for name in ("Zone1", "Zone2")]
+    assert len({report.observations[0].id for report in areas}) == 2
+    assert [report.measurements[0].channel for report in areas] == ["zone1", "zone2"]
+    assert len({report.measurements[0].key for report in areas}) == 2
+
+
 @pytest.mark.parametrize(
     "payload",
     [b"Error", b"Code=x", b"Code=A;action=Start;index=0;data={", b"<a/>", b"{}", b"\xff\xff\xff"],

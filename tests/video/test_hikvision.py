@@ -181,6 +181,58 @@ def test_cameras_of_a_recorder_without_mac_address_are_told_apart() -> None:
     assert len({report.measurements[0].key for report in found}) == 2
 
 
+def test_vehicles_of_one_moment_are_told_apart_by_lane_and_plate() -> None:
+    """Without a UUID; the same vehicle sent again is one."""
+    alerts = [
+        anpr(line=1, vehicleInfo={"speed": 54}),
+        anpr(line=2, vehicleInfo={"speed": 54}),
+        anpr(line=2, licensePlate="粤B54321", vehicleInfo={"speed": 54}),
+    ]
+    found = [seen(alert) for alert in (*alerts, alerts[1])]
+    assert [len({report.observations[0].id for report in reports}) for reports in (found[:3], found[1::2])] == [3, 1]
+    assert [len({report.measurements[0].key for report in reports}) for reports in (found[:3], found[1::2])] == [3, 1]
+
+
+def test_areas_of_a_people_counter_are_told_apart() -> None:
+    """Two areas of one camera, counted over the same minute."""
+    period = {"startTime": "2026-01-15T11:59:00+08:00", "endTime": "2026-01-15T12:00:00+08:00"}
+    found = [
+        seen(told(eventType="PeopleCounting", peopleCounting={"TimeRange": period, "enter": 3, "regionsID": region}))
+        for region in (1, "2")
+    ]
+    assert [readings(report) for report in found] == [[("people_in", "zone1", 3)], [("people_in", "zone2", 3)]]
+    assert len({report.measurements[0].key for report in found}) == 2
+    assert len({report.observations[0].id for report in found}) == 2
+
+
+@pytest.mark.parametrize(
+    ("topic", "camera", "named"),
+    [
+        ("http/nvr1", "", ["nvr1/1", "nvr1/2"]),
+        ("cameras/alerts", "cam-9", ["cam-9/1", "cam-9/2"]),
+        ("cameras/alerts", "", ["1", "2"]),
+    ],
+)
+def test_channels_are_told_apart_whatever_names_the_recorder(topic: str, camera: str, named: list[str]) -> None:
+    """By its own topic, by its registration, or by nothing at all; one number for the recorder, one for the channel."""
+    alerts = [told(macAddress=None, channelID=1, dynChannelID=channel) for channel in (1, 2)]
+    found = [seen(alert, topic, id=camera) for alert in alerts]
+    assert [report.observations[0].camera for report in found] == named
+    assert len({report.observations[0].id for report in found}) == 2
+
+
+def test_alarms_of_a_recorder_in_one_body() -> None:
+    """A multipart body with the alarms of three channels, one of them twice: three events."""
+    bodies = [
+        alert().replace(b"<macAddress>44:19:b6:00:00:01</macAddress><channelID>1</channelID>",
+                        b"<channelID>%d</channelID>" % channel)
+        for channel in (1, 2, 3, 2)
+    ]  # fmt: skip
+    found = seen(b"".join(map(part, bodies)) + b"--boundary--")
+    assert [observation.camera for observation in found.observations] == ["cam7/1", "cam7/2", "cam7/3", "cam7/2"]
+    assert len({observation.id for observation in found.observations}) == 3
+
+
 @pytest.mark.parametrize(
     "payload",
     [

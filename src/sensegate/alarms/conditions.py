@@ -7,12 +7,13 @@ at one by one. A rule of kind change or gap looks at each row of its property: i
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import msgspec
 import numpy as np
 
-from sensegate.alarms.records import Alarm, AlarmKey, AlarmSubject
+from sensegate import metrics
+from sensegate.alarms.records import Alarm, AlarmKey, AlarmSubject, PendingViolations
 from sensegate.alarms.rules import OF_READINGS, AlarmKind, AlarmRule
 from sensegate.bus.batch import Batch
 from sensegate.clock import SECOND_US
@@ -24,6 +25,10 @@ MEMORY_MAX = 500_000
 INTERVALS = 3
 GAP_DEFAULT_S = 3_600.0
 LATE_MAX_S = 3_600.0
+LOOKBACK_MAX_S = 3_600.0
+"""Readings of at most this time are read again after a start; what began before is kept with the position."""
+PENDING_MAX = 10_000
+"""Most violations kept with the position, those that last longest first."""
 """Readings that arrive later are of the past: they open no alarm."""
 _IGNORED = Flag.STALE | Flag.FUTURE | Flag.REDECODED | Flag.WITHDRAWN | Flag.CORRECTED
 
@@ -83,7 +88,26 @@ class ReadingConditions:
     @property
     def lookback_s(self) -> float:
         """How far back readings matter for what comes next."""
-        return max((rule.for_s for of_property in self._rules.values() for rule in of_property), default=0.0)
+        return max((rule.for_s for rule in self._all()), default=0.0)
+
+    def _all(self) -> Iterator[AlarmRule]:
+        return (rule for of_property in self._rules.values() for rule in of_property)
+
+    def pending(self) -> PendingViolations:
+        """Return the violations that last, but not long enough yet, of rules that look further back than a start."""
+        names = {rule.name for rule in self._all() if rule.for_s > LOOKBACK_MAX_S}
+        lasting = [(key, since) for key, since in self._pending.items() if key.rule in names] if names else []
+        if len(lasting) > PENDING_MAX:
+            metrics.LIMIT_HITS.labels("alarms_pending").inc()
+        return tuple(sorted(lasting, key=lambda violation: violation[1])[:PENDING_MAX])
+
+    def resume(self, pending: PendingViolations) -> None:
+        """Take up violations that an earlier process saw begin."""
+        names = {rule.name for rule in self._all()}
+        for key, since in pending:
+            if key.rule in names:
+                self._pending[key] = since
+                self._open[key.rule].add(key)
 
     def remember(self, batch: Batch, rows: I64) -> None:
         """Take readings as those before the next ones of their series, without judging them."""

@@ -9,7 +9,7 @@ import numpy as np
 import structlog
 
 from sensegate import metrics
-from sensegate.alarms.conditions import ReadingConditions, Transition
+from sensegate.alarms.conditions import LOOKBACK_MAX_S, ReadingConditions, Transition
 from sensegate.alarms.probes import GatewayProbes
 from sensegate.alarms.records import Alarm, AlarmEvent, AlarmKey, AlarmState, AlarmSubject, open_alarm
 from sensegate.alarms.rules import OF_READINGS, AlarmKind, AlarmRule, AlarmRules, Severity
@@ -25,7 +25,6 @@ TICK_S = 5.0
 """Interval at which conditions of time are judged."""
 POSITION_S = 30.0
 """After a kill, readings of at most this time are judged again."""
-LOOKBACK_MAX_S = 3_600.0
 SEVERITIES = tuple(Severity)
 
 _log = structlog.get_logger("alarms")
@@ -101,6 +100,7 @@ class AlarmEngine:
         if held.any():
             for part in values.batches(np.flatnonzero(held[values.view().property])):
                 self._conditions.remember(part.batch, np.flatnonzero(part.entry <= self._position))
+        self._conditions.resume(self._states.pending)
         lookback_s = min(max(self._conditions.lookback_s, 600.0), LOOKBACK_MAX_S)
         since = self._states.position_time - round(lookback_s * SECOND_US)
         log = self._inputs.reader.log
@@ -134,7 +134,7 @@ class AlarmEngine:
             self._tick_due = now_s + TICK_S
             await self._apply(await self._tick(), position=self._position)
         if self._judged and now_s >= self._position_due:
-            await self._states.write([], position=self._position)
+            await self._states.write([], position=self._position, pending=self._conditions.pending())
             self._judged, self._position_due = False, now_s + POSITION_S
 
     def _refresh_rules(self) -> None:
@@ -271,7 +271,7 @@ class AlarmEngine:
             states[key] = event.alarm
             events.append(event)
         if events:
-            await self._states.write(events, position=position)
+            await self._states.write(events, position=position, pending=self._conditions.pending())
             self._judged, self._position_due = False, self._clock.monotonic() + POSITION_S
 
 

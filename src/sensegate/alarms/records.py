@@ -49,6 +49,10 @@ class AlarmKey(NamedTuple):
         return hashlib.blake2b("\n".join(self).encode(), digest_size=12).hexdigest()
 
 
+PendingViolations = tuple[tuple[AlarmKey, int], ...]
+"""(key, phenomenon time since which its rule is violated) of violations that do not last long enough yet."""
+
+
 class AlarmSubject(msgspec.Struct, frozen=True, omit_defaults=True):
     """The device of an alarm as it was when the alarm opened, for the scope of those who see it."""
 

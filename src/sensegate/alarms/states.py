@@ -19,7 +19,16 @@ import msgspec
 import structlog
 
 from sensegate import metrics
-from sensegate.alarms.records import Alarm, AlarmEvent, AlarmKey, AlarmState, decode_alarm, encode_alarm, event_batch
+from sensegate.alarms.records import (
+    Alarm,
+    AlarmEvent,
+    AlarmKey,
+    AlarmState,
+    PendingViolations,
+    decode_alarm,
+    encode_alarm,
+    event_batch,
+)
 from sensegate.authority.divisions import Divisions
 from sensegate.bus.decoding import decoder
 from sensegate.bus.names import ALARM_EVENTS, ALARM_STATES, OWN_AREA
@@ -45,10 +54,11 @@ class AlarmLog(Protocol):
     async def fetch_of(self, subject: str, after: int) -> list[LogEntry]: ...
 
 
-class _Position(msgspec.Struct, frozen=True):
+class _Position(msgspec.Struct, frozen=True, omit_defaults=True):
     sequence: int
     time: int
     format: int = 1
+    pending: PendingViolations = ()
 
 
 _decode_position = decoder(_Position, "position of the alarms")
@@ -78,6 +88,8 @@ class AlarmStates:
         self.position = 0
         self.position_time = 0
         """When the entry at `position` was judged, µs UTC; 0: no position is known."""
+        self.pending: PendingViolations = ()
+        """Violations at `position` that began before readings are read again after a start."""
         self.on_change: list[Callable[[Alarm], None]] = []
 
     def find(self, key: AlarmKey) -> Alarm | None:
@@ -117,6 +129,7 @@ class AlarmStates:
                 if entry.subject.endswith(f".{_POSITION}"):
                     if (position := read(entry, "alarms", _decode_position)) is not None:
                         self.position, self.position_time = position.sequence, position.time
+                        self.pending = position.pending
                 elif (alarm := read(entry, "alarms", decode_alarm)) is not None:
                     alarms[alarm.key] = alarm
             after = entries[-1].sequence
@@ -139,15 +152,17 @@ class AlarmStates:
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def write(self, events: Sequence[AlarmEvent], *, position: int = 0) -> None:
+    async def write(self, events: Sequence[AlarmEvent], *, position: int = 0, pending: PendingViolations = ()) -> None:
         """Write events with the states after them, and the position up to which conditions were judged (0: as it is).
+
+        `pending`: the violations at that position that have not lasted long enough.
 
         Raises:
             Fenced: another process has changed one of them. Unavailable: the outcome is unknown. StoreFull.
                 After any of these, `load` before anything else.
         """
         async with self._lock:
-            await self._write_all(events, position)
+            await self._write_all(events, position, pending)
 
     async def change(self, alarm_id: str, change: Callable[[Alarm], AlarmEvent]) -> Alarm | None:
         """Write the event that `change` makes of the present state of an alarm; None: there is no such alarm.
@@ -160,16 +175,16 @@ class AlarmStates:
             if (alarm := self.get(alarm_id)) is None:
                 return None
             event = change(alarm)
-            await self._write_all([event], 0)
+            await self._write_all([event], 0, ())
             return event.alarm
 
-    async def _write_all(self, events: Sequence[AlarmEvent], position: int) -> None:
+    async def _write_all(self, events: Sequence[AlarmEvent], position: int, pending: PendingViolations) -> None:
         for start in range(0, max(len(events), 1), WRITE_MAX):
             part = events[start : start + WRITE_MAX]
             is_last = start + WRITE_MAX >= len(events)
-            await self._write(part, position if is_last else 0)
+            await self._write(part, position if is_last else 0, pending)
 
-    async def _write(self, events: Sequence[AlarmEvent], position: int) -> None:
+    async def _write(self, events: Sequence[AlarmEvent], position: int, pending: PendingViolations) -> None:
         now = self._clock.now()
         newest = {event.alarm.key: event.alarm for event in events}
         states = [
@@ -185,7 +200,8 @@ class AlarmStates:
         if position:
             subject = f"{self._prefix}.{_POSITION}"
             expected = self._sequences.get(subject, 0)
-            states.append(LogMessage(subject, _encode(_Position(position, now)), rollup=True, expect=expected))
+            record = _encode(_Position(position, now, pending=pending))
+            states.append(LogMessage(subject, record, rollup=True, expect=expected))
         messages = [*self._event_messages(events, now), *states]
         if not messages:
             return
@@ -195,7 +211,7 @@ class AlarmStates:
         first = last - len(states) + 1
         self._sequences |= {message.subject: first + place for place, message in enumerate(states)}
         if position:
-            self.position, self.position_time = position, now
+            self.position, self.position_time, self.pending = position, now, pending
         for key, alarm in newest.items():
             if (before := self._alarms.get(key)) is not None and before.id != alarm.id:
                 self._by_id.pop(before.id, None)

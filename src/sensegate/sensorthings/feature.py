@@ -5,6 +5,7 @@ from __future__ import annotations
 from sensegate.authority.record_store import RecordStore
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
 from sensegate.history.feature import QUERIES
+from sensegate.sensorthings.batch_rest import BATCH_ROUTES
 from sensegate.sensorthings.clients import ClientParts, MqttClients
 from sensegate.sensorthings.observations import ObservationReader
 from sensegate.sensorthings.rest import ROOT, ROUTES, SENSORTHINGS, WRITE_ROUTES
@@ -59,6 +60,6 @@ FEATURE = FeatureSpec(
     name="sensorthings",
     title="OGC SensorThings API 1.1 over all that a caller sees, and over a feed",
     buckets=("sensorthings",),
-    routes=(*ROUTES, *WRITE_ROUTES),
+    routes=(*BATCH_ROUTES, *ROUTES, *WRITE_ROUTES),
     open=_open,
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Mapping
 
 import msgspec
 from aiohttp import web
@@ -62,16 +63,18 @@ async def _root(call: Call) -> dict[str, object]:
 
 
 async def _read(call: Call) -> web.Response:
-    service, base = call.part(SENSORTHINGS), base_of(call)
-    feed, path = call.request.match_info.get("feed", ALL_FEED.name), call.path("resource")
     for name in call.request.query:
         if len(call.request.query.getall(name)) > 1:
             raise BadRequest(f"query: {name}: is given twice; give it once")
-    request = ReadRequest(
-        feed=feed, path=path, query=dict(call.request.query), base=base, url=f"{base}/{path.strip('/')}"
-    )
+    return await read_resource(call, call.path("resource"), dict(call.request.query))
+
+
+async def read_resource(call: Call, path: str, query: Mapping[str, str]) -> web.Response:
+    """Return the answer to a request that reads a path below the service root, counted as delivered."""
+    base, feed = base_of(call), call.request.match_info.get("feed", ALL_FEED.name)
+    request = ReadRequest(feed=feed, path=path, query=query, base=base, url=f"{base}/{path.strip('/')}")
     try:
-        answer = await service.read(call.principal, request, call.deps.clock.now())
+        answer = await call.part(SENSORTHINGS).read(call.principal, request, call.deps.clock.now())
     except TooMuch as why:
         raise BadRequest(str(why), status=413) from why
     return await _answered(call, feed, answer)
@@ -118,7 +121,9 @@ async def writing_of(call: Call) -> tuple[CallerView, EntityWriter]:
         order = {**wanted, "action": "withdraw", "note": "deleted by the SensorThings API"}
         row = await corrections.order(call, msgspec.convert(order, corrections.NewCorrection))
         async with asyncio.timeout(_WITHDRAW_S):
-            await call.part(corrections.CORRECTIONS).wait_ended(row.id)
+            ended = await call.part(corrections.CORRECTIONS).wait_ended(row.id)
+        if ended.problem:
+            raise BadRequest(f"the readings are not withdrawn: {ended.problem}", status=503)
 
     async def register(body: NewDevice) -> object:
         return await devices.register(call, body)
@@ -127,58 +132,77 @@ async def writing_of(call: Call) -> tuple[CallerView, EntityWriter]:
     return view, EntityWriter(service.views, deps.audit, service.intake, principal, acts)
 
 
-async def _create(call: Call) -> web.Response:
-    path = call.path("resource").strip("/")
+class WriteRequest(msgspec.Struct, frozen=True):
+    """A request that writes."""
+
+    method: str
+    path: str
+    """Below the service root."""
+    raw: bytes = b""
+    media: str = "application/json"
+
+
+async def _write(call: Call) -> web.Response:
+    request, method = call.request, call.request.method
+    raw = b"" if method == "DELETE" else await call.raw_body()
+    return await write_resource(call, WriteRequest(method, call.path("resource"), raw, request.content_type))
+
+
+async def write_resource(call: Call, request: WriteRequest) -> web.Response:
+    """Return the answer to a request that writes, once it has been carried out. Raises as `EntityWriter`."""
     await call.part(SENSORTHINGS).reader.catch_up()
     view, writer = await writing_of(call)
+    match request.method:
+        case "POST":
+            return await _create(call, request, view, writer)
+        case "DELETE":
+            try:
+                await writer.delete(view, await _target_of(call, request, view))
+            except TimeoutError:
+                raise BadRequest("the readings are not withdrawn yet; they will be", status=503) from None
+            return web.Response(status=200)
+    return await _change(call, request, view, writer)
+
+
+async def _create(call: Call, request: WriteRequest, view: CallerView, writer: EntityWriter) -> web.Response:
+    path = request.path.strip("/")
     if path == "CreateObservations":
-        return await _create_observations(call, view, writer)
+        return await _create_observations(call, request, view, writer)
     target = await call.part(SENSORTHINGS).resolve_parent(view, parse_path(path))
-    body = decoded(await call.raw_body())
-    number = await writer.create(view, target.kind, body, target.parent)
+    number = await writer.create(view, target.kind, decoded(request.raw), target.parent)
     address = f"{base_of(call)}/{target.kind.plural}({number})"
     answer = msgspec.json.encode({"@iot.id": number, "@iot.selfLink": address})
     return web.Response(status=201, body=answer, content_type="application/json", headers={"Location": address})
 
 
-async def _create_observations(call: Call, view: CallerView, writer: EntityWriter) -> web.Response:
-    ids = await data_arrays(view, writer, decoded(await call.raw_body()))
+async def _create_observations(
+    call: Call, request: WriteRequest, view: CallerView, writer: EntityWriter
+) -> web.Response:
+    ids = await data_arrays(view, writer, decoded(request.raw))
     base = base_of(call)
     links = ["error" if number is None else f"{base}/Observations({number})" for number in ids]
     return web.Response(status=201, body=msgspec.json.encode(links), content_type="application/json")
 
 
-async def _target_of(call: Call, view: CallerView) -> Entity:
-    target = await call.part(SENSORTHINGS).resolve(view, parse_path(call.path("resource")))
+async def _target_of(call: Call, request: WriteRequest, view: CallerView) -> Entity:
+    target = await call.part(SENSORTHINGS).resolve(view, parse_path(request.path))
     if target.entity is None or target.names or target.last:
         raise BadRequest("path: names no entity; give for example Things(1)")
     return target.entity
 
 
-async def _change(call: Call) -> web.Response:
-    await call.part(SENSORTHINGS).reader.catch_up()
-    view, writer = await writing_of(call)
-    entity = await _target_of(call, view)
-    raw, replaces = await call.raw_body(), call.request.method == "PUT"
-    body = decoded(raw)
-    if call.request.content_type == "application/json-patch+json":
+async def _change(call: Call, request: WriteRequest, view: CallerView, writer: EntityWriter) -> web.Response:
+    entity = await _target_of(call, request, view)
+    replaces = request.method == "PUT"
+    body = decoded(request.raw)
+    if request.media == "application/json-patch+json":
         if replaces:
             raise BadRequest("PUT takes application/json; PATCH takes a JSON patch", status=415)
-        body, replaces = patched(entity, raw), True
+        body, replaces = patched(entity, request.raw), True
     await writer.change(view, entity, body, replaces=replaces)
     address = f"{base_of(call)}/{entity.kind.plural}({entity.id})"
     answer = msgspec.json.encode({"@iot.id": entity.id, "@iot.selfLink": address})
     return web.Response(body=answer, content_type="application/json")
-
-
-async def _delete(call: Call) -> web.Response:
-    await call.part(SENSORTHINGS).reader.catch_up()
-    view, writer = await writing_of(call)
-    try:
-        await writer.delete(view, await _target_of(call, view))
-    except TimeoutError:
-        raise BadRequest("the readings are not withdrawn yet; they will be", status=503) from None
-    return web.Response(status=200)
 
 
 _WITHDRAW_S = 20.0
@@ -215,7 +239,7 @@ WRITE_ROUTES = tuple(
         method=method,
         path=f"{ROOT}/{{resource}}",
         is_tree=True,
-        handler=handler,
+        handler=_write,
         summary=summary,
         tag="sensorthings",
         action=Action.CHANGE_DEVICES,
@@ -224,10 +248,10 @@ WRITE_ROUTES = tuple(
         status=status,
         errors=(404, 409, 413, 422),
     )
-    for method, handler, summary, status in (
-        ("POST", _create, "Create an entity of the SensorThings API, or Observations by CreateObservations.", 201),
-        ("PATCH", _change, "Change properties and links of an entity of the SensorThings API.", 200),
-        ("PUT", _change, "Replace the properties of an entity of the SensorThings API.", 200),
-        ("DELETE", _delete, "Delete an entity of the SensorThings API; readings are withdrawn.", 200),
+    for method, summary, status in (
+        ("POST", "Create an entity of the SensorThings API, or Observations by CreateObservations.", 201),
+        ("PATCH", "Change properties and links of an entity of the SensorThings API.", 200),
+        ("PUT", "Replace the properties of an entity of the SensorThings API.", 200),
+        ("DELETE", "Delete an entity of the SensorThings API; readings are withdrawn.", 200),
     )
 )

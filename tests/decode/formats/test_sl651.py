@@ -441,3 +441,52 @@ def test_the_hour_of_function_34_is_told_by_the_time_of_sending(observed: str, f
     """Sent at 8:00:12: whatever convention the station has, the values are those of seven to eight o'clock."""
     found = values(parse(report(FIVE_MINUTES, function=0x34, observed=observed)))
     assert (found[0][2], found[-1][2]) == (first, last)
+
+
+@pytest.mark.parametrize(
+    ("symbol", "digits", "code", "times"),
+    [
+        ("DRP", "0A00FF" + "0C" * 9, "DRN05", ["01T08:00", "01T08:05", "01T08:55"]),
+        ("DRP", "0A00FF" + "0C" * 9, "DRH01", ["01T08:00", "01T08:05", "01T08:55"]),
+        ("DRZ1", "03E80000FFFF" + "0419" * 9, "DRN05", ["01T08:00", "01T08:05", "01T08:55"]),
+        ("DRP", "0A00FF" + "0C" * 21, "DRH01", ["01T08:00", "01T08:05", "01T09:55"]),
+    ],
+)
+def test_series_of_five_minutes_as_text(symbol: str, digits: str, code: str, times: list[str]) -> None:
+    """An answer in the text form with a step and DRP or DRZ says what the binary form says."""
+    found = values(parse(report_in_text(f"{code} {symbol} {digits}", function=0x38)))
+    assert [found[at][1] for at in (0, 1, 2)] == [10.0 if symbol == "DRZ1" else 1.0, 0.0, None]
+    assert {name for name, _, _ in found} == {symbol}
+    assert [found[at][2] for at in (0, 1, -1)] == [f"2026-01-{time}:00" for time in times]
+
+
+def test_a_series_as_text_that_is_no_hex() -> None:
+    """Half a value, no value, or a number with a point."""
+    for raw in ("0A0", "", "1.5", "0G"):
+        assert refusal(report_in_text(f"DRN05 DRP {raw}", function=0x38)).reason is QuarantineReason.MALFORMED
+
+
+@pytest.mark.parametrize(
+    ("observed", "sent", "first", "last"),
+    [
+        ("2512312400", "260101000012", "2025-12-31T23:05:00", "2026-01-01T00:00:00"),
+        ("2601010000", "260101000012", "2025-12-31T23:05:00", "2026-01-01T00:00:00"),
+        ("2512312300", "260101000012", "2025-12-31T23:00:00", "2025-12-31T23:55:00"),
+        ("2802282400", "280229000012", "2028-02-28T23:05:00", "2028-02-29T00:00:00"),
+    ],
+)
+def test_hours_at_midnight(observed: str, sent: str, first: str, last: str) -> None:
+    """The hour before midnight lies in the day before, at the end of a year and of a February."""
+    found = values(parse(report(FIVE_MINUTES, function=0x34, observed=observed, sent=sent)))
+    assert (found[0][2], found[-1][2]) == (first, last)
+
+
+def test_a_level_below_its_datum_in_a_series() -> None:
+    """Negative, missing, invalid: each keeps its place in the steps."""
+    levels = bytes([0x39, 4 << 3 | 3]) + bcd(-345, 4) + b"\xff" * 4 + b"\xaa" * 4 + bcd(0, 4)
+    assert series(0x38, "five minutes", levels) == [
+        ("Z", -0.345, EIGHT),
+        ("Z", None, "2026-01-01T08:05:00"),
+        ("Z", None, "2026-01-01T08:10:00"),
+        ("Z", 0.0, "2026-01-01T08:15:00"),
+    ]

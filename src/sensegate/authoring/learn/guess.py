@@ -13,7 +13,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 
 from sensegate.authoring.learn.fields import FieldFacts
-from sensegate.authoring.learn.names import NameMatch, matches, named_unit, words_of
+from sensegate.authoring.learn.names import NameMatch, is_other_power, matches, named_unit, words_of
 from sensegate.decode.words import TABLES
 from sensegate.quantities.properties import CODES, PROPERTIES, Property, ValueKind
 from sensegate.quantities.units import TABLE, UnitError, conversion, dimension, of_spelling, ucum_code
@@ -82,8 +82,7 @@ water_temperature soil_temperature device_temperature probe_temperature surface_
 cable_temperature setpoint_temperature dew_point wet_bulb_temperature leaf_temperature battery_temperature
 relative_humidity device_humidity air_pressure battery_level battery_voltage voltage frequency wind_direction
 heading illuminance sound_level sound_level_leq sound_level_max sound_peak co2 pm1 pm2_5 pm4 pm10 rssi snr
-rsrp rsrq latitude longitude altitude ph soil_ph soil_moisture leaf_wetness fill_level valve_position
-heating_demand signal_quality cpu_load
+rsrp rsrq latitude longitude altitude ph soil_ph fill_level valve_position heating_demand cpu_load
 """
 _CUSTOMARY: Final = frozenset(_CUSTOMARY_NAMES.split())
 """Properties whose unit makers do not state because all use the same."""
@@ -115,12 +114,9 @@ def guess(facts: FieldFacts, unit: str = "") -> Guess | None:
             continue
         plain = match.plain or (match.with_unit and _settles(certain, row)) or _says_state(row, fit)
         sure = fit.sure and match.whole and plain and not short and row.name == match.property
-        if row.name == "voltage" and facts.numbers and _converted(max(facts.numbers), fit, row) <= _CELLS_V:
+        if question := _question(row, facts, fit, certain):
             sure = False
-            fit = fit._replace(reason=f"{fit.reason}; of a battery?")
-        if row.name.endswith(("_min", "_max")) and facts.integral and len(set(facts.numbers)) == 1:
-            sure = False
-            fit = fit._replace(reason=f"{fit.reason}; always the same: a setting?")
+            fit = fit._replace(reason=f"{fit.reason}; {question}?")
         if unit and row.kind is ValueKind.NUMBER and not code_of(unit):
             sure = False
             fit = fit._replace(reason=f"{fit.reason}; the stated unit '{unit}' is not known")
@@ -131,6 +127,31 @@ def guess(facts: FieldFacts, unit: str = "") -> Guess | None:
             reason += "; the name alone says little"
         return fit._replace(sure=sure, reason=reason, fragment=not match.whole)
     return None
+
+
+def _question(row: Property, facts: FieldFacts, fit: Guess, certain: str) -> str:
+    """Return what the values leave open although the name says it; empty: nothing. `certain`: a unit that is stated."""
+    if not facts.numbers:
+        return ""
+    low, high = min(facts.numbers), max(facts.numbers)
+    battery_limit = _CELLS_V if facts.integral else _BATTERIES_V
+    doubts = (
+        (row.name == "voltage" and _converted(high, fit, row) <= _CELLS_V, "of a battery"),
+        (row.name.endswith(("_min", "_max")) and facts.integral and low == high, "always the same: a setting"),
+        (row.name == "battery_level" and not certain and 0 < high <= battery_limit, "of a hundred, or volts, or bars"),
+        (row.unit == "%" and not certain and not facts.integral and low >= 0 < high <= 1, "a part of one"),
+        (
+            row.name in _BEARINGS and not certain and facts.integral and high <= _SECTORS,
+            "in degrees, or one of sixteen sectors",
+        ),
+    )
+    return next((question for applies, question in doubts if applies), "")
+
+
+_BATTERIES_V: Final = 30.0
+"""A fraction up to this is rather a voltage than a level of a hundred."""
+_BEARINGS: Final = frozenset({"wind_direction", "wind_direction_mean", "heading"})
+_SECTORS: Final = 16
 
 
 def _converted(value: float, fit: Guess, row: Property) -> float:
@@ -170,8 +191,7 @@ def contradicts(unit: str, row: Property) -> bool:
         conversion(code, row.unit)
     except UnitError:
         return True
-    # Watts and volt-amperes have one dimension, but active power is never stated in var, nor reactive power in W.
-    return ("W" in code and "V.A" in row.unit) or ("V.A" in code and "W" in row.unit)
+    return is_other_power(code, row.unit)
 
 
 _SAYING_LITTLE: Final = frozenset({"time", "duration", "count", "total", "level", "rate", "value", "average"})

@@ -346,22 +346,75 @@ _NOT_TELLING = frozenset(_NOT_TELLING_NAMES.split())
 
 
 def _with_doubts(fields: Sequence[RecognisedField]) -> list[RecognisedField]:
-    """Return the members; a plain temperature is no longer sure on a device that measures something else than air."""
+    """Return the members; what else a device reports makes plain names doubtful, or leaves them without support."""
     fields = _without_limits(fields)
     rows = [PROPERTIES.by_name(field.guess.property) for field in fields]
     others = [row for row in rows if row.domain in _OTHER_MEDIA and row.name not in _NOT_TELLING]
-    if not others:
-        return list(fields)
     doubtful = _AIR_ALONE | (_WATER_ALONE if any(row.domain == "soil" for row in others) else frozenset())
+    supported = _supported_by([field.guess.property for field in fields if not field.guess.fragment])
     doubted: list[RecognisedField] = []
     for field in fields:
-        plain = field.guess.property in doubtful and not _SAYING_WHERE.intersection(words_of(field.facts.name))
-        if plain and field.guess.sure:
-            reason = f"{field.guess.reason}; of what, on a device that also measures {others[0].label_en}?"
-            doubted.append(field._replace(guess=field.guess._replace(sure=False, reason=reason)))
+        name = field.guess.property
+        quantity = _EXTREME_OR_MEAN.sub("", name)
+        plain = quantity in doubtful and not _SAYING_WHERE.intersection(words_of(field.facts.name))
+        if plain and others:
+            doubted.append(_doubted(field, f"of what, on a device that also measures {others[0].label_en}?"))
+        elif plain and quantity in _AIR_ALONE and quantity not in supported:
+            doubted.append(_doubted(field, "of what? Nothing else that the device reports is of the air"))
+        elif name in _OF_THE_LINK and _names_a_transmitter(field, fields):
+            doubted.append(_doubted(field, "of the device, or of a transmitter that it hears?"))
+        elif name in _MOTION and any(row.name in _OF_A_MOVING_DEVICE for row in rows):
+            doubted.append(_doubted(field, "of people, or of the device itself?"))
+        elif name == "frequency" and not any(row.domain in _ELECTRIC and row.name != name for row in rows):
+            doubted.append(_doubted(field, "of the mains, a radio, or a motor?"))
         else:
             doubted.append(field)
     return doubted
+
+
+_EXTREME_OR_MEAN = re.compile(r"_(?:max|min|mean)$")
+_OF_THE_AIR = frozenset({"weather", "air", "noise"})
+_OF_A_ROOM = frozenset(
+    {"presence", "occupancy", "room_occupancy", "people_count", "light_level", "setpoint_temperature"}
+)
+
+
+def _supported_by(properties: Sequence[str]) -> frozenset[str]:
+    """Return which plain quantities of the air other measurements of the device support.
+
+    Temperature and pressure alone are those of a pipe or a well as often; so are a temperature and a battery.
+    """
+    names = {name for name in properties if PROPERTIES.by_name(name).domain in _OF_THE_AIR or name in _OF_A_ROOM}
+    plain = {name for name in names if name.startswith("air_temperature")} | {"air_pressure"}
+    return frozenset(
+        {
+            *(["air_temperature", "air_pressure"] if names - plain else []),
+            *(["relative_humidity"] if names - {"relative_humidity"} else []),
+        }
+    )
+
+
+_MOTION = frozenset({"motion", "motion_count", "motion_state"})
+_OF_A_MOVING_DEVICE = frozenset(
+    {"latitude", "longitude", "speed", "heading", "mileage", "acceleration_x", "acceleration_y", "acceleration_z"}
+)
+_ELECTRIC = frozenset({"power", "energy"})
+_OF_THE_LINK = frozenset({"rssi", "snr", "link_quality"})
+_TRANSMITTERS = frozenset({"mac", "bssid", "ssid", "beacon", "ibeacon", "beacons", "wifi", "ble", "tag", "ap", "aps"})
+
+
+def _names_a_transmitter(field: RecognisedField, fields: Sequence[RecognisedField]) -> bool:
+    """Return whether a signal strength stands within a transmitter's entry, or is one of several."""
+    around = {word for step in field.facts.steps for word in words_of(step)}
+    same = [other for other in fields if other.guess.property == field.guess.property]
+    return bool(_TRANSMITTERS & around) or len(same) > 1
+
+
+def _doubted(field: RecognisedField, question: str) -> RecognisedField:
+    """Return a member as a guess, with what has to be looked up."""
+    if not field.guess.sure:
+        return field
+    return field._replace(guess=field.guess._replace(sure=False, reason=f"{field.guess.reason}; {question}"))
 
 
 _EXTREMES = ("_max", "_min")

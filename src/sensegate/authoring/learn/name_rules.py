@@ -37,7 +37,7 @@ ABBREVIATIONS: Final = {
     "depth": "depth",
     "latitude": "lat latitude weidu",
     "longitude": "lon lng longitude jingdu",
-    "altitude": "alt altitude elevation",
+    "altitude": "alt altitude",
     "signal": "signal sig",
     "rssi": "rssi csq",
     "snr": "snr lsnr sinr",
@@ -51,7 +51,8 @@ ABBREVIATIONS: Final = {
     "smoke": "smoke yanwu",
     "alarm": "alarm alert warning",
     "leak": "leak leakage flood",
-    "motion": "motion pir movement moving move",
+    "motion": "motion pir movement",
+    "moving": "moving move moved",
     "tamper": "tamper tampered dismantle fangchai",
     "pm25": "pm25",
     "pm10": "pm10",
@@ -61,7 +62,8 @@ ABBREVIATIONS: Final = {
     "tvoc": "tvoc voc",
     "formaldehyde": "hcho ch2o formaldehyde formaldehyd",
     "tilt": "tilt inclination qingjiao",
-    "frequency": "frequency freq hz",
+    "frequency": "frequency freq",
+    "hertz": "hz",
     "factor": "factor",
     "dew": "dew dewpoint",
     "radiation": "radiation irradiance solar",
@@ -224,7 +226,7 @@ supply_voltage: supply voltage | external voltage? | vin?
 input_voltage: input voltage
 battery_temperature: battery temperature
 battery_current: battery current
-charging: charging
+charging: charging?
 battery_charging: battery charging
 voltage: voltage | phase voltage | line voltage?
 current: current | amp?
@@ -235,7 +237,7 @@ energy_exported: energy export | active energy export | energy exported
 reactive_power: reactive power | power reactive
 apparent_power: apparent power
 power_factor: power factor | pf | cos phi
-frequency: frequency
+frequency: frequency | hertz?
 energy: energy~ | energy consumption~ | total energy | active energy | active energy total | active energy import
 energy: active energy import total | energy import | energy consumed | power consumption~
 energy_today: energy today | today? | day energy
@@ -247,7 +249,7 @@ colour_temperature: color temperature | color temp | colour temperature
 illumination_on: lamp? | lamp on | lamp state?
 latitude: latitude
 longitude: longitude
-altitude: altitude
+altitude: altitude | elevation?
 speed: speed? | vehicle speed gps? | gps speed | ground speed
 heading: heading | gps heading
 satellites: satellites | gps satellites | satellites count | gnss satellites | saturation? | satellites visible?
@@ -266,7 +268,7 @@ co_alarm: co alarm | carbon monoxide alarm | carbon monoxide?
 alarm: alarm
 tamper: tamper | tamper alarm | tamper detected
 fault: fault? | error?
-motion: motion | motion detected
+motion: motion | motion detected | moving?
 motion_count: motion count
 occupancy: occupancy | occupied?
 presence: presence | human? | presence detected

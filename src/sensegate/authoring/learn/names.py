@@ -189,6 +189,8 @@ _DEVICE_WORDS: Final = frozenset({"device", "module", "system", "node", "interna
 _CIRCUIT_NAMES: Final = "relay switch outlet socket plug emeter em energy light lights load cover circuit"
 _CIRCUITS: Final = frozenset(_CIRCUIT_NAMES.split())
 """Words for the place of an electrical measurement; they leave its property unchanged."""
+_OF_A_RELEASE: Final = frozenset({"channel", "ch", "status", "state"})
+"""Words that say of a firmware how it is updated, not which it is."""
 _STATE_WORDS: Final = frozenset({"state", "status", "detected", "flag", "active"})
 """Words that change nothing for states."""
 _GENERIC_PLACES: Final = frozenset({"air_temperature", "relative_humidity", "air_pressure"})
@@ -236,7 +238,7 @@ def matches(steps: tuple[str, ...]) -> tuple[NameMatch, ...]:
     if named is not None and (quantity := UNIT_QUANTITIES.get(named.code)) and not own & {"power", "current"}:
         own.add(quantity)
     originals = {part.lower() for step in steps for part in re.split(r"[^A-Za-z0-9]+", step[:NAME_CHARS_MAX])}
-    ranked: dict[str, tuple[tuple[bool, int, int, int], NameMatch]] = {}
+    ranked: dict[str, tuple[tuple[bool, int, int, int, bool], NameMatch]] = {}
     for rule in _rules():
         if not rule.words <= own | around or not rule.words & own:
             continue
@@ -246,8 +248,11 @@ def matches(steps: tuple[str, ...]) -> tuple[NameMatch, ...]:
             accounted |= _STATE_WORDS
         elif row.domain in {"power", "energy"}:
             accounted |= _CIRCUITS
-        if named is not None and _converts(named.code, row.unit):
+        fits = named is not None and _converts(named.code, row.unit)
+        if named is not None and fits:
             accounted |= named.words | frozenset(UNIT_QUANTITIES.values())
+        if row.name == "firmware":
+            accounted -= _OF_A_RELEASE
         left = [word for word in own if word not in accounted and not _CHANNEL.fullmatch(word)]
         outside = [
             word for word in around if word not in accounted and word not in CONTAINERS and not _CHANNEL.fullmatch(word)
@@ -268,9 +273,10 @@ def matches(steps: tuple[str, ...]) -> tuple[NameMatch, ...]:
         )
         if not whole and len(rule.words) == 1 and len(next(iter(rule.words))) <= 2:
             continue  # "no beacon", "co op"
-        rank = (whole, len(rule.words), len(rule.words & own), -len(left))
+        rank = (whole, len(rule.words), len(rule.words & own), -len(left), fits)
         cut = bool(steps) and steps[-1].endswith(("_", "-"))  # `temp_`: whatever stood behind is missing
-        plain = rule.states and not short and not numbered and not cut
+        behind = rule.property == "setpoint_temperature" and own_words[-1:] == ["target"]  # that of an infrared sensor
+        plain = rule.states and not short and not numbered and not cut and not behind
         with_unit = rule.with_unit or (rule.states and short)
         match = NameMatch(rule.property, len(rule.words), whole, plain, (*left, *outside), with_unit)
         if rule.property not in ranked or rank > ranked[rule.property][0]:
@@ -278,8 +284,16 @@ def matches(steps: tuple[str, ...]) -> tuple[NameMatch, ...]:
     return tuple(match for _, match in sorted(ranked.values(), key=lambda item: item[0], reverse=True))
 
 
+def is_other_power(code: str, unit: str) -> bool:
+    """Return whether one of two units is that of active power or energy only, and the other is not.
+
+    Watts and volt-amperes have one dimension, but active power is never stated in var, nor reactive power in W.
+    """
+    return ("W" in code and "V.A" in unit) or ("V.A" in code and "W" in unit)
+
+
 def _converts(code: str, unit: str) -> bool:
-    if not unit:
+    if not unit or is_other_power(code, unit):
         return False
     try:
         conversion(code, unit)

@@ -254,9 +254,13 @@ class _Body:
 
     def _read_hours(self, number: int, step: timedelta) -> None:
         """Read the rest as a series of DRP or DRZ: twelve values an hour, or by a step of less than an hour."""
-        size, scale = _HOUR_ELEMENTS[number]
+        size, _ = _HOUR_ELEMENTS[number]
         raw = self._take(len(self._remaining) // size * size)
         self._remaining = b""
+        self._add_hours(number, step, raw)
+
+    def _add_hours(self, number: int, step: timedelta, raw: bytes) -> None:
+        size, scale = _HOUR_ELEMENTS[number]
         for index in range(len(raw) // size):
             value = int.from_bytes(raw[index * size : (index + 1) * size])
             offset = step * index if step < _HOUR else step * (index // 12) + _FIVE_MINUTES * (index % 12)
@@ -319,7 +323,10 @@ class _Body:
         for word in words:
             if not word:
                 continue
-            if values or word in {"M", "F"} or _TEXT_NUMBER.fullmatch(word):
+            number = numbers.get(word)
+            if step and not symbols and number in _HOUR_ELEMENTS:
+                self._text_hours(word, number, step, next(words, ""))
+            elif values or word in {"M", "F"} or _TEXT_NUMBER.fullmatch(word):
                 values.append(word)
             elif step:
                 symbols.append(word)
@@ -330,6 +337,12 @@ class _Body:
                 symbol = symbols[index % len(symbols)]
                 moment = None if self.time is None else _shifted(self.time, step * (index // len(symbols)))
                 self._add(numbers.get(symbol, 0), _text_number(raw), moment, symbol)
+
+    def _text_hours(self, symbol: str, number: int, step: timedelta, raw: str) -> None:
+        """Read a series of DRP or DRZ by a step: hex digits of a fixed width, as in the binary form."""
+        if not raw or len(raw) % (2 * _HOUR_ELEMENTS[number][0]) or not _HEX.fullmatch(raw):
+            raise Rejected(QuarantineReason.MALFORMED, f"'{symbol}' is not a series of hex digits")
+        self._add_hours(number, step, bytes.fromhex(raw))
 
 
 def _interval_end(function: int, hour: str, sent: datetime | None, time: datetime, index: int) -> datetime | None:

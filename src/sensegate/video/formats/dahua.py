@@ -426,7 +426,16 @@ def _observation(event: DahuaEvent, name: str, at: int, quality: str, place: int
     box, box_quality = _resolve_box(item.box)
     return VideoObservation(
         id=identity(
-            event.machine or name, event.code or event.unknown_code, event.id, at, item.id or place, event.state, name
+            event.machine or name,
+            event.code or event.unknown_code,
+            event.id,
+            at,
+            item.id or place,
+            event.state,
+            name,
+            event.rule,
+            event.lane,
+            event.plate.token if event.plate else "",
         ),
         kind=ObservationKind.OBSERVATION
         if passage
@@ -472,10 +481,11 @@ def _measurements(event: DahuaEvent, name: str, at: int, quality: str, camera: C
         yield Measurement(name, state, event.state, "", at, quality, key, channel=own)
     lane = f"lane{event.lane}" if event.lane else ""
     if event.speed:
-        key = identity(name, at, event.id, event.object.id if event.object else "", "speed")
+        plate = event.plate.token if event.plate else ""
+        key = identity(name, at, event.id, event.object.id if event.object else "", "speed", lane, plate)
         yield Measurement(name, "vehicle_speed", event.speed, camera.speed_unit, at, quality, key, channel=lane)
     for member, value in event.counts.items():
-        key = identity(name, at, event.code, member, lane)
+        key = identity(name, at, event.code, member, lane, own)
         if member in _FLOWS:
             prop, unit = _FLOWS[member]
             yield Measurement(name, prop, value, unit, at, quality, key, channel=lane)

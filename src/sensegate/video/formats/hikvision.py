@@ -115,6 +115,8 @@ class HikvisionRegion(_Record, frozen=True):
 class PeopleCount(_Record, frozen=True):
     """Counts of people passing."""
 
+    region: str = ""
+    """Number of the area that is counted; empty: the camera counts in one."""
     entered: float | None = None
     left: float | None = None
     total: bool = False
@@ -330,7 +332,9 @@ def _redact_count(members: Node, removed: Removed) -> PeopleCount:
     period = node(members.get("TimeRange"))
     real = node(members.get("RealTime"))
     end = text(period.get("endTime")) or text(real.get("time"))
+    region = integer(text(members.get("regionsID")), 0, 9_999)
     return PeopleCount(
+        region="" if region is None else str(region),
         entered=number(text(members.get("enter")), 0, 1e9),
         left=number(text(members.get("exit")), 0, 1e9),
         total=text(members.get("statisticalMethods")).lower() == "realtime",
@@ -484,7 +488,7 @@ def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> Vide
     ignored = 0 if alarms.alarms else 1
     for alarm in alarms.alarms:
         source = topic_camera(topic) or camera.id
-        name = f"{alarm.mac or source}/{alarm.channel}" if alarm.mac or (source and alarm.channel) else source
+        name = f"{alarm.mac}/{alarm.channel}" if alarm.mac else "/".join(filter(None, (source, alarm.channel)))
         at, quality = _vehicle_time(
             alarm.vehicle.time if alarm.vehicle else "", alarm.time, camera.zone
         ) or times.received(arrival)
@@ -504,7 +508,8 @@ def _observations(alarm: HikvisionAlarm, name: str, at: int, quality: str) -> It
     if car is not None:
         box, box_quality = _vehicle_box(car)
         yield VideoObservation(
-            id=(alarm.uuid and identity(alarm.uuid)) or identity(name, at, alarm.type or alarm.unknown_type, ""),
+            id=(alarm.uuid and identity(alarm.uuid))
+            or identity(name, at, alarm.type or alarm.unknown_type, *_vehicle_identity(car)),
             kind=ObservationKind.OBSERVATION,
             camera=name,
             observed_at=at,
@@ -541,6 +546,7 @@ def _observations(alarm: HikvisionAlarm, name: str, at: int, quality: str) -> It
                 zone.id,
                 alarm.port,
                 alarm.state,
+                *([alarm.count.region] if alarm.count else []),
                 *([at_region] if several else []),
             ),
             kind=ObservationKind.COUNT if alarm.count or alarm.flows else ObservationKind.EVENT,
@@ -559,6 +565,11 @@ def _observations(alarm: HikvisionAlarm, name: str, at: int, quality: str) -> It
             images=alarm.images,
             removed=alarm.removed,
         )
+
+
+def _vehicle_identity(car: HikvisionVehicle) -> tuple[object, ...]:
+    """Return what tells a vehicle from another one of the same camera and moment: its lane, and its plate."""
+    return car.lane, car.plate.token if car.plate else ""
 
 
 def _input_name(alarm: HikvisionAlarm) -> str:
@@ -584,7 +595,7 @@ def _measurements(alarm: HikvisionAlarm, name: str, at: int, quality: str, camer
             yield Measurement(name, state, alarm.state, "", at, quality, key, channel=zone)
     if alarm.vehicle is not None and alarm.vehicle.speed:
         lane = f"lane{alarm.vehicle.lane}" if alarm.vehicle.lane else ""
-        key = identity(alarm.uuid or name, at, "speed")
+        key = identity(alarm.uuid or name, at, "speed", *_vehicle_identity(alarm.vehicle))
         yield Measurement(name, "vehicle_speed", alarm.vehicle.speed, "km/h", at, quality, key, channel=lane)
     for flow in alarm.flows:
         lane = f"lane{flow.lane}" if flow.lane else ""
@@ -594,10 +605,13 @@ def _measurements(alarm: HikvisionAlarm, name: str, at: int, quality: str, camer
     if alarm.count is not None:
         until, quality_ = times.parse_iso(alarm.count.end, camera.zone) or (at, quality)
         end = "_total" if alarm.count.total else ""
+        area = f"zone{alarm.count.region}" if alarm.count.region else ""
         for prop, value in (("people_in", alarm.count.entered), ("people_out", alarm.count.left)):
             if value is not None:
-                key = identity(name, until, prop, alarm.count.total)
-                yield Measurement(name, prop + end, value, "1", until, quality_, key, cumulative=alarm.count.total)
+                key = identity(name, until, prop, alarm.count.total, area)
+                yield Measurement(
+                    name, prop + end, value, "1", until, quality_, key, channel=area, cumulative=alarm.count.total
+                )
 
 
 FORMAT: Final = VideoFormat(NAME, redact, decode)

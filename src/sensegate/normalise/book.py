@@ -76,6 +76,12 @@ def _quality(hour: int, part: IndicatorCounts) -> QualityHour:
         part.completeness,
     )
 
+    def counts_after(self, hour: int) -> list[tuple[int, IndicatorCounts]]:
+        """Return (hour, its counts) of the hours after one, oldest first; hours since 1970-01-01T00:00:00Z."""
+        self.collect()
+        hours = sorted(number for number in {*self._open, *self._packed} if number > hour)
+        return [(number, counts) for number in hours if (counts := self._counts(number)) is not None]
+
 
 class _Packed(msgspec.Struct, frozen=True, gc=False):
     """Compressed columns of one hour; the columns are nearly constant."""

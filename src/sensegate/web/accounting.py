@@ -12,6 +12,7 @@ import msgspec
 import numpy as np
 from aiohttp import web
 
+from sensegate.authority.chain import AuditRecord
 from sensegate.authority.scope import Action, Principal, allows
 from sensegate.bus import ledger as kinds
 from sensegate.bus.ledger import Ledger
@@ -25,6 +26,7 @@ from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 _AUDIT_ROWS_MAX = 5_000
+_AUDIT_FILTERS = ("actor", "action", "target")
 _BY = ("node", "division", "device", "hour", "reason")
 _COLUMNS = {
     kinds.MESSAGES: "messages",
@@ -249,21 +251,34 @@ async def _audit(call: Call) -> listing.RowPage[AuditRow]:
         return listing.RowPage([])
     after = call.integer("after", 1, 2**53) if call.text("after") else 0
     limit = call.integer("limit", 500, _AUDIT_ROWS_MAX)
-    rows = [
-        AuditRow(
-            sequence,
-            record.number,
-            iso(record.time),
-            record.actor,
-            record.role,
-            record.action,
-            record.target,
-            record.before,
-            record.after,
-        )
-        for sequence, record in await call.deps.audit.read(after, limit=limit)
-    ]
+    if call.text("newest") == "true":
+        wanted = {name: call.text(name) for name in _AUDIT_FILTERS}
+
+        def match(record: AuditRecord) -> bool:
+            return all(text in getattr(record, name) for name, text in wanted.items())
+
+        stored = msgspec.json.encode(max(wanted.values(), key=len))[1:-1]
+        search = await call.deps.audit.newest(stored, match, limit, before=after)
+        rows = [_audit_row(sequence, record) for sequence, record in search.records]
+        return listing.RowPage(rows, str(search.before) if search.before else "")
+    if any(call.text(name) for name in _AUDIT_FILTERS):
+        raise BadRequest("query: newest: is missing; filters of the trail search from its end, so give newest=true")
+    rows = [_audit_row(sequence, record) for sequence, record in await call.deps.audit.read(after, limit=limit)]
     return listing.RowPage(rows, str(rows[-1].entry) if len(rows) == limit else "")
+
+
+def _audit_row(sequence: int, record: AuditRecord) -> AuditRow:
+    return AuditRow(
+        sequence,
+        record.number,
+        iso(record.time),
+        record.actor,
+        record.role,
+        record.action,
+        record.target,
+        record.before,
+        record.after,
+    )
 
 
 _SINCE = QueryParam("since", "start time, or how far back (30m, 1h, 7d); default 1h")
@@ -295,10 +310,14 @@ ROUTES = (
         method="GET",
         path=f"{API}/audit",
         handler=_audit,
-        summary="List the records of the audit trail, oldest first.",
+        summary="List the records of the audit trail, oldest first, or by `newest` newest first.",
         tag="accounting",
         action=Action.READ_AUDIT,
-        query=_FROM,
+        query=(
+            *_FROM,
+            QueryParam("newest", "newest first; at most 20,000 records are searched, `next` goes on", "boolean"),
+            *(QueryParam(name, f"with newest: part of the {name}") for name in _AUDIT_FILTERS),
+        ),
         response=list[AuditRow],
     ),
 )

@@ -64,6 +64,12 @@ class IndicatorStore:
         parts = [(hour, self._open[hour] if hour in self._open else self._packed[hour]) for hour in hours]
         return (_quality(hour, _unpack(part) if isinstance(part, _Packed) else part) for hour, part in parts)
 
+    def counts_after(self, hour: int) -> list[tuple[int, IndicatorCounts]]:
+        """Return (hour, its counts) of the hours after one, oldest first; hours since 1970-01-01T00:00:00Z."""
+        self.collect()
+        hours = sorted(number for number in {*self._open, *self._packed} if number > hour)
+        return [(number, counts) for number in hours if (counts := self._counts(number)) is not None]
+
 
 def _quality(hour: int, part: IndicatorCounts) -> QualityHour:
     return QualityHour(
@@ -75,12 +81,6 @@ def _quality(hour: int, part: IndicatorCounts) -> QualityHour:
         part.continuity,
         part.completeness,
     )
-
-    def counts_after(self, hour: int) -> list[tuple[int, IndicatorCounts]]:
-        """Return (hour, its counts) of the hours after one, oldest first; hours since 1970-01-01T00:00:00Z."""
-        self.collect()
-        hours = sorted(number for number in {*self._open, *self._packed} if number > hour)
-        return [(number, counts) for number in hours if (counts := self._counts(number)) is not None]
 
 
 class _Packed(msgspec.Struct, frozen=True, gc=False):

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.model import QualityRow
-from sensegate.quantities.indicator_sums import INDICATORS, IndicatorSums
+from sensegate.quantities.indicator_sums import INDICATORS, DeviceIndicatorSums
 from tests.support.quality import hours_of
 
 SHARE = st.none() | st.sampled_from([0.0, 0.25, 0.5, 1.0])
@@ -30,7 +30,7 @@ def test_means_by_group(
     rows = [QualityRow(str(device), hour, *values) for (device, hour), values in cells.items()]
     # A device that was registered after the sums were begun is left out.
     late = QualityRow(str(SIZE), 0, 1, 1.0, 1.0, 1.0, 1.0)
-    sums = IndicatorSums.of(SIZE, hours_of([*rows, late], int))
+    sums = DeviceIndicatorSums.of(SIZE, hours_of([*rows, late], int))
     means = sums.means_by(np.array(groups), np.array(selected), 3)
     assert means[1] == sums.means(np.array(selected) & (np.array(groups) == 1))
     for group, mean in enumerate(means):

@@ -12,7 +12,7 @@ from sensegate.model import BOOL, F64, I64, QualityHour
 INDICATORS = ("authenticity", "accuracy", "continuity", "completeness")
 
 
-class IndicatorMeans(msgspec.Struct, frozen=True):
+class MeanIndicators(msgspec.Struct, frozen=True):
     """Means over hours of devices: 0 to 1, or None where an indicator was defined in no hour."""
 
     devices: int
@@ -26,7 +26,7 @@ class IndicatorMeans(msgspec.Struct, frozen=True):
     completeness: float | None
 
 
-class IndicatorSums:
+class DeviceIndicatorSums:
     """Sums over hours, by device index."""
 
     def __init__(self, size: int) -> None:
@@ -38,7 +38,7 @@ class IndicatorSums:
         self._counts: dict[str, I64] = {name: np.zeros(size, np.int64) for name in INDICATORS}
 
     @classmethod
-    def of(cls, size: int, hours: Iterable[QualityHour]) -> IndicatorSums:
+    def of(cls, size: int, hours: Iterable[QualityHour]) -> DeviceIndicatorSums:
         """Return the sums of some hours over the devices with an index below `size`."""
         sums = cls(size)
         for hour in hours:
@@ -58,11 +58,11 @@ class IndicatorSums:
             self._sums[name][device] += np.where(known, values, 0.0)
             self._counts[name][device] += known
 
-    def means(self, selected: BOOL) -> IndicatorMeans:
+    def means(self, selected: BOOL) -> MeanIndicators:
         """Return the means over the devices of a mask."""
         return self.means_by(np.zeros(self.size, np.int64), selected, 1)[0]
 
-    def means_by(self, group: I64, selected: BOOL, groups: int) -> list[IndicatorMeans]:
+    def means_by(self, group: I64, selected: BOOL, groups: int) -> list[MeanIndicators]:
         """Return the means of each group of the devices of a mask; `group` has the number of each device's group."""
         judged = np.flatnonzero(selected & (self.hours > 0))
         member = group[judged]
@@ -77,7 +77,7 @@ class IndicatorSums:
             means.append([round(total / count, 4) if count else None for total, count in pairs])
         devices = np.bincount(member, minlength=groups).tolist()
         return [
-            IndicatorMeans(count, int(hours), int(received), *values)
+            MeanIndicators(count, int(hours), int(received), *values)
             for count, hours, received, *values in zip(
                 devices, summed(self.hours), summed(self.received), *means, strict=True
             )

@@ -26,7 +26,7 @@ from sensegate.clock import HOUR_US, Clock
 from sensegate.config import Config
 from sensegate.errors import ConfigError
 from sensegate.model import BOOL, QualityHour
-from sensegate.quantities.indicator_sums import INDICATORS, IndicatorSums
+from sensegate.quantities.indicator_sums import INDICATORS, DeviceIndicatorSums
 from sensegate.share.access_requests import AccessTerms
 from sensegate.share.catalogue import QualityIndicators
 from sensegate.share.feeds import Feed
@@ -101,13 +101,13 @@ def feed_indicators(
     `hours` returns the indicators since a time.
     """
     cached: dict[Feed, QualityIndicators] = {}
-    sums, summed_at = IndicatorSums(0), -math.inf
+    sums, summed_at = DeviceIndicatorSums(0), -math.inf
 
     def measured(feed: Feed) -> QualityIndicators:
         nonlocal sums, summed_at
         now = clock.monotonic()
         if now - summed_at >= _CACHE_S:
-            sums, summed_at = IndicatorSums.of(len(devices), hours(clock.now() - _INDICATORS_US)), now
+            sums, summed_at = DeviceIndicatorSums.of(len(devices), hours(clock.now() - _INDICATORS_US)), now
             cached.clear()
         if feed not in cached:
             means = sums.means(_devices_of(feed, devices)[: sums.size])

@@ -14,7 +14,7 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Action
 from sensegate.clock import HOUR_US
 from sensegate.model import BOOL, I64, QualityHour
-from sensegate.quantities.indicator_sums import INDICATORS, IndicatorMeans, IndicatorSums
+from sensegate.quantities.indicator_sums import INDICATORS, DeviceIndicatorSums, MeanIndicators
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
@@ -54,7 +54,7 @@ class AssessmentReport(msgspec.Struct, frozen=True):
     rows: list[AssessmentRow]
 
 
-def assess(name: str, means: IndicatorMeans) -> AssessmentRow:
+def assess(name: str, means: MeanIndicators) -> AssessmentRow:
     """Return the assessment of a group of devices."""
     known = [value for indicator in INDICATORS if (value := getattr(means, indicator)) is not None]
     score = round(WEIGHT * len(INDICATORS) * sum(known) / len(known), 1) if known else None
@@ -99,9 +99,9 @@ async def _assessment(call: Call) -> AssessmentReport:
     return AssessmentReport(month, by, since, len(known), int(over), rows[: call.deps.config.page_max])
 
 
-def _sum(hours: Iterable[QualityHour], first: int, end: int, visible: BOOL) -> tuple[IndicatorSums, list[int]]:
+def _sum(hours: Iterable[QualityHour], first: int, end: int, visible: BOOL) -> tuple[DeviceIndicatorSums, list[int]]:
     """Return the sums of the hours of a period, and the hours in which a visible device was judged."""
-    sums, known = IndicatorSums(len(visible)), []
+    sums, known = DeviceIndicatorSums(len(visible)), []
     for hour in hours:
         if first <= hour.hour < end:
             sums.add(hour)

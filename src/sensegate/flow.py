@@ -246,7 +246,7 @@ async def open_gateway(
         devices,
         ShareInputs(
             delivered=delivered,
-            quality_rows=stages.quality_rows,
+            quality_hours=stages.quality.since,
             observers=[returns] if returns else [],
             centre=Centre(tier.connection.ask, config.member_id) if tier.connection else None,
         ),
@@ -301,7 +301,7 @@ async def open_gateway(
             clock_lag=stages.clock_lag,
             broker=lambda: fronts.url,
             clock_judgement=stages.clock_monitor.describe,
-            quality_rows=stages.quality_rows,
+            quality_hours=stages.quality.since,
             neighbours=stages.neighbours,
             assets=stages.assets,
             not_ready=checks.not_ready,

@@ -43,6 +43,7 @@ from sensegate.web.deps import WebDependencies
 from sensegate.web.drafts import UNKNOWN
 from sensegate.web.latest import LATEST
 from tests.support.memory_audit import MemoryAudit
+from tests.support.quality import hours_of
 
 NO_PROFILES = ProfileSet([], [])
 ADMIN = Principal("test", Role.ADMIN, scope("44"))
@@ -110,7 +111,7 @@ class Gateway:
                 ingest=self._ingest,
                 profiles=lambda: [ProfileRow("acme/th10", 3, "thermometer")],
                 topics=lambda device: [f"sg/{device.id}/up"],
-                quality=lambda _since: self.quality,
+                quality=lambda _since: hours_of(self.quality, self.devices.find),
                 refused=lambda: self.refused,
                 people=self.people,
                 is_secure=secure,

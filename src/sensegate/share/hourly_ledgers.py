@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import structlog
@@ -23,6 +23,7 @@ from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.model import LogEntry, LogMessage
 from sensegate.ports import Log
+from sensegate.share.place_totals import PlaceTotals
 from sensegate.share.reader import LogReader
 
 _HOUR_DIGITS = 9
@@ -63,6 +64,12 @@ class HourlyLedgers:
         self._bytes_max = payload_bytes_max
         self._packed: dict[tuple[str, int], tuple[bytes, ...]] = {}
         self._open: OrderedDict[tuple[str, int], Ledger] = OrderedDict()
+        self._totals: dict[tuple[str, int], dict[str, int]] = {}
+        """(node, hour) -> count by kind, of hours that began in this process or were asked for."""
+        self._stamps: dict[tuple[str, int], int] = {}
+        """(node, hour) -> a number that changes with its counts; absent: as it was when this process began."""
+        self.places = PlaceTotals(self, clock)
+        """The same counts by place."""
         self._changed: set[tuple[str, int]] = set()
         self._late: set[tuple[str, int]] = set()
         """Hours that had left memory when late counts came: the stored sum is merged in before they are written."""
@@ -118,7 +125,12 @@ class HourlyLedgers:
         node = node_of(entry.subject)
         counts = read_ledger(entry, "hourly ledgers")
         for hour, part in (_by_hour(counts) if counts is not None else {}).items():
+            if (node, hour) not in self:
+                self._totals[node, hour] = {}
             self._ledger(node, hour).merge(part)
+            if (totals := self._totals.get((node, hour))) is not None:
+                _add(totals, part.totals())
+            self._stamps[node, hour] = entry.sequence
             self._changed.add((node, hour))
         self._position = _Position(self._position.epoch, entry.sequence)
 
@@ -133,6 +145,40 @@ class HourlyLedgers:
             if key[0] == node and _is_between(key[1], since_hour, before_hour):
                 total.merge(self._open.get(key) or self._unpacked(key))
         return total
+
+    def __len__(self) -> int:
+        """Return the number of hours of nodes."""
+        return len(self._keys())
+
+    def __contains__(self, key: tuple[str, int]) -> bool:
+        """Return whether there are counts of a (node, hour)."""
+        return key in self._open or key in self._packed
+
+    def hours(self, node: str, since_hour: int, before_hour: int | None = None) -> list[int]:
+        """Return the hours with counts of a node, in and after an hour, and before another one if it is given."""
+        return sorted(key[1] for key in self._keys() if key[0] == node and _is_between(key[1], since_hour, before_hour))
+
+    def stamp(self, node: str, hour: int) -> int:
+        """Return a number that changes with the counts of a node and hour."""
+        return self._stamps.get((node, hour), 0)
+
+    def reader_of(self, node: str, hour: int) -> Callable[[], Ledger]:
+        """Return a function that returns the counts of a node and hour as they are now; a thread may call it."""
+        if ledger := self._open.get((node, hour)):
+            copy = ledger.snapshot()
+            return lambda: copy
+        parts = self._packed.get((node, hour), ())
+        return lambda: _sum_of(parts)[0]
+
+    def totals(self, node: str, since_hour: int, before_hour: int | None = None) -> dict[int, dict[str, int]]:
+        """Return hour -> count by kind of a node, in and after an hour, and before another one if it is given."""
+        totals: dict[int, dict[str, int]] = {}
+        for key in sorted(self._keys()):
+            if key[0] == node and _is_between(key[1], since_hour, before_hour):
+                if key not in self._totals:
+                    self._totals[key] = (self._open.get(key) or self._unpacked(key)).totals()
+                totals[key[1]] = dict(self._totals[key])
+        return totals
 
     async def run(self) -> None:
         """Write what has changed every `flush_s`, until cancelled."""
@@ -175,6 +221,8 @@ class HourlyLedgers:
         for key in [key for key in self._keys() if key[1] < oldest and key not in self._changed]:
             self._open.pop(key, None)
             self._packed.pop(key, None)
+            self._totals.pop(key, None)
+            self._stamps.pop(key, None)
             self._parts.pop(key, None)
 
     def _members(self, node: str, hour: int) -> Iterator[LogMessage]:
@@ -193,6 +241,8 @@ class HourlyLedgers:
                 written.append(entry.payload)
             self._parts[node, hour] = len(written)
             self._ledger(node, hour).merge(_sum_of(written)[0])
+            self._totals.pop((node, hour), None)
+            self._stamps.pop((node, hour), None)
             self._late.discard((node, hour))
 
     def _keys(self) -> set[tuple[str, int]]:
@@ -222,6 +272,11 @@ class HourlyLedgers:
         while len(self._open) > _OPEN_MAX:
             key, oldest = self._open.popitem(last=False)
             self._packed[key] = (oldest.encode(),)
+
+
+def _add(totals: dict[str, int], more: dict[str, int]) -> None:
+    for kind, count in more.items():
+        totals[kind] = totals.get(kind, 0) + count
 
 
 def _is_between(hour: int, first: int, end: int | None) -> bool:

@@ -51,13 +51,13 @@ types: setup
 	$(BIN)/mypy
 
 bench: compiled ## every benchmark, a JSON line each, with its baseline in the same run
-	@for name in drain live compare latency uplink scale start memory formats scripts reload fanout client history video console border_flood storm; do $(BIN)/sensegate bench $$name --json || exit 1; done
+	@for name in drain live compare latency uplink scale start memory formats scripts reload fanout client latest history sensorthings video console border_flood storm; do $(BIN)/sensegate bench $$name --json || exit 1; done
 
 soak: compiled ## 300 seeded kills over 200,000 readings; 300 over the border with two centres and a hostile node
 	$(BIN)/python -m tests.ledger.soak
 	$(BIN)/python -m tests.border.campaign
 	$(BIN)/python -m tests.live.resume --times 25 --target "node gateway" --target centre
-	SENSEGATE_SOAK=1 SENSEGATE_CUT_S=60 $(BIN)/python -m pytest -q -s tests/ledger/test_controls.py tests/ledger/test_link.py tests/ledger/test_video.py tests/demo/test_run.py tests/border/test_patches.py tests/border/test_campaign.py tests/collect/front/test_kills.py tests/cluster tests/history tests/faults tests/live/test_pages.py tests/web/test_openapi.py tests/test_bench.py
+	SENSEGATE_SOAK=1 SENSEGATE_CUT_S=60 $(BIN)/python -m pytest -q -s tests/ledger/test_controls.py tests/ledger/test_link.py tests/ledger/test_video.py tests/demo/test_run.py tests/border/test_patches.py tests/border/test_campaign.py tests/collect/front/test_kills.py tests/cluster tests/history tests/faults tests/live/test_pages.py tests/live/test_console_sites.py tests/web/test_openapi.py tests/test_bench.py
 
 fuzz: setup ## all property tests with forty times the examples, other ones each time; FUZZ=tests/video: of one folder
 	@echo "fuzz: some minutes a folder, an hour or two in all. What is found stands at the end with its message; it comes first"

@@ -11,7 +11,7 @@ import numpy as np
 from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
 from sensegate.config.history import HistoryConfig
-from sensegate.history.segment_files import VALUE_SQL
+from sensegate.history.segment_files import TIME_SQL, VALUE_SQL
 from sensegate.history.segments import SegmentStore
 from sensegate.model import LogMessage
 from sensegate.share.reader import named_rows
@@ -91,7 +91,7 @@ def rows_of_history(directory: Path) -> list[tuple[Any, ...]]:
         duckdb.connect()
         .execute(
             f"SELECT entry, node, partition, entry - back, idx, device, division, grade, property, text, {VALUE_SQL}, "
-            f"time, received * 1000, flags, revision FROM read_parquet('{directory}/*.parquet')"
+            f"{TIME_SQL}, received * 1000, flags, revision FROM read_parquet('{directory}/*.parquet')"
         )
         .fetchall()
     )

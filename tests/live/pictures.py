@@ -28,14 +28,23 @@ FOLDER = ROOT / "deploy" / "console"
 DOCUMENT = ROOT / "deploy" / "console.md"
 CHROMIUM = os.environ.get("SENSEGATE_CHROMIUM") or shutil.which("chromium")
 QUALITY = 45
+WIDTH, HEIGHT = 1180, 760
+TALL = {"overview": 1500, "device": 1900}
+"""Name -> height of pictures that show a whole page."""
 BYTES_MAX = 1_500_000
 LANGUAGES = {"en": "en-US", "zh": "zh-CN"}
 START_S = 600.0
 PICTURES = (
-    ("centre", "overview", "", "What needs you now, where the data went, the cities", "总览：待办、数据去向、地市"),
+    (
+        "centre",
+        "overview",
+        "",
+        "What needs you now, where the data went, cities, score",
+        "总览：待办、数据去向、地市、得分",
+    ),
     ("centre", "nodes", "nodes", "Nodes: lag, load, clock, release", "节点：积压、负载、时钟、版本"),
     ("node", "devices", "devices", "Devices: find, filter, import, last seen", "感知设备：查找、筛选、导入、最近上线"),
-    ("node", "device", "device", "A device: last values, series with gaps", "单台设备：最新值、序列与缺测"),
+    ("node", "device", "device", "A device: values, series, messages, changes", "单台设备：数值、序列、消息、变更"),
     ("node", "map", "map", "Map without a base map: no boundaries are drawn", "无底图的地图：不绘制任何界线"),
     ("node", "survey", "survey", "Components and what the registry lacks", "城市部件摸查：部件及登记缺项"),
     ("node", "labels", "labels", "Labels with QR codes, for printing", "带二维码的设备标签"),
@@ -96,7 +105,7 @@ async def photograph(summary: dict[str, Any]) -> list[int]:
         browser = await play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
         for language, locale in LANGUAGES.items():
             context = await browser.new_context(
-                locale=locale, viewport={"width": 1180, "height": 760}, color_scheme="light"
+                locale=locale, viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light"
             )
             page = await context.new_page()
             for gateway, (url, token) in gateways.items():
@@ -107,9 +116,9 @@ async def photograph(summary: dict[str, Any]) -> list[int]:
                 for of, name, path, _, _ in PICTURES:
                     if of == gateway:
                         address = f"devices/{device}" if path == "device" else path
-                        sizes.append(
-                            await picture(page, f"{url}/console/{address}", FOLDER / f"{name}-{language}.webp")
-                        )
+                        file = FOLDER / f"{name}-{language}.webp"
+                        height = TALL.get(name, HEIGHT)
+                        sizes.append(await picture(page, f"{url}/console/{address}", file, height=height))
         await browser.close()
     return sizes
 
@@ -146,8 +155,9 @@ async def prepare(url: str, token: str) -> str:
     return found
 
 
-async def picture(page: Page, address: str, file: Path) -> int:
+async def picture(page: Page, address: str, file: Path, *, height: int = HEIGHT) -> int:
     """Photograph a page as WebP; return the size of the file."""
+    await page.set_viewport_size({"width": WIDTH, "height": height})
     await page.goto(address)
     await page.wait_for_selector("main h1")
     await page.wait_for_selector(".loading", state="detached")

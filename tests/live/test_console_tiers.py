@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 import json
 import secrets
 from collections.abc import AsyncIterator
@@ -36,6 +37,9 @@ async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[
     with pytest.MonkeyPatch.context() as patch:
         # The engine looks every five seconds for what falls silent; the story has two such looks.
         patch.setattr("sensegate.alarms.engine.TICK_S", 0.5)
+        # Indicators are summed twice a minute, and read by the page once.
+        patch.setattr("sensegate.tiers.indicator_hours.REFRESH_S", 0.2)
+        patch.setattr("sensegate.tiers.indicator_history.STORE_S", 0.5)
         async with running(above) as centre:
             uplink = UplinkConfig(url=centre.addresses.nats, secret_file=str(secret), span_ms=50)
             async with running(msgspec.structs.replace(config_of(directory / "node"), uplink=uplink)) as node:
@@ -113,6 +117,38 @@ async def test_a_feed_is_shared_with_a_mask(pair: tuple[Site, Site], browser: An
         assert [*owner.faults, *reader.faults] == []
 
 
+async def score_of(centre: Site, city: str) -> float | None:
+    """Return the score of a city at the centre; None: it is not known."""
+    answer = await centre.ask("GET", "/api/v1/indicators")
+    return next((row["score"] for row in answer.body["rows"] if row["division"] == city), None)
+
+
+async def test_the_centre_shows_indicators_of_its_cities(pair: tuple[Site, Site], browser: Any) -> None:
+    """What a node's devices sent becomes a score of its city at the centre: on the tile, as figures, with a trend."""
+    node, centre = pair
+    device = await node.device("story-f")
+    # One of two readings is out of range for air.
+    now = f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"
+    rows = [{"time": now, "values": {"air_temperature": value}} for value in (20.0, 500.0)]
+    before = await score_of(node, "4401")
+
+    async def is_judged() -> bool:
+        assert (await node.push(device, json.dumps(rows))).status == 202
+        return await score_of(centre, "4401") is not None and await score_of(node, "4401") is not None
+
+    await eventually(is_judged, every_s=0.5)
+    assert before is None or before <= 100
+    elsewhere, _ = await centre.token("city_operator", "4403")
+    assert (await centre.ask("GET", "/api/v1/indicators", elsewhere)).body["rows"] == [], "not those of another city"
+    async with visitor(browser, centre, centre.admin, language="zh-CN") as governor:
+        page = governor.page
+        await page.wait_for_selector(".tile:has-text('广州'):has-text('得分')")
+        await page.wait_for_selector(".indicators .step:has-text('本月得分') strong")
+        for word in ("真实性", "准确性", "连续性", "完整性"):
+            assert await page.locator(f".indicators .step:has-text('{word}')").count() == 1
+        assert governor.faults == []
+
+
 async def alarm_is(node: Site, state: str) -> bool:
     """Return whether the alarm of the silent device has a state."""
     answer = await node.ask("GET", "/api/v1/alarms", params={"device": "story-c", "state": state})
@@ -149,6 +185,28 @@ async def test_a_silent_device_raises_an_alarm(pair: tuple[Site, Site], browser:
         assert operator.faults == []
 
 
+async def test_a_device_is_moved_by_clicks(pair: tuple[Site, Site], browser: Any) -> None:
+    """Begun at the centre, the move ends by itself: the node's device is the centre's own, and its change is told."""
+    node, centre = pair
+    device = await node.device("story-m")
+    assert (await node.push(device, reading(20.0))).status == 202
+
+    async def is_known() -> bool:
+        rows = (await centre.ask("GET", "/api/v1/feeds/all/latest", params={"device": "story-m"})).body["records"]
+        return bool(rows)
+
+    await eventually(is_known)
+    async with visitor(browser, centre, centre.admin) as operator:
+        await operator.open("moves")
+        await operator.click("Move a device")
+        await operator.send(device="story-m", target="44", division="440305")
+        await operator.page.wait_for_selector("tbody tr:has-text('story-m') .badge:has-text('done')")
+        await operator.page.click("tbody a:has-text('story-m')")
+        await operator.page.wait_for_selector(".changes li:has-text('moved here')")
+        assert operator.faults == []
+    assert (await node.ask("GET", "/api/v1/devices/story-m")).body["state"] == "retired"
+
+
 async def test_the_reason_of_a_lag_is_found(pair: tuple[Site, Site], browser: Any) -> None:
     """The province sees the lag of a city on the overview, opens its node, and reads why."""
     node, centre = pair
@@ -167,5 +225,5 @@ async def test_the_reason_of_a_lag_is_found(pair: tuple[Site, Site], browser: An
         page = governor.page
         await page.wait_for_selector(".tile.warn:has-text('广州')")
         await page.click(".tile.warn:has-text('广州')")
-        await governor.sees("its share of the log is used up")
+        await governor.sees("其日志份额已用完")
         assert governor.faults == []

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiomqtt
 import pytest
 import pytest_asyncio
 
+from sensegate.clock import SystemClock
 from sensegate.config.people import EgressConfig
 from tests.collect.mosquitto import Mosquitto
 from tests.conftest import eventually
@@ -129,6 +132,31 @@ async def test_notifications_by_mqtt(site: Site, tmp_path: Path) -> None:
         assert "secret@" not in str(kept.body)
 
 
+async def test_the_context_inside_a_subscription_is_linked(site: Site) -> None:
+    """A notification as JSON links to the @context that stood inside the request, which is served."""
+    device = await site.device("ngsi-linked")
+    token, _ = await site.token()
+    source = {"warmth": "https://smartdatamodels.org/dataModel.Weather/temperature"}
+    entity = {"type": "WeatherObserved", "idPattern": "ngsi-linked"}
+    async with receiving() as receiver:
+        body = {
+            "type": "Subscription",
+            "entities": [entity],
+            "notification": {"endpoint": {"uri": receiver.url}},
+            "@context": source,
+        }
+        media = {"Content-Type": "application/ld+json"}
+        answer = await site.ask("POST", SUBSCRIPTIONS, token, data=json.dumps(body), headers=media)
+        assert answer.status == 201, answer.body
+        await push(site, device, 20, 1)
+        await eventually(lambda: len(receiver.kept) == 1)
+        link = receiver.kept[0].headers["Link"]
+        path = urlsplit(link.partition(">")[0].removeprefix("<")).path
+        served = await site.ask("GET", path, token, headers={"Accept": "application/json"})
+        assert served.body == {"@context": source}
+        assert (await site.ask("DELETE", answer.headers["Location"], token)).status == 204
+
+
 async def test_context_sources_are_not_offered(site: Site) -> None:
     """A registration of a context source is answered with 501 and a problem that names the reason and the ways out."""
     token, _ = await site.token()
@@ -170,3 +198,69 @@ async def test_a_restart_loses_and_doubles_nothing(tmp_path: Path) -> None:
 
 async def has_attempts(receiver: Receiver, count: int) -> bool:
     return len(receiver.attempts) >= count
+
+
+class HurriedClock(SystemClock):
+    """A clock whose long sleeps are short, so that intervals come at once."""
+
+    async def sleep(self, seconds: float) -> None:
+        await asyncio.sleep(min(seconds, 0.2))
+
+
+def ids(receiver: Receiver) -> list[str]:
+    """Return the ids of the entities of all notifications, in their order."""
+    return [entity["id"] for letter in receiver.kept for entity in json.loads(letter.body)["data"]]
+
+
+async def test_state_and_changes_in_a_gateway(tmp_path: Path) -> None:
+    """Intervals, changed to changes of stored entities; through a pause and a restart nothing is lost."""
+    config = config_of(tmp_path, egress=EgressConfig(("127.0.0.0/8",), retry_initial_s=0.05, retry_max_s=0.2))
+    async with receiving() as receiver:
+        async with running(config, clock=HurriedClock()) as first:
+            device = await first.device("ngsi-air")
+            token, _ = await first.token("city_operator")
+            await push(first, device, 20, 1)
+            body: dict[str, Any] = {
+                "type": "Subscription",
+                "entities": [{"type": "WeatherObserved"}],
+                "timeInterval": 10,
+                "notification": {"endpoint": {"uri": receiver.url}},
+            }
+            answer = await first.ask("POST", SUBSCRIPTIONS, token, json=body)
+            assert answer.status == 201, answer.body
+            path, secret = answer.headers["Location"], answer.headers["Sensegate-Webhook-Secret"]
+            await eventually(lambda: has_values(receiver, 2))
+            assert set(values(receiver)) == {20}
+            assert all(letter.signed_by(secret) for letter in receiver.kept)
+
+            async def is_counted() -> bool:
+                rows = (await first.ask("GET", "/api/v1/usage", token)).body["rows"]
+                return sum(int(row["records"]) for row in rows if row["delivery"] == "webhook") >= 2
+
+            await eventually(is_counted)
+            changes = {"timeInterval": None, "entities": [{"type": "Bench"}], "notificationTrigger": ["entityCreated"]}
+            assert (await first.ask("PATCH", path, token, json=changes)).status == 204
+
+            async def bench(site: Site, number: int) -> str:
+                name = f"urn:x:bench{number}"
+                made = await site.ask("POST", "/ngsi-ld/v1/entities", token, json={"id": name, "type": "Bench", "a": 1})
+                assert made.status == 201, made.body
+                return name
+
+            one = await bench(first, 1)
+            await eventually(lambda: one in ids(receiver))
+            assert (await first.ask("PATCH", path, token, json={"isActive": False})).status == 204
+            two = await bench(first, 2)
+            assert (await first.ask("PATCH", path, token, json={"isActive": True})).status == 204
+            await eventually(lambda: two in ids(receiver))
+            attempts = len(receiver.attempts)
+            receiver.answers = [500] * 100
+            three = await bench(first, 3)
+            await eventually(lambda: has_attempts(receiver, attempts + 1))
+        receiver.answers = []
+        async with running(config) as second:
+            await eventually(lambda: three in ids(receiver))
+            four = await bench(second, 4)
+            await eventually(lambda: four in ids(receiver))
+        benches = [name for name in ids(receiver) if "bench" in name]
+        assert benches == [one, two, three, four]

@@ -157,6 +157,7 @@ async def shared_feed(centre: Site, hostile: Made) -> Granted:
     wish = {"feeds": ["waited-for"], "purpose": "联合预报", "legal_basis": "国务院令第809号", "days": 30}
     made = await centre.ask("POST", "/api/v1/applications", feed.token, json=wish)
     assert made.status == 201, made.body
+    await put(centre, "/api/v1/bundles", {"name": "roads", "title": "道路", "feeds": ["matrix", "waited-for"]}, "POST")
     await put(centre, "/api/v1/nodes", {"division": "4406"}, "POST")
     return feed
 

@@ -35,7 +35,7 @@ from sensegate.ngsi_ld.subscriptions import EntitySubscription, NotificationTrig
 from sensegate.ports import DeliveryResult
 from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.masks import Mask, Rounding
-from sensegate.share.subscriptions import CommittedOffset, RetryPolicy
+from sensegate.share.subscriptions import CommittedOffset, RetryPolicy, SubscriptionState
 from tests.conftest import eventually
 from tests.ngsi_ld.receiving import BODY, Receiver
 from tests.ngsi_ld.serving import Entities, entities_serving, granted
@@ -43,6 +43,7 @@ from tests.web.serving import ADMIN
 
 CORE = LdContexts().core
 HEIGHT, NAME = CORE.expand("height"), CORE.expand("name")
+FAILURES_MAX = 3
 in_one_loop = pytest.mark.asyncio(loop_scope="module")
 
 
@@ -73,7 +74,7 @@ class Sending:
             consumers=ActiveConsumers(self.clock, lambda: gateway.reader.end),
             offsets=offsets,
             clock=self.clock,
-            retry=RetryPolicy(1.0, 60.0),
+            retry=RetryPolicy(1.0, 60.0, FAILURES_MAX),
             turn=asyncio.Lock(),
         )
         document = read_document({**BODY, **members})
@@ -87,6 +88,11 @@ class Sending:
         )
         self.counts = SubscriptionCounts()
 
+    def state(self, name: str) -> SubscriptionState:
+        """Return the state of the committed offset."""
+        offset = self.parts.offsets.find(name)
+        return offset.state if offset else SubscriptionState.ACTIVE
+
     @property
     def sender(self) -> StateSender:
         state = StateSubscription(
@@ -97,6 +103,12 @@ class Sending:
             self.counts,
         )
         return StateSender(state, self.parts)
+
+    async def interval(self) -> None:
+        """Let an interval of a minute pass; return once its notification was attempted."""
+        attempts = self.counts.sent
+        await self.clock.advance(60)
+        await eventually(lambda: self.counts.sent > attempts)
 
     async def sent(self, count: int) -> list[Any]:
         """Return the entities of all notifications, once there are so many notifications."""
@@ -130,16 +142,41 @@ async def test_an_interval(city: Entities) -> None:
     await sending.clock.advance(1)
     (entity,) = await sending.sent(1)
     assert (entity["id"], entity["pm25"]["value"]) == ("urn:ngsi-ld:AirQualityObserved:gz-air", 35.5)
-    await eventually(lambda: sending.usage() == 2)
+    await eventually(lambda: sending.counts.sent == 1)
+    assert sending.usage() == 2
     sending.receiver.result = DeliveryResult(accepted=False, reason="answered 500")
-    await sending.clock.advance(60)
-    await sending.sent(2)
-    await eventually(lambda: sending.counts.failed == 1)
+    await sending.interval()
+    assert (sending.counts.failed, sending.usage()) == (1, 2)
     sending.receiver.result = DeliveryResult(accepted=True)
-    await sending.clock.advance(60)
+    await sending.interval()
     assert len(await sending.sent(3)) == 3
-    await eventually(lambda: sending.usage() == 4)
+    assert sending.usage() == 4
     assert len({sent.id for sent in sending.receiver.sent}) == 3
+    await ended(task)
+
+
+@in_one_loop
+@pytest.mark.parametrize(
+    ("result", "state"),
+    [
+        (DeliveryResult(accepted=False, reason="answered 500"), SubscriptionState.PAUSED),
+        (DeliveryResult(accepted=False, reason="answered 410", gone=True), SubscriptionState.ENDED),
+    ],
+)
+async def test_an_interval_stops(city: Entities, result: DeliveryResult, state: SubscriptionState) -> None:
+    """A receiver that ends the subscription, or fails too often in a row, is sent nothing more."""
+    sending = Sending(city, timeInterval=60)
+    sending.receiver.result = result
+    task = asyncio.create_task(PeriodicNotifications(sending.sender).run())
+    await asyncio.sleep(0)
+    name = sending.subscription.push_id
+    attempts = 1 if result.gone else FAILURES_MAX
+    for _ in range(attempts):
+        await sending.interval()
+    await eventually(lambda: sending.state(name) is state)
+    assert len(sending.receiver.sent) == attempts
+    await sending.clock.advance(120)
+    assert len(sending.receiver.sent) == attempts
     await ended(task)
 
 
@@ -151,7 +188,7 @@ async def test_an_interval_under_a_mask(city: Entities) -> None:
     sending = Sending(masked, timeInterval=60)
     task = asyncio.create_task(PeriodicNotifications(sending.sender).run())
     await asyncio.sleep(0)
-    await sending.clock.advance(60)
+    await sending.interval()
     values = [entity["pm25"]["value"] for entity in await sending.sent(1)]
     assert values
     assert all(value % 10 == 0 for value in values)
@@ -159,6 +196,25 @@ async def test_an_interval_under_a_mask(city: Entities) -> None:
     await sending.clock.advance(60)
     await eventually(lambda: any(row.state == "refused" for row in sending.parts.consumers.rows()))
     assert len(sending.receiver.sent) == 1
+    await ended(task)
+
+
+@in_one_loop
+async def test_an_interval_within_a_quota(city: Entities) -> None:
+    """What the quota of a grant does not permit is neither sent nor counted; an attempt that failed uses nothing up."""
+    limited = await granted(city, Mask(), volume=5, properties=("pm2_5", "pm10"))
+    sending = Sending(limited, timeInterval=60)
+    task = asyncio.create_task(PeriodicNotifications(sending.sender).run())
+    await asyncio.sleep(0)
+    sending.receiver.result = DeliveryResult(accepted=False, reason="answered 500")
+    await sending.interval()
+    assert sending.usage() == 0
+    sending.receiver.result = DeliveryResult(accepted=True)
+    await sending.interval()
+    assert sending.usage() == 3
+    await sending.clock.advance(60)
+    await eventually(lambda: any(row.state == "waiting" for row in sending.parts.consumers.rows()))
+    assert (len(sending.receiver.sent), sending.usage()) == (2, 3)
     await ended(task)
 
 
@@ -271,7 +327,7 @@ async def test_a_failure_is_repeated_and_changes_are_merged(city: Entities, benc
     sending.receiver.result = DeliveryResult(accepted=False, reason="answered 500")
     task = await changing(city, sending)
     await city.ask("entities", method="POST", json={"id": "urn:x:bench2", "type": "Bench", "seats": 1}, expect=201)
-    await sending.sent(1)
+    await eventually(lambda: sending.counts.failed == 1)
     await city.ask("entities/urn:x:bench2/attrs", method="PATCH", json={"seats": 2}, expect=204)
     sending.receiver.result = DeliveryResult(accepted=True)
     await sending.clock.advance(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Callable
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -12,6 +12,7 @@ from sensegate.authority.chain import (
     ChainHead,
     HeadSigner,
     SignedHead,
+    TrailSearch,
     decode,
     digest,
     shortened,
@@ -74,6 +75,16 @@ class MemoryAudit(MemoryTrail):
         """Return (number, record) after a number, oldest first."""
         rows = enumerate(self.raw[after : after + limit], after + 1)
         return [(number, decode(raw)) for number, raw in rows]
+
+    async def newest(
+        self, needle: bytes, match: Callable[[AuditRecord], bool], limit: int, *, before: int = 0
+    ) -> TrailSearch:
+        """Return the newest records that match, newest first."""
+        end = before or len(self.raw) + 1
+        rows = [(number, decode(raw)) for number, raw in enumerate(self.raw, 1) if number < end and needle in raw]
+        matching = [(number, record) for number, record in reversed(rows) if match(record)]
+        following = matching[limit - 1][0] if len(matching) > limit else 0
+        return TrailSearch(tuple(matching[:limit]), decode(self.raw[0]).time if self.raw else 0, following)
 
     async def stored(self, *, limit: int = 2**62) -> AsyncGenerator[bytes, None]:
         """Yield the records as stored, oldest first."""

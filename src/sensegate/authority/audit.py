@@ -9,7 +9,7 @@ detect a truncated end, store a signed head elsewhere (`heads.py` writes one eve
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, AsyncIterator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Sequence
 
 import msgspec
 from nats.aio.client import Client
@@ -23,6 +23,7 @@ from sensegate.authority.chain import (
     ChainVerifier,
     HeadSigner,
     SignedHead,
+    TrailSearch,
     decode,
     digest,
     shortened,
@@ -39,6 +40,8 @@ from sensegate.errors import Fenced, NotFound, Overloaded, Unavailable
 __all__ = ["START", "Audit", "AuditRecord", "ChainFault", "ChainHead", "digest", "verify"]
 
 _ATTEMPTS_MAX = 20
+SEARCH_RECORDS = 20_000
+_SEARCH_PAGE = 500
 
 
 class Audit:
@@ -141,6 +144,33 @@ class Audit:
     async def read(self, after: int = 0, *, limit: int = 500) -> list[tuple[int, AuditRecord]]:
         """Return (stream sequence, record) of this chain after a sequence, oldest first."""
         return [(sequence, decode(raw)) async for sequence, raw in self._stored(after, limit)]
+
+    async def newest(
+        self, needle: bytes, match: Callable[[AuditRecord], bool], limit: int, *, before: int = 0
+    ) -> TrailSearch:
+        """Return the newest records that match, newest first; at most `SEARCH_RECORDS` records are looked at.
+
+        Args:
+            needle: bytes that the stored form of a matching record contains; others are not decoded.
+            match: decides on a record.
+            limit: most records to return.
+            before: stream sequence before which to search; 0: at the end.
+        """
+        first, last = await self._reader.bounds()
+        records: list[tuple[int, AuditRecord]] = []
+        end, since, searched = min(before or last + 1, last + 1), 0, 0
+        while end > first and len(records) < limit and searched < SEARCH_RECORDS:
+            begin = max(first, end - _SEARCH_PAGE)
+            page = [(sequence, stored) async for sequence, stored in self._stored(begin - 1, _SEARCH_PAGE)]
+            page = [(sequence, stored) for sequence, stored in page if sequence < end]
+            for sequence, stored in reversed(page):
+                if needle in stored and match(record := decode(stored)):
+                    records.append((sequence, record))
+            if page:
+                since = decode(page[0][1]).time
+            end, searched = begin, searched + _SEARCH_PAGE
+        following = records[limit - 1][0] if len(records) >= limit else 0 if end <= first else end
+        return TrailSearch(tuple(records[:limit]), since, following)
 
     async def stored(self, *, limit: int = 2**62) -> AsyncGenerator[bytes, None]:
         """Yield the records as stored, oldest first."""

@@ -61,6 +61,17 @@ class AuditRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Hash function of `previous`; absent in records from before there was a choice: SHA-256."""
 
 
+class TrailSearch(msgspec.Struct, frozen=True):
+    """Outcome of a search from the end of the trail."""
+
+    records: tuple[tuple[int, AuditRecord], ...]
+    """(stream sequence, record), newest first."""
+    since: int
+    """Time of the oldest record that was looked at, µs UTC; 0: there is none."""
+    before: int
+    """Stream sequence before which a further search goes on; 0: the whole trail was looked at."""
+
+
 class ChainHead(msgspec.Struct, frozen=True):
     """The head of a chain: its last record."""
 

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives.serialization import (
     load_pem_public_key,
 )
 
-from sensegate.authority.chain import AuditRecord, HeadSigner, SignedHead, fingerprint, head_of, line_of
+from sensegate.authority.chain import AuditRecord, HeadSigner, SignedHead, TrailSearch, fingerprint, head_of, line_of
 from sensegate.authority.scope import Principal
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import DAY_US, Clock
@@ -121,6 +121,12 @@ class AuditTrail(Trail, Protocol):
 
     async def read(self, after: int = 0, *, limit: int = 500) -> list[tuple[int, AuditRecord]]:
         """Return (sequence, record) after a sequence, oldest first."""
+        ...
+
+    async def newest(
+        self, needle: bytes, match: Callable[[AuditRecord], bool], limit: int, *, before: int = 0
+    ) -> TrailSearch:
+        """Return the newest records that match, newest first; `needle`: bytes that their stored form contains."""
         ...
 
 

@@ -6,7 +6,7 @@ strings, ``length`` of each payload in ``body``; in the quarantine also reason, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from itertools import repeat
 from typing import Annotated, Any
 
@@ -212,6 +212,18 @@ def decode_any(payload: bytes) -> list[StoredMessage]:
     if tree.pieces is not None:
         return list(decode_quarantined(payload))
     return [StoredMessage(message, source, "") for message, source in _messages(tree)]
+
+
+def decode_of(payload: bytes, names: Collection[str]) -> list[StoredMessage]:
+    """Return the messages as `decode_any`, or none where no credential, topic or device of them contains a name.
+
+    Raises `ValueError` as `decode`.
+    """
+    tree = _open_tree(payload)
+    words = [word for column in (tree.topic, tree.principal, tree.device) if column for word in column[0]]
+    if not any(name in word for name in names for word in words):
+        return []
+    return decode_any(payload)
 
 
 def decode_quarantined(payload: bytes) -> Iterator[StoredMessage]:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import msgspec
 
+from sensegate.history.segment_files import LAST_TIME_SQL, TIME_SQL
 from sensegate.share.feeds import FeedSelection
 from sensegate.share.matching import SECONDARY
 
@@ -19,9 +20,18 @@ class Scan(msgspec.Struct, frozen=True):
 
 
 def table_of(files: Sequence[Path]) -> str:
-    """Return the rows of files as a table."""
+    """Return files as a table."""
     names = ", ".join("'{}'".format(str(file).replace("'", "''")) for file in files)
     return f"read_parquet([{names}])"
+
+
+def rows_of(files: Sequence[Path], begin: int, end: int) -> str:
+    """Return the rows of files as a table with their times, those of a period and some beside it.
+
+    Row groups are skipped by the stored milliseconds.
+    """
+    period = f"ms >= {begin // 1_000} AND ms <= {end // 1_000}"
+    return f"(SELECT *, {TIME_SQL} AS time FROM {table_of(files)} WHERE {period})"
 
 
 def conditions_of(selection: FeedSelection) -> tuple[list[str], list[str | int]]:
@@ -63,13 +73,15 @@ def rows_scan(
         conditions.append(f"(flags & {int(SECONDARY)}) = 0")
     if revised:
         conditions.append(
-            f"NOT EXISTS (SELECT 1 FROM {table_of(revised)} AS v WHERE v.revision > r.revision AND v.node = r.node "
-            f"AND v.device = r.device AND v.property = r.property AND v.time = r.time "
+            f"NOT EXISTS (SELECT 1 FROM {rows_of(revised, begin, end)} AS v "
+            f"WHERE v.revision > r.revision AND v.node = r.node AND v.device = r.device "
+            f"AND v.property = r.property AND v.time = r.time "
             f"AND v.revision > 0 AND v.time >= {begin} AND v.time < {end})"
         )
     if more:
         conditions.append(more)
-    return Scan(f"SELECT * FROM {table_of(files)} AS r WHERE {' AND '.join(conditions)}", tuple(parameters))
+    source = rows_of(files, begin, end)
+    return Scan(f"SELECT * FROM {source} AS r WHERE {' AND '.join(conditions)}", tuple(parameters))
 
 
 def sums_scan(selection: FeedSelection, files: Sequence[Path], *, begin: int, end: int) -> Scan:
@@ -78,5 +90,6 @@ def sums_scan(selection: FeedSelection, files: Sequence[Path], *, begin: int, en
     conditions += [f"hour >= {begin}", f"hour < {end}"]
     if not selection.secondary_sources:
         conditions.append("secondary = 0")
-    sql = f"SELECT *, hour AS time FROM {table_of(files)} WHERE {' AND '.join(conditions)}"
+    columns = f"*, hour AS time, {LAST_TIME_SQL} AS last_time"
+    sql = f"SELECT {columns} FROM {table_of(files)} WHERE {' AND '.join(conditions)}"
     return Scan(sql, tuple(parameters))

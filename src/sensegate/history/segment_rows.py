@@ -149,15 +149,14 @@ def _taken(column: NDArray[_Number], rows: I64) -> NDArray[_Number]:
 
 def _time_order(rows: SegmentRows, key: I64, order: I64) -> I64:
     """Return an order by series as one by series, time, entry and index; sorts the series with late rows only."""
-    before, after = order[:-1], order[1:]
-    is_series = key[before] == key[after]
-    places = np.flatnonzero(is_series & (rows.time[after] <= rows.time[before]))
+    sorted_key, time = key[order], rows.time[order]
+    places = np.flatnonzero((sorted_key[1:] == sorted_key[:-1]) & (time[1:] <= time[:-1]))
     if not len(places):
         return order
-    before, after = before[places], after[places]
+    before, after = order[places], order[places + 1]
     is_late = (rows.time[after] < rows.time[before]) | (rows.entry[after] < rows.entry[before])
     is_late |= (rows.entry[after] == rows.entry[before]) & (rows.index[after] < rows.index[before])
-    concerned = np.flatnonzero(np.isin(key[order], key[after[is_late]]))
+    concerned = np.flatnonzero(np.isin(sorted_key, key[after[is_late]]))
     part = order[concerned]
     order[concerned] = part[np.lexsort((rows.index[part], rows.entry[part], rows.time[part], key[part]))]
     return order

@@ -292,8 +292,8 @@ def _level_of(rows: int) -> int:
 def mergeable(segments: Sequence[Segment]) -> Sequence[Segment]:
     """Return neighbours to be merged, the smallest first; empty: there are none.
 
-    There are `FANOUT` or more of them, and none is larger than all others together: each row is written again a few
-    times only, however large the history is.
+    There are `FANOUT` or more of them, or three or more that fill half of a file, and none is larger than all others
+    together: each row is written again a few times only, however large the history is.
     """
     for level in range(_level_of(MERGED_ROWS_MAX) + 1):
         begin = 0
@@ -306,9 +306,10 @@ def mergeable(segments: Sequence[Segment]) -> Sequence[Segment]:
             ):
                 rows, end = rows + segments[end].rows, end + 1
             run = segments[begin:end]
-            if len(run) >= FANOUT and rows >= 2 * max(segment.rows for segment in run):
+            is_enough = len(run) >= FANOUT or (len(run) > 2 and 2 * rows >= MERGED_ROWS_MAX)
+            if is_enough and rows >= 2 * max(segment.rows for segment in run):
                 return run
-            begin = max(end, begin + 1)
+            begin += 1
     return ()
 
 

@@ -20,8 +20,8 @@ from sensegate.history.segments import SegmentStore
 from sensegate.ports import Log
 from sensegate.share.reader import named_rows
 
-ROWS_MAX = 250_000
-"""Rows that are held in memory before they are written."""
+ROWS_MAX = 2_000_000
+"""Rows that are held in memory before they are written, 50 bytes each: files as large as merging makes them."""
 FETCH_ENTRIES = 500
 _RETAIN_S = 3_600.0
 _RETRY_S = 5.0
@@ -164,7 +164,7 @@ class HistorySink:
 def _decoded(entries: Sequence[Any]) -> list[tuple[int, Batch]]:
     """Return the readings of entries; observations of cameras stay in the store, which is encrypted for them."""
     return [
-        (entry.sequence, named_rows(batch))
+        (entry.sequence, named_rows(batch.without_local()))
         for entry in entries
         if entry.subject.startswith(f"{READINGS}.") and (batch := read_rows(entry, "history")) is not None
     ]

@@ -168,10 +168,11 @@ class ChangeNotifications:
             entities = self._entities(viewer, taken.values())
             key = " ".join(f"{entity.id}@{entity.deleted or entity.modified}" for entity in entities)
             result = await sender.send(viewer, entities, key) if entities else DeliveryResult(accepted=True)
-            if result.gone:
-                await sender.end(result.reason)
+            self._failures = 0 if result.accepted else self._failures + 1
             if result.accepted:
                 await self._advance(taken.values())
+            else:
+                await sender.stop_after(result, self._failures)
         except (PermissionDenied, NotFound) as why:
             consumer.state, consumer.reason = "refused", str(why)
             return _REFUSED_S
@@ -182,12 +183,10 @@ class ChangeNotifications:
             if not result.accepted:
                 self._put_back(taken)
         if result.accepted:
-            self._failures = 0
-            consumer.state, consumer.reason = "live", ""
+            consumer.state, consumer.reason, consumer.failures = "live", "", 0
             if entities:
                 self._sent_at = sender.parts.clock.monotonic()
             return 0.0
-        self._failures += 1
         consumer.state, consumer.reason, consumer.failures = "retrying", result.reason, self._failures
         retry = sender.parts.retry
         back_off_s = min(retry.initial_wait_s * 2.0 ** min(self._failures - 1, 30), retry.wait_max_s)

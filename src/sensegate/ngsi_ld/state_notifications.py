@@ -93,9 +93,15 @@ class StateSender:
         offset = self.parts.offsets.find(self.subscription.push_id)
         return offset is not None and offset.state is not SubscriptionState.ACTIVE
 
-    async def end(self, reason: str) -> None:
-        """Stop the subscription: its receiver has ended it. Raises `Conflict`."""
-        changes = {"state": SubscriptionState.ENDED, "reason": reason[:500]}
+    async def stop_after(self, result: DeliveryResult, failures: int) -> None:
+        """Stop the subscription where its receiver has ended it, or after too many failures. Raises `Conflict`."""
+        if result.gone:
+            await self._stop(SubscriptionState.ENDED, result.reason)
+        elif failures >= self.parts.retry.failures_max:
+            await self._stop(SubscriptionState.PAUSED, f"{failures} failures in a row: {result.reason}")
+
+    async def _stop(self, state: SubscriptionState, reason: str) -> None:
+        changes = {"state": state, "reason": reason[:500]}
         await change_offset(self.parts.offsets, self.subscription.push_id, changes)
 
     @contextlib.contextmanager
@@ -175,11 +181,10 @@ class PeriodicNotifications:
             for start in range(0, matched.total, ENTITIES_MAX):
                 entities = matched.entities[start : start + ENTITIES_MAX]
                 result = await sender.send(viewer, entities, f"{number} {start}")
-                if result.gone:
-                    await sender.end(result.reason)
                 if not result.accepted:
                     consumer.failures += 1
                     consumer.state, consumer.reason = "retrying", result.reason
+                    await sender.stop_after(result, consumer.failures)
                     return
                 consumer.delivered(readings_of(entities), sender.parts.clock.now())
             consumer.state, consumer.reason, consumer.failures = "live", "", 0

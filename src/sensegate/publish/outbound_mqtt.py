@@ -11,6 +11,7 @@ import secrets
 import socket
 import ssl
 import time
+import weakref
 from concurrent.futures import Executor
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -23,8 +24,8 @@ from sensegate.errors import ConfigError
 from sensegate.ports import DeliveryResult, OutboundDelivery, PushTransport
 from sensegate.publish.egress import URL_MAX, Egress, EgressDenied, EgressResolver, dialled_host
 
-CONNECTIONS_MAX = 8
-"""Most deliveries at a time; others wait for their turn."""
+CONNECTIONS_MAX, PER_ADDRESS_MAX = 32, 4
+"""Most deliveries at a time, and to one address, so that one that does not answer holds up few others."""
 TOPIC_MAX = 1_024
 _PORTS = {"mqtt": 1883, "mqtts": 8883}
 _STEP_S = 0.2
@@ -74,6 +75,7 @@ class OutboundBrokers:
         self._egress = egress
         self._executor = executor
         self._timeout_s = timeout_s
+        self._turns: weakref.WeakValueDictionary[str, asyncio.Semaphore] = weakref.WeakValueDictionary()
 
     def transport(self, *, qos: int, version: str) -> PushTransport:
         """Return a transport that publishes at a QoS, by ``mqtt3.1.1`` or ``mqtt5.0``."""
@@ -97,8 +99,12 @@ class OutboundBrokers:
         except (TimeoutError, OSError, IndexError):
             return DeliveryResult(accepted=False, reason="the name cannot be resolved")
         publication = _Publication(topic, address, qos, version, self._timeout_s)
-        loop = asyncio.get_running_loop()
-        reason = await loop.run_in_executor(self._executor, publication.send, delivery.body)
+        turn = self._turns.get(address)
+        if turn is None:
+            turn = self._turns[address] = asyncio.Semaphore(PER_ADDRESS_MAX)
+        async with turn:
+            loop = asyncio.get_running_loop()
+            reason = await loop.run_in_executor(self._executor, publication.send, delivery.body)
         return DeliveryResult(accepted=not reason, reason=reason)
 
 

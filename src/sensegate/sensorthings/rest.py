@@ -121,7 +121,9 @@ async def writing_of(call: Call) -> tuple[CallerView, EntityWriter]:
         order = {**wanted, "action": "withdraw", "note": "deleted by the SensorThings API"}
         row = await corrections.order(call, msgspec.convert(order, corrections.NewCorrection))
         async with asyncio.timeout(_WITHDRAW_S):
-            await call.part(corrections.CORRECTIONS).wait_ended(row.id)
+            ended = await call.part(corrections.CORRECTIONS).wait_ended(row.id)
+        if ended.problem:
+            raise BadRequest(f"the readings are not withdrawn: {ended.problem}", status=503)
 
     async def register(body: NewDevice) -> object:
         return await devices.register(call, body)

@@ -18,11 +18,13 @@ from sensegate.clock import Clock
 from sensegate.errors import PermissionDenied, StoreFull, Unavailable
 from sensegate.feature import Answer, Feature, FeatureSpec, Parts, owned
 from sensegate.quantities.properties import PROPERTIES
-from sensegate.tiers import gaps, rest_moves, rest_nodes, rest_owners, rest_returns, rest_uplink
+from sensegate.tiers import gaps, rest_indicators, rest_moves, rest_nodes, rest_owners, rest_returns, rest_uplink
 from sensegate.tiers.admission import NodeAdmission, Site
 from sensegate.tiers.config_distribution import ConfigPublisher, table_digests
 from sensegate.tiers.device_moves import DeviceMover
 from sensegate.tiers.gaps import GapReport
+from sensegate.tiers.indicator_history import IndicatorHistory
+from sensegate.tiers.indicator_hours import IndicatorSums
 from sensegate.tiers.joining import Joining
 from sensegate.tiers.judging import Judge
 from sensegate.tiers.link import NodeLinks
@@ -37,7 +39,7 @@ from sensegate.tiers.receiver import MemberChecks, Receiver
 from sensegate.tiers.refused_store import RefusedBodyCipher
 from sensegate.tiers.registry_copies import RegistryCopies
 from sensegate.tiers.registry_view import RegistryView
-from sensegate.tiers.report import NodeReport, NodeReports
+from sensegate.tiers.report import NodeReport, NodeReports, ReportReply
 from sensegate.tiers.return_exchange import CentreReturns
 from sensegate.tiers.verdict import MemberFacts, Rules
 
@@ -85,6 +87,7 @@ class NodeList(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     owners: DeviceOwners
     copies: RegistryCopies
     receiver: Receiver
+    history: IndicatorHistory
 
     def rows(self) -> list[NodeRow]:
         """Return the row of each node."""
@@ -95,7 +98,10 @@ class NodeList(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def _completed(self, row: NodeRow) -> NodeRow:
         """Return a row completed with the node's areas and with devices that another node sends, too."""
         conflicts = self.owners.conflicts(row.member)
+        refused = self.history.refusals.get(row.member)
         problems = [*row.problems, *self.receiver.health(row.member).problems()]
+        if refused:
+            problems.append(f"indicators: rows of this node are not taken: {refused}; compare its clock and its areas")
         if conflicts:
             first = conflicts[0]
             who = f"{first.sent_by} sends {first.device}, which {first.owner} owns"
@@ -203,17 +209,32 @@ async def _open(parts: Parts) -> Feature | None:
     copies, owners, moves = registers.copies, registers.owners, registers.moves
     receiver = _open_receiver(parts, members, owners, links)
 
-    def reply(member: str, _report: NodeReport) -> dict[str, str]:
-        return {"base": publisher.digest(member), "orders": moves.orders_digest(member)}
+    history = IndicatorHistory(await core.bucket("indicators"), core.clock)
+    await history.load()
+    sums = IndicatorSums(parts.stages.quality, parts.lifecycle.devices, core.clock)
 
-    reports = NodeReports(__version__, core.clock, reply)
+    def reply(member: str, report: NodeReport) -> ReportReply:
+        history.take(member, report.indicators, members.areas_of(member))
+        return ReportReply(
+            __version__,
+            core.clock.now(),
+            base=publisher.digest(member),
+            orders=moves.orders_digest(member),
+            indicators_after=history.wanted_after(member),
+        )
+
+    def take_own() -> None:
+        own = config.member_id
+        history.take(own, sums.after(history.wanted_after(own)), (config.division,))
+
+    reports = NodeReports(core.clock, reply)
     states = NodeMonitor(
         core.log, admission.divisions, admission.connected, core.clock, reports, liveness=links.liveness
     )
     returns = CentreReturns(index, parts.share.signing_key, core.clock, division=config.division)
     federation = parts.share.sharing.federate_down()
     mover = open_mover(parts, _own_orders(moves, config.division))
-    nodes = NodeList(states=states, members=members, owners=owners, copies=copies, receiver=receiver)
+    nodes = NodeList(states=states, members=members, owners=owners, copies=copies, receiver=receiver, history=history)
     links.answer(
         {
             "report": reports.answer_report,
@@ -239,6 +260,7 @@ async def _open(parts: Parts) -> Feature | None:
             {
                 **admission.tasks,
                 "links": states.run,
+                "indicators": partial(history.run, take_own),
                 "moves": moves.watch,
                 "owners": owners.watch,
                 "owners of moved devices": owners.run,
@@ -252,6 +274,7 @@ async def _open(parts: Parts) -> Feature | None:
             rest_nodes.MEMBERS: members,
             rest_nodes.JOIN: Joining(core, members).join,
             rest_nodes.GAPS: find_gaps,
+            rest_indicators.HISTORY: history,
             rest_moves.MOVES: moves,
             rest_moves.GATEWAYS: lambda: [*admission.divisions(), config.division],
             rest_owners.OWNERS: owners,
@@ -267,8 +290,15 @@ FEATURE = FeatureSpec(
     name="nodes of a centre",
     title="a centre's nodes: membership, spans, moves of devices, copies of registries, return flow",
     config=("nodes", "node_quota", "returns"),
-    buckets=("nodes", "owners", "moves"),
-    routes=(*rest_returns.ROUTES, *rest_moves.ROUTES, *rest_nodes.ROUTES, *rest_owners.ROUTES, *rest_uplink.ROUTES),
+    buckets=("nodes", "owners", "moves", "indicators"),
+    routes=(
+        *rest_returns.ROUTES,
+        *rest_moves.ROUTES,
+        *rest_nodes.ROUTES,
+        *rest_indicators.ROUTES,
+        *rest_owners.ROUTES,
+        *rest_uplink.ROUTES,
+    ),
     commands=("node", "return"),
     open=_open,
 )

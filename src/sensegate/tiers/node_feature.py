@@ -10,9 +10,11 @@ import msgspec
 from sensegate.bus.restores import RestoreHistory
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
 from sensegate.ports import SHED
-from sensegate.tiers import rest_nodes, rest_returns, rest_uplink, restored_registries
+from sensegate.tiers import rest_indicators, rest_nodes, rest_returns, rest_uplink, restored_registries
 from sensegate.tiers.centre_connection import CONNECTION
 from sensegate.tiers.config_distribution import ConfigReceiver
+from sensegate.tiers.indicator_history import IndicatorHistory
+from sensegate.tiers.indicator_hours import IndicatorSums
 from sensegate.tiers.moving import open_mover
 from sensegate.tiers.node_rows import own_row
 from sensegate.tiers.node_side import CHOICE, NodeParts, NodeSide
@@ -35,10 +37,19 @@ async def _open(parts: Parts) -> Feature | None:
     lifecycle, health = parts.lifecycle, parts.health
     totals, devices = parts.stages.committer.totals, lifecycle.devices
 
-    async def report() -> NodeReport:
+    history = IndicatorHistory(await core.bucket("indicators"), clock)
+    await history.load()
+    sums = IndicatorSums(parts.stages.quality, devices, clock)
+
+    async def report(indicators_after: int) -> NodeReport:
         problems = [*health.not_ready(), *health.warnings()]
         own = report_of(clock.now(), dict(totals), len(devices.index), problems)
-        return msgspec.structs.replace(own, generation=connection.generation)
+        indicators = sums.after(indicators_after) if indicators_after >= 0 else ()
+        return msgspec.structs.replace(own, generation=connection.generation, indicators=indicators)
+
+    def take_own() -> None:
+        own = config.member_id
+        history.take(own, sums.after(history.wanted_after(own)), (config.division,))
 
     restores = parts.find(RESTORES) or RestoreHistory()
     uploads: dict[str, Callable[[], Awaitable[None]]] = {}
@@ -85,11 +96,13 @@ async def _open(parts: Parts) -> Feature | None:
             {
                 "uplink": side.run,
                 "uplink accounting": accounting.run,
+                "indicators": partial(history.run, take_own),
                 "uplink lag": partial(connection.lag.run, lambda: connection.is_forwarding),
             }
         ),
         parts={
             rest_nodes.NODES: lambda: [own_row(config, connection.totals(), side.state_text())],
+            rest_indicators.HISTORY: history,
             rest_uplink.UPLINK: connection.uplink,
             trace.FORWARDED: connection.place_of,
             rest_returns.RETURNS: NodeReturns(return_receiver, key_file=config.returns.key_file),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable
+from typing import Annotated
 
 import msgspec
 import structlog
@@ -15,6 +16,7 @@ from sensegate.bus.decoding import decoder
 from sensegate.clock import Clock
 from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.tiers.config_distribution import table_digests
+from sensegate.tiers.indicator_hours import ROWS_MAX, HourIndicators
 
 INTERVAL_S = 2.0
 
@@ -41,6 +43,8 @@ class NodeReport(msgspec.Struct, frozen=True, omit_defaults=True):
     """Common table -> its digest, which must be the same everywhere."""
     problems: tuple[str, ...] = ()
     """Problems of the node, one sentence each."""
+    indicators: Annotated[tuple[HourIndicators, ...], msgspec.Meta(max_length=ROWS_MAX)] = ()
+    """Hourly sums of its quality indicators, those that the centre's last answer asked for."""
 
 
 class ReportReply(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -53,6 +57,8 @@ class ReportReply(msgspec.Struct, frozen=True, omit_defaults=True):
     """Digest of the configuration that this node should have; where it differs the node asks for it."""
     orders: str = ""
     """Digest of the open orders for this node; empty: there are none."""
+    indicators_after: int = -1
+    """Hour (since 1970) after which the next report should hold the sums of indicators; -1: it should hold none."""
 
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -86,7 +92,7 @@ class Reporter:
 
     def __init__(
         self,
-        report: Callable[[], Awaitable[NodeReport]],
+        report: Callable[[int], Awaitable[NodeReport]],
         ask: Callable[[str, bytes], Awaitable[bytes]],
         clock: Clock,
         note_clock: Callable[[float], None],
@@ -94,7 +100,7 @@ class Reporter:
         """Begin without a reply.
 
         Args:
-            report: returns the present report.
+            report: returns the present report, with the indicators after an hour; -1: without any.
             ask: sends a question to the centre.
             clock: the node's clock.
             note_clock: hears by how many seconds the centre's clock is ahead, at each reply.
@@ -117,7 +123,7 @@ class Reporter:
         failure = ""
         while True:
             try:
-                report = _encode(await self._report())
+                report = _encode(await self._report(self.reply.indicators_after if self.reply else -1))
                 sent = self._clock.now()
                 self.reply = decode_reply(await self._ask("report", report))
                 self._note_clock((self.reply.answered_at - (sent + self._clock.now()) / 2) / 1e6)
@@ -147,9 +153,8 @@ class ReceivedReport(msgspec.Struct, frozen=True):
 class NodeReports:
     """The latest report of each node, at the centre."""
 
-    def __init__(self, version: str, clock: Clock, reply: Callable[[str, NodeReport], Mapping[str, str]]) -> None:
-        """`reply`: (member, its report) -> `base` and `orders` of the answer."""
-        self._version = version
+    def __init__(self, clock: Clock, reply: Callable[[str, NodeReport], ReportReply]) -> None:
+        """`reply`: takes (member, its report); returns the answer."""
         self._clock = clock
         self._reply = reply
         self.latest: dict[str, ReceivedReport] = {}
@@ -157,6 +162,7 @@ class NodeReports:
     async def answer_report(self, member: str, payload: bytes) -> bytes:
         """Answer a node's report."""
         report = decode_report(payload)
-        now = self._clock.now()
-        self.latest[member] = ReceivedReport(report, now)
-        return _encode(ReportReply(self._version, now, **self._reply(member, report)))
+        reply = self._reply(member, report)
+        # What was taken out of it is not kept twice.
+        self.latest[member] = ReceivedReport(msgspec.structs.replace(report, indicators=()), reply.answered_at)
+        return _encode(reply)

@@ -21,6 +21,8 @@ from yarl import URL
 from sensegate.errors import NotFound, PermissionDenied, SensegateError
 from sensegate.web import auth, problems
 from sensegate.web.routing import API, Call, Route, check_call
+from sensegate.web.sentences import read_sentences
+from sensegate.web.sentences import translate as translate_sentence
 from sensegate.web.session import open_by_form, set_session_cookie
 
 _ROWS: Final = 50
@@ -107,6 +109,7 @@ class ConsolePages:
         self._routes = {route.path: route for route in routes if route.method == "GET"}
         self._call_of = call_of
         self._texts = read_texts()
+        self._sentences = read_sentences()
         source = files("sensegate.web").joinpath("page", "console", "index.html").read_text(encoding="utf-8")
         self._template = jinja2.Environment(autoescape=True).from_string(source)
 
@@ -223,16 +226,21 @@ class ConsolePages:
                 text = text.replace(f"{{{place}}}", value)
             return text
 
+        def sentence(text: str) -> str:
+            return translate_sentence(text, self._sentences) if texts is self._texts["zh-CN"] else text
+
         def cell(column: str, value: object) -> str:
             if value is None or value == "":
                 return "–"
             if isinstance(value, list):
-                return ", ".join(map(str, value)) or "–"
+                return ", ".join(sentence(str(item)) for item in value) or "–"
             if column in {"state", "severity", "role", "reason"} and isinstance(value, str):
                 prefix = "state" if column == "severity" else column
-                return translate(f"{prefix}.{value}") if f"{prefix}.{value}" in texts else value
+                return translate(f"{prefix}.{value}") if f"{prefix}.{value}" in texts else sentence(value)
             if column == "kind" and isinstance(value, str):
                 return translate(f"kind.{value.partition('.')[0]}") + value[value.find(".") :] * ("." in value)
+            if column == "title":
+                return sentence(str(value))
             return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
         session = deps.people.sessions.find_id(self._session_id(request)) if deps.people and me else None
@@ -240,6 +248,7 @@ class ConsolePages:
             language="zh-CN" if texts is self._texts["zh-CN"] else "en",
             t=translate,
             cell=cell,
+            sentence=sentence,
             title=shown.title if shown else "page.overview",
             path=shown.path if shown else "",
             pages=[OVERVIEW, *LISTS],

@@ -73,7 +73,7 @@ class _Group(msgspec.Struct):
     newest: raw.StoredMessage
 
 
-class _Scan:
+class QuarantineScan:
     """Messages in quarantine that the caller may see and that match its filters, in the order of the log."""
 
     def __init__(self, call: Call, since: int) -> None:
@@ -97,14 +97,12 @@ class _Scan:
             await recovered.refresh()
         scanned = 0
         while scanned < _SCAN_ENTRIES:
-            entries = await log.fetch(self.position)
+            entries = await log.fetch_of("quarantine.*", self.position)
             if not entries:
                 self.is_complete = True
                 return
             for entry in entries:
                 scanned, self.position = scanned + 1, entry.sequence
-                if not entry.subject.startswith("quarantine."):
-                    continue
                 node = node_of(entry.subject)
                 for index, message in enumerate(read(entry, "quarantine page", raw.decode_any) or ()):
                     if entry.sequence == self._begin[0] and index <= self._begin[1]:
@@ -128,7 +126,7 @@ def _since(call: Call) -> int:
 
 async def _quarantine(call: Call) -> listing.RowPage[QuarantineRow]:
     """Return quarantined messages from `after` or `since`; a scan may end early, with `next` to continue."""
-    limit, rows, scan = call.integer("limit", 100, _ROWS_MAX), list[QuarantineRow](), _Scan(call, _since(call))
+    limit, rows, scan = call.integer("limit", 100, _ROWS_MAX), list[QuarantineRow](), QuarantineScan(call, _since(call))
     async for position, message in scan.messages():
         rows.append(_quarantine_row(position, message))
         if len(rows) >= limit:
@@ -139,7 +137,7 @@ async def _quarantine(call: Call) -> listing.RowPage[QuarantineRow]:
 async def _inbox(call: Call) -> QuarantineInbox:
     """Return the groups of the messages in quarantine since a time."""
     since, groups, count = _since(call), dict[tuple[str, str, str], _Group](), 0
-    scan = _Scan(call, since)
+    scan = QuarantineScan(call, since)
     async for _, message in scan.messages():
         if message.message.received < since:
             continue

@@ -1,6 +1,8 @@
 // People, tokens, audit.
 import { html, useState } from "./preact.js";
-import { Empty, List, Loading, Problem, Time, call, query, replaceSearch, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { List, Problem, Time, call, number, t, useDialog, useLoad } from "./lib.js";
+import { download } from "./more.js";
+import "./history.texts.js";
 
 const ROLES = ["subscriber", "county_operator", "city_operator", "province_operator", "auditor", "admin"];
 export function People() {
@@ -26,12 +28,14 @@ export function Tokens() {
   return html`${dialog}<h1>${t("page.tokens")}</h1><section class="card"><${List} key=${stamp} path="/api/v1/tokens" actions=${html`<button type="button" class="primary" onClick=${add}>${t("addToken")}</button>`}
     columns=${[{ name: "name" }, { name: "role", show: (value) => t(`role.${value}`) }, { name: "scope" }, { name: "feeds" }, { name: "expires", time: true }, { name: "created", time: true }, { name: "created_by" }, { name: "suspended" }, { name: "revoked", show: (value, row) => (value ? html`<${Time} value=${value} />` : html`<button type="button" onClick=${() => revoke(row)}>${t("revokeToken")}</button>`) }]} /></section>`;
 }
+const AUDIT_COLUMNS = [{ name: "time", time: true }, { name: "action", show: (value) => html`<span title=${value}>${t(`action.${value}`)}</span>` }, { name: "target" }, { name: "actor" }, { name: "role", show: (value) => t(`role.${value}`) },
+  { name: "detail", value: (row) => row.before || row.after, show: (value, row) => (value ? html`<details><summary class="quiet">${t("change")}</summary><pre>${JSON.stringify({ before: row.before, after: row.after }, null, 1)}</pre></details>` : "") }];
+// Newest first; the filters search the trail from its end.
 export function Audit() {
-  const after = searchValues().after || "";
-  const { data, error, loading, reload } = useLoad(`/api/v1/audit${query({ after, limit: 100 })}`, after ? 0 : 15), head = useLoad("/api/v1/audit/head", 30);
-  const rows = data?.rows || [];
-  return html`<div class="headline"><h1>${t("page.audit")}</h1><span class="space"></span><a href="/api/v1/audit/export" download>${t("export")}</a></div><${Problem} error=${error} retry=${reload} />
-    ${head.data && html`<p class="quiet">${t("chainHead")} ${head.data.hash.slice(0, 16)}…</p>`}
-    <section class="card">${!data && loading ? html`<${Loading} />` : rows.length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${["time", "actor", "action", "target", "detail"].map((name) => html`<th key=${name}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>${rows.map((row, index) => html`<tr key=${row.number ?? index}><td><${Time} value=${row.time} /></td><td>${row.actor}</td><td>${row.action}</td><td>${row.target}</td><td>${(row.before || row.after) && html`<details><summary class="quiet">${t("change")}</summary><pre>${JSON.stringify({ before: row.before, after: row.after }, null, 1)}</pre></details>`}</td></tr>`)}</tbody></table></div>` : !error && html`<${Empty} />`}
-    <div class="pager">${data?.next && html`<button type="button" onClick=${() => replaceSearch({ after: data.next })}>${t("next")} →</button>`}</div></section>`;
+  const head = useLoad("/api/v1/audit/head", 30);
+  const [error, setError] = useState(null);
+  const save = () => download("/api/v1/audit/export", "application/x-ndjson", "audit.ndjson").catch(setError);
+  return html`<div class="headline"><h1>${t("page.audit")}</h1><span class="space"></span><button type="button" onClick=${save}>${t("export")}</button></div><${Problem} error=${error} />
+    ${head.data && html`<p class="quiet">${t("chainState", number(head.data.number))} <code>${head.data.hash.slice(0, 16)}…</code> · <${Time} value=${head.data.time} /></p>`}
+    <section class="card"><${List} path="/api/v1/audit?newest=true" columns=${AUDIT_COLUMNS} search=${false} sortable=${false} interval_s=${15} filters=${["actor", "action", "target"].map((name) => ({ name, help: t("partOfIt") }))} /></section>`;
 }

@@ -1,6 +1,7 @@
 // Devices: the list, and one device with its values.
-import { html, useMemo, useState } from "./preact.js";
-import { Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, Time, call, device, editorOf, emptyHere, instant, may, number, profile, query, replaceSearch, revisionHeader, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { html, useEffect, useMemo, useState } from "./preact.js";
+import { Changes, Messages } from "./history.js";
+import { Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, Quality, Time, call, device, editorOf, emptyHere, flagWords, instant, may, number, profile, query, replaceSearch, revisionHeader, searchValues, t, useDialog, useLoad } from "./lib.js";
 
 const DEVICE_STATES = ["registered", "active", "silent", "disabled", "retired"];
 const DEVICE_COLUMNS = [{ name: "id" }, { name: "name" }, { name: "state", badge: true }, { name: "last_seen", time: true }, { name: "division" }, { name: "profile", show: (value) => html`<${Link} to=${profile(value)}>${value}<//>` }, { name: "department" }, { name: "gateway" }, { name: "asset" }];
@@ -61,11 +62,13 @@ export function Device({ id, me }) {
     ${isOfNode && values.length ? html`<p class="quiet">${t("deviceOfNode", values[0].division)} <${Link} to="/console/nodes">${t("page.nodes")}<//></p>` : html`<${Problem} error=${row.error} retry=${row.reload} />`}
     ${facts && html`<${Card} title=${t("registration")}><${Facts} rows=${[["column.name", facts.name], ["column.division", facts.division], ["column.profile", html`<${Link} to=${profile(facts.profile)}>${facts.profile}<//>`], ["column.last_seen", html`<${Time} value=${facts.last_seen} />`], facts.silent_since && ["silentSince", html`<${Time} value=${facts.silent_since} />`], ["column.department", facts.department], ["column.owner", facts.owner], ["column.gateway", facts.gateway], ["column.alias", facts.alias], ["column.asset", facts.asset], ["place", facts.lon === null || facts.lon === undefined ? "" : `${+facts.lon.toFixed(6)}, ${+facts.lat.toFixed(6)}`], ["column.grade", facts.grade], ["column.interval_s", facts.interval_s || ""], ["column.clock_lag_s", facts.clock_lag_s === null ? "" : number(facts.clock_lag_s)]]} /><//>`}
     <${Card} title=${t("lastValues")}>${latest.error ? html`<${Problem} error=${latest.error} />` : values.length ? html`<div class="scroll" tabindex="0"><table class="list"><thead><tr>${LATEST_COLUMNS.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}>${t(`column.${column.name}`)}</th>`)}<th></th></tr></thead>
-      <tbody>${values.map((value) => html`<tr key=${value.id || value.property + value.channel}><td data-label=${t("column.property")}>${typeof value.value === "number" ? html`<button type="button" class="plain" onClick=${() => choose(`${value.property}${value.channel ? `#${value.channel}` : ""}`)}><u>${value.property}</u></button>` : value.property}</td><td class=${value.channel ? "" : "none"} data-label=${t("column.channel")}>${value.channel || ""}</td><td data-label=${t("column.value")} class="number">${typeof value.value === "number" ? number(value.value, 6) : String(value.value).slice(0, 120)}</td><td data-label=${t("column.unit")}>${value.unit}</td><td data-label=${t("column.time")}><${Time} value=${value.time} /></td><td data-label=${t("column.quality")}><${Badge} value=${value.quality} /></td><td class=${value.flags?.length ? "" : "none"} data-label=${t("column.flags")}>${(value.flags || []).join(", ")}</td><td class="actions">${value.id && may("read_ledger") && html`<button type="button" onClick=${() => trace(traced === value.id ? "" : value.id)} aria-expanded=${traced === value.id}>${t("wayOf")}</button>`}</td></tr>`)}</tbody></table></div>` : html`<${Empty} text=${t("noValues")} />`}${traced && html`<${Way} key=${traced} record=${traced} />`}<//>
-    ${property && html`<${Card} title=${property} actions=${html`<div class="tabs">${SPANS.map((choice) => html`<button type="button" key=${choice} aria-pressed=${choice === span} onClick=${() => replaceSearch({ span: choice })}>${choice}</button>`)}</div>`}><${Series} id=${id} property=${property} span=${span} /><//>`}
+      <tbody>${values.map((value) => html`<tr key=${value.id || value.property + value.channel}><td data-label=${t("column.property")}>${typeof value.value === "number" ? html`<button type="button" class="plain" onClick=${() => choose(`${value.property}${value.channel ? `#${value.channel}` : ""}`)}><u>${value.property}</u></button>` : value.property}</td><td class=${value.channel ? "" : "none"} data-label=${t("column.channel")}>${value.channel || ""}</td><td data-label=${t("column.value")} class="number">${typeof value.value === "number" ? number(value.value, 6) : String(value.value).slice(0, 120)}</td><td data-label=${t("column.unit")}>${value.unit}</td><td data-label=${t("column.time")}><${Time} value=${value.time} /></td><td data-label=${t("column.quality")}><${Quality} value=${value.quality} /></td><td class=${value.flags?.length ? "" : "none"} data-label=${t("column.flags")}>${flagWords(value.flags)}</td><td class="actions">${value.id && may("read_ledger") && html`<button type="button" onClick=${() => trace(traced === value.id ? "" : value.id)} aria-expanded=${traced === value.id}>${t("wayOf")}</button>`}</td></tr>`)}</tbody></table></div>` : html`<${Empty} text=${t("noValues")} />`}${traced && html`<${Way} key=${traced} record=${traced} />`}<//>
+    ${property && html`<${Card} title=${property} actions=${html`<div class="tabs">${SPANS.map((choice) => html`<button type="button" key=${choice} aria-pressed=${choice === span} onClick=${() => replaceSearch({ span: choice })}>${choice}</button>`)}</div>`}><${Series} key=${property + span} id=${id} property=${property} span=${span} /><//>`}
+    ${facts && may("read_quarantine") && html`<${Messages} key=${id} id=${id} profile=${facts.profile.split("@")[0]} />`}
     ${facts && html`<div class="columns">
       <${Card} title=${t("quarantined24h")}>${(quarantine.data?.rows || []).length ? html`<ul class="needs">${quarantine.data.rows.map((message) => html`<li key=${message.entry}><div><strong>${t(`reason.${message.reason}`)}</strong> · <${Time} value=${message.received} /><br /><span class="quiet">${message.detail}</span><pre>${message.payload}</pre>${facts && html`<${Link} to=${editorOf(facts.profile.split("@")[0], { topic: message.topic, payload: message.payload.slice(0, 1_500), device: id })}>${t("tryInEditor")}<//>`}</div></li>`)}</ul>` : html`<${Empty} text=${t("noneQuarantined")} />`}<//>
-      <${Card} title=${t("page.tasks")}>${(tasks.data?.rows || []).length ? html`<ul class="needs">${tasks.data.rows.slice(0, 20).map((task) => html`<li key=${task.id}><div>${task.task} <${Badge} value=${task.state} /> <${Time} value=${task.created} /></div></li>`)}</ul>` : html`<${Empty} text=${t("noTasks")} />`}<//></div>`}`;
+      <${Card} title=${t("page.tasks")}>${(tasks.data?.rows || []).length ? html`<ul class="needs">${tasks.data.rows.slice(0, 20).map((task) => html`<li key=${task.id}><div>${task.task} <${Badge} value=${task.state} /> <${Time} value=${task.created} /></div></li>`)}</ul>` : html`<${Empty} text=${t("noTasks")} />`}<//></div>
+      <${Changes} path=${`/api/v1/devices/${encodeURIComponent(id)}`} />`}`;
 }
 // The way of one reading, stage by stage: the same as `sensegate explain`.
 function Way({ record }) {
@@ -76,7 +79,8 @@ function Way({ record }) {
 // A series, thinned out by the gateway to two points a pixel that keep every peak; without a history the gateway reads the log.
 function Series({ id, property, span }) {
   const [points] = useState(() => Math.min(Math.round(1.2 * innerWidth), 4_000));
-  const { data, error } = useLoad(`/api/v1/feeds/all/history${query({ device: id, property, from: span, max_points: points, limit: 4_000, fields: "time,value,unit,quality" })}`, 30);
+  const [begin, setBegin] = useState("");
+  const { data, error } = useLoad(`/api/v1/feeds/all/history${query({ device: id, property, from: begin || span, max_points: points, limit: 4_000, fields: "time,value,unit,quality" })}`, 30);
   const drawn = useMemo(() => {
     const latest = Date.now() + 60_000;  // a clock that is ahead would stretch the axis
     const records = [...(data?.records || [])].filter((record) => typeof record.value === "number" && instant(record.time) <= latest).sort((left, right) => instant(left.time) - instant(right.time));
@@ -94,7 +98,10 @@ function Series({ id, property, span }) {
     });
     return { times, values, flagged, unit: records[0]?.unit || "" };
   }, [data]);
-  if (error) return html`<${Problem} error=${error} />`;
+  // A young gateway without a history has less than was asked for: it names where its log begins, and that is drawn.
+  const held = error?.status === 400 && /before (\d{4}-\d\d-\d\dT[\d:.]+Z)/.exec(error.message)?.[1];
+  useEffect(() => { if (held) setBegin(held); }, [held]);
+  if (error && !held) return html`<${Problem} error=${error} />`;
   if (!data) return html`<${Loading} />`;
-  return drawn.times.length ? html`<${Chart} ...${drawn} /><p class="quiet">${t("pointsShown", number(drawn.times.length))}</p>` : html`<${Empty} text=${t("noValues")} />`;
+  return drawn.times.length ? html`<${Chart} ...${drawn} /><p class="quiet">${t("pointsShown", number(drawn.times.length))} ${begin && t("logBegins", begin.slice(0, 16).replace("T", " "))}</p>` : html`<${Empty} text=${t("noValues")} />`;
 }

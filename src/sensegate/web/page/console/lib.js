@@ -143,6 +143,12 @@ export function Time({ value }) {
 }
 const GOOD = new Set(["active", "up", "released", "joined", "configured", "closed", "done", "good"]);
 const BAD = new Set(["silent", "disabled", "expelled", "open", "failed", "critical"]);
+// Quality of a value in the language of the page: `uncertain_step`.
+export function Quality({ value }) {
+  const [grade, ...rest] = String(value || "").split("_"), reason = rest.join("_");
+  return value ? html`<span class=${`badge ${grade === "good" ? "good" : grade === "bad" ? "bad" : "warn"}`}>${t(`quality.${grade}`)}${reason && ` · ${t(`quality.${reason}`)}`}</span>` : html`<span class="quiet">–</span>`;
+}
+export const flagWords = (flags) => (flags || []).map((flag) => t(`flag.${flag}`)).join(", ");
 export function Badge({ value }) {
   const kind = GOOD.has(String(value)) ? "good" : BAD.has(String(value)) ? "bad" : "";
   return value === "" || value === undefined ? html`<span class="quiet">–</span>` : html`<span class=${`badge ${kind}`}>${t(`state.${value}`)}</span>`;
@@ -233,7 +239,7 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
       ${search && html`<input id="find" type="search" placeholder=${t("find")} aria-label=${t("find")} title="/" value=${values.q || ""} onInput=${debounced((event) => set({ q: event.target.value }))} />`}
       ${filters.map((filter) => html`<${filter.options ? "span" : "label"} class="filter" key=${filter.name}>${t(filter.label || `column.${filter.name}`)}
         ${filter.options ? html`<${Choice} filter=${filter} value=${values[filter.name] || ""} set=${set} />`
-          : html`<input value=${values[filter.name] || ""} title=${t("filterHelp")} onChange=${(event) => set({ [filter.name]: event.target.value.trim() })} />`}<//>`)}
+          : html`<input value=${values[filter.name] || ""} title=${filter.help || t("filterHelp")} onChange=${(event) => set({ [filter.name]: event.target.value.trim() })} />`}<//>`)}
       <span class="space"></span>
       <details class="menu"><summary>${t("columns")}</summary><div>${columns.map((column) => html`<label key=${column.name}><input type="checkbox" checked=${!hidden.has(column.name)} onChange=${() => toggle(column.name)} /> ${heading(column)}</label>`)}</div></details>
       <button type="button" onClick=${async () => saveCsv(await everyRow(path + separator + wanted.slice(1)), shownColumns)} disabled=${!rows.length}>CSV</button>
@@ -256,7 +262,8 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
 export const listPage = (title, path, columns, more = {}) => function ListPage() { return html`<h1>${t(title)}</h1><section class="card"><${List} path=${path} columns=${columns} ...${more} /></section>`; };
 const heading = (column) => t(column.label || `column.${column.name}`);
 // A phone leaves out what is empty.
-const isNone = (column, row) => !column.show && [undefined, null, "", false].includes(column.value ? column.value(row) : row[column.name]?.length === 0 ? "" : row[column.name]);
+const NONE = [undefined, null, "", false, "–"];
+const isNone = (column, row) => NONE.includes(column.show ? cell(column, row) : column.value ? column.value(row) : row[column.name]?.length === 0 ? "" : row[column.name]);
 function cell(column, row) {
   const value = column.value ? column.value(row) : row[column.name];
   if (column.show) return column.show(value, row);

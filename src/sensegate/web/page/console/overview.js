@@ -1,5 +1,7 @@
 // Overview: where the data went, what needs somebody, the cities.
 import { html, useState } from "./preact.js";
+import { sentence } from "./sentences.js";
+import { Indicators, useIndicators } from "./indicators.js";
 import { Card, Empty, Link, Loading, Problem, language, may, number, query, scopeNow, t, useLoad } from "./lib.js";
 
 const FLOW = [["messages", null], ["quarantined", "/console/quarantine"], ["values", null], ["duplicates", null], ["rejected", null], ["accepted", "/console/records"], ["forwarded", "/console/nodes"], ["withheld", "/console/nodes"], ["refused_by_centre", "/console/nodes"]];
@@ -21,17 +23,19 @@ function sumOfRows(rows) {
 }
 // Where the 21 cities of Guangdong stand on a map of tiles: [column, row]. Boundaries are drawn nowhere: they need an approval.
 const TILES = { 4402: [5, 1], 4414: [7, 1], 4418: [4, 2], 4416: [6, 2], 4451: [8, 2], 4412: [3, 3], 4401: [4, 3], 4413: [6, 3], 4452: [7, 3], 4405: [8, 3], 4453: [2, 4], 4406: [3, 4], 4419: [5, 4], 4403: [6, 4], 4415: [7, 4], 4409: [1, 5], 4417: [2, 5], 4407: [3, 5], 4420: [4, 5], 4404: [5, 5], 4408: [1, 6] };
-function Cities({ nodes, home }) {
-  const divisions = useLoad(`/api/v1/divisions${query({ level: "prefecture", parent: home, limit: 100 })}`);
+const useCities = (home) => useLoad(home ? `/api/v1/divisions${query({ level: "prefecture", parent: home, limit: 100 })}` : "");
+const cityName = (row) => (language === "en" ? row.name_en : row.name_zh.replace(/市$/, ""));
+function Cities({ nodes, divisions, scores }) {
   const byDivision = {};
   for (const node of nodes) (byDivision[node.division] ??= []).push(node);
-  const rows = (divisions.data?.rows || []).map((row) => ({ ...row, nodes: byDivision[row.code] || [] }));
+  const rows = divisions.map((row) => ({ ...row, nodes: byDivision[row.code] || [] }));
   const isMap = rows.length > 0 && rows.every((row) => TILES[row.code]);
   if (!rows.length) return html`<${Empty} text=${t("noNodes")} />`;
   return html`<div class=${isMap ? "tilemap" : "tiles"}>${rows.map((row) => {
     const lag = row.nodes.reduce((sum, node) => sum + (node.lag_entries || 0), 0), devices = row.nodes.reduce((sum, node) => sum + (node.devices || 0), 0);
-    const kind = !row.nodes.length ? "absent" : row.nodes.some((node) => node.state !== "up") ? "bad" : lag > 1000 || row.nodes.some((node) => node.problems?.length) ? "warn" : "good";
-    const inside = html`<strong>${language === "en" ? row.name_en : row.name_zh.replace(/市$/, "")}</strong>${row.nodes.length ? html`${t("lagOf", number(lag))}<br />${t("devicesOf", number(devices))}` : html`<span class="quiet">${t("notJoined")}</span>`}`;
+    const isInvited = row.nodes.length > 0 && row.nodes.every((node) => node.state === "never");
+    const kind = !row.nodes.length || isInvited ? "absent" : row.nodes.some((node) => node.state !== "up") ? "bad" : lag > 1000 || row.nodes.some((node) => node.problems?.length) ? "warn" : "good";
+    const inside = html`<strong>${cityName(row)}</strong>${isInvited ? html`<span class="quiet">${t("invitedOnly")}</span>` : row.nodes.length ? html`${scores[row.code] !== undefined && html`${t("scoreOf", number(scores[row.code], 1))}<br />`}${t("lagOf", number(lag))}<br />${t("devicesOf", number(devices))}` : html`<span class="quiet">${t("notJoined")}</span>`}`;
     const place = isMap ? { gridColumn: TILES[row.code][0], gridRow: TILES[row.code][1] } : {};
     return row.nodes.length ? html`<${Link} key=${row.code} to=${`/console/nodes/${row.nodes[0].member}`} class=${`tile ${kind}`} style=${place}>${inside}<//>` : html`<div key=${row.code} class="tile absent" style=${place}>${inside}</div>`;
   })}</div>`;
@@ -46,8 +50,8 @@ function alarmNeeds(alarms) {
     groups.set(key, [...(groups.get(key) || []), alarm]);
   }
   return [...groups.values()].map((group) => {
-    const [alarm] = group, name = alarm.title || alarm.rule;
-    const text = group.length === 1 ? [alarm.device || alarm.node, name, alarm.reason].filter(Boolean).join(": ") : t("alarmsOfRule", name, number(group.length));
+    const [alarm] = group, name = sentence(alarm.title) || alarm.rule;
+    const text = group.length === 1 ? [alarm.device || alarm.node, name, sentence(alarm.reason)].filter(Boolean).join(": ") : t("alarmsOfRule", name, number(group.length));
     return [WORST.includes(alarm.severity) ? 2 : 1, text, `/console/alarms${query({ state: "open", rule: alarm.rule })}`];
   });
 }
@@ -55,14 +59,15 @@ function alarmNeeds(alarms) {
 const isOfAlarms = (text) => text.startsWith("alarms: ");
 function needs(me, ready, nodes, counts, balanced, alarms, applications) {
   const list = alarmNeeds(alarms || []);
-  for (const reason of ready?.reasons || []) list.push([2, reason, null]);
+  for (const reason of ready?.reasons || []) list.push([2, sentence(reason), null]);
   if (balanced === false) list.push([2, t("unbalanced"), "/"]);
   for (const node of nodes || []) {
-    if (node.role !== "centre" && node.state !== "up") list.push([2, t("nodeSilent", node.member), `/console/nodes/${node.member}`]);
-    for (const problem of (node.problems || []).filter((text) => !isOfAlarms(text))) list.push([1, `${node.member}: ${problem}`, `/console/nodes/${node.member}`]);
+    if (node.state === "never") list.push([1, t("nodeNever", node.member), `/console/nodes/${node.member}`]);
+    else if (node.role !== "centre" && node.state !== "up") list.push([2, t("nodeSilent", node.member), `/console/nodes/${node.member}`]);
+    for (const problem of (node.problems || []).filter((text) => !isOfAlarms(text))) list.push([1, `${node.member}: ${sentence(problem)}`, `/console/nodes/${node.member}`]);
     if (node.conflicts) list.push([1, t("nodeConflicts", node.member, number(node.conflicts)), `/console/nodes/${node.member}`]);
   }
-  for (const warning of (ready?.warnings || []).filter((text) => !isOfAlarms(text) || !alarms)) list.push([1, warning, null]);
+  for (const warning of (ready?.warnings || []).filter((text) => !isOfAlarms(text) || !alarms)) list.push([1, sentence(warning), null]);
   if (counts.quarantined) list.push([1, t("quarantinedNow", number(counts.quarantined)), ofNodes(me, "/console/quarantine")]);
   if (applications?.length) list.push([1, t("toDecide", number(applications.length)), "/console/applications?state=pending"]);
   if (ready?.devices?.silent) list.push([1, t("devicesSilent", number(ready.devices.silent)), "/console/devices?state=silent"]);
@@ -75,6 +80,8 @@ export function Overview({ me }) {
   const scope = scopeNow();
   const ledger = useLoad(`/api/v1/ledger?since=24h&limit=${scope ? "5000&by=division" : "500"}`, 5), ready = useLoad("/readyz", 5), nodes = useLoad("/api/v1/nodes", 5);
   const alarms = useLoad(may("read_alarms") ? `/api/v1/alarms${query({ state: "open", sort: "severity", limit: 500, within: scope })}` : "", 10), applications = useLoad(me.role === "auditor" ? "" : "/api/v1/applications?state=pending&limit=100", 30);
+  const divisions = useCities(me.gateway_role === "centre" ? me.gateway_division : "").data?.rows || [], indicators = useIndicators().data;
+  const scores = Object.fromEntries((indicators?.rows || []).filter((row) => row.score !== null).map((row) => [row.division, row.score]));
   const counts = scope ? sumOfRows((ledger.data?.rows || []).filter((row) => row.division.startsWith(scope))) : sumByKind(ledger.data?.totals);
   const inScope = (nodes.data?.rows || []).filter((node) => node.division.startsWith(scope) || scope.startsWith(node.division));
   const mine = (applications.data?.rows || []).filter((row) => row.level.startsWith(me.scope) && row.applicant.split("/")[0] !== me.scope);
@@ -90,6 +97,7 @@ export function Overview({ me }) {
       const inside = html`<span class="quiet">${t(`kind.${kind}`)}</span><strong>${number(counts[kind] || 0)}</strong>`;
       return path ? html`<${Link} key=${kind} to=${ofNodes(me, path)} class=${SIDE.has(kind) ? "side" : ""}>${inside}<//>` : html`<div key=${kind} class=${`step ${SIDE.has(kind) ? "side" : ""}`}>${inside}</div>`;
     })}<div class="step"><span class="quiet">${t("kind.delivered")}</span><strong>${number(ledger.data.delivered)}</strong></div></div>` : html`<${Loading} />`}<//>
-    ${me.gateway_role === "centre" && html`<${Card} title=${t("cities")}><${Cities} nodes=${cities} home=${me.gateway_division} /><//>`}
+    ${me.gateway_role === "centre" && html`<${Card} title=${t("cities")}><${Cities} nodes=${cities} divisions=${divisions} scores=${scores} /><//>`}
+    ${indicators && html`<${Indicators} report=${indicators} names=${Object.fromEntries(divisions.map((row) => [row.code, cityName(row)]))} />`}
     ${Object.values(ready.data?.devices || {}).some(Boolean) && html`<${Card} title=${t("page.devices")}><div class="flow">${Object.entries(ready.data.devices).map(([state, count]) => html`<${Link} key=${state} to=${`/console/devices?state=${state}`}><span class="quiet">${t(`state.${state}`)}</span><strong>${number(count)}</strong><//>`)}</div><//>`}`;
 }

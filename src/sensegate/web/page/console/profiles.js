@@ -1,6 +1,8 @@
 // Profiles: the list, and one profile with its versions.
 import { html, useState } from "./preact.js";
-import { Badge, Card, Empty, Facts, Link, List, Problem, Time, call, editorOf, number, profile, replaceSearch, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { Badge, Card, Empty, Facts, Link, List, Problem, Time, call, editorOf, may, number, profile, replaceSearch, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { Changes } from "./history.js";
+import { download } from "./more.js";
 import { CanaryFigures, Comparison } from "./comparison.js";
 import "./editor.texts.js";
 
@@ -13,7 +15,7 @@ const VERSION_COLUMNS = ["version", "state", "in_force", "trial", "created", "ma
 export function Profile({ vendor, model, me }) {
   const base = `/api/v1/profiles/${encodeURIComponent(vendor)}/${encodeURIComponent(model)}`;
   const [dialog, show] = useDialog();
-  const [content, setContent] = useState(null);
+  const [content, setContent] = useState(null), [packError, setPackError] = useState(null);
   const facts = useLoad(base, 30), versions = useLoad(`${base}/versions?limit=100&sort=-version`, 10), jobs = useLoad(`${base}/jobs?limit=10`, 10), orders = useLoad(`${base}/redecode?limit=10`, 10), life = useLoad(`${base}/history`, 5);
   const compared = searchValues().job;
   const name = `${vendor}/${model}`, canary = life.data?.canary;
@@ -29,7 +31,9 @@ export function Profile({ vendor, model, me }) {
   return html`${dialog}<div class="headline"><h1>${vendor}/${model}</h1>${facts.data && html`<span class="badge">v${facts.data.version}</span>`}<span class="space"></span>
       <${Link} to=${editorOf(name)} class="button primary">${t("editProfile")}<//>
       <button type="button" onClick=${() => act(t("rollback"), t("rollbackHelp"), "/rollback", { target: me.scope }, "POST", [note], true)}>${t("rollback")}</button>
-      <button type="button" onClick=${() => act(t("redecode"), t("redecodeHelp"), "/redecode?since=24h", { selection: "both" }, "POST", [note])}>${t("redecode")}</button></div>
+      <button type="button" onClick=${() => act(t("redecode"), t("redecodeHelp"), "/redecode?since=24h", { selection: "both" }, "POST", [note])}>${t("redecode")}</button>
+      ${may("read_quarantine") && html`<button type="button" onClick=${() => download(`${base}/pack?since=7d`, "application/zip", `${vendor}-${model}.zip`).catch(setPackError)}>${t("makerPack")}</button>`}</div>
+    <${Problem} error=${packError} />
     <${Problem} error=${facts.error} retry=${facts.reload} />
     ${facts.data && html`<${Card} title=${facts.data.title}><${Facts} rows=${[["column.format", facts.data.format], ["column.topics", (facts.data.topics || []).join(", ")], facts.data.properties?.length && ["column.properties", facts.data.properties.join(", ")], facts.data.problem && ["column.problem", facts.data.problem]]} /><//>`}
     ${canary && html`<${Card} title=${t("canaryOf", canary.version)}><${CanaryFigures} canary=${canary} /><//>`}
@@ -42,5 +46,6 @@ export function Profile({ vendor, model, me }) {
     ${content && html`<${Card} title=${t("contentOf", content.version?.version ?? "")} actions=${content.text !== undefined && html`<${Link} to=${editorOf(name, { version: content.version.version })} class="button">${t("editAsNew")}<//>`}><${Problem} error=${content.error} />${content.text !== undefined ? html`<pre>${content.text}</pre>` : !content.error && html`<pre>${JSON.stringify(content, null, 2)}</pre>`}<//>`}
     <div class="columns"><${Card} title=${t("reprocessing")}>${(orders.data?.rows || []).length ? html`<ul class="needs">${orders.data.rows.map((order) => html`<li key=${order.id}><div><${Badge} value=${order.state} /> ${number(order.share * 100, 0)} % · ${t("recovered", number(order.recovered), number(order.revised))} <${Time} value=${order.created} /> ${order.problem}</div></li>`)}</ul>` : html`<${Empty} />`}<//>
       <${Card} title=${t("jobs")}>${(jobs.data?.rows || []).length ? html`<ul class="needs">${jobs.data.rows.map((job) => html`<li key=${job.id}><div><button type="button" class="plain" onClick=${() => replaceSearch({ job: compared === job.id ? "" : job.id })}><u>${t(`job.${job.kind}`)}</u></button> <${Badge} value=${job.state} /> <${Time} value=${job.started} /> ${job.problem}</div></li>`)}</ul>` : html`<${Empty} />`}<//></div>
+    <${Changes} path=${base} />
     ${compared && html`<${Comparison} name=${name} job=${compared} />`}`;
 }

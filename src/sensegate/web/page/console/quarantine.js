@@ -1,7 +1,9 @@
 // Quarantine as an inbox: grouped by reason, profile and pattern; each group leads to a draft or to a mended profile, and leaves when its messages are decoded again.
 import { html, useState } from "./preact.js";
 import { Badge, Card, Empty, Link, Loading, Problem, Time, call, device, draftKey, editorOf, emptyHere, go, number, query, replaceSearch, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { download } from "./more.js";
 import "./quarantine.texts.js";
+import "./history.texts.js";
 
 const SPANS = ["1h", "24h", "7d"];
 const nameOf = (version) => version.split("@")[0];
@@ -63,6 +65,7 @@ function Group({ row, since, shapes, reload }) {
       ${name ? html`<button type="button" class="primary" onClick=${() => open(name)}>${t("fixProfile")}</button>` : html`<button type="button" class="primary" onClick=${draft}>${t("draft")}</button>`}
       ${name && html`<button type="button" onClick=${draft}>${t("draft")}</button>`}
       ${row.devices.length > 0 && html`<${Link} to=${device(row.devices[0])} class="button">${t("toDevice")}<//>`}
+      ${name && html`<button type="button" onClick=${() => download(`/api/v1/profiles/${name}/pack${query({ since, reason: row.reason })}`, "application/zip", `${name.replace("/", "-")}.zip`).catch(setError)}>${t("makerPack")}</button>`}
       <button type="button" onClick=${redecode}>${t("redecodeGroup")}</button></div>
     ${made && html`<${Draft} made=${made} open=${open} />`}
     ${(messages.data?.rows || []).length > 1 && html`<details><summary class="quiet">${t("messages")}</summary><div class="scroll" tabindex="0"><table><thead><tr>${["received", "topic", "device", "detail"].map((column) => html`<th key=${column}>${t(`column.${column}`)}</th>`)}</tr></thead><tbody>

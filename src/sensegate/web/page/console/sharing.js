@@ -109,7 +109,7 @@ function apply(show, { feeds = [], bundle = "" }) {
 }
 function Due({ row }) {
   const at = instant(row.deadline);
-  if (row.state !== "pending" || !at) return row.decided ? html`<${Time} value=${row.decided} />` : "–";
+  if (row.state !== "pending" || !at) return row.decided ? html`${t("decidedOn")} <${Time} value=${row.decided} />` : "–";
   const days = (at - Date.now()) / 86_400_000;
   return html`<span class=${`badge ${days < 0 ? "bad" : days < 2 ? "warn" : ""}`}>${row.level}</span> <${Time} value=${row.deadline} />`;
 }
@@ -204,6 +204,6 @@ export function Bundles({ me }) {
     },
   });
   const remove = (row) => show({ title: t("deleteBundle"), danger: true, action: t("deleteBundle"), consequence: t("deleteBundleHelp", row.name), submit: async () => { await call("DELETE", `/api/v1/bundles/${encodeURIComponent(row.name)}`); done(); } });
-  return html`${dialog}<h1>${t("page.bundles")}</h1><section class="card"><${List} key=${stamp} path="/api/v1/bundles" empty=${t("noBundles")} actions=${OPERATORS.has(me.role) && html`<button type="button" class="primary" onClick=${add}>${t("addBundle")}</button>`}
+  return html`${dialog}<h1>${t("page.bundles")}</h1><p class="quiet">${t("bundlesHelp")} <${Link} to="/console/catalogue">${t("page.catalogue")}<//></p><section class="card"><${List} key=${stamp} path="/api/v1/bundles" empty=${t("noBundles")} actions=${OPERATORS.has(me.role) && html`<button type="button" class="primary" onClick=${add}>${t("addBundle")}</button>`}
     columns=${[{ name: "name" }, { name: "title", value: (row) => (language === "en" ? row.title_en || row.title : row.title || row.title_en) }, { name: "feeds" }, { name: "pre_approvals", value: (row) => row.pre_approvals.flatMap((approval) => approval.applicants).join(", ") }, { name: "by" }, { name: "actions", sort: false, show: (_, row) => html`<span class="row"><button type="button" onClick=${() => apply(show, { bundle: row.name })}>${t("applyFor")}</button>${OPERATORS.has(me.role) && html`<button type="button" onClick=${() => remove(row)}>${t("deleteBundle")}</button>`}</span>` }]} /></section>`;
 }

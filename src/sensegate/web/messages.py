@@ -1,0 +1,136 @@
+"""REST: the last messages of a device as received, and what became of each; asked again with `after`, they are live."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+import msgspec
+
+from sensegate.authority.scope import Action
+from sensegate.bus import raw
+from sensegate.bus.unreadable import read
+from sensegate.clock import SECOND_US
+from sensegate.model import Device, LogEntry
+from sensegate.web.problems import BadRequest
+from sensegate.web.routing import API, Call, QueryParam, Route, iso, payload_text
+
+MESSAGES_MAX = 100
+DEFAULT_MESSAGES = 20
+SCAN_ENTRIES = 2_000
+"""Most entries of the log that one request reads."""
+SCAN_S = 2.0
+"""Time after which a request ends and names where to continue."""
+PAGE_BYTES = 2 * 1024**2
+BEFORE_MAX_S = 3_600.0
+"""How long before the device's last message the first request begins at most."""
+BEFORE_MIN_S = 60.0
+_SUBJECTS = ("raw.", "quarantine.")
+_DIGITS_MAX = 19
+
+
+class DeviceMessage(msgspec.Struct, frozen=True):
+    """A message of a device."""
+
+    entry: int
+    """Entry of the log that holds it."""
+    received: str
+    source: str
+    topic: str
+    payload: str
+    """Text if it is UTF-8, else ``base64:`` and base64; at most 4 kB."""
+    bytes: int
+    state: str
+    """``decoded`` or ``quarantined``."""
+    reason: str = ""
+    detail: str = ""
+
+
+class DeviceMessages(msgspec.Struct, frozen=True):
+    """Messages of a device, oldest first."""
+
+    device: str
+    rows: list[DeviceMessage]
+    after: str
+    """Ask with this for what comes next."""
+    more: bool
+    """Whether the log has entries that were not looked at yet."""
+
+
+def _is_of(message: raw.StoredMessage, device: Device) -> bool:
+    """Return whether a message is that of a device: by its credential, by quarantine, or by its topic."""
+    names = {device.id, device.alias} - {""}
+    return device.id in {message.device, message.message.principal} or not names.isdisjoint(
+        message.message.topic.split("/")
+    )
+
+
+def _rows(entry: LogEntry, device: Device) -> list[DeviceMessage]:
+    stored = read(
+        entry, "messages of a device", lambda payload: raw.decode_of(payload, {device.id, device.alias} - {""})
+    )
+    return [
+        DeviceMessage(
+            entry.sequence,
+            iso(message.message.received),
+            message.source,
+            message.message.topic[:500],
+            payload_text(message.message.payload),
+            len(message.message.payload),
+            "quarantined" if message.reason else "decoded",
+            message.reason,
+            message.detail[:2_000],
+        )
+        for message in raw.join_pieces(stored or ())
+        if _is_of(message, device)
+    ]
+
+
+async def _begin(call: Call, device: Device) -> int:
+    """Return the sequence after which to read."""
+    text = call.text("after")
+    if text:
+        if not (text.isascii() and text.isdecimal() and len(text) < _DIGITS_MAX):
+            raise BadRequest(f"query: after: '{text[:40]}' is not a position; give `after` of the previous answer")
+        return int(text)
+    devices, log = call.deps.devices, call.deps.log
+    at = devices.find(device.id)
+    seen = devices.seen(at) if at >= 0 else 0
+    interval_s = devices.interval_s(device.id, device.profile)
+    before_s = min(max(interval_s * call.integer("limit", DEFAULT_MESSAGES, MESSAGES_MAX), BEFORE_MIN_S), BEFORE_MAX_S)
+    newest = seen or call.deps.clock.now()
+    return await log.sequence_at(max(0, newest - round(before_s * SECOND_US))) - 1
+
+
+async def _messages(call: Call) -> DeviceMessages:
+    device = call.deps.devices.get(call.path("device"), call.principal)
+    clock, log = call.deps.clock, call.deps.log
+    rows: deque[DeviceMessage] = deque(maxlen=call.integer("limit", DEFAULT_MESSAGES, MESSAGES_MAX))
+    position, scanned, until = await _begin(call, device), 0, clock.monotonic() + SCAN_S
+    more = True
+    while more and scanned < SCAN_ENTRIES and clock.monotonic() < until:
+        entries = await log.fetch(position, max_bytes=PAGE_BYTES)
+        more = bool(entries)
+        for entry in entries:
+            scanned, position = scanned + 1, entry.sequence
+            if entry.subject.startswith(_SUBJECTS):
+                rows.extend(await asyncio.to_thread(_rows, entry, device))
+    return DeviceMessages(device.id, list(rows), str(position), more)
+
+
+ROUTES = (
+    Route(
+        method="GET",
+        path=f"{API}/devices/{{device}}/messages",
+        handler=_messages,
+        summary="List the last messages of a device as received, with what became of each; `after` continues.",
+        tag="devices",
+        action=Action.READ_QUARANTINE,
+        query=(
+            QueryParam("after", "`after` of the previous answer: what came since"),
+            QueryParam("limit", "maximum number of rows, default 20", "integer", minimum=1, maximum=MESSAGES_MAX),
+        ),
+        response=DeviceMessages,
+        errors=(404,),
+    ),
+)

@@ -1,0 +1,101 @@
+"""The page of a device in a real browser: its last messages live, its changes, the pack for its maker; the trail."""
+
+from __future__ import annotations
+
+import datetime as dt
+import io
+import zipfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.live.browsing import MARK, chromium, needs_chromium, visitor
+from tests.live.site import Site, config_of, reading, running
+
+pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), needs_chromium]
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def node(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
+    async with running(config_of(tmp_path_factory.mktemp("node"))) as site:
+        yield site
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Any]:
+    async with chromium() as started:
+        yield started
+
+
+async def test_messages_come_live_and_a_pack_goes_to_the_maker(node: Site, browser: Any) -> None:
+    """What is sent while the page is open appears there, refused or not; the pack has it without names and numbers."""
+    device = await node.device("maker-1")
+    now = f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"
+    assert (await node.push(device, reading(20.5, now))).status == 202
+    async with visitor(browser, node, node.admin) as operator:
+        page = operator.page
+        await operator.open("devices/maker-1")
+        await page.wait_for_selector(".messages li.taken:has-text('20.5')")
+        # The log is younger than the day that is asked for; what it has is drawn all the same.
+        await page.wait_for_selector(".uplot")
+        assert (await node.push(device, '{"values": {"owner": "张三", "call": 13812345678}} ' + MARK)).status == 202
+        await page.wait_for_selector(".messages li:has-text('张三'):has-text('in quarantine')")
+        await page.click(".messages button:has-text('Live'), section:has(.messages) button:has-text('Live')")
+        assert (await node.push(device, reading(21.5))).status == 202
+        await page.click("section:has(.messages) button:has-text('go on')")
+        await page.wait_for_selector(".messages li:first-child:has-text('21.5')")
+
+        await page.wait_for_selector(".changes li:has-text('registered')")
+        await page.click("button:has-text('Disable')")
+        await page.click("dialog form button[type=submit]")
+        await page.reload()
+        await page.wait_for_selector(".changes li:has-text('disabled')")
+
+        await page.click("dl.facts a:has-text('sensegate/plain')")
+        async with page.expect_download() as started:
+            await page.click("button:has-text('Pack for the maker')")
+        download = await started.value
+        archive = zipfile.ZipFile(io.BytesIO(Path(await download.path()).read_bytes()))
+        texts = {name: archive.read(name).decode() for name in archive.namelist()}
+        assert {"README.txt", "counts.json"} < set(texts)
+        assert any(name.startswith("profile/plain@") for name in texts)
+        sample = next(text for name, text in texts.items() if name.startswith("samples/") and name.endswith(".json"))
+        assert '"device": "device-1"' in sample
+        outside = "".join(text for name, text in texts.items() if not name.startswith("profile/"))
+        assert [word for word in ("张三", "13812345678", "maker-1", "<img") if word in outside] == []
+        assert operator.faults == []
+    subscriber, _ = await node.token("subscriber")
+    elsewhere, _ = await node.token("county_operator", "440103")
+    for path, token, status in (
+        ("devices/maker-1/messages", subscriber, 403),
+        ("devices/maker-1/messages", elsewhere, 404),
+        ("devices/maker-1/changes", elsewhere, 404),
+        ("profiles/sensegate/plain/pack", subscriber, 403),
+    ):
+        assert (await node.ask("GET", f"/api/v1/{path}", token)).status == status, path
+    pack = await node.ask("GET", "/api/v1/profiles/sensegate/plain/pack", elsewhere)
+    assert pack.status == 200
+    assert not [name for name in zipfile.ZipFile(io.BytesIO(pack.body)).namelist() if name.startswith("samples/")]
+
+
+async def test_the_trail_is_filtered_from_its_end(node: Site, browser: Any) -> None:
+    """An auditor finds who did what to which, the newest first, in both directions of the filter."""
+    await node.device("trail-1")
+    await node.device("trail-2")
+    auditor = node.config_file("auditor.token").read_text(encoding="ascii").strip()
+    async with visitor(browser, node, auditor, language="zh-CN") as reader:
+        page = reader.page
+        await reader.open("audit")
+        await page.wait_for_selector("tbody tr:first-child:has-text('trail-2')")
+        target = page.locator(".tools > label:has-text('对象') input")
+        await target.fill("trail-1")
+        await target.press("Enter")
+        await page.wait_for_selector("tbody:not(:has-text('trail-2')) tr:has-text('trail-1'):has-text('登记')")
+        async with page.expect_download() as started:
+            await page.click("button:has-text('导出')")
+        download = await started.value
+        assert "trail-2" in Path(await download.path()).read_text(encoding="utf-8")
+        assert reader.faults == []

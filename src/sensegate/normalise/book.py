@@ -76,11 +76,15 @@ class IndicatorStore:
                 rows += _rows(part, hour * HOUR_US)
         return rows
 
-    def counts_after(self, hour: int) -> list[tuple[int, IndicatorCounts]]:
-        """Return (hour, its counts) of the hours after one, oldest first; hours since 1970-01-01T00:00:00Z."""
+    def counts_after(self, hour: int, *, limit: int) -> list[tuple[int, IndicatorCounts]]:
+        """Return (hour, its counts) of the next hours after one that have any, oldest first; hours since 1970."""
         self.collect()
-        hours = sorted(number for number in {*self._open, *self._packed} if number > hour)
-        return [(number, counts) for number in hours if (counts := self._counts(number)) is not None]
+        parts: list[tuple[int, IndicatorCounts]] = []
+        for number in sorted(number for number in {*self._open, *self._packed} if number > hour):
+            # An hour without counts must not take the place of one with.
+            if len(parts) < limit and (counts := self._counts(number)):
+                parts.append((number, counts))
+        return parts
 
 
 class _Packed(msgspec.Struct, frozen=True, gc=False):

@@ -94,6 +94,10 @@ async def test_the_trail_is_filtered_from_its_end(node: Site, browser: Any) -> N
         await target.fill("trail-1")
         await target.press("Enter")
         await page.wait_for_selector("tbody:not(:has-text('trail-2')) tr:has-text('trail-1'):has-text('登记')")
+        await page.click("tbody a:has-text('trail-1')")
+        await page.wait_for_selector(".changes li:has-text('登记')")
+        await page.click("section:has(.changes) a:has-text('审计')")
+        await page.wait_for_selector("tbody:not(:has-text('trail-2')) tr:has-text('trail-1')")
         async with page.expect_download() as started:
             await page.click("button:has-text('导出')")
         download = await started.value

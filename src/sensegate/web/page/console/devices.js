@@ -68,7 +68,7 @@ export function Device({ id, me }) {
     ${facts && html`<div class="columns">
       <${Card} title=${t("quarantined24h")}>${(quarantine.data?.rows || []).length ? html`<ul class="needs">${quarantine.data.rows.map((message) => html`<li key=${message.entry}><div><strong>${t(`reason.${message.reason}`)}</strong> · <${Time} value=${message.received} /><br /><span class="quiet">${message.detail}</span><pre>${message.payload}</pre>${facts && html`<${Link} to=${editorOf(facts.profile.split("@")[0], { topic: message.topic, payload: message.payload.slice(0, 1_500), device: id })}>${t("tryInEditor")}<//>`}</div></li>`)}</ul>` : html`<${Empty} text=${t("noneQuarantined")} />`}<//>
       <${Card} title=${t("page.tasks")}>${(tasks.data?.rows || []).length ? html`<ul class="needs">${tasks.data.rows.slice(0, 20).map((task) => html`<li key=${task.id}><div>${task.task} <${Badge} value=${task.state} /> <${Time} value=${task.created} /></div></li>`)}</ul>` : html`<${Empty} text=${t("noTasks")} />`}<//></div>
-      <${Changes} path=${`/api/v1/devices/${encodeURIComponent(id)}`} />`}`;
+      <${Changes} path=${`/api/v1/devices/${encodeURIComponent(id)}`} target=${id} />`}`;
 }
 // The way of one reading, stage by stage: the same as `sensegate explain`.
 function Way({ record }) {

@@ -80,10 +80,11 @@ function Way({ record }) {
 function Series({ id, property, span }) {
   const [points] = useState(() => Math.min(Math.round(1.2 * innerWidth), 4_000));
   const [begin, setBegin] = useState("");
-  const { data, error } = useLoad(`/api/v1/feeds/all/history${query({ device: id, property, from: begin || span, max_points: points, limit: 4_000, fields: "time,value,unit,quality" })}`, 30);
+  const [name, channel = ""] = property.split("#");
+  const { data, error } = useLoad(`/api/v1/feeds/all/history${query({ device: id, property: name, from: begin || span, max_points: points, limit: 4_000, fields: "time,value,unit,quality,channel" })}`, 30);
   const drawn = useMemo(() => {
     const latest = Date.now() + 60_000;  // a clock that is ahead would stretch the axis
-    const records = [...(data?.records || [])].filter((record) => typeof record.value === "number" && instant(record.time) <= latest).sort((left, right) => instant(left.time) - instant(right.time));
+    const records = [...(data?.records || [])].filter((record) => typeof record.value === "number" && (record.channel || "") === channel && instant(record.time) <= latest).sort((left, right) => instant(left.time) - instant(right.time));
     const times = [], values = [], flagged = [];
     const steps = records.slice(1).map((record, index) => instant(record.time) - instant(records[index].time)).sort((left, right) => left - right);
     // Of a thinned series the two points of a pixel are nearer than the pixels: what three quarters keep is usual.

@@ -98,7 +98,7 @@ export const TEXTS = {
   "column.detail": ["", "详情"], "column.pattern": ["", "主题模式"], "column.messages": ["", "消息数"], "column.last": ["", "最近"], "column.description": ["", "说明"],
   "column.divisions": ["", "区划"], "column.domains": ["", "领域"], "column.kinds": ["", "类别"], "column.grade_max": ["highest grade", "最高分级"], "column.feed": ["", "数据流"],
   "column.delivery": ["", "交付方式"], "column.subscriber": ["", "订阅方"], "column.records": ["", "记录数"], "column.failures": ["", "失败次数"], "column.hour": ["", "小时"],
-  score: ["Score", "得分"], monthScore: ["Score of the month", "本月得分"], trend: ["48 hours", "48 小时趋势"], trendLabel: ["{0}: the last {1} hours", "{0}：最近 {1} 小时"], cityWord: ["City", "地市"],
+  score: ["Score", "得分"], monthScore: ["Month’s score", "本月得分"], trend: ["48 hours", "48 小时趋势"], trendLabel: ["{0}: the last {1} hours", "{0}：最近 {1} 小时"], cityWord: ["City", "地市"],
   indicatorsOf: ["Quality indicators, {0}", "质量指标，{0}"], indicatorsHelp: ["Means over the hours of this month that are known: {0}. Devices in the newest hour: {1}. Lines: the last 48 hours, between their least and greatest value.", "本月 {0} 个小时的平均值；最近一小时有 {1} 台设备。曲线为最近 48 小时，按其最小值与最大值绘制。"],
   scoreOf: ["score {0}", "得分 {0}"],
   "quality.good": ["good", "正常"], "quality.uncertain": ["uncertain", "存疑"], "quality.bad": ["bad", "无效"], "quality.range": ["out of range", "超量程"], "quality.step": ["step", "突变"], "quality.stuck": ["stuck", "僵值"], "quality.clock": ["clock", "时钟"],

@@ -33,11 +33,12 @@ SHORT: dict[str, dict[str, Any]] = {
     "sensorthings": {"things": 20, "requests": 4, "rounds": 1, "pages": 3, "single": 8},
     "latest": {"devices": 30, "properties": 10, "rounds": 3, "series": 20},
     "history": {"readings": 30_000, "devices": 20, "last_days": 3, "hourly": 2},
+    "console": {"devices": 300, "pages": ("", "devices", "devices/m000001?span=30d"), "watched_s": 6.0},
     "scripts": {"calls": 1_000, "seconds": 2, "rate": 100, "devices": 20, "hubs": 4},
 }
 
 
-CITIES = {"compare", "scale", "start", "uplink", "scripts", "reload"}
+CITIES = {"compare", "console", "scale", "start", "uplink", "scripts", "reload"}
 """Benchmarks that run whole gateways as processes, a quarter of a minute each."""
 
 

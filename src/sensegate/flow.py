@@ -52,6 +52,7 @@ from sensegate.failover.committer_lease import CommitterLease, await_lease
 from sensegate.failover.standby import await_activation
 from sensegate.feature import Feature, Features, FeatureSpec, Health, Parts, Task, owned
 from sensegate.history import feature as history
+from sensegate.home_assistant import feature as home_assistant
 from sensegate.influx import feature as influx
 from sensegate.ingest.mqtt_fronts import open_fronts
 from sensegate.ingest.opening import Stages, open_stages
@@ -85,6 +86,7 @@ FEATURES: tuple[FeatureSpec, ...] = (
     influx.FEATURE,
     sensorthings.FEATURE,
     ngsi_ld.FEATURE,
+    home_assistant.FEATURE,
 )
 """In the order in which they are opened: each may use parts of those before it."""
 ROUTES: tuple[Route, ...] = (*CORE_ROUTES, *(route for feature in FEATURES for route in feature.routes))
@@ -244,7 +246,7 @@ async def open_gateway(
         devices,
         ShareInputs(
             delivered=delivered,
-            quality_rows=stages.quality_rows,
+            quality_hours=stages.quality.since,
             observers=[returns] if returns else [],
             centre=Centre(tier.connection.ask, config.member_id) if tier.connection else None,
         ),
@@ -299,7 +301,7 @@ async def open_gateway(
             clock_lag=stages.clock_lag,
             broker=lambda: fronts.url,
             clock_judgement=stages.clock_monitor.describe,
-            quality_rows=stages.quality_rows,
+            quality_hours=stages.quality.since,
             neighbours=stages.neighbours,
             assets=stages.assets,
             not_ready=checks.not_ready,

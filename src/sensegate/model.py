@@ -660,6 +660,20 @@ class Framing(NamedTuple):
     length: int = 0
 
 
+class QualityHour(msgspec.Struct, frozen=True, eq=False):
+    """Quality indicators of devices in one hour, as columns: 0 to 1, NaN where an indicator is undefined."""
+
+    hour: int
+    """Start of the hour, µs UTC."""
+    device: I32
+    """Indices in the device registry, ascending, each once."""
+    received: U32
+    authenticity: F64
+    accuracy: F64
+    continuity: F64
+    completeness: F64
+
+
 class QualityRow(msgspec.Struct, frozen=True):
     """Quality indicators of one device in one hour, as the API reports them: 0 to 1, or null where undefined."""
 

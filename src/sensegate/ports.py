@@ -92,6 +92,10 @@ class Log(Protocol):
         """Return the entries after a sequence, oldest first; empty at the end of the log. Sequences may have gaps."""
         ...
 
+    async def fetch_of(self, subject: str, after: int) -> list[LogEntry]:
+        """Return the next entries of a subject after a sequence, oldest first; tokens of the subject may be ``*``."""
+        ...
+
     async def bounds(self) -> tuple[int, int]:
         """Return (first, last) sequence; (last + 1, last) for an empty log."""
         ...

@@ -27,6 +27,7 @@ from sensegate.share.last_values import LastValues
 from sensegate.share.reader import LogReader
 from tests.conftest import eventually
 from tests.share.made import NOW, make_batch, members
+from tests.support.quality import hours_of
 
 OPERATOR = Principal("op", Role.CITY_OPERATOR, Scope("4401"))
 OTHER = Principal("other", Role.CITY_OPERATOR, Scope("4403"))
@@ -114,7 +115,7 @@ async def process(gateway: Gateway, *, failures: Iterable[bool] = ()) -> AsyncIt
     inputs = EngineInputs(
         reader=reader,
         devices=gateway.devices,
-        quality_rows=lambda _since: gateway.quality,
+        quality_hours=lambda _since: hours_of(gateway.quality, gateway.devices.find),
         are_arrivals_known=lambda: True,
         last_values=LastValues(),
         probes=gateway.probes(),

@@ -8,11 +8,14 @@ from collections.abc import Callable
 import msgspec
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.devices import DeviceFilter, Devices, RegistrationFacts
+from sensegate.authority.devices import Devices, RegistrationFacts
 from sensegate.authority.importing import import_csv
 from sensegate.authority.scope import Principal, Role, Scope, scope
+from sensegate.authority.selection import DeviceFilter
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
@@ -369,3 +372,100 @@ async def test_devices_take_little_memory(trail: MemoryTrail, clock: FakeClock) 
     stored = sum(len(value or b"") + 33 for value in again._values) / 1e6
     assert devices.find("gz-air-019999") == devices.find("A84041FFFF004e1f") == 19_999
     assert used + stored < 20
+
+
+async def test_the_last_message_is_known_while_the_registry_grows(
+    devices: Devices, clock: FakeClock, admin: Principal, make: Make
+) -> None:
+    """Columns are replaced when there is no room; what they held stays, of every column."""
+    await devices.add(make("first", owner="o", asset="a", name="n", interval_s=7.0), by=admin)
+    devices.observe(np.array([0], np.int32), np.array([clock.now()], np.int64))
+    columns = ("last_seen", "present", "enabled", "has_name", "has_owner", "has_asset", "interval_s", "grade")
+    before = {name: getattr(devices.index, name)[0].item() for name in columns}
+    capacity = len(devices.index.grade)
+    devices.index.reserve(capacity + 1)
+    assert len(devices.index.grade) > capacity
+    assert {name: getattr(devices.index, name)[0].item() for name in columns} == before
+    assert all(before.values())
+    assert devices.get("first").state is DeviceState.ACTIVE
+
+
+FIELDS = st.sampled_from(["", "a", "b", "c"])
+SORTED_BY = st.sampled_from(["id", "name", "department", "owner", "last_seen"])
+
+
+@given(
+    entries=st.lists(st.tuples(FIELDS, FIELDS, FIELDS, st.integers(0, 3)), max_size=12),
+    sort=st.lists(
+        st.tuples(st.sampled_from(["id", "name", "department", "owner", "last_seen"]), st.booleans()), max_size=3
+    ),
+    text=FIELDS,
+)
+async def test_order_and_search_are_those_of_the_rows(
+    entries: list[tuple[str, str, str, int]], sort: list[tuple[str, bool]], text: str
+) -> None:
+    """Columns select and sort as a sort of the decoded rows would: ties by id, also where an order descends."""
+    clock = FakeClock(1_800_000_000_000_000)
+    devices = Devices(MemoryBucket(), MemoryTrail(), clock)
+    by = Principal("admin", Role.ADMIN, Scope("44"))
+    for number, (name, department, owner, seen) in enumerate(entries):
+        # The order of registration is not that of the ids.
+        device = Device(f"d{(number * 7) % 13:02d}", "440106", "p/p", name=name, department=department, owner=owner)
+        await devices.add(device, by=by)
+        devices.observe(np.array([number], np.int32), np.array([seen and clock.now() + seen], np.int64))
+    rows = [device for device in devices.list() if text in f"{device.id}\n{device.name}\n{device.owner}"]
+    for name, descends in reversed(sort):
+        keys = {
+            device.id: devices.seen(devices.find(device.id)) if name == "last_seen" else getattr(device, name)
+            for device in rows
+        }
+        rows.sort(key=lambda device, keys=keys: keys[device.id], reverse=descends)  # type: ignore[misc]
+    chosen = devices.ordered(devices.select(wanted=DeviceFilter(text=text)), sort)
+    assert [devices.id(at) for at in chosen.tolist()] == [device.id for device in rows]
+
+
+async def test_a_search_sees_changes(devices: Devices, admin: Principal, make: Make) -> None:
+    """Texts are made once; a changed entry is found by its new text and no longer by the old one."""
+    await devices.add(make("air-1", name="Old Roof", asset="pole 7"), by=admin)
+    assert (
+        len(devices.list(None, DeviceFilter(text="old roof")))
+        == len(devices.list(None, DeviceFilter(text="POLE")))
+        == 1
+    )
+    present = devices.get("air-1")
+    await devices.change(msgspec.structs.replace(present, name="New Roof"), revision=present.revision, by=admin)
+    assert devices.list(None, DeviceFilter(text="old roof")) == []
+    assert [device.name for device in devices.list(None, DeviceFilter(text="new roof"))] == ["New Roof"]
+    by_name = devices.ordered(devices.select(), [("name", False)])
+    await devices.add(make("air-2", name="A"), by=admin)
+    assert devices.ordered(devices.select(), [("name", False)]).tolist() == [1, *by_name.tolist()]
+
+
+async def test_places_of_many_devices(devices: Devices, admin: Principal, make: Make) -> None:
+    """Places by columns are those of the devices one by one; unknown devices have none."""
+    assert devices.places(["a", "b"])[0].tolist() == [-1, -1]
+    for name, division, department in (("a", "440106", "x"), ("b", "440103", ""), ("c", "440106", "x")):
+        await devices.add(make(name, division=division, department=department, alias=f"alias-{name}"), by=admin)
+    names = ["c", "nobody", "b", "a", "alias-b", ""]
+    numbers, places = devices.places(names)
+    placed = [places[number] if number >= 0 else None for number in numbers.tolist()]
+    assert placed == [("440106", "x"), None, ("440103", ""), ("440106", "x"), ("440103", ""), None]
+    assert placed == [devices.place(at) if (at := devices.find(name)) >= 0 else None for name in names]
+    assert devices.places(["a"])[0].tolist() == [0]
+    assert devices.places([])[1] == []
+
+
+async def test_states_are_counted_once_a_second(
+    devices: Devices, clock: FakeClock, admin: Principal, make: Make
+) -> None:
+    """A change of an entry is counted at once, what time brings within a second."""
+    await devices.add(make("a", interval_s=60.0), by=admin)
+    assert devices.count_states()[DeviceState.REGISTERED] == 1
+    devices.observe(np.array([0], np.int32), np.array([clock.now()], np.int64))
+    await clock.advance(1)
+    assert devices.count_states()[DeviceState.ACTIVE] == 1
+    await devices.add(make("b"), by=admin)
+    assert devices.count_states()[DeviceState.REGISTERED] == 1
+    await clock.advance(200)
+    counts = {state: count for state, count in devices.count_states().items() if count}
+    assert counts == {DeviceState.SILENT: 1, DeviceState.REGISTERED: 1}

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Sequence
 
 import pytest
 
+from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
-from sensegate.authority.importing import COLUMNS, ROWS_MAX, ImportReport, RowOutcome, import_csv
+from sensegate.authority.importing import COLUMNS, ROWS_MAX, ImportReport, RowOutcome, import_csv, import_in_parts
 from sensegate.authority.scope import Principal
 from sensegate.authority.trail import MemoryTrail
-from sensegate.errors import ConfigError, Unavailable
-from sensegate.model import Datum
+from sensegate.clock import FakeClock
+from sensegate.errors import ConfigError, Conflict, StoreFull, Unavailable
+from sensegate.model import Datum, Device
 from tests.spoil import TEXTS
 
 HEAD = "id,division,profile,alias,lon,lat,datum,grade,name,gateway\n"
@@ -160,12 +163,12 @@ async def test_too_many_rows(devices: Devices, admin: Principal) -> None:
 async def test_each_import_is_recorded_before_it_is_written(
     devices: Devices, trail: MemoryTrail, admin: Principal
 ) -> None:
-    """All entries stand on the trail, a hundred to a record; no password does."""
-    rows = "".join(f"d{number},440106,p/p\n" for number in range(250))
+    """All entries stand on the trail, two hundred to a record; no password does."""
+    rows = "".join(f"d{number},440106,p/p\n" for number in range(450))
     report = await import_csv(devices, f"id,division,profile\n{rows}".encode(), by=admin, dry_run=False)
     assert [(record[1], record[2]) for record in trail.records] == [
-        ("device.import", "100 devices"),
-        ("device.import", "100 devices"),
+        ("device.import", "200 devices"),
+        ("device.import", "200 devices"),
         ("device.import", "50 devices"),
     ]
     assert not any(row.password in str(trail.records) for row in report.rows)
@@ -177,10 +180,10 @@ async def test_a_loss_in_the_middle_is_reported_by_row(
     """A row that could not be written is refused in the report, with what to do; the others have their passwords."""
     write = devices.write_imported
 
-    async def flaky(device: object) -> str:
-        if getattr(device, "id", "") == "d1":
-            raise Unavailable("the server is away")
-        return await write(device)  # type: ignore[arg-type]
+    async def flaky(entries: Sequence[Device]) -> list[str]:
+        if any(device.id == "d1" for device in entries):
+            raise Conflict("was changed meanwhile") if len(entries) > 1 else Unavailable("the server is away")
+        return await write(entries)
 
     monkeypatch.setattr(devices, "write_imported", flaky)
     report = await import_csv(
@@ -189,6 +192,37 @@ async def test_a_loss_in_the_middle_is_reported_by_row(
     assert [row.outcome for row in report.rows] == [RowOutcome.ADDED, RowOutcome.REFUSED, RowOutcome.ADDED]
     assert "file again" in report.rows[1].remedy
     assert devices.verify("d2", report.rows[2].password)
+
+
+async def test_what_is_registered_meanwhile_is_refused_alone(
+    devices: Devices, bucket: MemoryBucket, admin: Principal
+) -> None:
+    """Another process registers a device of the batch: the others are written, and nothing of it is replaced."""
+    other = Devices(bucket, MemoryTrail(), FakeClock(1_800_000_000_000_000))
+    secret = await other.add(Device("d1", "440106", "p/p"), by=admin)
+    report = await import_csv(devices, b"id,division,profile\nd0,4401,p/p\nd1,4401,p/p\n", by=admin, dry_run=False)
+    assert [row.outcome for row in report.rows] == [RowOutcome.ADDED, RowOutcome.REFUSED]
+    await devices.load()
+    assert devices.verify("d1", secret)
+    assert devices.verify("d0", report.rows[0].password)
+
+
+async def test_parts_are_written_when_they_are_reported(
+    devices: Devices, trail: MemoryTrail, admin: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trail that is full in the middle ends nothing: what was reported is there, the rest is refused by row."""
+    rows = "".join(f"d{number:03d},440106,p/p\n" for number in range(450))
+    reported = []
+    async for part in import_in_parts(devices, f"id,division,profile\n{rows}".encode(), by=admin, dry_run=False):
+        assert all(devices.verify(row.id, row.password) for row in part if row.outcome is RowOutcome.ADDED)
+        reported += part
+        monkeypatch.setattr(trail, "record", _full)
+    assert [row.outcome for row in reported] == [RowOutcome.ADDED] * 200 + [RowOutcome.REFUSED] * 250
+    assert devices.count() == 200
+
+
+async def _full(*_: object, **__: object) -> None:
+    raise StoreFull("AUDIT is full")
 
 
 @pytest.mark.parametrize("column", COLUMNS)

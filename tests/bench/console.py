@@ -1,42 +1,34 @@
 """The console over 100,000 devices and 30 days of history in Chromium: each page to interactive, sizes, 50 consoles.
 
-A gateway of its own process is filled by a moved clock: every device once, some of them for 30 days. One browser opens
-each page as a first visit (nothing cached) and measures until it has drawn what it asked for. What one open console
-asks for is recorded and repeated for 50 of them.
+A gateway of its own process is filled (`console_fill`; two to three minutes on two quiet cores). One browser opens each
+page as a first visit (nothing cached) and measures until it has drawn what it asked for. What one open console asks for
+is recorded and repeated for 50 of them. `SENSEGATE_DEVICES` gives another number of devices, `SENSEGATE_PAGES` the
+addresses of some pages only, separated by blanks.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
-import math
 import os
-import random
 import shutil
 import statistics
 import sys
 import tempfile
 import time
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
 import aiohttp
 import msgspec
-import uvloop
 
-from sensegate import config
 from sensegate.bus.free_ports import free_port
-from sensegate.clock import DAY_US
-from sensegate.demo.processes import die_with_parent, sweep
-from sensegate.model import Delivery, Message, SourcePosition
+from sensegate.demo.processes import Reaper, die_with_parent, sweep
 from tests.bench import rig
-from tests.bench.day import MINUTE_US, Day, MovedClock, enrol, gateway
+from tests.bench.console_fill import Filled
 
-HISTORY_DEVICES: Final = 20
-HISTORY_DAYS: Final = 30
-STEPS_A_DAY: Final = 144
 VISITS: Final = 3
 CONSOLES: Final = 50
 WATCHED_S: Final = 15.0
@@ -45,36 +37,49 @@ FILLED_S: Final = 600.0
 GOAL_S: Final = 1.0
 LIST_BYTES: Final = 50_000
 CORE_SHARE: Final = 0.1
+DEVICES: Final = int(os.environ.get("SENSEGATE_DEVICES", "100000"))
 PAGES: Final = (
-    "",
-    "devices",
-    "devices?q=m0999",
-    "devices?sort=-last_seen",
-    "devices/m000001",
-    "devices/m000001?span=30d",
-    "map",
-    "video",
-    "survey",
-    "labels",
-    "alarms",
-    "records",
-    "quarantine",
-    "profiles",
-    "feeds",
-    "catalogue",
-    "applications",
-    "grants",
-    "subscribers",
-    "quality",
-    "assessment",
-    "nodes",
-    "tasks",
-    "modes",
-    "channels",
-    "people",
-    "tokens",
-    "settings",
-    "system",
+    tuple(os.environ["SENSEGATE_PAGES"].split())
+    if "SENSEGATE_PAGES" in os.environ
+    else (
+        "",
+        "?scope=440106",
+        "devices",
+        "devices?q=m0999",
+        "devices?sort=-last_seen",
+        "devices?sort=name",
+        "devices?state=silent",
+        "devices/m000001",
+        "devices/m000001?span=30d",
+        "map",
+        "video",
+        "survey",
+        "survey?gap=owner",
+        "labels",
+        "alarms",
+        "records",
+        "quarantine",
+        "profiles",
+        "feeds",
+        "catalogue",
+        "applications",
+        "grants",
+        "subscribers",
+        "quality",
+        "quality?since=24h",
+        "quality?since=24h&sort=completeness",
+        "assessment",
+        "assessment?by=profile",
+        "nodes",
+        "tasks",
+        "modes",
+        "channels",
+        "people",
+        "tokens",
+        "audit",
+        "settings",
+        "system",
+    )
 )
 LISTS: Final = ("devices", "alarms", "quarantine", "profiles", "feeds", "catalogue", "quality", "nodes", "tokens")
 DRAWN: Final = """() => document.querySelector("main h1") && !document.querySelector(".loading")
@@ -97,86 +102,57 @@ class PageVisit(msgspec.Struct, frozen=True):
     """Processor time of the gateway and its server for a visit."""
 
 
-def day_of(device: int, until: int) -> bytes:
-    """Return one message with the readings of a day that ends at `until` (µs)."""
-    chance = random.Random(device * 1_000_003 + until // DAY_US)
-    rows = []
-    for step in range(STEPS_A_DAY):
-        at = (until - DAY_US + (step + 1) * (DAY_US // STEPS_A_DAY)) // 1_000_000
-        swing = math.sin(2 * math.pi * step / STEPS_A_DAY)
-        values = {
-            "air_temperature": round(20 + 5 * swing + chance.gauss(0, 0.3), 1),
-            "pm2_5": round(abs(35 + 10 * swing + chance.gauss(0, 3)), 1),
-        }
-        rows.append({"time": at, "values": values})
-    return msgspec.json.encode(rows)
-
-
-async def fill(file: Path, devices: int) -> None:
-    """Fill a gateway and serve it until killed; say ``full`` and its address once it is."""
-    clock = MovedClock(time.time_ns() // 1_000 - HISTORY_DAYS * DAY_US - 2 * MINUTE_US)
-    async with gateway(config.load(file), clock) as parts:
-        await enrol(parts, devices)
-        committer = parts.stages.committer
-        number = committer.totals.get("messages", 0)
-        for _ in range(HISTORY_DAYS):
-            clock.at += DAY_US
-            messages = []
-            for device in range(HISTORY_DEVICES):
-                number += 1
-                messages.append(Message(f"sg/m{device:06d}/up", day_of(device, clock.at), clock.at, number))
-            delivery = Delivery("bench", messages, _nothing, SourcePosition("bench", number))
-            await committer.write(parts.pipeline._process([delivery]))
-            committer._duplicates.wait_idle()
-        day = Day(parts, clock, devices, late=0.0)
-        day._sequence = number
-        await day.minute()
-        readings = HISTORY_DAYS * HISTORY_DEVICES * STEPS_A_DAY * 2 + day.readings
-        print("full", parts.addresses.http, readings, flush=True)
-        while True:  # the present goes on
-            await asyncio.sleep(1.0)
-            clock.at = time.time_ns() // 1_000
-
-
-async def _nothing() -> None:
-    return None
-
-
 @contextlib.asynccontextmanager
-async def served(directory: Path, devices: int) -> AsyncIterator[tuple[Process, str, int]]:
-    """Yield a filled gateway: its process, address, and the number of readings."""
+async def served(directory: Path, devices: int) -> AsyncIterator[tuple[Process, Filled]]:
+    """Yield a filled gateway: its process, and what it was filled with."""
     file = directory / "sensegate.yaml"
     text = f'role: node\ndivision: "4401"\ndirectory: {directory / "node"}\nprofiles: [{rig.ROOT}/device_profiles]\n'
     text += f"history: {{enabled: true}}\nweb: {{port: {free_port()}}}\nlisten: {{mqtt: {{processes: 0}}}}\n"
     await asyncio.to_thread(file.write_text, text, encoding="utf-8")
-    process = await asyncio.create_subprocess_exec(
-        sys.executable,
-        "-m",
-        "tests.bench.console",
-        str(file),
-        str(devices),
-        cwd=rig.ROOT,
-        stdout=PIPE,
-        preexec_fn=die_with_parent,
-    )
-    try:
+    # Should this process be killed, neither the gateway nor its server is left behind.
+    reaper = Reaper(directory, remove=True)
+    await reaper.start()
+    processes: list[Process] = []
+
+    async def started(*arguments: str) -> Filled:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "tests.bench.console_fill",
+            *(str(file), str(devices), *arguments),
+            cwd=rig.ROOT,
+            stdout=PIPE,
+            preexec_fn=die_with_parent,
+        )
+        processes.append(process)
         assert process.stdout
-        async with asyncio.timeout(FILLED_S):
-            words = (await process.stdout.readline()).decode().split()
-        if words[:1] != ["full"]:
+        line = await process.stdout.readline()
+        if not line:
             raise RuntimeError("the gateway could not be filled; see above")
-        yield process, words[1], int(words[2])
+        return msgspec.json.decode(line, type=Filled)
+
+    try:
+        async with asyncio.timeout(FILLED_S):
+            # In two processes, so that the memory of the second is that of a gateway.
+            begun = await started()
+            await processes[0].wait()
+            filled = await started(msgspec.json.encode(begun).decode())
+        yield processes[-1], filled
     finally:
-        with contextlib.suppress(ProcessLookupError):
-            process.kill()
-        await process.wait()
+        for process in processes:
+            with contextlib.suppress(ProcessLookupError):
+                process.kill()
+            await process.wait()
         await asyncio.to_thread(sweep, directory, grace_s=0.0)
+        await reaper.finish()
 
 
-async def visits(browser: Any, url: str, token: str, pids: list[int]) -> tuple[list[PageVisit], list[str], float]:
-    """Open every page some times; return what it took, what one open console asked for, and points a pixel."""
+async def visits(
+    browser: Any, url: str, token: str, pids: list[int], pages: Sequence[str]
+) -> tuple[list[PageVisit], float]:
+    """Open pages some times; return what it took, and points a pixel."""
     rows, density = [], 0.0
-    for path in PAGES:
+    for path in pages:
         times, sizes, used = [], [], cpu_s(*pids)
         for _ in range(VISITS):
             context = await browser.new_context(viewport={"width": 1440, "height": 900}, locale="zh-CN")
@@ -193,6 +169,11 @@ async def visits(browser: Any, url: str, token: str, pids: list[int]) -> tuple[l
             await context.close()
         used = round((cpu_s(*pids) - used) / VISITS, 3)
         rows.append(PageVisit(path, round(statistics.median(times), 3), int(statistics.median(sizes)), used))
+    return rows, round(density, 2)
+
+
+async def requests_of(browser: Any, url: str, token: str, watched_s: float) -> list[str]:
+    """Return what one open console asks for in `watched_s`."""
     context = await browser.new_context(viewport={"width": 1440, "height": 900})
     await context.add_init_script(f"sessionStorage.setItem('token', '{token}')")
     page = await context.new_page()
@@ -203,28 +184,18 @@ async def visits(browser: Any, url: str, token: str, pids: list[int]) -> tuple[l
         "request",
         lambda request: asked.append(request.url) if "/api/" in request.url or "ready" in request.url else None,
     )
-    await page.wait_for_timeout(WATCHED_S * 1_000)
+    await page.wait_for_timeout(watched_s * 1_000)
     await context.close()
-    return rows, asked, round(density, 2)
+    return asked
 
 
 def cpu_s(*pids: int) -> float:
     """Return the processor time of processes."""
-    ticks = 0
-    for pid in pids:
-        fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
-        ticks += int(fields[11]) + int(fields[12])
-    return ticks / os.sysconf("SC_CLK_TCK")
+    return sum(map(rig.cpu_s, pids))
 
 
-def children(pid: int) -> list[int]:
-    """Return the processes that a process has started."""
-    text = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii")
-    return [int(word) for word in text.split()]
-
-
-async def repeated(asked: list[str], token: str) -> None:
-    """Ask for what `CONSOLES` open consoles ask for in `WATCHED_S`, spread evenly."""
+async def repeated(asked: list[str], token: str, watched_s: float) -> None:
+    """Ask for what `CONSOLES` open consoles ask for in `watched_s`, spread evenly."""
     headers = {"Authorization": f"Bearer {token}"}
     async with aiohttp.ClientSession(headers=headers) as session:
 
@@ -233,33 +204,38 @@ async def repeated(asked: list[str], token: str) -> None:
             async with session.get(url) as response:
                 await response.read()
 
-        step = WATCHED_S / max(len(asked) * CONSOLES, 1)
+        step = watched_s / max(len(asked) * CONSOLES, 1)
         await asyncio.gather(
             *(ask(asked[number % len(asked)], number * step) for number in range(len(asked) * CONSOLES))
         )
 
 
-async def bench(devices: int = 100_000) -> dict[str, Any]:
+async def bench(devices: int = DEVICES, pages: Sequence[str] = PAGES, watched_s: float = WATCHED_S) -> dict[str, Any]:
     """Measure; the figure is the median of the slowest page in seconds."""
     from playwright.async_api import async_playwright
 
     directory = Path(tempfile.mkdtemp(prefix="sensegate-bench-"))
     chromium = os.environ.get("SENSEGATE_CHROMIUM") or shutil.which("chromium")
     try:
-        async with served(directory, devices) as (process, url, readings):
+        began = time.perf_counter()
+        async with served(directory, devices) as (process, filled):
+            filled_s = time.perf_counter() - began
             token = (directory / "node" / "admin.token").read_text(encoding="ascii").strip()
-            pids = [process.pid, *children(process.pid)]
+            pids = [process.pid, *rig.children(process.pid)]
+            memory = {"gateway": round(rig.rss_mb(pids[0])), "engine": round(sum(map(rig.rss_mb, pids[1:])))}
             async with async_playwright() as play:
                 browser = await play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
-                rows, asked, density = await visits(browser, url, token, pids)
+                rows, density = await visits(browser, filled.http, token, pids, pages)
+                asked = await requests_of(browser, filled.http, token, watched_s)
                 await browser.close()
-            sizes = {path: await _list_bytes(url, token, path) for path in LISTS}
+            sizes = {path: await _list_bytes(filled.http, token, path) for path in LISTS}
             idle = cpu_s(*pids)
             await asyncio.sleep(IDLE_S)
             idle = (cpu_s(*pids) - idle) / IDLE_S
             before, began = cpu_s(*pids), time.perf_counter()
-            await repeated(asked, token)
+            await repeated(asked, token, watched_s)
             share = (cpu_s(*pids) - before) / (time.perf_counter() - began) - idle
+            memory["gateway_after"] = round(rig.rss_mb(pids[0]))
     finally:
         shutil.rmtree(directory, ignore_errors=True)
     worst = max(rows, key=lambda row: row.median_s)
@@ -271,22 +247,23 @@ async def bench(devices: int = 100_000) -> dict[str, Any]:
         "pages": len(rows),
         "over_goal": [f"{row.page or 'overview'} {row.median_s}" for row in rows if row.median_s > GOAL_S],
         "median_of_pages_s": statistics.median(row.median_s for row in rows),
-        "gateway_cpu_s": {row.page or "overview": row.cpu_s for row in sorted(rows, key=_cpu, reverse=True)[:6]},
+        "by_page": {row.page or "overview": [row.median_s, row.bytes, row.cpu_s] for row in rows},
         "bytes_max": max(row.bytes for row in rows),
         "devices": devices,
-        "readings": readings,
+        "readings": filled.readings,
+        "filled_s": round(filled_s, 1),
+        "filled_parts_s": {
+            name: round(getattr(filled, f"{name}_s"), 1) for name in ("registered", "days", "made", "hours")
+        },
+        "memory_mb": memory,
         "list_bytes_max": max(sizes.values()),
         "list_bytes_goal": LIST_BYTES,
         "points_per_pixel": density,
         "consoles": CONSOLES,
-        "requests_a_console_s": round(len(asked) / WATCHED_S, 2),
+        "requests_a_console_s": round(len(asked) / watched_s, 2),
         "core_share": round(share, 3),
         "core_share_goal": CORE_SHARE,
     }
-
-
-def _cpu(row: PageVisit) -> float:
-    return row.cpu_s
 
 
 async def _list_bytes(url: str, token: str, path: str) -> int:
@@ -294,7 +271,3 @@ async def _list_bytes(url: str, token: str, path: str) -> int:
     headers = {"Authorization": f"Bearer {token}"}
     async with aiohttp.ClientSession() as session, session.get(f"{url}/console/{path}", headers=headers) as response:
         return len(await response.read())
-
-
-if __name__ == "__main__":
-    uvloop.run(fill(Path(sys.argv[1]), int(sys.argv[2])))

@@ -11,7 +11,7 @@ import pytest
 from sensegate.authority.bucket import Bucket, MemoryBucket
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import KvBucket as DurableBucket
-from sensegate.bus.kv_row import KvRow
+from sensegate.bus.kv_row import KvRow, KvWrite
 from sensegate.errors import Conflict
 
 KEYS = ["a", "空气.*>", "x y/z", "~", ""]
@@ -59,6 +59,21 @@ async def test_an_expectation_is_kept(bucket: Bucket) -> None:
     with pytest.raises(Conflict):
         await bucket.delete("a", expected=first)
     assert await bucket.get("a") == KvRow("a", b"2", second)
+
+
+async def test_several_are_put_together_or_not_at_all(bucket: Bucket) -> None:
+    """Each has its own expectation; one that is not met keeps all of them out."""
+    first = await bucket.put("a", b"1")
+    gone = await bucket.delete("b", expected=await bucket.put("b", b"1"))
+    writes = [KvWrite("a", b"2", first), KvWrite("空气.*>", b"new", 0), KvWrite("b", b"back", gone)]
+    with pytest.raises(Conflict):
+        await bucket.put_all([*writes, KvWrite("a2", b"x", 7)])
+    assert [row.key for row in (await bucket.load_all())[0]] == ["a"]
+    revisions = await bucket.put_all(writes)
+    rows = [KvRow(write.key, write.value, revision) for write, revision in zip(writes, revisions, strict=True)]
+    assert (await bucket.load_all())[0] == rows
+    assert await bucket.put_all([]) == []
+    assert await bucket.put("a", b"3", expected=revisions[0]) > revisions[-1]
 
 
 async def test_what_is_deleted_is_gone(bucket: Bucket) -> None:

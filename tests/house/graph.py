@@ -19,7 +19,19 @@ LAYERS = (
     ("HTTP, and what features share", ("web", "feature")),
     (
         "features",
-        ("alarms", "cameras", "control", "failover", "history", "influx", "ngsi_ld", "sensorthings", "tiers", "viid"),
+        (
+            "alarms",
+            "cameras",
+            "control",
+            "failover",
+            "history",
+            "home_assistant",
+            "influx",
+            "ngsi_ld",
+            "sensorthings",
+            "tiers",
+            "viid",
+        ),
     ),
     ("programs", ("flow", "demo", "cli")),
 )

@@ -6,10 +6,10 @@ import ast
 
 from tests.house import graph
 
-ROOMS_MAX = 38
+ROOMS_MAX = 39
 # Three are a standby's deduplication index (failover -> persist), the routes of fail-over (failover -> web) and
 # `sensegate front` (cli -> ingest).
-ARROWS_MAX = 288
+ARROWS_MAX = 297
 """`share` to `normalise`: last values are numbered by the table of series that the checks use. `alarms` has 16: rules
 watch readings, devices, the link and the store, profiles bring rules, records use the foundations, deliveries the
 egress of `publish` and the mail server of `config`. `history` has
@@ -19,7 +19,8 @@ interface over the registry, feeds and the history, and by MQTT over fronts, the
 connections. `collect` to `logs`: a front is a process of its
 own and configures its log lines. `ngsi_ld` has ten, and `flow` one more, for the same reasons as
 `sensorthings`, and names of properties. `influx` has seven: line protocol in is decoded and answered over HTTP, out it
-is a feed that is pushed. `tiers` to `normalise`: a node reports hourly sums of its quality indicators."""
+is a feed that is pushed. `tiers` to `normalise`: a node reports hourly sums of its quality indicators.
+`home_assistant` has eight, and `flow` one more: last values of grants, published at the broker by properties."""
 STAGES = ("collect", "decode", "normalise", "persist", "share", "web")
 """In the order of the flow: a stage may import those before it, and nothing imports `web` but what has routes."""
 

@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import aiomqtt
 import pytest
@@ -129,6 +130,31 @@ async def test_notifications_by_mqtt(site: Site, tmp_path: Path) -> None:
         kept = await site.ask("GET", "/api/v1/audit", auditor)
         assert "ngsi_ld.subscription.create" in str(kept.body)
         assert "secret@" not in str(kept.body)
+
+
+async def test_the_context_inside_a_subscription_is_linked(site: Site) -> None:
+    """A notification as JSON links to the @context that stood inside the request, which is served."""
+    device = await site.device("ngsi-linked")
+    token, _ = await site.token()
+    source = {"warmth": "https://smartdatamodels.org/dataModel.Weather/temperature"}
+    entity = {"type": "WeatherObserved", "idPattern": "ngsi-linked"}
+    async with receiving() as receiver:
+        body = {
+            "type": "Subscription",
+            "entities": [entity],
+            "notification": {"endpoint": {"uri": receiver.url}},
+            "@context": source,
+        }
+        media = {"Content-Type": "application/ld+json"}
+        answer = await site.ask("POST", SUBSCRIPTIONS, token, data=json.dumps(body), headers=media)
+        assert answer.status == 201, answer.body
+        await push(site, device, 20, 1)
+        await eventually(lambda: len(receiver.kept) == 1)
+        link = receiver.kept[0].headers["Link"]
+        path = urlsplit(link.partition(">")[0].removeprefix("<")).path
+        served = await site.ask("GET", path, token, headers={"Accept": "application/json"})
+        assert served.body == {"@context": source}
+        assert (await site.ask("DELETE", answer.headers["Location"], token)).status == 204
 
 
 async def test_context_sources_are_not_offered(site: Site) -> None:

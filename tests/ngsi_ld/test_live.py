@@ -27,7 +27,8 @@ def instant(seconds: float) -> str:
 async def test_from_a_device_to_an_aggregate(tmp_path: Path) -> None:
     """Last value, period and mean, of the history and the log; masked by a grant, counted, and gone once revoked."""
     config = replace(config_of(tmp_path), history=HistoryConfig(enabled=True, flush_s=0.2))
-    begin = time.time() // 3_600 * 3_600 - 7_200
+    started = time.time()
+    begin = started // 3_600 * 3_600 - 7_200
     async with running(config) as site:
         device = await site.device("gz-1", lon=113.3612, lat=23.1247)
         for number in range(6):
@@ -54,6 +55,10 @@ async def test_from_a_device_to_an_aggregate(tmp_path: Path) -> None:
         path = f"temporal/entities/{WEATHER}"
         evolution = await ask(path, **period)
         assert [part["value"] for part in evolution["temperature"]] == [20.4, 21.4, 22.4, 23.4, 24.4, 25.4]
+        arrived = {"timerel": "after", "timeAt": instant(started - 60), "timeproperty": "createdAt"}
+        assert len((await ask(path, **arrived))["temperature"]) == 6
+        arrived = {**arrived, "timerel": "before", "timeproperty": "modifiedAt"}
+        assert "temperature" not in await ask(path, **arrived)
         means = (await ask(path, **period, **hourly))["temperature"]
         assert [cell[0] for cell in means["avg"]] == pytest.approx([21.4, 24.4])
         assert [cell[0] for cell in means["totalCount"]] == [3, 3]

@@ -199,6 +199,25 @@ async def test_an_interval_under_a_mask(city: Entities) -> None:
     await ended(task)
 
 
+@in_one_loop
+async def test_an_interval_within_a_quota(city: Entities) -> None:
+    """What the quota of a grant does not permit is neither sent nor counted; an attempt that failed uses nothing up."""
+    limited = await granted(city, Mask(), volume=5, properties=("pm2_5", "pm10"))
+    sending = Sending(limited, timeInterval=60)
+    task = asyncio.create_task(PeriodicNotifications(sending.sender).run())
+    await asyncio.sleep(0)
+    sending.receiver.result = DeliveryResult(accepted=False, reason="answered 500")
+    await sending.interval()
+    assert sending.usage() == 0
+    sending.receiver.result = DeliveryResult(accepted=True)
+    await sending.interval()
+    assert sending.usage() == 3
+    await sending.clock.advance(60)
+    await eventually(lambda: any(row.state == "waiting" for row in sending.parts.consumers.rows()))
+    assert (len(sending.receiver.sent), sending.usage()) == (2, 3)
+    await ended(task)
+
+
 # ── changes ───────────────────────────────────────────────────────────────────────────────────────────
 
 

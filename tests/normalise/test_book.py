@@ -3,16 +3,30 @@
 from __future__ import annotations
 
 import asyncio
+import math
+from typing import NamedTuple
 
 import pytest
 
 from sensegate.clock import HOUR_US
-from sensegate.normalise.book import COLLECT_S, OPEN_HOURS, DeviceHour, IndicatorStore
+from sensegate.normalise.book import COLLECT_S, OPEN_HOURS, IndicatorStore
 from sensegate.normalise.indicators import GRACE, HOURS_MAX
 from tests.normalise.indicator_rows import Counted, minutes, row_of
 from tests.normalise.rows import FAHRENHEIT, NOW, Row
 
 SHARES = ("authenticity", "accuracy", "continuity", "completeness")
+
+
+class BookRow(NamedTuple):
+    """Indicators of one device in one hour."""
+
+    device: int
+    hour: int
+    received: int
+    authenticity: float | None
+    accuracy: float | None
+    continuity: float | None
+    completeness: float | None
 
 
 class Book:
@@ -23,11 +37,24 @@ class Book:
         self.clock = self.counted.clock
         self.book = IndicatorStore(self.counted.indicators, self.clock)
 
-    def row(self, device: int = 0, hour: int = 0) -> DeviceHour:
+    def rows(self, since: int = 0) -> list[BookRow]:
+        """Return all rows of the book, the newest hour first."""
+        return [
+            BookRow(device, part.hour, received, *(None if math.isnan(value) else value for value in values))
+            for part in self.book.since(since)
+            for device, received, *values in zip(
+                part.device.tolist(),
+                part.received.tolist(),
+                *(getattr(part, name).tolist() for name in SHARES),
+                strict=True,
+            )
+        ]
+
+    def row(self, device: int = 0, hour: int = 0) -> BookRow:
         """Return what the book says of a device and an hour, counted from NOW's."""
-        found = [item for item in self.book.since(0) if (item.device, item.hour) == (device, NOW + hour * HOUR_US)]
-        assert len(found) == 1, found
-        return found[0]
+        rows = [row for row in self.rows() if (row.device, row.hour) == (device, NOW + hour * HOUR_US)]
+        assert len(rows) == 1, rows
+        return rows[0]
 
 
 @pytest.mark.parametrize("pieces", [1, 2, 4, 12])
@@ -80,7 +107,7 @@ async def test_devices_keep_apart() -> None:
     for device, last in ((5, 3), (1, 4), (5, 6), (3, 2)):
         book.counted.add(*minutes(device=device, last=last))
         book.book.collect()
-    assert [(item.device, item.received) for item in book.book.since(0)] == [(1, 4), (3, 2), (5, 9)]
+    assert [(item.device, item.received) for item in book.rows(0)] == [(1, 4), (3, 2), (5, 9)]
 
 
 async def test_since_gives_whole_hours_newest_first() -> None:
@@ -89,9 +116,9 @@ async def test_since_gives_whole_hours_newest_first() -> None:
     for hour in range(3):
         book.counted.add(*[Row(20.0 + minute, time=hour * 3600 + minute * 60) for minute in range(hour + 1)])
         await book.clock.advance(3600)
-    assert [item.received for item in book.book.since(NOW)][:3] == [3, 2, 1]
-    assert {item.hour for item in book.book.since(NOW + HOUR_US + 1)} == {NOW + HOUR_US, NOW + 2 * HOUR_US}
-    assert NOW not in {item.hour for item in book.book.since(NOW + HOUR_US)}
+    assert [item.received for item in book.rows(NOW)][:3] == [3, 2, 1]
+    assert {item.hour for item in book.rows(NOW + HOUR_US + 1)} == {NOW + HOUR_US, NOW + 2 * HOUR_US}
+    assert NOW not in {item.hour for item in book.rows(NOW + HOUR_US)}
 
 
 async def test_the_next_hours_are_given_oldest_first() -> None:
@@ -130,7 +157,7 @@ async def test_two_days_are_kept() -> None:
     book.counted.add(*minutes(last=3))
     assert book.row().received == 3
     await book.clock.advance((HOURS_MAX + 2) * 3600)
-    assert NOW not in {item.hour for item in book.book.since(0)}
+    assert NOW not in {item.hour for item in book.rows(0)}
     assert len(book.book._open) + len(book.book._packed) <= HOURS_MAX + 2
 
 

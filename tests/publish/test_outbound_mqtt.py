@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,10 +12,11 @@ import pytest
 import pytest_asyncio
 
 from sensegate.errors import ConfigError
-from sensegate.ports import OutboundDelivery
+from sensegate.ports import DeliveryResult, OutboundDelivery
 from sensegate.publish.egress import Egress
-from sensegate.publish.outbound_mqtt import BrokerTopic, OutboundBrokers, parse_broker_url
+from sensegate.publish.outbound_mqtt import PER_ADDRESS_MAX, BrokerTopic, OutboundBrokers, parse_broker_url
 from tests.collect.mosquitto import Mosquitto
+from tests.conftest import eventually
 
 LOOPBACK = ("127.0.0.0/8",)
 
@@ -126,3 +128,28 @@ async def test_a_broker_that_refuses(executor: ThreadPoolExecutor, tmp_path: Pat
         result = await brokers.transport(qos=1, version="mqtt3.1.1").send(delivery(url))
         assert not result.accepted
         assert "refuses the connection" in result.reason
+
+
+@pytest.mark.live
+async def test_a_broker_that_does_not_answer_holds_up_no_other(mosquitto: Mosquitto) -> None:
+    """Deliveries to an address that accepts and says nothing wait for their turn; another address is served at once."""
+    connected: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(lambda _, writer: connected.append(writer), "127.0.0.2", 0)
+    port = server.sockets[0].getsockname()[1]
+    with ThreadPoolExecutor(PER_ADDRESS_MAX + 1) as threads:
+        transport = OutboundBrokers(Egress(LOOPBACK), threads, 30.0).transport(qos=1, version="mqtt3.1.1")
+        waiting = [
+            asyncio.create_task(transport.send(delivery(f"mqtt://127.0.0.2:{port}/a")))
+            for _ in range(2 * PER_ADDRESS_MAX)
+        ]
+        await eventually(lambda: len(connected) == PER_ADDRESS_MAX)
+        result = await transport.send(delivery(f"mqtt://127.0.0.1:{mosquitto.port}/a"))
+        assert result.accepted, result.reason
+        assert (len(connected), any(task.done() for task in waiting)) == (PER_ADDRESS_MAX, False)
+        for task in waiting[PER_ADDRESS_MAX:]:
+            task.cancel()
+        server.close()
+        for writer in connected:
+            writer.close()
+        ended = await asyncio.gather(*waiting, return_exceptions=True)
+    assert not any(isinstance(result, DeliveryResult) and result.accepted for result in ended)

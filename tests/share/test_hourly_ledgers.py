@@ -160,6 +160,39 @@ async def test_what_comes_late_is_added_to_what_was_written(memory_log: MemoryLo
     assert again.total("4401", HOUR).totals() == {"messages": 12}
 
 
+async def test_totals_are_those_of_the_ledgers(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """Totals once asked for are kept up to date: by what comes, packed or late, and after a restart."""
+    books, _ = await opened(memory_log, clock)
+
+    def check(books: HourlyLedgers) -> None:
+        for node in ("4401", "4403"):
+            sums: dict[str, int] = {}
+            for counts in books.totals(node, 0).values():
+                for kind, count in counts.items():
+                    sums[kind] = sums.get(kind, 0) + count
+            assert sums == books.total(node, 0).totals()
+
+    check(books)
+    for number in range(40):
+        books.add(entry(2 * number + 1, (HOUR - number, "messages", 5), (HOUR - number // 2, "values", 2)))
+        books.add(entry(2 * number + 2, (HOUR - 1, "messages", 1), node="4403"))
+        check(books)
+    assert books.totals("4401", HOUR - 1, HOUR) == {HOUR - 1: {"messages": 5, "values": 4}}
+    await books.flush()
+    check(books)
+    await clock.advance(60 * 3_600)
+    books.add(entry(100, (HOUR + 60, "messages", 1)))
+    await books.flush()
+    check(books)
+    books.add(entry(101, (HOUR, "messages", 2)))
+    check(books)
+    await books.flush()  # merges what was stored of the old hour
+    check(books)
+    again = HourlyLedgers(memory_log, clock, window_h=96)
+    await again.open("e1")
+    check(again)
+
+
 async def test_an_hour_of_very_many_devices_is_several_entries(memory_log: MemoryLog, clock: FakeClock) -> None:
     """They are written together, added up when they are read, and replaced as one."""
     whole = Ledger()

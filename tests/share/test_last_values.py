@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.devices import DeviceFilter, Devices
+from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, Scope
+from sensegate.authority.selection import DeviceFilter
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus import columns, raw
 from sensegate.bus.memory import MemoryLog

@@ -34,6 +34,7 @@ from sensegate.share.feeds import Feeds
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.last_values import LastValues
 from sensegate.share.latest import LatestReader
+from sensegate.share.place_totals import DevicePlaceSource
 from sensegate.share.reader import LogReader
 from sensegate.share.sharing import Sharing, SharingContext, SharingPolicy, SharingStores
 from sensegate.tiers.node_rows import NodeRow
@@ -43,6 +44,7 @@ from sensegate.web.deps import WebDependencies
 from sensegate.web.drafts import UNKNOWN
 from sensegate.web.latest import LATEST
 from tests.support.memory_audit import MemoryAudit
+from tests.support.quality import hours_of
 
 NO_PROFILES = ProfileSet([], [])
 ADMIN = Principal("test", Role.ADMIN, scope("44"))
@@ -71,7 +73,8 @@ class Gateway:
         self.tokens = Tokens(MemoryBucket(), self.trail, clock, present_rights=self.people.present_rights)
         self.people.on_change.append(self.tokens.person_changed)
         self.reader = LogReader(self.log, clock)
-        self.books = HourlyLedgers(self.hours, clock)
+        registered = DevicePlaceSource(self.devices.places, lambda: self.devices.version)
+        self.books = HourlyLedgers(self.hours, clock, source=registered)
         self.sharing = Sharing(
             SharingStores(
                 self.reader,
@@ -110,7 +113,7 @@ class Gateway:
                 ingest=self._ingest,
                 profiles=lambda: [ProfileRow("acme/th10", 3, "thermometer")],
                 topics=lambda device: [f"sg/{device.id}/up"],
-                quality=lambda _since: self.quality,
+                quality=lambda _since: hours_of(self.quality, self.devices.find),
                 refused=lambda: self.refused,
                 people=self.people,
                 is_secure=secure,

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import io
+import json
 from typing import Any
 
 import aiohttp
+import numpy as np
 import pytest
 
 from sensegate.authority.scope import Role
 from sensegate.bus import raw
+from sensegate.clock import HOUR_US
 from sensegate.errors import Overloaded, Rejected, Unavailable
 from sensegate.model import LogMessage, Message, QualityRow
 from tests.share.made import Place, make_batch, members
@@ -310,6 +314,98 @@ async def test_quality_is_cut(city: Gateway) -> None:
     assert len(body["rows"]) == 2
     _, body, _ = await city.ask("GET", "/api/v1/quality", await city.token(Role.COUNTY_OPERATOR, "440106"), expect=200)
     assert [row["device"] for row in body["rows"]] == ["gz-1"]
+
+
+async def test_pages_of_quality_hold_each_row_once(city: Gateway) -> None:
+    """In the order by device a page may end between two hours of one device; other orders and filters page too."""
+    names = ("gz-1", "gz-2", "gz-3")
+    city.quality = [
+        QualityRow(name, hour * HOUR_US, 10 * place + hour, 1.0, 0.5 + place / 10, None if place else 0.9, 1 / 3)
+        for hour in range(3)
+        for place, name in enumerate(names)
+    ]
+    token = await city.token()
+
+    async def paged(query: str) -> list[tuple[str, int]]:
+        rows: list[tuple[str, int]] = []
+        after = ""
+        while True:
+            path = f"/api/v1/quality?since=1970-01-01T00:00:00Z&limit=2&after={after}&{query}"
+            _, body, _ = await city.ask("GET", path, token, expect=200)
+            rows += [(row["device"], row["hour"] // HOUR_US) for row in body["rows"]]
+            assert len(body["rows"]) <= 2
+            if not (after := body.get("next", "")):
+                return rows
+
+    assert await paged("") == [(name, hour) for name in names for hour in (2, 1, 0)]
+    assert await paged("sort=-accuracy,hour") == [(name, hour) for name in reversed(names) for hour in (0, 1, 2)]
+    assert (await paged("sort=received"))[:3] == [("gz-1", 0), ("gz-1", 1), ("gz-1", 2)]
+    assert await paged("q=DEVICE+gz-2") == [("gz-2", hour) for hour in (2, 1, 0)]
+    assert await paged("device=!gz-2&accuracy=0.7,0.6") == [("gz-3", hour) for hour in (2, 1, 0)]
+    assert await paged("continuity=None&device=gz-1") == []
+    _, body, _ = await city.ask("GET", "/api/v1/quality?limit=1", token, expect=200)
+    row = body["rows"][0]
+    assert (row["received"], row["continuity"], row["completeness"]) == (2, 0.9, 0.3333)
+    for wrong in ("after=gz-1", "sort=colour"):
+        await city.ask("GET", f"/api/v1/quality?{wrong}", token, expect=400)
+
+
+async def test_a_sorted_list_of_devices_is_as_complete_as_the_other(city: Gateway) -> None:
+    """The last message stands in every order; filters of any field hold, several, and negated; pages skip none."""
+    token = await city.token()
+    now = city.web.deps.clock.now()
+    for place, name in enumerate(("gz-3", "gz-1", "sz-1")):
+        at = city.devices.find(name)
+        city.devices.observe(np.array([at], np.int32), np.array([now - 1_000_000 * place], np.int64))
+    _, body, _ = await city.ask("GET", f"{DEVICES}?sort=-last_seen", token, expect=200)
+    assert ids(body) == ["gz-3", "gz-1", "sz-1", "dg-1", "gz-2"]
+    assert [row["last_seen"] is None for row in body["rows"]] == [False, False, False, True, True]
+    rows: list[str] = []
+    after = ""
+    while True:
+        path = f"{DEVICES}?sort=-department,id&limit=2&after={after}"
+        _, body, _ = await city.ask("GET", path, token, expect=200)
+        rows += ids(body)
+        if not (after := body.get("next", "")):
+            break
+    assert rows == ["gz-3", "dg-1", "gz-1", "gz-2", "sz-1"]
+    for query, expected in (
+        ("state=active", ["gz-1", "gz-3", "sz-1"]),
+        ("state=!active", ["dg-1", "gz-2"]),
+        ("department=police", ["gz-3"]),
+        ("department=!police&division=4401", ["gz-1", "gz-2"]),
+        ("name=device+gz-2,device+sz-1", ["gz-2", "sz-1"]),
+        ("id=!gz-1&q=gz", ["gz-2", "gz-3"]),
+    ):
+        _, body, _ = await city.ask("GET", f"{DEVICES}?{query}", token, expect=200)
+        assert ids(body) == expected, query
+        _, body, _ = await city.ask("GET", f"{DEVICES}?{query}&sort=-id", token, expect=200)
+        assert ids(body) == expected[::-1], query
+    for wrong in ("state=asleep", "sort=colour"):
+        await city.ask("GET", f"{DEVICES}?{wrong}", token, expect=400)
+
+
+async def test_a_large_import_reports_while_it_runs(city: Gateway) -> None:
+    """A file above the usual limit is taken, one at a time; each line of the answer is a row, passwords included."""
+    token = await city.token()
+    row = ",440106,sensegate/plain,"
+    head = "id,division,profile,name\n"
+    file = head + "".join(f"new-{number}{row}{'x' * 120}\n" for number in range(9_000))
+    assert len(file) > city.web.deps.config.body_bytes_max
+    headers = {"Content-Type": "text/csv", "Accept": "application/x-ndjson"}
+    path = f"{DEVICES}/import?dry_run=true"
+    _, raw, _ = await city.ask("POST", path, token, data=io.BytesIO(file.encode()), headers=headers, expect=200)
+    reported = [json.loads(line) for line in (raw if isinstance(raw, bytes) else raw.encode()).splitlines()]
+    assert [line["outcome"] for line in reported] == ["added"] * 9_000
+    assert city.devices.find("new-0") < 0
+    async with city.devices.importing:
+        await city.ask("POST", path, token, data=io.BytesIO(file.encode()), headers=headers, expect=429)
+        small = f"{head}few{row}\nfew{row}\n".encode()
+        _, raw, _ = await city.ask(
+            "POST", f"{DEVICES}/import", token, data=small, headers={"Content-Type": "text/csv"}, expect=200
+        )
+    assert [(line["outcome"], bool(line["password"])) for line in raw["rows"]] == [("added", True), ("refused", False)]
+    assert city.devices.verify("few", raw["rows"][0]["password"])
 
 
 async def test_quarantine_shows_messages_whole_and_cut(city: Gateway) -> None:

@@ -13,6 +13,7 @@ from sensegate.config import Config, WebConfig, parse
 from sensegate.config.map import MapConfig
 from sensegate.errors import ConfigError
 from sensegate.model import QualityRow
+from sensegate.quantities.indicator_sums import MeanIndicators
 from sensegate.web.assessment import assess
 from sensegate.web.settings import MASK, setting_rows
 from tests.web.serving import Gateway, serving
@@ -162,7 +163,7 @@ async def test_the_assessment_of_a_month(city: Gateway) -> None:
 
 def test_a_score_without_indicators_is_none() -> None:
     """Nothing judged is no score of 0, nor one of 100."""
-    assert assess("x", [QualityRow("d", 0, 0, None, None, None, None)]).score is None
+    assert assess("x", MeanIndicators(1, 1, 0, None, None, None, None)).score is None
 
 
 def test_settings_show_origin_and_no_secret() -> None:

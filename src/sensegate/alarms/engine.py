@@ -17,7 +17,7 @@ from sensegate.alarms.states import AlarmStates
 from sensegate.authority.devices import Devices
 from sensegate.bus.names import READINGS
 from sensegate.clock import HOUR_US, SECOND_US, Clock
-from sensegate.model import BOOL, QualityRow
+from sensegate.model import BOOL, F64, QualityHour
 from sensegate.share.last_values import LastValues
 from sensegate.share.reader import LogReader
 
@@ -35,7 +35,7 @@ class EngineInputs(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     reader: LogReader
     devices: Devices
-    quality_rows: Callable[[int], Sequence[QualityRow]]
+    quality_hours: Callable[[int], Iterable[QualityHour]]
     """Time -> indicators since then, by device and hour."""
     are_arrivals_known: Callable[[], bool]
     """Returns whether the log has been read since the start: before, a device may only seem silent."""
@@ -198,18 +198,26 @@ class AlarmEngine:
     def _quality(self, rule: AlarmRule, now: int) -> Iterable[Transition]:
         devices = self._inputs.devices
         hour = now // HOUR_US * HOUR_US - HOUR_US
+        if rule.below is None:
+            return
         selected = self._selected(rule)
-        for row in self._inputs.quality_rows(hour):
-            at = devices.find(row.device)
-            value = getattr(row, rule.indicator)
-            if row.hour != hour or value is None or at < 0 or not selected[at] or rule.below is None:
+        is_open = np.zeros(len(selected), np.bool_)
+        for alarm in self._states.open_alarms():
+            at = devices.find(alarm.key.device) if alarm.key.rule == rule.name else -1
+            if 0 <= at < len(is_open) and alarm.key.node == self._inputs.node:
+                is_open[at] = True
+        limits = rule.below + np.where(is_open, rule.margin, 0.0)
+        for columns in self._inputs.quality_hours(hour):
+            if columns.hour != hour:
                 continue
-            key = AlarmKey(rule.name, self._inputs.node, row.device)
-            alarm = self._states.find(key)
-            is_open = alarm is not None and alarm.is_open
-            is_low = value < rule.below + (rule.margin if is_open else 0.0)
-            if is_low != is_open:
-                yield Transition(rule, key, opens=is_low, time=now, value=value, subject=self._subject(at))
+            values: F64 = getattr(columns, rule.indicator)
+            is_low = values < limits[columns.device]  # of an undefined indicator it is false
+            changed = selected[columns.device] & ~np.isnan(values) & (is_low != is_open[columns.device])
+            for row in np.flatnonzero(changed).tolist():
+                at, opens = int(columns.device[row]), bool(is_low[row])
+                key = AlarmKey(rule.name, self._inputs.node, devices.id(at))
+                value = round(float(values[row]), 4)
+                yield Transition(rule, key, opens=opens, time=now, value=value, subject=self._subject(at))
 
     def _gateway(self, rule: AlarmRule, value: float, now: int) -> Iterable[Transition]:
         key = AlarmKey(rule.name, self._inputs.node, "")

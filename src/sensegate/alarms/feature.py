@@ -60,7 +60,7 @@ async def _open(parts: Parts) -> Feature:
         EngineInputs(
             reader=share.sharing.reader,
             devices=parts.lifecycle.devices,
-            quality_rows=stages.quality_rows,
+            quality_hours=stages.quality.since,
             are_arrivals_known=lambda: share.last_value_task.is_complete,
             last_values=share.last_values,
             probes=_probes(parts),

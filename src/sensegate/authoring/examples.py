@@ -17,6 +17,7 @@ from sensegate.authoring.stubs import CARRIER, DEVICE, carrier_payload, compile_
 from sensegate.config import IngestConfig
 from sensegate.decode import tasking
 from sensegate.decode.chain import open_frames
+from sensegate.decode.compiler import Compiler
 from sensegate.decode.decode import Decoder
 from sensegate.decode.frame import PayloadFrame
 from sensegate.decode.grammar import Earlier, Example, Expected, line_of
@@ -176,7 +177,8 @@ def check_profile(path: Path | str) -> list[ProfileError]:
 def failing_example(profile: CompiledProfile) -> ProfileError | None:
     """Return the first example of a profile that fails; None: all pass. Raises `ProfileError` as `compile_file`."""
     specs: list[Spec] = []
-    compiled = compile_file(Path(profile.file), specs)
+    # Compiled once more for specs of its own, whose numbers begin at 0; its text is not parsed again.
+    compiled = Compiler(profile.source, profile.lines, profile.file, specs).compile()
     profiles = ProfileSet([compiled], specs)
     for index, example in enumerate(compiled.source.examples):
         try:

@@ -6,12 +6,12 @@ The durable implementation is `bus.kv.KvBucket`. Both pass `tests/contracts/test
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Protocol
 
 import structlog
 
-from sensegate.bus.kv_row import KvRow
+from sensegate.bus.kv_row import KvRow, KvWrite
 from sensegate.clock import Clock
 from sensegate.errors import Conflict, Unavailable
 
@@ -36,6 +36,10 @@ class Bucket(Protocol):
             StoreFull: the bucket is full.
             Unavailable: the outcome is unknown; read the key before a retry.
         """
+        ...
+
+    async def put_all(self, writes: Sequence[KvWrite]) -> list[int]:
+        """Write several keys (at most 1,000), all or none; return their revisions. Raises as `put`."""
         ...
 
     async def delete(self, key: str, *, expected: int | None = None) -> int:
@@ -76,6 +80,11 @@ class MemoryBucket:
     async def put(self, key: str, value: bytes, *, expected: int | None = None) -> int:
         return self._write(key, value, expected)
 
+    async def put_all(self, writes: Sequence[KvWrite]) -> list[int]:
+        for write in writes:
+            self._require(write.key, write.expected)
+        return [self._write(write.key, write.value, write.expected) for write in writes]
+
     async def delete(self, key: str, *, expected: int | None = None) -> int:
         return self._write(key, None, expected)
 
@@ -97,10 +106,13 @@ class MemoryBucket:
     def _newer(self, after: int) -> list[KvRow]:
         return sorted((row for row in self._rows.values() if row.revision > after), key=lambda row: row.revision)
 
-    def _write(self, key: str, value: bytes | None, expected: int | None) -> int:
+    def _require(self, key: str, expected: int | None) -> None:
         present = self._rows[key].revision if key in self._rows else 0
         if expected is not None and expected != present:
             raise Conflict(f"{key}: changed meanwhile; read it again")
+
+    def _write(self, key: str, value: bytes | None, expected: int | None) -> int:
+        self._require(key, expected)
         self._revision += 1
         self._rows[key] = KvRow(key, value, self._revision)
         self._changed.set()

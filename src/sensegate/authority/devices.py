@@ -21,9 +21,16 @@ from sensegate.authority.device_rules import RuleFinding, check_device, require_
 from sensegate.authority.divisions import Divisions, short_code
 from sensegate.authority.index import STATES, DeviceIndex, ToWgs84, unchanged
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand
-from sensegate.authority.selection import DeviceSelection
+from sensegate.authority.selection import (
+    STATE_RANKS,
+    DeviceFilter,
+    DeviceSelection,
+    SearchTexts,
+    rank_values,
+    rank_words,
+)
 from sensegate.authority.trail import Facts, Trail
-from sensegate.bus.kv_row import KvRow
+from sensegate.bus.kv_row import KvRow, KvWrite
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import SECOND_US, Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
@@ -39,6 +46,9 @@ SILENT_MIN_S = 60.0
 """Least time without a message after which a device is silent."""
 SILENT_AFTER_S = 3_600.0
 """Time after which a device without a known interval is silent."""
+
+_COUNTED_S = 1.0
+"""Age up to which a count of states is told again: everybody may ask for it, and every open console does."""
 
 Changed = Callable[[int, "StoredDevice | None", "StoredDevice | None"], None]
 """Callback (index, before, after) for a change in memory, from whichever process it came; None: absent."""
@@ -79,17 +89,6 @@ class RegistrationFacts(msgspec.Struct, frozen=True, eq=False):
     """Returns the expected interval of a profile in seconds, 0 if it has none."""
 
 
-class DeviceFilter(msgspec.Struct, frozen=True):
-    """Conditions on the entries of a list; empty: any."""
-
-    states: frozenset[DeviceState] = frozenset()
-    profile: str = ""
-    domain: str = ""
-    department: str = ""
-    text: str = ""
-    """Part of id, alias or name, ignoring case."""
-
-
 _ALL = DeviceFilter()
 
 
@@ -127,15 +126,20 @@ class Devices:
         self._interval_of = facts.interval_of
         self._values: list[bytes | None] = []
         self._revisions: list[int] = []
-        self._folded: list[str] = []
-        """The text of each device that a search looks at, so that it need not decode them all."""
         self._of_gateway: dict[str, set[int]] = {}
         self._watched = 0
         self._applied = asyncio.Condition()
         self.index = DeviceIndex(self._divisions, facts.to_wgs84)
         self._selection = DeviceSelection(self.index)
+        self._texts = SearchTexts()
+        self._ranks: dict[str, tuple[int, I64]] = {}
+        """Field of an entry -> (version at which it was ranked, rank of its value by index)."""
         self.moving_out: set[str] = set()
         """Ids of devices that are moving to another gateway: they cannot connect; received messages count."""
+        self._counted: tuple[int, float, dict[DeviceState, int]] = (-1, 0.0, {})
+        """(version, monotonic time, count by state) when devices were counted last."""
+        self.importing = asyncio.Lock()
+        """Held while a large file is imported."""
         self.version = 0
         """Counter of changes; data derived at an older version is stale."""
         self.on_change: list[Changed] = []
@@ -202,7 +206,12 @@ class Devices:
 
     def mask(self, scope: Scope | None = None, *, profile: str = "", domain: str = "") -> BOOL:
         """Return a mask, by index, of the registered devices in a scope of a profile and domain (empty: any)."""
-        return self._selection.mask(self._values, scope, profile, domain, "")
+        return self._selection.mask(scope, DeviceFilter(profile=profile, domain=domain))
+
+    def words(self, field: str) -> tuple[I32, Sequence[str]]:
+        """Return a column, by index, of numbers of words, and these; of `division`, `department` and other names."""
+        column, table = self._selection.words()[field]
+        return column, table.all
 
     def silent(self, after_s: float = 0.0) -> BOOL:
         """Return a mask, by index, of the enabled devices without a message for `after_s` (0: longer than expected).
@@ -210,25 +219,39 @@ class Devices:
         A device that was never heard is not silent.
         """
         size, index = len(self), self.index
-        limit_s = np.full(size, after_s)
-        if not after_s:
-            by_profile = np.array([_limit_s(self._interval_of(profile)) for profile in index.profiles.all] or [0.0])
-            own = index.interval_s[:size]
-            limit_s = np.where(
-                own > 0, np.maximum(SILENT_INTERVALS * own, SILENT_MIN_S), by_profile[index.profile[:size]]
-            )
+        limit_us = np.int64(round(after_s * SECOND_US)) if after_s else self._limits_us()
         seen = index.last_seen[:size]
-        quiet: BOOL = index.enabled[:size] & (seen > 0) & (self._clock.now() - seen > limit_s * SECOND_US)
+        quiet: BOOL = index.enabled[:size] & (seen > 0) & (self._clock.now() - seen > limit_us)
         return quiet
 
-    def count_states(self) -> dict[DeviceState, int]:
-        """Return the number of registered devices in each state."""
-        present = self.mask()
-        state = self.index.state[: len(self)].copy()
+    def _limits_us(self) -> I64:
+        """Return after how many µs without a message each device is silent, by index."""
+        index, size = self.index, len(self)
+        by_profile = np.array([_limit_s(self._interval_of(profile)) for profile in index.profiles.all] or [0.0])
+        own = index.interval_s[:size]
+        limit_s = np.where(own > 0, np.maximum(SILENT_INTERVALS * own, SILENT_MIN_S), by_profile[index.profile[:size]])
+        return np.round(limit_s * SECOND_US).astype(np.int64)
+
+    def states(self) -> U8:
+        """Return the state of each device, by index, as a number in `STATES`: active or silent if it was ever heard."""
+        index, size = self.index, len(self)
+        state = index.state[:size].copy()
         registered = state == STATES.index(DeviceState.REGISTERED)
-        state[registered & (self.index.last_seen[: len(self)] > 0)] = STATES.index(DeviceState.ACTIVE)
+        state[registered & (index.last_seen[:size] > 0)] = STATES.index(DeviceState.ACTIVE)
         state[registered & self.silent()] = STATES.index(DeviceState.SILENT)
-        counts = np.bincount(state[present], minlength=len(STATES))
+        return state
+
+    def count_states(self) -> dict[DeviceState, int]:
+        """Return the number of registered devices in each state; where no entry changed, of at most a second ago."""
+        now = self._clock.monotonic()
+        version, counted_at, states = self._counted
+        if version != self.version or not 0 <= now - counted_at < _COUNTED_S:
+            states = self._count_states()
+            self._counted = self.version, now, states
+        return dict(states)
+
+    def _count_states(self) -> dict[DeviceState, int]:
+        counts = np.bincount(self.states()[self.mask()], minlength=len(STATES))
         return {word: int(count) for word, count in zip(STATES, counts.tolist(), strict=True)}
 
     def __len__(self) -> int:
@@ -240,6 +263,28 @@ class Devices:
     def id(self, at: int) -> str:
         """Return the canonical id of an index."""
         return self.index.ids[at]
+
+    def place(self, at: int) -> tuple[str, str]:
+        """Return division and department of an index."""
+        index = self.index
+        return index.divisions.all[index.division[at]], index.departments.all[index.department[at]]
+
+    def places(self, names: Sequence[str]) -> tuple[I64, list[tuple[str, str]]]:
+        """Return the number of the place of each device (-1: it is unknown), and the places: (division, department)."""
+        index = self.index
+        if not len(index):
+            return np.full(len(names), -1, np.int64), []
+        known = index.names
+        at = np.array([known.get(name, -1) for name in names], np.int64)
+        departments = len(index.departments.all)
+        key = np.where(at >= 0, index.division[at].astype(np.int64) * departments + index.department[at], -1)
+        used, place = np.unique(key, return_inverse=True)
+        offset = int(len(used) > 0 and used[0] < 0)
+        places = [
+            (index.divisions.all[division], index.departments.all[department])
+            for division, department in (divmod(pair, departments) for pair in used[offset:].tolist())
+        ]
+        return place.reshape(-1) - offset, places
 
     def record(self, at: int) -> Device:
         """Return the device of an index, with its revision; a deleted device is returned as retired.
@@ -270,19 +315,63 @@ class Devices:
         limit: int = 1_000,
     ) -> list[Device]:
         """Return the devices of a scope in order of id; for the next page pass the last id as `after`."""
-        devices: list[Device] = []
-        folded, states = wanted.text.casefold(), wanted.states
-        mask = self._selection.mask(self._values, scope, wanted.profile, wanted.domain, wanted.department)
-        for at in self._selection.in_order(mask, after):
-            if folded and folded not in self._folded[at]:
-                continue
-            device = self.record(at)
-            if states and device.state not in states:
-                continue
-            devices.append(device)
-            if len(devices) >= limit:
-                break
-        return devices
+        indices = self.ordered(self.select(scope, wanted), after=after)
+        return [self.record(at) for at in indices[:limit].tolist()]
+
+    def select(self, scope: Scope | None = None, wanted: DeviceFilter = _ALL) -> BOOL:
+        """Return a mask, by index, of the registered devices in a scope that fit a filter."""
+        mask = self._selection.mask(scope, wanted)
+        if wanted.states:
+            accepted = np.array([state in wanted.states for state in STATES], np.bool_)
+            mask &= accepted[self.states()]
+        words = self._selection.words()
+        for name, fits in wanted.fields.items():
+            if name in words:
+                column, table = words[name]
+                mask &= np.fromiter(map(fits, table.all), np.bool_, len(table.all))[column]
+            else:  # these are in no column; what is left is decoded
+                left = np.flatnonzero(mask)
+                mask[left] = [fits(str(getattr(self.record(at), name))) for at in left.tolist()]
+        if wanted.text:
+            matching = self._texts.search(wanted.text, self._values, np.flatnonzero(mask))
+            mask = np.zeros(len(mask), np.bool_)
+            mask[matching] = True
+        return mask
+
+    def ordered(self, mask: BOOL, sort: Sequence[tuple[str, bool]] = (), *, after: str = "") -> I64:
+        """Return the indices of a mask in order of id, after an id, or by columns.
+
+        `sort` has (field of `Device`, ``last_seen`` or ``silent_since``; whether it descends), the most important
+        first; devices that are equal in all of them stay in order of id.
+        """
+        indices = self._selection.in_order(mask, after)
+        names = [name for name, _ in sort]
+        if "id" in names:  # no two are equal in it, so that what comes after it decides nothing
+            sort = sort[: names.index("id") + 1]
+        for name, descends in reversed(sort):
+            keys = np.arange(len(indices)) if name == "id" else self._sort_keys(name)[indices]
+            # A stable sort by the negated key keeps the order of equal ones, which a reversed order would not.
+            indices = indices[np.argsort(-keys if descends else keys, kind="stable")]
+        return indices
+
+    def _sort_keys(self, name: str) -> I64:
+        """Return a number for each index by which devices are sorted."""
+        index, size, words = self.index, len(self), self._selection.words()
+        if name == "last_seen":
+            return index.last_seen[:size]
+        if name == "silent_since":
+            return np.where(self.silent(), index.last_seen[:size] + self._limits_us(), 0)
+        if name == "state":
+            return STATE_RANKS[self.states()]
+        if name in words:
+            column, table = words[name]
+            return rank_words(table.all)[column]
+        version, ranks = self._ranks.get(name, (-1, np.zeros(0, np.int64)))
+        if version != self.version or len(ranks) != size:
+            entries = (None if value is None else _decode(value).device for value in self._values)
+            ranks = rank_values([None if device is None else getattr(device, name) for device in entries])
+            self._ranks[name] = (self.version, ranks)
+        return ranks
 
     def of_profiles(self, names: Sequence[str]) -> BOOL:
         """Return a mask, by index, of the devices with one of these profiles."""
@@ -294,12 +383,12 @@ class Devices:
 
     def ids_of(self, profile: str, scope: Scope) -> Ids:
         """Return the ids of the enabled devices of a profile in a scope."""
-        mask = self._selection.mask(self._values, scope, profile, "", "") & self.index.enabled[: len(self._values)]
+        mask = self.mask(scope, profile=profile) & self.index.enabled[: len(self)]
         return [self.index.ids[at] for at in np.flatnonzero(mask).tolist()]
 
     def count(self, scope: Scope | None = None) -> int:
         """Return the number of devices in a scope, including retired ones."""
-        return int(self._selection.mask(self._values, scope, "", "", "").sum())
+        return int(self.mask(scope).sum())
 
     def children(self, gateway: str) -> Indices:
         """Return the indices of the devices behind a gateway."""
@@ -548,12 +637,27 @@ class Devices:
         # Disabled devices are not moved, so the state is always that of the move.
         return self._canonical(msgspec.structs.replace(stored.device, division=division, state=DeviceState.REGISTERED))
 
-    async def write_imported(self, device: Device) -> str:
-        """Write a new entry that `importing` has checked and recorded; return its password."""
-        device = self._canonical(device)
-        secret, credentials_ = ("", Credentials()) if device.gateway else secrets_.issue(partial(self._digest, device))
-        await self._write(StoredDevice(device, credentials_), expected=self._expected_revision(device.id))
-        return secret
+    async def write_imported(self, devices: Sequence[Device]) -> Ids:
+        """Write new entries that `importing` has checked and recorded, all or none; return their passwords.
+
+        Raises:
+            Conflict: one of them was registered meanwhile.
+            Unavailable, StoreFull: see `Bucket.put`.
+        """
+        passwords: Ids = []
+        writes: list[KvWrite] = []
+        for entry in devices:
+            device = self._canonical(entry)
+            secret, credentials_ = (
+                ("", Credentials()) if device.gateway else secrets_.issue(partial(self._digest, device))
+            )
+            passwords.append(secret)
+            expected = self._expected_revision(device.id)
+            writes.append(KvWrite(device.id, _encode(StoredDevice(device, credentials_)), expected))
+        revisions = await self._bucket.put_all(writes)
+        rows = zip(writes, revisions, strict=True)
+        await self._take_all([KvRow(write.key, write.value, revision) for write, revision in rows])
+        return passwords
 
     async def _write(self, stored: StoredDevice, *, expected: int) -> None:
         value = _encode(stored)
@@ -587,17 +691,26 @@ class Devices:
             await self._applied.wait_for(condition)
 
     async def _take(self, row: KvRow) -> None:
-        at = self.index.find_id(row.key)
-        if at >= 0 and self._revisions[at] >= row.revision:
+        await self._take_all([row])
+
+    async def _take_all(self, rows: Sequence[KvRow]) -> None:
+        changes = [self._apply(row) for row in rows if self._revision_of(row.key) < row.revision]
+        if not changes:
             return
-        at, before, after = self._apply(row)
-        if after:
-            self.index.place([at], [after.device])
+        present = [(at, after.device) for at, _, after in changes if after]
+        if present:
+            self.index.place([at for at, _ in present], [device for _, device in present])
         self.version += 1
         for listener in self.on_change:
-            listener(at, before, after)
+            for at, before, after in changes:
+                listener(at, before, after)
         async with self._applied:
             self._applied.notify_all()
+
+    def _revision_of(self, key: str) -> int:
+        """Return the newest revision of an id that was seen; -1: none was."""
+        at = self.index.find_id(key)
+        return self._revisions[at] if at >= 0 else -1
 
     def _apply(self, row: KvRow) -> tuple[int, StoredDevice | None, StoredDevice | None]:
         index = self.index
@@ -605,10 +718,10 @@ class Devices:
         if at == len(self._values):
             self._values.append(None)
             self._revisions.append(0)
-            self._folded.append("")
         old = self._values[at]
         before = _decode(old) if old is not None else None
         self._revisions[at] = row.revision
+        self._texts.discard(at)
         alias = before.device.alias if before else ""
         for gateway in before.device.gateways if before else ():
             self._of_gateway.get(gateway, set()).discard(at)
@@ -620,7 +733,6 @@ class Devices:
             return at, before, None
         self._values[at] = row.value
         device = after.device
-        self._folded[at] = f"{device.id}\n{device.alias}\n{device.name}".casefold()
         index.put(at, device)
         for gateway in device.gateways:
             self._of_gateway.setdefault(gateway, set()).add(at)

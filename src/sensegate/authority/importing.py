@@ -11,7 +11,7 @@ import asyncio
 import csv
 import difflib
 import io
-from collections.abc import Iterator
+from collections.abc import AsyncGenerator, Iterator
 from enum import StrEnum
 
 import msgspec
@@ -21,14 +21,13 @@ from sensegate.authority.device_rules import RuleFinding
 from sensegate.authority.devices import Devices, facts
 from sensegate.authority.divisions import short_code
 from sensegate.authority.scope import Action, Principal, demand
-from sensegate.errors import CancellableTaskGroup, ConfigError, Conflict, NotFound, PermissionDenied, SensegateError
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied, SensegateError
 from sensegate.model import Datum, Device
 
 ROWS_MAX = 200_000
 FILE_BYTES_MAX = 64 * 1024**2
-_CONCURRENT_WRITES = 64
-_BATCH = 100
-"""Devices in one audit record."""
+_BATCH = 200
+"""Rows in one part of the report; its added devices are in one audit record and in one write."""
 REQUIRED = ("id", "division", "profile")
 COLUMNS = (
     *REQUIRED,
@@ -191,7 +190,23 @@ async def import_csv(
     Raises:
         ConfigError: the file cannot be parsed; nothing was written.
     """
-    return await _Import(devices, by, update=update, dry_run=dry_run).run(list(rows_of(text_of(raw))))
+    reported = [
+        row async for part in import_in_parts(devices, raw, by=by, dry_run=dry_run, update=update) for row in part
+    ]
+    return ImportReport(sorted(reported, key=lambda row: row.line), dry_run)
+
+
+def import_in_parts(
+    devices: Devices, raw: bytes, *, by: Principal, dry_run: bool, update: bool = False
+) -> AsyncGenerator[list[ImportRow], None]:
+    """Return the report of `import_csv` in parts, each as soon as its rows are written.
+
+    Devices behind gateways come last. What was yielded is written, whatever becomes of the rest.
+
+    Raises:
+        ConfigError: before the first part: the file cannot be parsed; nothing was written.
+    """
+    return _Import(devices, by, update=update, dry_run=dry_run).run(list(rows_of(text_of(raw))))
 
 
 class _Import:
@@ -203,23 +218,28 @@ class _Import:
         self._update = update
         self._dry_run = dry_run
         self._seen: dict[str, int] = {}
-        self._report: dict[int, ImportRow] = {}
 
-    async def run(self, rows: list[tuple[int, dict[str, str]]]) -> ImportReport:
+    async def run(self, rows: list[tuple[int, dict[str, str]]]) -> AsyncGenerator[list[ImportRow], None]:
         # Gateways come first, so that devices behind them in the same file find them.
         for behind_gateway in (False, True):
+            reported: list[ImportRow] = []
             additions: list[tuple[ImportRow, Device]] = []
-            for count, (line, values) in enumerate(rows):
-                if bool(values.get("gateway")) is behind_gateway and (device := await self._check(line, values)):
-                    additions.append((self._report[line], device))
-                if count % 500 == 499:
+            for line, values in rows:
+                if bool(values.get("gateway")) is not behind_gateway:
+                    continue
+                row, device = await self._check(line, values)
+                if device is None or self._dry_run:
+                    reported.append(row)
+                else:
+                    additions.append((row, device))
+                if len(reported) + len(additions) >= _BATCH:
+                    yield reported + await self._add(additions)
+                    reported, additions = [], []
                     await asyncio.sleep(0)
-            if not self._dry_run:
-                await self._add(additions)
-        return ImportReport([self._report[line] for line in sorted(self._report)], self._dry_run)
+            yield reported + await self._add(additions)
 
-    async def _check(self, line: int, values: dict[str, str]) -> Device | None:
-        """Report on a row; return its device if it is to be added."""
+    async def _check(self, line: int, values: dict[str, str]) -> tuple[ImportRow, Device | None]:
+        """Return the report on a row, and its device if it is to be added."""
         name = values.get("id", "")[:64]
         try:
             device = device_of(values)
@@ -228,15 +248,11 @@ class _Import:
             outcome = await self._outcome(device)
         except _Refusal as why:
             finding = why.finding
-            self._report[line] = ImportRow(
-                line, name, RowOutcome.REFUSED, f"{finding.key}: {finding.problem}", finding.remedy
-            )
+            reason = f"{finding.key}: {finding.problem}"
+            return ImportRow(line, name, RowOutcome.REFUSED, reason, finding.remedy), None
         except (PermissionDenied, Conflict, ConfigError, NotFound) as why:
-            self._report[line] = ImportRow(line, name, RowOutcome.REFUSED, str(why))
-        else:
-            self._report[line] = ImportRow(line, name, outcome, warning)
-            return device if outcome is RowOutcome.ADDED else None
-        return None
+            return ImportRow(line, name, RowOutcome.REFUSED, str(why)), None
+        return ImportRow(line, name, outcome, warning), device if outcome is RowOutcome.ADDED else None
 
     def _require_unique(self, line: int, device: Device) -> None:
         for key, name in (("id", device.id), ("alias", device.alias)):
@@ -270,25 +286,33 @@ class _Import:
             await self._devices.change(updated, revision=present.revision, by=self._by)
         return RowOutcome.CHANGED
 
-    async def _add(self, additions: list[tuple[ImportRow, Device]]) -> None:
-        for start in range(0, len(additions), _BATCH):
-            batch = additions[start : start + _BATCH]
-            entries = [facts(device) for _, device in batch]
-            await self._devices.trail.record(
-                self._by, "device.import", f"{len(batch)} devices", after={"devices": entries}
-            )
-            limit = asyncio.Semaphore(_CONCURRENT_WRITES)
-            async with CancellableTaskGroup() as group:
-                for row, device in batch:
-                    group.create_task(self._write(row, device, limit))
+    async def _add(self, additions: list[tuple[ImportRow, Device]]) -> list[ImportRow]:
+        """Record and write devices; return the report on each."""
+        if not additions:
+            return []
+        entries = [facts(device) for _, device in additions]
+        target = f"{len(additions)} devices"
+        try:
+            await self._devices.trail.record(self._by, "device.import", target, after={"devices": entries})
+        except SensegateError as why:  # what is not recorded is not written
+            return [_not_written(row, why) for row, _ in additions]
+        try:
+            passwords = await self._devices.write_imported([device for _, device in additions])
+        except Conflict:  # one was registered meanwhile: it alone is refused
+            return [await self._write(row, device) for row, device in additions]
+        except SensegateError as why:
+            return [_not_written(row, why) for row, _ in additions]
+        rows = zip(additions, passwords, strict=True)
+        return [msgspec.structs.replace(row, password=password) for (row, _), password in rows]
 
-    async def _write(self, row: ImportRow, device: Device, limit: asyncio.Semaphore) -> None:
-        async with limit:
-            try:
-                password = await self._devices.write_imported(device)
-            except SensegateError as why:
-                remedy = "import the file again: rows that were written stay as they are"
-                reported = msgspec.structs.replace(row, outcome=RowOutcome.REFUSED, reason=str(why), remedy=remedy)
-            else:
-                reported = msgspec.structs.replace(row, password=password)
-            self._report[row.line] = reported
+    async def _write(self, row: ImportRow, device: Device) -> ImportRow:
+        try:
+            (password,) = await self._devices.write_imported([device])
+        except SensegateError as why:
+            return _not_written(row, why)
+        return msgspec.structs.replace(row, password=password)
+
+
+def _not_written(row: ImportRow, why: SensegateError) -> ImportRow:
+    remedy = "import the file again: rows that were written stay as they are"
+    return msgspec.structs.replace(row, outcome=RowOutcome.REFUSED, reason=str(why), remedy=remedy)

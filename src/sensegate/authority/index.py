@@ -76,7 +76,11 @@ class DeviceIndex:
 
         self.grade: U8 = grown("grade", np.uint8, 0)
         self.state: U8 = grown("state", np.uint8, 0)
+        self.present: BOOL = grown("present", np.bool_, 0)
         self.enabled: BOOL = grown("enabled", np.bool_, 0)
+        self.has_name: BOOL = grown("has_name", np.bool_, 0)
+        self.has_owner: BOOL = grown("has_owner", np.bool_, 0)
+        self.has_asset: BOOL = grown("has_asset", np.bool_, 0)
         self.city: I32 = grown("city", np.int32, 0)
         self.division: I32 = grown("division", np.int32, 0)
         self.department: I32 = grown("department", np.int32, 0)
@@ -86,7 +90,7 @@ class DeviceIndex:
         self.lon: F64 = grown("lon", np.float64, np.nan)
         self.lat: F64 = grown("lat", np.float64, np.nan)
         self.interval_s: F64 = grown("interval_s", np.float64, 0)
-        self.last_seen: I64 = grown("seen", np.int64, 0)
+        self.last_seen: I64 = grown("last_seen", np.int64, 0)
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -126,7 +130,10 @@ class DeviceIndex:
         self.gateway[at] = self.gateways.index(device.gateway)
         self.grade[at] = device.grade
         self.state[at] = STATES.index(device.state)
+        self.present[at] = True
         self.enabled[at] = device.state not in _INACTIVE
+        self.has_name[at], self.has_owner[at] = bool(device.name), bool(device.owner)
+        self.has_asset[at] = bool(device.asset)
         self.interval_s[at] = device.interval_s
 
     def extents(self, device: I32) -> F64:
@@ -159,7 +166,7 @@ class DeviceIndex:
 
     def clear(self, at: int) -> None:
         """Clear the columns of a deleted device; its index is not reused."""
-        self.enabled[at] = False
+        self.present[at] = self.enabled[at] = False
         self.state[at] = STATES.index(DeviceState.RETIRED)
         self.lon[at] = self.lat[at] = np.nan
 

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+import secrets
+from collections.abc import AsyncIterator, Sequence
 
 import msgspec
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
 from sensegate.bus import api, streams
-from sensegate.bus.kv_row import KvRow
+from sensegate.bus.kv_row import KvRow, KvWrite
 from sensegate.bus.names import Token, name_of, token
 from sensegate.bus.reader import StreamFollower
-from sensegate.errors import Conflict, Fenced
+from sensegate.errors import Conflict, EngineError, Fenced, Unavailable
 
 _TOMBSTONE_TTL = "168h"
 """Lifetime of tombstones; a process that was disconnected for longer must reload the bucket."""
 _WAIT_S = 30.0
+_BATCH_S = 30.0
 
 
 class KvBucket:
@@ -42,6 +44,7 @@ class KvBucket:
                 "max_age": 0,
                 "max_msgs": -1,
                 "max_msgs_per_subject": 1,
+                "allow_atomic": True,
                 "allow_direct": True,
                 "allow_rollup_hdrs": True,
                 "allow_msg_ttl": True,
@@ -74,6 +77,42 @@ class KvBucket:
             StoreFull: the bucket or disk is full. Unavailable: the outcome is unknown.
         """
         return await self._publish(key, value, {}, expected)
+
+    async def put_all(self, writes: Sequence[KvWrite]) -> list[int]:
+        """Write several keys, all or none (at most 1,000); return their revisions.
+
+        Raises: as `put`.
+        """
+        batch, final = secrets.token_hex(8), len(writes)
+        operation = f"write of {final} keys"
+        if not writes:
+            return []
+        if not self._nc.is_connected:
+            raise Unavailable(f"{operation}: not connected; nothing was sent")
+        with api.translate_client_errors(operation):
+            # Only the last message asks for a response, which is for all of them: they are synced to disk together.
+            for number, write in enumerate(writes, 1):
+                headers = {
+                    "Nats-Batch-Id": batch,
+                    "Nats-Batch-Sequence": str(number),
+                    "Nats-Expected-Last-Subject-Sequence": str(write.expected),
+                }
+                subject = self._stem + token(write.key)
+                if number < final:
+                    await self._nc.publish(subject, write.value, headers=headers)
+                    continue
+                headers["Nats-Batch-Commit"] = "1"
+                reply = await self._nc.request(subject, write.value, timeout=_BATCH_S, headers=headers)
+        response = msgspec.json.decode(reply.data, type=api.ApiResponse)
+        if response.error:
+            try:
+                api.raise_api_error(response.error, operation)
+            except Fenced as why:
+                raise Conflict("one of the keys was changed meanwhile; read them again") from why
+        if response.count != final:
+            raise EngineError(f"{operation}: the server stored {response.count}; is allow_atomic of the bucket off?")
+        self._reader.advance(response.seq)
+        return list(range(response.seq - final + 1, response.seq + 1))
 
     async def delete(self, key: str, *, expected: int | None = None) -> int:
         """Delete a key; return the revision of its tombstone, to expect when it is created again."""

@@ -265,6 +265,24 @@ class Ledger:
         for h, k, s, d, n in zip(*columns, strict=True):
             yield LedgerCount(h, devices[d], sources[s], kinds[k], n)
 
+    def cells(self) -> tuple[I64, I64, I64]:
+        """Return columns of (number of the kind, number of the device, count), which lead into `names`."""
+        _, kind, _, device, count = self._columns()
+        return kind, device, count
+
+    def snapshot(self) -> Ledger:
+        """Return a copy that later changes leave alone."""
+        copy = Ledger()
+        copy._cell, copy._count = self._consolidate()
+        for table, known in (
+            (copy._devices, self._devices),
+            (copy._sources, self._sources),
+            (copy._kinds, self._kinds),
+        ):
+            table.numbers_of(known.words)
+        copy._place_by_device = dict(self._place_by_device)
+        return copy
+
     def names(self) -> tuple[list[str], list[str], list[str]]:
         """Return the names of devices, sources and kinds."""
         return self._devices.words, self._sources.words, self._kinds.words

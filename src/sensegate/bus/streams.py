@@ -48,7 +48,7 @@ DUPLICATE_WINDOW_S = 120
 _ORIGIN_MINUTE = 26_297_280
 """2020-01-01T00:00Z."""
 
-_CHANGEABLE = frozenset({"max_bytes", "num_replicas"})
+_CHANGEABLE = frozenset({"max_bytes", "num_replicas", "allow_atomic"})
 """Settings of every stream that follow the configuration."""
 _CHANGEABLE_OF: Mapping[str, frozenset[str]] = {AUDIT: frozenset({"max_age"})}
 """Further ones, by stream. A shorter `max_age` deletes older messages, so no stream of readings has one."""

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import typer
+from rich.progress import Progress
 
 from sensegate.authority import camera_codes
 from sensegate.cli.output import (
@@ -29,11 +30,13 @@ from sensegate.cli.output import (
 )
 from sensegate.cli.times import DAY_S, parse_duration
 from sensegate.config import read_secret
-from sensegate.errors import ConfigError
+from sensegate.errors import ConfigError, Unavailable
 from sensegate.video import multipart
 from sensegate.web.client import GatewayClient, ProblemResponse
 from sensegate.wording import count
 
+IMPORT_PROGRESS_MIN = 1_000
+"""Rows from which on an import shows its progress."""
 app = typer.Typer(
     help="Register, find, change, rotate, disable, retire, move and label devices, and publish for them.",
     no_args_is_help=True,
@@ -171,14 +174,34 @@ def import_(
     """
     content = file.read_bytes()
     query = {"dry_run": str(dry_run).lower(), "update": str(update).lower()}
-    answer = call(url, token, lambda remote: remote.post_text("/api/v1/devices/import", content, "text/csv", **query))
-    rows = rows_of(answer)
+    lines = max(content.count(b"\n") - 1, 1)
+
+    rows: list[dict[str, Any]] = []
+
+    async def send(remote: GatewayClient) -> None:
+        is_hidden = lines < IMPORT_PROGRESS_MIN or not stderr.is_terminal
+        with Progress(console=stderr, transient=True, disable=is_hidden) as progress:
+            task = progress.add_task("checking" if dry_run else "registering", total=lines)
+            async for row in remote.post_for_lines("/api/v1/devices/import", content, "text/csv", **query):
+                rows.append(row)
+                progress.advance(task)
+
+    failure: Unavailable | None = None
+    try:
+        call(url, token, send)
+    except Unavailable as why:
+        if not rows:
+            raise
+        failure = why  # the passwords that have arrived are shown nowhere else
+    rows.sort(key=lambda row: row["line"])
     print_table(rows, ("line", "id", "outcome", "problem", "password"), json_form=json_form)
     refused = any(row.get("outcome") == REFUSED for row in rows)
     if not json_form:
         outcomes = Counter(str(row.get("outcome", "")) for row in rows)
         summary = ", ".join(f"{number:,} {outcome}" for outcome, number in outcomes.items()) or "no rows"
         stderr.print(f"{summary}{'; dry run: nothing was changed' if dry_run else ''}", highlight=False)
+    if failure:
+        raise failure
     if refused:
         raise typer.Exit(1)
 

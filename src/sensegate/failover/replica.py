@@ -201,7 +201,12 @@ class ReplicatedLog:
         return await self._log.last(subject)
 
     async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[LogEntry]:
-        entries = await self._log.fetch(after, limit=limit, max_bytes=max_bytes)
+        return self._visible(await self._log.fetch(after, limit=limit, max_bytes=max_bytes))
+
+    async def fetch_of(self, subject: str, after: int) -> list[LogEntry]:
+        return self._visible(await self._log.fetch_of(subject, after))
+
+    def _visible(self, entries: list[LogEntry]) -> list[LogEntry]:
         end = self._original.high_watermark(entries[-1].sequence) if entries else 0
         return [entry for entry in entries if entry.sequence <= end]
 

@@ -20,7 +20,6 @@ from sensegate.decode.watch import ProfileWatcher
 from sensegate.ingest.boundary import BatchBoundary, CommitBarrier
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.ingest.own_clock import ClockMonitor, ClockSources
-from sensegate.model import QualityRow
 from sensegate.normalise.book import IndicatorStore
 from sensegate.normalise.clocks import TimeChecks
 from sensegate.normalise.indicators import Indicators
@@ -64,21 +63,6 @@ class Stages(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     def warnings(self) -> list[str]:
         """Return what keeps some messages from becoming readings."""
         return [*codec_scripts.problems(), *self.scrubber.warnings()]
-
-    def quality_rows(self, since: int) -> list[QualityRow]:
-        """Return the indicators of all devices from a time (µs UTC) on, by device and hour."""
-        return [
-            QualityRow(
-                self.devices.id(row.device),
-                row.hour,
-                row.received,
-                row.authenticity,
-                row.accuracy,
-                row.continuity,
-                row.completeness,
-            )
-            for row in self.quality.since(since)
-        ]
 
     def clock_lag(self, device: str) -> float | None:
         """Return by how many seconds a device's clock was behind ours when it last spoke; None: unknown."""

@@ -79,7 +79,7 @@ class UnexplainedMessages:
             size = 0
             await self._recovered.refresh()
             position = await self._log.sequence_at(since) - 1
-            while entries := await self._log.fetch(position, max_bytes=PAGE_BYTES):
+            while entries := await self._next(position, topic):
                 for recorded in await asyncio.to_thread(_read, entries, topic, self._recovered):
                     if len(messages) == MESSAGES_MAX:
                         size -= len(messages[0].message.payload)
@@ -89,6 +89,11 @@ class UnexplainedMessages:
                         size -= len(messages.popleft().message.payload)
                 position = entries[-1].sequence
         return [recorded for recorded in messages if recorded.message.received >= since]
+
+    async def _next(self, position: int, topic: str) -> list[LogEntry]:
+        if topic:
+            return await self._log.fetch(position, max_bytes=PAGE_BYTES)
+        return await self._log.fetch_of("quarantine.*", position)
 
 
 def _read(entries: Sequence[LogEntry], topic: str, recovered: RecoveredMessages) -> list[RecordedMessage]:

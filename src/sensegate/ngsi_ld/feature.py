@@ -51,7 +51,7 @@ async def _open(parts: Parts) -> Feature:
         store,
         share.push,
         parts.callers.audit,
-        contexts.resolver,
+        contexts,
         partial(scope_of, divisions=divisions),
         partial(may_see_token, tokens),
         state,

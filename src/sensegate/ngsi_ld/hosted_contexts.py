@@ -2,7 +2,7 @@
 
 A request that names a URL elsewhere is answered from the copy that somebody stored under it, since nothing is fetched.
 An @context that stood inside a request has an address too, so that an answer as JSON can name it; it is kept in memory,
-as long as others do not take its place.
+as long as others do not take its place; that of a subscription as long as the subscription.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import re
 import secrets
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from enum import StrEnum
 from typing import Any
 
@@ -77,6 +77,8 @@ class HostedContexts:
         self._id_of: dict[str, str] = {}
         self._implicit: OrderedDict[str, HostedContext] = OrderedDict()
         self._implicit_bytes: dict[str, int] = {}
+        self._pinned: dict[str, HostedContext] = {}
+        self._pins: Counter[str] = Counter()
         self.resolver = LdContexts(self._document)
         self.records: RecordTable[HostedContext] = RecordTable(store, "context", HostedContext)
         self.records.on_change.append(self._index)
@@ -91,31 +93,53 @@ class HostedContexts:
     def _document(self, url: str) -> ContextSource | None:
         match = _ADDRESS.fullmatch(url)
         name = self._id_of.get(url) or (match[1] if match else "")
-        context = self.records.find(name) or self._implicit.get(name) if name else None
+        context = self._find(name) if name else None
         return context.document if context else None
+
+    def _find(self, name: str) -> HostedContext | None:
+        return self.records.find(name) or self._pinned.get(name) or self._implicit.get(name)
 
     def all(self) -> list[HostedContext]:
         """Return all documents."""
-        return [*self.records, *self._implicit.values()]
+        return [*self.records, *{**self._implicit, **self._pinned}.values()]
+
+    def pin(self, source: ContextSource) -> None:
+        """Keep an @context that stood inside a request until `unpin` was called as often."""
+        context = self._implicit_of(source)
+        known = self._pinned.get(context.id, context)
+        self._pinned[context.id] = known
+        self._pins[context.id] += 1
+
+    def unpin(self, source: ContextSource) -> None:
+        """Take back one `pin`."""
+        name = self._implicit_of(source).id
+        self._pins[name] -= 1
+        if self._pins[name] <= 0:
+            del self._pins[name]
+            self._pinned.pop(name, None)
 
     def implicit(self, source: ContextSource) -> HostedContext:
         """Return the document of an @context that stood inside a request: the same one for the same @context."""
-        raw = msgspec.json.encode(source, order="sorted")
-        name = hashlib.blake2b(raw, digest_size=8).hexdigest()
-        context = self._implicit.pop(name, None)
-        if context is None:
-            created = self._clock.now()
-            context = HostedContext(id=name, document=source, division="", created=created, is_implicit=True)
+        made = self._implicit_of(source)
+        name = made.id
+        if (pinned := self._pinned.get(name)) is not None:
+            return pinned
+        context = self._implicit.pop(name, None) or made
         self._implicit[name] = context
-        self._implicit_bytes[name] = len(raw)
+        self._implicit_bytes[name] = len(msgspec.json.encode(source))
         while len(self._implicit) > IMPLICIT_MAX or sum(self._implicit_bytes.values()) > IMPLICIT_BYTES_MAX:
             oldest, _ = self._implicit.popitem(last=False)
             del self._implicit_bytes[oldest]
         return context
 
+    def _implicit_of(self, source: ContextSource) -> HostedContext:
+        raw = msgspec.json.encode(source, order="sorted")
+        name = hashlib.blake2b(raw, digest_size=8).hexdigest()
+        return HostedContext(id=name, document=source, division="", created=self._clock.now(), is_implicit=True)
+
     def get(self, name: str) -> HostedContext:
         """Return a document by its id. Raises `NgsiError`."""
-        context = self.records.find(name) or self._implicit.get(name)
+        context = self._find(name)
         if context is None:
             raise NgsiError(ErrorType.RESOURCE_NOT_FOUND, f"there is no @context '{name[:80]}' here")
         return context

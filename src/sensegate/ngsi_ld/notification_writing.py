@@ -93,8 +93,8 @@ class NotificationWriter:
         sent = [*headers, *((pair.key, pair.value) for pair in endpoint.receiverInfo)]
         if endpoint.accept == LD_JSON:
             document["@context"] = context
-        elif isinstance(context, str):
-            sent.append(("Link", link_header(context)))
+        elif address := context if isinstance(context, str) else subscription.context_url:
+            sent.append(("Link", link_header(address)))
         return OutboundDelivery(
             target=endpoint.uri,
             id=message,

@@ -181,9 +181,12 @@ def answering_of(call: Call, context: LdContext | None = None, texts: AnswerText
 def _link_of(call: Call, context: LdContext) -> dict[str, str]:
     """Return the Link header that names a context; one that stood inside the request has an address here."""
     source = context.source
-    if not isinstance(source, str):
-        source = f"{call.request.url.origin()}{PATH}/{call.part(HOSTED).implicit(source).id}"
-    return {"Link": link_header(source)}
+    return {"Link": link_header(source if isinstance(source, str) else address_of(call, source))}
+
+
+def address_of(call: Call, source: ContextSource) -> str:
+    """Return the address here of an @context that stood inside a request."""
+    return f"{call.request.url.origin()}{PATH}/{call.part(HOSTED).implicit(source).id}"
 
 
 def _document_context(source: ContextSource) -> object:

@@ -21,7 +21,8 @@ from sensegate.authority.scope import Action, Principal, demand
 from sensegate.authority.trail import Facts, Trail
 from sensegate.errors import ConfigError, Conflict, Overloaded
 from sensegate.ngsi_ld.change_notifications import ChangeNotifications, EntityChange, NotifiedPosition
-from sensegate.ngsi_ld.contexts import ContextSource, LdContext, LdContexts
+from sensegate.ngsi_ld.contexts import LdContext
+from sensegate.ngsi_ld.hosted_contexts import HostedContexts
 from sensegate.ngsi_ld.mqtt_endpoints import MqttEndpoint
 from sensegate.ngsi_ld.notification_writing import NotificationWriter, SubscriptionCounts
 from sensegate.ngsi_ld.notifications import DeferredTransport, NotificationTransport, ScopeOf
@@ -64,6 +65,14 @@ MaySeeToken = Callable[[str, Principal], bool]
 """(id of a token, caller) -> whether the caller may see and change what belongs to the token."""
 
 
+class SubscriptionContext(msgspec.Struct, frozen=True, eq=False):
+    """The @context of a subscription."""
+
+    terms: LdContext
+    url: str = ""
+    """Address here, where it stood inside the request."""
+
+
 class SubscriptionRegistry:
     """Registry of the NGSI-LD subscriptions; `run` delivers their notifications until cancelled."""
 
@@ -72,7 +81,7 @@ class SubscriptionRegistry:
         store: RecordStore,
         push: PushDelivery,
         trail: Trail,
-        resolver: LdContexts,
+        contexts: HostedContexts,
         scope_of: ScopeOf,
         may_see_token: MaySeeToken,
         state: StateParts,
@@ -81,7 +90,7 @@ class SubscriptionRegistry:
         self._push = push
         self._trail = trail
         self._clock = state.clock
-        self._resolver = resolver
+        self._contexts = contexts
         self._scope_of = scope_of
         self._may_see_token = may_see_token
         self._state = state
@@ -116,6 +125,10 @@ class SubscriptionRegistry:
                 await self.positions.delete(name, expected=None)
 
     def _changed(self, before: EntitySubscription | None, after: EntitySubscription | None) -> None:
+        if after is not None and after.context_url and after.context is not None:
+            self._contexts.pin(after.context)
+        if before is not None and before.context_url and before.context is not None:
+            self._contexts.unpin(before.context)
         if before is not None:
             self._changes.pop(before.push_id, None)
             self._tasks.remove(before.push_id)
@@ -157,7 +170,7 @@ class SubscriptionRegistry:
     def _state_of(self, subscription: EntitySubscription) -> StateSubscription | None:
         """Return what notifications of state need; None while a stored @context is missing."""
         try:
-            context = self._resolver.resolve(subscription.context)
+            context = self._contexts.resolver.resolve(subscription.context)
         except NgsiError:
             return None
         return StateSubscription(
@@ -186,7 +199,7 @@ class SubscriptionRegistry:
 
     def _transport(self, subscription: EntitySubscription) -> NotificationTransport:
         """Return the transport of a subscription. Raises `NgsiError`: a stored @context has been deleted."""
-        context = self._resolver.resolve(subscription.context)
+        context = self._contexts.resolver.resolve(subscription.context)
         return NotificationTransport(
             subscription,
             selection_of(subscription.document, context).matches,
@@ -232,7 +245,13 @@ class SubscriptionRegistry:
     # ── acts ──────────────────────────────────────────────────────────────────────────────────────────
 
     async def create(
-        self, principal: Principal, feed: str, document: SubscriptionDocument, context: LdContext, *, after: str
+        self,
+        principal: Principal,
+        feed: str,
+        document: SubscriptionDocument,
+        context: SubscriptionContext,
+        *,
+        after: str,
     ) -> EntitySubscription:
         """Create a subscription that starts after a cursor.
 
@@ -243,7 +262,7 @@ class SubscriptionRegistry:
             Overloaded: there are too many.
         """
         demand(principal, Action.READ_READINGS, principal.scope.division, principal.scope.department, feed=feed)
-        self._check(document, context)
+        self._check(document, context.terms)
         self._demand_interval_room(document)
         mine = sum(subscription.subscriber == principal.id for subscription in self.records.all())
         if len(self.records) >= ALL_MAX or mine >= PER_SUBSCRIBER_MAX:
@@ -259,7 +278,8 @@ class SubscriptionRegistry:
             feed=feed,
             subscriber=principal.id,
             document=msgspec.structs.replace(document, id=name),
-            context=_kept(context),
+            context=context.terms.source,
+            context_url=context.url,
             secret=base64.b64encode(secrets.token_bytes(32)).decode(),
             created=now,
             modified=now,
@@ -273,13 +293,23 @@ class SubscriptionRegistry:
         return await self.records.put(key_of(name), subscription, expected=0)
 
     async def change(
-        self, principal: Principal, before: EntitySubscription, document: SubscriptionDocument, context: LdContext
+        self,
+        principal: Principal,
+        before: EntitySubscription,
+        document: SubscriptionDocument,
+        context: SubscriptionContext,
     ) -> None:
         """Change a subscription; its committed offset stays. Raises as `create`, and `Conflict`."""
-        self._check(document, context)
+        self._check(document, context.terms)
         if before.document.timeInterval is None:
             self._demand_interval_room(document)
-        after = msgspec.structs.replace(before, document=document, context=_kept(context), modified=self._clock.now())
+        after = msgspec.structs.replace(
+            before,
+            document=document,
+            context=context.terms.source,
+            context_url=context.url,
+            modified=self._clock.now(),
+        )
         await self._trail.record(
             principal, "ngsi_ld.subscription.change", before.id, before=_facts(before), after=_facts(after)
         )
@@ -352,10 +382,6 @@ def _spec(subscription: EntitySubscription) -> SubscriptionSpec:
         form=FORM,
         secret=base64.b64decode(subscription.secret),
     )
-
-
-def _kept(context: LdContext) -> ContextSource:
-    return context.source
 
 
 def _facts(subscription: EntitySubscription) -> Facts:

@@ -9,13 +9,13 @@ from aiohttp import web
 
 from sensegate.authority.scope import Action
 from sensegate.errors import PermissionDenied
-from sensegate.ngsi_ld.contexts import LD_JSON, LdContext
+from sensegate.ngsi_ld.contexts import LD_JSON
 from sensegate.ngsi_ld.instants import date_time
-from sensegate.ngsi_ld.parameters import CONTEXTS, JSON
+from sensegate.ngsi_ld.parameters import CONTEXTS, JSON, address_of
 from sensegate.ngsi_ld.problems import bad_data, problem_type
 from sensegate.ngsi_ld.requests import MEDIA, MERGE_PATCH, context_of, json_body
 from sensegate.ngsi_ld.rest import FEED_ROOT, ROOT, feed_of, viewer_of
-from sensegate.ngsi_ld.subscription_registry import FORM, SubscriptionRegistry
+from sensegate.ngsi_ld.subscription_registry import FORM, SubscriptionContext, SubscriptionRegistry
 from sensegate.ngsi_ld.subscriptions import DELIVERY, EntitySubscription, SubscriptionDocument, read_document
 from sensegate.ports import PartKey
 from sensegate.share.sharing import FeedRequest
@@ -27,10 +27,12 @@ SECRET_HEADER = "Sensegate-Webhook-Secret"  # noqa: S105 - the name of a header
 _LIMIT, _LIMIT_MAX = 20, 1_000
 
 
-def _context_of(call: Call, document: SubscriptionDocument, body: Any) -> LdContext:
+def _context_of(call: Call, document: SubscriptionDocument, body: Any) -> SubscriptionContext:
     """Return the context of a subscription: that of the body, or the one that it names for notifications."""
     context = context_of(call, body)
-    return call.part(CONTEXTS).resolve(document.jsonldContext) if document.jsonldContext else context
+    if document.jsonldContext:
+        return SubscriptionContext(call.part(CONTEXTS).resolve(document.jsonldContext))
+    return SubscriptionContext(context, "" if isinstance(context.source, str) else address_of(call, context.source))
 
 
 def _shown(call: Call, subscription: EntitySubscription) -> dict[str, Any]:
@@ -126,7 +128,11 @@ async def _change(call: Call) -> web.Response:
     merged = {name: value for name, value in merged.items() if value is not None}
     document = read_document(merged)
     names_context = "@context" in body or "Link" in call.request.headers or document.jsonldContext
-    context = _context_of(call, document, body) if names_context else call.part(CONTEXTS).resolve(subscription.context)
+    if names_context:
+        context = _context_of(call, document, body)
+    else:
+        terms = call.part(CONTEXTS).resolve(subscription.context)
+        context = SubscriptionContext(terms, subscription.context_url)
     await call.part(SUBSCRIPTIONS).change(call.principal, subscription, document, context)
     return web.Response(status=204)
 

@@ -157,6 +157,8 @@ class EntitySubscription(msgspec.Struct, frozen=True, omit_defaults=True, kw_onl
     document: SubscriptionDocument
     context: ContextSource | None = None
     """Source of the @context by which its texts are read and notifications written; None: the core."""
+    context_url: str = ""
+    """Address here of a context that stood inside the request; empty: it has one of its own."""
     secret: str
     """Base64 of the key that signs notifications."""
     created: int = 0

@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import math
+from collections.abc import Iterator
 
 import msgspec
 import numpy as np
 import zstandard
 
 from sensegate.clock import HOUR_US, Clock
+from sensegate.model import QualityHour
 from sensegate.normalise.indicators import HOURS_MAX, IndicatorCounts, Indicators
 
 COLLECT_S = 15.0
 OPEN_HOURS = 1
 """Number of past hours kept as plain columns; older hours are compressed."""
-
-
-class DeviceHour(msgspec.Struct, frozen=True, gc=False):
-    """Quality indicators of one device in one hour: 0 to 1, or None where an indicator is undefined."""
-
-    device: int
-    """Index in the device registry."""
-    hour: int
-    """Start of the hour, µs UTC."""
-    received: int
-    authenticity: float | None
-    accuracy: float | None
-    continuity: float | None
-    completeness: float | None
 
 
 class IndicatorStore:
@@ -67,14 +54,15 @@ class IndicatorStore:
         packed = self._packed.get(hour)
         return _unpack(packed) if packed and hour not in self._open else self._open.get(hour)
 
-    def since(self, time: int) -> list[DeviceHour]:
-        """Return the indicators of the hours that end after `time` (µs), newest hour first."""
+    def since(self, time: int) -> Iterator[QualityHour]:
+        """Return the indicators of the hours that end after `time` (µs), newest hour first.
+
+        The counts are those of now; each hour is unpacked when the iterator comes to it, possibly in another thread.
+        """
         self.collect()
-        rows: list[DeviceHour] = []
-        for hour in sorted({*self._open, *self._packed}, reverse=True):
-            if (hour + 1) * HOUR_US > time and (part := self._counts(hour)):
-                rows += _rows(part, hour * HOUR_US)
-        return rows
+        hours = [hour for hour in sorted({*self._open, *self._packed}, reverse=True) if (hour + 1) * HOUR_US > time]
+        parts = [(hour, self._open[hour] if hour in self._open else self._packed[hour]) for hour in hours]
+        return (_quality(hour, _unpack(part) if isinstance(part, _Packed) else part) for hour, part in parts)
 
     def counts_after(self, hour: int, *, limit: int) -> list[tuple[int, IndicatorCounts]]:
         """Return (hour, its counts) of the next hours after one that have any, oldest first; hours since 1970."""
@@ -85,6 +73,18 @@ class IndicatorStore:
             if len(parts) < limit and (counts := self._counts(number)):
                 parts.append((number, counts))
         return parts
+
+
+def _quality(hour: int, part: IndicatorCounts) -> QualityHour:
+    return QualityHour(
+        hour * HOUR_US,
+        part.device,
+        part.received,
+        part.authenticity,
+        part.accuracy,
+        part.continuity,
+        part.completeness,
+    )
 
 
 class _Packed(msgspec.Struct, frozen=True, gc=False):
@@ -105,17 +105,6 @@ def _unpack(packed: _Packed) -> IndicatorCounts:
     loosen = zstandard.ZstdDecompressor().decompress
     columns = [np.frombuffer(loosen(column), kind) for kind, column in zip(packed.kinds, packed.columns, strict=True)]
     return IndicatorCounts(*columns)
-
-
-def _rows(part: IndicatorCounts, hour: int) -> list[DeviceHour]:
-    columns = [
-        [None if math.isnan(value) else round(value, 4) for value in column.tolist()]
-        for column in (part.authenticity, part.accuracy, part.continuity, part.completeness)
-    ]
-    return [
-        DeviceHour(device, hour, received, *shares)
-        for device, received, *shares in zip(part.device.tolist(), part.received.tolist(), *columns, strict=True)
-    ]
 
 
 def _summed(parts: list[IndicatorCounts]) -> IndicatorCounts:

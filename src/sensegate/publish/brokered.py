@@ -96,6 +96,15 @@ class _Page(msgspec.Struct, frozen=True):
     total: int = 0
 
 
+class _SubjectsOfStream(msgspec.Struct, frozen=True):
+    subjects: dict[str, int] | None = None
+
+
+class _StreamInfo(msgspec.Struct, frozen=True):
+    state: _SubjectsOfStream = _SubjectsOfStream()
+    total: int = 0
+
+
 def subject_of_topic(topic: str) -> str:
     """Return the subject by which the server knows an MQTT topic."""
     return "//".join(part.replace("/", ".") for part in topic.split("."))
@@ -210,12 +219,25 @@ class MqttPublisher:
         self.sessions.sent(delivery.target)
         return DeliveryResult(accepted=True)
 
-    async def publish(self, topic: str, body: bytes) -> None:
-        """Publish and wait for the PUBACK. Raises `Unavailable`."""
+    async def retained_topics(self, prefix: str) -> list[str]:
+        """Return the topics with a retained message that begin with whole levels. Raises `Unavailable`."""
+        subjects = f"$MQTT.rmsgs.{subject_of_topic(prefix.rstrip('/'))}.>"
+        topics: list[str] = []
+        for _ in range(_PAGES_MAX):
+            request = {"subjects_filter": subjects, "offset": len(topics)}
+            answer = await api.request(self.sessions.client, "$JS.API.STREAM.INFO.$MQTT_rmsgs", request)
+            info = msgspec.json.decode(answer, type=_StreamInfo)
+            topics += [topic_of_subject(name.removeprefix("$MQTT.rmsgs.")) for name in info.state.subjects or ()]
+            if not info.state.subjects or len(topics) >= info.total:
+                break
+        return topics
+
+    async def publish(self, topic: str, body: bytes, *, retain: bool = False) -> None:
+        """Publish and wait for the PUBACK; `retain`: an empty body deletes what is retained. Raises `Unavailable`."""
         if self._client is None or not self._ready.is_set():
             raise Unavailable("the MQTT side of the broker is away")
         answered: asyncio.Future[None] = self._loop.create_future()
-        sent = self._client.publish(topic, body, qos=1)
+        sent = self._client.publish(topic, body, qos=1, retain=retain)
         if sent.rc != MQTTErrorCode.MQTT_ERR_SUCCESS:
             raise Unavailable("the MQTT side of the broker is away")
         self._acknowledged[sent.mid] = answered

@@ -58,28 +58,34 @@ class DocumentBuilder:
         check_names(kind, options)
         if kind is _OBSERVATION:
             self.observations += len(entities)
-        documents = [self._document(entity, options) for entity in entities]
+        expanded = {link.name for link in options.expand}
+        links = [(f"{name}@iot.navigationLink", f"/{name}") for name in kind.links if name not in expanded]
+        if options.select:
+            documents = [self._chosen(entity, options.select) for entity in entities]
+        else:
+            documents = [self._document(entity, links) for entity in entities]
         for link in options.expand:
             await self._expand(entities, documents, link)
         return documents
 
-    def _document(self, entity: Entity, options: QueryOptions) -> Document:
-        kind, address, chosen = entity.kind, self.link_of(entity), options.select
-        if chosen:
-            document: Document = {}
-            for name in chosen:
-                if name in ID_NAMES:
-                    document["@iot.id"] = entity.id
-                elif name in kind.links:
-                    document[f"{name}@iot.navigationLink"] = f"{address}/{name}"
-                elif name in entity.values:
-                    document[name] = entity.values[name]
-            return document
-        document = {"@iot.id": entity.id, "@iot.selfLink": address, **entity.values}
-        expanded = {link.name for link in options.expand}
-        for name in kind.links:
-            if name not in expanded:
+    def _chosen(self, entity: Entity, names: Sequence[str]) -> Document:
+        """Return the properties and links of an entity that `$select` names."""
+        address, document = self.link_of(entity), Document()
+        for name in names:
+            if name in ID_NAMES:
+                document["@iot.id"] = entity.id
+            elif name in entity.kind.links:
                 document[f"{name}@iot.navigationLink"] = f"{address}/{name}"
+            elif name in entity.values:
+                document[name] = entity.values[name]
+        return document
+
+    def _document(self, entity: Entity, links: Sequence[tuple[str, str]]) -> Document:
+        """Return all of an entity; `links`: (key, end of the address) of those that are not expanded."""
+        address = self.link_of(entity)
+        document = {"@iot.id": entity.id, "@iot.selfLink": address, **entity.values}
+        for key, end in links:
+            document[key] = address + end
         return document
 
     async def _expand(self, parents: Sequence[Entity], documents: list[Document], expanded: ExpandedLink) -> None:
@@ -140,11 +146,14 @@ class DocumentBuilder:
         pages = []
         for entry in ranges:
             matched = [latest[stream.id] for stream in entry.streams if stream.id in latest]
-            matched = [entity for entity in matched if entry.feature in {0, source_of(entity).feature}]
+            if entry.feature:
+                matched = [entity for entity in matched if entry.feature == source_of(entity).feature]
             if not matched:
                 pages.append(EntityPage([]))
                 continue
-            newest = max(matched, key=lambda entity: (source_of(entity).time, entity.id))
+            newest = matched[0]
+            if len(matched) > 1:
+                newest = max(matched, key=lambda entity: (source_of(entity).time, entity.id))
             pages.append(EntityPage([newest], token_text(PageToken(newest.id, [(3, source_of(newest).time)]))))
         return pages
 

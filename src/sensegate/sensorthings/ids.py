@@ -62,15 +62,22 @@ def node_number(node: str) -> int:
 
 def observation_id(node: str, sequence: int, index: int) -> int:
     """Return the id of an observation. A sequence beyond the bits wraps around, after billions of commits."""
-    width = next((place for place, bits in enumerate(_INDEX_BITS) if index < 1 << bits), len(_INDEX_BITS) - 1)
+    return _packed(node_number(node), sequence, index)
+
+
+def _packed(node: int, sequence: int, index: int) -> int:
+    width = 0
+    while index >= 1 << _INDEX_BITS[width] and width < len(_INDEX_BITS) - 1:
+        width += 1
     bits = _INDEX_BITS[width]
     pair = ((sequence & ((1 << (_PAIR_BITS - bits)) - 1)) << bits) | (index & ((1 << bits) - 1))
-    return (((node_number(node) << _WIDTH_BITS) | width) << _PAIR_BITS) | pair
+    return (((node << _WIDTH_BITS) | width) << _PAIR_BITS) | pair
 
 
 def observation_ids(node: str, sequences: Iterable[int], indices: Iterable[int]) -> list[int]:
     """Return the ids of observations of one node."""
-    return [observation_id(node, sequence, index) for sequence, index in zip(sequences, indices, strict=True)]
+    number = node_number(node)
+    return [_packed(number, sequence, index) for sequence, index in zip(sequences, indices, strict=True)]
 
 
 def identity_of(number: int) -> RecordIdentity:

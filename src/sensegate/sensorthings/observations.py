@@ -19,7 +19,7 @@ import numpy as np
 from sensegate.history.query import HistoryQueries, RowOptions, TooMuch
 from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.quality import Flag, flag_words, quality_word
-from sensegate.sensorthings.ids import identity_of, node_number, observation_id
+from sensegate.sensorthings.ids import identity_of, node_number, observation_id, observation_ids
 from sensegate.sensorthings.instants import Span
 from sensegate.sensorthings.kinds import KINDS, Entity
 from sensegate.sensorthings.structure import SeenDatastream
@@ -567,11 +567,7 @@ def _chosen(batch: Any, rows: Any, wanted: Wanted, entry: int, reading: Any) -> 
 
 
 def _ids_of(batch: Any, rows: Any, entry: int = 0) -> list[int]:
-    sequences = records.sequences_of(batch, rows, entry)
-    return [
-        observation_id(batch.node, sequence, index)
-        for sequence, index in zip(sequences, batch.index[rows].tolist(), strict=True)
-    ]
+    return observation_ids(batch.node, records.sequences_of(batch, rows, entry), batch.index[rows].tolist())
 
 
 def _with_id(view: CallerView, part: ReadRows, number: int) -> Entity | None:
@@ -596,7 +592,7 @@ def entities_of(
     kinds = [_result_kind(name) for name in batch.properties]
     profiles = batch.origins.profile
     entities = []
-    extras = {stream.id: view.extras_of(stream) for stream in streams}
+    extras = {stream.id: view.extras_of(stream) for stream in streams} if view.has_extras else {}
     for row, stream, number, moment, text, arrival, index, value, quality, flags, revision, origin in zip(
         rows.tolist(),
         streams,
@@ -620,7 +616,7 @@ def entities_of(
             "parameters": {"revision": revision, "profile": profiles[origin]},
         }
         feature = stream.thing.feature_id
-        if (extra := extras[stream.id].get(moment)) is not None:
+        if extras and (extra := extras[stream.id].get(moment)) is not None:
             values |= {name: value for name, value in extra.items() if name != FEATURE}
             feature = int(str(extra.get(FEATURE, feature)))
         entities.append(Entity(_KIND, number, values, ObservationSource(stream, feature, moment)))

@@ -66,9 +66,12 @@ class PageToken(msgspec.Struct, frozen=True, array_like=True):
     ranks: list[tuple[int, Any]] = []
 
 
+_encode_token = msgspec.json.Encoder().encode
+
+
 def token_text(token: PageToken) -> str:
     """Return a position as the text of `$skiptoken`."""
-    return base64.urlsafe_b64encode(msgspec.json.encode(token)).decode().rstrip("=")
+    return base64.urlsafe_b64encode(_encode_token(token)).decode().rstrip("=")
 
 
 def parse_token(text: str) -> PageToken | None:

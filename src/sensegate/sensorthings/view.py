@@ -81,6 +81,11 @@ class CallerView:
         entity = self._parts.stored.find(kind, number) if self.is_own else None
         return entity if entity is not None and is_visible(entity, self.principal.scope) else None
 
+    @property
+    def has_extras(self) -> bool:
+        """Whether clients wrote anything of Observations beside their results."""
+        return self.is_own and bool(self._parts.stored.extras)
+
     def extras_of(self, stream: SeenDatastream) -> Mapping[int, dict[str, object]]:
         """Return what clients wrote of Observations beside their results: phenomenon time -> properties."""
         return self._parts.stored.extras.get(stream.id, {}) if self.is_own else {}

@@ -8,8 +8,9 @@ most recent hours are in memory as columns, older ones encoded.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import msgspec
 import structlog
@@ -20,14 +21,18 @@ from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import node_of
 from sensegate.bus.unreadable import read, read_ledger
 from sensegate.clock import HOUR_US, Clock
-from sensegate.errors import Fenced, StoreFull, Unavailable
+from sensegate.errors import CancellableTaskGroup, Fenced, StoreFull, Unavailable
 from sensegate.model import LogEntry, LogMessage
 from sensegate.ports import Log
+from sensegate.share.place_totals import UNREGISTERED, DevicePlaceSource, PlaceTotals
 from sensegate.share.reader import LogReader
 
 _HOUR_DIGITS = 9
 _OPEN_MAX = 32
 """Most node-hours in memory as columns, the others are encoded: more than a province has cities."""
+
+_SUMMED_H = 25
+"""Hours whose counts are summed by place before anybody asks for them."""
 
 _log = structlog.get_logger(__name__)
 
@@ -53,8 +58,9 @@ class HourlyLedgers:
         ttl_h: int = 9_600,
         flush_s: float = 10.0,
         payload_bytes_max: int = 900_000,
+        source: DevicePlaceSource = UNREGISTERED,
     ) -> None:
-        """Hold the last `window_h` hours in memory; `hours` is the stream LEDGER."""
+        """Hold the last `window_h` hours in memory; `hours` is the stream LEDGER, `source` knows where devices are."""
         self._hours = hours
         self._clock = clock
         self._window_h = window_h
@@ -63,6 +69,13 @@ class HourlyLedgers:
         self._bytes_max = payload_bytes_max
         self._packed: dict[tuple[str, int], tuple[bytes, ...]] = {}
         self._open: OrderedDict[tuple[str, int], Ledger] = OrderedDict()
+        self._totals: dict[tuple[str, int], dict[str, int]] = {}
+        """(node, hour) -> count by kind, of hours that began in this process or were asked for."""
+        self._stamps: dict[tuple[str, int], int] = {}
+        """(node, hour) -> a number that changes with its counts; absent: as it was when this process began."""
+        self._numbers = itertools.count(1)
+        self.places = PlaceTotals(self, clock, source)
+        """The same counts by place."""
         self._changed: set[tuple[str, int]] = set()
         self._late: set[tuple[str, int]] = set()
         """Hours that had left memory when late counts came: the stored sum is merged in before they are written."""
@@ -118,7 +131,12 @@ class HourlyLedgers:
         node = node_of(entry.subject)
         counts = read_ledger(entry, "hourly ledgers")
         for hour, part in (_by_hour(counts) if counts is not None else {}).items():
+            if (node, hour) not in self:
+                self._totals[node, hour] = {}
             self._ledger(node, hour).merge(part)
+            if (totals := self._totals.get((node, hour))) is not None:
+                _add(totals, part.totals())
+            self._stamps[node, hour] = next(self._numbers)
             self._changed.add((node, hour))
         self._position = _Position(self._position.epoch, entry.sequence)
 
@@ -134,8 +152,54 @@ class HourlyLedgers:
                 total.merge(self._open.get(key) or self._unpacked(key))
         return total
 
+    def __len__(self) -> int:
+        """Return the number of hours of nodes."""
+        return len(self._keys())
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        """Iterate over (node, hour)."""
+        return iter(self._keys())
+
+    def __contains__(self, key: tuple[str, int]) -> bool:
+        """Return whether there are counts of a (node, hour)."""
+        return key in self._open or key in self._packed
+
+    def hours(self, node: str, since_hour: int, before_hour: int | None = None) -> list[int]:
+        """Return the hours with counts of a node, in and after an hour, and before another one if it is given."""
+        return sorted(key[1] for key in self._keys() if key[0] == node and _is_between(key[1], since_hour, before_hour))
+
+    def stamp(self, node: str, hour: int) -> int:
+        """Return a number that changes with the counts of a node and hour."""
+        return self._stamps.get((node, hour), 0)
+
+    def reader_of(self, node: str, hour: int) -> Callable[[], Ledger]:
+        """Return a function that returns the counts of a node and hour as they are now; a thread may call it."""
+        if ledger := self._open.get((node, hour)):
+            copy = ledger.snapshot()
+            return lambda: copy
+        parts = self._packed.get((node, hour), ())
+        return lambda: _sum_of(parts)[0]
+
+    def totals(self, node: str, since_hour: int, before_hour: int | None = None) -> dict[int, dict[str, int]]:
+        """Return hour -> count by kind of a node, in and after an hour, and before another one if it is given."""
+        totals: dict[int, dict[str, int]] = {}
+        for key in sorted(self._keys()):
+            if key[0] == node and _is_between(key[1], since_hour, before_hour):
+                if key not in self._totals:
+                    self._totals[key] = (
+                        self.places.totals(*key) or (self._open.get(key) or self._unpacked(key)).totals()
+                    )
+                totals[key[1]] = dict(self._totals[key])
+        return totals
+
     async def run(self) -> None:
-        """Write what has changed every `flush_s`, until cancelled."""
+        """Write what has changed every `flush_s`, and sum by place what is asked for, until cancelled."""
+        async with CancellableTaskGroup() as group:
+            # What the process has loaded is summed first: the first view of a day would wait for it.
+            group.create_task(self.places.run(self._clock.now() // HOUR_US - _SUMMED_H))
+            await self._flush_regularly()
+
+    async def _flush_regularly(self) -> None:
         while True:
             await self._clock.sleep(self._flush_s)
             try:
@@ -175,6 +239,8 @@ class HourlyLedgers:
         for key in [key for key in self._keys() if key[1] < oldest and key not in self._changed]:
             self._open.pop(key, None)
             self._packed.pop(key, None)
+            self._totals.pop(key, None)
+            self._stamps.pop(key, None)
             self._parts.pop(key, None)
 
     def _members(self, node: str, hour: int) -> Iterator[LogMessage]:
@@ -193,6 +259,8 @@ class HourlyLedgers:
                 written.append(entry.payload)
             self._parts[node, hour] = len(written)
             self._ledger(node, hour).merge(_sum_of(written)[0])
+            self._totals.pop((node, hour), None)
+            self._stamps[node, hour] = next(self._numbers)
             self._late.discard((node, hour))
 
     def _keys(self) -> set[tuple[str, int]]:
@@ -224,6 +292,11 @@ class HourlyLedgers:
             self._packed[key] = (oldest.encode(),)
 
 
+def _add(totals: dict[str, int], more: dict[str, int]) -> None:
+    for kind, count in more.items():
+        totals[kind] = totals.get(kind, 0) + count
+
+
 def _is_between(hour: int, first: int, end: int | None) -> bool:
     return hour >= first and (end is None or hour < end)
 
@@ -237,12 +310,16 @@ def _sum_of(parts: Sequence[bytes]) -> tuple[Ledger, tuple[bytes, ...]]:
     total, readable = Ledger(), []
     for part in parts:
         try:
-            total.merge(Ledger.decode(part))
+            decoded = Ledger.decode(part)
         except ValueError as why:
             metrics.UNREADABLE.labels("hourly ledgers").inc()
             _log.error("hourly ledger cannot be read; its counts are missing", bytes=len(part), reason=str(why))
         else:
             readable.append(part)
+            if len(parts) == 1:
+                total = decoded
+            else:
+                total.merge(decoded)
     return total, tuple(readable)
 
 

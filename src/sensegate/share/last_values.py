@@ -307,8 +307,13 @@ class LastValues:
             return []
         rows = self._rows[numbers]
         table = WordList()
-        used, place = np.unique(rows["device"], return_inverse=True)
-        node = np.array([table.index(self.devices[device][0]) for device in used.tolist()], np.int64)[place.reshape(-1)]
+        if len(self._device) == 1:
+            table.index(next(iter(self._device)))
+            node = np.zeros(len(rows), np.int64)
+        else:
+            used, place = np.unique(rows["device"], return_inverse=True)
+            nodes = [table.index(self.devices[device][0]) for device in used.tolist()]
+            node = np.array(nodes, np.int64)[place.reshape(-1)]
         group = np.unique(np.stack([node, rows["partition"]]), axis=1, return_inverse=True)
         of_row = group[1].reshape(-1)
         return [

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
@@ -10,7 +9,7 @@ import msgspec
 import numpy as np
 
 from sensegate.bus.columns import Origins, WordColumn
-from sensegate.model import I64
+from sensegate.model import F64, I64
 from sensegate.quantities.quality import flag_words
 from sensegate.share.cursor import row_text
 from sensegate.share.records import (
@@ -22,7 +21,9 @@ from sensegate.share.records import (
     csv_cell,
     iso,
     json_values,
+    number_texts,
     quote,
+    quoted,
     sequences_of,
     units_of,
 )
@@ -104,13 +105,13 @@ def _of_origin(texts_of: Callable[[Origins, I64], Sequence[str]]) -> Column:
 
 
 def _word_texts(words: WordColumn, entries: I64) -> list[str]:
-    texts = [quote(word) for word in words.table]
+    texts = quoted(words.table)
     return [texts[index] for index in words.index[entries].tolist()]
 
 
 def _of_property(texts_of: Callable[[Sequence[str]], Sequence[str]]) -> Column:
     def column(part: RowSlice, _prefix: str) -> list[str]:
-        texts = [quote(text) for text in texts_of(part.batch.properties)]
+        texts = quoted(texts_of(part.batch.properties))
         return [texts[index] for index in part.batch.property[part.rows].tolist()]
 
     return column
@@ -134,7 +135,8 @@ def _ids(part: RowSlice, _prefix: str) -> list[str]:
     batch = part.batch
     indices = batch.index[part.rows].tolist()
     numbers = zip(sequences_of(batch, part.rows, part.entry), indices, strict=True)
-    return [quote(f"{batch.node}-{batch.partition}-{sequence:014d}-{index}") for sequence, index in numbers]
+    start = quote(f"{batch.node}-{batch.partition}-")[:-1]
+    return [f'{start}{sequence:014d}-{index}"' for sequence, index in numbers]
 
 
 def _cursors(part: RowSlice, prefix: str) -> list[str]:
@@ -151,14 +153,14 @@ def _flags(part: RowSlice, _prefix: str) -> list[str]:
     return [texts[mask] for mask in bits]
 
 
-def _degrees(value: float) -> str:
-    return "null" if math.isnan(value) else repr(round(value, 7))
+def _degrees(degrees: F64) -> list[str]:
+    return number_texts(np.round(degrees, 7))
 
 
 _COLUMNS: Mapping[str, Column] = {
     "id": _ids,
     "cursor": _cursors,
-    "device": _of_origin(lambda origins, entries: [quote(origins.device[entry]) for entry in entries.tolist()]),
+    "device": _of_origin(lambda origins, entries: quoted([origins.device[entry] for entry in entries.tolist()])),
     "property": _of_property(lambda names: [base_name(name) for name in names]),
     "channel": _of_property(lambda names: [channel_of(name) for name in names]),
     "value": _values,
@@ -168,8 +170,8 @@ _COLUMNS: Mapping[str, Column] = {
     "received": _times("received"),
     "quality": _words("quality"),
     "division": _of_origin(lambda origins, entries: _word_texts(origins.division, entries)),
-    "lon": _of_origin(lambda origins, entries: [*map(_degrees, origins.lon[entries].tolist())]),
-    "lat": _of_origin(lambda origins, entries: [*map(_degrees, origins.lat[entries].tolist())]),
+    "lon": _of_origin(lambda origins, entries: _degrees(origins.lon[entries])),
+    "lat": _of_origin(lambda origins, entries: _degrees(origins.lat[entries])),
     "grade": _of_origin(lambda origins, entries: [*map(str, origins.grade[entries].tolist())]),
     "profile": _of_origin(lambda origins, entries: _word_texts(origins.profile, entries)),
     "flags": _flags,

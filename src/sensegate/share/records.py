@@ -39,6 +39,14 @@ def quote(text: str) -> str:
     return msgspec.json.encode(text).decode()
 
 
+def quoted(texts: Sequence[str]) -> list[str]:
+    """Return each text as a JSON string."""
+    if not texts:
+        return []
+    # Inside a string a quotation mark follows a backslash, so that these three characters are between two.
+    return [f'"{text}"' for text in msgspec.json.encode(texts)[2:-2].decode().split('","')]
+
+
 def csv_cell(text: str) -> str:
     """Return `text` as a CSV cell; a text that a spreadsheet would take for a formula gets an apostrophe in front."""
     if text.startswith(_FORMULA):
@@ -52,14 +60,14 @@ def iso(times: I64) -> list[str]:
     return texts
 
 
-def _numbers(values: Any) -> list[str]:
+def number_texts(values: Any) -> list[str]:
     """Return the shortest JSON number of each float; NaN becomes null."""
     return msgspec.json.encode(values.tolist())[1:-1].decode().split(",") if len(values) else []
 
 
 def json_values(batch: Batch, rows: I64, properties: list[int]) -> list[str]:
     """Return each value as JSON: a number, a boolean or a string, by the kind of its property."""
-    values = _numbers(batch.value[rows])
+    values = number_texts(batch.value[rows])
     boolean = [kind is ValueKind.BOOLEAN for kind in kinds_of(batch.properties)]
     if any(boolean):
         for place, index in enumerate(properties):

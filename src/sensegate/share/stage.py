@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -16,7 +16,7 @@ from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Principal, Scope
 from sensegate.bus.kv import KvBucket
 from sensegate.bus.opening import Core
-from sensegate.model import QualityRow
+from sensegate.model import QualityHour
 from sensegate.ports import Log
 from sensegate.share import wiring
 from sensegate.share.feeds import Feeds
@@ -25,6 +25,7 @@ from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.last_values import LastValues
 from sensegate.share.last_values_store import LastValueTask
 from sensegate.share.latest import LatestReader
+from sensegate.share.place_totals import DevicePlaceSource
 from sensegate.share.pushing import PushDelivery, open_push
 from sensegate.share.reader import LogObserver, LogReader
 from sensegate.share.sharing import Centre, Sharing, SharingContext, SharingStores
@@ -35,7 +36,7 @@ class ShareInputs(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     delivered: Log
     """The log as far as it may be delivered."""
-    quality_rows: Callable[[int], Sequence[QualityRow]]
+    quality_hours: Callable[[int], Iterable[QualityHour]]
     """Time -> indicators since then, by device and hour."""
     observers: Sequence[LogObserver] = ()
     """Hear of entries as the reader follows the log."""
@@ -73,7 +74,11 @@ async def open_share(
     reader = LogReader(inputs.delivered, clock, observers=inputs.observers, readings_ttl_h=config.store.readings_ttl_h)
     key = wiring.signing_key(config)
     books = HourlyLedgers(
-        core.hours, clock, ttl_h=config.store.ledger_ttl_h, payload_bytes_max=core.hours.payload_bytes_max
+        core.hours,
+        clock,
+        ttl_h=config.store.ledger_ttl_h,
+        payload_bytes_max=core.hours.payload_bytes_max,
+        source=DevicePlaceSource(devices.places, lambda: devices.version),
     )
 
     def subscriber(name: str, by: Principal) -> Scope:
@@ -86,7 +91,7 @@ async def open_share(
         await core.bucket("usage"),
         RecordStore(await core.bucket("sharing"), clock),
     )
-    measured = wiring.feed_indicators(devices, inputs.quality_rows, clock)
+    measured = wiring.feed_indicators(devices, inputs.quality_hours, clock)
     context = SharingContext(subscriber, measured, inputs.centre)
     sharing = wiring.build_sharing(config, clock, callers.audit, stores=stores, context=context, key=key)
     await sharing.open(core.log.end_at_open)

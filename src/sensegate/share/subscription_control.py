@@ -1,9 +1,10 @@
 """Control messages of subscribers by MQTT and NATS: the cursor after which delivery is to start.
 
 A message on ``sg/control/<grant>/<delivery>`` (NATS: ``sg.control.…``) is empty (continue at the committed offset), a
-cursor, or ``{"after": CURSOR, "form": FORM, "tag": TAG}``, all optional: `after` is a cursor or ``first``; `tag`
-becomes the last level of the topic, so that no delivery to an earlier connection reaches this one. It belongs to the
-connection; null takes it back. Errors are sent in the reply, or published under ``problem`` beside the records.
+cursor, or ``{"after": CURSOR, "form": FORM, "tag": TAG, "home_assistant": true}``, all optional: `after` is a cursor or
+``first``; `tag` becomes the last level of the topic, so that no delivery to an earlier connection reaches this one. It
+belongs to the connection; null takes it back. `home_assistant` has configurations published for Home Assistant's MQTT
+discovery until false takes them back. Errors are sent in the reply, or published under ``problem`` beside the records.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import msgspec
 from sensegate.authority.record_store import RecordTable
 from sensegate.authority.scope import Principal
 from sensegate.errors import ConfigError, Gone, NotFound, SensegateError
-from sensegate.share.broker_clients import record_subject, subscription_id
+from sensegate.share.broker_clients import MQTT, record_subject, subscription_id
 from sensegate.share.grants import Grants
 from sensegate.share.reader import LogReader
 from sensegate.share.subscriptions import (
@@ -40,6 +41,8 @@ class ControlMessage(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     form: str = ""
     tag: str | msgspec.UnsetType | None = msgspec.UNSET
     """None: none any more."""
+    home_assistant: bool | None = None
+    """None: as it was."""
 
 
 class ControlReply(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -88,6 +91,20 @@ class SubscriptionControl:
         grant = self._grants.find(subject.removeprefix("sg.control.").partition(".")[0])
         return reply_of(reply, grant.subscriber) if grant else ""
 
+    def _discovery(self, grant_id: str, delivery: str, control: ControlMessage) -> bool:
+        """Return whether configurations are wanted for Home Assistant. Raises `ConfigError`."""
+        known = self._offsets.find(subscription_id(grant_id, delivery)) or CommittedOffset()
+        if not (known.home_assistant if control.home_assistant is None else control.home_assistant):
+            return False
+        form = control.form or known.form or "json"
+        if delivery != MQTT or form != "json":
+            raise ConfigError(
+                f"Home Assistant reads JSON by MQTT, not {form} by {delivery}",
+                key="home_assistant",
+                remedy='choose the form json, or send {"home_assistant": false} too',
+            )
+        return True
+
     async def _reposition(self, grant_id: str, delivery: str, payload: bytes) -> str:
         grant, subscriptions = self._grants.find(grant_id), self._subscriptions.get(delivery)
         if grant is None or subscriptions is None:
@@ -101,6 +118,7 @@ class SubscriptionControl:
             changes |= {"after": str(cursor), "in_flight": 0}
         if control.form:
             changes["form"] = control.form
+        changes["home_assistant"] = self._discovery(grant_id, delivery, control)
         offset = await change_offset(self._offsets, subscription_id(grant_id, delivery), changes)
         if control.tag is not msgspec.UNSET:
             subscriptions.set_tag(subscription_id(grant_id, delivery), control.tag or "")

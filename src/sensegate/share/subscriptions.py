@@ -77,6 +77,8 @@ class CommittedOffset(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     form: str = ""
     """Form chosen by the subscriber; empty: that of the specification."""
+    home_assistant: bool = False
+    """Whether the subscriber asked for configurations for Home Assistant."""
     revision: int = 0
     format: int = 1
 

@@ -6,8 +6,9 @@ one starts with the centre's copy. Pseudonyms and signatures therefore stay the 
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
@@ -17,13 +18,15 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sensegate.authority import bucket as registry
 from sensegate.authority.devices import Devices
 from sensegate.authority.heads import load_or_create_key
+from sensegate.authority.selection import DeviceFilter
 from sensegate.authority.shared_secrets import synchronise_secret
 from sensegate.authority.trail import Trail
 from sensegate.bus.process import write_private
 from sensegate.clock import HOUR_US, Clock
 from sensegate.config import Config
 from sensegate.errors import ConfigError
-from sensegate.model import QualityRow
+from sensegate.model import BOOL, QualityHour
+from sensegate.quantities.indicator_sums import INDICATORS, DeviceIndicatorSums
 from sensegate.share.access_requests import AccessTerms
 from sensegate.share.catalogue import QualityIndicators
 from sensegate.share.feeds import Feed
@@ -34,8 +37,6 @@ STATEMENT_KEY = "statements.key"
 PSEUDONYM_KEY = "masks.key"
 _INDICATORS_US = 2 * HOUR_US
 _CACHE_S = 60.0
-_ROWS_MAX = 20_000
-"""More rows than this are sampled, so that the mean does not block the event loop."""
 
 _log = structlog.get_logger("sharing")
 
@@ -93,44 +94,40 @@ def signing_key(config: Config) -> Ed25519PrivateKey:
 
 
 def feed_indicators(
-    devices: Devices, rows: Callable[[int], Sequence[QualityRow]], clock: Clock
+    devices: Devices, hours: Callable[[int], Iterable[QualityHour]], clock: Clock
 ) -> Callable[[Feed], QualityIndicators]:
     """Return a function: feed -> mean indicators of its devices over the last hours, cached.
 
-    `rows` returns the indicators since a time.
+    `hours` returns the indicators since a time.
     """
-    cached: dict[Feed, tuple[float, QualityIndicators]] = {}
-
-    def holds(feed: Feed, row: QualityRow) -> bool:
-        index = devices.find(row.device)
-        if index < 0:
-            return False
-        device = devices.record(index)
-        return (
-            (not feed.divisions or device.division.startswith(feed.divisions))
-            and (not feed.domains or device.domain in feed.domains)
-            and (not feed.departments or device.department in feed.departments)
-            and device.grade <= feed.grade_max
-        )
+    cached: dict[Feed, QualityIndicators] = {}
+    sums, summed_at = DeviceIndicatorSums(0), -math.inf
 
     def measured(feed: Feed) -> QualityIndicators:
+        nonlocal sums, summed_at
         now = clock.monotonic()
-        if feed in cached and now - cached[feed][0] < _CACHE_S:
-            return cached[feed][1]
-        all_rows = rows(clock.now() - _INDICATORS_US)
-        selected = [row for row in all_rows[:: len(all_rows) // _ROWS_MAX + 1] if holds(feed, row)]
-        indicators = QualityIndicators(
-            **{name: _mean([getattr(row, name) for row in selected]) for name in QualityIndicators.__struct_fields__}
-        )
-        cached[feed] = (now, indicators)
-        return indicators
+        if now - summed_at >= _CACHE_S:
+            sums, summed_at = DeviceIndicatorSums.of(len(devices), hours(clock.now() - _INDICATORS_US)), now
+            cached.clear()
+        if feed not in cached:
+            means = sums.means(_devices_of(feed, devices)[: sums.size])
+            cached[feed] = QualityIndicators(**{name: getattr(means, name) for name in INDICATORS})
+        return cached[feed]
 
     return measured
 
 
-def _mean(values: Sequence[float | None]) -> float | None:
-    known = [value for value in values if value is not None]
-    return round(sum(known) / len(known), 4) if known else None
+def _devices_of(feed: Feed, devices: Devices) -> BOOL:
+    """Return a mask, by index, of the devices whose readings a feed contains."""
+    conditions: dict[str, Callable[[str], bool]] = {}
+    if feed.divisions:
+        conditions["division"] = lambda code: code.startswith(feed.divisions)
+    if feed.domains:
+        conditions["domain"] = feed.domains.__contains__
+    if feed.departments:
+        conditions["department"] = feed.departments.__contains__
+    selected = devices.select(wanted=DeviceFilter(fields=conditions))
+    return selected & (devices.grade[: len(selected)] <= feed.grade_max)
 
 
 def _pseudonym_secret(file: Path) -> bytes:

@@ -1,4 +1,4 @@
-"""REST: the ledger, the quality indicators, the audit trail."""
+"""REST: the ledger, the audit trail."""
 
 from __future__ import annotations
 
@@ -9,15 +9,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
+import numpy as np
 from aiohttp import web
 
 from sensegate.authority.chain import AuditRecord
 from sensegate.authority.scope import Action, Principal, allows
 from sensegate.bus import ledger as kinds
-from sensegate.bus.ledger import Ledger, LedgerCount
+from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import city_of
 from sensegate.clock import HOUR_US
-from sensegate.model import QualityRow
+from sensegate.share.place_totals import UNKNOWN, Place
 from sensegate.web import listing, record_query
 from sensegate.web.bodies import AuditRow, LedgerReport, LedgerRow
 from sensegate.web.deps import WebDependencies
@@ -72,10 +73,7 @@ def places(deps: WebDependencies) -> DevicePlaces:
 
     def place(device: str) -> tuple[str, str] | None:
         index = deps.devices.find(device)
-        if index < 0:
-            return None
-        record = deps.devices.record(index)
-        return record.division, record.department
+        return deps.devices.place(index) if index >= 0 else None
 
     return place
 
@@ -104,48 +102,29 @@ class LedgerAccess:
             self._known[name] = place is not None and allows(self._principal, Action.READ_LEDGER, *place)
         return self._known[name]
 
-    def division_of(self, name: str, node: str, recorded: tuple[str, str]) -> str:
-        """Return the division of a device; that of the node if it is unknown."""
-        place = self._place(name, recorded)
-        return place[0] if place else city_of(node)
+    def may_see_place(self, place: Place) -> bool:
+        """Return whether the caller may see the counts of a place; those of an unknown one belong to the node."""
+        return place != UNKNOWN and allows(self._principal, Action.READ_LEDGER, *place)
 
     def _place(self, name: str, recorded: tuple[str, str]) -> tuple[str, str] | None:
         return (self._places(name) if name else None) or (recorded if recorded[0] else None)
 
 
-def tally(parts: Iterable[tuple[str, Ledger]], access: LedgerAccess, by: str) -> tuple[dict[str, Counts], Counts]:
-    """Return (key of `by` -> counts by kind, totals) of what the caller may see."""
+def tally(parts: Iterable[tuple[str, list[Callable[[], Ledger]]]], access: LedgerAccess) -> dict[str, Counts]:
+    """Return device -> counts by kind of what the caller may see; `parts` are nodes with what reads their hours."""
     groups: dict[str, Counts] = defaultdict(lambda: defaultdict(int))
-    totals: Counts = defaultdict(int)
-    divisions: dict[str, str] = {}
-    for node, ledger in parts:
-        if access.may_see_node(node) and by in {"node", "reason"}:
-            for kind, count in ledger.totals().items():
-                groups[node if by == "node" else kind][kind] += count
-                totals[kind] += count
-            continue
-        for row in ledger.rows():
-            recorded = ledger.place_of(row.device)
-            if not access.may_see_device(row.device, node, recorded):
-                continue
-            if by == "division" and row.device not in divisions:
-                divisions[row.device] = access.division_of(row.device, node, recorded)
-            groups[_key(row, by, node, divisions)][row.kind] += row.count
-            totals[row.kind] += row.count
-    return groups, totals
-
-
-def _key(row: LedgerCount, by: str, node: str, divisions: dict[str, str]) -> str:
-    match by:
-        case "division":
-            return divisions[row.device]
-        case "device":
-            return row.device
-        case "hour":
-            return iso(row.hour * HOUR_US)
-        case "reason":
-            return row.kind
-    return node
+    for node, readers in parts:
+        ledger = Ledger()
+        for read in readers:
+            ledger.merge(read())
+        devices, _, kinds = ledger.names()
+        kind, device, count = ledger.cells()
+        sums = np.bincount(device * len(kinds) + kind, weights=count, minlength=len(devices) * len(kinds))
+        rows = sums.astype(np.int64).reshape(len(devices), len(kinds)).tolist()
+        for name, row in zip(devices, rows, strict=True):
+            if any(row) and access.may_see_device(name, node, ledger.place_of(name)):
+                _add(groups[name], {word: count for word, count in zip(kinds, row, strict=True) if count})
+    return groups
 
 
 async def _ledger(call: Call) -> LedgerReport | web.Response:
@@ -194,9 +173,17 @@ async def _report(call: Call, by: str, first: int, end: int | None) -> LedgerRep
     wanted = call.values("node")
     nodes = [node for node in deps.hourly.nodes(first, end) if not wanted or node in wanted]
     access = LedgerAccess(call.principal, places(deps))
-    parts = [(node, deps.hourly.total(node, first, end)) for node in nodes]
-    # The tally can take long; the ledgers are copies, so that a thread may read them.
-    groups, totals = await asyncio.to_thread(tally, parts, access, by)
+    if by == "device":
+        hours = {node: deps.hourly.hours(node, first, end) for node in nodes}
+        parts = [(node, [deps.hourly.reader_of(node, hour) for hour in hours[node]]) for node in nodes]
+        groups = await asyncio.to_thread(tally, parts, access)
+    else:
+        groups = defaultdict(lambda: defaultdict(int))
+        for node in nodes:
+            await _add_node(call, groups, by, node, (first, end))
+    totals: Counts = defaultdict(int)
+    for counts in groups.values():
+        _add(totals, counts)
     refused = {name: counts for name, counts in deps.refused().items() if access.may_see_device(name, deps.division)}
     if by == "device":
         groups.update({name: {} for name in refused if name not in groups})
@@ -218,6 +205,31 @@ async def _report(call: Call, by: str, first: int, end: int | None) -> LedgerRep
     )
 
 
+async def _add_node(call: Call, groups: dict[str, Counts], by: str, node: str, span: tuple[int, int | None]) -> None:
+    """Add the counts of a node that the caller may see to their groups; `span`: hours as of `_hours`."""
+    deps, access = call.deps, LedgerAccess(call.principal, places(call.deps))
+    is_whole = access.may_see_node(node)
+    if is_whole and by != "division":
+        for hour, counts in deps.hourly.totals(node, *span).items():
+            _add(groups[_key(by, node, hour, UNKNOWN)], counts)
+        return
+    for hour, counts_by_place in (await deps.hourly.places.of(node, *span)).items():
+        for place, sums in counts_by_place.items():
+            if is_whole or access.may_see_place(place):
+                _add(groups[_key(by, node, hour, place)], sums)
+
+
+def _key(by: str, node: str, hour: int, place: Place) -> str:
+    if by == "division":
+        return place[0] or city_of(node)
+    return iso(hour * HOUR_US) if by == "hour" else node
+
+
+def _add(totals: Counts, counts: Mapping[str, int]) -> None:
+    for kind, count in counts.items():
+        totals[kind] += count
+
+
 def _sum_counts(parts: Iterable[Mapping[str, int]]) -> Counts:
     total: Counts = defaultdict(int)
     for part in parts:
@@ -231,13 +243,6 @@ def _delivered(call: Call) -> int:
     whole = allows(call.principal, Action.READ_LEDGER, call.deps.division)
     own = call.principal.id
     return sum(row.records for row in call.deps.share.usage() if whole or row.token in tokens or row.token == own)
-
-
-async def _quality(call: Call) -> listing.RowPage[QualityRow]:
-    deps, access = call.deps, LedgerAccess(call.principal, places(call.deps))
-    since = call.time("since") or deps.clock.now() - HOUR_US
-    rows = [row for row in deps.quality(since) if access.may_see_device(row.device, deps.division)]
-    return listing.page_of(call, rows, QualityRow, "device")
 
 
 async def _audit(call: Call) -> listing.RowPage[AuditRow]:
@@ -299,16 +304,6 @@ ROUTES = (
         response=LedgerReport,
         media=("application/json", "text/csv"),
         errors=(406,),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/quality",
-        handler=_quality,
-        summary="List the quality indicators by device and hour: authenticity, accuracy, continuity, completeness.",
-        tag="accounting",
-        action=Action.READ_LEDGER,
-        query=(_SINCE, *listing.params(QualityRow)),
-        response=list[QualityRow],
     ),
     Route(
         method="GET",

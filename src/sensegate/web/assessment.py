@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import calendar
 import datetime as dt
-from collections import defaultdict
 from collections.abc import Iterable
 
 import msgspec
+import numpy as np
 
-from sensegate.authority.scope import Action, allows
+from sensegate.authority.devices import Devices
+from sensegate.authority.scope import Action
 from sensegate.clock import HOUR_US
-from sensegate.model import Device, QualityRow
+from sensegate.model import BOOL, I64, QualityHour
+from sensegate.quantities.indicator_sums import INDICATORS, DeviceIndicatorSums, MeanIndicators
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
-INDICATORS = ("authenticity", "accuracy", "continuity", "completeness")
 WEIGHT = 25.0
 """Points of each indicator: the score is their sum, of 100."""
 BY = ("division", "city", "department", "domain", "profile")
@@ -52,36 +54,11 @@ class AssessmentReport(msgspec.Struct, frozen=True):
     rows: list[AssessmentRow]
 
 
-def assess(name: str, rows: Iterable[QualityRow]) -> AssessmentRow:
-    """Return the assessment of some hours of devices."""
-    members, hours, received = set(), 0, 0
-    sums = dict.fromkeys(INDICATORS, 0.0)
-    counts = dict.fromkeys(INDICATORS, 0)
-    for row in rows:
-        members.add(row.device)
-        hours += 1
-        received += row.received
-        for indicator in INDICATORS:
-            if (value := getattr(row, indicator)) is not None:
-                sums[indicator] += value
-                counts[indicator] += 1
-    means = {
-        indicator: round(sums[indicator] / counts[indicator], 4) if counts[indicator] else None
-        for indicator in INDICATORS
-    }
-    known = [mean for mean in means.values() if mean is not None]
+def assess(name: str, means: MeanIndicators) -> AssessmentRow:
+    """Return the assessment of a group of devices."""
+    known = [value for indicator in INDICATORS if (value := getattr(means, indicator)) is not None]
     score = round(WEIGHT * len(INDICATORS) * sum(known) / len(known), 1) if known else None
-    return AssessmentRow(
-        name=name,
-        devices=len(members),
-        hours=hours,
-        received=received,
-        authenticity=means["authenticity"],
-        accuracy=means["accuracy"],
-        continuity=means["continuity"],
-        completeness=means["completeness"],
-        score=score,
-    )
+    return AssessmentRow(name=name, score=score, **msgspec.structs.asdict(means))
 
 
 def _month(call: Call) -> tuple[str, int, int]:
@@ -96,11 +73,13 @@ def _month(call: Call) -> tuple[str, int, int]:
     return f"{first:%Y-%m}", round(first.timestamp() * 1e6), round(end.timestamp() * 1e6)
 
 
-def _group(by: str, device: Device) -> str:
-    if by == "city":
-        return device.division[:4]
-    group: str = getattr(device, by)
-    return group
+def _groups(by: str, devices: Devices) -> tuple[list[str], I64]:
+    """Return the names of groups, and the number of the group of each device, by index."""
+    column, words = devices.words("division" if by == "city" else by)
+    names = [code[:4] for code in words] if by == "city" else list(words)
+    groups = sorted(set(names))
+    numbers = {name: number for number, name in enumerate(groups)}
+    return groups, np.array([numbers[name] for name in names] or [0], np.int64)[column]
 
 
 async def _assessment(call: Call) -> AssessmentReport:
@@ -109,24 +88,26 @@ async def _assessment(call: Call) -> AssessmentReport:
         raise BadRequest(f"query: by: '{by[:20]}' is unknown; use one of {', '.join(BY)}")
     month, first, end = _month(call)
     devices = call.deps.devices
-    groups: defaultdict[str, list[QualityRow]] = defaultdict(list)
-    hours: set[int] = set()
-    known: dict[str, str | None] = {}
-    for row in call.deps.quality(first):
-        if not first <= row.hour < end:
-            continue
-        if row.device not in known:
-            at = devices.find(row.device)
-            device = devices.record(at) if at >= 0 else None
-            is_seen = device and allows(call.principal, Action.READ_LEDGER, device.division, device.department)
-            known[row.device] = _group(by, device) if device and is_seen else None
-        if (group := known[row.device]) is not None:
-            groups[group].append(row)
-            hours.add(row.hour)
+    names, group = _groups(by, devices)
+    visible = devices.mask(call.principal.scope)
+    # The columns of two days of a large city are unpacked and added in a thread.
+    sums, known = await asyncio.to_thread(_sum, call.deps.quality(first), first, end, visible)
+    means = sums.means_by(group, visible, len(names))
+    rows = [assess(name, mean) for name, mean in zip(names, means, strict=True) if mean.devices]
     over = max(0, min(end, call.deps.clock.now()) - first) // HOUR_US
-    rows = [assess(name, groups[name]) for name in sorted(groups)]
-    since = iso(min(hours)) if hours else ""
-    return AssessmentReport(month, by, since, len(hours), int(over), rows[: call.deps.config.page_max])
+    since = iso(min(known)) if known else ""
+    return AssessmentReport(month, by, since, len(known), int(over), rows[: call.deps.config.page_max])
+
+
+def _sum(hours: Iterable[QualityHour], first: int, end: int, visible: BOOL) -> tuple[DeviceIndicatorSums, list[int]]:
+    """Return the sums of the hours of a period, and the hours in which a visible device was judged."""
+    sums, known = DeviceIndicatorSums(len(visible)), []
+    for hour in hours:
+        if first <= hour.hour < end:
+            sums.add(hour)
+            if visible[hour.device[hour.device < len(visible)]].any():
+                known.append(hour.hour)
+    return sums, known
 
 
 ROUTES = (

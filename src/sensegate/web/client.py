@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import IO, TYPE_CHECKING, Any, Self
 
 from sensegate.errors import ConfigError, SensegateError, Unavailable
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 TIMEOUT_S = 90.0
+"""Longest wait for a connection, and for the next part of an answer."""
 
 
 class ProblemResponse(SensegateError):
@@ -43,7 +45,7 @@ class GatewayClient:
         import aiohttp  # noqa: PLC0415 - takes a quarter of a second, which other commands need not wait for
 
         headers = {"Authorization": f"Bearer {self.token}"} if self.token else {}
-        timeout = aiohttp.ClientTimeout(total=TIMEOUT_S)
+        timeout = aiohttp.ClientTimeout(total=None, connect=TIMEOUT_S, sock_read=TIMEOUT_S)
         connector = aiohttp.TCPConnector(ssl=_trust())
         self._session = aiohttp.ClientSession(headers=headers, timeout=timeout, connector=connector)
         return self
@@ -62,7 +64,7 @@ class GatewayClient:
         *,
         query: Mapping[str, str] | None = None,
         body: object = None,
-        data: bytes | None = None,
+        data: bytes | IO[bytes] | None = None,
         headers: Mapping[str, str] | None = None,
         also: int = 0,
     ) -> AsyncIterator[aiohttp.ClientResponse]:
@@ -119,6 +121,14 @@ class GatewayClient:
             "POST", path, data=data, query=query, headers={"Content-Type": content_type}
         ) as response:
             return json.loads(await response.text() or "null")
+
+    async def post_for_lines(self, path: str, data: bytes, content_type: str, **query: str) -> AsyncIterator[Any]:
+        """Send bytes and yield the JSON documents of the response, one a line, as they arrive."""
+        headers = {"Content-Type": content_type, "Accept": "application/x-ndjson"}
+        # Bytes of more than a megabyte would be sent at once, which aiohttp warns of.
+        async with self._request("POST", path, data=io.BytesIO(data), query=query, headers=headers) as response:
+            async for line in response.content:
+                yield json.loads(line)
 
     async def patch(self, path: str, body: object, revision: int) -> Any:
         """Change a record as of a revision; 0: of one that does not exist yet."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import msgspec
@@ -17,7 +17,7 @@ from sensegate.authority.tokens import Tokens
 from sensegate.clock import Clock
 from sensegate.config import WebConfig
 from sensegate.lifecycle.profile_rows import ProfileRow
-from sensegate.model import Device, QualityRow
+from sensegate.model import Device, QualityHour
 from sensegate.ports import Log, PartKey
 from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.hourly_ledgers import HourlyLedgers
@@ -58,7 +58,7 @@ class WebDependencies(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     profiles: Callable[[], Sequence[ProfileRow]] = _empty
     topics: Callable[[Device], Sequence[str]] = lambda _device: ()
     """Device -> MQTT topics to which it may publish."""
-    quality: Callable[[int], Sequence[QualityRow]] = lambda _since: ()
+    quality: Callable[[int], Iterable[QualityHour]] = lambda _since: ()
     """Time (µs UTC) -> indicators of all devices since then."""
     people: People | None = None
     """None: there are no accounts of people."""

@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from functools import partial
 
 import msgspec
 import numpy as np
+from aiohttp import web
 
 from sensegate.authority import importing
 from sensegate.authority.assets import Assets, SourceDeviation
 from sensegate.authority.camera_codes import division_of
-from sensegate.authority.devices import DeviceFilter
-from sensegate.authority.importing import RowOutcome
+from sensegate.authority.importing import ImportRow, RowOutcome
 from sensegate.authority.neighbours import NearbyPair, Neighbours
 from sensegate.authority.scope import Action, Principal, Scope, allows, has_right
-from sensegate.errors import Conflict, NotFound, PermissionDenied
+from sensegate.authority.selection import DeviceFilter
+from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied
 from sensegate.model import Device, DeviceState
 from sensegate.ports import PartKey
 from sensegate.quantities.quality import flag_words, quality_word
 from sensegate.share.last_values import LastBatch
 from sensegate.share.records import base_name, channel_of, json_values, units_of
 from sensegate.video import multipart
-from sensegate.web import auth, listing
+from sensegate.web import auth, listing, record_query
 from sensegate.web.bodies import (
     CredentialRotation,
     DeviceChange,
@@ -39,11 +42,13 @@ from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 ASSETS = PartKey[Assets]("assets", absent="this gateway looks for no second sources")
 NEIGHBOURS = PartKey[Neighbours]("neighbours", absent="this gateway looks for no duplicate devices nearby")
+_NDJSON = record_query.MEDIA_TYPES["ndjson"]
+_SORTED_BY = (*Device.__struct_fields__, "last_seen", "silent_since")
 
 
 async def _list(call: Call) -> listing.RowPage[DeviceRow]:
     deps, scope = call.deps, call.principal.scope
-    division, department = call.text("division"), call.text("department")
+    division = call.text("division")
     if division:
         code = deps.divisions.check(division)[0]
         if not code.startswith(scope.division):
@@ -51,30 +56,35 @@ async def _list(call: Call) -> listing.RowPage[DeviceRow]:
                 raise PermissionDenied(f"division {code} is outside your scope ({scope.division})")
             code = scope.division
         scope = Scope(code, scope.department)
-    if call.text("sort") not in {"", "id"} or "id" in call.request.query:
-        rows = [device_row(device) for device in deps.devices.list(scope, limit=10**9)]
-        return listing.page_of(call, _without_division(call, rows), DeviceRow, "id")
-    states = frozenset(_state(word) for word in call.values("state"))
+    devices = deps.devices
+    selected = devices.select(scope, _filter_of(call))
+    sort, after = listing.sort_terms(call, _SORTED_BY), call.text("after")
     limit = call.integer("limit", 1_000, deps.config.page_max)
-    devices = deps.devices.list(
-        scope,
-        DeviceFilter(
-            states,
-            call.text("profile"),
-            call.text("domain"),
-            department,
-            call.text("q") or call.text("text"),
-        ),
-        after=call.text("after"),
-        limit=limit + 1,
-    )
-    rows = [_row(call, device) for device in devices[:limit]]
-    return listing.RowPage(rows, devices[limit - 1].id if len(devices) > limit else "", deps.devices.count(scope))
+    total = devices.count(scope)
+    if not sort or sort[0] == ("id", False):
+        indices = devices.ordered(selected, after=after)
+        page = indices[:limit].tolist()
+        following = devices.id(page[-1]) if len(indices) > limit else ""
+    else:
+        skipped = listing.rows_to_skip(after)
+        indices = devices.ordered(selected, sort)[skipped:]
+        page = indices[:limit].tolist()
+        following = str(skipped + limit) if len(indices) > limit else ""
+    return listing.RowPage([_row(call, devices.record(at)) for at in page], following, total)
 
 
-def _without_division(call: Call, rows: list[DeviceRow]) -> list[DeviceRow]:
-    prefix = call.text("division")
-    return [row for row in rows if not prefix or row.division.startswith(prefix)]
+def _filter_of(call: Call) -> DeviceFilter:
+    """Return the filter of a list of devices. Raises `BadRequest`."""
+    states = call.values("state")
+    for word in states:
+        _state(word.removeprefix("!"))
+    wanted = frozenset(state for state in DeviceState if states and listing.matches(state.value, states))
+    fields = {
+        name: partial(listing.matches, values=values)
+        for name in Device.__struct_fields__
+        if name not in {"division", "state"} and (values := call.values(name))
+    }
+    return DeviceFilter(states=wanted, text=call.text("q") or call.text("text"), fields=fields)
 
 
 def _state(word: str) -> DeviceState:
@@ -263,23 +273,35 @@ async def _retire(call: Call) -> DeviceRow:
     return device_row(await call.deps.devices.retire(present.id, by=call.principal))
 
 
-async def _import(call: Call) -> DeviceImportReport:
-    flags = {name: _flag(call, name) for name in ("dry_run", "update")}
-    report = await importing.import_csv(
-        call.deps.devices, await call.raw_body(), by=call.principal, dry_run=flags["dry_run"], update=flags["update"]
-    )
-    rows = [
-        DeviceImportRow(
-            row.line,
-            row.id,
-            row.outcome,
-            row.reason if row.outcome is RowOutcome.REFUSED else "",
-            row.remedy,
-            row.password,
-        )
-        for row in report.rows
-    ]
-    return DeviceImportReport(rows, report.dry_run)
+async def _import(call: Call) -> DeviceImportReport | web.StreamResponse:
+    dry_run, update = _flag(call, "dry_run"), _flag(call, "update")
+    media = record_query.accepted(call, ("application/json", _NDJSON))
+    lock = call.deps.devices.importing
+    is_large = (call.request.content_length or importing.FILE_BYTES_MAX) > call.deps.config.body_bytes_max
+    if is_large and lock.locked():
+        raise Overloaded("another large file is being imported; wait for its end, then send this one again")
+    async with lock if is_large else contextlib.nullcontext():
+        raw = await call.raw_body(bytes_max=importing.FILE_BYTES_MAX if is_large else 0)
+        parts = importing.import_in_parts(call.deps.devices, raw, by=call.principal, dry_run=dry_run, update=update)
+        if media == _NDJSON:
+            return await _send_report(call, parts)
+        rows = sorted([_import_row(row) async for part in parts for row in part], key=lambda row: row.line)
+        return DeviceImportReport(rows, dry_run)
+
+
+async def _send_report(call: Call, parts: AsyncIterator[list[ImportRow]]) -> web.StreamResponse:
+    """Send the report line by line, as the rows are written: passwords that were sent are not lost with the rest."""
+    response = web.StreamResponse(headers={"Content-Type": _NDJSON})
+    await response.prepare(call.request)
+    async for part in parts:
+        await response.write(b"".join(msgspec.json.encode(_import_row(row)) + b"\n" for row in part))
+    await response.write_eof()
+    return response
+
+
+def _import_row(row: ImportRow) -> DeviceImportRow:
+    problem = row.reason if row.outcome is RowOutcome.REFUSED else ""
+    return DeviceImportRow(row.line, row.id, row.outcome, problem, row.remedy, row.password)
 
 
 def _flag(call: Call, name: str) -> bool:
@@ -325,7 +347,7 @@ ROUTES = (
         summary="List the devices in the caller's scope.",
         tag="devices",
         action=Action.READ_REGISTRY,
-        query=(*listing.params(DeviceRow), QueryParam("text", "the same as q")),
+        query=(*listing.params(Device), QueryParam("text", "the same as q")),
         response=list[DeviceRow],
     ),
     Route(
@@ -344,7 +366,7 @@ ROUTES = (
         method="POST",
         path=f"{API}/devices/import",
         handler=_import,
-        summary="Register devices from CSV; the outcome is reported for each row.",
+        summary="Register devices from CSV (up to 64 MiB); each row is reported, as NDJSON while the import runs.",
         tag="devices",
         action=_CHANGE,
         query=(
@@ -353,7 +375,8 @@ ROUTES = (
         ),
         raw="text/csv",
         response=DeviceImportReport,
-        errors=(413,),
+        media=("application/json", _NDJSON),
+        errors=(406, 413),
     ),
     Route(
         method="GET",

@@ -39,7 +39,7 @@ def _zstd(body: bytes) -> bytes:
 
 
 def _gzip(body: bytes) -> bytes:
-    return gzip.compress(body, 5, mtime=0)
+    return gzip.compress(body, 3, mtime=0)
 
 
 _CODINGS: dict[str, Callable[[bytes], bytes]] = {"zstd": _zstd, "gzip": _gzip}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from typing import Generic, TypeVar
 
 import msgspec
@@ -47,35 +47,51 @@ def page_of(call: Call, rows: Iterable[Row], kind: type[Row], key: str, *, text:
     selected = [
         row
         for row in rows
-        if all(_matches(_text(getattr(row, name)), values) for name, values in filters.items())
+        if all(matches(_text(getattr(row, name)), values) for name, values in filters.items())
         and (not within or str(getattr(row, "division", "")).startswith(within))
         and (not query or any(query in str(getattr(row, name)).casefold() for name in fields))
     ]
-    order = call.text("sort") or key
-    for term in reversed(order.split(",")):
-        name = term.removeprefix("-")
-        if name not in fields:
-            raise BadRequest(f"query: sort: '{name[:40]}' is unknown; use {', '.join(fields)}")
-        selected.sort(key=lambda row, name=name: _rank(getattr(row, name)), reverse=term.startswith("-"))  # type: ignore[misc]
+    terms = sort_terms(call, fields) or [(key, False)]
+    for name, descends in reversed(terms):
+        selected.sort(key=lambda row, name=name: _rank(getattr(row, name)), reverse=descends)  # type: ignore[misc]
+    is_by_key = terms == [(key, False)]
     skipped = 0
     limit, after = call.integer("limit", 1_000, call.deps.config.page_max), call.text("after")
-    if order == key:
+    if is_by_key:
         selected = [row for row in selected if _text(getattr(row, key)) > after] if after else selected
     elif after:
-        skipped = int(after) if after.isdecimal() and len(after) < 10 else len(selected)
+        skipped = rows_to_skip(after)
         selected = selected[skipped:]
     page = selected[:limit]
     if len(selected) <= limit:
         return RowPage(page)
-    return RowPage(page, _text(getattr(page[-1], key)) if order == key else str(skipped + limit))
+    return RowPage(page, _text(getattr(page[-1], key)) if is_by_key else str(skipped + limit))
 
 
-def _matches(text: str, values: tuple[str, ...]) -> bool:
+def sort_terms(call: Call, fields: Collection[str]) -> list[tuple[str, bool]]:
+    """Return the order that a call asks for, as (field, whether it descends). Raises `BadRequest`."""
+    text = call.text("sort")
+    terms = [(term.removeprefix("-"), term.startswith("-")) for term in text.split(",")] if text else []
+    for name, _ in terms:
+        if name not in fields:
+            raise BadRequest(f"query: sort: '{name[:40]}' is unknown; use {', '.join(fields)}")
+    return terms
+
+
+def rows_to_skip(after: str) -> int:
+    """Return the number of rows that the pages before take, from the cursor of a list that is not in order of key."""
+    if not after:
+        return 0
+    return int(after) if after.isdecimal() and len(after) < 10 else _ROWS_MAX
+
+
+def matches(text: str, values: tuple[str, ...]) -> bool:
     """Return whether a field is one of the values wanted, and none of those after ``!``."""
     wanted = [value for value in values if not value.startswith("!")]
     return (not wanted or text in wanted) and f"!{text}" not in values
 
 
+_ROWS_MAX = 10**9
 _PAGING = {param.name for param in PAGING}
 
 

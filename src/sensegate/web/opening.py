@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any
 
@@ -16,7 +16,7 @@ from sensegate.authority.opening import Callers
 from sensegate.bus.opening import Core
 from sensegate.lifecycle.opening import ProfileLifecycle, ReprocessingParts
 from sensegate.lifecycle.profile_rows import example_payload, profile_rows
-from sensegate.model import QualityRow
+from sensegate.model import QualityHour
 from sensegate.ports import PartKey
 from sensegate.share.stage import Share
 from sensegate.web.app import Web
@@ -54,7 +54,7 @@ class WebParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Returns by what our clock was judged, in words."""
     broker: Callable[[], str]
     """Returns the address of the MQTT broker."""
-    quality_rows: Callable[[int], Sequence[QualityRow]]
+    quality_hours: Callable[[int], Iterable[QualityHour]]
     """Time -> indicators since then, by device and hour."""
     neighbours: Neighbours
     assets: Assets
@@ -97,7 +97,7 @@ def _deps(parts: WebParts) -> WebDependencies:
         ingest=parts.ingest,
         topics=lambda device: parts.topics_of(device)[0],
         profiles=lambda: profile_rows(lifecycle.profiles.set),
-        quality=parts.quality_rows,
+        quality=parts.quality_hours,
         clock_lag=parts.clock_lag,
         clock_judgement=parts.clock_judgement,
         last_values=partial(share.last_values.of_device, config.member_id),

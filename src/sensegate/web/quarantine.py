@@ -97,14 +97,12 @@ class QuarantineScan:
             await recovered.refresh()
         scanned = 0
         while scanned < _SCAN_ENTRIES:
-            entries = await log.fetch(self.position)
+            entries = await log.fetch_of("quarantine.*", self.position)
             if not entries:
                 self.is_complete = True
                 return
             for entry in entries:
                 scanned, self.position = scanned + 1, entry.sequence
-                if not entry.subject.startswith("quarantine."):
-                    continue
                 node = node_of(entry.subject)
                 for index, message in enumerate(read(entry, "quarantine page", raw.decode_any) or ()):
                     if entry.sequence == self._begin[0] and index <= self._begin[1]:

@@ -200,15 +200,22 @@ class Call:
 
     # ── body and preconditions ────────────────────────────────────────────────────────────────────────
 
-    async def raw_body(self, *, gzip: bool = False) -> bytes:
-        """Return the body; `gzip`: it may be compressed.
+    async def raw_body(self, *, gzip: bool = False, bytes_max: int = 0) -> bytes:
+        """Return the body.
+
+        Args:
+            gzip: it may be compressed.
+            bytes_max: largest body, if that is more than the usual limit of bodies.
 
         Raises:
             BadRequest: too large (413), compressed (415), or too slow (408).
         """
         request, config = self.request, self.deps.config
         is_gzip = gzip and request.headers.get("Content-Encoding", "").lower() == "gzip"
-        self._check_size(config.body_bytes_max, compressed=is_gzip)
+        most = max(config.body_bytes_max, bytes_max)
+        self._check_size(most, compressed=is_gzip)
+        if most > config.body_bytes_max:
+            request = request.clone(client_max_size=most)
         timeout_s = (
             min(config.body_timeout_s, limits.RESERVED_TIMEOUT_S)
             if limits.is_reserved(request)
@@ -217,9 +224,9 @@ class Call:
         try:
             async with asyncio.timeout(timeout_s):
                 body = await request.read()
-            return await asyncio.to_thread(_gunzip, body, config.body_bytes_max) if is_gzip else body
+            return await asyncio.to_thread(_gunzip, body, most) if is_gzip else body
         except web.HTTPRequestEntityTooLarge:
-            raise BadRequest(f"the body exceeds {config.body_bytes_max} bytes", status=413) from None
+            raise BadRequest(f"the body exceeds {most} bytes", status=413) from None
         except TimeoutError:
             raise BadRequest(f"the body was not complete after {timeout_s:g} s", status=408) from None
 

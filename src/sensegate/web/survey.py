@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import csv
 import io
 import math
@@ -12,11 +11,12 @@ import msgspec
 import numpy as np
 from aiohttp import web
 
-from sensegate.authority.devices import DeviceFilter
+from sensegate.authority.devices import Devices
 from sensegate.authority.label import label_path
 from sensegate.authority.scope import Action, Scope
+from sensegate.authority.selection import DeviceFilter
 from sensegate.errors import PermissionDenied
-from sensegate.model import Device
+from sensegate.model import BOOL, I64, Device, DeviceState
 from sensegate.web import listing, record_query
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
@@ -24,7 +24,7 @@ from sensegate.web.routing import API, Call, QueryParam, Route, iso
 GAPS = ("place", "owner", "department", "domain", "asset", "name", "never_heard")
 """What a component may lack in the registry."""
 SLICE = 2_000
-"""Components that are read before other requests have their turn."""
+"""Components of an export that are read before other requests have their turn."""
 CELLS_MAX = 24
 ROWS_MAX = 1_000
 LABELS_MAX = 200
@@ -148,82 +148,81 @@ def _component(call: Call, at: int) -> ComponentRow:
     )
 
 
-def _selected(call: Call) -> list[int]:
-    """Return the indices of the devices that the query selects by division, class and department, in order of id."""
-    devices = call.deps.devices
-    mask = devices.mask(_scope(call), domain=call.text("domain"))
-    return sorted(np.flatnonzero(mask).tolist(), key=devices.id)
-
-
-def _matches(call: Call, row: ComponentRow) -> bool:
-    state, gap, department = call.text("state"), call.text("gap"), call.text("department")
-    return (
-        (not state or row.state == state)
-        and (not gap or gap in row.gaps)
-        and (not department or row.department == department)
+def _selected(call: Call) -> I64:
+    """Return the indices of the components that the query selects, in order of id. Raises `BadRequest`."""
+    devices, gap = call.deps.devices, call.text("gap")
+    if gap and gap not in GAPS:
+        raise BadRequest(f"query: gap: '{gap[:20]}' is unknown; use one of {', '.join(GAPS)}")
+    state = call.text("state")
+    if state and state not in set(DeviceState):
+        raise BadRequest(f"query: state: '{state[:20]}' is unknown; use one of {', '.join(DeviceState)}")
+    wanted = DeviceFilter(
+        states=frozenset({DeviceState(state)}) if state else frozenset(),
+        domain=call.text("domain"),
+        department=call.text("department"),
+        text=call.text("q"),
     )
+    mask = devices.select(_scope(call), wanted)
+    if gap:
+        mask &= _lacking(devices)[gap]
+    return devices.ordered(mask, after=call.text("after"))
+
+
+def _lacking(devices: Devices) -> dict[str, BOOL]:
+    """Return for each of `GAPS` a mask, by index, of the devices that have it."""
+    index, size = devices.index, len(devices)
+    return {
+        "place": np.isnan(index.lon[:size]),
+        "owner": ~index.has_owner[:size],
+        "department": index.department[:size] == index.departments.find(""),
+        "domain": index.domain[:size] == index.domains.find(""),
+        "asset": ~index.has_asset[:size],
+        "name": ~index.has_name[:size],
+        "never_heard": index.last_seen[:size] == 0,
+    }
 
 
 async def _survey(call: Call) -> listing.RowPage[SurveyRow]:
-    """Count by columns; owner and asset alone are read from the records."""
     devices, index = call.deps.devices, call.deps.devices.index
     selected = np.flatnonzero(devices.mask(_scope(call)))
     size = len(devices)
-    groups, member = np.unique(
-        np.stack([index.domain[:size][selected], index.division[:size][selected], index.department[:size][selected]]),
-        axis=1,
-        return_inverse=True,
+    (domain, domains), (division, divisions), (department, departments) = map(
+        devices.words, ("domain", "division", "department")
     )
+    shape = max(len(domains), 1), max(len(divisions), 1), max(len(departments), 1)
+    key = np.ravel_multi_index((domain[selected], division[selected], department[selected]), shape)
+    groups, member = np.unique(key, return_inverse=True)
     member = member.reshape(-1)
-    unowned, unnamed = np.zeros(len(selected), np.bool_), np.zeros(len(selected), np.bool_)
-    for number, at in enumerate(selected.tolist()):
-        device = devices.record(at)
-        unowned[number], unnamed[number] = not device.owner, not device.asset
-        if number % SLICE == SLICE - 1:
-            await asyncio.sleep(0)
-    seen, enabled = index.last_seen[:size][selected] > 0, index.enabled[:size][selected]
-    silent = devices.silent()[:size][selected]
-    figures = (
-        np.ones(len(selected), np.bool_),
-        enabled & seen & ~silent,
+    enabled, silent = index.enabled[:size], devices.silent()
+    lacking = _lacking(devices)
+    masks = (
+        np.ones(size, np.bool_),
+        enabled & ~lacking["never_heard"] & ~silent,
         silent,
-        ~seen,
+        lacking["never_heard"],
         ~enabled,
-        np.isnan(devices.lon[:size][selected]),
-        unowned,
-        unnamed,
+        lacking["place"],
+        lacking["owner"],
+        lacking["asset"],
     )
-    columns = [np.bincount(member, weights=figure, minlength=groups.shape[1]).astype(int) for figure in figures]
+    figures = [mask[selected] for mask in masks]
+    columns = [np.bincount(member, weights=figure, minlength=len(groups)).astype(int) for figure in figures]
     rows: list[SurveyRow] = []
-    for place, (domain, division, department) in enumerate(groups.T.tolist()):
+    for place, (first, second, third) in enumerate(zip(*np.unravel_index(groups, shape), strict=True)):
         counts = [int(column[place]) for column in columns]
-        words = index.domains.all[domain], index.divisions.all[division], index.departments.all[department]
-        rows.append(SurveyRow(*words, *counts))
+        rows.append(SurveyRow(domains[first], divisions[second], departments[third], *counts))
     rows.sort(key=lambda row: (row.domain, row.division, row.department))
     return listing.page_of(call, rows, SurveyRow, "domain")
 
 
 async def _components(call: Call) -> listing.RowPage[ComponentRow] | web.StreamResponse:
-    gap = call.text("gap")
-    if gap and gap not in GAPS:
-        raise BadRequest(f"query: gap: '{gap[:20]}' is unknown; use one of {', '.join(GAPS)}")
     media = record_query.accepted(call, ("application/json", "text/csv", _GEOJSON))
     selected = _selected(call)
     if media != "application/json":
-        return await _export(call, selected, media)
-    after, limit, query = call.text("after"), call.integer("limit", 100, ROWS_MAX), call.text("q").casefold()
-    rows: list[ComponentRow] = []
-    for number, at in enumerate(selected, 1):
-        if call.deps.devices.id(at) <= after:
-            continue
-        row = _component(call, at)
-        if _matches(call, row) and (not query or query in f"{row.id}\n{row.name}\n{row.asset}\n{row.owner}".casefold()):
-            if len(rows) == limit:
-                return listing.RowPage(rows, rows[-1].id)
-            rows.append(row)
-        if number % SLICE == 0:
-            await asyncio.sleep(0)
-    return listing.RowPage(rows)
+        return await _export(call, selected.tolist(), media)
+    limit = call.integer("limit", 100, ROWS_MAX)
+    rows = [_component(call, at) for at in selected[:limit].tolist()]
+    return listing.RowPage(rows, rows[-1].id if len(selected) > limit else "")
 
 
 async def _export(call: Call, selected: list[int], media: str) -> web.StreamResponse:
@@ -233,7 +232,7 @@ async def _export(call: Call, selected: list[int], media: str) -> web.StreamResp
     await response.prepare(call.request)
     write = _csv_lines if media == "text/csv" else _features
     for start in range(0, max(len(selected), 1), SLICE):
-        rows = [row for at in selected[start : start + SLICE] if _matches(call, row := _component(call, at))]
+        rows = [_component(call, at) for at in selected[start : start + SLICE]]
         text = write(rows, is_first=start == 0)
         await response.write(text.encode())
     await response.write(b"" if media == "text/csv" else b"]}")
@@ -370,7 +369,7 @@ ROUTES = (
         query=(
             QueryParam("limit", "maximum number of rows, default 100", "integer", minimum=1, maximum=ROWS_MAX),
             QueryParam("after", "id after which to continue"),
-            QueryParam("q", "text contained in id, name, asset or owner"),
+            QueryParam("q", "text contained in id, alias, name, asset or owner"),
             *_FILTERS,
         ),
         response=list[ComponentRow],

@@ -56,7 +56,8 @@ def test_a_position_of_a_geometry_is_compared_with_the_division(
 ) -> None:
     """Both numbers of the list are readings, longitude first, and bear the flag where they lie outside."""
     readings = "".join(
-        f'      - {{field: "{path}[{index}]", property: {name}}}\n' for index, name in enumerate(("longitude", "latitude"))
+        f'      - {{field: "{path}[{index}]", property: {name}}}\n'
+        for index, name in enumerate(("longitude", "latitude"))
     )
     decoder = make(HEAD + readings)
     read = list(values(decoder, run(decoder, document(lon, lat))).values())

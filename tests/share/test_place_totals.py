@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 
 import numpy as np
@@ -12,6 +13,7 @@ from sensegate.clock import HOUR_US, Clock, FakeClock
 from sensegate.model import I64, LogEntry
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.place_totals import UNKNOWN, DevicePlaceSource, Place
+from tests.conftest import eventually
 from tests.share.made import NOW
 
 HOUR = NOW // HOUR_US
@@ -24,8 +26,7 @@ class Places:
         self.places: dict[str, Place] = {"a": ("440106", "env"), "b": ("440103", "")}
         self.version = 1
         self.asked = 0
-        self.books = HourlyLedgers(log, clock)
-        self.registry = DevicePlaceSource(self._places_of, lambda: self.version)
+        self.books = HourlyLedgers(log, clock, source=DevicePlaceSource(self._places_of, lambda: self.version))
         self._sequence = 0
 
     def _places_of(self, devices: Sequence[str]) -> tuple[I64, list[Place]]:
@@ -46,7 +47,7 @@ class Places:
 
     async def messages(self, hour: int = HOUR) -> dict[Place, int]:
         """Return place -> messages of an hour."""
-        counts = await self.books.places.of(self.registry, "4401", hour, hour + 1)
+        counts = await self.books.places.of("4401", hour, hour + 1)
         return {place: kinds["messages"] for place, kinds in counts.get(hour, {}).items()}
 
 
@@ -62,7 +63,7 @@ async def test_counts_are_of_the_place_where_a_device_is_registered(memory_log: 
     given.add("stranger", 1)
     expected = {("440106", "env"): 5, ("440103", ""): 2, ("440305", "police"): 3, ("440305", ""): 4, UNKNOWN: 8}
     assert await given.messages() == expected
-    counts = await given.books.places.of(given.registry, "4401", HOUR)
+    counts = await given.books.places.of("4401", HOUR)
     assert counts[HOUR]["440305", "police"] == {"messages": 3, "decoded": 2}
     assert sum(map(sum, (kinds.values() for kinds in counts[HOUR].values()))) == sum(
         given.books.total("4401", HOUR).totals().values()
@@ -99,3 +100,25 @@ async def test_hours_that_left_memory_take_nothing(memory_log: MemoryLog, clock:
     given.add("a", 2)
     await given.messages()
     assert len(given.books.places._sums) <= len(given.books) < 60
+
+
+async def test_what_was_loaded_is_summed_before_anybody_asks(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """A restart sums the day in the background; totals by kind come from the same sums, and later counts are added."""
+    before = Places(memory_log, clock)
+    for hour in range(30):
+        before.add("a", 2 + hour, hour=HOUR - hour)
+    await before.books.flush()
+    given = Places(memory_log, clock)
+    await given.books.open("")
+    running = asyncio.create_task(given.books.run())
+    await eventually(lambda: len(given.books.places._sums) == 26)
+    asked = given.asked
+    assert await given.messages(HOUR - 3) == {("440106", "env"): 5}
+    assert given.books.totals("4401", HOUR - 3, HOUR - 2) == {HOUR - 3: {"messages": 5, "decoded": 4}}
+    assert given.asked == asked
+    given._sequence = 1_000
+    given.add("b", 7, hour=HOUR - 3)
+    assert given.books.totals("4401", HOUR - 3, HOUR - 2) == {HOUR - 3: {"messages": 12, "decoded": 10}}
+    assert await given.messages(HOUR - 3) == {("440106", "env"): 5, ("440103", ""): 7}
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

@@ -34,6 +34,7 @@ from sensegate.share.feeds import Feeds
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.last_values import LastValues
 from sensegate.share.latest import LatestReader
+from sensegate.share.place_totals import DevicePlaceSource
 from sensegate.share.reader import LogReader
 from sensegate.share.sharing import Sharing, SharingContext, SharingPolicy, SharingStores
 from sensegate.tiers.node_rows import NodeRow
@@ -72,7 +73,8 @@ class Gateway:
         self.tokens = Tokens(MemoryBucket(), self.trail, clock, present_rights=self.people.present_rights)
         self.people.on_change.append(self.tokens.person_changed)
         self.reader = LogReader(self.log, clock)
-        self.books = HourlyLedgers(self.hours, clock)
+        registered = DevicePlaceSource(self.devices.places, lambda: self.devices.version)
+        self.books = HourlyLedgers(self.hours, clock, source=registered)
         self.sharing = Sharing(
             SharingStores(
                 self.reader,

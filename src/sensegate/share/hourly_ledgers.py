@@ -8,6 +8,7 @@ most recent hours are in memory as columns, older ones encoded.
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 
@@ -20,15 +21,18 @@ from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import node_of
 from sensegate.bus.unreadable import read, read_ledger
 from sensegate.clock import HOUR_US, Clock
-from sensegate.errors import Fenced, StoreFull, Unavailable
+from sensegate.errors import CancellableTaskGroup, Fenced, StoreFull, Unavailable
 from sensegate.model import LogEntry, LogMessage
 from sensegate.ports import Log
-from sensegate.share.place_totals import PlaceTotals
+from sensegate.share.place_totals import UNREGISTERED, DevicePlaceSource, PlaceTotals
 from sensegate.share.reader import LogReader
 
 _HOUR_DIGITS = 9
 _OPEN_MAX = 32
 """Most node-hours in memory as columns, the others are encoded: more than a province has cities."""
+
+_SUMMED_H = 25
+"""Hours whose counts are summed by place before anybody asks for them."""
 
 _log = structlog.get_logger(__name__)
 
@@ -54,8 +58,9 @@ class HourlyLedgers:
         ttl_h: int = 9_600,
         flush_s: float = 10.0,
         payload_bytes_max: int = 900_000,
+        source: DevicePlaceSource = UNREGISTERED,
     ) -> None:
-        """Hold the last `window_h` hours in memory; `hours` is the stream LEDGER."""
+        """Hold the last `window_h` hours in memory; `hours` is the stream LEDGER, `source` knows where devices are."""
         self._hours = hours
         self._clock = clock
         self._window_h = window_h
@@ -68,7 +73,8 @@ class HourlyLedgers:
         """(node, hour) -> count by kind, of hours that began in this process or were asked for."""
         self._stamps: dict[tuple[str, int], int] = {}
         """(node, hour) -> a number that changes with its counts; absent: as it was when this process began."""
-        self.places = PlaceTotals(self, clock)
+        self._numbers = itertools.count(1)
+        self.places = PlaceTotals(self, clock, source)
         """The same counts by place."""
         self._changed: set[tuple[str, int]] = set()
         self._late: set[tuple[str, int]] = set()
@@ -130,7 +136,7 @@ class HourlyLedgers:
             self._ledger(node, hour).merge(part)
             if (totals := self._totals.get((node, hour))) is not None:
                 _add(totals, part.totals())
-            self._stamps[node, hour] = entry.sequence
+            self._stamps[node, hour] = next(self._numbers)
             self._changed.add((node, hour))
         self._position = _Position(self._position.epoch, entry.sequence)
 
@@ -149,6 +155,10 @@ class HourlyLedgers:
     def __len__(self) -> int:
         """Return the number of hours of nodes."""
         return len(self._keys())
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        """Iterate over (node, hour)."""
+        return iter(self._keys())
 
     def __contains__(self, key: tuple[str, int]) -> bool:
         """Return whether there are counts of a (node, hour)."""
@@ -176,12 +186,20 @@ class HourlyLedgers:
         for key in sorted(self._keys()):
             if key[0] == node and _is_between(key[1], since_hour, before_hour):
                 if key not in self._totals:
-                    self._totals[key] = (self._open.get(key) or self._unpacked(key)).totals()
+                    self._totals[key] = (
+                        self.places.totals(*key) or (self._open.get(key) or self._unpacked(key)).totals()
+                    )
                 totals[key[1]] = dict(self._totals[key])
         return totals
 
     async def run(self) -> None:
-        """Write what has changed every `flush_s`, until cancelled."""
+        """Write what has changed every `flush_s`, and sum by place what is asked for, until cancelled."""
+        async with CancellableTaskGroup() as group:
+            # What the process has loaded is summed first: the first view of a day would wait for it.
+            group.create_task(self.places.run(self._clock.now() // HOUR_US - _SUMMED_H))
+            await self._flush_regularly()
+
+    async def _flush_regularly(self) -> None:
         while True:
             await self._clock.sleep(self._flush_s)
             try:
@@ -242,7 +260,7 @@ class HourlyLedgers:
             self._parts[node, hour] = len(written)
             self._ledger(node, hour).merge(_sum_of(written)[0])
             self._totals.pop((node, hour), None)
-            self._stamps.pop((node, hour), None)
+            self._stamps[node, hour] = next(self._numbers)
             self._late.discard((node, hour))
 
     def _keys(self) -> set[tuple[str, int]]:
@@ -292,12 +310,16 @@ def _sum_of(parts: Sequence[bytes]) -> tuple[Ledger, tuple[bytes, ...]]:
     total, readable = Ledger(), []
     for part in parts:
         try:
-            total.merge(Ledger.decode(part))
+            decoded = Ledger.decode(part)
         except ValueError as why:
             metrics.UNREADABLE.labels("hourly ledgers").inc()
             _log.error("hourly ledger cannot be read; its counts are missing", bytes=len(part), reason=str(why))
         else:
             readable.append(part)
+            if len(parts) == 1:
+                total = decoded
+            else:
+                total.merge(decoded)
     return total, tuple(readable)
 
 

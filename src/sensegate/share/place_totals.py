@@ -27,6 +27,9 @@ UNKNOWN: Place = ("", "")
 """Place of counts of devices that are unknown here and have no place in the ledger."""
 _AGE_FACTOR = 20.0
 """Sums that have changed are renewed after so many times what it takes to make them."""
+_PAUSE_FACTOR = 3.0
+_SLOW_S = 0.01
+"""Time from which on sums of an hour are not waited for while older ones are there."""
 
 
 class DevicePlaceSource(msgspec.Struct, frozen=True, eq=False):
@@ -36,6 +39,14 @@ class DevicePlaceSource(msgspec.Struct, frozen=True, eq=False):
     """Devices -> number of the place of each (-1: it is not registered), and the places. Called in a thread."""
     version: Callable[[], int]
     """Returns a number that changes with every entry."""
+
+
+def _nowhere(devices: Sequence[str]) -> tuple[I64, Sequence[Place]]:
+    return np.full(len(devices), -1, np.int64), ()
+
+
+UNREGISTERED = DevicePlaceSource(_nowhere, lambda: 0)
+"""Without a registry: devices are where the ledgers say."""
 
 
 class _HourSums(msgspec.Struct, frozen=True, eq=False):
@@ -49,34 +60,72 @@ class _HourSums(msgspec.Struct, frozen=True, eq=False):
 class PlaceTotals:
     """Counts by place and kind of each node and hour."""
 
-    def __init__(self, ledgers: HourlyLedgers, clock: Clock) -> None:
+    def __init__(self, ledgers: HourlyLedgers, clock: Clock, source: DevicePlaceSource) -> None:
         self._ledgers = ledgers
         self._clock = clock
+        self._source = source
         self._sums: dict[tuple[str, int], _HourSums] = {}
         self._making = asyncio.Lock()
+        self._stale: dict[tuple[str, int], None] = {}
+        self._has_stale = asyncio.Event()
 
-    async def of(
-        self, registry: DevicePlaceSource, node: str, since_hour: int, before_hour: int | None = None
-    ) -> dict[int, Mapping[Place, Counts]]:
+    async def of(self, node: str, since_hour: int, before_hour: int | None = None) -> dict[int, Mapping[Place, Counts]]:
         """Return hour -> counts by place and kind of a node, in and after an hour, and before another one."""
         hours = self._ledgers.hours(node, since_hour, before_hour)
         async with self._making:
-            return {hour: await self._hour(registry, node, hour) for hour in hours}
+            return {hour: await self._hour(node, hour) for hour in hours}
 
-    async def _hour(self, registry: DevicePlaceSource, node: str, hour: int) -> Mapping[Place, Counts]:
-        stamp, version, now = self._ledgers.stamp(node, hour), registry.version(), self._clock.monotonic()
+    async def _hour(self, node: str, hour: int) -> Mapping[Place, Counts]:
+        stamp, version, now = self._ledgers.stamp(node, hour), self._source.version(), self._clock.monotonic()
         known = self._sums.get((node, hour))
-        if known and (
-            (known.stamp, known.version) == (stamp, version) or now - known.made < _AGE_FACTOR * known.took_s
-        ):
-            return known.counts
+        if known:
+            if (known.stamp, known.version) == (stamp, version) or now - known.made < _AGE_FACTOR * known.took_s:
+                return known.counts
+            if known.stamp == stamp and known.took_s > _SLOW_S:
+                # Only the registry has changed: the hour is summed again when nobody waits for it.
+                self._stale[node, hour] = None
+                self._has_stale.set()
+                return known.counts
+        return await self._renew(node, hour)
+
+    async def _renew(self, node: str, hour: int) -> Mapping[Place, Counts]:
+        stamp, version, now = self._ledgers.stamp(node, hour), self._source.version(), self._clock.monotonic()
         read = self._ledgers.reader_of(node, hour)
-        counts = await asyncio.to_thread(_sum, read, registry.places_of)
+        counts = await asyncio.to_thread(_sum, read, self._source.places_of)
         made = self._clock.monotonic()
         self._sums[node, hour] = _HourSums(stamp, version, made, made - now, counts)
         if len(self._sums) > len(self._ledgers):
             self._sums = {key: sums for key, sums in self._sums.items() if key in self._ledgers}
         return counts
+
+    def totals(self, node: str, hour: int) -> dict[str, int]:
+        """Return the counts by kind over all places of an hour that was summed and has not changed since; else none."""
+        known, totals = self._sums.get((node, hour)), dict[str, int]()
+        if known and known.stamp == self._ledgers.stamp(node, hour):
+            for counts in known.counts.values():
+                for kind, count in counts.items():
+                    totals[kind] = totals.get(kind, 0) + count
+        return totals
+
+    async def run(self, first_hour: int) -> None:
+        """Sum the hours from `first_hour` on, the newest first, and those that are stale, until cancelled."""
+        for node, hour in sorted(self._ledgers, key=lambda key: -key[1]):
+            if hour >= first_hour and (node, hour) not in self._sums:
+                await self._renew_aside(node, hour)
+        while True:
+            await self._has_stale.wait()
+            self._has_stale.clear()
+            while self._stale:
+                node, hour = next(iter(self._stale))
+                del self._stale[node, hour]
+                await self._renew_aside(node, hour)
+
+    async def _renew_aside(self, node: str, hour: int) -> None:
+        """Sum an hour, then leave the processor to others."""
+        async with self._making:
+            await self._renew(node, hour)
+        if took_s := self._sums[node, hour].took_s:
+            await self._clock.sleep(_PAUSE_FACTOR * took_s)
 
 
 def _sum(

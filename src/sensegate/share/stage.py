@@ -25,6 +25,7 @@ from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.last_values import LastValues
 from sensegate.share.last_values_store import LastValueTask
 from sensegate.share.latest import LatestReader
+from sensegate.share.place_totals import DevicePlaceSource
 from sensegate.share.pushing import PushDelivery, open_push
 from sensegate.share.reader import LogObserver, LogReader
 from sensegate.share.sharing import Centre, Sharing, SharingContext, SharingStores
@@ -73,7 +74,11 @@ async def open_share(
     reader = LogReader(inputs.delivered, clock, observers=inputs.observers, readings_ttl_h=config.store.readings_ttl_h)
     key = wiring.signing_key(config)
     books = HourlyLedgers(
-        core.hours, clock, ttl_h=config.store.ledger_ttl_h, payload_bytes_max=core.hours.payload_bytes_max
+        core.hours,
+        clock,
+        ttl_h=config.store.ledger_ttl_h,
+        payload_bytes_max=core.hours.payload_bytes_max,
+        source=DevicePlaceSource(devices.places, lambda: devices.version),
     )
 
     def subscriber(name: str, by: Principal) -> Scope:

@@ -18,7 +18,7 @@ from sensegate.bus import ledger as kinds
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import city_of
 from sensegate.clock import HOUR_US
-from sensegate.share.place_totals import UNKNOWN, DevicePlaceSource, Place
+from sensegate.share.place_totals import UNKNOWN, Place
 from sensegate.web import listing, record_query
 from sensegate.web.bodies import AuditRow, LedgerReport, LedgerRow
 from sensegate.web.deps import WebDependencies
@@ -213,8 +213,7 @@ async def _add_node(call: Call, groups: dict[str, Counts], by: str, node: str, s
         for hour, counts in deps.hourly.totals(node, *span).items():
             _add(groups[_key(by, node, hour, UNKNOWN)], counts)
         return
-    registry = DevicePlaceSource(deps.devices.places, lambda: deps.devices.version)
-    for hour, counts_by_place in (await deps.hourly.places.of(registry, node, *span)).items():
+    for hour, counts_by_place in (await deps.hourly.places.of(node, *span)).items():
         for place, sums in counts_by_place.items():
             if is_whole or access.may_see_place(place):
                 _add(groups[_key(by, node, hour, place)], sums)

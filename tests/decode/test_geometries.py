@@ -9,7 +9,7 @@ import pytest
 
 from sensegate.decode import Decoder
 from tests.decode.decoding import run, values
-from tests.normalise.test_places import flags
+from tests.normalise.placed import flags
 
 HEAD = '  - topics: ["acme/{device}"]\n    readings:\n'
 

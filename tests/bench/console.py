@@ -34,6 +34,9 @@ CONSOLES: Final = 50
 WATCHED_S: Final = 15.0
 IDLE_S: Final = 5.0
 FILLED_S: Final = 600.0
+QUIET_S: Final = 120.0
+QUIET_SHARE: Final = 0.15
+"""Share of a core below which a gateway is taken to have no work left over."""
 GOAL_S: Final = 1.0
 LIST_BYTES: Final = 50_000
 CORE_SHARE: Final = 0.1
@@ -194,6 +197,17 @@ def cpu_s(*pids: int) -> float:
     return sum(map(rig.cpu_s, pids))
 
 
+async def quiet(pids: list[int]) -> None:
+    """Wait until the gateway has written and merged the history of what it was filled with, two minutes at most."""
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(QUIET_S):
+            used = QUIET_SHARE
+            while used >= QUIET_SHARE:
+                before = cpu_s(*pids)
+                await asyncio.sleep(3.0)
+                used = (cpu_s(*pids) - before) / 3.0
+
+
 async def repeated(asked: list[str], token: str, watched_s: float) -> None:
     """Ask for what `CONSOLES` open consoles ask for in `watched_s`, spread evenly."""
     headers = {"Authorization": f"Bearer {token}"}
@@ -222,6 +236,7 @@ async def bench(devices: int = DEVICES, pages: Sequence[str] = PAGES, watched_s:
             filled_s = time.perf_counter() - began
             token = (directory / "node" / "admin.token").read_text(encoding="ascii").strip()
             pids = [process.pid, *rig.children(process.pid)]
+            await quiet(pids)
             memory = {"gateway": round(rig.rss_mb(pids[0])), "engine": round(sum(map(rig.rss_mb, pids[1:])))}
             async with async_playwright() as play:
                 browser = await play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])

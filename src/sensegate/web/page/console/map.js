@@ -90,7 +90,15 @@ export function DeviceMap() {
     };
     begin().catch((why) => !ended && setError(why));
     const every = setInterval(() => map.current && !document.hidden && read(), 15_000);
-    return () => { ended = true; clearTimeout(timer); clearInterval(every); map.current?.remove(); map.current = null; };
+    return () => {
+      ended = true;
+      clearTimeout(timer);
+      clearInterval(every);
+      // Shapes go before their canvas: one that is removed after it would ask for it to be drawn again.
+      map.current?.eachLayer((layer) => { if (layer._renderer) layer.remove(); });
+      map.current?.remove();
+      map.current = null;
+    };
   }, [domain]);
   const approvals = layers ? [[layers.has_tiles, "tilesWord", layers.tiles_approval], [layers.has_overlay, "overlayWord", layers.overlay_approval]].filter(([there]) => there) : [];
   return html`<div class="headline"><h1>${t("page.map")}</h1></div><${Problem} error=${error} />

@@ -71,7 +71,7 @@ export function DeviceMap() {
       if (ended) return;
       setLayers(found);
       const values = searchValues();
-      map.current = L.map(place.current, { preferCanvas: true, attributionControl: false, zoomControl: true, keyboard: true });
+      map.current = L.map(place.current, { preferCanvas: true, attributionControl: false, zoomControl: true, keyboard: true, zoomAnimation: false });
       if (values.at) { const [lat, lon, zoom] = values.at.split(",").map(Number); map.current.setView([lat || 23, lon || 113, ], zoom || 7); }
       else map.current.fitBounds(GUANGDONG);
       if (found.has_tiles) tileLayer(L).addTo(map.current);

@@ -55,7 +55,7 @@ async def registered(city: Entities, *, at: str = "", **members: Any) -> str:
     return name
 
 
-async def found(city: Entities, **query: Any) -> list[str]:
+async def matching_ids(city: Entities, **query: Any) -> list[str]:
     """Return the ids of the registrations that match."""
     return [document["id"] for document in await city.ask(PATH, limit=1_000, **query)]
 
@@ -90,13 +90,13 @@ async def test_update(city: Entities) -> None:
         "endpoint": "https://lakes.example.org",
         "information": [{"propertyNames": ["ph"]}],
     }
-    wrongs: tuple[dict[str, Any], ...] = (
+    refused: tuple[dict[str, Any], ...] = (
         {"id": "urn:x:other"},
         {"endpoint": None},
         {"information": []},
         {"endpoint": "https://127.0.0.1/"},
     )
-    for wrong in wrongs:
+    for wrong in refused:
         await city.ask(path, method="PATCH", json=wrong, expect=400)
     assert (await city.ask(path))["endpoint"] == "https://lakes.example.org"
     await city.ask(f"{PATH}/urn:x:none", method="PATCH", json={"description": "x"}, expect=404)
@@ -112,8 +112,8 @@ async def test_the_context_of_names(city: Entities) -> None:
     assert plain["information"][0]["propertyNames"] == ["https://example.org/a"]
     linked, answer = await city.reply(f"{PATH}/urn:x:ld", headers={"Accept": "application/ld+json"})
     assert (answer.content_type, bool(linked["@context"])) == ("application/ld+json", True)
-    assert "urn:x:ld" in await found(city, type="https://example.org/Park")
-    assert "urn:x:ld" not in await found(city, type="Park")
+    assert "urn:x:ld" in await matching_ids(city, type="https://example.org/Park")
+    assert "urn:x:ld" not in await matching_ids(city, type="Park")
     await city.ask(f"{PATH}/urn:x:ld", headers={"Accept": "application/geo+json"}, expect=406)
 
 
@@ -128,7 +128,7 @@ async def test_discovery(city: Entities) -> None:
     both = {exact, pattern}
 
     async def those(**query: Any) -> set[str]:
-        return set(await found(city, **query)) & {*both, flower}
+        return set(await matching_ids(city, **query)) & {*both, flower}
 
     assert await those(type="Tree") == {*both, flower}  # a source without entities may have any
     assert await those(type="Bush", attrs="height") == {exact}
@@ -149,8 +149,8 @@ async def test_discovery(city: Entities) -> None:
     (shown,) = [document for document in await city.ask(PATH, type="Bush", attrs="height") if document["id"] == exact]
     assert shown["information"] == [tree]
     page, answer = await city.reply(PATH, type="*", limit=1, offset=1, count="true")
-    assert [document["id"] for document in page] == (await found(city, type="*"))[1:2]
-    assert int(answer.headers["NGSILD-Results-Count"]) == len(await found(city, type="*"))
+    assert [document["id"] for document in page] == (await matching_ids(city, type="*"))[1:2]
+    assert int(answer.headers["NGSILD-Results-Count"]) == len(await matching_ids(city, type="*"))
     assert 'rel="next"' in answer.headers["Link"]
     for wrong in ({}, {"id": "urn:x:tree:1"}, {"type": "Tree", "csf": "a==1"}, {"type": "Tree", "q": "a>1"}):
         await city.ask(PATH, **wrong, expect=400)
@@ -165,7 +165,7 @@ async def test_intervals(city: Entities) -> None:
     latest = await registered(city, information=[{"entities": [{"type": "Tide"}]}])
 
     async def tide(**query: Any) -> list[str]:
-        return [name for name in await found(city, type="Tide", **query) if name in {kept, managed, latest}]
+        return [name for name in await matching_ids(city, type="Tide", **query) if name in {kept, managed, latest}]
 
     assert await tide() == [latest]
     assert await tide(timerel="after", timeAt="2020-06-01T00:00:00Z") == [kept]
@@ -217,9 +217,9 @@ async def test_rights(city: Entities) -> None:
     gateway = city.gateway
     shenzhen = city.under(await gateway.token(Role.CITY_OPERATOR, "4403"))
     subscriber = city.under(await gateway.token(Role.SUBSCRIBER, "440106"))
-    assert name in await found(subscriber, type="Park")
+    assert name in await matching_ids(subscriber, type="Park")
     assert (await subscriber.ask(path))["id"] == name
-    assert name not in await found(shenzhen, type="Park")
+    assert name not in await matching_ids(shenzhen, type="Park")
     for method in ("GET", "PATCH", "DELETE"):
         more = {"json": {"description": "mine"}} if method == "PATCH" else {}
         await shenzhen.ask(path, method=method, expect=404, **more)
@@ -247,8 +247,8 @@ async def test_ends_and_limits(monkeypatch: pytest.MonkeyPatch) -> None:
         return (await registry.create(OPERATOR, document, Owner("4401"))).id
 
     async def names() -> list[str]:
-        found_now = await registry.discover(viewer, SourceQuery(entities=EntityQuery()))
-        return [registration.id for registration in found_now]
+        registrations = await registry.discover(viewer, SourceQuery(entities=EntityQuery()))
+        return [registration.id for registration in registrations]
 
     await create(id="urn:x:1", expiresAt="2099-01-01T00:00:00Z")
     await create(id="urn:x:2")

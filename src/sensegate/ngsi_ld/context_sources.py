@@ -90,9 +90,9 @@ async def _discover(call: Call) -> web.Response:
         period=parse_period(call.text("timerel"), call.text("timeAt"), call.text("endTimeAt")),
         time_property=parse_time_property(call.text("timeproperty", "observedAt")),
     )
-    found = await call.part(SOURCES).discover(viewer, query)
-    shown = [_shown(registration, answering) for registration in found[page.offset :][: page.limit]]
-    headers = {**answering.headers, **page_headers(call, answering, page, len(found))}
+    registrations = await call.part(SOURCES).discover(viewer, query)
+    shown = [_shown(registration, answering) for registration in registrations[page.offset :][: page.limit]]
+    headers = {**answering.headers, **page_headers(call, answering, page, len(registrations))}
     return _answer(answering, shown, headers)
 
 

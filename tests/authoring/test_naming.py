@@ -83,6 +83,12 @@ WRONG: list[tuple[str, list[Any], str, str]] = [
     ("min_temperature", [5, 5], "°C", "air_temperature_min"),
     ("max_temperature", [30, 30], "°C", "air_temperature_max"),
     ("tank_level", [45, 46], "%", "fill_level"),
+    ("ph3", [12, 13], "", "ph"),
+    ("PH3", [6.8, 6.9], "", "ph"),
+    ("wind_direction_2d", [170, 213], "", "wind_direction"),
+    ("air_temperature_1d", [12.5, 17.5], "°C", "air_temperature"),
+    ("rainfall_3d", [1.2, 0.4], "mm", "rainfall"),
+    ("sinr", [12, 13], "", "snr"),
 ]
 
 
@@ -375,6 +381,8 @@ def test_a_plain_name_needs_something_else_of_the_air(message: dict[str, Any], s
         ({"RSSI1": -54, "RSSI2": -59, "MAC1": "fe:ec:da:00:00:01"}, False),
         ({"wifi": {"rssi": -67, "bssid": "fe:ec:da:00:00:01"}}, False),
         ({"beacon_rssi": -67}, False),
+        ({"wifi": [{"mac": "fe:ec:da:00:00:01", "rssi": -67}]}, False),
+        ({"UUID": "0a1b", "MAJOR": 10, "MINOR": 3, "RSSI": -67}, False),
     ],
 )
 def test_the_signal_of_a_transmitter_that_is_heard_is_not_the_devices(message: dict[str, Any], *, sure: bool) -> None:

@@ -31,7 +31,7 @@ QUALITY = 45
 WIDTH, HEIGHT = 1180, 760
 TALL = {"overview": 1500, "device": 1900}
 """Name -> height of pictures that show a whole page."""
-BYTES_MAX = 1_500_000
+BYTES_MAX = 1_600_000
 LANGUAGES = {"en": "en-US", "zh": "zh-CN"}
 START_S = 600.0
 PICTURES = (
@@ -139,7 +139,7 @@ async def prepare(url: str, token: str) -> str:
         await remote.put("/api/v1/emergency-plans/flood", plan)
 
         async def with_values() -> str:
-            for device in devices:
+            for device in (row for row in devices if not row["id"].isdigit()):  # no camera: its messages are long
                 rows = (await remote.get(f"/api/v1/devices/{device['id']}/latest"))["rows"]
                 if any(isinstance(row["value"], float) for row in rows):
                     return str(device["id"])

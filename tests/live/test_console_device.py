@@ -13,14 +13,37 @@ import pytest
 import pytest_asyncio
 
 from tests.live.browsing import MARK, chromium, needs_chromium, visitor
-from tests.live.site import Site, config_of, reading, running
+from tests.live.site import PLAIN, Site, config_of, reading, running
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), needs_chromium]
+
+TWO_PROBES = """\
+profile: acme/two
+version: 1
+label: {zh: 双探头, en: two probes}
+source: made for the test
+messages:
+  - label: telemetry
+    topics: ["two/{device}/up"]
+    readings:
+      - {field: a, property: air_temperature, unit: Cel, channel: roof}
+      - {field: b, property: air_temperature, unit: Cel}
+examples:
+  - label: both
+    topic: two/d1/up
+    payload: {"a": 30.5, "b": 20.5}
+    expect:
+      - {property: air_temperature, value: 30.5, channel: roof}
+      - {property: air_temperature, value: 20.5}
+"""
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def node(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
-    async with running(config_of(tmp_path_factory.mktemp("node"))) as site:
+    folder = tmp_path_factory.mktemp("profiles")
+    (folder / "acme").mkdir()
+    (folder / "acme" / "two.yaml").write_text(TWO_PROBES, encoding="utf-8")
+    async with running(config_of(tmp_path_factory.mktemp("node"), profiles=(str(folder), str(PLAIN)))) as site:
         yield site
 
 
@@ -81,6 +104,23 @@ async def test_messages_come_live_and_a_pack_goes_to_the_maker(node: Site, brows
     assert not [name for name in zipfile.ZipFile(io.BytesIO(pack.body)).namelist() if name.startswith("samples/")]
 
 
+async def test_each_channel_has_its_series(node: Site, browser: Any) -> None:
+    """Of two probes each is drawn alone: the newest value of the legend is its own."""
+    device = await node.device("probe-1", profile="acme/two")
+    for step in range(3):
+        assert (await node.push(device, f'{{"a": {30.5 + step}, "b": {20.5 + step}}}')).status == 202
+    async with visitor(browser, node, node.admin) as operator:
+        page = operator.page
+        await operator.open("devices/probe-1")
+        for name, points in (("air_temperature#roof", 3), ("air_temperature", 3)):
+            channel = name.partition("#")[2]
+            row = f"tbody tr:has(td:text-is('{channel}'))" if channel else "tbody tr:not(:has(td:text-is('roof')))"
+            await page.click(f"{row} button.plain")
+            await page.wait_for_selector(f"section:has(h2:text-is('{name}')) :text('{points} values')")
+            assert await page.locator(f"section:has(h2:text-is('{name}')) .uplot").count() == 1
+        assert operator.faults == []
+
+
 async def test_the_trail_is_filtered_from_its_end(node: Site, browser: Any) -> None:
     """An auditor finds who did what to which, the newest first, in both directions of the filter."""
     await node.device("trail-1")
@@ -94,6 +134,10 @@ async def test_the_trail_is_filtered_from_its_end(node: Site, browser: Any) -> N
         await target.fill("trail-1")
         await target.press("Enter")
         await page.wait_for_selector("tbody:not(:has-text('trail-2')) tr:has-text('trail-1'):has-text('登记')")
+        await page.click("tbody a:has-text('trail-1')")
+        await page.wait_for_selector(".changes li:has-text('登记')")
+        await page.click("section:has(.changes) a:has-text('审计')")
+        await page.wait_for_selector("tbody:not(:has-text('trail-2')) tr:has-text('trail-1')")
         async with page.expect_download() as started:
             await page.click("button:has-text('导出')")
         download = await started.value

@@ -91,6 +91,9 @@ async def test_the_inbox_is_emptied(node: Site, browser: Any) -> None:
         page = operator.page
         await operator.open("quarantine?device=story-d")
         await page.click(".inbox li button")
+        async with page.expect_download() as started:
+            await operator.click("厂家资料包")
+        assert (await started.value).suggested_filename == "acme-th.zip"
         await operator.click("生成物模型草稿")
         await page.wait_for_selector(".draft tr:has-text('tmp')")
         await operator.click("修改物模型")
@@ -116,5 +119,9 @@ async def test_the_inbox_is_emptied(node: Site, browser: Any) -> None:
         await operator.open("records?form=newest&device=story-d")
         await page.wait_for_selector("tbody td.number:has-text('21')")
         assert await page.locator("tbody tr").count() == 2
+        # Who did it stands on the page of the profile.
+        await operator.open("profiles/acme/th")
+        for step in ("起草", "提交", "发布", "重新解析完成"):
+            await page.wait_for_selector(f".changes strong:text-is('{step}')")
         assert operator.faults == []
     assert await node.quarantine(device="story-d") == []

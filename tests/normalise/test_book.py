@@ -121,6 +121,21 @@ async def test_since_gives_whole_hours_newest_first() -> None:
     assert NOW not in {item.hour for item in book.rows(NOW + HOUR_US)}
 
 
+async def test_the_next_hours_are_given_oldest_first() -> None:
+    """Hours without any count are passed over: whoever asks for a few at a time reaches the newest."""
+    book, first = Book(), NOW // HOUR_US
+    await book.clock.advance(9 * 3600)
+    assert book.book.counts_after(first - 1, limit=2) == []
+    book.counted.add(Row(20.0, time=9 * 3600.0, received=9 * 3600.0))
+    assert [hour for hour, _ in book.book.counts_after(first - 1, limit=2)] == [first + 9]
+    await book.clock.advance(3 * 3600)
+    assert [hour for hour, _ in book.book.counts_after(first - 1, limit=2)] == [first + 9, first + 10]
+    assert [len(counts) for _, counts in book.book.counts_after(first + 9, limit=1)] == [1], (
+        "it was silent, which counts"
+    )
+    assert book.book.counts_after(first + 12, limit=2) == []
+
+
 async def test_what_comes_late_to_a_packed_hour_counts() -> None:
     """Hours are packed once little comes to them; what does come is added, and what was there is not changed."""
     book = Book()

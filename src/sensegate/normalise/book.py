@@ -64,11 +64,15 @@ class IndicatorStore:
         parts = [(hour, self._open[hour] if hour in self._open else self._packed[hour]) for hour in hours]
         return (_quality(hour, _unpack(part) if isinstance(part, _Packed) else part) for hour, part in parts)
 
-    def counts_after(self, hour: int) -> list[tuple[int, IndicatorCounts]]:
-        """Return (hour, its counts) of the hours after one, oldest first; hours since 1970-01-01T00:00:00Z."""
+    def counts_after(self, hour: int, *, limit: int) -> list[tuple[int, IndicatorCounts]]:
+        """Return (hour, its counts) of the next hours after one that have any, oldest first; hours since 1970."""
         self.collect()
-        hours = sorted(number for number in {*self._open, *self._packed} if number > hour)
-        return [(number, counts) for number in hours if (counts := self._counts(number)) is not None]
+        parts: list[tuple[int, IndicatorCounts]] = []
+        for number in sorted(number for number in {*self._open, *self._packed} if number > hour):
+            # An hour without counts must not take the place of one with.
+            if len(parts) < limit and (counts := self._counts(number)):
+                parts.append((number, counts))
+        return parts
 
 
 def _quality(hour: int, part: IndicatorCounts) -> QualityHour:

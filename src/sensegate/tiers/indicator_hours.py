@@ -22,6 +22,8 @@ INDICATORS = ("authenticity", "accuracy", "continuity", "completeness")
 ROWS_MAX = 512
 """Most rows of a report."""
 CITY_DIGITS = 4
+HOURS_AT_ONCE = 6
+"""Most hours that are summed at once: each takes some milliseconds with 100,000 devices."""
 REFRESH_S = 30.0
 """Time for which the sums of a report are sent unchanged."""
 AHEAD_HOURS = 1
@@ -103,13 +105,13 @@ class IndicatorSums:
         self._made_at = float("-inf")
 
     def after(self, hour: int) -> tuple[HourIndicators, ...]:
-        """Return the sums of the hours after one, oldest first, at most `ROWS_MAX`; computed twice a minute at most."""
+        """Return the sums of the next hours after one, oldest first; computed twice a minute at most."""
         now = self._clock.monotonic()
         if hour < self._after or now - self._made_at >= REFRESH_S:
             index = self._devices.index
             self._rows = tuple(
                 row
-                for number, counts in self._quality.counts_after(hour)
+                for number, counts in self._quality.counts_after(hour, limit=HOURS_AT_ONCE)
                 for row in hour_sums(number, counts, index.city, index.cities.all)
             )
             self._after, self._made_at = hour, now

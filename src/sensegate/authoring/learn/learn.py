@@ -161,7 +161,7 @@ def learn_group(shape: SampleGroup) -> LearnedShape:
     for record in records:
         readings += _record_members(timed, record)
     undated = [paths.render(path) for path in _undated_lists(trees, listed)] if elements is None else []
-    recognised, unrecognised = _classify(readings, undated)
+    recognised, unrecognised = _classify(readings, undated, paths.render(elements.path) if elements is not None else "")
     if elements is not None and elements.name:  # a rule that reads such a list does not read members beside it
         unrecognised += [
             UnrecognisedField(field.field, field.facts, "stands beside the list")
@@ -309,7 +309,7 @@ _HISTORY = re.compile(r"(?i)hist|record|\blog|datalog|batch|backlog|dataset|cach
 
 
 def _classify(
-    readings: Sequence[_Member], undated: Sequence[str]
+    readings: Sequence[_Member], undated: Sequence[str], within: str = ""
 ) -> tuple[list[RecognisedField], list[UnrecognisedField]]:
     recognised: list[RecognisedField] = []
     unrecognised: list[UnrecognisedField] = []
@@ -331,7 +331,8 @@ def _classify(
             unrecognised.append(UnrecognisedField(field, facts, reason, proposal))
         else:
             unrecognised.append(UnrecognisedField(field, facts, "no property has such a name and such values"))
-    return _assign_channels(_with_doubts(recognised)), unrecognised
+    names = {facts.name.lower() for _, facts, _, _ in readings}
+    return _assign_channels(_with_doubts(recognised, names, within)), unrecognised
 
 
 _OTHER_MEDIA = frozenset(
@@ -345,7 +346,7 @@ _NOT_TELLING_NAMES = "voltage altitude latitude longitude water_leak probe_tempe
 _NOT_TELLING = frozenset(_NOT_TELLING_NAMES.split())
 
 
-def _with_doubts(fields: Sequence[RecognisedField]) -> list[RecognisedField]:
+def _with_doubts(fields: Sequence[RecognisedField], names: set[str], within: str) -> list[RecognisedField]:
     """Return the members; what else a device reports makes plain names doubtful, or leaves them without support."""
     fields = _without_limits(fields)
     rows = [PROPERTIES.by_name(field.guess.property) for field in fields]
@@ -361,7 +362,7 @@ def _with_doubts(fields: Sequence[RecognisedField]) -> list[RecognisedField]:
             doubted.append(_doubted(field, f"of what, on a device that also measures {others[0].label_en}?"))
         elif plain and quantity in _AIR_ALONE and quantity not in supported:
             doubted.append(_doubted(field, "of what? Nothing else that the device reports is of the air"))
-        elif name in _OF_THE_LINK and _names_a_transmitter(field, fields):
+        elif name in _OF_THE_LINK and (names >= _OF_A_BEACON or _names_a_transmitter(field, fields, within)):
             doubted.append(_doubted(field, "of the device, or of a transmitter that it hears?"))
         elif name in _MOTION and any(row.name in _OF_A_MOVING_DEVICE for row in rows):
             doubted.append(_doubted(field, "of people, or of the device itself?"))
@@ -402,10 +403,12 @@ _ELECTRIC = frozenset({"power", "energy"})
 _OF_THE_LINK = frozenset({"rssi", "snr", "link_quality"})
 _TRANSMITTERS = frozenset({"mac", "bssid", "ssid", "beacon", "ibeacon", "beacons", "wifi", "ble", "tag", "ap", "aps"})
 
+_OF_A_BEACON = frozenset({"major", "minor"})
 
-def _names_a_transmitter(field: RecognisedField, fields: Sequence[RecognisedField]) -> bool:
+
+def _names_a_transmitter(field: RecognisedField, fields: Sequence[RecognisedField], within: str) -> bool:
     """Return whether a signal strength stands within a transmitter's entry, or is one of several."""
-    around = {word for step in field.facts.steps for word in words_of(step)}
+    around = {word for step in (*field.facts.steps, field.each, within) for word in words_of(step)}
     same = [other for other in fields if other.guess.property == field.guess.property]
     return bool(_TRANSMITTERS & around) or len(same) > 1
 

@@ -40,7 +40,7 @@ ABBREVIATIONS: Final = {
     "altitude": "alt altitude",
     "signal": "signal sig",
     "rssi": "rssi csq",
-    "snr": "snr lsnr sinr",
+    "snr": "snr lsnr",
     "average": "avg average mean",
     "maximum": "max maximum",
     "minimum": "min minimum",
@@ -258,6 +258,7 @@ mileage: mileage | odometer
 rssi: rssi | signal rssi | signal strength
 rsrp: rsrp
 snr: snr
+sinr: sinr
 link_quality: linkquality | link quality | lqi
 signal_quality: signal? | signal quality
 smoke: smoke | smoke alarm | smoke detected

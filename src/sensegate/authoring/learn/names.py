@@ -118,7 +118,7 @@ def words_of(name: str) -> list[str]:
     return list(_words(name))
 
 
-_PIECES: Final = "kwh mwh ugm3 mgm3 hpa kpa mpa dbm dba kvarh varh eco2 co2eq eqco2 h2s soc"
+_PIECES: Final = "kwh mwh ugm3 mgm3 hpa kpa mpa dbm dba kvarh varh eco2 co2eq eqco2 h2s ph3 soc"
 _WHOLE_PIECES: Final = frozenset(_PIECES.split())
 
 
@@ -254,6 +254,8 @@ def matches(steps: tuple[str, ...]) -> tuple[NameMatch, ...]:
         if row.name == "firmware":
             accounted -= _OF_A_RELEASE
         left = [word for word in own if word not in accounted and not _CHANNEL.fullmatch(word)]
+        if own_words[-1:] == ["d"] and own_words[-2:-1] and own_words[-2].isdigit():
+            left.append("d")  # `temp_3d`: that of the day after the next two
         outside = [
             word for word in around if word not in accounted and word not in CONTAINERS and not _CHANNEL.fullmatch(word)
         ]

@@ -1,6 +1,6 @@
 // People, tokens, audit.
 import { html, useState } from "./preact.js";
-import { List, Problem, Time, call, number, t, useDialog, useLoad } from "./lib.js";
+import { Link, List, Problem, Time, call, device, number, profile, t, useDialog, useLoad } from "./lib.js";
 import { download } from "./more.js";
 import "./history.texts.js";
 
@@ -28,7 +28,9 @@ export function Tokens() {
   return html`${dialog}<h1>${t("page.tokens")}</h1><section class="card"><${List} key=${stamp} path="/api/v1/tokens" actions=${html`<button type="button" class="primary" onClick=${add}>${t("addToken")}</button>`}
     columns=${[{ name: "name" }, { name: "role", show: (value) => t(`role.${value}`) }, { name: "scope" }, { name: "feeds" }, { name: "expires", time: true }, { name: "created", time: true }, { name: "created_by" }, { name: "suspended" }, { name: "revoked", show: (value, row) => (value ? html`<${Time} value=${value} />` : html`<button type="button" onClick=${() => revoke(row)}>${t("revokeToken")}</button>`) }]} /></section>`;
 }
-const AUDIT_COLUMNS = [{ name: "time", time: true }, { name: "action", show: (value) => html`<span title=${value}>${t(`action.${value}`)}</span>` }, { name: "target" }, { name: "actor" }, { name: "role", show: (value) => t(`role.${value}`) },
+// The page of what was changed, where it has one.
+const placeOf = ({ action, target }) => (action.startsWith("device.") && action !== "device.import" ? device(target) : action.startsWith("profile.") ? profile(target) : "");
+const AUDIT_COLUMNS = [{ name: "time", time: true }, { name: "action", show: (value) => html`<span title=${value}>${t(`action.${value}`)}</span>` }, { name: "target", show: (value, row) => { const to = placeOf(row); return to ? html`<${Link} to=${to}>${value}<//>` : value; } }, { name: "actor" }, { name: "role", show: (value) => t(`role.${value}`) },
   { name: "detail", value: (row) => row.before || row.after, show: (value, row) => (value ? html`<details><summary class="quiet">${t("change")}</summary><pre>${JSON.stringify({ before: row.before, after: row.after }, null, 1)}</pre></details>` : "") }];
 // Newest first; the filters search the trail from its end.
 export function Audit() {

@@ -1,7 +1,7 @@
 // Devices: the list, and one device with its values.
 import { html, useEffect, useMemo, useState } from "./preact.js";
 import { Changes, Messages } from "./history.js";
-import { Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, Quality, Time, call, device, editorOf, emptyHere, flagWords, instant, may, number, profile, query, replaceSearch, revisionHeader, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, Quality, Time, call, device, editorOf, emptyHere, flagWords, instant, may, number, prepareChart, profile, query, replaceSearch, revisionHeader, searchValues, t, useDialog, useLoad } from "./lib.js";
 
 const DEVICE_STATES = ["registered", "active", "silent", "disabled", "retired"];
 const DEVICE_COLUMNS = [{ name: "id" }, { name: "name" }, { name: "state", badge: true }, { name: "last_seen", time: true }, { name: "division" }, { name: "profile", show: (value) => html`<${Link} to=${profile(value)}>${value}<//>` }, { name: "department" }, { name: "gateway" }, { name: "asset" }];
@@ -37,6 +37,7 @@ const SPANS = ["1h", "24h", "7d", "30d"];
 export function Device({ id, me }) {
   const [dialog, show] = useDialog();
   const [chosen, choose] = useState("");
+  useEffect(prepareChart, []);
   const span = searchValues().span || "24h";
   const row = useLoad(`/api/v1/devices/${encodeURIComponent(id)}`, 15);
   // A centre knows the readings of its nodes' devices, not their registration.
@@ -68,7 +69,7 @@ export function Device({ id, me }) {
     ${facts && html`<div class="columns">
       <${Card} title=${t("quarantined24h")}>${(quarantine.data?.rows || []).length ? html`<ul class="needs">${quarantine.data.rows.map((message) => html`<li key=${message.entry}><div><strong>${t(`reason.${message.reason}`)}</strong> · <${Time} value=${message.received} /><br /><span class="quiet">${message.detail}</span><pre>${message.payload}</pre>${facts && html`<${Link} to=${editorOf(facts.profile.split("@")[0], { topic: message.topic, payload: message.payload.slice(0, 1_500), device: id })}>${t("tryInEditor")}<//>`}</div></li>`)}</ul>` : html`<${Empty} text=${t("noneQuarantined")} />`}<//>
       <${Card} title=${t("page.tasks")}>${(tasks.data?.rows || []).length ? html`<ul class="needs">${tasks.data.rows.slice(0, 20).map((task) => html`<li key=${task.id}><div>${task.task} <${Badge} value=${task.state} /> <${Time} value=${task.created} /></div></li>`)}</ul>` : html`<${Empty} text=${t("noTasks")} />`}<//></div>
-      <${Changes} path=${`/api/v1/devices/${encodeURIComponent(id)}`} />`}`;
+      <${Changes} path=${`/api/v1/devices/${encodeURIComponent(id)}`} target=${id} />`}`;
 }
 // The way of one reading, stage by stage: the same as `sensegate explain`.
 function Way({ record }) {
@@ -80,10 +81,11 @@ function Way({ record }) {
 function Series({ id, property, span }) {
   const [points] = useState(() => Math.min(Math.round(1.2 * innerWidth), 4_000));
   const [begin, setBegin] = useState("");
-  const { data, error } = useLoad(`/api/v1/feeds/all/history${query({ device: id, property, from: begin || span, max_points: points, limit: 4_000, fields: "time,value,unit,quality" })}`, 30);
+  const [name, channel = ""] = property.split("#");
+  const { data, error } = useLoad(`/api/v1/feeds/all/history${query({ device: id, property: name, from: begin || span, max_points: points, limit: 4_000, fields: "time,value,unit,quality,channel" })}`, 30);
   const drawn = useMemo(() => {
     const latest = Date.now() + 60_000;  // a clock that is ahead would stretch the axis
-    const records = [...(data?.records || [])].filter((record) => typeof record.value === "number" && instant(record.time) <= latest).sort((left, right) => instant(left.time) - instant(right.time));
+    const records = [...(data?.records || [])].filter((record) => typeof record.value === "number" && (record.channel || "") === channel && instant(record.time) <= latest).sort((left, right) => instant(left.time) - instant(right.time));
     const times = [], values = [], flagged = [];
     const steps = records.slice(1).map((record, index) => instant(record.time) - instant(records[index].time)).sort((left, right) => left - right);
     // Of a thinned series the two points of a pixel are nearer than the pixels: what three quarters keep is usual.

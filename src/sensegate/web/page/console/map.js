@@ -78,6 +78,7 @@ export function DeviceMap() {
       if (found.has_overlay) call("GET", "/api/v1/map/overlay").then((shape) => !ended && L.geoJSON(shape, { interactive: false, style: { color: "#5b7f88", weight: 1.5, fillOpacity: 0.05 }, pointToLayer: (_, at) => L.circleMarker(at, { radius: 3 }) }).addTo(map.current), setError);
       points.current = L.layerGroup().addTo(map.current);
       map.current.on("moveend", () => {
+        if (!map.current) return;  // it is being removed
         const centre = map.current.getCenter();
         history.replaceState(history.state, "", `${location.pathname}${query({ ...searchValues(), at: `${centre.lat.toFixed(4)},${centre.lng.toFixed(4)},${map.current.getZoom()}` })}`);
         clearTimeout(timer);

@@ -46,6 +46,6 @@ export function Profile({ vendor, model, me }) {
     ${content && html`<${Card} title=${t("contentOf", content.version?.version ?? "")} actions=${content.text !== undefined && html`<${Link} to=${editorOf(name, { version: content.version.version })} class="button">${t("editAsNew")}<//>`}><${Problem} error=${content.error} />${content.text !== undefined ? html`<pre>${content.text}</pre>` : !content.error && html`<pre>${JSON.stringify(content, null, 2)}</pre>`}<//>`}
     <div class="columns"><${Card} title=${t("reprocessing")}>${(orders.data?.rows || []).length ? html`<ul class="needs">${orders.data.rows.map((order) => html`<li key=${order.id}><div><${Badge} value=${order.state} /> ${number(order.share * 100, 0)} % · ${t("recovered", number(order.recovered), number(order.revised))} <${Time} value=${order.created} /> ${order.problem}</div></li>`)}</ul>` : html`<${Empty} />`}<//>
       <${Card} title=${t("jobs")}>${(jobs.data?.rows || []).length ? html`<ul class="needs">${jobs.data.rows.map((job) => html`<li key=${job.id}><div><button type="button" class="plain" onClick=${() => replaceSearch({ job: compared === job.id ? "" : job.id })}><u>${t(`job.${job.kind}`)}</u></button> <${Badge} value=${job.state} /> <${Time} value=${job.started} /> ${job.problem}</div></li>`)}</ul>` : html`<${Empty} />`}<//></div>
-    <${Changes} path=${base} />
+    <${Changes} path=${base} target=${name} />
     ${compared && html`<${Comparison} name=${name} job=${compared} />`}`;
 }

@@ -700,7 +700,9 @@ ASKS: dict[str, Ask] = {
 
 # ── judging ───────────────────────────────────────────────────────────────────────────────────────────
 
-_VOLATILE = re.compile(r'"(instance|time|now|ends|last|since|until|updated|counted|code|hours_of_month)": ?("[^"]*"|\d+),?')
+_VOLATILE = re.compile(
+    r'"(instance|time|now|ends|last|since|until|updated|counted|code|hours_of_month)": ?("[^"]*"|\d+),?'
+)
 
 
 async def hears(world: World, case: Case) -> bool:

@@ -298,6 +298,7 @@ def test_profiles_are_listed_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "sensegate/plain" in names
     assert "profile: sensegate/plain" in call("profile", "show", "sensegate/plain").output
     assert call("profile", "test", "sensegate/plain").exit_code == 0
+    assert call("profile", "test", "device_profiles/sensegate/plain.yaml").exit_code == 0
 
 
 def test_a_bench_that_is_not_there_names_those_that_are() -> None:

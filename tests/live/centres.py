@@ -90,8 +90,11 @@ class Centre:
             await self.process.wait()
 
 
-def configs(directory: Path, *, automatic: bool = False) -> tuple[Config, Config, UplinkConfig]:
-    """Return two centres, and the uplink of a node that knows both."""
+def configs(directory: Path, *, automatic: bool = False, lease_s: float = 4.0) -> tuple[Config, Config, UplinkConfig]:
+    """Return two centres, and the uplink of a node that knows both.
+
+    `lease_s`: how long a centre must be missed before the other one takes over.
+    """
     for name in ("peer", "node", SENDER):
         (directory / name).write_text(f"secret-of-{name}-0123456789", encoding="utf-8")
     ports = [(free_port(), free_port(), free_port()) for _ in range(2)]
@@ -118,11 +121,11 @@ def configs(directory: Path, *, automatic: bool = False) -> tuple[Config, Config
                     initially_active=number == 0,
                     standby_timeout_s=30.0,
                     automatic=automatic,
-                    lease_s=4.0,
+                    lease_s=lease_s,
                 ),
             )
         )
-    uplink = UplinkConfig(other_centres=(CentreConfig(url=urls[1]),), span_ms=50, lease_s=5.0)
+    uplink = UplinkConfig(other_centres=(CentreConfig(url=urls[1]),), span_ms=50, lease_s=1.25 * lease_s)
     if automatic:  # it joins by code, and votes
         way = {"centre_url": f"http://127.0.0.1:{ports[0][2]}", "join_code_file": str(directory / "code")}
     else:
@@ -131,9 +134,11 @@ def configs(directory: Path, *, automatic: bool = False) -> tuple[Config, Config
 
 
 @contextlib.asynccontextmanager
-async def two_sites(directory: Path, *, automatic: bool = False) -> AsyncIterator[tuple[Centre, Centre, Site]]:
+async def two_sites(
+    directory: Path, *, automatic: bool = False, lease_s: float = 4.0
+) -> AsyncIterator[tuple[Centre, Centre, Site]]:
     """Run both centres and a node."""
-    one, other, uplink = configs(directory, automatic=automatic)
+    one, other, uplink = configs(directory, automatic=automatic, lease_s=lease_s)
     first, second = Centre(one), Centre(other)
     await first.start()
     if not automatic:

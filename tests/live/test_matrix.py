@@ -270,9 +270,9 @@ async def test_a_planted_hole_is_found(world: World, hole: str, monkeypatch: pyt
 
         monkeypatch.setattr(Devices, "get", get)
     else:
-        true_list = Devices.list
+        true_select = Devices.select
         whole = Scope("44")
-        monkeypatch.setattr(Devices, "list", lambda self, _=None, **more: true_list(self, whole, **more))
+        monkeypatch.setattr(Devices, "select", lambda self, _=None, *more: true_select(self, whole, *more))
     faults = [fault for case in some if (fault := await wrong(world, case))]
     assert faults, hole
     assert all(CANARY in fault or "as " in fault for fault in faults)

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.live.site import Answer, Made, Site, config_of, reading, running
+from tests.conftest import eventually
+from tests.live.site import PLAIN, Answer, Made, Site, config_of, reading, running
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 ROOT = "/sta/v1.1"
@@ -36,6 +37,30 @@ def stream(**more: Any) -> dict[str, Any]:
     """Return a Datastream of air temperature, with its Sensor and ObservedProperty."""
     named = {"name": "oven temperature", "description": "of the oven", "observationType": MEASUREMENT}
     return {**named, "unitOfMeasurement": CELSIUS, "Sensor": SENSOR, "ObservedProperty": PROPERTY, **more}
+
+
+TWINS = """
+profile: acme/twins
+version: 1
+label: {zh: 双温度计, en: two thermometers}
+source: the tests' own
+messages:
+  - label: report
+    topics: ["acme/{device}/up"]
+    time: {field: at, format: [iso]}
+    readings:
+      - {field: in, property: air_temperature, unit: Cel, channel: in}
+      - {field: out, property: air_temperature, unit: Cel, channel: out}
+      - {field: own, property: air_temperature, unit: Cel}
+examples:
+  - label: both
+    topic: acme/d1/up
+    payload: {"at": "2026-01-01T00:00:00Z", "in": 20, "out": 5}
+    expect:
+      - {property: air_temperature, value: 20, channel: in, time: "2026-01-01T00:00:00Z"}
+      - {property: air_temperature, value: 5, channel: out, time: "2026-01-01T00:00:00Z"}
+  - {label: no values, topic: acme/d1/up, payload: {"at": "2026-01-01T00:00:00Z"}, refuse: no_values}
+"""
 
 
 class Writer:
@@ -84,8 +109,12 @@ class Writer:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def writer(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Writer]:
-    """A node of 4401."""
-    async with running(config_of(tmp_path_factory.mktemp("node"))) as site:
+    """A node of 4401 with a profile of two equal sensors."""
+    directory = tmp_path_factory.mktemp("node")
+    profile = directory / "acme" / "twins.yaml"
+    profile.parent.mkdir()
+    profile.write_text(TWINS, encoding="utf-8")
+    async with running(config_of(directory / "4401", profiles=(str(PLAIN), str(profile)))) as site:
         yield Writer(site)
 
 
@@ -298,6 +327,26 @@ async def test_delete(writer: Writer) -> None:
     await writer.ask("DELETE", f"Locations({location})")
     await writer.ask("GET", f"Locations({location})", expect=404)
     assert {"sensorthings.delete", "readings.withdraw", "device.retire"} <= set(await writer.audited())
+
+
+async def test_delete_of_a_further_channel(writer: Writer) -> None:
+    """Of three equal sensors, two with a channel: that of one goes; those of the others at the same time stay."""
+    twins = await writer.site.device("twins", profile="acme/twins")
+    said = f'{{"at": "{AT.format(3)}", "in": 7, "out": 8, "own": 9}}'
+    assert (await writer.site.push(twins, said)).status == 202
+
+    async def all_three() -> list[dict[str, Any]]:
+        rows = await writer.get("Observations?$filter=Datastream/Thing/name eq 'twins'&$expand=Datastream")
+        found: list[dict[str, Any]] = rows["value"]
+        return found if len(found) == 3 else []
+
+    observations = await eventually(all_three)
+    for result, left in ((8, [7, 9]), (9, [7])):
+        (gone,) = [row["@iot.id"] for row in observations if row["result"] == result]
+        await writer.ask("DELETE", f"Observations({gone})")
+        await writer.ask("GET", f"Observations({gone})", expect=404)
+        rows = (await writer.get("Observations?$filter=Datastream/Thing/name eq 'twins'"))["value"]
+        assert sorted(row["result"] for row in rows) == left
 
 
 REFUSED = [

@@ -120,5 +120,9 @@ async def test_what_was_loaded_is_summed_before_anybody_asks(memory_log: MemoryL
     given.add("b", 7, hour=HOUR - 3)
     assert given.books.totals("4401", HOUR - 3, HOUR - 2) == {HOUR - 3: {"messages": 12, "decoded": 10}}
     assert await given.messages(HOUR - 3) == {("440106", "env"): 5, ("440103", ""): 7}
+    given.add("a", 3, hour=HOUR - 2)
+    await given.books.flush()  # packs the hours that have ended
+    key = "4401", HOUR - 2
+    await eventually(lambda: given.books.places._sums[key].stamp == given.books.stamp(*key))
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

@@ -326,17 +326,20 @@ async def test_pages_of_quality_hold_each_row_once(city: Gateway) -> None:
     ]
     token = await city.token()
 
-    async def paged(query: str) -> list[tuple[str, int]]:
+    async def paged(query: str, *, limit: int = 2) -> list[tuple[str, int]]:
         rows: list[tuple[str, int]] = []
         after = ""
         while True:
-            path = f"/api/v1/quality?since=1970-01-01T00:00:00Z&limit=2&after={after}&{query}"
+            path = f"/api/v1/quality?since=1970-01-01T00:00:00Z&limit={limit}&after={after}&{query}"
             _, body, _ = await city.ask("GET", path, token, expect=200)
             rows += [(row["device"], row["hour"] // HOUR_US) for row in body["rows"]]
-            assert len(body["rows"]) <= 2
+            assert len(body["rows"]) <= limit
             if not (after := body.get("next", "")):
                 return rows
 
+    for name in ("device", "hour", "received", "accuracy", "continuity", "completeness"):
+        for sort in (name, f"-{name}"):
+            assert await paged(f"sort={sort}", limit=1) == await paged(f"sort={sort}", limit=9)
     assert await paged("") == [(name, hour) for name in names for hour in (2, 1, 0)]
     assert await paged("sort=-accuracy,hour") == [(name, hour) for name in reversed(names) for hour in (0, 1, 2)]
     assert (await paged("sort=received"))[:3] == [("gz-1", 0), ("gz-1", 1), ("gz-1", 2)]

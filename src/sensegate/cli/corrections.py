@@ -14,7 +14,10 @@ COLUMNS = ("id", "action", "devices", "begin", "end", "quality", "state", "corre
 Devices = Annotated[list[str], typer.Argument(help="Device ids.", metavar="DEVICE")]
 Begin = Annotated[str, typer.Option("--from", help="Start of the span, ISO 8601 with zone.")]
 End = Annotated[str, typer.Option("--to", help="End of the span, exclusive.")]
-Properties = Annotated[list[str] | None, typer.Option("--property", help="Only this property; may be repeated.")]
+Properties = Annotated[
+    list[str] | None,
+    typer.Option("--property", help="Only this property (name#channel: of one of several sensors); may be repeated."),
+]
 Note = Annotated[str, typer.Option(help="Reason for the audit trail.")]
 
 

@@ -268,6 +268,39 @@ def aggregate(
     print_table(rows, tuple(rows[0]) if rows else ("property",), json_form=json_form)
 
 
+@app.command()
+def counts(
+    feed: Annotated[str, typer.Argument(help="Name of the feed.")],
+    *,
+    begin: Begin = "24h",
+    end: End = "",
+    window: Annotated[str, typer.Option(help="Length of a window: 15m, 1h, 1d, 1w.")] = "1h",
+    by: Annotated[
+        list[str] | None, typer.Option(help="Group by class, zone, device or division; repeat for several.")
+    ] = None,
+    device: Annotated[list[str] | None, typer.Option(help="Camera; repeat for several.")] = None,
+    zone: Annotated[str, typer.Option(help="Time zone of days and weeks.")] = "Asia/Shanghai",
+    url: Url = DEFAULT_URL,
+    token: Token = "",
+    json_form: Json = False,
+) -> None:
+    """Print how much cameras observed by window of time: reports, and objects by their tracks.
+
+    Example: sensegate feed counts all --from 24h --by class --by zone
+    """
+    query = {
+        "from": begin,
+        "to": end,
+        "window": window,
+        "by": ",".join(by or ()),
+        "device": ",".join(device or ()),
+        "zone": zone,
+    }
+    path = f"/api/v1/feeds/{feed}/observation-counts"
+    rows = call(url, token, lambda remote: remote.get(path, **_filled(query)))["rows"]
+    print_table(rows, tuple(rows[0]) if rows else ("class",), json_form=json_form)
+
+
 def _filled(query: Mapping[str, str]) -> dict[str, str]:
     """Return the parameters that have a value."""
     return {name: value for name, value in query.items() if value}

@@ -177,6 +177,9 @@ def explain(
 
 
 def _file(name: str, folder: Path) -> Path:
+    """Return the file of a profile, which is named as vendor/model or by its path. Raises `NotFound`."""
+    if name.endswith(".yaml") and Path(name).is_file():
+        return Path(name).absolute()
     file = folder / f"{name}.yaml"
     if not file.exists():
         known = [f"{file.parent.name}/{file.stem}" for file in files([folder])] if folder.exists() else []
@@ -263,7 +266,7 @@ def _accept(name: str, selected: Sequence[Path]) -> None:
 
 @app.command("test")
 def run_examples(
-    name: Annotated[str, typer.Argument(help="vendor/model; default: all.", metavar="[PROFILE]")] = "",
+    name: Annotated[str, typer.Argument(help="vendor/model, or its file; default: all.", metavar="[PROFILE]")] = "",
     *,
     profiles: drafts.FolderToRead,
     accept: Annotated[

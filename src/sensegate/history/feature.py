@@ -9,12 +9,13 @@ from sensegate.errors import ConfigError, NotFound
 from sensegate.feature import Feature, FeatureSpec, Parts, Place, Task
 from sensegate.history.engine import HistoryEngine, is_installed
 from sensegate.history.log_queries import REMEDY, LogQueries
+from sensegate.history.observation_counts import ObservationCounts
 from sensegate.history.prometheus import PROMETHEUS
 from sensegate.history.prometheus import ROUTES as PROMETHEUS_ROUTES
 from sensegate.history.prometheus_reader import PrometheusReader
 from sensegate.history.query import HistoryQueries
 from sensegate.history.reader import HistoryReader
-from sensegate.history.rest import HISTORY, ROUTES
+from sensegate.history.rest import COUNTS, HISTORY, ROUTES
 from sensegate.history.segments import SegmentStore
 from sensegate.history.sink import HistorySink
 from sensegate.ports import PartKey
@@ -44,11 +45,19 @@ async def _open(parts: Parts) -> Feature:
         tasks={"history": Task(sink.run, Place.HELPER)},
         parts={
             HISTORY: HistoryReader(queries, sharing, sink.drop),
+            COUNTS: _counts(parts),
             QUERIES: queries,
             PROMETHEUS: PrometheusReader(queries, sharing, parts.share.latest),
         },
         warnings=sink.warnings,
     )
+
+
+def _counts(parts: Parts) -> ObservationCounts:
+    """Return the counts of observations, which only the log has: it is encrypted for them."""
+    sharing = parts.share.sharing
+    queries = LogQueries(sharing.reader, sharing.server.masks, parts.core.config.history)
+    return ObservationCounts(queries, sharing)
 
 
 def _of_log(parts: Parts) -> Feature:
@@ -60,7 +69,7 @@ def _of_log(parts: Parts) -> Feature:
 
     warnings = ["history.enabled: DuckDB or pyarrow is not installed, nothing is kept; install sensegate[history]"]
     reader = HistoryReader(LogQueries(sharing.reader, sharing.server.masks, config), sharing, drop)
-    return Feature(parts={HISTORY: reader}, warnings=lambda: warnings if config.enabled else [])
+    return Feature(parts={HISTORY: reader, COUNTS: _counts(parts)}, warnings=lambda: warnings if config.enabled else [])
 
 
 FEATURE = FeatureSpec(

@@ -14,14 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensegate.bus.batch import Batch, concat
-from sensegate.bus.names import READINGS
+from sensegate.bus.names import OBSERVATIONS, READINGS
 from sensegate.clock import DAY_US
 from sensegate.config.history import HistoryConfig
 from sensegate.errors import ConfigError, NotFound
 from sensegate.history.aggregates import Aggregate, AggregateRow
 from sensegate.history.downsampling import Choose
 from sensegate.history.query import USUAL_ROWS, HistoryRows, Key, RowOptions, TooMuch, sampled
-from sensegate.share.feeds import READING, FeedFilter, FeedSelection
+from sensegate.share.feeds import OBSERVATION, READING, FeedFilter, FeedSelection
 from sensegate.share.masks import Masks
 from sensegate.share.matching import filtered_rows, matches
 from sensegate.share.reader import LogReader, RowsEntry, named_rows
@@ -103,20 +103,29 @@ class LogQueries:
         parts = [self._masked(part.entry, selection, part.rows, part.rows) for part in slices]
         return await asyncio.to_thread(lambda: [sampled(part, points, choose) for part in _joined(parts)])
 
+    async def observations(self, selection: FeedSelection, begin: int, end: int) -> list[HistoryRows]:
+        """Return the observations of cameras of a period, in no particular order. Raises as `rows`."""
+        slices = await self._slices(selection, begin, end, revisions=True, kind=OBSERVATION)
+        return [self._masked(part.entry, selection, part.rows, part.rows) for part in slices]
+
     async def aggregate(self, selection: FeedSelection, begin: int, end: int, wanted: Aggregate) -> list[AggregateRow]:  # noqa: ARG002 - as `PeriodQueries` has it
         """Refuse: without a history there are no aggregates. Raises `NotFound`."""
         raise NotFound(f"this gateway keeps no history, which aggregates need; {REMEDY}")
 
-    async def _slices(self, selection: FeedSelection, begin: int, end: int, *, revisions: bool = False) -> list[_Slice]:
+    async def _slices(
+        self, selection: FeedSelection, begin: int, end: int, *, revisions: bool = False, kind: str = READING
+    ) -> list[_Slice]:
         """Return the rows of a period, without those that were revised unless `revisions`. Raises as `rows`."""
         begin, end = selection.mask.period_end(begin), selection.mask.period_end(end)
-        if selection.kinds and READING not in selection.kinds:
+        if selection.kinds and kind not in selection.kinds:
             return []
         await self._demand_held(begin)
         await self._reader.catch_up()
         try:
             async with self._slots, asyncio.timeout(self._config.query_timeout_s):
-                slices, revised = await self._scan(selection, begin, end)
+                slices, revised = await self._scan(
+                    selection, begin, end, OBSERVATIONS if kind == OBSERVATION else READINGS
+                )
         except TimeoutError:
             limit_s = self._config.query_timeout_s
             raise TooMuch(
@@ -125,9 +134,9 @@ class LogQueries:
         return slices if revisions or not revised else [*_last_revisions(slices, revised)]
 
     async def _scan(
-        self, selection: FeedSelection, begin: int, end: int
+        self, selection: FeedSelection, begin: int, end: int, subject: str
     ) -> tuple[list[_Slice], dict[_ReadingKey, int]]:
-        """Return the rows of a period, and the last revision of each reading in it that was revised."""
+        """Return the rows of a period on a subject, and the last revision of each reading in it that was revised."""
         slices: list[_Slice] = []
         revised: dict[_ReadingKey, int] = {}
         position, count, most = (
@@ -138,7 +147,7 @@ class LogQueries:
         while True:
             span = await self._reader.read(position)
             for entry in span.entries:
-                if not entry.subject.startswith(f"{READINGS}."):
+                if not entry.subject.startswith(f"{subject}."):
                     continue
                 batch = entry.batch
                 in_period = (batch.time >= begin) & (batch.time < end)

@@ -357,12 +357,11 @@ def _fetch_few(connection: Any, scan: Scan) -> _FetchedRows:
         f"SELECT {', '.join(_ORIGIN)}, property, {_ROW} FROM ({scan.sql})", scan.parameters
     ).fetchnumpy()
     keys = zip(*(columns.pop(name).tolist() for name in _ORIGIN), strict=True)
-    # NaN equals nothing: unknown positions are one key by their text.
     places: dict[tuple[Any, ...], int] = {}
     origins: list[tuple[Any, ...]] = []
     numbers = []
     for key in keys:
-        number = places.setdefault((*key[:-2], *map(repr, key[-2:])), len(places))
+        number = places.setdefault(key, len(places))
         if number == len(origins):
             origins.append(key)
         numbers.append(number)

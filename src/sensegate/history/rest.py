@@ -10,6 +10,8 @@ from sensegate.clock import DAY_US
 from sensegate.config import durations
 from sensegate.history.aggregates import DIMENSIONS, FUNCTIONS, Aggregate, is_function
 from sensegate.history.downsampling import METHODS
+from sensegate.history.observation_counts import DIMENSIONS as COUNTED_BY
+from sensegate.history.observation_counts import CountPage, ObservationCounts
 from sensegate.history.query import TooMuch
 from sensegate.history.reader import FIELDS, FORMS, HistoryPage, HistoryReader, HistoryRequest
 from sensegate.history.windows import Windows
@@ -21,6 +23,7 @@ from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, RECORD_LIMIT, Call, QueryParam, Route
 
 HISTORY = PartKey[HistoryReader]("history", absent="this gateway has no reader of past readings")
+COUNTS = PartKey[ObservationCounts]("counts of observations", absent="this gateway counts no observations")
 POINTS_MAX = 10_000
 _MEDIA = tuple(record_query.MEDIA_TYPES[form] for form in FORMS)
 
@@ -67,6 +70,21 @@ async def _aggregate(call: Call) -> web.Response:
     return await _answer(call, call.path("feed"), page, form, media)
 
 
+async def _counts(call: Call) -> web.Response:
+    media = record_query.accepted(call, ("application/json", "text/csv"))
+    form, wanted, by = "csv" if media == "text/csv" else "json", _filter(call), call.values("by") or ("class",)
+    for name in by:
+        if name not in COUNTED_BY:
+            raise BadRequest(f"query: by: '{name[:20]}' is unknown; use some of {', '.join(COUNTED_BY)}")
+    try:
+        answer = await call.part(COUNTS).count(
+            call.principal, call.path("feed"), wanted, tuple(dict.fromkeys(by)), _windows(call, wanted), form=form
+        )
+    except TooMuch as why:
+        raise BadRequest(str(why), status=413) from why
+    return await _answer(call, call.path("feed"), HistoryPage(answer.body, answer.count, "", answer.grant), form, media)
+
+
 async def _drop(call: Call) -> web.Response:
     code = call.deps.divisions.check(call.path("code"))[0]
     demand(call.principal, Action.CHANGE_NODES, code)
@@ -101,7 +119,8 @@ def _filter(call: Call) -> FeedFilter:
     return msgspec.structs.replace(wanted, begin=begin, end=end)
 
 
-def _wanted(call: Call, wanted: FeedFilter) -> Aggregate:
+def _windows(call: Call, wanted: FeedFilter) -> Windows:
+    """Return the windows that cover the period of a filter. Raises `BadRequest`, `ConfigError`."""
     assert wanted.begin is not None  # noqa: S101 - as `_filter` returns it
     assert wanted.end is not None  # noqa: S101
     text = call.text("window", "1h")
@@ -111,6 +130,10 @@ def _wanted(call: Call, wanted: FeedFilter) -> Aggregate:
     step = round(length * 1e6)
     if step < 1_000_000 or step > 3_660 * DAY_US:
         raise BadRequest(f"query: window: '{text[:20]}' is out of range; give 1s to 3660d")
+    return Windows.of(wanted.begin, wanted.end, step, call.text("zone", "Asia/Shanghai"))
+
+
+def _wanted(call: Call, wanted: FeedFilter) -> Aggregate:
     functions = call.values("functions") or ("count", "min", "mean", "max")
     for name in functions:
         if not is_function(name):
@@ -122,8 +145,7 @@ def _wanted(call: Call, wanted: FeedFilter) -> Aggregate:
         if name not in {*DIMENSIONS, "property"}:
             raise BadRequest(f"query: by: '{name[:20]}' is unknown; use some of {', '.join(DIMENSIONS)}, property")
     groups = tuple(dict.fromkeys(name for name in by if name != "property"))
-    windows = Windows.of(wanted.begin, wanted.end, step, call.text("zone", "Asia/Shanghai"))
-    return Aggregate(tuple(dict.fromkeys(functions)), groups, windows)
+    return Aggregate(tuple(dict.fromkeys(functions)), groups, _windows(call, wanted))
 
 
 def _chosen(call: Call, name: str, words: tuple[str, ...]) -> str:
@@ -184,6 +206,24 @@ ROUTES = (
             QueryParam("zone", "time zone of days and weeks, default Asia/Shanghai"),
             QueryParam("gaps", "show (default): windows without readings too, with null; or omit"),
         ),
+        media=("application/json", "text/csv"),
+        errors=(404, 406, 413),
+    ),
+    Route(
+        method="GET",
+        path=f"{API}/feeds/{{feed}}/observation-counts",
+        handler=_counts,
+        summary="Count the observations of cameras by window of time: reports, and objects by their tracks.",
+        tag="feeds",
+        action=Action.READ_READINGS,
+        query=(
+            *record_query.ORIGIN_PARAMS,
+            *_PERIOD,
+            QueryParam("window", "length of a window: 15m, 1h (default), 1d, 1w; days begin at midnight of the zone"),
+            QueryParam("by", f"some of {', '.join(COUNTED_BY)}, separated by commas; default class"),
+            QueryParam("zone", "time zone of days and weeks, default Asia/Shanghai"),
+        ),
+        response=CountPage,
         media=("application/json", "text/csv"),
         errors=(404, 406, 413),
     ),

@@ -68,7 +68,7 @@ class Correction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     action: CorrectionAction
     devices: tuple[str, ...]
     properties: tuple[str, ...] = ()
-    """Standard names; empty: all."""
+    """Standard names, of all channels; ``name#channel``: of one; ``name#``: of the sensor without one. Empty: all."""
     begin: int
     """Earliest phenomenon time."""
     end: int
@@ -299,7 +299,9 @@ class CorrectionSource(OrderSource):
         mask: BOOL = np.array([device in devices for device in batch.origins.device], np.bool_)[batch.origin]
         mask &= (batch.time >= correction.begin) & (batch.time < correction.end)
         if correction.properties:
-            mask &= np.array([name in correction.properties for name in batch.properties], np.bool_)[batch.property]
+            selected = {*correction.properties}
+            columns = [{name, f"{name}#{channel}"} & selected for name, channel in batch.variables()]
+            mask &= np.array([bool(column) for column in columns], np.bool_)[batch.property]
         return _Entry(entry.sequence, entry.subject, batch.take(mask)) if mask.any() else None
 
 

@@ -42,7 +42,7 @@ class WriteActs(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     register: Callable[[NewDevice], Awaitable[object]]
     withdraw: Callable[[str, str, int, int], Awaitable[None]]
-    """(device, property, begin, end): withdraws readings; returns once they are."""
+    """(device, property#channel, begin, end): withdraws readings; returns once they are."""
     push: Push
 
 
@@ -594,7 +594,8 @@ class EntityWriter:
         device = stream.thing.device
         if not device or not self._parts.devices.is_present(device):
             raise BadRequest(f"path: {stream.thing.word} is not registered here; withdraw at its node", status=409)
-        await self._acts.withdraw(device, stream.name, begin, end)
+        # `name#`: that of the sensor without a channel, where others of the device have one.
+        await self._acts.withdraw(device, f"{stream.measured}#{stream.channel}", begin, end)
 
 
 def _values(kind: EntityKind, body: Body) -> Body:

@@ -235,6 +235,7 @@ class HourlyLedgers:
         hour = self._clock.now() // HOUR_US
         for key in [key for key in self._open if key[1] < hour and key not in self._changed]:
             self._packed[key] = (self._open.pop(key).encode(),)
+            self.places.expect(*key)
         oldest = hour - self._window_h
         for key in [key for key in self._keys() if key[1] < oldest and key not in self._changed]:
             self._open.pop(key, None)

@@ -83,8 +83,7 @@ class PlaceTotals:
                 return known.counts
             if known.stamp == stamp and known.took_s > _SLOW_S:
                 # Only the registry has changed: the hour is summed again when nobody waits for it.
-                self._stale[node, hour] = None
-                self._has_stale.set()
+                self.expect(node, hour)
                 return known.counts
         return await self._renew(node, hour)
 
@@ -107,6 +106,11 @@ class PlaceTotals:
                     totals[kind] = totals.get(kind, 0) + count
         return totals
 
+    def expect(self, node: str, hour: int) -> None:
+        """Have `run` sum an hour, so that nobody has to wait for it."""
+        self._stale[node, hour] = None
+        self._has_stale.set()
+
     async def run(self, first_hour: int) -> None:
         """Sum the hours from `first_hour` on, the newest first, and those that are stale, until cancelled."""
         for node, hour in sorted(self._ledgers, key=lambda key: -key[1]):
@@ -118,14 +122,17 @@ class PlaceTotals:
             while self._stale:
                 node, hour = next(iter(self._stale))
                 del self._stale[node, hour]
+                if (node, hour) not in self._ledgers:
+                    continue
                 await self._renew_aside(node, hour)
 
     async def _renew_aside(self, node: str, hour: int) -> None:
         """Sum an hour, then leave the processor to others."""
         async with self._making:
             await self._renew(node, hour)
-        if took_s := self._sums[node, hour].took_s:
-            await self._clock.sleep(_PAUSE_FACTOR * took_s)
+        sums = self._sums.get((node, hour))
+        if sums and sums.took_s:
+            await self._clock.sleep(_PAUSE_FACTOR * sums.took_s)
 
 
 def _sum(

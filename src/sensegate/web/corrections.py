@@ -29,7 +29,7 @@ class NewCorrection(Body, frozen=True):
     note: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
     """Why; for the audit trail."""
     properties: list[str] = msgspec.field(default_factory=list)
-    """Standard names; empty: all."""
+    """Standard names, of all channels; `name#channel`: of one; `name#`: of the sensor without one. Empty: all."""
     quality: str = ""
     """Of `annotate`: quality of the readings from now on, e.g. ``uncertain_calibration``, ``bad_maintenance``."""
 

@@ -18,6 +18,8 @@ from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route
 
 _DECIMALS = 4
+_POSITION_BITS = 24
+"""More devices than these bits count are in no registry."""
 _FIELDS = QualityRow.__struct_fields__
 
 
@@ -123,6 +125,9 @@ def _selected(hour: QualityHour, request: _PageRequest) -> _Columns:
     if not request.sort and not request.filters and len(rows) > request.limit + 1:
         # A device has one row an hour, so that no more than these are on the page.
         rows = rows[np.argpartition(position[rows], request.limit)[: request.limit + 1]]
+    elif len(request.sort) == 1 and not request.filters and len(rows) > request.skip + request.limit + 1:
+        (name, descends), most = request.sort[0], request.skip + request.limit
+        rows = rows[np.argpartition(_single_key(hour, position, rows, name, descends=descends), most)[: most + 1]]
     shares = {name: np.round(getattr(hour, name)[rows], _DECIMALS) for name in INDICATORS}
     columns = {"received": hour.received[rows], **shares}
     selected = _Columns(known[rows].astype(np.int64), np.full(len(rows), hour.hour), position[rows], columns)
@@ -130,6 +135,17 @@ def _selected(hour: QualityHour, request: _PageRequest) -> _Columns:
         selected = _taken(selected, np.flatnonzero(_fits(selected.hour if name == "hour" else columns[name], texts)))
         columns = dict(selected.columns)
     return selected
+
+
+def _single_key(hour: QualityHour, position: I64, rows: I64, name: str, *, descends: bool) -> I64:
+    """Return numbers that order rows of an hour by one column, and those that are equal in it by device."""
+    if name in {"device", "hour"}:
+        column = position[rows] if name == "device" else np.zeros(len(rows), np.int64)
+    elif name == "received":
+        column = hour.received[rows].astype(np.int64)
+    else:
+        column = np.round(np.nan_to_num(getattr(hour, name)[rows], nan=-1.0) * 10**_DECIMALS).astype(np.int64)
+    return (-column if descends else column) * (1 << _POSITION_BITS) + position[rows]
 
 
 def _fits(column: np.ndarray, texts: tuple[str, ...]) -> BOOL:

@@ -1,7 +1,7 @@
 // Devices: the list, and one device with its values.
 import { html, useEffect, useMemo, useState } from "./preact.js";
 import { Changes, Messages } from "./history.js";
-import { Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, Quality, Time, call, device, editorOf, emptyHere, flagWords, instant, may, number, profile, query, replaceSearch, revisionHeader, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, Quality, Time, call, device, editorOf, emptyHere, flagWords, instant, may, number, prepareChart, profile, query, replaceSearch, revisionHeader, searchValues, t, useDialog, useLoad } from "./lib.js";
 
 const DEVICE_STATES = ["registered", "active", "silent", "disabled", "retired"];
 const DEVICE_COLUMNS = [{ name: "id" }, { name: "name" }, { name: "state", badge: true }, { name: "last_seen", time: true }, { name: "division" }, { name: "profile", show: (value) => html`<${Link} to=${profile(value)}>${value}<//>` }, { name: "department" }, { name: "gateway" }, { name: "asset" }];
@@ -37,6 +37,7 @@ const SPANS = ["1h", "24h", "7d", "30d"];
 export function Device({ id, me }) {
   const [dialog, show] = useDialog();
   const [chosen, choose] = useState("");
+  useEffect(prepareChart, []);
   const span = searchValues().span || "24h";
   const row = useLoad(`/api/v1/devices/${encodeURIComponent(id)}`, 15);
   // A centre knows the readings of its nodes' devices, not their registration.

@@ -346,6 +346,8 @@ function axisTimes(times, step_s) {
   });
 }
 // Draws one series: times in s, values (null: a gap), and the colour of each point by its quality.
+// Fetches what a chart is drawn with, so that it is there when the values come.
+export const prepareChart = () => { loadUplot().catch(() => null); };
 export function Chart({ times, values, unit, flagged }) {
   const place = useRef(null);
   useEffect(() => {

@@ -157,16 +157,16 @@ async def test_the_context_inside_a_subscription_is_linked(site: Site) -> None:
         assert (await site.ask("DELETE", answer.headers["Location"], token)).status == 204
 
 
-async def test_context_sources_are_not_offered(site: Site) -> None:
-    """A registration of a context source is answered with 501 and a problem that names the reason and the ways out."""
+async def test_subscriptions_to_context_sources_are_not_offered(site: Site) -> None:
+    """A subscription to registrations is answered with 501 and a problem that names the reason and the way out."""
     token, _ = await site.token()
-    for method, path in (("POST", "csourceRegistrations"), ("GET", "csourceSubscriptions/urn:x:1")):
+    for method, path in (("POST", "csourceSubscriptions"), ("GET", "csourceSubscriptions/urn:x:1")):
         answer = await site.ask(method, f"/ngsi-ld/v1/{path}", token, **({"json": {}} if method == "POST" else {}))
         assert (answer.status, answer.body["type"]) == (
             501,
             "https://uri.etsi.org/ngsi-ld/errors/OperationNotSupported",
         )
-        assert "no registry of context sources" in answer.body["detail"]
+        assert "ask /ngsi-ld/v1/csourceRegistrations" in answer.body["detail"]
 
 
 async def test_a_restart_loses_and_doubles_nothing(tmp_path: Path) -> None:

@@ -122,6 +122,21 @@ async def test_no_page_shows_another_city(centre: Site, hostile: Made) -> None:
         assert "Not found" in await page.inner_text("main")
 
 
+@needs_chromium
+async def test_a_map_that_is_left_draws_nothing(centre: Site, hostile: Made) -> None:
+    """Left at once while it still draws, the map page ends without an error of a script."""
+    async with browser_of(centre, centre.admin, "en-US", 1440, "light") as (page, faults):
+        for _ in range(3):
+            await moved(page, "map")
+            await page.wait_for_selector(".map canvas", state="attached")
+            # What is read again has shapes that are younger than their canvas.
+            async with page.expect_response(lambda answer: "/api/v1/map/devices" in answer.url):
+                await page.click(".leaflet-control-zoom-out")
+            await page.evaluate("() => new Promise((done) => setTimeout(done))")
+            await moved(page, "tokens")
+        assert faults == []
+
+
 async def test_writes_need_the_token_of_the_session(centre: Site) -> None:
     """Signed in by cookie, each write of the interface is refused without the session's token, whatever it is."""
     made = await put(centre, "/api/v1/people", {"id": "forged", "role": "province_operator", "scope": "44"}, "POST")

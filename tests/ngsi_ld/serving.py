@@ -17,6 +17,7 @@ from sensegate.authority.scope import Role
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.columns import Batch
 from sensegate.clock import SystemClock
+from sensegate.ngsi_ld.context_sources import SOURCES
 from sensegate.ngsi_ld.entities import EntitySource
 from sensegate.ngsi_ld.entity_routes import ENTITY_STORE, EntityStore
 from sensegate.ngsi_ld.hosted_contexts import HOSTED, HostedContexts
@@ -24,10 +25,12 @@ from sensegate.ngsi_ld.parameters import CONTEXTS
 from sensegate.ngsi_ld.rest import FEED_ROOT, NGSI_LD, ROOT
 from sensegate.ngsi_ld.retrieval import EntityRetrieval
 from sensegate.ngsi_ld.series import SeriesEntities
+from sensegate.ngsi_ld.source_registry import SourceRegistry
 from sensegate.ngsi_ld.stored_entities import EntityRegistry
 from sensegate.ngsi_ld.temporal import TemporalReader
 from sensegate.ngsi_ld.temporal_rest import TEMPORAL
 from sensegate.ports import PartKey
+from sensegate.publish.egress import Egress
 from sensegate.sensorthings.observations import ObservationReader
 from sensegate.sensorthings.service import SensorThings
 from sensegate.sensorthings.stored import StoredEntities
@@ -114,6 +117,8 @@ async def entities_serving(
         parts[NGSI_LD] = EntityRetrieval(gateway.sharing, (series, stored, *sources))
         parts[CONTEXTS], parts[HOSTED] = contexts.resolver, contexts
         parts[ENTITY_STORE] = EntityStore(stored, series)
+        clock, trail = gateway.web.deps.clock, gateway.trail
+        parts[SOURCES] = SourceRegistry(store, trail, clock, Egress(("public",)).check)
         observations = ObservationReader(gateway.values, gateway.reader, gateway.sharing.server.masks, None)
         things = StoredEntities(RecordStore(MemoryBucket(), SystemClock()))
         await things.open()

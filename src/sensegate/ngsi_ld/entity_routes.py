@@ -81,7 +81,7 @@ def _writer(call: Call) -> StoredEntityWriter:
     return StoredEntityWriter(store.stored, call.deps.audit, call.principal, is_device, viewer.now)
 
 
-def _owner(call: Call) -> Owner:
+def owner_of(call: Call) -> Owner:
     """Return to whom new entities belong: to the scope of the caller, or within it as the query says."""
     scope = call.principal.scope
     division = call.text("division")
@@ -119,7 +119,7 @@ def _updated(context: LdContext, result: UpdateResult) -> web.Response:
 
 async def _create(call: Call) -> web.Response:
     document = await _document(call, _options(call), is_fragment=False)
-    await _writer(call).create(document, _owner(call))
+    await _writer(call).create(document, owner_of(call))
     return web.Response(status=201, headers={"Location": f"{ROOT}/entities/{document.id}"})
 
 
@@ -230,7 +230,7 @@ def _batch_answer(created: list[str], changed: list[str], errors: list[BatchErro
 
 
 async def _batch_create(call: Call) -> web.Response:
-    options, owner = _options(call), _owner(call)
+    options, owner = _options(call), owner_of(call)
 
     async def act(writer: StoredEntityWriter, part: Any) -> bool:
         await writer.create(_reader(context_of(call, part), options).entity(part), owner)
@@ -240,7 +240,7 @@ async def _batch_create(call: Call) -> web.Response:
 
 
 async def _batch_upsert(call: Call) -> web.Response:
-    options, owner = _options(call, "replace", "update"), _owner(call)
+    options, owner = _options(call, "replace", "update"), owner_of(call)
 
     async def act(writer: StoredEntityWriter, part: Any) -> bool:
         document = _reader(context_of(call, part), options).entity(part)
@@ -300,7 +300,7 @@ def _identified(document: EntityDocument) -> EntityDocument:
 _OPTIONS = QueryParam("options", "form of the body: normalized, concise, simplified or keyValues")
 _FORMAT = QueryParam("format", "form of the body: normalized, concise or simplified")
 _KEEPS = QueryParam("options", "noOverwrite: attributes that exist stay; or the form of the body")
-_OWNER = (
+OWNER_PARAMS = (
     QueryParam("division", "to which new entities belong; default: that of the token"),
     QueryParam("department", "to which new entities belong; default: that of the token"),
 )
@@ -335,7 +335,7 @@ def _route(
 
 
 ENTITY_ROUTES = (
-    _route("POST", _ENTITIES, _create, "Create an entity.", (_OPTIONS, _FORMAT, *_OWNER), 201),
+    _route("POST", _ENTITIES, _create, "Create an entity.", (_OPTIONS, _FORMAT, *OWNER_PARAMS), 201),
     _route("PUT", _ENTITY, _replace, "Replace an entity."),
     _route(
         "PATCH",
@@ -359,13 +359,13 @@ ENTITY_ROUTES = (
             QueryParam("deleteAll", "true: all data sets", "boolean"),
         ),
     ),
-    _route("POST", f"{_OPERATIONS}/create", _batch_create, "Create entities.", (_OPTIONS, _FORMAT, *_OWNER), 201),
+    _route("POST", f"{_OPERATIONS}/create", _batch_create, "Create entities.", (_OPTIONS, _FORMAT, *OWNER_PARAMS), 201),
     _route(
         "POST",
         f"{_OPERATIONS}/upsert",
         _batch_upsert,
         "Create entities, or replace or (options=update) change those that exist.",
-        (QueryParam("options", "replace (default) or update; or the form of the body"), _FORMAT, *_OWNER),
+        (QueryParam("options", "replace (default) or update; or the form of the body"), _FORMAT, *OWNER_PARAMS),
         201,
     ),
     _route("POST", f"{_OPERATIONS}/update", _batch_update, "Change attributes of entities.", (_KEEPS, _FORMAT)),

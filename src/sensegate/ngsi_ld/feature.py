@@ -8,13 +8,14 @@ from functools import partial
 from sensegate.authority.record_store import RecordStore
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
 from sensegate.ngsi_ld.context_routes import CONTEXT_ROUTES
-from sensegate.ngsi_ld.context_sources import SOURCE_ROUTES
+from sensegate.ngsi_ld.context_sources import SOURCE_ROUTES, SOURCES
 from sensegate.ngsi_ld.entity_routes import ENTITY_ROUTES, ENTITY_STORE, EntityStore
 from sensegate.ngsi_ld.hosted_contexts import HOSTED, HostedContexts
 from sensegate.ngsi_ld.parameters import CONTEXTS
 from sensegate.ngsi_ld.rest import NGSI_LD, ROUTES
 from sensegate.ngsi_ld.retrieval import EntityRetrieval
 from sensegate.ngsi_ld.series import SeriesEntities, scope_of
+from sensegate.ngsi_ld.source_registry import SourceRegistry
 from sensegate.ngsi_ld.state_notifications import StateParts
 from sensegate.ngsi_ld.stored_entities import EntityRegistry
 from sensegate.ngsi_ld.subscription_registry import SubscriptionRegistry
@@ -32,6 +33,7 @@ async def _open(parts: Parts) -> Feature:
     store = RecordStore(await core.bucket("ngsi_ld"), core.clock)
     stored = EntityRegistry(store)
     contexts = HostedContexts(store, parts.callers.audit, core.clock)
+    sources = SourceRegistry(store, parts.callers.audit, core.clock, share.push.poster.check)
     divisions, tokens = parts.callers.divisions, parts.callers.tokens
     series = SeriesEntities(share.last_values, share.latest, share.sharing.server.masks, divisions)
     retrieval = EntityRetrieval(share.sharing, (series, stored))
@@ -73,6 +75,7 @@ async def _open(parts: Parts) -> Feature:
             CONTEXTS: contexts.resolver,
             HOSTED: contexts,
             ENTITY_STORE: EntityStore(stored, series),
+            SOURCES: sources,
             SUBSCRIPTIONS: subscriptions,
             **temporal,
         },

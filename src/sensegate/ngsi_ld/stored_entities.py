@@ -96,7 +96,12 @@ class EntityRegistry:
 
 def is_visible(entity: RegisteredEntity, viewer: Viewer) -> bool:
     """Return whether a viewer sees an entity: by its own scope, not by a grant or through a feed."""
+    return is_in_scope(viewer, entity.division, entity.department)
+
+
+def is_in_scope(viewer: Viewer, division: str, department: str) -> bool:
+    """Return whether a viewer sees what belongs to a department: by its own scope, not by a grant or a feed."""
     principal = viewer.principal
     if viewer.admission.grant_id or viewer.feed != ALL_FEED.name or principal.feeds:
         return False
-    return allows(principal, Action.READ_READINGS, entity.division, entity.department)
+    return allows(principal, Action.READ_READINGS, division, department)

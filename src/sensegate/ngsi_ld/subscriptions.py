@@ -37,7 +37,7 @@ _RESERVED = re.compile(
     r"(?i)host|connection|transfer-encoding|te|trailer|upgrade|expect|link|webhook-.*|content-.*|sensegate-.*|proxy-.*"
 )
 _NOT_OFFERED = {
-    "csf": "there are no context sources; leave it out",
+    "csf": "notifications are of the data of this gateway, not of context sources; leave it out",
     "temporalQ": "notifications follow readings; GET /ngsi-ld/v1/temporal/entities answers about the past",
 }
 

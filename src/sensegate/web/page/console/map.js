@@ -71,7 +71,7 @@ export function DeviceMap() {
       if (ended) return;
       setLayers(found);
       const values = searchValues();
-      map.current = L.map(place.current, { preferCanvas: true, attributionControl: false, zoomControl: true, keyboard: true });
+      map.current = L.map(place.current, { preferCanvas: true, attributionControl: false, zoomControl: true, keyboard: true, zoomAnimation: false });
       if (values.at) { const [lat, lon, zoom] = values.at.split(",").map(Number); map.current.setView([lat || 23, lon || 113, ], zoom || 7); }
       else map.current.fitBounds(GUANGDONG);
       if (found.has_tiles) tileLayer(L).addTo(map.current);
@@ -90,7 +90,15 @@ export function DeviceMap() {
     };
     begin().catch((why) => !ended && setError(why));
     const every = setInterval(() => map.current && !document.hidden && read(), 15_000);
-    return () => { ended = true; clearTimeout(timer); clearInterval(every); map.current?.remove(); map.current = null; };
+    return () => {
+      ended = true;
+      clearTimeout(timer);
+      clearInterval(every);
+      // Shapes go before their canvas: one that is removed after it would ask for it to be drawn again.
+      map.current?.eachLayer((layer) => { if (layer._renderer) layer.remove(); });
+      map.current?.remove();
+      map.current = null;
+    };
   }, [domain]);
   const approvals = layers ? [[layers.has_tiles, "tilesWord", layers.tiles_approval], [layers.has_overlay, "overlayWord", layers.overlay_approval]].filter(([there]) => there) : [];
   return html`<div class="headline"><h1>${t("page.map")}</h1></div><${Problem} error=${error} />

@@ -43,6 +43,24 @@ async def test_messages_of_a_device(gateway: Gateway) -> None:
     await gateway.ask("GET", f"{path}?after=x", token, expect=400)
 
 
+async def test_the_last_messages_are_found_from_the_end(gateway: Gateway) -> None:
+    """Behind thousands of entries of others the last ones are there at once; what follows is new."""
+    await gateway.device("rare")
+    token = await gateway.token(Role.COUNTY_OPERATOR, "440106")
+    for number in range(30):
+        await gateway.log.write(
+            [LogMessage("raw.44-0", raw.encode([received("up", b"%d" % number, number, "rare")], "mqtt"), 24)]
+        )
+        others = [LogMessage("raw.44-0", raw.encode([received("up", b"x", 1, "other")], "mqtt"), 24)]
+        for _ in range(40):
+            await gateway.log.write(others)
+    path = "/api/v1/devices/rare/messages"
+    _, body, _ = await gateway.ask("GET", path, token, expect=200)
+    assert [row["payload"] for row in body["rows"]] == [str(number) for number in range(10, 30)]
+    _, later, _ = await gateway.ask("GET", f"{path}?after={body['after']}", token, expect=200)
+    assert later["rows"] == []
+
+
 async def test_changes_of_a_device(gateway: Gateway) -> None:
     """Who, when and what, newest first; what it was while out of the caller's scope is not shown."""
     await gateway.device("c-1", name="before")

@@ -40,8 +40,9 @@ MANY_NODES = 4
 """Number of nodes above which the gateways are configured to idle cheaply, as they share one machine."""
 MANY_NODES_SETTINGS: dict[str, object] = {"ingest": {"commit_interval_ms": 700, "commit_interval_min_ms": 700}}
 """Otherwise 48 messages a second would make 20 commits a second at each of 21 nodes; for each commit the server creates
-a directory and five files, and deletes them. A commit is one uplink span: waiting for fuller ones only delays it. On two
-cores half a second is too often (p99 2.1 s to the centre), a second only adds its wait (1.6 s), and this is between (1.4 s)."""
+a directory and five files, and deletes them. A commit is one uplink span: waiting for fuller ones only delays it. On
+two cores twice a second is too often (p99 2.1 s to the centre), a second only adds its wait (1.6 s); this is between
+(1.4 s)."""
 ONE_CORE = {"GOMAXPROCS": "1", "GOMEMLIMIT": "96MiB", "OPENBLAS_NUM_THREADS": "1"}
 DEVICES_MIN = 12
 """Per node: one device of each kind, and some for the faults."""

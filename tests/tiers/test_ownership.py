@@ -78,6 +78,17 @@ async def test_two_processes_that_claim_for_a_member_lose_nothing() -> None:
     assert {(await book.read_again()).owner(device) for device in "abc"} == {"4401"}
 
 
+async def test_a_claim_stands_behind_the_deletion_of_its_row() -> None:
+    """A standby deletes the rows that its centre lacks: after its take-over devices are claimed again."""
+    book = Book()
+    await book.owners.claim("4401", ["a"])
+    await book.bucket.delete("claims/4401/0")
+    other = await book.read_again()
+    assert other.owner("a") == ""
+    await other.claim("4401", ["a", "b"])
+    assert {(await book.read_again()).owner(device) for device in "ab"} == {"4401"}
+
+
 async def test_many_devices_stand_in_few_rows() -> None:
     """A province has millions: claims are written many to a row, and counted against the member's room."""
     book = Book(devices_max=3 * ROW_DEVICES)

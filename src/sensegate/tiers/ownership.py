@@ -187,12 +187,16 @@ class DeviceOwners:
         try:
             written = await self._bucket.put(key, value, expected=revision)
         except Conflict:
-            # Written by another process, or by an earlier attempt of ours whose answer was lost.
             row = await self._bucket.get(key)
-            if row is None:
+            if row is not None:
+                # Written by another process, or by an earlier attempt of ours whose answer was lost.
+                self._apply(row)
+                raise Overloaded("claims of devices have changed meanwhile", retry_after_s=0.1) from None
+            # A standby deletes the rows that its centre lacks: after a take-over ours stands behind the deletion.
+            tombstone = await self._bucket.tombstone_revision(key)
+            if not tombstone:
                 raise
-            self._apply(row)
-            raise Overloaded("claims of devices have changed meanwhile", retry_after_s=0.1) from None
+            written = await self._bucket.put(key, value, expected=tombstone)
         self._apply(KvRow(key, value, written))
         return len(taken)
 

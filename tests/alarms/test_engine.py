@@ -105,7 +105,7 @@ async def quarters(gateway: Gateway, *values: float) -> None:
 
 
 async def test_a_violation_of_hours_is_counted_through_restarts() -> None:
-    """It lasts from its first reading on, though a start reads an hour of the log only."""
+    """A violation of three hours counts from its first reading, although a restart reads only an hour of the log."""
     gateway = Gateway(msgspec.structs.replace(HIGH, for_s=3 * 3_600.0))
     await quarters(gateway, 10.0, *[80.0] * 12)
     assert gateway.events() == []
@@ -114,7 +114,7 @@ async def test_a_violation_of_hours_is_counted_through_restarts() -> None:
 
 
 async def test_a_violation_of_hours_that_ends_in_between_begins_anew() -> None:
-    """One good reading, also the first after a restart, is the end of it."""
+    """One good reading ends a violation, even the first reading after a restart."""
     gateway = Gateway(msgspec.structs.replace(HIGH, for_s=3 * 3_600.0))
     await quarters(gateway, 10.0, *[80.0] * 11, 60.0, *[80.0] * 12)
     assert gateway.events() == []

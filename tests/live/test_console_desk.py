@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import pytest_asyncio
 
-from tests.live.browsing import chromium, needs_chromium, visitor
+from tests.live.browsing import needs_chromium, visitor
 from tests.live.granting import granted
 from tests.live.site import Site
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), needs_chromium]
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Any]:
-    async with chromium() as started:
-        yield started
 
 
 async def test_a_list_is_saved_and_its_labels_are_printed(centre: Site, browser: Any, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.live.browsing import MARK, chromium, needs_chromium, visitor
+from tests.live.browsing import MARK, needs_chromium, visitor
 from tests.live.site import PLAIN, Site, config_of, reading, running
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), needs_chromium]
@@ -45,12 +45,6 @@ async def node(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     (folder / "acme" / "two.yaml").write_text(TWO_PROBES, encoding="utf-8")
     async with running(config_of(tmp_path_factory.mktemp("node"), profiles=(str(folder), str(PLAIN)))) as site:
         yield site
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Any]:
-    async with chromium() as started:
-        yield started
 
 
 async def test_messages_come_live_and_a_pack_goes_to_the_maker(node: Site, browser: Any) -> None:

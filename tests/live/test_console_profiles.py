@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.live.browsing import chromium, needs_chromium, visitor
+from tests.live.browsing import needs_chromium, visitor
 from tests.live.releasing import version
 from tests.live.site import PLAIN, Made, Site, config_of, running
 from tests.support.thermometer import write
@@ -23,12 +23,6 @@ async def node(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     write(folder, version(1))
     async with running(config_of(tmp_path_factory.mktemp("node"), profiles=(str(folder), str(PLAIN)))) as site:
         yield site
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Any]:
-    async with chromium() as started:
-        yield started
 
 
 async def test_a_profile_is_mended_and_tried_on_a_canary(node: Site, browser: Any) -> None:

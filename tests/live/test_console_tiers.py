@@ -16,7 +16,7 @@ import pytest_asyncio
 from sensegate.config import NodeUserConfig, UplinkConfig
 from sensegate.config.sites import NodeQuotaConfig
 from tests.conftest import eventually
-from tests.live.browsing import Visitor, chromium, needs_chromium, visitor
+from tests.live.browsing import Visitor, needs_chromium, visitor
 from tests.live.granting import ENTRY
 from tests.live.site import SMALL, Site, config_of, reading, running
 
@@ -44,12 +44,6 @@ async def pair(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[tuple[
             uplink = UplinkConfig(url=centre.addresses.nats, secret_file=str(secret), span_ms=50)
             async with running(msgspec.structs.replace(config_of(directory / "node"), uplink=uplink)) as node:
                 yield node, centre
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Any]:
-    async with chromium() as started:
-        yield started
 
 
 async def entry_completed(owner: Visitor) -> None:

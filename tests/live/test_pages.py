@@ -20,7 +20,7 @@ import pytest_asyncio
 
 from sensegate.config import AlarmsConfig, MailConfig
 from sensegate.web import app
-from tests.live.browsing import MARK, browser_of, chromium, moved, needs_chromium, shown, visitor
+from tests.live.browsing import MARK, browser_of, moved, needs_chromium, shown, visitor
 from tests.live.granting import ENTRY, Granted, granted
 from tests.live.page_checks import PageChecker
 from tests.live.site import Made, Site, config_of, reading, running
@@ -175,12 +175,6 @@ async def shared_feed(centre: Site, hostile: Made) -> Granted:
     await put(centre, "/api/v1/bundles", {"name": "roads", "title": "道路", "feeds": ["matrix", "waited-for"]}, "POST")
     await put(centre, "/api/v1/nodes", {"division": "4406"}, "POST")
     return feed
-
-
-@pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def browser() -> AsyncIterator[Any]:
-    async with chromium() as started:
-        yield started
 
 
 @needs_chromium

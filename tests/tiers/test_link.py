@@ -474,6 +474,31 @@ async def test_a_member_that_sends_back_to_back_waits_for_its_turn(centre: Engin
     assert count("sensegate_node_limit_hits", node="4403", quota="turn") == 0
 
 
+async def test_spans_that_are_handled_at_once_share_the_time(centre: Engine) -> None:
+    """Two spans that take 0.4 s together are charged with 0.2 s each, which is within the burst: nobody waits then."""
+    clock, inside, released = WaitingClock(), list[str](), asyncio.Event()
+    links = NodeLinks(centre.connect_slot, clock)
+
+    async def take(member: str, _body: bytes) -> bytes:
+        inside.append(member)
+        if len(inside) == 4:
+            clock.pass_time(0.4)
+            released.set()
+        elif len(inside) == 3:
+            await released.wait()
+        return b""
+
+    links.serve(Channel.LIVE, take)
+    async with running(links, BOTH), linked(centre, "4401") as one, linked(centre, "4403") as other:
+        for link in (one, other):
+            await link.send_span("live", b"x")
+        await asyncio.gather(one.send_span("live", b"x"), other.send_span("live", b"x"))
+        for link in (one, other):
+            await link.send_span("live", b"x")
+    assert len(inside) == 6
+    assert clock.waits == []
+
+
 async def test_a_member_alone_and_the_other_centre_wait_for_no_turn(centre: Engine) -> None:
     """Control: without another member that sends, and for the peer, all of the centre's time may be used."""
     busy = BusyCentre(centre)

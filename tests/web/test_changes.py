@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import pytest
+
 from sensegate.authority.scope import Role
 from sensegate.bus import raw
 from sensegate.clock import SystemClock
 from sensegate.model import LogMessage, Message
+from sensegate.web import messages
 from tests.web.serving import Gateway
 
 
@@ -43,8 +46,9 @@ async def test_messages_of_a_device(gateway: Gateway) -> None:
     await gateway.ask("GET", f"{path}?after=x", token, expect=400)
 
 
-async def test_the_last_messages_are_found_from_the_end(gateway: Gateway) -> None:
-    """Behind thousands of entries of others the last ones are there at once; what follows is new."""
+async def test_the_last_messages_are_found_from_the_end(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A request that may not read the whole period still has the newest messages; `after` then brings nothing old."""
+    monkeypatch.setattr(messages, "SCAN_ENTRIES", 900)
     await gateway.device("rare")
     token = await gateway.token(Role.COUNTY_OPERATOR, "440106")
     for number in range(30):

@@ -36,7 +36,7 @@ class _Event(msgspec.Struct, frozen=True):
 
 
 class _Observation(msgspec.Struct, frozen=True):
-    """What of an observation is counted."""
+    """Fields of an observation by which it is counted."""
 
     object_class: str = ""
     track: str = ""

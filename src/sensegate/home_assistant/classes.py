@@ -12,7 +12,7 @@ from sensegate.quantities.properties import Property, ValueKind
 
 
 class SensorClass(msgspec.Struct, frozen=True):
-    """What a sensor of Home Assistant says of its value; empty: nothing."""
+    """Description of a sensor's value in Home Assistant's terms; an empty field is left out."""
 
     device_class: str = ""
     unit: str = ""

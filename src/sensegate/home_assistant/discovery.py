@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import msgspec
 import numpy as np
@@ -89,11 +89,11 @@ class SensorConfig(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     availability_topic: str
     value_template: str
     device: HomeAssistantDevice
+    origin: DiscoveryOrigin
     device_class: str = ""
     unit_of_measurement: str = ""
     state_class: str = ""
     qos: int = 0
-    origin: msgspec.Raw = msgspec.Raw(msgspec.json.encode(DiscoveryOrigin()))
 
 
 def _asks(offset: CommittedOffset | None) -> tuple[bool, bool]:
@@ -130,6 +130,7 @@ def config_of(grant: str, series: GrantedSeries) -> SensorConfig:
         availability_topic=availability_topic(grant),
         value_template=value_template(series, is_number=bool(shown.state_class or shown.unit or shown.device_class)),
         device=HomeAssistantDevice((f"sensegate_{grant}_{series.device}",), series.device, series.profile),
+        origin=DiscoveryOrigin(),
         device_class=shown.device_class,
         unit_of_measurement=shown.unit,
         state_class=shown.state_class,
@@ -161,7 +162,7 @@ def _quoted(text: str) -> str:
 
 
 class DiscoveryParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What discovery works with."""
+    """Parts of the gateway that `Discovery` uses."""
 
     sharing: Sharing
     latest: LatestReader
@@ -284,9 +285,7 @@ class Discovery:
             _log.info("configurations published", grant=grant, changed=len(changed), deleted=len(removed))
 
     async def _publish(self, messages: Mapping[str, bytes]) -> None:
-        topics: Collection[str] = list(messages)
-        for start in range(0, len(messages), _AT_ONCE):
-            part = list(topics)[start : start + _AT_ONCE]
-            await asyncio.gather(
-                *(self._parts.publisher.publish(topic, messages[topic], retain=True) for topic in part)
-            )
+        waiting = list(messages.items())
+        for start in range(0, len(waiting), _AT_ONCE):
+            part = waiting[start : start + _AT_ONCE]
+            await asyncio.gather(*(self._parts.publisher.publish(topic, body, retain=True) for topic, body in part))

@@ -212,7 +212,7 @@ class ChangeNotifications:
         return self._sent_at + throttling - self._sender.parts.clock.monotonic()
 
     def _put_back(self, taken: dict[str, EntityChange]) -> None:
-        """Have changes wait again, each before later ones of its entity."""
+        """Queue undelivered changes again, each merged with later changes of its entity."""
         for name, change in taken.items():
             later = self._waiting.get(name)
             self._waiting[name] = change if later is None else EntityChange(change.before, later.after)

@@ -41,7 +41,7 @@ class ContextKind(StrEnum):
     CACHED = "Cached"
     """A copy of a document whose address is elsewhere."""
     IMPLICIT = "ImplicitlyCreated"
-    """It stood inside a request."""
+    """A context that was given inside a request."""
 
 
 class HostedContext(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):

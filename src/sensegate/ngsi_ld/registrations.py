@@ -44,7 +44,7 @@ class SourceEntity(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 
 
 class RegistrationInfo(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a context source has (clause 5.2.10)."""
+    """Entities and attributes that a context source provides (clause 5.2.10)."""
 
     entities: Annotated[list[SourceEntity], msgspec.Meta(max_length=ENTITIES_MAX)] = []
     """Empty: any."""

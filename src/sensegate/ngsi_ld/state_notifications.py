@@ -40,7 +40,7 @@ ENTITIES_MAX = 1_000
 
 
 class StateParts(msgspec.Struct, frozen=True, eq=False):
-    """What all notifications of state share."""
+    """Parts of the gateway that all notifications of state use."""
 
     retrieval: EntityRetrieval
     stored: EntityRegistry

@@ -135,7 +135,7 @@ class _Client(paho.Client):
 
 
 class _Publication:
-    """One message on its way to a broker, in a thread of its own."""
+    """Publication of one message to a broker, in a thread of its own."""
 
     def __init__(self, topic: BrokerTopic, address: str, qos: int, version: str, timeout_s: float) -> None:
         self._topic = topic

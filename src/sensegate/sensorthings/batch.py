@@ -192,7 +192,7 @@ def _media(text: str) -> str:
 
 
 class CreatedEntities:
-    """What the requests of a batch have created, for those that refer to it as ``$ID``."""
+    """Entities that requests of a batch created; later requests refer to them as ``$ID``."""
 
     def __init__(self) -> None:
         self._created: dict[str, tuple[str, int]] = {}

@@ -107,7 +107,7 @@ class PlaceTotals:
         return totals
 
     def expect(self, node: str, hour: int) -> None:
-        """Have `run` sum an hour, so that nobody has to wait for it."""
+        """Schedule the sums of an hour for `run`, so that no request has to compute them."""
         self._stale[node, hour] = None
         self._has_stale.set()
 

@@ -24,7 +24,7 @@ _FIELDS = QualityRow.__struct_fields__
 
 
 class _PageRequest(msgspec.Struct, frozen=True, eq=False):
-    """What a page holds."""
+    """Selection, order and position of a page."""
 
     position: I64
     """Place of each device in the order of ids, by index; -1: it is not selected."""

@@ -637,7 +637,7 @@ class MqttConnection(asyncio.Protocol):
 
     @property
     def service(self) -> ServiceConversation | None:
-        """What speaks for a client of a service of the gateway."""
+        """Requests to the gateway, of a client of one of its services; None: the client has none."""
         return self._guest.service
 
     @property

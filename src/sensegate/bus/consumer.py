@@ -64,7 +64,7 @@ async def status(nc: Client, stream: str, name: str) -> ConsumerStatus:
 async def reset(nc: Client, stream: str, name: str) -> None:
     """Make the server redeliver all unacknowledged messages in order, from consumer sequence 1.
 
-    Messages under way still arrive first: discard them until consumer sequence 1. The consumer must exist: for
+    Messages under way to a subscriber still arrive first: reset before you subscribe. The consumer must exist: for
     a missing one the server does not respond, which raises `Unavailable`.
     """
     answer = json.loads(await api.request(nc, f"$JS.API.CONSUMER.RESET.{stream}.{name}"))

@@ -86,12 +86,13 @@ class _Mover:
     async def run(self) -> int:
         """Move all messages; return how many were not committed."""
         status = await consumer.status(self._devices, MQTT_MESSAGES, self._name)
+        # Before there is interest the server delivers nothing: all that arrives is of after the reset.
+        await consumer.reset(self._devices, MQTT_MESSAGES, self._name)
         with api.translate_client_errors("messages of an earlier release"):
             subscription = await self._devices.subscribe(
                 str(status.config["deliver_subject"]), cb=self._arrived.put, pending_bytes_limit=-1
             )
         try:
-            await consumer.reset(self._devices, MQTT_MESSAGES, self._name)
             return await self._move()
         finally:
             with contextlib.suppress(Unavailable), api.translate_client_errors("unsubscribe"):
@@ -100,10 +101,17 @@ class _Mover:
     async def _move(self) -> int:
         expected, moved, stalled, last = 1, 0, 0, ""
         while True:
-            try:
+            message: Msg | None = None
+            with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(IDLE_S):
                     message = await self._arrived.get()
-            except TimeoutError:
+            headers = (message.headers if message else None) or {}
+            if message and (
+                request := headers.get("Nats-Consumer-Stalled") or (message.reply if "Status" in headers else "")
+            ):
+                await self._publish(request)  # flow control
+            if not message or "Status" in headers:
+                # Heartbeats come as often as the wait is long: they must not keep it from ending.
                 status = await consumer.status(self._devices, MQTT_MESSAGES, self._name)
                 if not status.num_pending and status.delivered.consumer_seq == expected - 1:
                     # The end cuts the last batch: nothing is published there any more.
@@ -111,18 +119,11 @@ class _Mover:
                     return moved
                 stalled += 1
                 if stalled > STALLED_MAX:
-                    raise Unavailable(f"{status.num_pending} messages of {MQTT_MESSAGES} do not come") from None
-                continue
-            headers = message.headers or {}
-            if request := headers.get("Nats-Consumer-Stalled") or (message.reply if "Status" in headers else ""):
-                await self._publish(request)  # flow control
-            if "Status" in headers:
+                    raise Unavailable(f"{status.num_pending} messages of {MQTT_MESSAGES} do not come")
                 continue
             sequence, number, nanos = (int(part) for part in message.reply.split(".")[-4:-1])
             if number != expected:
-                if expected > 1:
-                    raise Unavailable(f"message {number} of {MQTT_MESSAGES} arrived instead of {expected}")
-                continue  # from before the reset
+                raise Unavailable(f"message {number} of {MQTT_MESSAGES} arrived instead of {expected}")
             expected, stalled, last = expected + 1, 0, message.reply
             if sequence > self._done:
                 moved += 1

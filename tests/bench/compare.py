@@ -29,7 +29,9 @@ from tests.bench.subscriber import Subscriber
 from tests.bench.workload import VALUES, Workload, make, through_hubs
 from tests.collect.mosquitto import Mosquitto
 
-MESSAGES = 60_000
+MESSAGES = 180_000
+BARE_MESSAGES = 60_000
+"""So that each side works for about two and a half seconds: a second is too short for what fills and empties."""
 THINGSBOARD_MESSAGES = 6_000
 """It needs a tenth of a second for what the others do in a hundredth."""
 NODE_RED_MESSAGES = 20_000
@@ -140,7 +142,7 @@ async def bare(name: str, loop: str) -> AsyncIterator[Side]:
                 work = _work(number, messages, time.time() - 3_000)
                 return await _measured(work, broker.port, consumer, [consumer.pid, broker.pid], len(work.messages))
 
-            yield Side(name, MESSAGES, run)
+            yield Side(name, BARE_MESSAGES, run)
 
 
 @contextlib.asynccontextmanager

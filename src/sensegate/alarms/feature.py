@@ -19,14 +19,14 @@ from sensegate.alarms.rest_channels import CHANNELS, ChannelOffice
 from sensegate.alarms.rules import AlarmRule, AlarmRules, check_rule
 from sensegate.alarms.states import AlarmStates
 from sensegate.alarms.transports import MailTransport, NoticeTransport, WebhookTransport, open_robots
+from sensegate.authority.egress import Egress
 from sensegate.bus import health
 from sensegate.bus.names import PARTITION
 from sensegate.decode.grammar import AlarmPart
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
-from sensegate.publish.egress import Egress
-from sensegate.publish.webhook import open_webhooks
+from sensegate.share.transports.webhook import open_webhooks
 from sensegate.tiers.centre_connection import CONNECTION
 from sensegate.tiers.opening import MEMBERSHIP
 from sensegate.tiers.rest_uplink import REFUSED

@@ -12,7 +12,7 @@ from sensegate.control.rest_modes import MODES
 from sensegate.control.rest_tasks import TASKING
 from sensegate.control.tasks import TaskQueue
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
-from sensegate.ports import SHED
+from sensegate.web.parts import SHED
 
 
 async def _open(parts: Parts) -> Feature:

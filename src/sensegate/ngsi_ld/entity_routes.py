@@ -21,7 +21,7 @@ from sensegate.ngsi_ld.problems import bad_data, problem_type
 from sensegate.ngsi_ld.requests import MEDIA, MERGE_PATCH, context_of, json_body
 from sensegate.ngsi_ld.rest import ROOT, viewer_of
 from sensegate.ngsi_ld.stored_entities import EntityRegistry
-from sensegate.ports import PartKey
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest, detail_of, status_of, title_of
 from sensegate.web.routing import Call, QueryParam, Route
 

@@ -211,7 +211,7 @@ async def _open(parts: Parts) -> Feature | None:
 
     history = IndicatorHistory(await core.bucket("indicators"), core.clock)
     await history.load()
-    sums = IndicatorSums(parts.stages.quality, parts.lifecycle.devices, core.clock)
+    sums = IndicatorSums(parts.stages.quality.counts_after, parts.lifecycle.devices, core.clock)
 
     def reply(member: str, report: NodeReport) -> ReportReply:
         history.take(member, report.indicators, members.areas_of(member))

@@ -9,7 +9,6 @@ import msgspec
 
 from sensegate.bus.restores import RestoreHistory
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
-from sensegate.ports import SHED
 from sensegate.tiers import rest_indicators, rest_nodes, rest_returns, rest_uplink, restored_registries
 from sensegate.tiers.centre_connection import CONNECTION
 from sensegate.tiers.config_distribution import ConfigReceiver
@@ -26,6 +25,7 @@ from sensegate.tiers.return_receiver import ReturnReceiver
 from sensegate.tiers.uplink_accounting import UplinkAccounting
 from sensegate.tiers.writers import Claimant, WriterStateBucket, WriterStateFile, WriterStateStore
 from sensegate.web import trace
+from sensegate.web.parts import SHED
 
 
 async def _open(parts: Parts) -> Feature | None:
@@ -39,7 +39,7 @@ async def _open(parts: Parts) -> Feature | None:
 
     history = IndicatorHistory(await core.bucket("indicators"), clock)
     await history.load()
-    sums = IndicatorSums(parts.stages.quality, devices, clock)
+    sums = IndicatorSums(parts.stages.quality.counts_after, devices, clock)
 
     async def report(indicators_after: int) -> NodeReport:
         problems = [*health.not_ready(), *health.warnings()]

@@ -12,8 +12,8 @@ from sensegate.lifecycle.contents import Content
 from sensegate.lifecycle.jobs import Job, Jobs
 from sensegate.lifecycle.reprocessing import Reprocessing
 from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingInput, ReprocessingOrder, ReprocessingOrders
-from sensegate.ports import PartKey
 from sensegate.web import listing
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.profile_bodies import (
     JobRow,

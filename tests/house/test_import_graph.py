@@ -7,14 +7,14 @@ import ast
 from tests.house import graph
 
 ROOMS_MAX = 37
-ARROWS_MAX = 269
+ARROWS_MAX = 266
 """Fail-over has three that other features lack: a standby's deduplication index (`persist`), its routes (`web`), and
-`sensegate front` (`cli` to `ingest`). `alarms` has 13: rules watch readings, devices, the link and the store, profiles
-bring rules, deliveries go by the transports of `share` and the mail server of `config`. `history` has eleven: a store
-of its own on the disk, whose rows are columns (`model`) sorted by radix (`quantities`). `sensorthings` has eleven: an
-interface over the registry, feeds and the history, and by MQTT over fronts, the broker and its connections. `ngsi_ld`
-has eight, `home_assistant` seven, `influx` six; `flow` has one more for each. `collect` to `logs`: a front is a process
-of its own and configures its log lines. `feature` to `collect`: a feature may bring sources."""
+`sensegate front` (`cli` to `ingest`). `alarms` has eleven: rules watch readings, devices and the store, deliveries go
+by the transports of `share` and the mail server of `config`. `history` has eleven: a store of its own on the disk,
+whose rows are columns (`model`) sorted by radix (`quantities`). `sensorthings` has eleven: an interface over the
+registry, feeds and the history, and by MQTT over fronts, the broker and its connections. `ngsi_ld` has eight,
+`home_assistant` seven, `influx` six; `flow` has one more for each. `collect` to `logs`: a front is a process of its
+own and configures its log lines. `feature` to `collect`: a feature may bring sources."""
 STAGES = ("collect", "decode", "normalise", "persist", "share", "web")
 """In the order of the flow: a stage may import those before it, and nothing imports `web` but what has routes."""
 

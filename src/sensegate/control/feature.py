@@ -36,7 +36,7 @@ async def _open(parts: Parts) -> Feature:
     executor = ModeOrderExecutor(modes, dispatcher, devices, core.clock, grants)
     return Feature(
         tasks=owned({"tasks": tasks.watch, "modes": modes.watch, "tasking": dispatcher.run, "emergency": executor.run}),
-        observers=(dispatcher.observe,),
+        observers=(lambda specs, messages, batch: dispatcher.observe(specs, messages, batch.readings),),
         parts={TASKING: dispatcher, MODES: modes, SHED: executor.shed},
     )
 

@@ -69,10 +69,6 @@ class Normaliser:
         device, _ = self.series.keys()
         self._history.forget(np.flatnonzero((device >= 0) & (device < len(devices)) & devices[np.maximum(device, 0)]))
 
-    def set_own_clock_off(self, off: bool) -> None:  # noqa: FBT001 - a setter of one flag
-        """Set whether the gateway's own clock is wrong: then every reading is flagged and none judged by its time."""
-        self.clocks.own_clock_off = off
-
     def normalise(
         self, fields: Fields, received: I64, best_effort: BOOL | None = None, redelivered: BOOL | None = None
     ) -> tuple[Readings, list[RejectedValue]]:

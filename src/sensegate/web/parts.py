@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Generic, TypeVar
 
 from sensegate.model import SheddingRule
@@ -21,3 +21,7 @@ class PartKey(Generic[T]):
 
 SHED = PartKey[Callable[[], Sequence[SheddingRule]]]("shed", absent="this gateway carries out no mode orders")
 """Returns the readings that active mode orders withhold from the centre."""
+LAG = PartKey[Callable[[], int | None]]("lag", absent="this gateway has no centre")
+"""Returns the number of log entries that the centre of this node does not have; None: unknown."""
+REFUSED_COUNT = PartKey[Callable[[], Awaitable[int]]]("refused_count", absent="this gateway has no centre and no nodes")
+"""Returns how much of this node its centre refuses, or how many parts of its nodes this centre has refused."""

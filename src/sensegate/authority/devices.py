@@ -20,7 +20,7 @@ from sensegate.authority.credentials import Credentials, Proof
 from sensegate.authority.device_rules import RuleFinding, check_device, require_valid
 from sensegate.authority.divisions import Divisions, short_code
 from sensegate.authority.index import STATES, DeviceIndex, ToWgs84, unchanged
-from sensegate.authority.scope import Action, Principal, Role, Scope, allows, demand
+from sensegate.authority.scope import Action, Principal, Scope, allows, demand
 from sensegate.authority.selection import (
     STATE_RANKS,
     DeviceFilter,
@@ -33,7 +33,7 @@ from sensegate.authority.trail import Facts, Trail
 from sensegate.bus.kv_row import KvRow, KvWrite
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import SECOND_US, Clock
-from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
+from sensegate.errors import ConfigError, Conflict, NotFound
 from sensegate.model import BOOL, F64, I32, I64, U8, Device, DeviceState
 
 _log = structlog.get_logger(__name__)
@@ -423,18 +423,6 @@ class Devices:
         """Return the credentials of a device by canonical id; none where there is no such device."""
         at = self.index.find_id(device_id)
         return self._stored(at).credentials if at >= 0 else Credentials()
-
-    def prove(self, user: str, password: str) -> Principal:
-        """Authenticate a device as a caller, e.g. of the HTTP ingest.
-
-        Raises:
-            PermissionDenied: not authenticated; the message does not distinguish unknown, wrong and disabled.
-        """
-        verified = self.verify(user, password)
-        if verified is None:
-            raise PermissionDenied("there is no such device, or the password is wrong", authenticated=False)
-        device = verified[0]
-        return Principal(device.id, Role.DEVICE, Scope(device.division, device.department), name=device.name)
 
     # ── changing ────────────────────────────────────────────────────────────────────────────────────
 

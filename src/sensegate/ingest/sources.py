@@ -21,6 +21,7 @@ from sensegate.bus.names import writer_of
 from sensegate.bus.opening import Core
 from sensegate.bus.unreadable import read
 from sensegate.collect.commands import CommandChannel, OwnBroker
+from sensegate.collect.contract import Source
 from sensegate.collect.http import HttpSource
 from sensegate.collect.intake.source import IntakeSource
 from sensegate.collect.intake.upgrade import move_stored_messages
@@ -28,7 +29,6 @@ from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.tcp import TcpSource
 from sensegate.errors import ConfigError
 from sensegate.model import Device
-from sensegate.ports import Source
 
 
 class Sources(msgspec.Struct, frozen=True, kw_only=True, eq=False):

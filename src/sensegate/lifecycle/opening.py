@@ -25,6 +25,7 @@ from sensegate.authority.devices import Devices, RegistrationFacts
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.scope import scope
 from sensegate.authority.trail import Trail
+from sensegate.bus.contract import Log
 from sensegate.bus.names import writer_of
 from sensegate.bus.opening import Core
 from sensegate.bus.recovered import PlacesLog, RecoveredMessages
@@ -50,10 +51,9 @@ from sensegate.lifecycle.reprocessing_source import ReprocessingSource
 from sensegate.lifecycle.rollout import MaterialisedVersions, Rollout
 from sensegate.lifecycle.unexplained import UnexplainedMessages
 from sensegate.model import Device, MessageBatch, Spec
-from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
-from sensegate.ports import Log
 from sensegate.quantities.coordinates import wgs84
+from sensegate.quantities.series import SeriesIndex
 
 
 class RecordedLog(Log, PlacesLog, Protocol):

@@ -42,7 +42,8 @@ def call(*arguments: str) -> str:
 
 
 @pytest.mark.parametrize(
-    "arguments", [("--help",), ("--version",), ("device", "list", "--help"), ("profile", "--help"), ("size", "--devices", "100")]
+    "arguments",
+    [("--help",), ("--version",), ("device", "list", "--help"), ("profile", "--help"), ("size", "--devices", "100")],
 )
 def test_a_command_that_needs_no_gateway_loads_none(arguments: tuple[str, ...]) -> None:
     """Neither the heavy libraries nor the heavy parts of the package are imported."""

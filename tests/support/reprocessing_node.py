@@ -36,7 +36,8 @@ from sensegate.lifecycle.opening import (
     open_lifecycle,
     open_reprocessing,
 )
-from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingInput, ReprocessingOrder
+from sensegate.lifecycle.reprocessing_input import ReprocessingInput
+from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingOrder
 from sensegate.model import Delivery, Device, LogMessage, Message, SourcePosition
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser

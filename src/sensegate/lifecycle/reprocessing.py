@@ -19,8 +19,9 @@ from sensegate.config import Config
 from sensegate.errors import ConfigError, Overloaded
 from sensegate.lifecycle.comparisons import MessageRange
 from sensegate.lifecycle.releases import Releases, canary_watcher
+from sensegate.lifecycle.reprocessing_input import ReprocessingInput
 from sensegate.lifecycle.reprocessing_interpreter import ReprocessingInterpreter
-from sensegate.lifecycle.reprocessing_orders import ReprocessingInput, ReprocessingOrder, ReprocessingOrders
+from sensegate.lifecycle.reprocessing_orders import ReprocessingOrder, ReprocessingOrders
 from sensegate.model import LogEntry, Message
 from sensegate.persist.previous_readings import PreviousReadings
 

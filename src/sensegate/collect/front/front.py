@@ -39,7 +39,7 @@ class ClientAdmission(Protocol):
 
 
 class SessionMemory(Protocol):
-    """Which sessions exist, in all fronts: a client is told so after the death of the one that it was connected to."""
+    """Sessions of all fronts, so that a client finds its session after the end of the front that had it."""
 
     def find(self, key: SessionKey) -> MqttSession | None:
         """Return what is remembered of a session that has not expired."""

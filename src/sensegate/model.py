@@ -572,7 +572,7 @@ class Readings(msgspec.Struct, frozen=True, eq=False):
     quality: U8
     flags: U32
     series: I32 = msgspec.field(default_factory=lambda: np.zeros(0, np.int32))
-    """Number of the row's (device, property, channel) in `normalise.series`; empty until numbered."""
+    """Number of the row's (device, property, channel) in `quantities.series`; empty until numbered."""
 
     def __len__(self) -> int:
         return len(self.message)

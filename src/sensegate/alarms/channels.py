@@ -13,13 +13,13 @@ import msgspec
 
 from sensegate.alarms.rules import Severity
 from sensegate.authority.bucket import Bucket
+from sensegate.authority.egress import Egress
 from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import Action, Principal, Scope, allows, demand
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.config import MailConfig
 from sensegate.errors import ConfigError, Conflict, NotFound
-from sensegate.publish.egress import Egress
 
 CHANNELS_MAX = 200
 RECIPIENTS_MAX = 20

@@ -12,8 +12,8 @@ from sensegate.alarms.operations import AlarmOperations
 from sensegate.alarms.records import Alarm
 from sensegate.alarms.rules import AlarmKind, AlarmRule, Severity
 from sensegate.authority.scope import Action, Scope, scope
-from sensegate.ports import PartKey
 from sensegate.web import listing
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 ALARMS = PartKey[AlarmOperations]("alarms", absent="this gateway raises no alarms")

@@ -7,8 +7,8 @@ from aiohttp import web
 
 from sensegate.authority.scope import Action, scope, scope_text
 from sensegate.control.modes import EmergencyCommand, EmergencyGrant, ModeOrder, ModePlan, ModeRegistry
-from sensegate.ports import PartKey
 from sensegate.web import listing
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.registry import unknown_property
 from sensegate.web.routing import API, Call, Route, iso

@@ -8,8 +8,8 @@ from sensegate.authority.scope import Action
 from sensegate.control.capabilities import Capability
 from sensegate.control.commands import CommandDispatcher
 from sensegate.control.tasks import DeviceTask, Scalar
-from sensegate.ports import PartKey
 from sensegate.web import listing
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import API, Call, Route, iso, payload_text
 
 

@@ -9,7 +9,6 @@ import structlog
 
 from sensegate.config.influx import InfluxOutletConfig
 from sensegate.influx.transport import InfluxTransport
-from sensegate.ports import PushTransport
 from sensegate.share.pushing import MakeSubscription, PushDelivery, outlet_id
 from sensegate.share.subscriptions import (
     PushSubscription,
@@ -18,6 +17,7 @@ from sensegate.share.subscriptions import (
     SubscriptionState,
     change_offset,
 )
+from sensegate.share.transports.contract import PushTransport
 
 DELIVERY = "influx"
 """Delivery of an outlet, in grants and in the usage that the ledger counts."""

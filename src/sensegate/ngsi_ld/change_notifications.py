@@ -19,8 +19,8 @@ from sensegate.ngsi_ld.entities import AttributeInstance, EntityRecord, Viewer
 from sensegate.ngsi_ld.state_notifications import StateSender
 from sensegate.ngsi_ld.stored_entities import RegisteredEntity, is_visible
 from sensegate.ngsi_ld.subscriptions import NotificationTrigger
-from sensegate.ports import DeliveryResult
 from sensegate.share.consumers import ConsumerInfo
+from sensegate.share.transports.contract import DeliveryResult
 
 CHANGES_MAX = 200
 """Most changed entities of a notification."""

@@ -27,7 +27,7 @@ import msgspec
 
 from sensegate.authority.bucket import Bucket, follow
 from sensegate.authority.credentials import Credentials
-from sensegate.authority.devices import StoredDevice, decode_stored, encode_stored
+from sensegate.authority.device_table import StoredDevice, decode_stored, encode_stored
 from sensegate.authority.divisions import Divisions, contains
 from sensegate.authority.scope import Action, Principal, allows, demand
 from sensegate.authority.trail import Facts, Trail

@@ -24,6 +24,8 @@ MESSAGES_MAX = 500
 """A batch with so many messages is sealed."""
 BYTES_MAX = 256 * 1024
 """A batch of so many bytes of payloads and topics is sealed."""
+LARGE = 16 * 1024
+"""Where a message of more bytes would make a batch larger than `BYTES_MAX`, it begins a new one."""
 IN_FLIGHT = 4
 """Most batches sent and not yet stored."""
 GAP_S = 0.002
@@ -154,6 +156,12 @@ class BatchWriter:
             self._seal()
         self._idle.clear()
         self._wake.set()
+
+    def reserve(self, size: int) -> None:
+        """Seal the open batch where a message of this size would make it larger than the store takes."""
+        if len(self.open.builder) and self.open.bytes + size > BYTES_MAX:
+            self._seal()
+            self._wake.set()
 
     def answer(self, connection: Acknowledged, answers: bytes) -> None:
         """Send answers that need no store, after those to all messages before."""

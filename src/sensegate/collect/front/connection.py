@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, cast
 import structlog
 
 from sensegate.collect.front import codec
-from sensegate.collect.front.batcher import BYTES_MAX, MESSAGES_MAX, BatchWriter
+from sensegate.collect.front.batcher import BYTES_MAX, LARGE, MESSAGES_MAX, BatchWriter
 from sensegate.collect.front.guests import GuestConversation
 from sensegate.collect.front.packets import (
     NO_PROPERTIES,
@@ -96,12 +96,15 @@ class MqttConnection(asyncio.Protocol):
         """Handles the packets of a client that is no device."""
         self._task: asyncio.Task[None] | None = None
         self._topics: dict[bytes, _Topic] = {}
+        self._topics_bytes = 0
         self._aliases: dict[int, bytes] = {}
         self._unstored = 0
         self._holds: set[str] = set()
         self._deferred: list[bytes] = []
         """Chunks that wait for a turn of the loop."""
         self._client_packet_max = 0
+        self._identity_bytes = 0
+        """Bytes of client id and credential, which a batch holds for each read."""
         self._closed = False
         self._begun = False
         self._discarded = 0
@@ -277,6 +280,9 @@ class MqttConnection(asyncio.Protocol):
         front, properties = self._front, connect.properties
         if self._is_anonymous_and_persistent(connect):
             raise MqttViolation(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "no client identifier")
+        if len(connect.client_id.encode()) > self._limits.client_id_bytes_max:
+            front.hit("client_id_bytes")
+            raise MqttViolation(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "the client identifier is too long")
         if properties.authentication_method is not None:
             raise MqttViolation(ReasonCode.BAD_AUTHENTICATION_METHOD, "enhanced authentication is not supported")
         self.client_id = connect.client_id or f"sg-{secrets.token_hex(10)}"
@@ -289,6 +295,7 @@ class MqttConnection(asyncio.Protocol):
         if connect.will and not admitted.rights.publish.matches(connect.will.topic):
             self.note_refusal(admitted.device, "publish", connect.will.topic)
             raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "the topic of the will is not one of the device's")
+        self._identity_bytes = len(self.client_id.encode()) + len(admitted.device.encode())
         self._key = SessionKey(admitted.device, self.client_id)
         await front.take_over(self, self._key)
         present = await self._open_session(connect, self._key)
@@ -372,7 +379,7 @@ class MqttConnection(asyncio.Protocol):
 
     # ── packets ──────────────────────────────────────────────────────────────────────────────────────
 
-    def _take(self, packets: list[tuple[int, bytes]]) -> None:  # noqa: PLR0912 - a call would cost as much as a message
+    def _take(self, packets: list[tuple[int, bytes]]) -> None:  # noqa: PLR0912, PLR0915 - calls would cost as much as a message
         """Handle the packets of one read; messages end up in the open batch."""
         if self._rights is None:
             self._guest.take(packets)
@@ -396,6 +403,15 @@ class MqttConnection(asyncio.Protocol):
                 raw, qos, packet_id, properties, payload = codec.split_publish(head, body, version)
                 if properties is not NO_PROPERTIES:
                     raw = self.aliased(raw, properties)
+                    size += len(raw)
+                if len(body) > LARGE and batch.bytes + size + len(body) > BYTES_MAX:
+                    if count or answers:
+                        self._end_read(bytes(answers), waiting, count, size)
+                        answers.clear()
+                        waiting = count = size = 0
+                    writer.reserve(len(body))
+                    batch = writer.open
+                    builder = batch.builder
                 topic = topics.get(raw) or self._learn(raw)
                 if not topic.is_allowed or (not qos and not topic.best_effort):
                     answers += self._refuse(topic, qos, packet_id)
@@ -418,7 +434,7 @@ class MqttConnection(asyncio.Protocol):
                     )
                 count += 1
                 waiting += qos > 0
-                size += len(payload) + len(raw)
+                size += len(body)
                 if batch.bytes + size >= BYTES_MAX or len(builder) >= MESSAGES_MAX:
                     self._end_read(bytes(answers), waiting, count, size)
                     answers.clear()
@@ -440,7 +456,7 @@ class MqttConnection(asyncio.Protocol):
                 arrival=self._front.clock.now(),
                 answers=answers,
                 waiting=waiting,
-                size=size,
+                size=size + self._identity_bytes,
             )
         else:
             writer.answer(self, answers)
@@ -465,6 +481,8 @@ class MqttConnection(asyncio.Protocol):
             return raw
         if alias > self._limits.topic_aliases_max:
             raise MqttViolation(ReasonCode.TOPIC_ALIAS_INVALID, f"topic alias {alias}")
+        if len(raw) > self._limits.topic_bytes_max:
+            raise MqttViolation(ReasonCode.TOPIC_NAME_INVALID, "a topic with an alias is too long")
         if raw:
             self._aliases[alias] = raw
             return raw
@@ -473,7 +491,7 @@ class MqttConnection(asyncio.Protocol):
         return self._aliases[alias]
 
     def _learn(self, raw: bytes) -> _Topic:
-        """Return a topic with what the rights say; it is cached."""
+        """Return a topic with what the rights say; it is cached where it is allowed."""
         name = codec.check_topic(raw)
         rights = cast("Rights", self._rights)
         if len(raw) > self._limits.topic_bytes_max:
@@ -481,10 +499,14 @@ class MqttConnection(asyncio.Protocol):
             allowed = False
         else:
             allowed = rights.publish.matches(name)
-        if len(self._topics) >= self._limits.topics_max:
-            self._topics.clear()
         topic = _Topic(name, is_allowed=allowed, best_effort=allowed and rights.best_effort.matches(name))
+        if not allowed:
+            return topic
+        if len(self._topics) >= self._limits.topics_max or self._topics_bytes > self._limits.topics_bytes_max:
+            self._topics.clear()
+            self._topics_bytes = 0
         self._topics[raw] = topic
+        self._topics_bytes += len(raw)
         return topic
 
     def _refuse(self, topic: _Topic, qos: int, packet_id: int) -> bytes:
@@ -679,6 +701,7 @@ class MqttConnection(asyncio.Protocol):
         """Apply changed rights. A client with subscriptions is disconnected if they differ: the broker has the old."""
         self._admitted, self._rights = admitted, admitted.rights
         self._topics.clear()
+        self._topics_bytes = 0
         if self._upstream and subscriptions_differ:
             self.close(ReasonCode.ADMINISTRATIVE_ACTION)
 
@@ -752,14 +775,16 @@ class MqttConnection(asyncio.Protocol):
             return
         if not rights.publish.matches(will.topic):
             return
+        properties = will.properties
+        texts = (will.topic, properties.content_type or "", *(word for pair in properties.user for word in pair))
+        size = len(will.payload) + sum(len(text.encode()) for text in texts) + self._identity_bytes
+        self._writer.reserve(size)
         builder = self._writer.open.builder
         builder.topics.append(will.topic)
         builder.payloads.append(will.payload)
         builder.flags.append(will.qos << QOS_SHIFT | (RETAIN if will.retain else 0) | WILL)
-        properties = will.properties
         if properties.content_type or properties.user:
             builder.properties[len(builder) - 1] = MessageProperties(properties.content_type or "", properties.user)
-        size = len(will.topic) + len(will.payload)
         now = self._front.clock.now()
         self._writer.end_read(
             self, client=self.client_id, credential=self.device, arrival=now, answers=b"", waiting=0, size=size

@@ -133,7 +133,7 @@ class MqttConnection(asyncio.Protocol):
         if self._upstream:
             self._upstream.close()
         if self._key:
-            self._front.end_session(self._key, self._session)
+            self._front.end_session(self._key, self._session, self)
         self._lose_will()
         self._front.ended(self)
 
@@ -267,7 +267,7 @@ class MqttConnection(asyncio.Protocol):
             raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "the topic of the will is not one of the device's")
         self._identity_bytes = len(self.client_id.encode()) + len(admitted.device.encode())
         self._key = SessionKey(admitted.device, self.client_id)
-        await front.take_over(self, self._key)
+        await front.take_over(self, self._key, clean=connect.clean_start)
         present = await self._open_session(connect, self._key)
         self._will = connect.will
         front.connected(self)
@@ -720,14 +720,19 @@ class MqttConnection(asyncio.Protocol):
         """Take nothing more."""
         self._hold("stop")
 
-    def drop_will(self) -> None:
-        """Publish no will: the client is back."""
-        self._will = None
+    def settle_will(self, *, session_ends: bool) -> None:
+        """Drop a will with a delay, since the client is back; publish it where the session ends with that."""
+        will = self._will
+        if will and session_ends:
+            self.publish_delayed_will()
+        elif will and will.properties.will_delay_s:
+            self._will = None
 
     def publish_delayed_will(self) -> None:
         """Publish the will whose delay is over."""
-        if self._will:
-            self._publish_will(self._will)
+        will, self._will = self._will, None
+        if will:
+            self._publish_will(will)
 
     def _lose_will(self) -> None:
         """Publish the will of a connection that broke, or leave it for its delay."""

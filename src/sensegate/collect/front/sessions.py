@@ -69,15 +69,20 @@ class SessionRegistry:
         """Keep a session that a connection holds."""
         self._sessions[key] = session
 
-    def end(self, key: SessionKey, session: MqttSession, now: float) -> None:
-        """Let the connection of a session end; without an expiry interval the session ends too."""
-        if self._sessions.get(key) is not session:
-            return
+    def end(self, key: SessionKey, holder: SessionHolder, now: float) -> bool:
+        """Let the connection of a session end; without an expiry interval the session ends too.
+
+        Returns:
+            Whether the session was held by that connection: a newer one may have taken it over.
+        """
+        session = self._sessions.get(key)
+        if session is None or session.holder is not holder:
+            return False
         session.holder = None
         session.ended = now
         if not session.expiry_s:
             del self._sessions[key]
-            return
+            return True
         self._sessions.move_to_end(key)
         while len(self._sessions) > SESSIONS_MAX:
             oldest, abandoned = next(iter(self._sessions.items()))
@@ -85,6 +90,7 @@ class SessionRegistry:
                 self._sessions.move_to_end(oldest)
                 break
             del self._sessions[oldest]
+        return True
 
     def forget(self, key: SessionKey) -> None:
         """Forget a session without a connection: it continues at another front, or was ended there."""

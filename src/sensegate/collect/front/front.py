@@ -324,7 +324,8 @@ class Front:
         if self._broker is None:
             raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "this listener takes devices only")
         service = connection.service
-        return Upstream(self._broker, connection, self.clock, service.shown if service else unchanged)
+        shown = service.shown if service else unchanged
+        return Upstream(self._broker, connection, self.clock, connection.subscriptions, shown)
 
     def service_client(self, user: str) -> ServiceConversation | None:
         """Return what speaks for a client of a service; None: the user name is not that of one."""

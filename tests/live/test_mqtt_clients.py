@@ -13,7 +13,6 @@ from typing import Any, Protocol, Self
 from urllib.parse import urlsplit
 
 import aiomqtt
-import gmqtt  # type: ignore[import-untyped]
 import msgspec
 import paho.mqtt.client as paho
 import pytest
@@ -226,49 +225,6 @@ class Aiomqtt:
         return []  # it does not tell
 
 
-class Gmqtt:
-    """gmqtt, whose codec is its own."""
-
-    def __init__(self, broker: Broker, name: str) -> None:
-        self._broker = broker
-        self._answers: asyncio.Queue[list[int]] = asyncio.Queue()
-        self._messages: list[Message] = []
-        self._client = gmqtt.Client(f"{broker.user}-{name}", clean_session=True)
-        self._client.set_auth_credentials(broker.user, broker.password)
-        self._client.on_message = self._heard
-        self._client.on_subscribe = lambda _c, _m, codes, _p: self._answers.put_nowait(list(codes))
-        self._client.on_unsubscribe = lambda _c, _m, codes: self._answers.put_nowait(list(codes))
-
-    def _heard(self, _client: gmqtt.Client, topic: str, _payload: bytes, _qos: int, properties: dict[str, Any]) -> int:
-        self._messages.append((topic, bool(properties["retain"]), tuple(properties.get("subscription_identifier", []))))
-        return 0
-
-    async def _answer(self) -> list[int]:
-        async with asyncio.timeout(30):
-            return await self._answers.get()
-
-    async def __aenter__(self) -> Self:
-        await self._client.connect("127.0.0.1", self._broker.port, version=gmqtt.constants.MQTTv50)
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._client.disconnect()
-
-    async def subscribe(self, topic_filter: str, *, handling: int, identifier: int = 0) -> None:
-        more = {"subscription_identifier": identifier} if identifier else {}
-        self._client.subscribe(topic_filter, 1, retain_handling_options=handling, **more)
-        assert await self._answer() == [1]
-
-    async def settled(self) -> list[Message]:
-        await self.subscribe(f"{self._broker.prefix}/none", handling=0)
-        messages, self._messages = self._messages, []
-        return messages
-
-    async def unsubscribe(self, topic_filter: str) -> list[int]:
-        self._client.unsubscribe(topic_filter)
-        return await self._answer()
-
-
 async def _script(client: Stranger, prefix: str) -> list[Any]:
     """Subscribe with each Retain Handling and with identifiers; return what is seen, step by step."""
     seen: list[Any] = []
@@ -283,7 +239,7 @@ async def _script(client: Stranger, prefix: str) -> list[Any]:
     return seen
 
 
-@pytest.mark.parametrize("library", [Paho, Aiomqtt, Gmqtt])
+@pytest.mark.parametrize("library", [Paho, Aiomqtt])
 async def test_retain_handling_and_identifiers_are_those_of_mosquitto(
     library: type[Any], ours: Broker, mosquitto: Broker
 ) -> None:

@@ -19,7 +19,6 @@ from typing import Annotated, Any, TypeVar
 import typer
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from sensegate.errors import ConfigError
@@ -71,6 +70,8 @@ def print_json(content: object) -> None:
 
 def with_progress(items: Sequence[T], description: str) -> Iterable[T]:
     """Return an iterable of `items`, with a progress bar on the terminal if there are many."""
+    from rich.progress import track  # noqa: PLC0415 - few commands show one
+
     hidden = len(items) < PROGRESS_FILES_MIN or not stderr.is_terminal
     return track(items, description, console=stderr, transient=True, disable=hidden)
 

@@ -35,7 +35,7 @@ MULTIPART: Final = "multipart/"
 
 
 class BodyPart(msgspec.Struct, frozen=True):
-    """One part of a multipart body."""
+    """A part of a multipart body."""
 
     kind: str
     """Media type from its header, lower case; empty if missing."""

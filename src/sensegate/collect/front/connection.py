@@ -84,6 +84,7 @@ class MqttConnection(asyncio.Protocol):
         self._front = front
         self._limits = front.limits
         self._writer: BatchWriter = front.writer
+        self._turns = front.turns
         self._transport = cast("asyncio.Transport", None)
         self._reader = codec.PacketReader(front.limits.packet_bytes_max)
         self._state = _WAITING
@@ -105,6 +106,8 @@ class MqttConnection(asyncio.Protocol):
         self._aliases: dict[int, bytes] = {}
         self._unstored = 0
         self._holds: set[str] = set()
+        self._deferred: list[bytes] = []
+        """Chunks that wait for a turn of the loop."""
         self._client_packet_max = 0
         self._identity_bytes = 0
         """Bytes of client id and credential, which a batch holds for each read."""
@@ -134,6 +137,10 @@ class MqttConnection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - of asyncio
+        if self._deferred:
+            # It came before the end: messages, or a DISCONNECT, after which there is no will.
+            self._turns.forget(self)
+            self.take_deferred()
         self._closed = True
         self._writer.forget(self)
         if self._task:
@@ -147,6 +154,29 @@ class MqttConnection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self._front.seconds
+        if self._deferred or not self._turns.admits(len(data)):
+            self._defer(data)
+        else:
+            self._receive(data)
+
+    def _defer(self, data: bytes) -> None:
+        """Keep a chunk for a later turn of the loop."""
+        if not self._deferred:
+            self._turns.wait(self)
+        self._deferred.append(data)
+        self._hold("turn")
+
+    @property
+    def deferred_bytes(self) -> int:
+        return sum(map(len, self._deferred))
+
+    def take_deferred(self) -> None:
+        chunks, self._deferred = self._deferred, []
+        self._release("turn")
+        for chunk in chunks:
+            self._receive(chunk)
+
+    def _receive(self, data: bytes) -> None:
         if self.closing_at:
             self._discarded += len(data)
             if self._discarded > self._limits.write_bytes_max:

@@ -20,6 +20,7 @@ from sensegate.collect.front.packets import ConnectPacket, MqttViolation, Reason
 from sensegate.collect.front.rights import Admitted, PassThroughClient
 from sensegate.collect.front.services import ServiceConversation, ServiceGateway, service_user
 from sensegate.collect.front.sessions import MqttSession, SessionHolder, SessionKey, SessionRegistry
+from sensegate.collect.front.turns import ReadTurns
 from sensegate.collect.front.upstream import BrokerAddress, Upstream, unchanged
 from sensegate.errors import CancellableTaskGroup
 
@@ -39,7 +40,7 @@ class ClientAdmission(Protocol):
 
 
 class SessionMemory(Protocol):
-    """Which sessions exist, in all fronts: a client is told so after the death of the one that it was connected to."""
+    """Sessions of all fronts, so that a client finds its session after the end of the front that had it."""
 
     def find(self, key: SessionKey) -> MqttSession | None:
         """Return what is remembered of a session that has not expired."""
@@ -147,6 +148,7 @@ class Front:
         self.admission = admission
         self.sessions = SessionRegistry()
         self.writer = BatchWriter(store, instance, clock, queue_bytes_max=limits.queue_bytes_max)
+        self.turns = ReadTurns()
         self.seconds = clock.monotonic()
         """Monotonic time, a tick old at most: reading the clock for each packet would cost as much as the packet."""
         self._observer = observer

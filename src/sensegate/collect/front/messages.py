@@ -149,7 +149,7 @@ class ServiceCodes(msgspec.Struct, frozen=True, array_like=True):
 
 
 class FrontSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that a front process is told at its start; it holds secrets."""
+    """Settings that a front process reads at its start; they hold secrets."""
 
     name: str
     host: str

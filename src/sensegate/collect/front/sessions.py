@@ -29,7 +29,7 @@ class SessionHolder(Protocol):
 
 
 class SessionKey(msgspec.Struct, frozen=True):
-    """Whose session: client ids of different credentials never meet."""
+    """Key of a session: client ids of different credentials never meet."""
 
     credential: str
     client_id: str

@@ -59,7 +59,7 @@ _INTEGRAL_MAX: Final = 2**53
 
 
 class SubmittedObject(NamedTuple):
-    """One object of a body."""
+    """An object of a body."""
 
     kind: str
     value: dict[str, Any]

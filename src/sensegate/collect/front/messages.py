@@ -99,6 +99,8 @@ class Connected(msgspec.Struct, frozen=True, array_like=True):
     device: str
     client_id: str
     born: int
+    clean: bool = False
+    """Whether its session begins anew."""
 
 
 class RefusedOperation(msgspec.Struct, frozen=True, array_like=True):

@@ -19,7 +19,7 @@ from nats.aio.msg import Msg
 
 from sensegate import config, flow, logs
 from sensegate.authority.credentials import Credentials, issue
-from sensegate.authority.devices import StoredDevice
+from sensegate.authority.device_table import StoredDevice
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.bus import api, columns, ledger, streams
 from sensegate.bus.engine import User

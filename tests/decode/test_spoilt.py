@@ -35,8 +35,8 @@ from sensegate.decode.profile import CompiledProfile
 from sensegate.model import Fields, Message
 from sensegate.normalise.clocks import REPRESENTABLE
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.identity import value_bits
+from sensegate.quantities.series import SeriesIndex
 from tests.decode.decoding import same
 from tests.spoil import SIZE, UNWRITABLE, Make, spoilt, swollen
 from tests.support.profiles import library

@@ -89,7 +89,6 @@ class BorderCampaign(Campaign):
         paired: bool = True,
         rate: float = BORDER_RATE,
         burst: int = BORDER_BURST,
-        pause_s: float = PAUSE_S,
         environment: Mapping[str, str] | None = None,
         until_guilty: bool = False,
         say: Callable[[str], None] = lambda _: None,
@@ -107,7 +106,6 @@ class BorderCampaign(Campaign):
             recovery_s=RECOVERED_S,
         )
         self.rounds = [list(group) for group in planned]
-        self.pause_s = pause_s
         self.raider: Raider
 
     async def run(self) -> Report:
@@ -119,7 +117,7 @@ class BorderCampaign(Campaign):
             await self._set_up(judged={"centre": f"http://127.0.0.1:{self.city.front.port}"})
             ports = [self.city.centre.nats_port, self.city.standby.nats_port][: 1 + self.city.paired]
             secret = (self.directory / f"node-{SENDER}.secret").read_text(encoding="utf-8")
-            self.raider = Raider(ports, secret, foreign_device=await self._device_at_centre(), pause_s=self.pause_s)
+            self.raider = Raider(ports, secret, foreign_device=await self._device_at_centre(), pause_s=PAUSE_S)
             async with raiding(self.raider):
                 while self.rounds:
                     await self._execute_round(self.rounds.pop(0))

@@ -14,8 +14,6 @@ SEED = int(os.environ.get("SENSEGATE_SEED", "20260101"))
 KILLS, EACH = 6, 1
 NODES = ("4401", "4404")
 """A short campaign, each target once; `make soak` has 300 kills."""
-PAUSE_S = 0.2
-"""Between two attacks: the raider and what refuses it would take a third of the CPU; `make soak` has four times as many."""
 
 
 def test_a_plan_is_repeated_by_its_seed() -> None:
@@ -35,7 +33,7 @@ async def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
     A hostile node lies and raids beside the honest ones all the while; nothing of it is taken.
     """
     planned = [[kill] for kill in plan(SEED, KILLS, least=EACH, nodes=NODES)]
-    campaign = BorderCampaign(tmp_path, planned, seed=SEED, nodes=NODES, paired=False, pause_s=PAUSE_S, say=say)
+    campaign = BorderCampaign(tmp_path, planned, seed=SEED, nodes=NODES, paired=False, say=say)
     report = await campaign.run()
     say(f"{report.table()}\n{campaign.raider}")
     assert report.good, report.table()

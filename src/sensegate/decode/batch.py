@@ -33,13 +33,15 @@ class BatchTrees:
             raise result
         return result
 
-    def request(self, parse: BatchParse, frame: PayloadFrame) -> None:
-        """Queue a frame, which the next `parse_pending` parses."""
-        self._pending[_key(parse, frame)] = (parse, frame)
+    def request(self, parse: BatchParse, frame: PayloadFrame) -> Hashable:
+        """Queue a frame, which the next `parse_pending` parses; return the key of its result."""
+        key = _key(parse, frame)
+        self._pending[key] = (parse, frame)
+        return key
 
-    def result(self, parse: BatchParse, frame: PayloadFrame) -> Any:
+    def result(self, key: Hashable) -> Any:
         """Return the tree, or the `Rejected` (not raised); None: the frame is not parsed yet."""
-        return self._results.get(_key(parse, frame))
+        return self._results.get(key)
 
     def parse_pending(self) -> None:
         """Parse all pending frames, with one call for each kind of parse."""
@@ -47,7 +49,7 @@ class BatchTrees:
         for key, (parse, _) in self._pending.items():
             kinds.setdefault(type(parse), []).append(key)
         for kind, keys in kinds.items():
-            trees = kind.many([self._pending[key] for key in keys])
+            trees = kind.many(list(map(self._pending.__getitem__, keys)))
             self._results.update(zip(keys, trees, strict=True))
         self._pending.clear()
 

@@ -5,7 +5,7 @@ State between batches (routes, plans, units) is bounded caches: they never chang
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Hashable, Iterator, Sequence
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -165,6 +165,7 @@ class _BatchDecoder:
         self._one_by_one: list[int] = []
         self._postponed: list[tuple[int, bool]] = []
         self._trees = BatchTrees()
+        self._requested: dict[int, tuple[ColumnarReader, Hashable]] = {}
         self._learning = False
         self.rows = DecodedRows(decoder.units)
         self.chunks: list[Chunk] = []
@@ -202,12 +203,15 @@ class _BatchDecoder:
     def _request_trees(self, places: list[int]) -> list[int]:
         """Postpone messages whose frames are parsed many at once; return the others."""
         others: list[int] = []
-        for index in places:
-            of_trees = self._plans.readers.of_trees(self._route(index).rules)
-            if of_trees is None:
+        for index, number in zip(places, self._numbers[places].tolist(), strict=True):
+            route = self._routes.routes[number]
+            if route.trees is ...:
+                route.trees = self._plans.readers.of_trees(route.rules)
+            if route.trees is None:
                 others.append(index)
             else:
-                self._trees.request(of_trees.parse, self._frame_at(index))
+                key = self._trees.request(route.trees.parse, self._frame_at(index))
+                self._requested[index] = route.trees.reader, key
                 self._postponed.append((index, True))
         return others
 
@@ -445,11 +449,11 @@ class _BatchDecoder:
     def _by_trees(self, postponed: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
         """Decode messages whose trees are ready into columns; return the others, in their order."""
         by_reader: dict[ColumnarReader, tuple[list[int], list[Any]]] = {}
-        for index, learn in postponed:
-            of_trees = self._plans.readers.of_trees(self._route(index).rules) if learn else None
-            tree = of_trees and self._trees.result(of_trees.parse, self._frame_at(index))
-            if of_trees is not None and isinstance(tree, (dict, list)):
-                places, trees = by_reader.setdefault(of_trees.reader, ([], []))
+        for index, _ in postponed:
+            reader, key = self._requested.pop(index, (None, None))
+            tree = self._trees.result(key)
+            if reader is not None and isinstance(tree, (dict, list)):
+                places, trees = by_reader.setdefault(reader, ([], []))
                 places.append(index)
                 trees.append(tree)
         left = {index for index, _ in postponed}

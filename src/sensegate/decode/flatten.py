@@ -61,6 +61,11 @@ class FlattenedTrees:
 
     def flatten(self, payload: Any, port: int | None) -> tuple[Hashable, Sequence[Any]]:  # noqa: ARG002 - as `Columnar` has it
         """Return (shape, leaves). Raises `Rejected` for a tree that is not planned."""
+        if payload.__class__ is dict and len(payload) <= LEAVES_MAX:
+            values = list(payload.values())
+            codes = tuple(map(_code, map(type, values)))
+            if None not in codes:  # as `_flatten_into` would have it
+                return (tuple(payload), codes), values
         shape: list[Any] = []
         leaves: list[Any] = []
         _flatten_into(payload, shape, leaves)

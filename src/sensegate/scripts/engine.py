@@ -6,6 +6,8 @@ behaves as on network servers that load it anew for every frame. The realm aroun
 Properties that a script leaves on the global object are removed after the call; a name that it forgot to declare
 becomes a variable of its top level from then on, anything else is rejected. Now and then a call is repeated in a fresh
 realm: if the result differs, state was carried over, and the frame is rejected.
+
+Many calls go into one evaluation of the engine, each with all of this; the evaluation has the limits of a single call.
 """
 
 from __future__ import annotations

@@ -390,10 +390,11 @@
 
   /**
    * An answer as the engine's host can read it: in one piece (a concatenation may still be several), without halves of
-   * characters, and without NUL, at which the host would end it. In JSON both are escaped.
+   * characters, without NUL, at which the host would end it, and without the separator. In JSON all are escaped.
    */
   function whole(answer) {
-    return answer[0] === "{" ? cut(answer, 0) : cut(replaced(wellFormed(answer), MARK, "\ufffd"), 0);
+    if (answer[0] === "{") return cut(answer, 0);
+    return cut(replaced(replaced(wellFormed(answer), MARK, "\ufffd"), SEPARATOR, "\ufffd"), 0);
   }
 
   /** Describe an error as text; a script may throw anything, including objects that throw when inspected. */
@@ -557,7 +558,7 @@
         const end = start + numbers[at];
         let answer = once(part(bytes, start, end), numbers[at + 1], first + numbers[at + 2], "");
         if (answer[0] !== "{") {
-          answer = replaced(whole(answer), SEPARATOR, "\ufffd");
+          answer = whole(answer);
           lead = SEPARATOR;
         }
         answers[answers.length] = answer;

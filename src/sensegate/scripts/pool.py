@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import repeat
-from typing import Final, NamedTuple
+from typing import Final
 
 import msgspec
 import structlog
@@ -52,7 +52,7 @@ _NOT_TRIED: Final = CallResult("", "")
 _log = structlog.get_logger("scripts")
 
 
-class PendingCall(NamedTuple):
+class PendingCall(msgspec.Struct, frozen=True, gc=False):
     """A frame for a script."""
 
     source: ScriptSource

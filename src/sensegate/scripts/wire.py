@@ -123,7 +123,7 @@ class ScriptReply(msgspec.Struct, frozen=True):
 
     loaded: list[ScriptInfo]
     results: list[list[CallResult | DecodedCalls]]
-    """By run, in the order of the calls. A run ends early after a call that used up a limit, or if the whole is too slow."""
+    """By run, in the order of its calls. It ends early after a call that used up a limit, or if the whole is slow."""
     cpu_us: list[float]
     """CPU time of each run."""
 

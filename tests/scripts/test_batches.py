@@ -23,9 +23,9 @@ from sensegate.scripts.wire import (
     ScriptRequest,
     ScriptSource,
 )
+from tests.scripts.channels import CHANNELS, READ, WRITE, script
 from tests.scripts.conftest import CODECS, PATIENT, RECEIVED_MS, ask, source_of
 from tests.scripts.hostile import RUNAWAYS, hostile
-from tests.scripts.test_state import CHANNELS, READ, WRITE, script
 
 MIXED = """
 function decodeUplink(input) {

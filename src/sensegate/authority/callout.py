@@ -98,7 +98,7 @@ def _names(device: Device) -> list[str]:
 
 
 class Guest(msgspec.Struct, frozen=True):
-    """One who is no device and may come in: a node, a subscriber."""
+    """A client that is no device and is admitted: a node, a subscriber."""
 
     name: str
     account: str

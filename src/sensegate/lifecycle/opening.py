@@ -104,7 +104,7 @@ class ProfileLifecycle(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class ReprocessingParts(msgspec.Struct, frozen=True, eq=False):
-    """What reprocesses recorded messages."""
+    """Parts that reprocess recorded messages."""
 
     reprocessing: Reprocessing
     interpreter: ReprocessingInterpreter

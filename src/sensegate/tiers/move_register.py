@@ -65,7 +65,7 @@ ENDED_STAGES = frozenset({MoveStage.DONE, MoveStage.REFUSED, MoveStage.CANCELLED
 
 
 class UncarriedState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a forced move loses besides the identities for duplicate detection."""
+    """State that a forced move loses besides the identities for duplicate detection."""
 
     since: int = 0
     """Time of the last span from that gateway (µs UTC); entries committed later are not here; 0: none ever came."""

@@ -109,9 +109,9 @@ class BatchWriter:
         self._retry_s = RETRY_MIN_S
         self._failed = asyncio.Event()
         self._wake = asyncio.Event()
-        self._idle = asyncio.Event()
-        self._idle.set()
-        self._numbered = 0
+        self._numbered = self._stored_up_to = 0
+        self._drains: deque[tuple[int, asyncio.Future[None]]] = deque()
+        """(number of a batch, future that is done once it is stored), in order."""
         self._sealed_bytes = 0
         self._held: dict[Acknowledged, None] = {}
         self.stored_batches = 0
@@ -160,7 +160,6 @@ class BatchWriter:
         batch.answers.append((connection, answers, waiting))
         if batch.is_full:
             self._seal()
-        self._idle.clear()
         self._wake.set()
 
     def reserve(self, size: int) -> None:
@@ -188,10 +187,17 @@ class BatchWriter:
 
     async def drain(self, timeout_s: float) -> bool:
         """Wait until everything taken so far is stored; return whether it is."""
+        last = self._numbered + bool(len(self.open.builder))
+        if last <= self._stored_up_to:
+            return True
+        while self._drains and self._drains[0][1].done():
+            self._drains.popleft()
+        stored: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._drains.append((last, stored))
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await self._idle.wait()
-        return self._idle.is_set()
+                await stored
+        return last <= self._stored_up_to
 
     # ── the store ────────────────────────────────────────────────────────────────────────────────────
 
@@ -269,8 +275,13 @@ class BatchWriter:
         del self._by_number[batch.number]
         self._sealed_bytes -= batch.bytes
         self.stored_batches += 1
+        self._stored_up_to = batch.number
         for connection, answers, count in batch.answers:
             connection.acknowledge(answers, count)
+        while self._drains and self._drains[0][0] <= batch.number:
+            _, stored = self._drains.popleft()
+            if not stored.done():
+                stored.set_result(None)
         if self._held and self.queued_bytes <= self._queue_bytes_max // 2:
             held, self._held = self._held, {}
             for connection in held:
@@ -281,8 +292,6 @@ class BatchWriter:
         if self.problem:
             self.problem = ""
             _log.info("batches of messages are stored again")
-        if not len(self.open.builder):
-            self._idle.set()
 
     def disconnected(self) -> None:
         """Send again what is in flight before anything newer: its answers will not come."""

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-import typer.main
 from typer.testing import CliRunner
 
 from sensegate.cli import app
 from sensegate.cli.renamed import RENAMED
+from tests.support.commands import loaded_root
 
-ROOT: Any = typer.main.get_command(app)
+ROOT = loaded_root()
 
 
 @pytest.mark.parametrize("old", RENAMED)

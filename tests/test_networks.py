@@ -19,10 +19,10 @@ from sensegate.config import TimeConfig
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.model import Delivery, Device, Message
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer, CommitWriter
 from sensegate.persist.duplicates import Deduplicator
 from sensegate.persist.identity import VERDICTS
+from sensegate.quantities.series import SeriesIndex
 from tests.support.networks import EUI, SAY, SOIL, VALUES
 
 ROOT = Path(__file__).parents[1] / "device_profiles"

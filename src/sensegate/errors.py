@@ -10,6 +10,7 @@
     ├── NotFound                   the object does not exist, or is not in the caller's scope (404)
     ├── Conflict                   the object changed meanwhile: read it again (409, 412)
     ├── Gone                       the log no longer holds what the cursor names (410)
+    ├── TooMuch                    a query would read more than it may; ask for less (413)
     ├── Overloaded                 a limit was reached; try again later (429, 503)
     ├── Unavailable                no connection or no answer: the outcome may be unknown (503)
     │   └── Untrusted              the peer's certificate is not the expected one; nothing was sent
@@ -22,7 +23,6 @@
     ├── BadRequest                 an HTTP request cannot be understood (`web.problems`)
     ├── BadCursor                  a cursor that this gateway did not issue (`share.cursor`)
     ├── MqttViolation              a client breaks the MQTT standard; its connection is closed (`collect.front.packets`)
-    ├── TooMuch                    a query would read more than it may; ask for less (`history.query`)
     ├── BadQuery                   a PromQL query cannot be parsed or is not of the subset (`history.promql`)
     └── ProblemResponse            an HTTP answer that is a problem document (`web.client`)
 
@@ -115,6 +115,10 @@ class Gone(SensegateError):
     def __init__(self, message: str, *, first: str = "") -> None:
         self.first = first
         super().__init__(message)
+
+
+class TooMuch(SensegateError):
+    """A query would read more than is allowed; it has to be narrowed (413)."""
 
 
 class Overloaded(SensegateError):

@@ -18,12 +18,13 @@ import msgspec
 from sensegate.authority.callout import Callout, GuestOf, TopicsOf
 from sensegate.authority.opening import Callers
 from sensegate.bus.opening import Core
+from sensegate.collect.contract import Source
 from sensegate.ingest.opening import Stages
 from sensegate.ingest.pipeline import Observer
 from sensegate.ingest.sources import Sources
 from sensegate.lifecycle.opening import ProfileLifecycle
-from sensegate.ports import PartKey, Source
 from sensegate.share.stage import Share
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import Route
 
 T = TypeVar("T")
@@ -103,7 +104,7 @@ class Features(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def guests(self) -> list[GuestOf]:
-        """What admits connections of clients that are no devices."""
+        """Functions that admit connections of clients that are no devices."""
         return [guest for feature in self.by_name.values() for guest in feature.guests]
 
     @property

@@ -37,7 +37,7 @@ FORMAT = 1
 
 
 class MqttMetadata(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What MQTT states of a message beside its topic and payload."""
+    """MQTT properties of a message beside its topic and payload."""
 
     client: str = ""
     """Client id of the connection."""
@@ -315,7 +315,7 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class IdentityKind(StrEnum):
-    """How readings of a device and property are identified: equal identities are the same reading."""
+    """Key by which readings of a device and property are identified: equal identities are the same reading."""
 
     TIME = "time"
     SEQUENCE = "sequence"
@@ -572,7 +572,7 @@ class Readings(msgspec.Struct, frozen=True, eq=False):
     quality: U8
     flags: U32
     series: I32 = msgspec.field(default_factory=lambda: np.zeros(0, np.int32))
-    """Number of the row's (device, property, channel) in `normalise.series`; empty until numbered."""
+    """Number of the row's (device, property, channel) in `quantities.series`; empty until numbered."""
 
     def __len__(self) -> int:
         return len(self.message)

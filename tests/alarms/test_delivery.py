@@ -23,12 +23,12 @@ from sensegate.alarms.notices import line, notices_of, robot_body, text_of
 from sensegate.alarms.rules import Severity
 from sensegate.alarms.transports import MailTransport, NoticeTransport, WebhookTransport, open_robots
 from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.egress import Egress
 from sensegate.authority.scope import Scope
 from sensegate.bus.unreadable import read_rows
 from sensegate.config import MailConfig
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
-from sensegate.publish.egress import Egress
-from sensegate.publish.webhook import open_webhooks
+from sensegate.share.transports.webhook import open_webhooks
 from tests.alarms.made import AUDITOR, HIGH, OPERATOR, OTHER, Gateway, process
 
 SECRET = "a secret of sixteen"

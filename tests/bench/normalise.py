@@ -10,7 +10,7 @@ from sensegate.clock import FakeClock
 from sensegate.model import Fields, Spec
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import SeriesIndex
+from sensegate.quantities.series import SeriesIndex
 
 MESSAGES, VALUES, ROUNDS = 4_000, 6, 60
 PROPERTIES = ("air_temperature", "relative_humidity", "pm2_5", "battery_level", "sound_level", "online")

@@ -20,10 +20,10 @@ from sensegate.authority.index import DeviceIndex, unchanged
 from sensegate.bus.timelines import Timelines
 from sensegate.clock import FakeClock
 from sensegate.model import Delivery, Device, Fields, LogMessage, Message, Readings, SourcePosition, Spec
-from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer, CommitWriter
 from sensegate.persist.duplicates import Deduplicator
 from sensegate.persist.identity import SpecColumns, digests
+from sensegate.quantities.series import SeriesIndex
 
 NOW = 1_767_225_600_000_000
 MESSAGES, VALUES, DEVICES, PROFILES = 4_000, 6, 1_000, 8

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from sensegate.authority.egress import Egress, EgressConnector
 from sensegate.bus.free_ports import free_port
 from sensegate.cameras.alert_stream import CameraSource, stream_url
 from sensegate.clock import FakeClock, SystemClock
@@ -21,7 +22,6 @@ from sensegate.config import IngestConfig, parse
 from sensegate.config.cameras import CameraConfig
 from sensegate.errors import ConfigError
 from sensegate.model import Delivery
-from sensegate.publish.egress import Egress, EgressConnector
 from sensegate.video.formats import FORMATS
 from sensegate.video.multipart import split
 from sensegate.video.pseudonyms import KeyedPseudonymiser

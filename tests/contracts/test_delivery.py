@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from nats.aio.client import Client
 
+from sensegate.bus.contract import Log
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
-from sensegate.ports import Log
 from sensegate.share import cursor
 from sensegate.share.cursor import Cursor
 from sensegate.share.delivery import BLOCK_ROWS, FeedServer, RecordEncoding

@@ -1,4 +1,4 @@
-"""What every `ports.Log` promises; the fake and the real one pass the same suite."""
+"""What every `bus.contract.Log` promises; the fake and the real one pass the same suite."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 
 from sensegate.bus import streams
+from sensegate.bus.contract import Log
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.errors import EngineError, Fenced, StoreFull
 from sensegate.model import LogMessage
-from sensegate.ports import Log
 
 MIB = 1024**2
 

@@ -9,11 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sensegate.collect.contract import ProtocolSession
 from sensegate.collect.protocols import PROTOCOLS
 from sensegate.config import TcpConfig
 from sensegate.errors import Rejected
 from sensegate.model import FrameOutcome, ReceivedFrame
-from sensegate.ports import ProtocolSession
 from tests.frames.made import FRAMES
 
 NOW = 1_767_225_600_000_000

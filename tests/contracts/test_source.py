@@ -14,13 +14,13 @@ import pytest
 from sensegate.bus import streams
 from sensegate.bus.engine import Engine, User
 from sensegate.clock import SystemClock
+from sensegate.collect.contract import Source
 from sensegate.collect.http import HttpSource
 from sensegate.collect.intake.source import IntakeSource
 from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.tcp import TcpSource
 from sensegate.config import EngineConfig, ExternalBrokerConfig, IngestConfig, StoreConfig, TcpConfig
 from sensegate.model import Delivery, Message, SourcePosition
-from sensegate.ports import Source
 from sensegate.video.pseudonyms import KeyedPseudonymiser
 from sensegate.viid.source import ViidSource
 from tests.collect.mosquitto import Mosquitto

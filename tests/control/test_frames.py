@@ -17,7 +17,6 @@ from sensegate.decode import downlink
 from sensegate.decode.downlink import uuid_of
 from sensegate.decode.grammar import DownlinkEventPart, DownlinkPart
 from sensegate.errors import Conflict
-from sensegate.ingest.batches import DecodedBatch
 from sensegate.model import Device, Message, MessageBatch
 from tests.share.made import NOW
 from tests.support.tasks import ADMIN, AnyTask, TaskWorld
@@ -70,8 +69,8 @@ class Network(TaskWorld):
         readings = SimpleNamespace(device=np.array(heard, np.int32), message=np.zeros(len(heard), np.int32), spec=None)
         readings.spec = readings.message
         span = MessageBatch([Message(f"app/1/device/d1{topic}", json.dumps(members).encode(), NOW, 1)])
-        batch = cast("DecodedBatch", SimpleNamespace(readings=readings))
-        self.tasking.observe([cast("Any", SimpleNamespace(property="", channel=""))], span, batch)
+        specs = [cast("Any", SimpleNamespace(property="", channel=""))]
+        self.tasking.observe(specs, span, cast("Any", readings))
         await self.tasking._check()
 
     @property

@@ -24,7 +24,7 @@ def profile(folder: Path, alarms: str) -> ProfileSet:
 def test_rules_of_a_profile_are_in_force_with_it(tmp_path: Path) -> None:
     """Named after the profile, for its devices only, wherever they are."""
     profiles = profile(tmp_path, "  - {name: quiet, kind: silence, after_s: 600, severity: major}\n")
-    (rule,) = _profile_rules(lambda: profiles)()
+    (rule,) = _profile_rules(lambda: profiles.alarms)()
     assert (rule.name, rule.kind, rule.profile) == ("sensegate/plain:quiet", AlarmKind.SILENCE, "sensegate/plain")
     assert (rule.severity, rule.after_s, rule.place.division) == (Severity.MAJOR, 600.0, "")
 

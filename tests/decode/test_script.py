@@ -21,8 +21,8 @@ from sensegate.decode.watch import ProfileWatcher
 from sensegate.errors import ProfileError
 from sensegate.model import Device, Fields, Message
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import SeriesIndex
 from sensegate.quantities.quality import Flag
+from sensegate.quantities.series import SeriesIndex
 from sensegate.scripts import pool
 from sensegate.scripts.pool import PendingCall, ScriptPool
 from sensegate.scripts.wire import CallResult

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sensegate.bus.contract import Log
 from sensegate.bus.ledger import DECODED, MESSAGES, Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import HOUR_US, FakeClock
@@ -15,7 +16,6 @@ from sensegate.errors import Unavailable
 from sensegate.failover import ledger_copy
 from sensegate.failover.ledger_copy import LedgerCopy
 from sensegate.model import LogMessage
-from sensegate.ports import Log
 from sensegate.share.hourly_ledgers import HourlyLedgers
 
 TTL_H = 9_600

@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.bus import streams, timelines
+from sensegate.bus.contract import Log
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
@@ -22,7 +23,6 @@ from sensegate.failover import replica
 from sensegate.failover.replica import Replica, ReplicatedLog, ReplicationSource, decode_log_request
 from sensegate.failover.terms import Term
 from sensegate.model import LogMessage
-from sensegate.ports import Log
 
 Ask = Callable[[str, bytes], Awaitable[bytes]]
 

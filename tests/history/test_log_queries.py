@@ -14,9 +14,8 @@ from msgspec.structs import replace
 
 from sensegate.bus.names import READINGS
 from sensegate.clock import DAY_US, HOUR_US
-from sensegate.errors import ConfigError, NotFound
+from sensegate.errors import ConfigError, NotFound, TooMuch
 from sensegate.history.log_queries import LogQueries
-from sensegate.history.query import TooMuch
 from sensegate.history.reader import FORMS, HistoryReader, HistoryRequest
 from sensegate.share.feeds import Circle, FeedFilter
 from tests.history.made import KEEP_ALL

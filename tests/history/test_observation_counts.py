@@ -13,9 +13,9 @@ from msgspec.structs import replace
 
 from sensegate.bus import columns
 from sensegate.clock import DAY_US, HOUR_US
+from sensegate.errors import TooMuch
 from sensegate.history.log_queries import LogQueries
 from sensegate.history.observation_counts import ObservationCounts
-from sensegate.history.query import TooMuch
 from sensegate.history.windows import Windows
 from sensegate.model import OBSERVATION, LogMessage
 from sensegate.share.feeds import FeedFilter

@@ -20,9 +20,8 @@ import pytest
 from msgspec.structs import replace
 
 from sensegate.clock import DAY_US, HOUR_US
-from sensegate.errors import ConfigError, Overloaded
+from sensegate.errors import ConfigError, Overloaded, TooMuch
 from sensegate.history import query, reader
-from sensegate.history.query import TooMuch
 from sensegate.history.reader import HistoryRequest
 from sensegate.history.windows import Windows
 from sensegate.share.feeds import BoundingBox, Circle, FeedFilter

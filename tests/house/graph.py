@@ -12,9 +12,9 @@ SOURCE = Path(__file__).parents[2] / "src"
 PACKAGE = "sensegate"
 LAYERS = (
     ("foundations", ("clock", "errors", "logs", "metrics", "model", "wording", "config", "frames", "quantities")),
-    ("engine", ("bus", "ports", "scripts", "video")),
+    ("engine", ("bus", "scripts", "video")),
     ("who and what exists", ("authority",)),
-    ("stages", ("collect", "decode", "normalise", "persist", "publish", "share")),
+    ("stages", ("collect", "decode", "normalise", "persist", "share")),
     ("over the stages", ("authoring", "ingest", "lifecycle")),
     ("HTTP, and what features share", ("web", "feature")),
     (

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
-from typing import Any
 
 import pytest
-import typer.main
 
-from sensegate.cli import app
+from tests.support.commands import loaded_root
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = (
@@ -23,7 +21,7 @@ DOCUMENTS = (
 CALL = re.compile(r"(?:^|[\s`($/])sensegate((?: +(?:'[^']*'|\"[^\"]*\"|[^\s`|#;&()'\"]+))+)", re.MULTILINE)
 PROSE = frozenset({"raises", "sensegate", "--version", "--help", "COMMAND"})
 """What stands behind the name where no command does."""
-ROOT_COMMAND: Any = typer.main.get_command(app)
+ROOT_COMMAND = loaded_root()
 
 
 def calls(text: str) -> list[list[str]]:

@@ -30,7 +30,7 @@ def test_the_walk_names_every_folder() -> None:
     """The package README names each folder of the package, in the order of the flow."""
     text = (ROOT / "src/sensegate/README.md").read_text(encoding="utf-8")
     order = re.findall(r"\| \d \| `(\w+)/`", text)
-    assert order == ["collect", "decode", "normalise", "persist", "publish", "share", "web"]
+    assert order == ["collect", "decode", "normalise", "persist", "share", "web"]
     for folder in ("authority", "bus", "frames", "scripts"):
         assert f"`{folder}/`" in text
 

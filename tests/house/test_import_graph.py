@@ -6,21 +6,15 @@ import ast
 
 from tests.house import graph
 
-ROOMS_MAX = 39
-# Three are a standby's deduplication index (failover -> persist), the routes of fail-over (failover -> web) and
-# `sensegate front` (cli -> ingest).
-ARROWS_MAX = 297
-"""`share` to `normalise`: last values are numbered by the table of series that the checks use. `alarms` has 16: rules
-watch readings, devices, the link and the store, profiles bring rules, records use the foundations, deliveries the
-egress of `publish` and the mail server of `config`. `history` has
-12: a store of its own on the disk, over what shares and the HTTP side, whose rows are columns (`model`) sorted by radix
-(`quantities`). `sensorthings` has 13, and `flow` one more: an
-interface over the registry, feeds and the history, and by MQTT over fronts, the broker and its
-connections. `collect` to `logs`: a front is a process of its
-own and configures its log lines. `ngsi_ld` has ten, and `flow` one more, for the same reasons as
-`sensorthings`, and names of properties. `influx` has seven: line protocol in is decoded and answered over HTTP, out it
-is a feed that is pushed. `tiers` to `normalise`: a node reports hourly sums of its quality indicators.
-`home_assistant` has eight, and `flow` one more: last values of grants, published at the broker by properties."""
+ROOMS_MAX = 37
+ARROWS_MAX = 266
+"""Fail-over has three that other features lack: a standby's deduplication index (`persist`), its routes (`web`), and
+`sensegate front` (`cli` to `ingest`). `alarms` has eleven: rules watch readings, devices and the store, deliveries go
+by the transports of `share` and the mail server of `config`. `history` has eleven: a store of its own on the disk,
+whose rows are columns (`model`) sorted by radix (`quantities`). `sensorthings` has eleven: an interface over the
+registry, feeds and the history, and by MQTT over fronts, the broker and its connections. `ngsi_ld` has eight,
+`home_assistant` seven, `influx` six; `flow` has one more for each. `collect` to `logs`: a front is a process of its
+own and configures its log lines. `feature` to `collect`: a feature may bring sources."""
 STAGES = ("collect", "decode", "normalise", "persist", "share", "web")
 """In the order of the flow: a stage may import those before it, and nothing imports `web` but what has routes."""
 

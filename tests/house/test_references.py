@@ -89,9 +89,9 @@ def test_members_of_classes_in_texts_exist() -> None:
 
 def test_a_name_that_does_not_exist_is_found() -> None:
     """The control."""
-    assert not _resolves("ports.Post")
-    assert _resolves("ports.PushTransport.send")
-    assert references("see `ports.Post`, `flow.py`, ``ports.Code`` and `numpy.int64`") == ["ports.Post"]
+    assert not _resolves("clock.Post")
+    assert _resolves("bus.contract.Log.write")
+    assert references("see `clock.Post`, `flow.py`, ``clock.Code`` and `numpy.int64`") == ["clock.Post"]
     assert class_references("see `Log.fetch`, `Log`, ``Log.code``") == ["Log.fetch"]
     assert not any(_has(kind, "fetsh") for kind in _defined()["Log"])
 

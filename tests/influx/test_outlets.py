@@ -17,7 +17,7 @@ from sensegate.bus.free_ports import free_port
 from sensegate.config import Config
 from sensegate.config.influx import InfluxConfig, InfluxOutletConfig
 from sensegate.influx.transport import InfluxTransport
-from sensegate.ports import OutboundDelivery
+from sensegate.share.transports.contract import OutboundDelivery
 from tests.conftest import eventually
 from tests.influx.store import BINARY, Sample, victoria_metrics
 from tests.live.granting import granted

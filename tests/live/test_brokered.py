@@ -16,8 +16,8 @@ import pytest_asyncio
 from nats.aio.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
 
-from sensegate.publish.brokered import WAITING_MAX
 from sensegate.share import cursor
+from sensegate.share.transports.brokered import WAITING_MAX
 from tests.conftest import eventually
 from tests.live.granting import Granted, granted
 from tests.live.phone import NOT_AUTHORISED

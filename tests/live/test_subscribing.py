@@ -12,8 +12,8 @@ from urllib.parse import urlsplit
 import pytest
 
 from sensegate.config.people import EgressConfig
-from sensegate.ports import OutboundDelivery
-from sensegate.publish.webhook import sign
+from sensegate.share.transports.contract import OutboundDelivery
+from sensegate.share.transports.webhook import sign
 from tests.conftest import eventually
 from tests.live.blocks import output
 from tests.live.granting import granted

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from sensegate.ports import DeliveryResult, OutboundDelivery
+from sensegate.share.transports.contract import DeliveryResult, OutboundDelivery
 
 ENDPOINT = {"uri": "https://example.org/in", "receiverInfo": [{"key": "Authorization", "value": "Bearer x"}]}
 BODY: dict[str, Any] = {

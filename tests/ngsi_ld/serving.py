@@ -12,6 +12,7 @@ import msgspec
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.divisions import Divisions
+from sensegate.authority.egress import Egress
 from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Role
 from sensegate.authority.trail import MemoryTrail
@@ -29,8 +30,6 @@ from sensegate.ngsi_ld.source_registry import SourceRegistry
 from sensegate.ngsi_ld.stored_entities import EntityRegistry
 from sensegate.ngsi_ld.temporal import TemporalReader
 from sensegate.ngsi_ld.temporal_rest import TEMPORAL
-from sensegate.ports import PartKey
-from sensegate.publish.egress import Egress
 from sensegate.sensorthings.observations import ObservationReader
 from sensegate.sensorthings.service import SensorThings
 from sensegate.sensorthings.stored import StoredEntities
@@ -38,6 +37,7 @@ from sensegate.sensorthings.structure import Structures
 from sensegate.sensorthings.view import ViewParts
 from sensegate.share.masks import Mask
 from sensegate.web.latest import LATEST
+from sensegate.web.parts import PartKey
 from tests.share.made import NOW, Place, grant_record, make_batch, members
 from tests.web.serving import Gateway, serving
 

@@ -14,7 +14,7 @@ from sensegate.ngsi_ld.notifications import DeferredTransport, NotificationTrans
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError
 from sensegate.ngsi_ld.subscription_registry import selection_of
 from sensegate.ngsi_ld.subscriptions import EntitySubscription, read_document
-from sensegate.ports import DeliveryResult, OutboundDelivery
+from sensegate.share.transports.contract import DeliveryResult, OutboundDelivery
 from tests.ngsi_ld.receiving import BODY, ENDPOINT, Receiver
 
 CORE = LdContexts().core

@@ -32,10 +32,10 @@ from sensegate.ngsi_ld.state_notifications import PeriodicNotifications, StatePa
 from sensegate.ngsi_ld.stored_entities import RegisteredEntity
 from sensegate.ngsi_ld.subscription_registry import selection_of
 from sensegate.ngsi_ld.subscriptions import EntitySubscription, NotificationTrigger, read_document
-from sensegate.ports import DeliveryResult
 from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.masks import Mask, Rounding
 from sensegate.share.subscriptions import CommittedOffset, RetryPolicy, SubscriptionState
+from sensegate.share.transports.contract import DeliveryResult
 from tests.conftest import eventually
 from tests.ngsi_ld.receiving import BODY, Receiver
 from tests.ngsi_ld.serving import Entities, entities_serving, granted

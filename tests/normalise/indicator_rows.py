@@ -6,7 +6,8 @@ import numpy as np
 
 from sensegate.clock import HOUR_US
 from sensegate.normalise import indicators as module
-from sensegate.normalise.indicators import IndicatorCounts, Indicators
+from sensegate.normalise.indicators import Indicators
+from sensegate.quantities.indicator_counts import IndicatorCounts
 from tests.normalise.rows import NOW, TEMP, Bench, Row, fields_of
 
 START = NOW // HOUR_US

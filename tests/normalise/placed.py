@@ -10,8 +10,8 @@ from sensegate.authority.divisions import Divisions
 from sensegate.clock import FakeClock
 from sensegate.model import F64, I32, Spec
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import SeriesIndex
 from sensegate.quantities.quality import Flag
+from sensegate.quantities.series import SeriesIndex
 from tests.normalise.rows import NOW, Row, fields_of
 
 SPECS = (

@@ -11,8 +11,8 @@ from sensegate.clock import FakeClock
 from sensegate.config import TimeConfig
 from sensegate.model import Fields, Readings, RejectedValue, Spec
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import SeriesIndex
 from sensegate.quantities.quality import Flag, Quality, TimeQuality
+from sensegate.quantities.series import SeriesIndex
 
 NOW = 1_767_225_600_000_000
 S = 1_000_000

@@ -10,7 +10,8 @@ import pytest
 
 from sensegate.clock import HOUR_US
 from sensegate.normalise.book import COLLECT_S, OPEN_HOURS, IndicatorStore
-from sensegate.normalise.indicators import GRACE, HOURS_MAX
+from sensegate.normalise.indicators import GRACE
+from sensegate.quantities.indicator_counts import HOURS_MAX
 from tests.normalise.indicator_rows import Counted, minutes, row_of
 from tests.normalise.rows import FAHRENHEIT, NOW, Row
 

@@ -77,7 +77,7 @@ def test_every_edge_is_a_reading_or_a_rejection(
 ) -> None:
     """Over several batches, as what was remembered of one judges the next; our own clock right or off."""
     bench = Bench(SPECS, TimeConfig())
-    bench.normaliser.set_own_clock_off(off)
+    bench.normaliser.clocks.own_clock_off = off
     for rows in batches:
         fields = fields_of(rows)
         received = np.full(len(rows), NOW, np.int64)

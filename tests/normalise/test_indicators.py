@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sensegate.clock import HOUR_US
 from sensegate.model import RejectedValue, RejectReason
-from sensegate.normalise import indicators as module
+from sensegate.quantities.indicator_counts import HOURS_MAX
 from tests.normalise.indicator_rows import START, Counted, minutes, row_of
 from tests.normalise.rows import FAHRENHEIT, NOW, SMOKE, TEMP, TEMP2, Row
 
@@ -189,7 +189,7 @@ def test_nobody_takes() -> None:
     counted = Counted()
     for hour in range(200):
         counted.add(Row(20.0, time=hour * 3600.0))
-    assert len(counted.indicators._hours) <= 2 * module.HOURS_MAX
+    assert len(counted.indicators._hours) <= 2 * HOURS_MAX
 
 
 def test_a_change_of_profiles_is_learned() -> None:

@@ -168,7 +168,7 @@ def test_other_profiles_come_into_force_and_the_past_stays() -> None:
 def test_own_clock_off_rejects_and_judges_nothing_by_time() -> None:
     """While our own clock is off everything is marked `clock`, and even absurd times are kept."""
     bench = Bench()
-    bench.normaliser.set_own_clock_off(True)
+    bench.normaliser.clocks.own_clock_off = True
     readings, rejected = bench.run(
         Row(20.0, time=-900_000_000, received=0),
         Row(20.0, time=-100_000, received=0, device=1),
@@ -178,14 +178,14 @@ def test_own_clock_off_rejects_and_judges_nothing_by_time() -> None:
     assert not rejected
     assert readings.flags.tolist() == [Flag.CLOCK] * 4
     assert readings.quality.tolist() == [0, 0, 0, Quality.UNCERTAIN_CLOCK]
-    bench.normaliser.set_own_clock_off(False)
+    bench.normaliser.clocks.own_clock_off = False
     assert bench.flags(Row(20.0, device=9)) == [Flag(0)]
 
 
 def test_a_time_that_cannot_be_written_is_rejected_even_then() -> None:
     """Years beyond 9999 have no ISO form: such a value is rejected whatever our clock."""
     bench = Bench()
-    bench.normaliser.set_own_clock_off(True)
+    bench.normaliser.clocks.own_clock_off = True
     assert [item.reason for item in bench.run(Row(20.0, time=3e11, received=0))[1]] == [RejectReason.BAD_TIME]
 
 

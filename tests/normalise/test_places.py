@@ -10,7 +10,7 @@ import pytest
 from sensegate.clock import FakeClock
 from sensegate.normalise import places
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import SeriesIndex
+from sensegate.quantities.series import SeriesIndex
 from tests.normalise.placed import SPECS, Places, flags
 from tests.normalise.rows import NOW, Row, fields_of
 

@@ -25,8 +25,8 @@ from sensegate.frames import hj212
 from sensegate.frames.hj212 import Convention
 from sensegate.model import I64, Fields, Message, QuarantineReason
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import SeriesIndex
 from sensegate.quantities.quality import BAD_FROM, Flag, Quality
+from sensegate.quantities.series import SeriesIndex
 
 ROOT = Path(__file__).parents[2] / "device_profiles"
 SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")

@@ -28,10 +28,10 @@ from sensegate.model import (
     SourcePosition,
     Spec,
 )
-from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import CommitLimits, Committer, CommitWriter, PreparedBatch
 from sensegate.persist.duplicates import Deduplicator
 from sensegate.quantities.quality import Flag
+from sensegate.quantities.series import SeriesIndex
 
 NOW = 1_767_225_600_000_000
 HOUR = 3_600_000_000

@@ -19,7 +19,6 @@ from sensegate.quantities.quality import (
     from_wmo,
     quality_word,
     severity,
-    worse,
 )
 
 
@@ -94,11 +93,3 @@ def test_the_words_of_one_call_are_the_caller_s_own() -> None:
     """Changing the list that came back changes nothing for the next caller."""
     flag_words(Flag.LATE).append("mine")
     assert flag_words(Flag.LATE) == ["late"]
-
-
-def test_of_two_codes_the_worse_class_wins() -> None:
-    """Bad beats uncertain beats good; in one class what was found first stays."""
-    assert worse(Quality.GOOD, Quality.UNCERTAIN_STEP) == Quality.UNCERTAIN_STEP
-    assert worse(Quality.UNCERTAIN_STEP, Quality.UNCERTAIN_CLOCK) == Quality.UNCERTAIN_STEP
-    assert worse(Quality.UNCERTAIN_STEP, Quality.BAD_RANGE) == Quality.BAD_RANGE
-    assert worse(Quality.BAD_SENSOR, Quality.BAD_RANGE) == Quality.BAD_SENSOR

@@ -7,13 +7,13 @@ import asyncio
 import pytest
 from nats.aio.client import Client
 
+from sensegate.bus.contract import Log
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import HOUR_US, FakeClock
 from sensegate.errors import Unavailable
 from sensegate.model import LogEntry
-from sensegate.ports import Log
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from tests.share.made import NOW
 

@@ -18,7 +18,6 @@ from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
 from sensegate.errors import Gone, PermissionDenied
-from sensegate.ports import DeliveryResult, OutboundDelivery
 from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.cursor import parse
 from sensegate.share.delivery import FeedServer, RecordEncoding
@@ -37,6 +36,7 @@ from sensegate.share.subscriptions import (
     SubscriptionState,
     change_offset,
 )
+from sensegate.share.transports.contract import DeliveryResult, OutboundDelivery
 from sensegate.share.webhooks import Webhook, Webhooks
 from tests.share.made import make_batch, members
 

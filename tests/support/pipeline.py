@@ -17,6 +17,7 @@ from sensegate.bus.commit_records import decode_commit
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
 from sensegate.collect.commands import DownlinkQueue
+from sensegate.collect.contract import Source
 from sensegate.config import IngestConfig, TimeConfig
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import DecoderMemory
@@ -27,10 +28,9 @@ from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.model import Delivery, Device, LogMessage, Message, SourcePosition
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer, CommitWriter
 from sensegate.persist.duplicates import Deduplicator
-from sensegate.ports import Source
+from sensegate.quantities.series import SeriesIndex
 from tests.conftest import eventually
 from tests.live.site import PLAIN, Made, Site, config_of
 

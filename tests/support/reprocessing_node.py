@@ -36,13 +36,14 @@ from sensegate.lifecycle.opening import (
     open_lifecycle,
     open_reprocessing,
 )
-from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingInput, ReprocessingOrder
+from sensegate.lifecycle.reprocessing_input import ReprocessingInput
+from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingOrder
 from sensegate.model import Delivery, Device, LogMessage, Message, SourcePosition
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer, CommitWriter
 from sensegate.persist.duplicates import Deduplicator
+from sensegate.quantities.series import SeriesIndex
 from tests.conftest import eventually
 from tests.live.site import config_of
 from tests.support.thermometer import THERMOMETER, write

@@ -14,13 +14,13 @@ import numpy as np
 from sensegate.bus import columns
 from sensegate.bus.batch import Batch, Origins, WordColumn
 from sensegate.bus.commit_records import encode_commit
+from sensegate.bus.contract import Log
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import HOUR_US, Clock, FakeClock
 from sensegate.config import StoreConfig
 from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.model import CommitRecord, LogMessage
-from sensegate.ports import Log
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.judging import Judge
 from sensegate.tiers.receiver import MemberChecks, Receiver

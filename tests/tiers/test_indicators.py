@@ -8,7 +8,7 @@ import pytest
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.clock import HOUR_US, FakeClock
-from sensegate.normalise.indicators import IndicatorCounts
+from sensegate.quantities.indicator_counts import IndicatorCounts
 from sensegate.tiers.indicator_history import OPEN_HOURS, IndicatorHistory, month_before, month_of
 from sensegate.tiers.indicator_hours import ROWS_MAX, HourIndicators, hour_sums, unacceptable
 from sensegate.tiers.report import NodeReport, NodeReports, ReportReply, decode_report

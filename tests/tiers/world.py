@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from sensegate.bus.commit_records import LaneRecord
+from sensegate.bus.contract import Log
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.config import UplinkConfig
 from sensegate.model import SheddingRule
-from sensegate.ports import Log
 from sensegate.tiers.exchange import Exchange
 from sensegate.tiers.protocol import Lane
 from sensegate.tiers.uplink import Uplink

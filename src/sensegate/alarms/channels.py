@@ -13,13 +13,13 @@ import msgspec
 
 from sensegate.alarms.rules import Severity
 from sensegate.authority.bucket import Bucket
+from sensegate.authority.egress import Egress
 from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import Action, Principal, Scope, allows, demand
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.config import MailConfig
 from sensegate.errors import ConfigError, Conflict, NotFound
-from sensegate.publish.egress import Egress
 
 CHANNELS_MAX = 200
 RECIPIENTS_MAX = 20
@@ -32,7 +32,7 @@ _ADDRESS = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]
 
 
 class ChannelKind(StrEnum):
-    """How a channel delivers."""
+    """Kind of delivery of a channel."""
 
     WEBHOOK = "webhook"
     """A JSON document, signed as Standard Webhooks describes."""
@@ -68,7 +68,7 @@ class AlarmChannel(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
 
 
 class ChannelState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Up to where a channel has delivered, and how the last attempt went. Times are µs UTC."""
+    """Delivery state of a channel: its position, and the outcome of the last attempt. Times are µs UTC."""
 
     position: int
     """Sequence of the last entry of the log whose events are settled."""

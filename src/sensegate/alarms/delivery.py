@@ -22,7 +22,7 @@ from sensegate.bus.unreadable import read_rows
 from sensegate.clock import Clock, wait_or_sleep
 from sensegate.errors import Conflict, Unavailable
 from sensegate.model import LogEntry
-from sensegate.ports import DeliveryResult
+from sensegate.share.transports.contract import DeliveryResult
 
 EVENTS_SUBJECT = f"{ALARM_EVENTS}.*.*.*"
 GRADE_MAX = 3

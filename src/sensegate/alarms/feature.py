@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 
 import msgspec
@@ -19,17 +19,13 @@ from sensegate.alarms.rest_channels import CHANNELS, ChannelOffice
 from sensegate.alarms.rules import AlarmRule, AlarmRules, check_rule
 from sensegate.alarms.states import AlarmStates
 from sensegate.alarms.transports import MailTransport, NoticeTransport, WebhookTransport, open_robots
+from sensegate.authority.egress import Egress
 from sensegate.bus import health
 from sensegate.bus.names import PARTITION
-from sensegate.decode.grammar import AlarmPart
-from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import ConfigError
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
-from sensegate.publish.egress import Egress
-from sensegate.publish.webhook import open_webhooks
-from sensegate.tiers.centre_connection import CONNECTION
-from sensegate.tiers.opening import MEMBERSHIP
-from sensegate.tiers.rest_uplink import REFUSED
+from sensegate.share.transports.webhook import open_webhooks
+from sensegate.web.parts import LAG, REFUSED_COUNT
 
 _log = structlog.get_logger("alarms")
 
@@ -42,7 +38,7 @@ async def _open(parts: Parts) -> Feature:
         audit,
         core.clock,
         home=config.division,
-        of_profiles=_profile_rules(lambda: parts.lifecycle.profiles.set),
+        of_profiles=_profile_rules(lambda: parts.lifecycle.profiles.set.alarms),
     )
     await rules.open()
     states = AlarmStates(
@@ -104,22 +100,16 @@ async def _open_channels(parts: Parts) -> ChannelOffice:
 
 
 def _probes(parts: Parts) -> GatewayProbes:
-    core = parts.core
-    connection = parts.find(CONNECTION)
-    members, refused_of = parts.find(MEMBERSHIP), parts.find(REFUSED)
+    core, refused_count = parts.core, parts.find(REFUSED_COUNT)
 
     async def refused() -> int | None:
-        if connection is not None:
-            return len(connection.problems())
-        if members is None or refused_of is None:
-            return None
-        return sum([len(await refused_of(member.division)) for member in members.all()])
+        return await refused_count() if refused_count else None
 
     return GatewayProbes(
         core.clock,
         core.directory,
         totals=lambda: parts.stages.committer.totals,
-        lag=lambda: connection.lag.entries if connection else None,
+        lag=parts.find(LAG) or (lambda: None),
         refused=refused,
         store_problems=partial(_store_problems, parts),
     )
@@ -129,32 +119,31 @@ def _store_problems(parts: Parts) -> int:
     return len(health.not_ready(parts.core))
 
 
-def _profile_rules(profiles: Callable[[], ProfileSet]) -> Callable[[], list[AlarmRule]]:
-    """Return a function that gives the alarm rules of the profiles in force."""
+def _profile_rules(alarms: Callable[[], Sequence[tuple[str, msgspec.Struct]]]) -> Callable[[], list[AlarmRule]]:
+    """Return a function that gives the alarm rules of the profiles in force; `alarms`: (profile, its rule)."""
     rules: list[AlarmRule] = []
-    made_of: ProfileSet | None = None
+    made_of: Sequence[tuple[str, msgspec.Struct]] = ()
 
     def in_force() -> list[AlarmRule]:
         nonlocal rules, made_of
-        if (current := profiles()) is not made_of:
+        if (current := alarms()) is not made_of:
             made_of = current
-            in_set = [(name, current.find(name)) for name in current.ids]
-            rules = [rule for name, profile in in_set if profile for rule in _rules(name, profile.source.alarms)]
+            rules = [rule for profile, alarm in current if (rule := _rule(profile, msgspec.structs.asdict(alarm)))]
         return rules
 
     return in_force
 
 
-def _rules(profile: str, alarms: tuple[AlarmPart, ...]) -> Iterator[AlarmRule]:
-    for alarm in alarms:
-        values = msgspec.structs.asdict(alarm)
-        try:
-            rule = msgspec.convert({**values, "name": f"{profile}:{alarm.name}", "profile": profile}, AlarmRule)
-            check_rule(rule)
-        except (ConfigError, msgspec.ValidationError) as why:
-            _log.warning("alarm rule of a profile not in force", profile=profile, rule=alarm.name, reason=str(why))
-            continue
-        yield rule
+def _rule(profile: str, alarm: Mapping[str, object]) -> AlarmRule | None:
+    """Return a rule of a profile as a rule of the gateway; None: it cannot be in force."""
+    name = f"{profile}:{alarm['name']}"
+    try:
+        rule = msgspec.convert({**alarm, "name": name, "profile": profile}, AlarmRule)
+        check_rule(rule)
+    except (ConfigError, msgspec.ValidationError) as why:
+        _log.warning("alarm rule of a profile not in force", profile=profile, rule=alarm["name"], reason=str(why))
+        return None
+    return rule
 
 
 FEATURE = FeatureSpec(

@@ -12,8 +12,8 @@ from sensegate.alarms.operations import AlarmOperations
 from sensegate.alarms.records import Alarm
 from sensegate.alarms.rules import AlarmKind, AlarmRule, Severity
 from sensegate.authority.scope import Action, Scope, scope
-from sensegate.ports import PartKey
 from sensegate.web import listing
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 ALARMS = PartKey[AlarmOperations]("alarms", absent="this gateway raises no alarms")
@@ -90,7 +90,7 @@ class AlarmNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AlarmSilence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How long an alarm is silent."""
+    """Time for which an alarm is silenced."""
 
     seconds: Annotated[float, msgspec.Meta(ge=0, le=2_592_000)]
     """0 ends a silence."""

@@ -10,8 +10,8 @@ from sensegate.alarms.delivery import AlarmDeliveries
 from sensegate.alarms.notices import Notice
 from sensegate.alarms.rules import Severity
 from sensegate.authority.scope import Action, demand, scope
-from sensegate.ports import PartKey
 from sensegate.web import listing
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 

@@ -20,11 +20,11 @@ import aiohttp
 
 from sensegate.alarms.channels import AlarmChannel, ChannelKind
 from sensegate.alarms.notices import Notice, mail_of, robot_body, webhook_body
+from sensegate.authority.egress import Egress, EgressDenied, outbound_session
 from sensegate.clock import Clock
 from sensegate.config import MailConfig
 from sensegate.errors import ConfigError
-from sensegate.ports import DeliveryResult, OutboundDelivery, PushTransport
-from sensegate.publish.egress import Egress, EgressDenied, outbound_session
+from sensegate.share.transports.contract import DeliveryResult, OutboundDelivery, PushTransport
 
 ANSWER_BYTES_MAX = 16_384
 CONNECTIONS_MAX = 20

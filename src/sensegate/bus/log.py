@@ -31,7 +31,7 @@ _HEADERS_BYTES = 512
 
 
 class JetStreamLog:
-    """`ports.Log` on a stream. Call `open` first; it reads the epoch.
+    """`bus.contract.Log` on a stream. Call `open` first; it reads the epoch.
 
     `room` (``engine.has_room``) is called before each write.
     """
@@ -114,7 +114,7 @@ class JetStreamLog:
         return unfiltered
 
     async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[LogEntry]:
-        """As `ports.Log`.
+        """As `bus.contract.Log`.
 
         Raises:
             StreamLost: after a reconnect the server lacks entries read before; sequences may have been reused.

@@ -13,7 +13,7 @@ from sensegate.model import LogEntry, LogMessage
 
 
 class MemoryLog:
-    """`ports.Log` without a server. `bytes_max` limits its size as `max_bytes` limits the stream.
+    """`bus.contract.Log` without a server. `bytes_max` limits its size as `max_bytes` limits the stream.
 
     `fail_next_write(written=…)` makes the next write raise `Unavailable`, with or without effect.
     """

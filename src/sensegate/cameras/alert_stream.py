@@ -46,7 +46,7 @@ class Connect(Protocol):
 
 
 class OutboundPolicy(Protocol):
-    """The policy for outbound connections (`publish.egress`)."""
+    """The policy for outbound connections (`authority.egress`)."""
 
     def check(self, url: str) -> None:
         """Require that an address is permitted. Raises `ConfigError`."""

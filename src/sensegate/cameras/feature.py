@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from functools import partial
 
+from sensegate.authority.egress import Egress, EgressConnector
 from sensegate.cameras.alert_stream import CameraSource
 from sensegate.feature import Feature, FeatureSpec, Parts, Place, Task
-from sensegate.publish.egress import Egress, EgressConnector
 
 
 async def _open(parts: Parts) -> Feature | None:

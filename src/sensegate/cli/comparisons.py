@@ -24,8 +24,7 @@ from sensegate.cli.releases import (
 )
 from sensegate.cli.times import Since, Until
 from sensegate.errors import ConfigError
-from sensegate.lifecycle.contents import read_from_folder
-from sensegate.lifecycle.reprocessing_orders import ReprocessingInput
+from sensegate.lifecycle.reprocessing_input import ReprocessingInput
 from sensegate.web.client import GatewayClient, ProblemResponse
 from sensegate.wording import count
 
@@ -95,6 +94,8 @@ def diff(
     name = a.partition("@")[0]
     body: dict[str, Any] = {"a": _version_number(a), "devices": device or [], "target": target}
     if file.suffix in {".yaml", ".yml"}:
+        from sensegate.lifecycle.contents import read_from_folder  # noqa: PLC0415 - loads the registries
+
         content = read_from_folder(file)
         body |= {"text": content.text, "files": content.files}
     elif b.partition("@")[0] != name:

@@ -11,7 +11,6 @@ from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 import typer
-from rich.progress import Progress
 
 from sensegate.authority import camera_codes
 from sensegate.cli.output import (
@@ -172,6 +171,8 @@ def import_(
 
     Example: sensegate device import devices.csv --dry-run
     """
+    from rich.progress import Progress  # noqa: PLC0415 - only this command needs it
+
     content = file.read_bytes()
     query = {"dry_run": str(dry_run).lower(), "update": str(update).lower()}
     lines = max(content.count(b"\n") - 1, 1)

@@ -13,6 +13,7 @@ from typing import Annotated, Any
 import typer
 from rich.cells import cell_len
 
+from sensegate.cli import webhooks
 from sensegate.cli.output import (
     DEFAULT_URL,
     Json,
@@ -382,3 +383,6 @@ class _Tail:
                 writer.writerow(record)
                 self.header_printed = True
             writer.writerow(" ".join(value) if isinstance(value, list) else value for value in record.values())
+
+
+app.command("subscribers")(webhooks.subscribers)

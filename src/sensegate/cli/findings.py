@@ -9,7 +9,6 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from sensegate.authoring.positions import position_of
 from sensegate.errors import ConfigError, ProfileWarning
 
 WIDTH_MAX = 160
@@ -60,6 +59,8 @@ def _lines(file: str) -> tuple[str, ...]:
 
 def caret(error: ConfigError) -> tuple[int, int]:
     """Return (column from 1, length) of the faulty value in its line; (0, 0) if the line is unavailable."""
+    from sensegate.authoring.positions import position_of  # noqa: PLC0415 - its package loads the whole decoder
+
     return position_of(_lines(error.file) if error.file else (), error.line, error.key)
 
 

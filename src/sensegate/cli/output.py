@@ -13,17 +13,17 @@ import sys
 import textwrap
 import unicodedata
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import typer
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import track
 from rich.table import Table
 
 from sensegate.errors import ConfigError
-from sensegate.web.client import GatewayClient
+from sensegate.web.client import GatewayClient, ProblemResponse
 
 T = TypeVar("T")
 
@@ -64,6 +64,17 @@ def call(url: str, token: str, work: Callable[[GatewayClient], Awaitable[T]]) ->
     return asyncio.run(connected())
 
 
+async def put_latest(remote: GatewayClient, path: str, body: object) -> Any:
+    """Create a record, or replace its present revision; return the answer."""
+    try:
+        present = await remote.get(path)
+    except ProblemResponse as why:
+        if why.status != HTTPStatus.NOT_FOUND:
+            raise
+        return await remote.put(path, body)
+    return await remote.put(path, body, revision=present["revision"])
+
+
 def print_json(content: object) -> None:
     """Print a JSON document."""
     sys.stdout.write(json.dumps(content, ensure_ascii=False, indent=1) + "\n")
@@ -71,6 +82,8 @@ def print_json(content: object) -> None:
 
 def with_progress(items: Sequence[T], description: str) -> Iterable[T]:
     """Return an iterable of `items`, with a progress bar on the terminal if there are many."""
+    from rich.progress import track  # noqa: PLC0415 - few commands show one
+
     hidden = len(items) < PROGRESS_FILES_MIN or not stderr.is_terminal
     return track(items, description, console=stderr, transient=True, disable=hidden)
 

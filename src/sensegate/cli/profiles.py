@@ -63,19 +63,15 @@ def is_profile(file: Path) -> bool:
 
 def findings(paths: Sequence[Path]) -> list[Finding]:
     """Return the errors, probable mistakes and remarks on configurations and profiles."""
-    from sensegate.authoring.examples import check_profile  # noqa: PLC0415 - the whole decoder
-    from sensegate.authoring.lint import lint_profile  # noqa: PLC0415 - as above
-    from sensegate.authoring.overlaps import overlaps  # noqa: PLC0415 - as above
-    from sensegate.authority.config_divisions import division_faults  # noqa: PLC0415 - as above
-    from sensegate.decode.profiles import ProfileSet  # noqa: PLC0415 - as above
+    from sensegate.authority.config_divisions import division_faults  # noqa: PLC0415 - only this command needs it
 
     results: list[Finding] = []
     valid: list[Path] = []
     for file in with_progress(list(files(paths)), "checking"):
         if is_profile(file):
-            errors = check_profile(file)
-            results += map(finding_of, errors or lint_profile(file))
-            valid += [] if errors or file.name.startswith("_") else [file]
+            is_valid, faults = _examine(file)
+            results += map(finding_of, faults)
+            valid += [] if not is_valid or file.name.startswith("_") else [file]
             continue
         try:
             config = load(file)
@@ -83,11 +79,29 @@ def findings(paths: Sequence[Path]) -> list[Finding]:
             results += [Finding("warning", fault) for fault in config_files.file_faults(config, file)]
         except ConfigError as why:
             results.append(finding_of(why))
+    return [*results, *map(finding_of, _compare(valid))] if valid else results
+
+
+def _examine(file: Path) -> tuple[bool, Sequence[ConfigError]]:
+    """Return whether a profile is valid, and its errors or probable mistakes."""
+    from sensegate.authoring.examples import check_profile  # noqa: PLC0415 - loads the whole decoder
+    from sensegate.authoring.lint import lint_profile  # noqa: PLC0415 - as above
+
+    errors = check_profile(file)
+    return not errors, errors or lint_profile(file)
+
+
+def _compare(files: Sequence[Path]) -> Iterator[ConfigError]:
+    """Yield what valid profiles say against each other: two of one name, or topics that several claim."""
+    from sensegate.authoring.overlaps import overlaps  # noqa: PLC0415 - loads the whole decoder
+    from sensegate.decode.profiles import ProfileSet  # noqa: PLC0415 - as above
+
     try:
-        loaded = ProfileSet.load(valid)
-    except ConfigError as why:  # two profiles of the same name
-        return [*results, finding_of(why)]
-    return [*results, *map(finding_of, overlaps([profile for name in loaded.ids if (profile := loaded.find(name))]))]
+        loaded = ProfileSet.load(files)
+    except ConfigError as why:
+        yield why
+        return
+    yield from overlaps([profile for name in loaded.ids if (profile := loaded.find(name))])
 
 
 def problems(paths: Sequence[Path]) -> list[str]:

@@ -11,7 +11,6 @@ import yaml
 from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_table
 from sensegate.config import yaml as yamls
 from sensegate.errors import ConfigError
-from sensegate.lifecycle.contents import read_from_folder
 from sensegate.web.client import GatewayClient
 from sensegate.wording import count
 
@@ -89,6 +88,8 @@ async def upload_draft(remote: GatewayClient, file: Path, note: str) -> dict[str
     Raises:
         ConfigError: the file is not a profile.
     """
+    from sensegate.lifecycle.contents import read_from_folder  # noqa: PLC0415 - loads the registries
+
     content = read_from_folder(file)
     try:
         head = yamls.parse_tree(content.text)

@@ -15,10 +15,10 @@ from typing import Any, Self
 
 from sensegate import metrics
 from sensegate.clock import Clock
+from sensegate.collect.contract import Source
 from sensegate.config import IngestConfig
 from sensegate.errors import Unavailable
 from sensegate.model import Delivery, SourcePosition
-from sensegate.ports import Source
 
 _EASY, _BUSY = 0.4, 0.9
 """Load up to which the interval is the shortest, and from which it is the longest."""

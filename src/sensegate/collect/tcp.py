@@ -27,6 +27,7 @@ from sensegate import metrics
 from sensegate.bus.free_ports import listen, url_host
 from sensegate.bus.trust import server_context
 from sensegate.clock import Clock
+from sensegate.collect.contract import ProtocolSession
 from sensegate.collect.passwords import DevicePasswords
 from sensegate.collect.protocols import PROTOCOLS
 from sensegate.collect.pushed import PushSource
@@ -34,7 +35,6 @@ from sensegate.collect.stream import FrameStream
 from sensegate.config import IngestConfig, TcpConfig, TlsConfig
 from sensegate.errors import ConfigError, Rejected
 from sensegate.model import BOOL, FrameOutcome, ReceivedFrame
-from sensegate.ports import ProtocolSession
 
 REPLY_TIMEOUT_S = 25.0
 """Time limit for outstanding replies after the device has closed its side."""

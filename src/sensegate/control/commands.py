@@ -26,7 +26,6 @@ from sensegate.decode import downlink
 from sensegate.decode.downlink import DownlinkFrame, DownlinkOutcome
 from sensegate.decode.grammar import DownlinkEventPart
 from sensegate.errors import ConfigError, Conflict, StoreFull, Unavailable
-from sensegate.ingest.batches import DecodedBatch
 from sensegate.model import I32, Device, MessageBatch, Readings, Spec
 
 POLL_S = 0.5
@@ -112,13 +111,13 @@ class CommandDispatcher:
 
     # ── confirmations ───────────────────────────────────────────────────────────────────────────────
 
-    def observe(self, specs: Sequence[Spec], span: MessageBatch, batch: DecodedBatch) -> None:
+    def observe(self, specs: Sequence[Spec], span: MessageBatch, readings: Readings) -> None:
         """Look in live messages for confirmations of tasks under way, and for what network servers tell of frames."""
         if self._watched:
             self._observe_events(span)
         if len(self._indices):
-            self._note_uplinks(span, batch.readings)
-        self.observe_readings(specs, batch.readings)
+            self._note_uplinks(span, readings)
+        self.observe_readings(specs, readings)
 
     def _note_uplinks(self, span: MessageBatch, readings: Readings) -> None:
         """Note the topics under which devices with open frames are heard."""

@@ -12,7 +12,7 @@ from sensegate.control.rest_modes import MODES
 from sensegate.control.rest_tasks import TASKING
 from sensegate.control.tasks import TaskQueue
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
-from sensegate.ports import SHED
+from sensegate.web.parts import SHED
 
 
 async def _open(parts: Parts) -> Feature:
@@ -36,7 +36,7 @@ async def _open(parts: Parts) -> Feature:
     executor = ModeOrderExecutor(modes, dispatcher, devices, core.clock, grants)
     return Feature(
         tasks=owned({"tasks": tasks.watch, "modes": modes.watch, "tasking": dispatcher.run, "emergency": executor.run}),
-        observers=(dispatcher.observe,),
+        observers=(lambda specs, messages, batch: dispatcher.observe(specs, messages, batch.readings),),
         parts={TASKING: dispatcher, MODES: modes, SHED: executor.shed},
     )
 

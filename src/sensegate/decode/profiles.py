@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from sensegate.decode.choice import VersionChoice
 from sensegate.decode.compiler import Compiler
 from sensegate.decode.device_names import subscribe_filters
 from sensegate.decode.frame import BatchParse
-from sensegate.decode.grammar import parse
+from sensegate.decode.grammar import AlarmPart, parse
 from sensegate.decode.profile import AppliesTo, CompiledProfile, CompiledRule
 from sensegate.errors import ProfileError
 from sensegate.model import Device, Spec
@@ -265,6 +266,12 @@ class ProfileSet:
     def arms(self) -> Mapping[str, tuple[VersionArm, ...]]:
         """Versions that apply to some devices only, by ``vendor/model``, in order of precedence."""
         return self._arms
+
+    @cached_property
+    def alarms(self) -> tuple[tuple[str, AlarmPart], ...]:
+        """(``vendor/model``, alarm rule) of all profiles, in their order."""
+        profiles = [(name, self.find(name)) for name in self.ids]
+        return tuple((name, alarm) for name, profile in profiles if profile for alarm in profile.source.alarms)
 
     @property
     def ids(self) -> list[str]:

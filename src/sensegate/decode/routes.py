@@ -56,7 +56,7 @@ class DeviceNames(Protocol):
 
 
 class TopicRoute:
-    """How messages of one topic are decoded."""
+    """Route of the messages of a topic: device, rule and plan."""
 
     __slots__ = (
         "carried",

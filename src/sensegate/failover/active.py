@@ -19,6 +19,7 @@ from sensegate.authority.chain import ASIDE
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.bus import trust
 from sensegate.bus.connect import LinkOptions, Login, connect
+from sensegate.bus.contract import Log
 from sensegate.bus.kv import KvBucket
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import Clock, wait_or_sleep
@@ -28,7 +29,6 @@ from sensegate.failover import ledger_copy, terms, trail_copy
 from sensegate.failover.lease import INITIAL_VERSION, Lease, LeaseRequest
 from sensegate.failover.replica import ReplicatedLog, ReplicationSource, decode_log_request
 from sensegate.failover.terms import LONG_POLL_S, CentreState, Term
-from sensegate.ports import Log
 from sensegate.tiers import questions
 from sensegate.tiers.link import CentreLink, connection_name
 

@@ -13,10 +13,10 @@ from sensegate.failover.centre_choice import DurableChoice
 from sensegate.failover.lease import voter_id
 from sensegate.failover.rest import SITES, SitesState
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
-from sensegate.ports import PartKey
 from sensegate.tiers.members import Members
 from sensegate.tiers.node_side import CHOICE
 from sensegate.tiers.opening import TERM
+from sensegate.web.parts import PartKey
 
 LEADERSHIP = PartKey[Leadership]("leadership", absent="this gateway has no other centre beside it")
 

@@ -13,12 +13,12 @@ from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
 
+from sensegate.bus.contract import Log
 from sensegate.bus.decoding import decoder
 from sensegate.bus.unreadable import read
 from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import Unavailable
 from sensegate.model import LogMessage
-from sensegate.ports import Log
 from sensegate.tiers.questions import CHUNK_BYTES, fit_chunk
 
 POSITION_SUBJECT = "hours.position"

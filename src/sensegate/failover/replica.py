@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import msgspec
 import structlog
 
+from sensegate.bus.contract import Log
 from sensegate.bus.decoding import decoder
 from sensegate.bus.names import PADDING_SUBJECT
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
@@ -24,7 +25,6 @@ from sensegate.config import StoreConfig
 from sensegate.errors import Fenced, Unavailable
 from sensegate.failover.terms import Term
 from sensegate.model import LogEntry, LogMessage
-from sensegate.ports import Log
 from sensegate.tiers.questions import CHUNK_BYTES, fit_chunk
 
 CHUNK_ENTRIES = 2_000
@@ -34,7 +34,7 @@ _log = structlog.get_logger("failover")
 
 
 class ReplicatedEntry(msgspec.Struct, frozen=True, array_like=True):
-    """One entry of the log."""
+    """An entry of the log."""
 
     sequence: int
     subject: str

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from sensegate.authority.scope import Action
-from sensegate.ports import PartKey
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import API, Call, Route
 
 

@@ -18,7 +18,7 @@ from sensegate.history.reader import HistoryReader
 from sensegate.history.rest import COUNTS, HISTORY, ROUTES
 from sensegate.history.segments import SegmentStore
 from sensegate.history.sink import HistorySink
-from sensegate.ports import PartKey
+from sensegate.web.parts import PartKey
 
 QUERIES = PartKey[HistoryQueries]("queries of the history", absent=f"this gateway keeps no history; {REMEDY}")
 

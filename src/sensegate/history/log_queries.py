@@ -17,10 +17,10 @@ from sensegate.bus.batch import Batch, concat
 from sensegate.bus.names import OBSERVATIONS, READINGS
 from sensegate.clock import DAY_US
 from sensegate.config.history import HistoryConfig
-from sensegate.errors import ConfigError, NotFound
+from sensegate.errors import ConfigError, NotFound, TooMuch
 from sensegate.history.aggregates import Aggregate, AggregateRow
 from sensegate.history.downsampling import Choose
-from sensegate.history.query import USUAL_ROWS, HistoryRows, Key, RowOptions, TooMuch, sampled
+from sensegate.history.query import USUAL_ROWS, HistoryRows, Key, RowOptions, sampled
 from sensegate.share.feeds import OBSERVATION, READING, FeedFilter, FeedSelection
 from sensegate.share.masks import Masks
 from sensegate.share.matching import filtered_rows, matches

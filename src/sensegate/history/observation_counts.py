@@ -15,8 +15,8 @@ import msgspec
 import numpy as np
 
 from sensegate.authority.scope import Principal
-from sensegate.errors import Overloaded
-from sensegate.history.query import HistoryRows, TooMuch
+from sensegate.errors import Overloaded, TooMuch
+from sensegate.history.query import HistoryRows
 from sensegate.history.windows import Windows
 from sensegate.share.feeds import FeedFilter, FeedSelection
 from sensegate.share.quota import read_within_quota

@@ -14,7 +14,7 @@ from aiohttp import web
 
 from sensegate.authority.scope import Action
 from sensegate.config import durations
-from sensegate.errors import PermissionDenied, SensegateError, Unavailable
+from sensegate.errors import PermissionDenied, SensegateError, TooMuch, Unavailable
 from sensegate.history.prometheus_reader import (
     LOOKBACK_US,
     STEPS_MAX,
@@ -23,9 +23,8 @@ from sensegate.history.prometheus_reader import (
     label_names,
 )
 from sensegate.history.promql import BadQuery
-from sensegate.history.query import TooMuch
-from sensegate.ports import PartKey
 from sensegate.web import problems
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import API, Call, QueryParam, Route
 
 PROMETHEUS = PartKey[PrometheusReader](

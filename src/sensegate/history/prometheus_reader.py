@@ -11,7 +11,7 @@ import msgspec
 import numpy as np
 
 from sensegate.authority.scope import Principal
-from sensegate.errors import Overloaded
+from sensegate.errors import Overloaded, TooMuch
 from sensegate.history.promql import (
     LABELS,
     NAME,
@@ -25,7 +25,7 @@ from sensegate.history.promql import (
     selectors_of,
 )
 from sensegate.history.promql_eval import F64, I64, Evaluation, Labels, Series
-from sensegate.history.query import HistoryQueries, HistoryRows, TooMuch
+from sensegate.history.query import HistoryQueries, HistoryRows
 from sensegate.share.feeds import FeedFilter
 from sensegate.share.latest import LatestReader, LatestRequest
 from sensegate.share.quota import read_within_quota
@@ -64,7 +64,7 @@ class PrometheusAnswer(msgspec.Struct, frozen=True):
 
 
 class SeriesIdentity(msgspec.Struct, frozen=True):
-    """What a last value tells of its series."""
+    """Identity of a series, taken from its last value."""
 
     device: str
     property: str

@@ -22,7 +22,7 @@ from sensegate import metrics
 from sensegate.bus.columns import Batch, Origins, WordColumn
 from sensegate.clock import HOUR_US
 from sensegate.config.history import HistoryConfig
-from sensegate.errors import Overloaded, SensegateError, Unavailable
+from sensegate.errors import Overloaded, TooMuch, Unavailable
 from sensegate.history.aggregates import Aggregate, AggregateRow, fits_sums, rows_of, statement, windows_table
 from sensegate.history.conditions import Scan, rows_scan, sums_scan
 from sensegate.history.downsampling import Choose
@@ -42,10 +42,6 @@ _ROW = f"time, received, {VALUE_SQL} AS number, text, quality, time_quality, rev
 _Integers = NDArray[np.int64]
 Key = tuple[int, int, int]
 """(phenomenon time, entry, index): the order of rows."""
-
-
-class TooMuch(SensegateError):
-    """A query would read more than is allowed; it has to be narrowed (413)."""
 
 
 class HistoryRows(msgspec.Struct, frozen=True, eq=False):

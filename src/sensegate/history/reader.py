@@ -9,10 +9,10 @@ import msgspec
 import numpy as np
 
 from sensegate.authority.scope import Principal
-from sensegate.errors import ConfigError, Overloaded
+from sensegate.errors import ConfigError, Overloaded, TooMuch
 from sensegate.history.aggregates import Aggregate, AggregateRow
 from sensegate.history.downsampling import METHODS, Choose
-from sensegate.history.query import USUAL_ROWS, HistoryRows, Key, RowOptions, TooMuch
+from sensegate.history.query import USUAL_ROWS, HistoryRows, Key, RowOptions
 from sensegate.history.tokens import PageTokens
 from sensegate.share import projection, records
 from sensegate.share.feeds import FeedFilter, FeedSelection

@@ -8,17 +8,17 @@ from aiohttp import web
 from sensegate.authority.scope import Action, demand
 from sensegate.clock import DAY_US
 from sensegate.config import durations
+from sensegate.errors import TooMuch
 from sensegate.history.aggregates import DIMENSIONS, FUNCTIONS, Aggregate, is_function
 from sensegate.history.downsampling import METHODS
 from sensegate.history.observation_counts import DIMENSIONS as COUNTED_BY
 from sensegate.history.observation_counts import CountPage, ObservationCounts
-from sensegate.history.query import TooMuch
 from sensegate.history.reader import FIELDS, FORMS, HistoryPage, HistoryReader, HistoryRequest
 from sensegate.history.windows import Windows
-from sensegate.ports import PartKey
 from sensegate.share.feeds import FeedFilter
 from sensegate.web import record_query
 from sensegate.web.bodies import RecordPage
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, RECORD_LIMIT, Call, QueryParam, Route
 

@@ -11,13 +11,13 @@ import structlog
 
 from sensegate import metrics
 from sensegate.bus.batch import Batch
+from sensegate.bus.contract import Log
 from sensegate.bus.names import READINGS
 from sensegate.bus.unreadable import read_rows
 from sensegate.clock import DAY_US, Clock
 from sensegate.config.history import HistoryConfig
 from sensegate.errors import Unavailable
 from sensegate.history.segments import SegmentStore
-from sensegate.ports import Log
 from sensegate.share.reader import named_rows
 
 ROWS_MAX = 2_000_000

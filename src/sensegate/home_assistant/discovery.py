@@ -27,7 +27,6 @@ from sensegate.authority.tokens import Tokens
 from sensegate.clock import Clock
 from sensegate.errors import NotFound, Overloaded, PermissionDenied
 from sensegate.home_assistant.classes import SensorClass, sensor_class
-from sensegate.publish.brokered import MqttPublisher
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.share.broker_clients import MQTT, record_subject, subscription_id
 from sensegate.share.feeds import FeedFilter
@@ -36,6 +35,7 @@ from sensegate.share.latest import LatestReader, includes_readings
 from sensegate.share.records import base_name, channel_of
 from sensegate.share.sharing import Sharing
 from sensegate.share.subscriptions import DEFAULT_TAG, CommittedOffset, SubscriptionState
+from sensegate.share.transports.brokered import MqttPublisher
 
 SERIES_MAX = 2_000
 """Most series of a grant that have a configuration; further ones are counted as a limit that was reached."""

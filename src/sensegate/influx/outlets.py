@@ -9,7 +9,6 @@ import structlog
 
 from sensegate.config.influx import InfluxOutletConfig
 from sensegate.influx.transport import InfluxTransport
-from sensegate.ports import PushTransport
 from sensegate.share.pushing import MakeSubscription, PushDelivery, outlet_id
 from sensegate.share.subscriptions import (
     PushSubscription,
@@ -18,6 +17,7 @@ from sensegate.share.subscriptions import (
     SubscriptionState,
     change_offset,
 )
+from sensegate.share.transports.contract import PushTransport
 
 DELIVERY = "influx"
 """Delivery of an outlet, in grants and in the usage that the ledger counts."""
@@ -84,7 +84,7 @@ class Outlets:
         return make(transport, spec, self._skip_expired)
 
     async def _skip_expired(self, spec: SubscriptionSpec, reason: str, first: str) -> None:
-        """Go on after what expired while the store was away: it is missing there for good, and that is said."""
+        """Continue after the entries that expired while the store was unreachable, and log the gap."""
         self._gaps[spec.id] = f"{spec.id}: {reason}; it went on at the oldest record"
         _log.error("outlet has a gap", outlet=spec.id, reason=reason, first=first)
         changes = {"after": first, "state": SubscriptionState.ACTIVE, "reason": "", "in_flight": 0}

@@ -8,7 +8,7 @@ from typing import Any
 
 from sensegate.config.influx import InfluxOutletConfig
 from sensegate.errors import ConfigError
-from sensegate.ports import DeliveryResult, OutboundDelivery
+from sensegate.share.transports.contract import DeliveryResult, OutboundDelivery
 
 AWAY_S = 2.0
 """Wait after a store that does not answer, or has no room."""
@@ -17,7 +17,7 @@ REFUSED_S = 30.0
 
 
 class InfluxTransport:
-    """Writes deliveries into one store; a `ports.PushTransport`.
+    """Writes deliveries into one store; a `PushTransport`.
 
     No failure ends the delivery: the cursor stays until the store has taken the readings.
     """

@@ -24,11 +24,11 @@ from sensegate.normalise.book import IndicatorStore
 from sensegate.normalise.clocks import TimeChecks
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import CommitLimits, Committer, CommitWriter
 from sensegate.persist.duplicates import Deduplicator
 from sensegate.persist.scrub import Scrub, scrub_target
 from sensegate.persist.scrubber import ScrubTask
+from sensegate.quantities.series import SeriesIndex
 
 
 class Stages(msgspec.Struct, frozen=True, kw_only=True, eq=False):

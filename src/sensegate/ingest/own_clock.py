@@ -20,6 +20,7 @@ import structlog
 from sensegate import metrics
 from sensegate.authority.index import DeviceIndex
 from sensegate.bus.commit_records import decode_commit
+from sensegate.bus.contract import Log
 from sensegate.bus.names import writer_of
 from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
@@ -28,7 +29,6 @@ from sensegate.errors import Unavailable
 from sensegate.ingest import sntp
 from sensegate.model import F64
 from sensegate.normalise.clocks import SPREAD_S, DeviceAgreement, TimeChecks
-from sensegate.ports import Log
 
 CHECK_S = 10.0
 NTP_S = 64.0

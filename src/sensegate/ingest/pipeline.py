@@ -22,6 +22,7 @@ from sensegate.authority.assets import Assets
 from sensegate.authority.devices import Devices
 from sensegate.clock import Clock
 from sensegate.collect.commands import DownlinkQueue
+from sensegate.collect.contract import Source
 from sensegate.collect.merging import MergedSources
 from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
@@ -44,7 +45,6 @@ from sensegate.model import (
 )
 from sensegate.normalise.indicators import Indicators
 from sensegate.persist.commit import Committer, PreparedBatch
-from sensegate.ports import Source
 
 LEAVE_S = 0.002
 """Some turns of the loop: nats-py flushes in a task of its own, the socket takes a few writes."""

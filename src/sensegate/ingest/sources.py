@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import msgspec
 from nats.aio.client import Client
 
-from sensegate.authority.devices import Devices, StoredDevice
+from sensegate.authority.device_table import StoredDevice
+from sensegate.authority.devices import Devices
 from sensegate.authority.refusals import DeniedOperation, Refusals
 from sensegate.authority.scope import Principal
 from sensegate.bus import streams
@@ -21,6 +22,7 @@ from sensegate.bus.names import writer_of
 from sensegate.bus.opening import Core
 from sensegate.bus.unreadable import read
 from sensegate.collect.commands import CommandChannel, OwnBroker
+from sensegate.collect.contract import Source
 from sensegate.collect.http import HttpSource
 from sensegate.collect.intake.source import IntakeSource
 from sensegate.collect.intake.upgrade import move_stored_messages
@@ -28,7 +30,6 @@ from sensegate.collect.mqtt import MqttSource
 from sensegate.collect.tcp import TcpSource
 from sensegate.errors import ConfigError
 from sensegate.model import Device
-from sensegate.ports import Source
 
 
 class Sources(msgspec.Struct, frozen=True, kw_only=True, eq=False):

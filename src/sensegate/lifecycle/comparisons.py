@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from sensegate.authority.scope import Action, Principal, Scope, demand
+from sensegate.bus.contract import Log
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, NotFound
 from sensegate.lifecycle.contents import Content
@@ -24,7 +25,6 @@ from sensegate.lifecycle.jobs import Job, Jobs
 from sensegate.lifecycle.recorded import Progress, read_recorded
 from sensegate.lifecycle.releases import Releases
 from sensegate.model import Device, Message
-from sensegate.ports import Log
 
 MESSAGES_AT_ONCE = 400
 """Messages compared before the event loop runs again."""

@@ -26,6 +26,7 @@ from sensegate.authority.scope import Action, Principal, Role, Scope, allows, de
 from sensegate.authority.trail import Facts, Trail
 from sensegate.bus import columns
 from sensegate.bus.batch import Batch
+from sensegate.bus.contract import Log
 from sensegate.bus.names import READINGS
 from sensegate.bus.unreadable import read_rows
 from sensegate.clock import HOUR_US, Clock
@@ -33,7 +34,6 @@ from sensegate.errors import ConfigError, NotFound, Overloaded
 from sensegate.lifecycle.order_source import OrderSource
 from sensegate.model import BOOL, CORRECTION_PREFIX, Delivery, LogEntry, Message, SourcePosition
 from sensegate.persist.identity import KIND_MASK, NONE
-from sensegate.ports import Log
 from sensegate.quantities.quality import TABLE, Flag, Quality
 
 DEVICES_MAX = 500

@@ -21,10 +21,12 @@ from sensegate.authoring.compare import VersionComparison, sets_to_compare
 from sensegate.authoring.examples import failing_example
 from sensegate.authoring.survey import Registered, draft_of, samples_of, shapes
 from sensegate.authority.bucket import Bucket
-from sensegate.authority.devices import Devices, RegistrationFacts
+from sensegate.authority.device_table import RegistrationFacts
+from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.scope import scope
 from sensegate.authority.trail import Trail
+from sensegate.bus.contract import Log
 from sensegate.bus.names import writer_of
 from sensegate.bus.opening import Core
 from sensegate.bus.recovered import PlacesLog, RecoveredMessages
@@ -50,10 +52,9 @@ from sensegate.lifecycle.reprocessing_source import ReprocessingSource
 from sensegate.lifecycle.rollout import MaterialisedVersions, Rollout
 from sensegate.lifecycle.unexplained import UnexplainedMessages
 from sensegate.model import Device, MessageBatch, Spec
-from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
-from sensegate.ports import Log
 from sensegate.quantities.coordinates import wgs84
+from sensegate.quantities.series import SeriesIndex
 
 
 class RecordedLog(Log, PlacesLog, Protocol):
@@ -103,7 +104,7 @@ class ProfileLifecycle(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class ReprocessingParts(msgspec.Struct, frozen=True, eq=False):
-    """What reprocesses recorded messages."""
+    """Parts that reprocess recorded messages."""
 
     reprocessing: Reprocessing
     interpreter: ReprocessingInterpreter

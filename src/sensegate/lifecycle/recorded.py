@@ -12,10 +12,10 @@ from collections.abc import AsyncIterator, Collection
 import msgspec
 
 from sensegate.bus import raw
+from sensegate.bus.contract import Log
 from sensegate.bus.raw import StoredMessage
 from sensegate.bus.unreadable import read
 from sensegate.model import LogEntry, Message
-from sensegate.ports import Log
 
 RAW, QUARANTINE = "raw", "quarantine"
 PAGE_BYTES = 2 * 1024**2

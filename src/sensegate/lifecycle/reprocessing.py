@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import structlog
 
 from sensegate.authority.scope import Principal, Scope
+from sensegate.bus.contract import Log
 from sensegate.bus.names import ROW_KINDS
 from sensegate.bus.unreadable import read_ledger, read_rows
 from sensegate.clock import HOUR_US, Clock
@@ -18,11 +19,11 @@ from sensegate.config import Config
 from sensegate.errors import ConfigError, Overloaded
 from sensegate.lifecycle.comparisons import MessageRange
 from sensegate.lifecycle.releases import Releases, canary_watcher
+from sensegate.lifecycle.reprocessing_input import ReprocessingInput
 from sensegate.lifecycle.reprocessing_interpreter import ReprocessingInterpreter
-from sensegate.lifecycle.reprocessing_orders import ReprocessingInput, ReprocessingOrder, ReprocessingOrders
+from sensegate.lifecycle.reprocessing_orders import ReprocessingOrder, ReprocessingOrders
 from sensegate.model import LogEntry, Message
 from sensegate.persist.previous_readings import PreviousReadings
-from sensegate.ports import Log
 
 POLL_S = 0.02
 

@@ -23,9 +23,9 @@ from sensegate.ingest.interpreter import Interpreter
 from sensegate.lifecycle.reprocessing_orders import ReprocessingOrder
 from sensegate.model import BOOL, I32, Message, MessageBatch
 from sensegate.normalise.normalise import Normaliser
-from sensegate.normalise.series import SeriesIndex
 from sensegate.persist.commit import Committer
 from sensegate.persist.previous_readings import PreviousReadings
+from sensegate.quantities.series import SeriesIndex
 
 
 class ReprocessingInterpreter:

@@ -18,20 +18,13 @@ from sensegate.authority.scope import Action, Principal, Scope, allows, demand, 
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded
+from sensegate.lifecycle.reprocessing_input import ReprocessingInput
 from sensegate.model import REPROCESSING_PREFIX
 
 ORDERS_MAX = 200
 WAITING_MAX = 20
 DEVICES_MAX = 2_000
 ATTEMPTS_MAX = 200
-
-
-class ReprocessingInput(StrEnum):
-    """Kind of recorded messages to reprocess."""
-
-    RAW = "raw"
-    QUARANTINE = "quarantine"
-    BOTH = "both"
 
 
 class OrderState(StrEnum):

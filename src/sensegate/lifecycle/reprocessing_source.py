@@ -11,13 +11,14 @@ from itertools import groupby
 
 import msgspec
 
+from sensegate.bus.contract import Log
 from sensegate.bus.recovered import PLACE_BITS, RecoveredMessages
 from sensegate.lifecycle.order_source import OrderSource
 from sensegate.lifecycle.recorded import QUARANTINE, RAW, Progress, RecordedMessages, read_recorded
 from sensegate.lifecycle.reprocessing import Reprocessing
-from sensegate.lifecycle.reprocessing_orders import ReprocessingInput, ReprocessingOrder
+from sensegate.lifecycle.reprocessing_input import ReprocessingInput
+from sensegate.lifecycle.reprocessing_orders import ReprocessingOrder
 from sensegate.model import Delivery, Message, SourcePosition
-from sensegate.ports import Log
 
 DELIVERY_MESSAGES_MAX = 300
 """Most messages of a delivery."""

@@ -8,13 +8,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 from sensegate.authoring.survey import ProfileDraft, RecordedMessage, ShapeSummary
 from sensegate.bus import raw
+from sensegate.bus.contract import Log
 from sensegate.bus.raw import StoredMessage
 from sensegate.bus.recovered import RecoveredMessages
 from sensegate.bus.unreadable import read
 from sensegate.decode.topics import matches_filter
 from sensegate.errors import Overloaded
 from sensegate.model import LogEntry, QuarantineReason
-from sensegate.ports import Log
 
 MESSAGES_MAX = 20_000
 """Most messages read; beyond that, the latest count."""

@@ -19,8 +19,8 @@ from sensegate.ngsi_ld.entities import AttributeInstance, EntityRecord, Viewer
 from sensegate.ngsi_ld.state_notifications import StateSender
 from sensegate.ngsi_ld.stored_entities import RegisteredEntity, is_visible
 from sensegate.ngsi_ld.subscriptions import NotificationTrigger
-from sensegate.ports import DeliveryResult
 from sensegate.share.consumers import ConsumerInfo
+from sensegate.share.transports.contract import DeliveryResult
 
 CHANGES_MAX = 200
 """Most changed entities of a notification."""
@@ -30,7 +30,7 @@ _REFUSED_S, _STOPPED_S, _RETRY_S = 5.0, 1.0, 1.0
 
 
 class NotifiedPosition(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How far a subscription was notified of changes of stored entities."""
+    """Position of a subscription in the changes of stored entities."""
 
     modified: int = 0
     """Time of the last change, µs UTC."""

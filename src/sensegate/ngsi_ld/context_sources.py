@@ -37,7 +37,7 @@ from sensegate.ngsi_ld.requests import MEDIA, MERGE_PATCH, context_of, json_body
 from sensegate.ngsi_ld.rest import ROOT, page_headers, viewer_of
 from sensegate.ngsi_ld.source_registry import SourceQuery, SourceRegistry
 from sensegate.ngsi_ld.windows import parse_period, parse_time_property
-from sensegate.ports import PartKey
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import Call, QueryParam, Route
 
 SOURCES = PartKey[SourceRegistry]("ngsi-ld context sources", absent="this gateway has no NGSI-LD API")

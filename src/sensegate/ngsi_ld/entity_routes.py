@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -18,12 +19,12 @@ from sensegate.ngsi_ld.entity_writing import Owner, StoredEntityWriter, UpdateRe
 from sensegate.ngsi_ld.instants import parse_date_time
 from sensegate.ngsi_ld.parameters import JSON
 from sensegate.ngsi_ld.problems import bad_data, problem_type
-from sensegate.ngsi_ld.requests import MEDIA, MERGE_PATCH, context_of, json_body
+from sensegate.ngsi_ld.requests import MEDIA, MERGE_PATCH, context_of, json_body, write_route
 from sensegate.ngsi_ld.rest import ROOT, viewer_of
 from sensegate.ngsi_ld.stored_entities import EntityRegistry
-from sensegate.ports import PartKey
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest, detail_of, status_of, title_of
-from sensegate.web.routing import Call, QueryParam, Route
+from sensegate.web.routing import Call, QueryParam
 
 BATCH_MAX = 1_000
 """Most entities of one batch."""
@@ -311,44 +312,24 @@ _ATTRIBUTE = f"{_ATTRIBUTES}/{{attribute}}"
 _OPERATIONS = f"{ROOT}/entityOperations"
 
 
-def _route(
-    method: str,
-    path: str,
-    handler: Callable[[Call], Awaitable[object]],
-    summary: str,
-    query: tuple[QueryParam, ...] = (_OPTIONS, _FORMAT),
-    status: int = 204,
-) -> Route:
-    return Route(
-        method=method,
-        path=path,
-        handler=handler,
-        summary=summary,
-        tag="ngsi-ld",
-        action=Action.CHANGE_DEVICES,
-        query=query,
-        raw="" if method == "DELETE" else JSON,
-        status=status,
-        errors=(404, 409, 413, 415, 422),
-        problem_type=problem_type,
-    )
-
+_BODY = (_OPTIONS, _FORMAT)
+_route = partial(write_route, Action.CHANGE_DEVICES)
 
 ENTITY_ROUTES = (
-    _route("POST", _ENTITIES, _create, "Create an entity.", (_OPTIONS, _FORMAT, *OWNER_PARAMS), 201),
-    _route("PUT", _ENTITY, _replace, "Replace an entity."),
+    _route("POST", _ENTITIES, _create, "Create an entity.", (*_BODY, *OWNER_PARAMS), status=201),
+    _route("PUT", _ENTITY, _replace, "Replace an entity.", _BODY),
     _route(
         "PATCH",
         _ENTITY,
         _merge,
         "Merge a fragment into an entity.",
-        (_OPTIONS, _FORMAT, QueryParam("observedAt", "time of changed attributes that have one and are given none")),
+        (*_BODY, QueryParam("observedAt", "time of changed attributes that have one and are given none")),
     ),
-    _route("DELETE", _ENTITY, _delete, "Delete an entity.", ()),
+    _route("DELETE", _ENTITY, _delete, "Delete an entity."),
     _route("POST", _ATTRIBUTES, _append, "Add attributes to an entity, or replace them.", (_KEEPS, _FORMAT)),
-    _route("PATCH", _ATTRIBUTES, _update, "Replace attributes that an entity has."),
-    _route("PATCH", _ATTRIBUTE, _change_attribute, "Change an attribute in part."),
-    _route("PUT", _ATTRIBUTE, _change_attribute, "Replace an attribute."),
+    _route("PATCH", _ATTRIBUTES, _update, "Replace attributes that an entity has.", _BODY),
+    _route("PATCH", _ATTRIBUTE, _change_attribute, "Change an attribute in part.", _BODY),
+    _route("PUT", _ATTRIBUTE, _change_attribute, "Replace an attribute.", _BODY),
     _route(
         "DELETE",
         _ATTRIBUTE,
@@ -359,16 +340,16 @@ ENTITY_ROUTES = (
             QueryParam("deleteAll", "true: all data sets", "boolean"),
         ),
     ),
-    _route("POST", f"{_OPERATIONS}/create", _batch_create, "Create entities.", (_OPTIONS, _FORMAT, *OWNER_PARAMS), 201),
+    _route("POST", f"{_OPERATIONS}/create", _batch_create, "Create entities.", (*_BODY, *OWNER_PARAMS), status=201),
     _route(
         "POST",
         f"{_OPERATIONS}/upsert",
         _batch_upsert,
         "Create entities, or replace or (options=update) change those that exist.",
         (QueryParam("options", "replace (default) or update; or the form of the body"), _FORMAT, *OWNER_PARAMS),
-        201,
+        status=201,
     ),
     _route("POST", f"{_OPERATIONS}/update", _batch_update, "Change attributes of entities.", (_KEEPS, _FORMAT)),
-    _route("POST", f"{_OPERATIONS}/merge", _batch_merge, "Merge fragments into entities."),
-    _route("POST", f"{_OPERATIONS}/delete", _batch_delete, "Delete entities by their ids.", ()),
+    _route("POST", f"{_OPERATIONS}/merge", _batch_merge, "Merge fragments into entities.", _BODY),
+    _route("POST", f"{_OPERATIONS}/delete", _batch_delete, "Delete entities by their ids."),
 )

@@ -24,7 +24,7 @@ from sensegate.errors import Overloaded
 from sensegate.ngsi_ld.contexts import DOCUMENT_BYTES_MAX, IRI_MAX, ContextSource, LdContexts
 from sensegate.ngsi_ld.core_context import CORE_URLS
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data
-from sensegate.ports import PartKey
+from sensegate.web.parts import PartKey
 
 PATH = "/ngsi-ld/v1/jsonldContexts"
 DOCUMENTS_MAX = 500

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from sensegate.ports import DeliveryResult, OutboundDelivery, PushTransport
+from sensegate.share.transports.contract import DeliveryResult, OutboundDelivery, PushTransport
 
 
 class MqttMessage(msgspec.Struct, frozen=True):
@@ -15,7 +15,7 @@ class MqttMessage(msgspec.Struct, frozen=True):
 
 
 class MqttEndpoint:
-    """Endpoint of a subscription at the subscriber's broker; a `ports.PushTransport`."""
+    """Endpoint of a subscription at the subscriber's broker; a `PushTransport`."""
 
     def __init__(self, onward: PushTransport) -> None:
         """`onward`: publishes at the broker."""

@@ -14,7 +14,7 @@ from sensegate.ngsi_ld.instants import date_time
 from sensegate.ngsi_ld.representation import EntityForm, EntityRenderer, Projection, Rendering, languages_of
 from sensegate.ngsi_ld.series import URN
 from sensegate.ngsi_ld.subscriptions import EntitySubscription
-from sensegate.ports import DeliveryResult, OutboundDelivery
+from sensegate.share.transports.contract import DeliveryResult, OutboundDelivery
 
 GEO_JSON = "application/geo+json"
 _HEADS = frozenset({"id", "type", "scope"})

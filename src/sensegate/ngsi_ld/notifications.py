@@ -22,7 +22,7 @@ from sensegate.ngsi_ld.problems import NgsiError
 from sensegate.ngsi_ld.series import URN, entity_id
 from sensegate.ngsi_ld.subscriptions import EntitySubscription
 from sensegate.ngsi_ld.vocabulary import DEVICE_TYPE, attribute_of, iri
-from sensegate.ports import DeliveryResult, OutboundDelivery, PushTransport
+from sensegate.share.transports.contract import DeliveryResult, OutboundDelivery, PushTransport
 
 _LOCATION, _OBSERVED, _REF_DEVICE = iri("location"), iri("dateObserved"), iri("refDevice")
 _QUALITY, _FLAGS = iri("quality"), iri("flags")
@@ -120,7 +120,7 @@ def _fact(name: str, kind: AttributeKind, value: object, received: int | None) -
 
 
 class NotificationTransport:
-    """Sends pages of records as notifications of one subscription; a `ports.PushTransport`."""
+    """Sends pages of records as notifications of one subscription; a `PushTransport`."""
 
     def __init__(
         self,

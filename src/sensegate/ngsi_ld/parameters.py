@@ -17,7 +17,7 @@ from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data
 from sensegate.ngsi_ld.representation import LOCATION, EntityForm, Projection, Rendering, languages_of
 from sensegate.ngsi_ld.retrieval import Condition, EntityQuery, EntitySelector
 from sensegate.ngsi_ld.value_query import parse_value_query
-from sensegate.ports import PartKey
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import Call, QueryParam
 
 JSON, GEOJSON = "application/json", "application/geo+json"
@@ -79,7 +79,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Answering(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """How a request is answered."""
+    """Form of the answer to a request."""
 
     media: str
     rendering: Rendering

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from enum import StrEnum
 
-from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, SensegateError
-from sensegate.history.query import TooMuch
+from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, SensegateError, TooMuch
 from sensegate.web.problems import BadRequest, status_of
 
 _URI = "https://uri.etsi.org/ngsi-ld/errors/"

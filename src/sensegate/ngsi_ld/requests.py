@@ -1,16 +1,18 @@
-"""Bodies of NGSI-LD requests: their media types, their @context, and JSON."""
+"""Requests that bring something: their media types, their @context, their JSON, and the form of their routes."""
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
 
+from sensegate.authority.scope import Action
 from sensegate.ngsi_ld.contexts import LD_JSON, ContextSource, LdContext, context_of_body
 from sensegate.ngsi_ld.parameters import CONTEXTS, JSON
-from sensegate.ngsi_ld.problems import ErrorType, NgsiError
+from sensegate.ngsi_ld.problems import ErrorType, NgsiError, problem_type
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import Call
+from sensegate.web.routing import Call, QueryParam, Route
 
 MERGE_PATCH = "application/merge-patch+json"
 MEDIA = (JSON, LD_JSON)
@@ -37,3 +39,29 @@ def source_of(call: Call, body: object) -> ContextSource | None:
 def context_of(call: Call, body: object) -> LdContext:
     """Return the context by which a body is read. Raises `NgsiError`."""
     return call.part(CONTEXTS).resolve(source_of(call, body))
+
+
+def write_route(
+    action: Action,
+    method: str,
+    path: str,
+    handler: Callable[[Call], Awaitable[object]],
+    summary: str,
+    query: tuple[QueryParam, ...] = (),
+    *,
+    status: int = 204,
+) -> Route:
+    """Return the route of an operation that changes entities."""
+    return Route(
+        method=method,
+        path=path,
+        handler=handler,
+        summary=summary,
+        tag="ngsi-ld",
+        action=action,
+        query=query,
+        raw="" if method == "DELETE" else JSON,
+        status=status,
+        errors=(404, 409, 413, 415, 422),
+        problem_type=problem_type,
+    )

@@ -32,8 +32,8 @@ from sensegate.ngsi_ld.parameters import (
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data, problem_type
 from sensegate.ngsi_ld.representation import Document, EntityRenderer
 from sensegate.ngsi_ld.retrieval import FORM, EntityQuery, EntityRetrieval
-from sensegate.ports import PartKey
 from sensegate.share.feeds import ALL_FEED
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import Call, Route
 
 ROOT = "/ngsi-ld/v1"

@@ -24,7 +24,6 @@ from sensegate.ngsi_ld.notification_writing import NotificationWriter, Subscript
 from sensegate.ngsi_ld.retrieval import EntityQuery, EntityRetrieval
 from sensegate.ngsi_ld.stored_entities import EntityRegistry
 from sensegate.ngsi_ld.subscriptions import DELIVERY, EntitySubscription
-from sensegate.ports import DeliveryResult, PushTransport
 from sensegate.share.consumers import ActiveConsumers, ConsumerInfo
 from sensegate.share.sharing import Sharing
 from sensegate.share.subscriptions import (
@@ -34,6 +33,7 @@ from sensegate.share.subscriptions import (
     SubscriptionState,
     change_offset,
 )
+from sensegate.share.transports.contract import DeliveryResult, PushTransport
 
 ENTITIES_MAX = 1_000
 """Most entities of a notification."""

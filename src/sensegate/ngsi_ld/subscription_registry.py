@@ -42,7 +42,6 @@ from sensegate.ngsi_ld.subscriptions import (
     key_of,
     notifier_settings,
 )
-from sensegate.ports import PushTransport
 from sensegate.share.feeds import ALL_FEED
 from sensegate.share.pushing import PushDelivery
 from sensegate.share.subscriptions import (
@@ -54,6 +53,7 @@ from sensegate.share.subscriptions import (
     change_offset,
     notify_nobody,
 )
+from sensegate.share.transports.contract import PushTransport
 
 FORM = "json"
 PER_SUBSCRIBER_MAX = 50

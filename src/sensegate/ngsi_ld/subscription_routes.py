@@ -17,9 +17,9 @@ from sensegate.ngsi_ld.requests import MEDIA, MERGE_PATCH, context_of, json_body
 from sensegate.ngsi_ld.rest import FEED_ROOT, ROOT, feed_of, viewer_of
 from sensegate.ngsi_ld.subscription_registry import FORM, SubscriptionContext, SubscriptionRegistry
 from sensegate.ngsi_ld.subscriptions import DELIVERY, EntitySubscription, SubscriptionDocument, read_document
-from sensegate.ports import PartKey
 from sensegate.share.sharing import FeedRequest
 from sensegate.share.subscriptions import SubscriptionState
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import Call, QueryParam, Route
 
 SUBSCRIPTIONS = PartKey[SubscriptionRegistry]("ngsi-ld subscriptions", absent="this gateway has no NGSI-LD API")

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from sensegate.history.query import TooMuch
+from sensegate.errors import TooMuch
 from sensegate.ngsi_ld.entities import AttributeInstance, EntityRecord, Viewer
 from sensegate.ngsi_ld.instants import date_time, parse_date_time
 from sensegate.ngsi_ld.representation import Document, EntityForm, EntityRenderer, Projection, Rendering

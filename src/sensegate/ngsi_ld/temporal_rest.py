@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from aiohttp import web
 
-from sensegate.history.query import TooMuch
+from sensegate.errors import TooMuch
 from sensegate.ngsi_ld.bodies import EntityQueryBody, query_body
 from sensegate.ngsi_ld.entities import EntityRecord, Viewer
 from sensegate.ngsi_ld.parameters import (
@@ -28,7 +28,7 @@ from sensegate.ngsi_ld.rest import FEED_ROOT, MEDIA, NGSI_LD, ROOT, deliver, pag
 from sensegate.ngsi_ld.retrieval import EntityQuery
 from sensegate.ngsi_ld.temporal import TemporalDocument, TemporalForm, TemporalReader, has_evolution
 from sensegate.ngsi_ld.windows import Period, parse_duration, parse_methods, parse_period, parse_time_property
-from sensegate.ports import PartKey
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import Call, QueryParam, Route
 
 TEMPORAL = PartKey[TemporalReader]("ngsi-ld temporal", absent="this gateway has no temporal entities")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
+from functools import partial
 from typing import Any
 
 from aiohttp import web
@@ -12,9 +13,9 @@ from sensegate.ngsi_ld.contexts import LdContext
 from sensegate.ngsi_ld.documents import DocumentReader, checked_uri
 from sensegate.ngsi_ld.entities import AttributeInstance
 from sensegate.ngsi_ld.entity_routes import ENTITY_STORE
-from sensegate.ngsi_ld.parameters import JSON, context_of, is_true
-from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data, problem_type
-from sensegate.ngsi_ld.requests import MEDIA, MERGE_PATCH, json_body
+from sensegate.ngsi_ld.parameters import context_of, is_true
+from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data
+from sensegate.ngsi_ld.requests import MEDIA, MERGE_PATCH, json_body, write_route
 from sensegate.ngsi_ld.requests import context_of as context_of_body
 from sensegate.ngsi_ld.rest import ROOT, viewer_of
 from sensegate.ngsi_ld.stored_entities import is_visible
@@ -22,7 +23,7 @@ from sensegate.ngsi_ld.temporal_writing import TemporalTarget, TemporalWriter
 from sensegate.ngsi_ld.vocabulary import iri
 from sensegate.sensorthings.rest import SENSORTHINGS, writing_of
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import Call, QueryParam, Route
+from sensegate.web.routing import Call, QueryParam
 
 _HEADS = frozenset({"id", "@id", "type", "@type", "scope", "@context", "createdAt", "modifiedAt"})
 
@@ -152,36 +153,14 @@ _ATTRIBUTES = f"{_ENTITIES}/{{entity}}/attrs"
 _INSTANCE = f"{_ATTRIBUTES}/{{attribute}}/{{instance}}"
 
 
-def _route(
-    method: str,
-    path: str,
-    handler: Callable[[Call], Awaitable[object]],
-    summary: str,
-    query: tuple[QueryParam, ...] = (),
-    status: int = 204,
-) -> Route:
-    is_deletion = method == "DELETE"
-    return Route(
-        method=method,
-        path=path,
-        handler=handler,
-        summary=summary,
-        tag="ngsi-ld",
-        action=Action.CORRECT_READINGS if is_deletion else Action.INGEST,
-        query=query,
-        raw="" if is_deletion else JSON,
-        status=status,
-        errors=(404, 409, 413, 415, 422),
-        problem_type=problem_type,
-    )
-
+_ingest = partial(write_route, Action.INGEST)
+_withdraw = partial(write_route, Action.CORRECT_READINGS, "DELETE")
 
 TEMPORAL_WRITE_ROUTES = (
-    _route("POST", _ENTITIES, _create, "Add readings of a device as a temporal entity.", status=201),
-    _route("DELETE", f"{_ENTITIES}/{{entity}}", _delete, "Withdraw all readings of the entity of a device."),
-    _route("POST", _ATTRIBUTES, _add, "Add readings of a device as instances of attributes."),
-    _route(
-        "DELETE",
+    _ingest("POST", _ENTITIES, _create, "Add readings of a device as a temporal entity.", status=201),
+    _withdraw(f"{_ENTITIES}/{{entity}}", _delete, "Withdraw all readings of the entity of a device."),
+    _ingest("POST", _ATTRIBUTES, _add, "Add readings of a device as instances of attributes."),
+    _withdraw(
         f"{_ATTRIBUTES}/{{attribute}}",
         _delete_attribute,
         "Withdraw all readings of an attribute.",
@@ -190,6 +169,6 @@ TEMPORAL_WRITE_ROUTES = (
             QueryParam("deleteAll", "true: all data sets", "boolean"),
         ),
     ),
-    _route("PATCH", _INSTANCE, _change_instance, "Replace the value of an instance, by a revision of its reading."),
-    _route("DELETE", _INSTANCE, _delete_instance, "Withdraw the reading of an instance."),
+    _ingest("PATCH", _INSTANCE, _change_instance, "Replace the value of an instance, by a revision of its reading."),
+    _withdraw(_INSTANCE, _delete_instance, "Withdraw the reading of an instance."),
 )

@@ -10,7 +10,8 @@ import zstandard
 
 from sensegate.clock import HOUR_US, Clock
 from sensegate.model import QualityHour
-from sensegate.normalise.indicators import HOURS_MAX, IndicatorCounts, Indicators
+from sensegate.normalise.indicators import Indicators
+from sensegate.quantities.indicator_counts import HOURS_MAX, IndicatorCounts
 
 COLLECT_S = 15.0
 OPEN_HOURS = 1
@@ -64,7 +65,7 @@ class IndicatorStore:
         parts = [(hour, self._open[hour] if hour in self._open else self._packed[hour]) for hour in hours]
         return (_quality(hour, _unpack(part) if isinstance(part, _Packed) else part) for hour, part in parts)
 
-    def counts_after(self, hour: int, *, limit: int) -> list[tuple[int, IndicatorCounts]]:
+    def counts_after(self, hour: int, limit: int) -> list[tuple[int, IndicatorCounts]]:
         """Return (hour, its counts) of the next hours after one that have any, oldest first; hours since 1970."""
         self.collect()
         parts: list[tuple[int, IndicatorCounts]] = []

@@ -22,76 +22,24 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import msgspec
 import numpy as np
 
 from sensegate.clock import HOUR_US
 from sensegate.model import BOOL, F64, I32, I64, U32, Readings, RejectedValue
-from sensegate.normalise.series import SeriesIndex
 from sensegate.normalise.table import SpecTable
+from sensegate.quantities.indicator_counts import HOURS_MAX, IndicatorCounts
 from sensegate.quantities.quality import BAD_FROM, Flag
+from sensegate.quantities.series import SeriesIndex
 from sensegate.quantities.sorting import radix_argsort
 
 GRACE = 300_000_000
 """Time after the end of an hour at which it is closed, µs."""
 GAP_INTERVALS = 1.5
 """Number of expected intervals above which a pause is a gap."""
-HOURS_MAX = 48
-"""Age in hours up to which a reading still counts; also the most hours that one gap is spread over."""
 
 _DOUBTED = np.uint32(Flag.STUCK | Flag.FUTURE | Flag.STALE | Flag.CLOCK)
 _WRONG = np.uint32(Flag.RANGE | Flag.STEP)
 _NEVER = -(1 << 61)
-
-
-class IndicatorCounts(msgspec.Struct, frozen=True, eq=False):
-    """Counts by device and hour, as columns.
-
-    Rows of the same (device, hour) from different calls of `drain` are merged: counts are summed; `expected`, `longest`
-    and `span` take the maximum.
-    """
-
-    device: I32
-    hour: I64
-    """Hours since 1970-01-01T00:00:00Z, by phenomenon time."""
-    received: U32
-    doubted: U32
-    wrong: U32
-    """Including rejected values."""
-    rejected: U32
-    gaps: U32
-    silent: I64
-    """µs."""
-    longest: I64
-    """Longest gap that ended or lasted in the hour, counted from its last message, µs."""
-    expected: F64
-    """Readings expected in the hour; 0: no interval is declared."""
-    span: I64
-    """Part of the hour for which the device has been known, µs."""
-
-    def __len__(self) -> int:
-        return len(self.device)
-
-    @property
-    def authenticity(self) -> F64:
-        """Share of readings that are authenticated and fresh."""
-        return 1.0 - _ratio(self.doubted, self.received)
-
-    @property
-    def accuracy(self) -> F64:
-        """Share of values that pass range, step, type and unit checks."""
-        return 1.0 - _ratio(self.wrong, self.received.astype(np.int64) + self.rejected)
-
-    @property
-    def continuity(self) -> F64:
-        """Share of the time in which the device was not silent."""
-        known = np.where(self.expected > 0, self.span, 0)
-        return np.clip(1.0 - _ratio(self.silent, known), 0.0, 1.0)
-
-    @property
-    def completeness(self) -> F64:
-        """Share of the expected readings that arrived."""
-        return np.minimum(_ratio(self.received, self.expected), 1.0)
 
 
 class _Hour:
@@ -275,11 +223,11 @@ class Indicators:
         self._add("gaps", device[new], first[new], np.ones(int(new.sum()), np.uint32))
         first = np.maximum(first, final - HOURS_MAX + 1)
         many = np.maximum(final - first + 1, 0)
-        each = np.repeat(np.arange(len(device)), many)
-        hour = np.arange(len(each)) - np.repeat(np.cumsum(many) - many, many) + first[each]
-        silent = np.minimum(until[each], (hour + 1) * HOUR_US) - np.maximum(begin[each], hour * HOUR_US)
-        self._add("silent", device[each], hour, silent)
-        self._add("longest", device[each], hour, (until - last)[each])
+        gap = np.repeat(np.arange(len(device)), many)
+        hour = np.arange(len(gap)) - np.repeat(np.cumsum(many) - many, many) + first[gap]
+        silent = np.minimum(until[gap], (hour + 1) * HOUR_US) - np.maximum(begin[gap], hour * HOUR_US)
+        self._add("silent", device[gap], hour, silent)
+        self._add("longest", device[gap], hour, (until - last)[gap])
 
     def _close_hour(self, hour: int) -> None:
         """Count the silence that lasts at the end of an hour, and create the hour."""
@@ -373,12 +321,6 @@ def _hour_of(time: I64) -> I64:
     if int(time.max()) // HOUR_US == low:
         return np.broadcast_to(np.int64(low), time.shape)
     return time // HOUR_US
-
-
-def _ratio(part: U32 | I64 | F64, whole: U32 | I64 | F64) -> F64:
-    out: F64 = np.full(len(part), np.nan)
-    np.divide(part, whole, out=out, where=whole > 0)
-    return out
 
 
 def _grown(column: np.ndarray, size: int, fill: int = 0) -> np.ndarray:

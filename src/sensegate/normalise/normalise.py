@@ -13,12 +13,12 @@ from sensegate.model import BOOL, F64, I32, I64, U8, U32, Fields, Readings, Reje
 from sensegate.normalise.checks import CheckedBatch, SeriesHistory, UnitPlausibility, check_range, downgrade
 from sensegate.normalise.clocks import TimeChecks
 from sensegate.normalise.places import DevicePlaces, PlaceCheck
-from sensegate.normalise.series import SeriesIndex
 from sensegate.normalise.table import SpecTable
 from sensegate.quantities.coordinates import unshift_coordinates
 from sensegate.quantities.decimals import without_noise, without_single_noise
 from sensegate.quantities.properties import PROPERTIES, Properties
 from sensegate.quantities.quality import Flag, Quality
+from sensegate.quantities.series import SeriesIndex
 
 TEXT_MAX = 1024
 """Greatest length of a string value in characters."""
@@ -68,10 +68,6 @@ class Normaliser:
         """
         device, _ = self.series.keys()
         self._history.forget(np.flatnonzero((device >= 0) & (device < len(devices)) & devices[np.maximum(device, 0)]))
-
-    def set_own_clock_off(self, off: bool) -> None:  # noqa: FBT001 - a setter of one flag
-        """Set whether the gateway's own clock is wrong: then every reading is flagged and none judged by its time."""
-        self.clocks.own_clock_off = off
 
     def normalise(
         self, fields: Fields, received: I64, best_effort: BOOL | None = None, redelivered: BOOL | None = None

@@ -8,9 +8,9 @@ import numpy as np
 
 from sensegate.errors import ConfigError, ProfileError
 from sensegate.model import BOOL, F64, I16, I32, I64, U8, U32, Datum, Spec
-from sensegate.normalise.series import SeriesIndex
 from sensegate.quantities.properties import PROPERTIES, VALUE_KINDS, Properties, ValueKind
 from sensegate.quantities.quality import Flag
+from sensegate.quantities.series import SeriesIndex
 
 NEVER = np.iinfo(np.int64).max
 """A time span longer than any between readings."""

@@ -17,6 +17,7 @@ from sensegate.authority.index import DeviceIndex
 from sensegate.bus import columns, raw, recovered, sequences
 from sensegate.bus.columns import Batch
 from sensegate.bus.commit_records import decode_commit, encode_commit
+from sensegate.bus.contract import Log
 from sensegate.bus.ledger import ACCEPTED, REMOVED, REVISED, VALUES, Ledger
 from sensegate.bus.names import OBSERVATIONS, OWN_AREA, PADDING_SUBJECT, PARTITION, READINGS, ROW_KINDS, writer_of
 from sensegate.bus.padding import pad
@@ -46,7 +47,6 @@ from sensegate.persist.duplicates import Deduplicator, DedupResult
 from sensegate.persist.identity import UNCHANGED, SpecColumns, digests
 from sensegate.persist.previous_readings import PreviousReadings
 from sensegate.persist.slices import BatchSlice, slice_batch, sources_of
-from sensegate.ports import Log
 
 RETRY_S = 60.0
 """A commit of unknown outcome is looked up and repeated for so long before `Unavailable` is raised."""

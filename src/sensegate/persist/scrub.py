@@ -46,7 +46,7 @@ _log = structlog.get_logger("persist")
 
 
 class ScrubbedLog(Protocol):
-    """The part of `ports.Log` that the scrub reads."""
+    """The part of `bus.contract.Log` that the scrub reads."""
 
     @property
     def epoch(self) -> str: ...

@@ -210,11 +210,6 @@ def severity(code: int) -> Quality:
     return Quality.UNCERTAIN if code >= UNCERTAIN_FROM else Quality.GOOD
 
 
-def worse(first: int, second: int) -> int:
-    """Return the code of the worse class; of two codes in the same class the first."""
-    return second if severity(second) > severity(first) else first
-
-
 def from_hj212(flag: str | None) -> Quality:
     """Return the quality of an HJ 212 flag; a missing or unknown flag is uncertain."""
     return HJ212.get((flag or "").strip().upper(), Quality.UNCERTAIN_UNKNOWN)

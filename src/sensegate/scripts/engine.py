@@ -141,7 +141,7 @@ class LoadError(Exception):
 
 
 class _Inspection(NamedTuple):
-    """What a script does to its realm when it is loaded."""
+    """Effects of a script on its realm when it is loaded."""
 
     helpers: list[list[Any]]
     assigned: list[list[Any]]
@@ -170,7 +170,7 @@ def is_identifier(name: str) -> bool:
 
 
 class Script:
-    """One loaded script in its realm."""
+    """A loaded script in its realm."""
 
     def __init__(self, source: ScriptSource, deadline: Callable[[float], None] = lambda _: None) -> None:
         """Load the script. Raises `LoadError`.

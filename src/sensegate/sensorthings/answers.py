@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
-from sensegate.history.query import TooMuch
+from sensegate.errors import TooMuch
 from sensegate.sensorthings.kinds import ID_NAMES, KINDS, Entity, EntityKind
 from sensegate.sensorthings.observations import ObservationReader
 from sensegate.sensorthings.pages import EntityPage, EntityRange, Pager, PageToken, source_of, streams_of, token_text

@@ -45,12 +45,12 @@ from sensegate.errors import (
     Unavailable,
 )
 from sensegate.model import Device
-from sensegate.publish.brokered import topic_of_subject
 from sensegate.sensorthings.bodies import decoded
 from sensegate.sensorthings.topics import parse_topic
 from sensegate.sensorthings.updates import TokenUpdates, UpdateParts
 from sensegate.sensorthings.writing import EntityWriter, WriteActs
 from sensegate.share.feeds import ALL_FEED
+from sensegate.share.transports.brokered import topic_of_subject
 from sensegate.web.bodies import NewDevice
 from sensegate.web.problems import BadRequest
 
@@ -75,7 +75,7 @@ Ingest = Callable[[Device, Principal, bytes, str], Awaitable[None]]
 
 
 class ClientParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What clients are served with."""
+    """Parts that serve MQTT clients."""
 
     engine: Engine
     bus: Client

@@ -16,7 +16,8 @@ from typing import Any
 import msgspec
 import numpy as np
 
-from sensegate.history.query import HistoryQueries, RowOptions, TooMuch
+from sensegate.errors import TooMuch
+from sensegate.history.query import HistoryQueries, RowOptions
 from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.quality import Flag, flag_words, quality_word
 from sensegate.sensorthings.ids import identity_of, node_number, observation_id, observation_ids
@@ -227,7 +228,7 @@ class UpdatedObservation(msgspec.Struct, frozen=True, eq=False):
 
 
 class _Search(msgspec.Struct, frozen=True, eq=False):
-    """What is looked for."""
+    """Criteria of a search for Observations."""
 
     view: CallerView
     selection: FeedSelection

@@ -11,7 +11,7 @@ from typing import Any
 
 import msgspec
 
-from sensegate.history.query import TooMuch
+from sensegate.errors import TooMuch
 from sensegate.sensorthings.expressions import compile_expression, is_true, links_of, order_rank
 from sensegate.sensorthings.instants import Span
 from sensegate.sensorthings.kinds import ID_NAMES, KINDS, Entity, EntityKind

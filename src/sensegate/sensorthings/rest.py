@@ -9,8 +9,7 @@ import msgspec
 from aiohttp import web
 
 from sensegate.authority.scope import Action
-from sensegate.history.query import TooMuch
-from sensegate.ports import PartKey
+from sensegate.errors import TooMuch
 from sensegate.sensorthings.arrays import data_arrays
 from sensegate.sensorthings.bodies import decoded
 from sensegate.sensorthings.conformance import service_root
@@ -24,6 +23,7 @@ from sensegate.sensorthings.writing import EntityWriter, WriteActs
 from sensegate.share.feeds import ALL_FEED
 from sensegate.web import corrections, devices
 from sensegate.web.bodies import NewDevice
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import Call, QueryParam, Route
 

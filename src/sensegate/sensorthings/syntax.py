@@ -24,7 +24,6 @@ NODES_MAX = 400
 EXPAND_DEPTH_MAX = 6
 EXPANDS_MAX = 40
 """Most links that one request expands."""
-TOP_MAX = 2**31
 
 
 class LiteralValue(msgspec.Struct, frozen=True, tag=True):
@@ -63,7 +62,7 @@ Expression = LiteralValue | GeometryText | FieldPath | FunctionCall | Operation
 
 
 class OrderKey(msgspec.Struct, frozen=True):
-    """One key of an order."""
+    """A key of an order."""
 
     expression: Expression
     descending: bool = False

@@ -19,9 +19,7 @@ from sensegate.authority.scope import Principal
 from sensegate.authority.tokens import Tokens
 from sensegate.clock import Clock
 from sensegate.collect.front.services import ServiceUser
-from sensegate.errors import NotFound, Overloaded, PermissionDenied, Unavailable
-from sensegate.history.query import TooMuch
-from sensegate.publish.brokered import POLL_S, MqttPublisher, subject_of_topic
+from sensegate.errors import NotFound, Overloaded, PermissionDenied, TooMuch, Unavailable
 from sensegate.sensorthings.answers import DocumentBuilder, check_names
 from sensegate.sensorthings.kinds import KINDS, Entity
 from sensegate.sensorthings.pages import EntityRange, Pager, source_of
@@ -31,6 +29,7 @@ from sensegate.sensorthings.topics import ServiceTopic
 from sensegate.sensorthings.view import CallerView
 from sensegate.share.quota import GrantQuota
 from sensegate.share.reader import EntryRange
+from sensegate.share.transports.brokered import POLL_S, MqttPublisher, subject_of_topic
 from sensegate.web.problems import BadRequest
 
 ROUND_S = 1.0
@@ -88,7 +87,7 @@ class _Resolved(msgspec.Struct, frozen=True, eq=False):
 
 
 class UpdateParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What updates are made of."""
+    """Parts of which updates are made."""
 
     service: SensorThings
     tokens: Tokens

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from sensegate import metrics
+from sensegate.bus.contract import Log
 from sensegate.bus.decoding import decoder
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.names import node_of
@@ -23,7 +24,6 @@ from sensegate.bus.unreadable import read, read_ledger
 from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import CancellableTaskGroup, Fenced, StoreFull, Unavailable
 from sensegate.model import LogEntry, LogMessage
-from sensegate.ports import Log
 from sensegate.share.place_totals import UNREGISTERED, DevicePlaceSource, PlaceTotals
 from sensegate.share.reader import LogReader
 

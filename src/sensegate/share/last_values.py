@@ -30,7 +30,7 @@ from sensegate import metrics
 from sensegate.authority.index import WordList
 from sensegate.bus.batch import Batch, Origins, WordColumn
 from sensegate.model import BOOL, F64, I32, I64, U8, U32
-from sensegate.normalise.series import VARIABLES_MAX, SeriesIndex
+from sensegate.quantities.series import VARIABLES_MAX, SeriesIndex
 
 SERIES_MAX = 2_000_000
 """Most series held; readings of further ones are counted as a limit that was reached, and have no last value."""

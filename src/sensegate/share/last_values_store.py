@@ -19,13 +19,13 @@ from sensegate import metrics
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.devices import Devices
 from sensegate.bus import raw
+from sensegate.bus.contract import Log
 from sensegate.bus.decoding import decoder
 from sensegate.bus.names import READINGS, ROW_KINDS
 from sensegate.bus.unreadable import read, read_rows
 from sensegate.clock import DAY_US, Clock
 from sensegate.errors import StoreFull, Unavailable
 from sensegate.model import I64, LogEntry
-from sensegate.ports import Log
 from sensegate.share.last_values import LastValues, SavedTables
 from sensegate.share.reader import LogReader, RowsEntry, named_rows
 

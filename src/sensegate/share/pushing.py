@@ -1,7 +1,7 @@
 """Wiring of push delivery: each subscription from its committed offset.
 
-share.subscriptions ─▶ publish.webhook  ─▶ HTTP address of the subscriber
-                    ─▶ publish.brokered ─▶ our broker ─▶ MQTT and NATS clients (broker_clients, subscription_control)
+subscriptions ─▶ transports.webhook  ─▶ HTTP address of the subscriber
+              ─▶ transports.brokered ─▶ our broker ─▶ MQTT and NATS clients (broker_clients, subscription_control)
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from nats.aio.msg import Msg
 
 from sensegate import metrics
 from sensegate.authority.callout import GuestOf
+from sensegate.authority.egress import Egress
 from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import Principal
 from sensegate.authority.tokens import Tokens
@@ -30,11 +31,6 @@ from sensegate.bus.server_conf import has_broker_tls
 from sensegate.clock import Clock
 from sensegate.config.influx import InfluxConfig, InfluxOutletConfig
 from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
-from sensegate.ports import PushTransport
-from sensegate.publish.brokered import MqttPublisher, MqttSessions, NatsPublisher
-from sensegate.publish.egress import Egress
-from sensegate.publish.outbound_mqtt import CONNECTIONS_MAX, OutboundBrokers
-from sensegate.publish.webhook import open_webhooks
 from sensegate.share.broker_clients import MQTT, NATS, BrokerClients
 from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.delivery import FeedPage
@@ -54,6 +50,10 @@ from sensegate.share.subscriptions import (
     SubscriptionSpec,
     notify_nobody,
 )
+from sensegate.share.transports.brokered import MqttPublisher, MqttSessions, NatsPublisher
+from sensegate.share.transports.contract import PushTransport
+from sensegate.share.transports.outbound_mqtt import CONNECTIONS_MAX, OutboundBrokers
+from sensegate.share.transports.webhook import open_webhooks
 from sensegate.share.webhooks import Webhooks
 
 CONTROL_SUBJECTS = "sg.control.*.*"

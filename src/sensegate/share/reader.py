@@ -18,12 +18,12 @@ import structlog
 
 from sensegate.bus import columns
 from sensegate.bus.batch import EMPTY
+from sensegate.bus.contract import Log
 from sensegate.bus.names import SHARED_PREFIXES
 from sensegate.bus.unreadable import read_rows
 from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import Gone, Unavailable
 from sensegate.model import LogEntry
-from sensegate.ports import Log
 from sensegate.share import cursor
 from sensegate.share.cursor import END, BadCursor, Cursor
 

@@ -14,10 +14,10 @@ from sensegate.authority.heads import HourlyHeads
 from sensegate.authority.opening import Callers
 from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Principal, Scope
+from sensegate.bus.contract import Log
 from sensegate.bus.kv import KvBucket
 from sensegate.bus.opening import Core
 from sensegate.model import QualityHour
-from sensegate.ports import Log
 from sensegate.share import wiring
 from sensegate.share.feeds import Feeds
 from sensegate.share.floors import GradeFloors
@@ -32,7 +32,7 @@ from sensegate.share.sharing import Centre, Sharing, SharingContext, SharingStor
 
 
 class ShareInputs(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What the sharing stage gets of other stages."""
+    """Inputs of the sharing stage from other stages."""
 
     delivered: Log
     """The log as far as it may be delivered."""

@@ -24,11 +24,11 @@ from sensegate.authority.record_store import RecordTable
 from sensegate.authority.scope import Principal
 from sensegate.clock import Clock
 from sensegate.errors import Conflict, Gone, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
-from sensegate.ports import DeliveryResult, OutboundDelivery, PushTransport
 from sensegate.share.consumers import ActiveConsumers, ConsumerInfo
 from sensegate.share.cursor import BadCursor
 from sensegate.share.delivery import FeedPage
 from sensegate.share.pages import FeedPages
+from sensegate.share.transports.contract import DeliveryResult, OutboundDelivery, PushTransport
 
 BATCH_RECORDS = 1_000
 DEFAULT_TAG = "records"
@@ -141,7 +141,7 @@ class PushParts(msgspec.Struct, frozen=True, eq=False):
 
 
 class PushSubscription:
-    """One push subscription; `run` is its task."""
+    """A push subscription; `run` is its task."""
 
     def __init__(
         self,

@@ -18,7 +18,6 @@ from sensegate.authority.scope import Action, Principal, Role, Scope, demand
 from sensegate.authority.trail import Facts, Trail
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded
-from sensegate.ports import PushTransport
 from sensegate.share.feeds import FeedName
 from sensegate.share.subscriptions import (
     BATCH_RECORDS,
@@ -29,6 +28,7 @@ from sensegate.share.subscriptions import (
     SubscriptionState,
     change_offset,
 )
+from sensegate.share.transports.contract import PushTransport
 
 DELIVERY = "webhook"
 ALGORITHMS = ("hmac-sha256", "hmac-sm3")

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from sensegate.clock import Clock
 from sensegate.errors import Conflict, Unavailable
-from sensegate.ports import PartKey
 from sensegate.tiers.link import CentreLink
 from sensegate.tiers.liveness import Liveness, LogEnd, UplinkLag
 from sensegate.tiers.uplink import Uplink
+from sensegate.web.parts import PartKey
 
 COMPARED_S = 120.0
 """Time for which a comparison with the centre's clock is valid; each report of the node makes one."""

@@ -42,6 +42,7 @@ from sensegate.tiers.registry_view import RegistryView
 from sensegate.tiers.report import NodeReport, NodeReports, ReportReply
 from sensegate.tiers.return_exchange import CentreReturns
 from sensegate.tiers.verdict import MemberFacts, Rules
+from sensegate.web.parts import REFUSED_COUNT
 
 POLL_S = 1.0
 DENIED_S = 3_600.0
@@ -211,7 +212,7 @@ async def _open(parts: Parts) -> Feature | None:
 
     history = IndicatorHistory(await core.bucket("indicators"), core.clock)
     await history.load()
-    sums = IndicatorSums(parts.stages.quality, parts.lifecycle.devices, core.clock)
+    sums = IndicatorSums(parts.stages.quality.counts_after, parts.lifecycle.devices, core.clock)
 
     def reply(member: str, report: NodeReport) -> ReportReply:
         history.take(member, report.indicators, members.areas_of(member))
@@ -255,6 +256,9 @@ async def _open(parts: Parts) -> Feature | None:
     async def find_gaps(member: str) -> list[GapReport]:
         return await gaps.gap_reports(core.log, member, members.get(member).gaps)
 
+    async def count_refused() -> int:
+        return sum([len(await receiver.refused_parts(member.division)) for member in members.all()])
+
     return Feature(
         tasks=owned(
             {
@@ -280,6 +284,7 @@ async def _open(parts: Parts) -> Feature | None:
             rest_owners.OWNERS: owners,
             rest_uplink.REFUSED: receiver.refused_parts,
             rest_uplink.REFUSED_BODY: receiver.refused_body,
+            REFUSED_COUNT: count_refused,
             rest_returns.RETURNS: returns,
         },
         warnings=states.warnings,

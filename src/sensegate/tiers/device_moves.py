@@ -19,17 +19,18 @@ import msgspec
 import numpy as np
 import structlog
 
-from sensegate.authority.devices import Devices, decode_stored
+from sensegate.authority.device_table import decode_stored
+from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal
 from sensegate.bus import columns
 from sensegate.bus.columns import Batch
+from sensegate.bus.contract import Log
 from sensegate.bus.ledger import MOVED_FORCED, MOVED_IN, MOVED_OUT, Ledger
 from sensegate.bus.names import ROW_KINDS
 from sensegate.bus.unreadable import read_rows
 from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.model import LogMessage
-from sensegate.ports import Log
 from sensegate.tiers.move_register import MoveOrder, MovePart, MoveReport, decode_orders
 
 CLOSING_S = 1.2

@@ -14,9 +14,9 @@ from typing import Protocol
 import msgspec
 
 from sensegate.bus.commit_records import LaneRecord, WithheldRange
+from sensegate.bus.contract import Log
 from sensegate.clock import Clock
 from sensegate.errors import Overloaded, PermissionDenied, Unavailable
-from sensegate.ports import Log
 from sensegate.tiers import protocol
 from sensegate.tiers.protocol import (
     Lane,

@@ -12,7 +12,7 @@ from sensegate.authority.bucket import Bucket
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import Conflict, StoreFull, Unavailable
-from sensegate.normalise.indicators import HOURS_MAX
+from sensegate.quantities.indicator_counts import HOURS_MAX
 from sensegate.tiers.indicator_hours import HourIndicators, unacceptable
 
 STORE_S = 60.0

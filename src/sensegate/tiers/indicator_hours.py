@@ -5,7 +5,7 @@ Only sums cross the border: no device, no reading and no place below the city.
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Annotated
 
 import msgspec
@@ -14,8 +14,7 @@ import numpy as np
 from sensegate.authority.devices import Devices
 from sensegate.clock import HOUR_US, Clock
 from sensegate.model import BOOL, F64, I32
-from sensegate.normalise.book import IndicatorStore
-from sensegate.normalise.indicators import HOURS_MAX, IndicatorCounts
+from sensegate.quantities.indicator_counts import HOURS_MAX, IndicatorCounts
 
 INDICATORS = ("authenticity", "accuracy", "continuity", "completeness")
 """Order of the sums and counts of a row."""
@@ -93,11 +92,15 @@ def hour_sums(hour: int, counts: IndicatorCounts, city: I32, codes: Collection[s
     ]
 
 
+CountsAfter = Callable[[int, int], Sequence[tuple[int, IndicatorCounts]]]
+"""(hour, most hours) -> (hour, its counts) of the next hours after it, oldest first."""
+
+
 class IndicatorSums:
     """The hourly sums of this gateway's own devices."""
 
-    def __init__(self, quality: IndicatorStore, devices: Devices, clock: Clock) -> None:
-        self._quality = quality
+    def __init__(self, counts_after: CountsAfter, devices: Devices, clock: Clock) -> None:
+        self._counts_after = counts_after
         self._devices = devices
         self._clock = clock
         self._rows: tuple[HourIndicators, ...] = ()
@@ -111,7 +114,7 @@ class IndicatorSums:
             index = self._devices.index
             self._rows = tuple(
                 row
-                for number, counts in self._quality.counts_after(hour, limit=HOURS_AT_ONCE)
+                for number, counts in self._counts_after(hour, HOURS_AT_ONCE)
                 for row in hour_sums(number, counts, index.city, index.cities.all)
             )
             self._after, self._made_at = hour, now

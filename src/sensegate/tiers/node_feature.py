@@ -9,7 +9,6 @@ import msgspec
 
 from sensegate.bus.restores import RestoreHistory
 from sensegate.feature import Feature, FeatureSpec, Parts, owned
-from sensegate.ports import SHED
 from sensegate.tiers import rest_indicators, rest_nodes, rest_returns, rest_uplink, restored_registries
 from sensegate.tiers.centre_connection import CONNECTION
 from sensegate.tiers.config_distribution import ConfigReceiver
@@ -26,6 +25,7 @@ from sensegate.tiers.return_receiver import ReturnReceiver
 from sensegate.tiers.uplink_accounting import UplinkAccounting
 from sensegate.tiers.writers import Claimant, WriterStateBucket, WriterStateFile, WriterStateStore
 from sensegate.web import trace
+from sensegate.web.parts import LAG, REFUSED_COUNT, SHED
 
 
 async def _open(parts: Parts) -> Feature | None:
@@ -39,7 +39,7 @@ async def _open(parts: Parts) -> Feature | None:
 
     history = IndicatorHistory(await core.bucket("indicators"), clock)
     await history.load()
-    sums = IndicatorSums(parts.stages.quality, devices, clock)
+    sums = IndicatorSums(parts.stages.quality.counts_after, devices, clock)
 
     async def report(indicators_after: int) -> NodeReport:
         problems = [*health.not_ready(), *health.warnings()]
@@ -88,6 +88,10 @@ async def _open(parts: Parts) -> Feature | None:
             },
         )
     )
+
+    async def count_refused() -> int:
+        return len(connection.problems())
+
     accounting = UplinkAccounting(
         config.member_id, core.log, connection.totals, clock, ttl_h=config.store.readings_ttl_h
     )
@@ -105,6 +109,8 @@ async def _open(parts: Parts) -> Feature | None:
             rest_indicators.HISTORY: history,
             rest_uplink.UPLINK: connection.uplink,
             trace.FORWARDED: connection.place_of,
+            LAG: lambda: connection.lag.entries,
+            REFUSED_COUNT: count_refused,
             rest_returns.RETURNS: NodeReturns(return_receiver, key_file=config.returns.key_file),
         },
         warnings=lambda: [

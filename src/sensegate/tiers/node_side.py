@@ -14,6 +14,7 @@ import msgspec
 import structlog
 
 from sensegate.bus.connect import BusClient
+from sensegate.bus.contract import Log
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import (
@@ -26,7 +27,6 @@ from sensegate.errors import (
     Untrusted,
 )
 from sensegate.model import SheddingRule
-from sensegate.ports import Log, PartKey
 from sensegate.tiers.centre_connection import CentreConnection
 from sensegate.tiers.config_distribution import ConfigReceiver
 from sensegate.tiers.device_moves import DeviceMover
@@ -43,6 +43,7 @@ from sensegate.tiers.route import (
 )
 from sensegate.tiers.uplink import Uplink
 from sensegate.tiers.writers import Claimant
+from sensegate.web.parts import PartKey
 
 POLL_S = 1.0
 """Interval in which a node looks for its link, which the command line may have stored."""

@@ -8,11 +8,11 @@ from enum import StrEnum
 import msgspec
 
 from sensegate.bus.commit_records import LaneRecord, decode_lane
+from sensegate.bus.contract import Log
 from sensegate.bus.ledger import FORWARDED, REFUSED_BY_CENTRE, WITHHELD
 from sensegate.bus.unreadable import read
 from sensegate.clock import Clock
 from sensegate.errors import Unavailable
-from sensegate.ports import Log
 from sensegate.tiers.liveness import Liveness
 from sensegate.tiers.report import NodeReports, ReceivedReport
 

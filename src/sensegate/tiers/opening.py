@@ -18,12 +18,12 @@ from sensegate.bus.process import write_private
 from sensegate.bus.restores import RestoreHistory
 from sensegate.clock import Clock
 from sensegate.config import Config
-from sensegate.ports import PartKey
 from sensegate.tiers import membership, restored_registries, route
 from sensegate.tiers.admission import Site, open_members
 from sensegate.tiers.centre_connection import CONNECTION, CentreConnection
 from sensegate.tiers.members import Members
 from sensegate.tiers.return_flow import ReturnFlow
+from sensegate.web.parts import PartKey
 
 _NO_CENTRE = "this gateway is not a centre"
 MEMBERSHIP = PartKey[Members]("membership", absent=_NO_CENTRE)

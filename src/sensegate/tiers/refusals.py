@@ -14,8 +14,8 @@ from typing import Protocol
 
 import msgspec
 
+from sensegate.bus.contract import Log
 from sensegate.model import LogEntry, LogMessage
-from sensegate.ports import Log
 from sensegate.tiers.protocol import (
     Lane,
     PartKind,

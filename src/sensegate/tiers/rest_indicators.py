@@ -10,10 +10,10 @@ import msgspec
 
 from sensegate.authority.scope import Action, allows
 from sensegate.clock import HOUR_US
-from sensegate.ports import PartKey
 from sensegate.tiers.indicator_history import IndicatorHistory, month_of
 from sensegate.tiers.indicator_hours import INDICATORS, HourIndicators
 from sensegate.tiers.rest_nodes import NODES
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 

@@ -7,10 +7,10 @@ from collections.abc import Callable
 import msgspec
 
 from sensegate.authority.scope import Action
-from sensegate.ports import PartKey
 from sensegate.tiers.move_register import MoveOptions, MoveRecord, MoveRegister
 from sensegate.web import listing
 from sensegate.web.bodies import Body, DeviceId, Division
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 

@@ -9,12 +9,12 @@ import msgspec
 
 from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound, PermissionDenied
-from sensegate.ports import PartKey
 from sensegate.tiers.gaps import GapReport
 from sensegate.tiers.members import AREAS_MAX, CODE_LIFE_S, JoinAnswer, JoinRequest, Members, NodeMember
 from sensegate.tiers.node_rows import NodeRow
 from sensegate.web import listing
 from sensegate.web.bodies import Body, Division, Text
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 MemberName = Annotated[str, msgspec.Meta(max_length=32, pattern="^[a-z0-9-]*$")]

@@ -8,10 +8,10 @@ import msgspec
 
 from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound
-from sensegate.ports import PartKey
 from sensegate.tiers.ownership import DeviceOwners
 from sensegate.tiers.rest_nodes import MEMBERS
 from sensegate.web.bodies import Body
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 OWNERS = PartKey[DeviceOwners]("owners", absent="this gateway is not a centre")

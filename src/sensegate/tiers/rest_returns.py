@@ -8,7 +8,7 @@ import msgspec
 from aiohttp import web
 
 from sensegate.authority.scope import Action, demand
-from sensegate.ports import PartKey
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route
 

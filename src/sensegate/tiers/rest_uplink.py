@@ -10,11 +10,11 @@ from aiohttp import web
 
 from sensegate.authority.scope import Action, demand
 from sensegate.errors import NotFound
-from sensegate.ports import PartKey
 from sensegate.tiers.protocol import Lane, RefusedPart
 from sensegate.tiers.rest_nodes import row_of
 from sensegate.tiers.uplink import RefusedSpan
 from sensegate.web.bodies import Body, Text
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 DEVICES_SHOWN = 20

@@ -13,11 +13,11 @@ from collections import defaultdict
 import msgspec
 
 from sensegate.bus import columns
+from sensegate.bus.contract import Log
 from sensegate.bus.names import ROW_PREFIXES, rows_subject
 from sensegate.bus.unreadable import read_rows, read_subject
 from sensegate.errors import Gone
 from sensegate.model import LogEntry
-from sensegate.ports import Log
 
 PART_BYTES = 400_000
 """Most bytes of one part, which is one message; a single larger entry makes a part of its own."""

@@ -15,6 +15,7 @@ import structlog
 
 from sensegate import metrics
 from sensegate.bus import columns
+from sensegate.bus.contract import Log
 from sensegate.bus.decoding import decoder
 from sensegate.bus.ledger import RETURNED, Ledger
 from sensegate.bus.names import ROW_KINDS
@@ -23,7 +24,6 @@ from sensegate.clock import HOUR_US, Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import ConfigError, Conflict, Fenced, PermissionDenied, StoreFull, Unavailable
 from sensegate.model import LogMessage
-from sensegate.ports import Log
 from sensegate.tiers.return_flow import ReturnPart, ReturnRequest
 
 LEDGER_SOURCE = "return"

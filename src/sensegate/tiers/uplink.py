@@ -19,6 +19,7 @@ import structlog
 
 from sensegate import metrics
 from sensegate.bus.commit_records import LaneRecord, WithheldRange, decode_commit
+from sensegate.bus.contract import Log
 from sensegate.bus.ledger import ACCEPTED, FORWARDED, REFUSED_BY_CENTRE, WITHHELD
 from sensegate.bus.names import PARTITION
 from sensegate.clock import Clock, wait_or_sleep
@@ -34,7 +35,6 @@ from sensegate.errors import (
     combined,
 )
 from sensegate.model import LogEntry, SheddingRule
-from sensegate.ports import Log
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.exchange import Exchange, LaneState
 from sensegate.tiers.liveness import UplinkLag

@@ -17,11 +17,11 @@ import msgspec
 import structlog
 
 from sensegate import metrics
+from sensegate.bus.contract import Log
 from sensegate.bus.ledger import FORWARDED, REFUSED_BY_CENTRE, WITHHELD, Ledger
 from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.model import LogMessage
-from sensegate.ports import Log
 from sensegate.tiers.lanes import READMITTED, RELEASED
 
 REVERSED = {RELEASED: WITHHELD, READMITTED: REFUSED_BY_CENTRE}

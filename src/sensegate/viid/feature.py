@@ -9,7 +9,9 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from sensegate.authority.devices import Devices, StoredDevice
+from sensegate.authority.device_table import StoredDevice
+from sensegate.authority.devices import Devices
+from sensegate.bus.contract import Log
 from sensegate.bus.kv import KvBucket
 from sensegate.clock import Clock
 from sensegate.config import Config, read_secret
@@ -17,7 +19,6 @@ from sensegate.config.viid import ViidSubordinateConfig, ViidSuperiorConfig
 from sensegate.errors import NotFound
 from sensegate.feature import Feature, FeatureSpec, Parts, Place, Task
 from sensegate.model import Device
-from sensegate.ports import Log, PartKey
 from sensegate.video.format import Pseudonymiser
 from sensegate.video.formats.viid_ids import is_device
 from sensegate.viid import rest
@@ -30,6 +31,7 @@ from sensegate.viid.source import ViidSource
 from sensegate.viid.subordinate import ViidSubordinate
 from sensegate.viid.subscriptions import ViidSubscriptions
 from sensegate.viid.superior import SuperiorRecords, ViidSuperior
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import iso
 
 PSEUDONYMISER = PartKey[Pseudonymiser]("pseudonymiser", absent="this gateway keeps no video metadata")

@@ -9,7 +9,7 @@ import msgspec
 
 from sensegate.authority.scope import Action
 from sensegate.errors import PermissionDenied
-from sensegate.ports import PartKey
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import API, Call, Route, iso
 
 

@@ -10,8 +10,8 @@ import msgspec
 import structlog
 
 from sensegate.authority.bucket import Bucket
+from sensegate.bus.contract import Log
 from sensegate.clock import DAY_US, Clock
-from sensegate.ports import Log
 from sensegate.video.formats.viid_responses import BAD_CONTENT, INVALID_OPERATION, ObjectResult
 from sensegate.video.formats.viid_subscriptions import (
     ACTIVE,

@@ -16,6 +16,7 @@ import msgspec
 import structlog
 
 from sensegate import metrics
+from sensegate.bus.contract import Log
 from sensegate.bus.decoding import decoder
 from sensegate.bus.names import OBSERVATIONS
 from sensegate.bus.unreadable import read_rows, read_subject
@@ -23,7 +24,6 @@ from sensegate.clock import Clock
 from sensegate.config.viid import ViidSuperiorConfig
 from sensegate.errors import CancellableTaskGroup, PermissionDenied, SensegateError, Unavailable, combined
 from sensegate.model import OBSERVATION, LogEntry
-from sensegate.ports import Log
 from sensegate.video.formats import viid_ids as ids
 from sensegate.video.formats import viid_responses as answers
 from sensegate.video.formats.viid_codes import CATALOGUE

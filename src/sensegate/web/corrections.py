@@ -9,10 +9,10 @@ import msgspec
 
 from sensegate.authority.scope import Action
 from sensegate.lifecycle.corrections import Correction, CorrectionAction, Corrections
-from sensegate.ports import PartKey
 from sensegate.quantities.quality import Quality, quality_word
 from sensegate.web import listing
 from sensegate.web.bodies import Body, DeviceId
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route, iso
 

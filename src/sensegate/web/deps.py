@@ -14,15 +14,16 @@ from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
 from sensegate.authority.scope import Principal
 from sensegate.authority.tokens import Tokens
+from sensegate.bus.contract import Log
 from sensegate.clock import Clock
 from sensegate.config import WebConfig
 from sensegate.lifecycle.profile_rows import ProfileRow
 from sensegate.model import Device, QualityHour
-from sensegate.ports import Log, PartKey
 from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.last_values import LastBatch
 from sensegate.share.sharing import Sharing
+from sensegate.web.parts import PartKey
 
 IngestTelemetry = Callable[[Device, Principal, bytes, str], Awaitable[None]]
 """(device, caller, body, content type): returns after the message is committed."""

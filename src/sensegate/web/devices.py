@@ -19,7 +19,6 @@ from sensegate.authority.scope import Action, Principal, Scope, allows, has_righ
 from sensegate.authority.selection import DeviceFilter
 from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied
 from sensegate.model import Device, DeviceState
-from sensegate.ports import PartKey
 from sensegate.quantities.quality import flag_words, quality_word
 from sensegate.share.last_values import LastBatch
 from sensegate.share.records import base_name, channel_of, json_values, units_of
@@ -37,6 +36,7 @@ from sensegate.web.bodies import (
     NewDevice,
     device_row,
 )
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 

@@ -10,9 +10,9 @@ from sensegate.authority.scope import Action, demand
 from sensegate.clock import HOUR_US
 from sensegate.errors import NotFound
 from sensegate.lifecycle.unexplained import UnexplainedMessages
-from sensegate.ports import PartKey
 from sensegate.web import listing
 from sensegate.web.bodies import Body
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 from aiohttp import web
 
 from sensegate.authority.scope import Action
-from sensegate.ports import PartKey
 from sensegate.share.latest import FORMS, LatestReader, LatestRequest
 from sensegate.web import record_query
 from sensegate.web.bodies import LatestRecords
 from sensegate.web.feeds import HEARTBEAT_S, current_principal_of, send_events
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, RECORD_LIMIT, Call, QueryParam, Route
 

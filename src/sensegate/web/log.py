@@ -7,8 +7,8 @@ import msgspec
 from sensegate.authority.scope import Action, demand
 from sensegate.authority.set_aside import SetAside, SetAsideEntry
 from sensegate.bus.unreadable import UNREADABLE, UnreadableEntry
-from sensegate.ports import PartKey
 from sensegate.web.bodies import Body, Text
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route, iso
 

@@ -17,7 +17,6 @@ from sensegate.bus.opening import Core
 from sensegate.lifecycle.opening import ProfileLifecycle, ReprocessingParts
 from sensegate.lifecycle.profile_rows import example_payload, profile_rows
 from sensegate.model import QualityHour
-from sensegate.ports import PartKey
 from sensegate.share.stage import Share
 from sensegate.web.app import Web
 from sensegate.web.corrections import CORRECTIONS
@@ -26,6 +25,7 @@ from sensegate.web.devices import ASSETS, NEIGHBOURS
 from sensegate.web.drafts import UNKNOWN
 from sensegate.web.latest import LATEST
 from sensegate.web.log import SET_ASIDE
+from sensegate.web.parts import PartKey
 from sensegate.web.profile_jobs import JOBS, REPROCESSING, REPROCESSING_ORDERS
 from sensegate.web.profiles import COMPARISONS, IN_FORCE, OUTCOMES, RELEASES
 from sensegate.web.quarantine import RECOVERED
@@ -36,7 +36,7 @@ from sensegate.web.webhooks import WEBHOOKS
 
 
 class WebParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What the HTTP side shows."""
+    """Parts that the HTTP side shows."""
 
     version: str
     core: Core

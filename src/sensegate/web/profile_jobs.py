@@ -11,9 +11,10 @@ from sensegate.lifecycle.comparisons import MessageRange, VersionComparisons
 from sensegate.lifecycle.contents import Content
 from sensegate.lifecycle.jobs import Job, Jobs
 from sensegate.lifecycle.reprocessing import Reprocessing
-from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingInput, ReprocessingOrder, ReprocessingOrders
-from sensegate.ports import PartKey
+from sensegate.lifecycle.reprocessing_input import ReprocessingInput
+from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingOrder, ReprocessingOrders
 from sensegate.web import listing
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.profile_bodies import (
     JobRow,

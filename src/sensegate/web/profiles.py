@@ -14,8 +14,8 @@ from sensegate.lifecycle.contents import Content, digest_of
 from sensegate.lifecycle.history import CanaryLimits, ProfileVersion, ReleaseHistory, VersionState
 from sensegate.lifecycle.outcomes import Outcomes
 from sensegate.lifecycle.releases import CanaryPlan, Releases
-from sensegate.ports import PartKey
 from sensegate.web import listing
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.profile_bodies import (
     CanaryRow,

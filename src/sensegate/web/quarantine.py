@@ -15,10 +15,10 @@ from sensegate.bus.unreadable import read
 from sensegate.clock import HOUR_US
 from sensegate.errors import NotFound
 from sensegate.model import DeviceState
-from sensegate.ports import PartKey
 from sensegate.web import listing
 from sensegate.web.accounting import LedgerAccess, places
 from sensegate.web.bodies import QuarantineRow
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route, iso, payload_text
 

@@ -17,11 +17,11 @@ from sensegate.authority.attempts import FailedAttempts
 from sensegate.authority.scope import Action, Principal, has_right, missing_right
 from sensegate.config import durations
 from sensegate.errors import NotFound, PermissionDenied, SensegateError
-from sensegate.ports import PartKey
 from sensegate.video import multipart
 from sensegate.web import auth, limits
 from sensegate.web.addresses import client_address
 from sensegate.web.deps import WebDependencies
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import REQUEST_ID, BadRequest
 from sensegate.web.quotas import CallerQuota
 

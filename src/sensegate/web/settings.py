@@ -9,8 +9,8 @@ import msgspec
 
 from sensegate.authority.scope import Action
 from sensegate.config import Config, settings
-from sensegate.ports import PartKey
 from sensegate.web import listing
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import API, Call, Route
 
 SETTINGS = PartKey[Config]("settings", absent="this gateway does not show its settings")

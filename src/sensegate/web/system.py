@@ -14,7 +14,7 @@ from sensegate.bus import disk
 from sensegate.bus.opening import Core
 from sensegate.bus.streams import StreamUsage, usages
 from sensegate.metrics import MQTT_CONNECTIONS, MQTT_QUEUED
-from sensegate.ports import PartKey
+from sensegate.web.parts import PartKey
 from sensegate.web.routing import API, Call, Route
 
 SYSTEM = PartKey[Core]("system", absent="this gateway does not show its store")

@@ -15,15 +15,16 @@ import numpy as np
 
 from sensegate.authority.scope import Action, allows
 from sensegate.bus.batch import Batch
+from sensegate.bus.contract import Log
 from sensegate.bus.unreadable import read_rows
 from sensegate.clock import DAY_US
 from sensegate.errors import NotFound
 from sensegate.model import LogEntry
-from sensegate.ports import Log, PartKey
 from sensegate.share import records
 from sensegate.share.cursor import parse
 from sensegate.share.reader import named_rows
 from sensegate.web import record_query
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
@@ -40,7 +41,7 @@ Select = Callable[[Batch, LogEntry], int]
 
 
 class TraceStep(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One step of the way of a reading."""
+    """Step of the route of a reading."""
 
     step: str
     """``message``, ``batch``, ``commit``, ``reading``, ``span`` or ``delivery``."""
@@ -63,7 +64,7 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 class _CommitSummary(msgspec.Struct, frozen=True):
-    """What commit records and lane records have in common."""
+    """Fields that commit records and lane records have in common."""
 
     number: int = 0
     committed_at: int = 0

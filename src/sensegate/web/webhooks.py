@@ -7,12 +7,12 @@ from aiohttp import web
 
 from sensegate.authority.scope import Action, has_right
 from sensegate.errors import PermissionDenied
-from sensegate.ports import PartKey
 from sensegate.share.consumers import ConsumerStatistics
 from sensegate.share.sharing import FeedRequest
 from sensegate.share.webhooks import NewWebhook, Webhook, Webhooks
 from sensegate.web import listing
 from sensegate.web.bodies import Body
+from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route
 

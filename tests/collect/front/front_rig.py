@@ -48,6 +48,8 @@ class HeldStore:
         """Whether batches are neither stored nor answered until `refuse`."""
         self.sent: list[int] = []
         """Numbers in the order in which they were sent."""
+        self.largest = 0
+        """Bytes of the largest batch that was sent."""
         self.stored: dict[int, form.IntakeBatch] = {}
         """By number, in the order in which they were stored."""
         self._unanswered: list[tuple[int, int]] = []
@@ -56,6 +58,7 @@ class HeldStore:
         if self.away:
             raise Unavailable("no connection")
         self.sent.append(number)
+        self.largest = max(self.largest, len(payload))
         if self.doubtful:
             self._unanswered.append((number, attempt))
             return

@@ -11,6 +11,9 @@ class FrontLimits(msgspec.Struct, frozen=True, kw_only=True):
     packet_bytes_max: int = 1024**2 - 16 * 1024
     """Largest packet; below the largest message of the engine."""
     topic_bytes_max: int = 1024
+    client_id_bytes_max: int = 1024
+    subscriptions_max: int = 64
+    """Most topic filters of a client; each is a consumer at the broker behind."""
     connections_max: int = 20_000
     connections_per_address_max: int = 20_000
     connect_timeout_s: float = 10.0
@@ -24,4 +27,6 @@ class FrontLimits(msgspec.Struct, frozen=True, kw_only=True):
     topic_aliases_max: int = 64
     topics_max: int = 1_000
     """Most topics of a connection whose rights are cached."""
+    topics_bytes_max: int = 64 * 1024
+    """Most bytes of them."""
     close_timeout_s: float = 1.0

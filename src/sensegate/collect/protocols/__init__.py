@@ -1,4 +1,4 @@
-"""National protocols over TCP: a module for each (`ports.ProtocolSession`)."""
+"""National protocols over TCP: a module for each (`ProtocolSession`)."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ from collections.abc import Callable
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from sensegate.collect.contract import ProtocolSession
 from sensegate.collect.protocols.gbt26875 import Gbt26875Session
 from sensegate.collect.protocols.hj212 import Hj212Session
 from sensegate.collect.protocols.jtt808 import Jtt808Session
 from sensegate.collect.protocols.sl651 import Sl651Session
 from sensegate.config import TcpConfig
-from sensegate.ports import ProtocolSession
 
 PROTOCOLS: Final[dict[str, Callable[[TcpConfig, ZoneInfo], ProtocolSession]]] = {
     "hj212": lambda _config, _zone: Hj212Session(),

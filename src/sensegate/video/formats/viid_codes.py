@@ -9,14 +9,8 @@ from sensegate.video.observation import ObjectClass
 COUNTING: Final = frozenset({14, 15})
 """EventSort values of counts rather than events."""
 
-INFO_KINDS: Final[dict[int, str]] = {0: "other", 1: "automatic", 2: "manual"}
-GENDERS: Final[dict[int, str]] = {0: "unknown", 1: "male", 2: "female", 9: "unstated"}
 STATES: Final[dict[str, bool]] = {"1": True, "2": False}
 """StatusType -> online; 9 is unknown."""
-UNSURE: Final[dict[int, str]] = {0: "no", 1: "yes", 2: "unsure"}
-"""The Is* fields of persons."""
-CAPTURES: Final[dict[int, str]] = {0: "head", 1: "tail"}
-"""CapDirection."""
 TOLLGATE_USES: Final = frozenset({"80", "81", "82"})
 FUNCTIONS: Final[dict[str, str]] = {
     "1": "vehicle",
@@ -28,24 +22,6 @@ FUNCTIONS: Final[dict[str, str]] = {
     "99": "other",
 }
 """FunctionType; several are separated by `/`."""
-IMAGE_TYPES: Final[dict[str, str]] = {
-    "01": "vehicle_large",
-    "02": "plate_color",
-    "03": "plate_binary",
-    "04": "driver_face",
-    "05": "codriver_face",
-    "06": "logo",
-    "07": "violation",
-    "08": "passing",
-    "09": "vehicle_close",
-    "10": "person",
-    "11": "face",
-    "12": "nonmotor",
-    "13": "thing",
-    "14": "scene",
-    "100": "general",
-}
-"""ImageType (`Type` of a sub-image)."""
 CLASSES: Final[dict[str, ObjectClass]] = {
     "MotorVehicle": ObjectClass.VEHICLE,
     "NonMotorVehicle": ObjectClass.NONMOTOR,

@@ -18,7 +18,6 @@ BASIC_ID: Final = 41
 CONTENT_ID: Final = 48
 ORDER_ID: Final = 33
 """Dispositions, alarms, subscriptions and notifications."""
-CASE_ID: Final = 30
 SUBSCRIPTION, NOTIFICATION = "03", "04"
 _DEVICE = re.compile(r"[1-9]\d{19,23}", re.ASCII)
 """20 digits; some senders append up to 4 digits for a channel."""

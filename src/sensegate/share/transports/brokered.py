@@ -24,7 +24,7 @@ from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 from sensegate.bus import api
 from sensegate.bus.streams import MQTT_MESSAGES
 from sensegate.errors import NotFound, Unavailable
-from sensegate.ports import DeliveryResult, OutboundDelivery
+from sensegate.share.transports.contract import DeliveryResult, OutboundDelivery
 
 ANSWER_S = 10.0
 """Time within which a subscriber by NATS must reply, or the delivery is sent again."""
@@ -53,7 +53,7 @@ def _too_large(delivery: OutboundDelivery, client: Client) -> DeliveryResult | N
 
 
 class NatsPublisher:
-    """Deliveries by NATS; a `ports.PushTransport`."""
+    """Deliveries by NATS; a `PushTransport`."""
 
     def __init__(self, client: Client, *, answer_s: float = ANSWER_S) -> None:
         """Take a connection of `User.FEEDS`."""
@@ -185,7 +185,7 @@ class MqttSessions:
 
 
 class MqttPublisher:
-    """Deliveries by MQTT; a `ports.PushTransport`. Run `run` as a task: it keeps the connection."""
+    """Deliveries by MQTT; a `PushTransport`. Run `run` as a task: it keeps the connection."""
 
     def __init__(
         self, sessions: MqttSessions, credential: Callable[[], tuple[str, int, str, str]], tls: ssl.SSLContext | None

@@ -20,9 +20,9 @@ import msgspec
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode, MQTTProtocolVersion
 
+from sensegate.authority.egress import URL_MAX, Egress, EgressDenied, EgressResolver, dialled_host
 from sensegate.errors import ConfigError
-from sensegate.ports import DeliveryResult, OutboundDelivery, PushTransport
-from sensegate.publish.egress import URL_MAX, Egress, EgressDenied, EgressResolver, dialled_host
+from sensegate.share.transports.contract import DeliveryResult, OutboundDelivery, PushTransport
 
 CONNECTIONS_MAX, PER_ADDRESS_MAX = 32, 4
 """Most deliveries at a time, and to one address, so that one that does not answer holds up few others."""
@@ -109,7 +109,7 @@ class OutboundBrokers:
 
 
 class _BrokerTransport:
-    """Transport of one subscription; a `ports.PushTransport`."""
+    """Transport of one subscription; a `PushTransport`."""
 
     def __init__(self, brokers: OutboundBrokers, qos: int, version: str) -> None:
         self._brokers = brokers

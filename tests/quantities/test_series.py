@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from sensegate.errors import ConfigError
 from sensegate.model import I32
-from sensegate.normalise import series as module
-from sensegate.normalise.series import SeriesIndex
+from sensegate.quantities import series as module
+from sensegate.quantities.series import SeriesIndex
 
 ROWS = st.lists(st.tuples(st.integers(0, 50_000), st.integers(0, 300)), max_size=60)
 

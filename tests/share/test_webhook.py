@@ -16,11 +16,11 @@ import pytest
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.hmac import HMAC
 
+from sensegate.authority.egress import Egress, EgressConnector, EgressResolver
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.errors import ConfigError
-from sensegate.ports import DeliveryResult, OutboundDelivery
-from sensegate.publish.egress import Egress, EgressConnector, EgressResolver
-from sensegate.publish.webhook import open_webhooks, sign
+from sensegate.share.transports.contract import DeliveryResult, OutboundDelivery
+from sensegate.share.transports.webhook import open_webhooks, sign
 from tests.live.receiver import Receiver, receiving
 
 

@@ -16,10 +16,10 @@ import aiohttp
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.hmac import HMAC
 
+from sensegate.authority.egress import Egress, EgressDenied, outbound_session
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError
-from sensegate.ports import DeliveryResult, OutboundDelivery
-from sensegate.publish.egress import Egress, EgressDenied, outbound_session
+from sensegate.share.transports.contract import DeliveryResult, OutboundDelivery
 
 TIMEOUT_S = 10.0
 CONNECTIONS_MAX = 200
@@ -40,7 +40,7 @@ def sign(delivery: OutboundDelivery, timestamp: int) -> str:
 
 
 class WebhookPublisher:
-    """Sends deliveries; a `ports.PushTransport`. `open_webhooks` makes one."""
+    """Sends deliveries; a `PushTransport`. `open_webhooks` makes one."""
 
     def __init__(self, session: aiohttp.ClientSession, egress: Egress, clock: Clock, timeout_s: float) -> None:
         self._session = session

@@ -11,10 +11,10 @@ import aiomqtt
 import pytest
 import pytest_asyncio
 
+from sensegate.authority.egress import Egress
 from sensegate.errors import ConfigError
-from sensegate.ports import DeliveryResult, OutboundDelivery
-from sensegate.publish.egress import Egress
-from sensegate.publish.outbound_mqtt import PER_ADDRESS_MAX, BrokerTopic, OutboundBrokers, parse_broker_url
+from sensegate.share.transports.contract import DeliveryResult, OutboundDelivery
+from sensegate.share.transports.outbound_mqtt import PER_ADDRESS_MAX, BrokerTopic, OutboundBrokers, parse_broker_url
 from tests.collect.mosquitto import Mosquitto
 from tests.conftest import eventually
 

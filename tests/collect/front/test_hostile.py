@@ -1,0 +1,159 @@
+"""Sequences that are meant to harm: what one client sends costs that client, not the front."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from sensegate.collect.front import batcher, connection
+from sensegate.collect.front.batcher import IN_FLIGHT
+from sensegate.collect.front.limits import FrontLimits
+from sensegate.collect.front.packets import (
+    Acknowledgement,
+    ConnAck,
+    Disconnect,
+    PacketProperties,
+    PacketType,
+    Publish,
+    ReasonCode,
+    Version,
+    Will,
+)
+from tests.collect.front.front_rig import FrontRig, PacketClient, running_front
+
+STORE_BYTES_MAX = 1024**2
+"""Largest message of the engine, as configured if nothing else is said."""
+HEADER_BYTES = 256
+"""Room for the headers of a batch."""
+PACKET_BYTES_MAX = FrontLimits().packet_bytes_max
+_TEXTS = (("k", "x" * 60_000),) * 5
+
+
+async def _until_sent(rig: FrontRig, count: int) -> None:
+    async with asyncio.timeout(30):
+        while len(rig.store.sent) < count:
+            await asyncio.sleep(0.005)
+
+
+async def _busy(rig: FrontRig, client: PacketClient) -> None:
+    """Have as many batches in flight as there may be, so that what follows gathers in the open batch."""
+    rig.store.held = True
+    for number in range(1, IN_FLIGHT + 1):
+        client.publish("small", number)
+        await _until_sent(rig, number)
+
+
+async def _largest_batch(packets: list[Publish], *, client_id: str = "d1", will: Will | None = None) -> int:
+    """Return the bytes of the largest batch for messages that gather while the store is busy."""
+    async with running_front() as rig, rig.client("d1", client_id=client_id, will=will) as client:
+        await _busy(rig, client)
+        for packet in packets:
+            client.send(packet)
+        client.publish("last", 1_000)
+        async with asyncio.timeout(30):
+            while (
+                len(rig.front.writer.open.builder) + sum(len(batch.builder) for batch in rig.front.writer._unstored)
+                < IN_FLIGHT + len(packets) + 1
+            ):
+                await asyncio.sleep(0.005)
+        if will:
+            await client.drop()
+            async with asyncio.timeout(30):
+                while rig.front.connection_count:
+                    await asyncio.sleep(0.005)
+        rig.store.release()
+        count = IN_FLIGHT + len(packets) + 1 + bool(will)
+        async with asyncio.timeout(30):
+            while len(rig.store.messages) < count:
+                await asyncio.sleep(0.005)
+        return rig.store.largest
+
+
+def _message(number: int, size: int, **more: Any) -> Publish:
+    return Publish("up/d1", bytes(size), 1, packet_id=100 + number, **more)
+
+
+_LARGEST = PACKET_BYTES_MAX - 100
+_GATHERED = {
+    "large behind small": [*(_message(number, 15_000) for number in range(15)), _message(50, _LARGEST)],
+    "user properties": [_message(number, 1, properties=PacketProperties(user=_TEXTS)) for number in range(8)],
+    "content types": [
+        _message(number, 1, properties=PacketProperties(content_type="x" * 60_000)) for number in range(40)
+    ],
+}
+
+
+@pytest.mark.parametrize("kind", _GATHERED)
+async def test_no_batch_is_larger_than_the_store_takes(kind: str) -> None:
+    """Such a batch would be refused for ever, and with it everything that all devices send afterwards."""
+    assert await _largest_batch(_GATHERED[kind]) < STORE_BYTES_MAX - HEADER_BYTES
+
+
+async def test_control_a_batch_too_large_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: were a batch closed only after the message that fills it, it would be too large."""
+    monkeypatch.setattr(connection, "LARGE", PACKET_BYTES_MAX)
+    assert await _largest_batch(_GATHERED["large behind small"]) > STORE_BYTES_MAX
+
+
+async def test_long_client_ids_count_in_a_batch() -> None:
+    """A batch holds the client id of each read; one that is longer than the limit is refused."""
+    longest = "x" * 1_024
+    async with running_front() as rig:
+        async with rig.client("d1", client_id=longest + "x") as client:
+            assert client.answer == ConnAck(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID)
+        async with rig.client("d1", Version.MQTT_3_1_1, client_id=longest + "x") as client:
+            assert client.answer == ConnAck(2)
+        async with rig.client("d1", client_id=longest) as client:
+            await _busy(rig, client)
+            before = rig.front.writer.open.bytes
+            client.publish("x", 50)
+            async with asyncio.timeout(30):
+                while not len(rig.front.writer.open.builder):
+                    await asyncio.sleep(0.005)
+            assert rig.front.writer.open.bytes - before > len(longest)
+
+
+async def test_a_will_with_large_properties_begins_a_batch() -> None:
+    """A will is bounded by its CONNECT only: it does not make the open batch too large either."""
+    will = Will("up/d1", bytes(60_000), 1, properties=PacketProperties(user=_TEXTS * 3))
+    packets = [_message(number, 12_000) for number in range(20)]
+    assert await _largest_batch(packets, will=will) < STORE_BYTES_MAX - HEADER_BYTES
+
+
+async def test_topics_that_are_cached_are_bounded_by_bytes() -> None:
+    """Topics of any length, granted or not, and aliases for them: a connection keeps little of them."""
+    async with running_front() as rig, rig.client() as client:
+        for number in range(1, 301):
+            client.publish("x", number, topic=f"up/d1/{'x' * 900}/{number}")
+            client.publish("x", 0, topic=f"{'y' * 60_000}{number}", qos=0)
+        await client.acknowledged(300)
+        [held] = rig.front._connections
+        assert sum(map(len, held._topics)) < 2 * rig.front.limits.topics_bytes_max
+        client.publish("x", 1, topic="z" * 2_000, properties=PacketProperties(topic_alias=1))
+        assert await client.receive() == Disconnect(ReasonCode.TOPIC_NAME_INVALID)
+
+
+async def test_messages_are_taken_after_one_that_filled_a_batch() -> None:
+    """Order and acknowledgements are kept where a message begins a new batch in the middle of a read."""
+    async with running_front() as rig, rig.client() as client:
+        sizes = [10, 20_000, 250_000, 10, 250_000, 250_000, 10, 20_000]
+        client.send(*(_message(number, size) for number, size in enumerate(sizes)))
+        assert await client.acknowledged(len(sizes)) == [100 + number for number in range(len(sizes))]
+        assert [len(payload) for _, payload in rig.store.messages] == sizes
+        assert rig.store.largest < batcher.BYTES_MAX + 32_000
+
+
+async def test_a_refused_large_message_keeps_its_place() -> None:
+    """Its answer stands behind those to messages before it, though it is in no batch."""
+    async with running_front() as rig, rig.client() as client:
+        client.send(
+            _message(0, 240_000), Publish("up/d2", bytes(200_000), 1, packet_id=101), _message(2, 10),
+        )  # fmt: skip
+        answers = [await client.receive() for _ in range(3)]
+        assert answers == [
+            Acknowledgement(PacketType.PUBACK, 100),
+            Acknowledgement(PacketType.PUBACK, 101, ReasonCode.NOT_AUTHORIZED),
+            Acknowledgement(PacketType.PUBACK, 102),
+        ]

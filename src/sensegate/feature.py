@@ -104,7 +104,7 @@ class Features(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def guests(self) -> list[GuestOf]:
-        """What admits connections of clients that are no devices."""
+        """Functions that admit connections of clients that are no devices."""
         return [guest for feature in self.by_name.values() for guest in feature.guests]
 
     @property

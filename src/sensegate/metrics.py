@@ -255,7 +255,7 @@ HISTORY_ROWS_READ = Counter(
 
 
 class _UnnamedRegistry(CollectorRegistry):
-    """The metrics of `REGISTRY` without labels that name things."""
+    """The metrics of `REGISTRY` without labels that name devices, feeds or subscribers."""
 
     def collect(self) -> Iterator[Metric]:
         for family in REGISTRY.collect():
@@ -267,5 +267,5 @@ _UNNAMED = _UnnamedRegistry()
 
 
 def exposition(*, is_named: bool) -> bytes:
-    """Return the metrics as Prometheus text; those that name things only if `is_named`."""
+    """Return the metrics as Prometheus text; those with such labels only if `is_named`."""
     return generate_latest(REGISTRY if is_named else _UNNAMED)

@@ -37,7 +37,7 @@ FORMAT = 1
 
 
 class MqttMetadata(msgspec.Struct, frozen=True, array_like=True, gc=False):
-    """What MQTT states of a message beside its topic and payload."""
+    """MQTT properties of a message beside its topic and payload."""
 
     client: str = ""
     """Client id of the connection."""
@@ -315,7 +315,7 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class IdentityKind(StrEnum):
-    """How readings of a device and property are identified: equal identities are the same reading."""
+    """Key by which readings of a device and property are identified: equal identities are the same reading."""
 
     TIME = "time"
     SEQUENCE = "sequence"

@@ -1,4 +1,4 @@
-"""One feed, or a part of it: pages of columns and records from a cursor on, last values, history, aggregates."""
+"""A feed, or a part of it: pages of columns and records from a cursor on, last values, history, aggregates."""
 
 from __future__ import annotations
 

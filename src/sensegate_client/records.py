@@ -8,7 +8,7 @@ import msgspec
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True):
-    """One reading. `cursor` is empty where the record does not come from the log."""
+    """A reading. `cursor` is empty where the record does not come from the log."""
 
     id: str
     device: str

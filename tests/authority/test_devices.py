@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.authority.bucket import MemoryBucket
-from sensegate.authority.devices import Devices, RegistrationFacts
+from sensegate.authority.device_table import RegistrationFacts
+from sensegate.authority.devices import Devices
 from sensegate.authority.importing import import_csv
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.selection import DeviceFilter
@@ -350,7 +351,7 @@ async def test_devices_take_little_memory(trail: MemoryTrail, clock: FakeClock) 
     import tracemalloc
 
     from sensegate.authority import credentials
-    from sensegate.authority.devices import StoredDevice, _encode
+    from sensegate.authority.device_table import StoredDevice, encode_stored
 
     bucket = MemoryBucket()
     kept = credentials.issue()[1]
@@ -358,7 +359,7 @@ async def test_devices_take_little_memory(trail: MemoryTrail, clock: FakeClock) 
         device = Device(
             f"gz-air-{number:06}", "440106", "acme/th10", alias=f"A84041FFFF{number:06x}", lon=113.3, lat=23.1
         )
-        await bucket.put(device.id, _encode(StoredDevice(device, kept)))
+        await bucket.put(device.id, encode_stored(StoredDevice(device, kept)))
     devices = Devices(bucket, trail, clock)
     await devices.load()
     tracemalloc.start()

@@ -24,7 +24,7 @@ from typer.testing import CliRunner
 
 from sensegate import flow
 from sensegate.authority.credentials import issue
-from sensegate.authority.devices import StoredDevice
+from sensegate.authority.device_table import StoredDevice
 from sensegate.bus.names import token
 from sensegate.demo.processes import die_with_parent
 from sensegate.model import Device

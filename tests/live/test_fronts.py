@@ -16,6 +16,7 @@ import pytest_asyncio
 
 from sensegate.collect.front.packets import (
     Disconnect,
+    PacketProperties,
     Publish,
     ReasonCode,
     SubAck,
@@ -103,7 +104,9 @@ async def test_a_device_of_5_0_hears_its_commands(node: Site, client_id: str) ->
     """The connection to the broker behind is opened at SUBSCRIBE, under any client id."""
     device = await node.device(f"down-{len(client_id)}")
     async with _client(node, device, client_id=client_id) as client:
-        client.send(Subscribe(1, (Subscription(f"sg/{device.id}/down", 1), Subscription("sg/another/down", 1))))
+        own, other = f"sg/{device.id}/down", "sg/another/down"
+        properties = PacketProperties(subscription_ids=(268_435_455,))
+        client.send(Subscribe(1, (Subscription(own, 1, no_local=True), Subscription(other, 1)), properties))
         answer = await client.receive()
         assert isinstance(answer, SubAck)
         assert answer.codes[0] in (0, 1)
@@ -112,7 +115,24 @@ async def test_a_device_of_5_0_hears_its_commands(node: Site, client_id: str) ->
         assert (await node.ask("POST", f"/api/v1/devices/{device.id}/tasks", json=task)).status < 300
         command = await client.receive()
         assert isinstance(command, Publish)
-        assert command.topic == f"sg/{device.id}/down"
+        assert (command.topic, command.properties.subscription_ids) == (own, (268_435_455,))
+
+
+async def test_a_session_that_begins_anew_is_kept_afterwards(node: Site) -> None:
+    """MQTT-3.1.2-4, -5: Clean Start discards what the broker behind has, and what follows is a session again."""
+    device = await node.device("renewed")
+    present = []
+    for clean in (True, True, False, False):
+        client = _client(node, device, expiry_s=60)
+        client.connect = msgspec.structs.replace(client.connect, clean_start=clean)
+        async with client:
+            present.append(client.answer.session_present)
+            if clean:
+                client.send(Subscribe(1, (Subscription(f"sg/{device.id}/down", 1),)))
+                assert isinstance(await client.receive(), SubAck)
+            client.send(Disconnect())
+            assert await client.receive() is None
+    assert present == [False, False, True, True]
 
 
 async def test_a_killed_front_is_started_again(node: Site) -> None:

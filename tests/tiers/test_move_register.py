@@ -12,7 +12,8 @@ import pytest
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.credentials import issue
-from sensegate.authority.devices import Devices, StoredDevice
+from sensegate.authority.device_table import StoredDevice
+from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail

@@ -32,7 +32,7 @@ _ADDRESS = re.compile(r"[A-Za-z0-9._%+-]{1,64}@[A-Za-z0-9-]{1,63}(\.[A-Za-z0-9-]
 
 
 class ChannelKind(StrEnum):
-    """How a channel delivers."""
+    """Kind of delivery of a channel."""
 
     WEBHOOK = "webhook"
     """A JSON document, signed as Standard Webhooks describes."""
@@ -68,7 +68,7 @@ class AlarmChannel(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
 
 
 class ChannelState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Up to where a channel has delivered, and how the last attempt went. Times are µs UTC."""
+    """Delivery state of a channel: its position, and the outcome of the last attempt. Times are µs UTC."""
 
     position: int
     """Sequence of the last entry of the log whose events are settled."""

@@ -87,7 +87,7 @@ class ReadingConditions:
 
     @property
     def lookback_s(self) -> float:
-        """How far back readings matter for what comes next."""
+        """Return how many seconds of earlier readings the rules need after a start."""
         return max((rule.for_s for rule in self._all()), default=0.0)
 
     def _all(self) -> Iterator[AlarmRule]:

@@ -90,7 +90,7 @@ class AlarmNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class AlarmSilence(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """How long an alarm is silent."""
+    """Time for which an alarm is silenced."""
 
     seconds: Annotated[float, msgspec.Meta(ge=0, le=2_592_000)]
     """0 ends a silence."""

@@ -35,7 +35,7 @@ DeviceFilter = Callable[[Device], bool]
 
 
 class VersionDifference(msgspec.Struct, frozen=True):
-    """One difference between the versions, for one device and property."""
+    """A difference between the versions, for one device and property."""
 
     kind: str
     """``value``, ``time``, ``only a``, ``only b``, ``refusal`` or ``rejection``."""
@@ -129,7 +129,7 @@ class VariableIndex:
 
 
 class _VersionDecoder:
-    """One version: its decoder, and its specs as columns."""
+    """A version: its decoder, and its specs as columns."""
 
     def __init__(self, profile: str, profiles: ProfileSet, devices: DeviceNames, variables: VariableIndex) -> None:
         self.profile = profile

@@ -62,7 +62,7 @@ class NamedDevices:
 
 
 class ExampleReading(msgspec.Struct, frozen=True):
-    """One reading in the form in which an example states it."""
+    """A reading in the form in which an example states it."""
 
     device: str
     field: str

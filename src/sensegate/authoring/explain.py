@@ -37,7 +37,7 @@ PUSHED = ("http/", "tcp/")
 
 
 class ExplainedStage(TypedDict):
-    """One stage of decoding, as lines of text."""
+    """A stage of decoding, as lines of text."""
 
     stage: str
     lines: list[str]

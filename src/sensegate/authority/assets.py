@@ -15,7 +15,8 @@ import numpy as np
 import structlog
 
 from sensegate import metrics
-from sensegate.authority.devices import Devices, StoredDevice
+from sensegate.authority.device_table import StoredDevice
+from sensegate.authority.devices import Devices
 from sensegate.model import BOOL, Device, Readings
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.quantities.quality import Flag

@@ -25,7 +25,8 @@ from sensegate import metrics
 from sensegate.authority.certificates import common_name
 from sensegate.authority.connections import DeviceConnections
 from sensegate.authority.credentials import Proof
-from sensegate.authority.devices import Devices, StoredDevice
+from sensegate.authority.device_table import StoredDevice
+from sensegate.authority.devices import Devices
 from sensegate.authority.jwt import AuthRequest, CalloutSigner, Permissions, decode_request
 from sensegate.authority.refusals import DeniedOperation, RefusalAlarm, Refusals
 from sensegate.authority.renewals import Differ, Renewals, users_of
@@ -97,7 +98,7 @@ def _names(device: Device) -> list[str]:
 
 
 class Guest(msgspec.Struct, frozen=True):
-    """One who is no device and may come in: a node, a subscriber."""
+    """A client that is no device and is admitted: a node, a subscriber."""
 
     name: str
     account: str

@@ -163,7 +163,7 @@ class Scope(msgspec.Struct, frozen=True):
     """Empty: all departments. Otherwise only what belongs to exactly this one."""
 
     def covers(self, division: str, department: str = "") -> bool:
-        """Return whether a thing of this division and department lies in the scope."""
+        """Return whether an object of this division and department lies in the scope."""
         return short_code(division).startswith(self.division) and self.department in ("", department)
 
 

@@ -156,7 +156,7 @@ class _StreamPage(msgspec.Struct, frozen=True):
 
 
 class StreamUsage(msgspec.Struct, frozen=True):
-    """How full a stream is."""
+    """Use of a stream's limits."""
 
     name: str
     messages: int

@@ -435,7 +435,7 @@ class WebConfig(ConfigRecord, frozen=True):
 
 
 class Config(ConfigRecord, frozen=True):
-    """One node or centre."""
+    """A node or centre."""
 
     role: Annotated[Literal["node", "centre"], doc("node: the gateway of a city; centre: that of the province")]
     division: Annotated[str, doc("division code: 4401 for a node, 44 for the centre")]

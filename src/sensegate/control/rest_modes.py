@@ -15,7 +15,7 @@ from sensegate.web.routing import API, Call, Route, iso
 
 
 class NewPlan(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What an order by this plan may do."""
+    """Emergency plan: the acts that an order by it may carry out."""
 
     title: str
     place: str
@@ -60,7 +60,7 @@ class NewOrder(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class StepRow(msgspec.Struct, frozen=True):
-    """One thing that an order did."""
+    """Step that an order carried out."""
 
     step: str
     target: str

@@ -1,4 +1,4 @@
-"""REST: what devices can be told to do, and the tasks that they were given (words of OGC SensorThings Tasking)."""
+"""REST: tasking capabilities of devices, and their tasks (words of OGC SensorThings Tasking)."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from sensegate.web.routing import API, Call, Route, iso, payload_text
 
 
 class NewTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What a device is to do."""
+    """Task to give to a device."""
 
     task: str
     """Name of one of its tasking capabilities."""

@@ -66,7 +66,7 @@ class Confirmation(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class FrameCommand(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How a command goes down as a frame."""
+    """Command that a network server delivers as a frame."""
 
     port: int
     confirmed: bool = False

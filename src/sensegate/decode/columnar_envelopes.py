@@ -55,7 +55,7 @@ DeviceOf = Callable[[str, CompiledRule, int], int]
 
 
 class EnvelopePlan:
-    """How envelopes of one shape are opened, by one rule."""
+    """Plan by which a rule opens envelopes of one shape."""
 
     def __init__(
         self, rule: CompiledRule, bound: BoundMessage, shape: Shape, beside: tuple[CompiledRule, BoundMessage] | None

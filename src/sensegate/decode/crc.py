@@ -15,7 +15,7 @@ import anycrc
 
 
 class Checksum(NamedTuple):
-    """How a checksum is computed."""
+    """Parameters of a checksum."""
 
     name: str
     bits: int

@@ -18,7 +18,7 @@ ANY = ("any", "any_b", "any_c")
 
 
 class DeviceNameTemplates(NamedTuple):
-    """How a rule builds the names of its device and its gateway; None: they are captured as they are."""
+    """Templates by which a rule builds the names of its device and its gateway; None: they are captured as they are."""
 
     device: TopicPattern | None = None
     gateway: TopicPattern | None = None

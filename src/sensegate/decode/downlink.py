@@ -70,7 +70,7 @@ class DownlinkRoute(NamedTuple):
 
 
 class DownlinkOutcome(NamedTuple):
-    """What a network server says of a downlink."""
+    """Outcome of a downlink, as a network server reports it."""
 
     state: State
     reason: str = ""

@@ -50,7 +50,7 @@ class Leaf(NamedTuple):
 
 
 class Cell(NamedTuple):
-    """One value in an element."""
+    """A value in an element."""
 
     name: str
     reading: CompiledReading | None

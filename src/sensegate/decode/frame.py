@@ -95,7 +95,7 @@ class FormatContext(NamedTuple):
 
 
 class PayloadFormat(NamedTuple):
-    """One payload format: its options in a rule, and how they are compiled into a `Parse`."""
+    """A payload format: its options in a rule, and how they are compiled into a `Parse`."""
 
     compile: Callable[[Any, FormatContext], Parse]
     """(the rule's options or None, context) -> parse. Raises `context.error(…)` if the options are wrong."""

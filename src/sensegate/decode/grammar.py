@@ -50,7 +50,7 @@ class UnitFrom(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class CounterPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a counter of the device wraps around."""
+    """Range in which a counter of the device wraps around."""
 
     modulus: Annotated[
         float,
@@ -59,7 +59,7 @@ class CounterPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class ReadingRule(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One value of a message that becomes a reading."""
+    """A value of a message that becomes a reading."""
 
     field: Annotated[str, _h('path to the value: a.b, a[0].b, ["dotted.key"], $.from.root')] = ""
     fields: Annotated[tuple[str, ...], _h("alternative paths to the same value (one of them occurs in a message)")] = ()
@@ -188,7 +188,7 @@ class FramesPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class MessageRule(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One kind of message: its topics, and how it becomes readings."""
+    """A kind of message: its topics, and how it becomes readings."""
 
     topics: Annotated[tuple[str, ...], _h("topics with captures: tele/{device}/SENSOR, a/{device+}")] = ()
     frames: Annotated[
@@ -259,7 +259,7 @@ class MessageRule(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class Expected(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One reading that an example must give."""
+    """A reading that an example must give."""
 
     property: Annotated[str, _h("standard name")]
     value: Annotated[Scalar, _h("in the property's unit")]
@@ -289,7 +289,7 @@ class Earlier(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class ExampleMetadata(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What MQTT states of an example's message."""
+    """MQTT properties of an example's message."""
 
     client: Annotated[str, _h("client id")] = ""
     credential: Annotated[str, _h("id of the device that authenticated")] = ""
@@ -364,7 +364,7 @@ class DownlinkEventPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class DownlinkPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How a network server takes downlinks for the devices behind it."""
+    """Form in which a network server takes downlinks for the devices behind it."""
 
     topics: Annotated[
         dict[str, str],
@@ -449,7 +449,7 @@ class AlarmPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class ProfileFile(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One version of the profile of a device model."""
+    """A version of the profile of a device model."""
 
     profile: Annotated[str, _h("vendor/model, the same as folder and file")]
     version: Annotated[

@@ -48,7 +48,7 @@ def numbers_of(raws: Sequence[Any]) -> tuple[I64, BOOL]:
 
 
 class Reception(NamedTuple):
-    """What the readings of a frame take from its envelope if they have none of their own."""
+    """Metadata of an envelope for readings of its frame that have none of their own."""
 
     time: int
     """Time of reception; `BAD` if it cannot be parsed."""

@@ -15,7 +15,7 @@ from sensegate.errors import ProfileError
 
 
 class ProfileKeys:
-    """One file, by the lines of its keys; `path` is always the path to a key."""
+    """A file, by the lines of its keys; `path` is always the path to a key."""
 
     def __init__(self, lines: Lines, file: str) -> None:
         self._lines = lines

@@ -186,7 +186,7 @@ IndexOf = Callable[[str, CompiledRule, int], int]
 
 
 class LeafAccess(NamedTuple):
-    """How leaves are read from a parsed message: attributes of a struct, or positions in a list of values."""
+    """Access to the leaves of a parsed message: attributes of a struct, or positions in a list of values."""
 
     where: Mapping[Path, Any]
     """Pointer -> attribute or position."""
@@ -233,7 +233,7 @@ class _Timings(NamedTuple):
 
 
 class ColumnPlan:
-    """How messages of one shape are decoded into columns, by one rule."""
+    """Plan by which a rule decodes messages of one shape into columns."""
 
     def __init__(
         self,

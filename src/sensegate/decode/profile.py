@@ -74,7 +74,7 @@ _NOT_LISTED: Final = ValueRejection(RejectReason.ENUMERATION, "not one of the pr
 
 
 class CompiledReading(msgspec.Struct, frozen=True, eq=False):
-    """One reading rule, compiled."""
+    """A reading rule, compiled."""
 
     name: str
     place: MemberPath
@@ -236,7 +236,7 @@ class AppliesTo(Enum):
 
 
 class CompiledRule(msgspec.Struct, frozen=True, eq=False):
-    """One message rule, compiled."""
+    """A message rule, compiled."""
 
     profile: str
     """``vendor/model``"""
@@ -300,7 +300,7 @@ class CompiledRule(msgspec.Struct, frozen=True, eq=False):
 
 
 class CompiledProfile(msgspec.Struct, frozen=True, eq=False):
-    """One version of a profile, compiled."""
+    """A version of a profile, compiled."""
 
     id: str
     """``vendor/model``"""

@@ -32,7 +32,7 @@ def malformed(detail: str) -> Rejected:
 
 
 class WireReader:
-    """One payload; reads the fields of the message between two positions."""
+    """A payload; reads the fields of the message between two positions."""
 
     def __init__(self, payload: bytes, fields_max: int = MEMBERS_MAX) -> None:
         self.payload = payload

@@ -33,7 +33,7 @@ _OTHERS: Final = ("vs", "vb", "vd")
 
 
 class _Form(msgspec.Struct, frozen=True, eq=False):
-    """How packs of one form are read; leaves are numbered, and after the last stands a 0."""
+    """Reader of packs of one form; leaves are numbered, and after the last stands a 0."""
 
     decode: Callable[[bytes], Any]
     leaves: Callable[[Any], tuple[Any, ...]]

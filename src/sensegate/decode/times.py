@@ -51,7 +51,7 @@ def join_parts(raws: Sequence[Any]) -> str:
 
 
 class TimeReader(msgspec.Struct, frozen=True):
-    """How a profile's times are parsed."""
+    """Parser of a profile's times."""
 
     formats: tuple[str, ...] = ("iso",)
     zone: str = "Asia/Shanghai"

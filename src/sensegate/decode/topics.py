@@ -16,7 +16,7 @@ LEVELS_MAX = 16
 
 
 class TopicLevel(msgspec.Struct, frozen=True):
-    """One level of a pattern: literal text, or a capture (of one or several levels) with text before and after."""
+    """A level of a pattern: literal text, or a capture (of one or several levels) with text before and after."""
 
     literal: str = ""
     capture: str = ""

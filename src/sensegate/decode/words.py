@@ -13,7 +13,7 @@ from sensegate.decode.part import Scalar
 
 
 class WordTable(NamedTuple):
-    """One table of words."""
+    """A table of words."""
 
     label: str
     """Content and origin of the table."""

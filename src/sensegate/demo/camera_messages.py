@@ -29,7 +29,7 @@ Values = list[tuple[str, object]]
 
 
 class SimulatedCamera(msgspec.Struct, frozen=True):
-    """One registered camera."""
+    """A registered camera."""
 
     id: str
     node: str
@@ -56,7 +56,7 @@ def format_local(at: int, form: int) -> str:
 
 
 class ReportedObject(NamedTuple):
-    """One reported vehicle or person."""
+    """A reported vehicle or person."""
 
     native: str
     fields: dict[str, Any]

@@ -57,7 +57,7 @@ class CameraEndpoints(msgspec.Struct, frozen=True):
 
 
 class CameraPlan(msgspec.Struct, frozen=True):
-    """What to simulate. Holds credentials: stored with mode 0600."""
+    """Plan of the simulated cameras. Holds credentials: stored with mode 0600."""
 
     run: str
     ledger: str

@@ -42,7 +42,7 @@ class ExpectedOutcome(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Injection:
-    """One faulty message."""
+    """A faulty message."""
 
     kind: str
     device: SimulatedDevice

@@ -19,7 +19,7 @@ FrameValue = float | int | bool | str
 
 @dataclass(frozen=True, slots=True)
 class SimulatedDevice:
-    """One registered device of the simulator."""
+    """A registered device of the simulator."""
 
     id: str
     node: str
@@ -38,7 +38,7 @@ class SimulatedDevice:
 
 @dataclass(slots=True)
 class DeviceFrame:
-    """One message before encoding."""
+    """A message before encoding."""
 
     device: SimulatedDevice
     time: int

@@ -60,7 +60,7 @@ LATENCIES_MAX = 200_000
 
 
 class ExpectedReading:
-    """One value about to be sent, and where it was delivered."""
+    """A value about to be sent, and where it was delivered."""
 
     __slots__ = ("acknowledged", "ids", "intended_at", "message", "property", "requirement", "value")
 
@@ -87,7 +87,7 @@ class ExpectedReading:
 
 
 class SentMessage:
-    """One message about to be sent."""
+    """A message about to be sent."""
 
     __slots__ = ("device", "intended_at", "kind", "missing", "node", "readings", "rid")
 
@@ -104,7 +104,7 @@ class SentMessage:
 
 @dataclass(slots=True)
 class FeedTap:
-    """One observed feed."""
+    """An observed feed."""
 
     name: str
     url: str

@@ -58,7 +58,7 @@ def publish_packet(topic: bytes, payload: bytes, packet_id: int) -> bytes:
 
 
 class Publisher(asyncio.Protocol):
-    """One connection of a device or gateway.
+    """A connection of a device or gateway.
 
     `acknowledged(token)` is called for each PUBACK; `lost()` once when the connection ends. Unacknowledged messages
     stay in `unacknowledged`, oldest first, as (token, topic, payload), to be sent again on the next connection.

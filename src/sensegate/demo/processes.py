@@ -36,7 +36,7 @@ def die_with_parent() -> None:
 
 
 class SupervisedProcess:
-    """One supervised process, restarted when it ends."""
+    """A supervised process, restarted when it ends."""
 
     def __init__(
         self,

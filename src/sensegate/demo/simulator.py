@@ -43,7 +43,7 @@ class Broker(msgspec.Struct, frozen=True):
 
 
 class SimulationPlan(msgspec.Struct, frozen=True):
-    """What to simulate. Holds credentials: stored with mode 0600."""
+    """Plan of the simulated devices. Holds credentials: stored with mode 0600."""
 
     run: str
     """8 hex digits, unique among runs on the same stores."""

@@ -45,7 +45,7 @@ class ViidHttpResponse(NamedTuple):
 
 
 class HttpConnection:
-    """One persistent HTTP/1.1 connection, reopened when it is lost."""
+    """A persistent HTTP/1.1 connection, reopened when it is lost."""
 
     def __init__(self, host: str, port: int) -> None:
         self.host = host
@@ -105,7 +105,7 @@ class HttpStyle(NamedTuple):
 
 
 class ViidCamera:
-    """One camera or platform that registers and sends."""
+    """A camera or platform that registers and sends."""
 
     def __init__(self, code: str, password: str, host: str, port: int, manners: HttpStyle = HttpStyle()) -> None:  # noqa: B008
         self.code = code

@@ -38,7 +38,7 @@ class DurableChoice:
 
     @property
     def remembered(self) -> terms.Term:
-        """What this node remembers of terms and centres."""
+        """Terms and centres as this node remembers them."""
         return self._choice.term
 
     def is_granted(self, url: str) -> bool:

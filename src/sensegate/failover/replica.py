@@ -34,7 +34,7 @@ _log = structlog.get_logger("failover")
 
 
 class ReplicatedEntry(msgspec.Struct, frozen=True, array_like=True):
-    """One entry of the log."""
+    """An entry of the log."""
 
     sequence: int
     subject: str

@@ -69,7 +69,7 @@ def _next_complete(buffer: bytes, at: int) -> Framing | None:
 
 
 class Gbt26875Frame(msgspec.Struct, frozen=True):
-    """One frame with its header fields; the application data is left undecoded."""
+    """A frame with its header fields; the application data is left undecoded."""
 
     serial: int
     version: bytes

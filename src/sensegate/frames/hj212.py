@@ -113,7 +113,7 @@ def next_frame(buffer: bytes) -> Framing:
 
 
 class Hj212Packet(msgspec.Struct, frozen=True):
-    """One frame with its header fields; the content is left undecoded."""
+    """A frame with its header fields; the content is left undecoded."""
 
     data: bytes
     """The data segment, to which the length and the CRC refer."""

@@ -56,7 +56,7 @@ def _is_frame(frame: bytes) -> bool:
 
 
 class Jtt808Message(msgspec.Struct, frozen=True):
-    """One frame, unescaped, with its header fields; the body is left undecoded."""
+    """A frame, unescaped, with its header fields; the body is left undecoded."""
 
     message: int
     phone: str

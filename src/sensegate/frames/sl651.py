@@ -84,7 +84,7 @@ def _length(head: bytes, *, is_text: bool) -> int | None:
 
 
 class Sl651Report(msgspec.Struct, frozen=True):
-    """One frame with its header fields; the elements are left undecoded."""
+    """A frame with its header fields; the elements are left undecoded."""
 
     text: bool
     """Whether it is in text form."""

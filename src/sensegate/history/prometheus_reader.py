@@ -64,7 +64,7 @@ class PrometheusAnswer(msgspec.Struct, frozen=True):
 
 
 class SeriesIdentity(msgspec.Struct, frozen=True):
-    """What a last value tells of its series."""
+    """Identity of a series, taken from its last value."""
 
     device: str
     property: str

@@ -84,7 +84,7 @@ class Outlets:
         return make(transport, spec, self._skip_expired)
 
     async def _skip_expired(self, spec: SubscriptionSpec, reason: str, first: str) -> None:
-        """Go on after what expired while the store was away: it is missing there for good, and that is said."""
+        """Continue after the entries that expired while the store was unreachable, and log the gap."""
         self._gaps[spec.id] = f"{spec.id}: {reason}; it went on at the oldest record"
         _log.error("outlet has a gap", outlet=spec.id, reason=reason, first=first)
         changes = {"after": first, "state": SubscriptionState.ACTIVE, "reason": "", "in_flight": 0}

@@ -11,7 +11,8 @@ from collections.abc import Mapping
 import msgspec
 from nats.aio.client import Client
 
-from sensegate.authority.devices import Devices, StoredDevice
+from sensegate.authority.device_table import StoredDevice
+from sensegate.authority.devices import Devices
 from sensegate.authority.refusals import DeniedOperation, Refusals
 from sensegate.authority.scope import Principal
 from sensegate.bus import streams

@@ -33,7 +33,7 @@ class VersionState(StrEnum):
 
 
 class ProfileVersion(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One version of a profile."""
+    """A version of a profile."""
 
     number: int
     digest: str

@@ -21,7 +21,8 @@ from sensegate.authoring.compare import VersionComparison, sets_to_compare
 from sensegate.authoring.examples import failing_example
 from sensegate.authoring.survey import Registered, draft_of, samples_of, shapes
 from sensegate.authority.bucket import Bucket
-from sensegate.authority.devices import Devices, RegistrationFacts
+from sensegate.authority.device_table import RegistrationFacts
+from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.scope import scope
 from sensegate.authority.trail import Trail
@@ -104,7 +105,7 @@ class ProfileLifecycle(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class ReprocessingParts(msgspec.Struct, frozen=True, eq=False):
-    """What reprocesses recorded messages."""
+    """Parts that reprocess recorded messages."""
 
     reprocessing: Reprocessing
     interpreter: ReprocessingInterpreter

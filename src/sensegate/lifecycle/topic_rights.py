@@ -34,7 +34,7 @@ class TopicRights:
         return self._granted.subscribe_topics(device, names)
 
     def follow(self, renew: Renew) -> None:
-        """From now on apply changes of profiles to the topics, and close connections whose rights have changed."""
+        """Apply later changes of profiles to the topics, and close connections whose rights have changed."""
 
         def changed(profiles: ProfileSet, names: Sequence[str]) -> None:
             before, self._granted = self._granted, profiles

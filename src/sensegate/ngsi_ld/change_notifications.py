@@ -30,7 +30,7 @@ _REFUSED_S, _STOPPED_S, _RETRY_S = 5.0, 1.0, 1.0
 
 
 class NotifiedPosition(msgspec.Struct, frozen=True, omit_defaults=True):
-    """How far a subscription was notified of changes of stored entities."""
+    """Position of a subscription in the changes of stored entities."""
 
     modified: int = 0
     """Time of the last change, µs UTC."""

@@ -28,7 +28,7 @@ Edit = Callable[[RegisteredEntity], RegisteredEntity]
 
 
 class Owner(msgspec.Struct, frozen=True):
-    """To whom new entities belong."""
+    """Owner of new entities: division and department."""
 
     division: str
     department: str = ""

@@ -1,4 +1,4 @@
-"""How a fragment changes an entity: attributes are appended, replaced, changed in part, or merged (clause 5.6)."""
+"""Changes of an entity by a fragment: attributes are appended, replaced, changed in part, or merged (clause 5.6)."""
 
 from __future__ import annotations
 

@@ -79,7 +79,7 @@ class Page(msgspec.Struct, frozen=True):
 
 
 class Answering(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """How a request is answered."""
+    """Form of the answer to a request."""
 
     media: str
     rendering: Rendering

@@ -37,7 +37,7 @@ class EntityForm(StrEnum):
 
 
 class Rendering(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """How entities are written."""
+    """Form in which entities are written."""
 
     terms: LdContext
     form: EntityForm = EntityForm.NORMALIZED

@@ -99,7 +99,7 @@ class NotificationEndpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
 
 
 class NotificationParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """What a notification holds, and where it goes (clause 5.2.14)."""
+    """Content and endpoint of notifications (clause 5.2.14)."""
 
     endpoint: NotificationEndpoint
     attributes: list[_TEXT] = []
@@ -238,7 +238,7 @@ def _check_endpoint(endpoint: NotificationEndpoint) -> None:
 
 
 class NotifierSettings(msgspec.Struct, frozen=True):
-    """How notifications are published by MQTT (clause 7.2)."""
+    """MQTT options of notifications (clause 7.2)."""
 
     qos: int = 1
     version: str = "mqtt3.1.1"

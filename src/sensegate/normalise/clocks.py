@@ -43,7 +43,7 @@ PERIOD_MORE = 300 * SECOND_US
 
 
 class DeviceAgreement(NamedTuple):
-    """How far the devices agree on the time."""
+    """Agreement of the devices on the time."""
 
     agreeing: int = 0
     """Independent devices whose steady lags lie within `SPREAD_S` of one another, the most that do."""

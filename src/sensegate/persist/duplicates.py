@@ -153,7 +153,7 @@ class Deduplicator:
 
     @property
     def horizon_us(self) -> int:
-        """How far back a start without a checkpoint must read the log."""
+        """Age of the log, in µs, from which a start without a checkpoint must read it."""
         return self._horizon + HORIZON_SLACK_H * HOUR_US
 
     def raise_floor(self, before: int) -> None:

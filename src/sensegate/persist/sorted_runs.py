@@ -84,7 +84,7 @@ def hour_of(bucket: int) -> int:
 
 
 class SortedRun:
-    """One open file. Lookups touch a page or two a question; `release_pages` gives their memory back."""
+    """An open file. Lookups touch a page or two a question; `release_pages` gives their memory back."""
 
     def __init__(self, path: Path) -> None:
         """Open a file and check its header; `verify` checks the rest.

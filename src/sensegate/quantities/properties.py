@@ -55,7 +55,7 @@ _NGSI = re.compile(r"[A-Z][A-Za-z0-9]*\.[A-Za-z][A-Za-z0-9_]*")
 
 
 class Property(msgspec.Struct, frozen=True):
-    """One row of the property table."""
+    """A row of the property table."""
 
     name: str
     """Standard name: ``air_temperature``."""
@@ -96,7 +96,7 @@ class Property(msgspec.Struct, frozen=True):
 
 
 class CodeValue(msgspec.Struct, frozen=True):
-    """One allowed value of a string property, with its labels."""
+    """An allowed value of a string property, with its labels."""
 
     code: str
     label_zh: str

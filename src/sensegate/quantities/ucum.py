@@ -92,7 +92,7 @@ def _sized(amount: Amount) -> Amount:
 
 
 class _Atom(NamedTuple):
-    """One unit definition of UCUM."""
+    """A unit definition of UCUM."""
 
     value: F
     unit: str

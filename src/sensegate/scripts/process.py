@@ -1,4 +1,4 @@
-"""One script child process as the gateway sees it: started, used and killed. Every wait has a bound."""
+"""A script child process as the gateway sees it: started, used and killed. Every wait has a bound."""
 
 from __future__ import annotations
 

@@ -75,7 +75,7 @@ Ingest = Callable[[Device, Principal, bytes, str], Awaitable[None]]
 
 
 class ClientParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What clients are served with."""
+    """Parts that serve MQTT clients."""
 
     engine: Engine
     bus: Client

@@ -32,7 +32,7 @@ Evaluate = Callable[[Entity], object]
 
 
 class EntityGraph(Protocol):
-    """What leads from an entity to others."""
+    """Links from entities to others, as expressions follow them."""
 
     @property
     def now(self) -> int:

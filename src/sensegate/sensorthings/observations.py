@@ -228,7 +228,7 @@ class UpdatedObservation(msgspec.Struct, frozen=True, eq=False):
 
 
 class _Search(msgspec.Struct, frozen=True, eq=False):
-    """What is looked for."""
+    """Criteria of a search for Observations."""
 
     view: CallerView
     selection: FeedSelection

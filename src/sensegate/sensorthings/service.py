@@ -60,7 +60,7 @@ class ReadAnswer(msgspec.Struct, frozen=True):
 
 
 class ResourceTarget(msgspec.Struct, frozen=True, eq=False):
-    """What a resource path names."""
+    """Target of a resource path."""
 
     entities: EntityRange | None = None
     entity: Entity | None = None

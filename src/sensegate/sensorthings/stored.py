@@ -19,7 +19,7 @@ REMOVED = "Removed"
 
 
 class StoredEntity(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """What a client wrote of an entity.
+    """Members of an entity that clients wrote.
 
     Of a Thing and a Datastream these are texts beside what the registry and the log say; other entities exist by it.
     """

@@ -62,7 +62,7 @@ class SeenDatastream:
 
 
 class ShownEntities(msgspec.Struct, frozen=True):
-    """What a caller sees without regard to readings, and what it does not see although there are readings."""
+    """Entities that a caller sees although they have no readings, and those hidden although they have."""
 
     registered: frozenset[str] = frozenset()
     """Devices of the registry."""

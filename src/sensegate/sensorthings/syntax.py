@@ -62,7 +62,7 @@ Expression = LiteralValue | GeometryText | FieldPath | FunctionCall | Operation
 
 
 class OrderKey(msgspec.Struct, frozen=True):
-    """One key of an order."""
+    """A key of an order."""
 
     expression: Expression
     descending: bool = False

@@ -87,7 +87,7 @@ class _Resolved(msgspec.Struct, frozen=True, eq=False):
 
 
 class UpdateParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What updates are made of."""
+    """Parts of which updates are made."""
 
     service: SensorThings
     tokens: Tokens

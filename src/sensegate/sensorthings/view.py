@@ -1,4 +1,4 @@
-"""What one caller sees at the moment of a request, as entities and links between them, without Observations.
+"""View of a caller at the moment of a request: entities and links between them, without Observations.
 
 Of a grant these are the names, places and values of the feed's records under its mask. A caller by its own scope, who
 may read the registry, sees in addition what the registry says of its devices; and whatever clients wrote there.
@@ -45,7 +45,7 @@ Position = tuple[float, float]
 
 
 class ViewParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What views are made of."""
+    """Parts of which views are made."""
 
     values: LastValues
     devices: Devices
@@ -484,7 +484,7 @@ _SHOWN_MAX = 256
 
 
 class ObservationSource(msgspec.Struct, frozen=True, eq=False):
-    """What an Observation belongs to."""
+    """Datastream and feature to which an Observation belongs."""
 
     datastream: SeenDatastream
     feature: int

@@ -38,7 +38,7 @@ _NAME = re.compile(r"[^A-Za-z0-9_-]+")
 
 
 class WriteActs(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What a request may do elsewhere, on behalf of its caller."""
+    """Acts outside of SensorThings that a request may carry out on behalf of its caller."""
 
     register: Callable[[NewDevice], Awaitable[object]]
     withdraw: Callable[[str, str, int, int], Awaitable[None]]

@@ -486,7 +486,7 @@ class FeedServer:
 
 
 class _PageEncoding(msgspec.Struct, frozen=True):
-    """How a page is encoded, beside its rows."""
+    """Encoding of a page, beside its rows."""
 
     form: RecordEncoding
     fields: tuple[str, ...] = ()

@@ -50,7 +50,7 @@ class Rounding(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Mask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What is left out, coarsened or pseudonymised; the empty mask changes nothing."""
+    """Fields to leave out, to coarsen and to pseudonymise; the empty mask changes nothing."""
 
     drop: tuple[str, ...] = ()
     """Properties whose rows are left out; for ``place`` and ``profile`` the columns are emptied."""

@@ -79,7 +79,7 @@ class Centre(msgspec.Struct, frozen=True, eq=False):
 
 
 class SharingStores(msgspec.Struct, frozen=True, eq=False):
-    """What the stage reads, and where it keeps its records."""
+    """Stores of the stage: what it reads, and where it keeps its records."""
 
     reader: LogReader
     books: HourlyLedgers
@@ -91,7 +91,7 @@ class SharingStores(msgspec.Struct, frozen=True, eq=False):
 
 
 class SharingContext(msgspec.Struct, frozen=True, eq=False):
-    """What the stage asks of the rest of the gateway."""
+    """Functions of the gateway that the stage calls."""
 
     subscriber: Callable[[str, Principal], Scope]
     """As in `AccessRequests`."""

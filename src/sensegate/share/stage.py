@@ -32,7 +32,7 @@ from sensegate.share.sharing import Centre, Sharing, SharingContext, SharingStor
 
 
 class ShareInputs(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What the sharing stage gets of other stages."""
+    """Inputs of the sharing stage from other stages."""
 
     delivered: Log
     """The log as far as it may be delivered."""

@@ -141,7 +141,7 @@ class PushParts(msgspec.Struct, frozen=True, eq=False):
 
 
 class PushSubscription:
-    """One push subscription; `run` is its task."""
+    """A push subscription; `run` is its task."""
 
     def __init__(
         self,

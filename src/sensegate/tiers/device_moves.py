@@ -19,7 +19,8 @@ import msgspec
 import numpy as np
 import structlog
 
-from sensegate.authority.devices import Devices, decode_stored
+from sensegate.authority.device_table import decode_stored
+from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal
 from sensegate.bus import columns
 from sensegate.bus.columns import Batch

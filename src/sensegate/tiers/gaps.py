@@ -47,7 +47,7 @@ class MissingMessages(msgspec.Struct, frozen=True):
 
 
 class GapReport(msgspec.Struct, frozen=True):
-    """One gap, with the devices that number their messages."""
+    """A gap, with the devices that number their messages."""
 
     since: int
     """Time of the last span from the lost store, µs UTC."""

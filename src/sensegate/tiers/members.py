@@ -118,7 +118,7 @@ class JoinGrant(msgspec.Struct, frozen=True):
 
 
 class LaneProgress(msgspec.Struct, frozen=True):
-    """How far a node's log has been forwarded, over both lanes."""
+    """Progress of the forwarding of a node's log, over both lanes."""
 
     position: int = 0
     """Greatest sequence that was assigned to a lane."""

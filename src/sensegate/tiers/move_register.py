@@ -27,7 +27,7 @@ import msgspec
 
 from sensegate.authority.bucket import Bucket, follow
 from sensegate.authority.credentials import Credentials
-from sensegate.authority.devices import StoredDevice, decode_stored, encode_stored
+from sensegate.authority.device_table import StoredDevice, decode_stored, encode_stored
 from sensegate.authority.divisions import Divisions, contains
 from sensegate.authority.scope import Action, Principal, allows, demand
 from sensegate.authority.trail import Facts, Trail
@@ -65,7 +65,7 @@ ENDED_STAGES = frozenset({MoveStage.DONE, MoveStage.REFUSED, MoveStage.CANCELLED
 
 
 class UncarriedState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """What a forced move loses besides the identities for duplicate detection."""
+    """State that a forced move loses besides the identities for duplicate detection."""
 
     since: int = 0
     """Time of the last span from that gateway (µs UTC); entries committed later are not here; 0: none ever came."""

@@ -59,7 +59,7 @@ ROW_KINDS = frozenset({PartKind.READINGS, PartKind.OBSERVATIONS, PartKind.ALARMS
 
 
 class SpanPart(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One part of a span; each becomes an entry of the centre's log."""
+    """A part of a span; each becomes an entry of the centre's log."""
 
     kind: PartKind
     payload: bytes

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from sensegate.authority.devices import Devices, StoredDevice, decode_stored, encode_stored
+from sensegate.authority.device_table import StoredDevice, decode_stored, encode_stored
+from sensegate.authority.devices import Devices
 from sensegate.bus.contract import Log
 from sensegate.model import DeviceState
 from sensegate.tiers.members import Members

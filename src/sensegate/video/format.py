@@ -101,7 +101,7 @@ class RejectedObject(msgspec.Struct, frozen=True):
 
 
 class VideoReport(msgspec.Struct, frozen=True):
-    """What one message reports."""
+    """Observations and counts that a message reports."""
 
     observations: tuple[VideoObservation, ...] = ()
     measurements: tuple[Measurement, ...] = ()
@@ -111,7 +111,7 @@ class VideoReport(msgspec.Struct, frozen=True):
 
 
 class VideoFormat(NamedTuple):
-    """One format of video metadata; a module each in `formats/`, listed in `formats/__init__.py`."""
+    """A format of video metadata; a module each in `formats/`, listed in `formats/__init__.py`."""
 
     name: str
     redact: Callable[[bytes, str, int, Pseudonymiser], Redacted]

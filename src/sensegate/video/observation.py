@@ -44,7 +44,7 @@ class TrackState(StrEnum):
 
 
 class BoxQuality(StrEnum):
-    """How the coordinate system of a box is known."""
+    """Source of the knowledge of a box's coordinate system."""
 
     EXPLICIT = "explicit"
     """The message states it."""
@@ -91,7 +91,7 @@ class VideoEvent(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class VideoObservation(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One report of a camera's analysis."""
+    """A report of a camera's analysis."""
 
     id: str
     """First 32 hex digits of a SHA-256 over the format's identity fields: equal for a retransmission."""

@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from sensegate.authority.devices import Devices, StoredDevice
+from sensegate.authority.device_table import StoredDevice
+from sensegate.authority.devices import Devices
 from sensegate.bus.contract import Log
 from sensegate.bus.kv import KvBucket
 from sensegate.clock import Clock

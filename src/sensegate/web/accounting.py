@@ -79,7 +79,7 @@ def places(deps: WebDependencies) -> DevicePlaces:
 
 
 class LedgerAccess:
-    """What a caller may see of the ledgers of nodes."""
+    """Ledgers of nodes that a caller may see."""
 
     def __init__(self, principal: Principal, places: DevicePlaces) -> None:
         self._principal = principal

@@ -131,7 +131,7 @@ class DeviceCredential(msgspec.Struct, frozen=True):
 
 
 class CredentialRotation(Body, frozen=True):
-    """How a credential is replaced."""
+    """Replacement of a credential."""
 
     grace_s: Annotated[float, msgspec.Meta(ge=0, le=2_592_000)] = 86_400.0
     """How long the previous one stays valid."""

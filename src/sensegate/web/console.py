@@ -41,7 +41,7 @@ class ListPage(msgspec.Struct, frozen=True):
 
     @property
     def path(self) -> str:
-        """Its address."""
+        """Address of the file."""
         return f"/console/{self.name}"
 
     @property

@@ -35,7 +35,7 @@ RESERVED_TIMEOUT_S = 2.0
 
 
 class ConnectionPlace(StrEnum):
-    """How a connection is accepted."""
+    """Terms on which a connection is accepted."""
 
     ORDINARY = "ordinary"
     RESERVED = "reserved"

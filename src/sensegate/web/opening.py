@@ -36,7 +36,7 @@ from sensegate.web.webhooks import WEBHOOKS
 
 
 class WebParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """What the HTTP side shows."""
+    """Parts that the HTTP side shows."""
 
     version: str
     core: Core

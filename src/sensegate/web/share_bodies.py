@@ -107,7 +107,7 @@ class EntryDetail(EntryRow, frozen=True, kw_only=True):
 
 
 class SampleRequest(Body, frozen=True):
-    """How a sample is taken."""
+    """Method of sampling."""
 
     rows: Annotated[int, msgspec.Meta(ge=1, le=50)] = 5
     mask: Mask | None = None

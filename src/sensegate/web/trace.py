@@ -41,7 +41,7 @@ Select = Callable[[Batch, LogEntry], int]
 
 
 class TraceStep(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One step of the way of a reading."""
+    """Step of the route of a reading."""
 
     step: str
     """``message``, ``batch``, ``commit``, ``reading``, ``span`` or ``delivery``."""
@@ -64,7 +64,7 @@ class Trace(msgspec.Struct, frozen=True):
 
 
 class _CommitSummary(msgspec.Struct, frozen=True):
-    """What commit records and lane records have in common."""
+    """Fields that commit records and lane records have in common."""
 
     number: int = 0
     committed_at: int = 0

@@ -171,7 +171,7 @@ async def test_connack_states_the_limits() -> None:
     async with running_front(**limits) as rig, rig.client(session_expiry_s=100) as client:
         stated = client.answer.properties
         assert (stated.receive_maximum, stated.maximum_packet_size, stated.session_expiry_s) == (50, 2_000, 10)
-        assert (stated.shared_available, stated.subscription_ids_available) == (0, 0)
+        assert (stated.shared_available, stated.subscription_ids_available, stated.retain_available) == (0, None, None)
 
 
 @VERSIONS
@@ -349,16 +349,16 @@ async def test_a_will_without_a_right_is_refused() -> None:
 
 
 async def test_subscriptions_that_are_not_offered_are_refused() -> None:
-    """A filter without a right, shared or not valid has its code; a subscription identifier closes the connection."""
+    """A filter without a right, shared or not valid has its code, also with an identifier; the connection goes on."""
     async with running_front() as rig, rig.client() as client:
         filters = ("down/d2", "$share/g/down/d1", "a#", "#")
         client.send(Subscribe(1, tuple(Subscription(topic_filter) for topic_filter in filters)))
         assert await client.receive() == SubAck(PacketType.SUBACK, 1, (0x87, 0x9E, 0x8F, 0x87))
         client.send(Unsubscribe(2, ("a", "b")))
         assert await client.receive() == SubAck(PacketType.UNSUBACK, 2, (0x11, 0x11))
-        client.send(Subscribe(3, (Subscription("down/d1"),), PacketProperties(subscription_ids=(1,))))
-        assert await client.receive() == Disconnect(ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED)
-        assert [refusal[1] for refusal in rig.counts.refusals] == ["subscribe", "subscribe"]
+        client.send(Subscribe(3, (Subscription("down/d2"),), PacketProperties(subscription_ids=(1,))))
+        assert await client.receive() == SubAck(PacketType.SUBACK, 3, (0x87,))
+        assert [refusal[1] for refusal in rig.counts.refusals] == ["subscribe"] * 3
 
 
 async def test_an_unknown_version_is_answered_in_the_form_of_3_1_1() -> None:

@@ -11,7 +11,6 @@ from sensegate.collect.front.packets import (
     ReasonCode,
     Subscribe,
     Subscription,
-    Unsubscribe,
 )
 from sensegate.collect.front.services import ServiceConversation, ServiceUser, service_user
 from sensegate.errors import Unavailable
@@ -85,6 +84,5 @@ async def test_topics_lie_under_the_mount_point_of_the_token() -> None:
     conversation = ServiceConversation(USER, AnsweringGateway())
     wanted = (Subscription("v1.1/Things", 1), Subscription("#", 1))
     assert await conversation.subscribe(Subscribe(1, wanted)) == [None, ReasonCode.TOPIC_FILTER_INVALID]
-    assert conversation.mounted(wanted[:1]) == [Subscription("sg/sta/sg_1/v1.1/Things", 1)]
-    assert conversation.mounted_filters(Unsubscribe(2, ("v1.1/Things",))).topic_filters == ("sg/sta/sg_1/v1.1/Things",)
+    assert conversation.user.mount_point == "sg/sta/sg_1/"
     assert conversation.shown(Publish("sg/sta/sg_1/v1.1/Things", b"x")).topic == "v1.1/Things"

@@ -28,6 +28,8 @@ from sensegate.collect.front.packets import (
     Version,
     Will,
 )
+from sensegate.collect.front.sessions import UnacknowledgedMessages
+from sensegate.collect.front.subscriptions import ClientSubscriptions
 from sensegate.collect.front.upstream import BrokerAddress, Upstream
 from tests.collect.front.front_rig import WAIT_S, FrontRig, running_front
 
@@ -170,6 +172,8 @@ class SmallClient:
 
     client_id = "d1"
     address = "127.0.0.1"
+    receive_maximum = 2
+    unacknowledged = UnacknowledgedMessages()
 
     def __init__(self) -> None:
         self.sent: list[Publish] = []
@@ -199,7 +203,9 @@ class Written(asyncio.Transport):
 async def test_a_message_too_large_for_a_client_is_done_with() -> None:
     """MQTT-3.1.2-24, -25: it is not sent, and the broker is answered; control: a smaller one waits for the client."""
     client, written = SmallClient(), Written()
-    upstream = Upstream(BrokerAddress("127.0.0.1", 1, b""), cast("MqttConnection", client), FakeClock())
+    upstream = Upstream(
+        BrokerAddress("127.0.0.1", 1, b""), cast("MqttConnection", client), FakeClock(), ClientSubscriptions({}, 8, 100)
+    )
     upstream.connection_made(written)
     upstream.begin()
     messages = [Publish("down/d1", bytes(size), qos, packet_id=number) for number, (size, qos) in enumerate(SIZES, 1)]

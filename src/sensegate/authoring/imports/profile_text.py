@@ -26,7 +26,7 @@ table lacks it."""
 
 
 class FieldMapping(NamedTuple):
-    """How one member of the source was mapped."""
+    """Mapping of a member of the source to a reading."""
 
     field: str
     outcome: MappingOutcome

@@ -79,7 +79,7 @@ _EXAMPLE_VALUES: Final = {
 
 
 class _Exposed(NamedTuple):
-    """One member of the published state."""
+    """A member of the published state."""
 
     name: str
     kind: str

@@ -20,7 +20,7 @@ from sensegate.quantities.units import TABLE, UnitError, conversion, dimension, 
 
 
 class Guess(NamedTuple):
-    """What a member may measure."""
+    """Candidate property of a member."""
 
     property: str
     unit: str = ""

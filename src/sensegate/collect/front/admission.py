@@ -96,6 +96,8 @@ class AdmissionClient:
         self._refusals: Counter[tuple[str, str, str, str]] = Counter()
         self._limits: Counter[str] = Counter()
         self._generation = 0
+        self._confirming: set[asyncio.Task[None]] = set()
+        """Answers to other fronts that wait until messages are stored."""
         self._front: Front | None = None
 
     async def open(self, front: Front) -> None:
@@ -115,10 +117,14 @@ class AdmissionClient:
 
     async def run(self) -> None:
         """Ask and report until cancelled."""
-        async with CancellableTaskGroup() as group:
-            group.create_task(self._ask_all(), name="mqtt admission")
-            group.create_task(self._check_all(), name="mqtt rights")
-            group.create_task(self._report_all(), name="mqtt report")
+        try:
+            async with CancellableTaskGroup() as group:
+                group.create_task(self._ask_all(), name="mqtt admission")
+                group.create_task(self._check_all(), name="mqtt rights")
+                group.create_task(self._report_all(), name="mqtt report")
+        finally:
+            for task in self._confirming:
+                task.cancel()
 
     # ── admission ────────────────────────────────────────────────────────────────────────────────────
 
@@ -278,12 +284,12 @@ class AdmissionClient:
         self._neighbours = {name: heard_at for name, heard_at in self._neighbours.items() if heard_at >= since}
         return len(self._neighbours)
 
-    async def take_over(self, key: SessionKey, born: int) -> None:
+    async def take_over(self, key: SessionKey, born: int, *, clean: bool) -> None:
         """Have the other fronts close older connections of a device; wait until they have, or for `TAKE_OVER_S`."""
         expected = self._present_neighbours()
         if not expected:
             return
-        announcement = _encode(Connected(self._name, key.credential, key.client_id, born))
+        announcement = _encode(Connected(self._name, key.credential, key.client_id, born, clean))
         inbox = self._connection.new_inbox()
         answered = asyncio.Event()
         answers = 0
@@ -311,10 +317,24 @@ class AdmissionClient:
         front = self._front
         if front is None or connected.front == self._name:
             return
-        if front.taken_over(SessionKey(connected.device, connected.client_id), connected.born):
-            await front.writer.drain(TAKE_OVER_S)
-        with api.translate_client_errors("take-over"):
-            await self._connection.publish(message.reply)
+        key = SessionKey(connected.device, connected.client_id)
+        if not front.taken_over(key, connected.born, clean=connected.clean):
+            await self._confirm(message.reply)
+            return
+        # Those that follow do not wait until the messages of this one are stored.
+        task = asyncio.get_running_loop().create_task(self._confirm_stored(front, message.reply), name="mqtt take-over")
+        self._confirming.add(task)
+        task.add_done_callback(self._confirming.discard)
+
+    async def _confirm_stored(self, front: Front, reply: str) -> None:
+        """Answer a front once what the closed connection had sent is stored."""
+        await front.writer.drain(TAKE_OVER_S)
+        await self._confirm(reply)
+
+    async def _confirm(self, reply: str) -> None:
+        """Answer a front: there is no older connection here."""
+        with suppress(Unavailable), api.translate_client_errors("take-over"):
+            await self._connection.publish(reply)
 
     # ── reports ──────────────────────────────────────────────────────────────────────────────────────
 

@@ -12,14 +12,15 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
 from sensegate.collect.front import codec
 from sensegate.collect.front.batcher import BYTES_MAX, LARGE, MESSAGES_MAX, BatchWriter
-from sensegate.collect.front.guests import GuestConversation
+from sensegate.collect.front.guests import BROKER_QOS_MAX, GuestConversation
 from sensegate.collect.front.packets import (
     NO_PROPERTIES,
     Acknowledgement,
@@ -38,13 +39,17 @@ from sensegate.collect.front.packets import (
     Will,
 )
 from sensegate.collect.front.rights import Admitted, Rights
-from sensegate.collect.front.sessions import NEVER, MqttSession, SessionKey
+from sensegate.collect.front.sessions import NEVER, MqttSession, SessionKey, UnacknowledgedMessages
+from sensegate.collect.front.subscriptions import ClientSubscriptions
+from sensegate.collect.front.upstream import Upstream, is_broker_filter
 from sensegate.collect.intake.batch import DUP, QOS_SHIFT, RETAIN, WILL, MessageProperties
 
 if TYPE_CHECKING:
     from sensegate.collect.front.front import Front
     from sensegate.collect.front.services import ServiceConversation
-    from sensegate.collect.front.upstream import Upstream
+
+BrokerConnect = Callable[[Upstream, bool], Awaitable[ConnAck]]
+"""Opens a connection to the broker behind; the flag asks for a clean session."""
 
 RETURN_CODES = {
     ReasonCode.UNSUPPORTED_PROTOCOL_VERSION: 1,
@@ -79,6 +84,7 @@ class MqttConnection(asyncio.Protocol):
         self._front = front
         self._limits = front.limits
         self._writer: BatchWriter = front.writer
+        self._turns = front.turns
         self._transport = cast("asyncio.Transport", None)
         self._reader = codec.PacketReader(front.limits.packet_bytes_max)
         self._state = _WAITING
@@ -91,6 +97,7 @@ class MqttConnection(asyncio.Protocol):
         self._key: SessionKey | None = None
         self._will: Will | None = None
         self._upstream: Upstream | None = None
+        self._subscriptions: ClientSubscriptions | None = None
         self._guest = GuestConversation(self)
         """Handles the packets of a client that is no device."""
         self._task: asyncio.Task[None] | None = None
@@ -99,6 +106,8 @@ class MqttConnection(asyncio.Protocol):
         self._aliases: dict[int, bytes] = {}
         self._unstored = 0
         self._holds: set[str] = set()
+        self._deferred: list[bytes] = []
+        """Chunks that wait for a turn of the loop."""
         self._client_packet_max = 0
         self._identity_bytes = 0
         """Bytes of client id and credential, which a batch holds for each read."""
@@ -107,6 +116,8 @@ class MqttConnection(asyncio.Protocol):
         self._discarded = 0
         self.address = ""
         self.client_id = ""
+        self.receive_maximum = 65_535
+        """Most messages that the client takes before it acknowledges."""
         self.born = 0
         """When the CONNECT arrived, µs UTC."""
         self.heard_at = 0.0
@@ -126,6 +137,10 @@ class MqttConnection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - of asyncio
+        if self._deferred:
+            # It came before the end: messages, or a DISCONNECT, after which there is no will.
+            self._turns.forget(self)
+            self.take_deferred()
         self._closed = True
         self._writer.forget(self)
         if self._task:
@@ -133,12 +148,35 @@ class MqttConnection(asyncio.Protocol):
         if self._upstream:
             self._upstream.close()
         if self._key:
-            self._front.end_session(self._key, self._session)
+            self._front.end_session(self._key, self._session, self)
         self._lose_will()
         self._front.ended(self)
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self._front.seconds
+        if self._deferred or not self._turns.admits(len(data)):
+            self._defer(data)
+        else:
+            self._receive(data)
+
+    def _defer(self, data: bytes) -> None:
+        """Keep a chunk for a later turn of the loop."""
+        if not self._deferred:
+            self._turns.wait(self)
+        self._deferred.append(data)
+        self._hold("turn")
+
+    @property
+    def deferred_bytes(self) -> int:
+        return sum(map(len, self._deferred))
+
+    def take_deferred(self) -> None:
+        chunks, self._deferred = self._deferred, []
+        self._release("turn")
+        for chunk in chunks:
+            self._receive(chunk)
+
+    def _receive(self, data: bytes) -> None:
         if self.closing_at:
             self._discarded += len(data)
             if self._discarded > self._limits.write_bytes_max:
@@ -257,6 +295,7 @@ class MqttConnection(asyncio.Protocol):
             raise MqttViolation(ReasonCode.BAD_AUTHENTICATION_METHOD, "enhanced authentication is not supported")
         self.client_id = connect.client_id or f"sg-{secrets.token_hex(10)}"
         self._client_packet_max = properties.maximum_packet_size or 0
+        self.receive_maximum = properties.receive_maximum or 65_535
         admitted = await front.admission.admit(connect, self.address, self._common_name())
         if not isinstance(admitted, Admitted):
             await self._pass_through(connect)
@@ -267,7 +306,7 @@ class MqttConnection(asyncio.Protocol):
             raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "the topic of the will is not one of the device's")
         self._identity_bytes = len(self.client_id.encode()) + len(admitted.device.encode())
         self._key = SessionKey(admitted.device, self.client_id)
-        await front.take_over(self, self._key)
+        await front.take_over(self, self._key, clean=connect.clean_start)
         present = await self._open_session(connect, self._key)
         self._will = connect.will
         front.connected(self)
@@ -290,32 +329,31 @@ class MqttConnection(asyncio.Protocol):
         return ""
 
     async def _open_session(self, connect: ConnectPacket, key: SessionKey) -> bool:
-        """Continue the session of a client or begin one; return whether it is present."""
+        """Continue the session of a device or begin one; return whether it is present."""
         front = self._front
-        expiry_s = connect.properties.session_expiry_s or 0
-        if connect.version != Version.MQTT_5:
-            expiry_s = 0 if connect.clean_start else NEVER
-        known = front.sessions.find(key, front.seconds)
-        remembered = front.remembered(key) if known is None else None
-        if connect.clean_start:
-            present = False
-            if (known and known.subscribed) or (remembered and remembered.subscribed):
-                await self._open_upstream(clean=True)
-        elif known:
-            self._session, present = known, True
-        else:
-            present = remembered is not None
-            self._session.subscribed = bool(remembered and remembered.subscribed)
+        known = front.sessions.find(key, front.seconds) or front.remembered(key)
+        present = known is not None and not connect.clean_start
+        if known and present:
+            self._session = known
+        self._session.expiry_s = self._expiry_of(connect)
+        if known and known.subscribed and not present:
+            await self._discard_at_broker()
         self._session.holder = self
-        self._session.expiry_s = min(expiry_s, self._limits.session_expiry_max_s)
         front.sessions.put(key, self._session)
         if present and self._session.subscribed:
-            present = await self._open_upstream(clean=False)
+            present = await self._open_upstream(goes_on=True)
         if not await front.remember(key, self._session):
             # Another front may have released these ids: a new message with one of them is no repetition. A repeated
             # message is stored once more and found to be a duplicate by its content.
             self._session.received.clear()
         return present
+
+    def _expiry_of(self, connect: ConnectPacket) -> int:
+        """Return for how many seconds a session is to live without a connection."""
+        expiry_s = connect.properties.session_expiry_s or 0
+        if connect.version != Version.MQTT_5:
+            expiry_s = 0 if connect.clean_start else NEVER
+        return min(expiry_s, self._limits.session_expiry_max_s)
 
     def _send_connack(self, connect: ConnectPacket, *, session_present: bool) -> None:
         properties = NO_PROPERTIES
@@ -328,7 +366,7 @@ class MqttConnection(asyncio.Protocol):
                 maximum_packet_size=limits.packet_bytes_max,
                 assigned_client_id=None if connect.client_id else self.client_id,
                 topic_alias_maximum=limits.topic_aliases_max,
-                subscription_ids_available=0,
+                maximum_qos=BROKER_QOS_MAX if self._rights is None and self._guest.service is None else None,
                 shared_available=0,
             )
         self._transport.write(codec.encode(ConnAck(0, session_present, properties), self._version))
@@ -337,14 +375,31 @@ class MqttConnection(asyncio.Protocol):
 
     async def _pass_through(self, connect: ConnectPacket) -> None:
         """Let the broker behind the front authenticate a client that is no device."""
-        self._guest.service = self._front.service_client(connect.username or "")
-        self._upstream = self._front.upstream(self)
-        answer = await self._upstream.open_guest(connect)
+        front, user = self._front, connect.username or ""
+        if connect.will and connect.will.qos > BROKER_QOS_MAX and self._version == Version.MQTT_5:
+            raise MqttViolation(ReasonCode.QOS_NOT_SUPPORTED, "a will at QoS 2")
+        self._guest.service = front.service_client(user)
+        key = SessionKey(user, self.client_id)
+        # Of a session of 3.1.1 that no front remembers the broker knows all there is.
+        known = front.sessions.find(key, front.seconds) or front.remembered(key)
+        goes_on = not connect.clean_start and (known is not None or self._version != Version.MQTT_5)
+        if known and goes_on:
+            self._session.subscriptions, self._session.unacknowledged = known.subscriptions, known.unacknowledged
+        expiry_s = self._expiry_of(connect)
+        answer = await self._reach_broker(
+            lambda upstream, clean: upstream.open_guest(connect, clean=clean), goes_on=goes_on, keeps=expiry_s > 0
+        )
         if answer.code:
             reason = ReasonCode.NOT_AUTHORIZED if answer.code > 3 else ReasonCode.SERVER_UNAVAILABLE
             raise MqttViolation(reason, "the broker refuses the client")
+        if not answer.session_present:
+            self._session.subscriptions.clear()
+            self._session.unacknowledged.clear()
+        self._key, self._session.expiry_s, self._session.holder = key, expiry_s, self
+        front.sessions.put(key, self._session)
+        await front.remember(key, self._session)
         self.keep_alive_s = connect.keep_alive_s
-        self._front.connected(self)
+        front.connected(self)
         self._send_connack(connect, session_present=answer.session_present)
 
     # ── packets ──────────────────────────────────────────────────────────────────────────────────────
@@ -507,9 +562,9 @@ class MqttConnection(asyncio.Protocol):
                 if self._upstream:
                     self._upstream.forward(packet)
             case Subscribe():
-                self._subscribe(packet)
+                self.subscribe(packet, self.limit_subscriptions(packet))
             case Unsubscribe():
-                self._unsubscribe(packet)
+                self.unsubscribe(packet)
             case Disconnect():
                 self.disconnected(packet)
             case _:
@@ -529,56 +584,80 @@ class MqttConnection(asyncio.Protocol):
 
     # ── subscriptions ────────────────────────────────────────────────────────────────────────────────
 
-    def _subscribe(self, packet: Subscribe) -> None:
-        if packet.properties.subscription_ids:
-            raise MqttViolation(ReasonCode.SUBSCRIPTION_IDENTIFIERS_NOT_SUPPORTED, "a subscription identifier")
-        rights = cast("Rights", self._rights)
-        codes: list[int | None] = []
-        for wanted in packet.subscriptions:
-            topic_filter = wanted.topic_filter
-            if topic_filter.startswith("$share/"):
-                codes.append(ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED)
-            elif not codec.is_valid_filter(topic_filter):
-                if self._version != Version.MQTT_5:
-                    raise MqttViolation(ReasonCode.TOPIC_FILTER_INVALID, "a topic filter is not valid")
-                codes.append(ReasonCode.TOPIC_FILTER_INVALID)
-            elif not rights.subscribe.covers(topic_filter):
-                self.note_refusal(self.device, "subscribe", topic_filter)
-                codes.append(ReasonCode.NOT_AUTHORIZED)
-            else:
-                codes.append(None)
-        if None not in codes:
+    def limit_subscriptions(self, packet: Subscribe, decided: Sequence[int | None] = ()) -> list[int | None]:
+        """Return the code of each filter of a SUBSCRIBE; None: the broker behind decides. Raises `MqttViolation`.
+
+        Args:
+            packet: what the client sent.
+            decided: codes that others have decided, None where they grant it; empty: none.
+        """
+        codes = [
+            self._refusal_of(wanted.topic_filter) if code is None else code
+            for wanted, code in zip_longest(packet.subscriptions, decided)
+        ]
+        limited = self.subscriptions.limit(packet, codes)
+        if limited != codes:
+            self._front.hit("mqtt_subscriptions")
+        return limited
+
+    def _refusal_of(self, topic_filter: str) -> int | None:
+        """Return the code for a filter that is refused; None: it is not."""
+        if topic_filter.startswith("$share/"):
+            return ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
+        if not codec.is_valid_filter(topic_filter):
+            if self._version != Version.MQTT_5:
+                raise MqttViolation(ReasonCode.TOPIC_FILTER_INVALID, "a topic filter is not valid")
+            return ReasonCode.TOPIC_FILTER_INVALID
+        if self._rights and not self._rights.subscribe.covers(topic_filter):
+            self.note_refusal(self.device, "subscribe", topic_filter)
+            return ReasonCode.NOT_AUTHORIZED
+        return None if is_broker_filter(topic_filter) else ReasonCode.TOPIC_FILTER_INVALID
+
+    def subscribe(self, packet: Subscribe, codes: list[int | None]) -> None:
+        """Answer a SUBSCRIBE of which nothing is granted; otherwise subscribe at the broker behind."""
+        if None in codes:
+            self.wait_for(self.subscribe_at_broker(packet, codes))
+        else:
             self.answer_subscribe(packet.packet_id, tuple(code for code in codes if code is not None))
-            return
-        self._session.subscribed = True
-        self.wait_for(self._subscribe_upstream(packet, codes))
 
     def answer_subscribe(self, packet_id: int, codes: tuple[int, ...]) -> None:
         """Answer a SUBSCRIBE with a code for each filter."""
         self.send(SubAck(PacketType.SUBACK, packet_id, tuple(self._code(code) for code in codes)))
 
-    async def _subscribe_upstream(self, packet: Subscribe, codes: list[int | None]) -> None:
+    async def subscribe_at_broker(self, packet: Subscribe, codes: list[int | None], mount: str = "") -> None:
+        """Subscribe at the broker behind, and note it in the session. Raises `MqttViolation`.
+
+        Args:
+            packet: what the client sent.
+            codes: the answers that the front gives itself; None: the broker decides.
+            mount: what stands before the client's topics at the broker.
+        """
+        if None not in codes:
+            self.answer_subscribe(packet.packet_id, tuple(code for code in codes if code is not None))
+            return
         if self._upstream is None:
-            await self._open_upstream(clean=not self._session.expiry_s)
+            await self._open_upstream(goes_on=False)
             if self._upstream:
                 self._upstream.begin()
-            if self._key:
-                await self._front.remember(self._key, self._session)
-        granted = [wanted for wanted, code in zip(packet.subscriptions, codes, strict=True) if code is None]
-        if self._upstream:
-            self._upstream.subscribe(packet.packet_id, granted, codes)
+        if self._upstream is None:
+            return
+        self._session.subscribed = True
+        self._upstream.subscribe(packet, codes, mount)
+        if self._key and self._session.expiry_s:
+            await self._front.remember(self._key, self._session)
 
     def _code(self, code: int) -> int:
         if self._version != Version.MQTT_5:
             return min(code, 0x80)
         return ReasonCode.NOT_AUTHORIZED if code == ReasonCode.UNSPECIFIED_ERROR else code
 
-    def _unsubscribe(self, packet: Unsubscribe) -> None:
+    def unsubscribe(self, packet: Unsubscribe, mount: str = "") -> None:
+        """Handle an UNSUBSCRIBE; `mount` stands before the client's topics at the broker. Raises `MqttViolation`."""
         five = self._version == Version.MQTT_5
         if not five and not all(map(codec.is_valid_filter, packet.topic_filters)):
             raise MqttViolation(ReasonCode.TOPIC_FILTER_INVALID, "a topic filter is not valid")
         if self._upstream:
-            self._upstream.forward(packet)
+            self._upstream.unsubscribe(packet, mount)
             return
         codes = (ReasonCode.NO_SUBSCRIPTION_EXISTED,) * len(packet.topic_filters) if five else ()
         self.send(SubAck(PacketType.UNSUBACK, packet.packet_id, codes))
@@ -607,13 +686,55 @@ class MqttConnection(asyncio.Protocol):
 
         self._task = asyncio.get_running_loop().create_task(until_done(), name="mqtt broker")
 
-    async def _open_upstream(self, *, clean: bool) -> bool:
-        """Connect to the broker behind; return whether it has a session. Raises `MqttViolation`."""
-        self._upstream = self._front.upstream(self)
-        answer = await self._upstream.open_device(self.device, clean=clean)
+    async def _open_upstream(self, *, goes_on: bool) -> bool:
+        """Connect a device to the broker behind; return whether its session goes on. Raises `MqttViolation`."""
+        keeps = self._session.expiry_s > 0
+        answer = await self._reach_broker(self._open_device, goes_on=goes_on, keeps=keeps)
         if answer.code:
             raise MqttViolation(ReasonCode.SERVER_UNAVAILABLE, "the broker refuses the connection for subscriptions")
+        if not answer.session_present:
+            self._session.subscriptions.clear()
+            self._session.unacknowledged.clear()
         return answer.session_present
+
+    async def _open_device(self, upstream: Upstream, clean: bool) -> ConnAck:  # noqa: FBT001 - as for guests
+        return await upstream.open_device(self.device, clean=clean)
+
+    async def _reach_broker(self, connect: BrokerConnect, *, goes_on: bool, keeps: bool) -> ConnAck:
+        """Connect to the broker behind; what it has kept of a session that does not go on is discarded before.
+
+        Args:
+            connect: opens a connection, with a clean session or not.
+            goes_on: whether the session goes on.
+            keeps: whether it is kept after this connection.
+        """
+        answer = await self._connect_broker(connect, clean=not (goes_on or keeps))
+        if answer.code or goes_on or not answer.session_present:
+            return answer
+        await self._end_broker_session()
+        answer = await self._connect_broker(connect, clean=True)
+        if answer.code:
+            return answer
+        await self._end_broker_session()
+        return await self._connect_broker(connect, clean=False)
+
+    async def _connect_broker(self, connect: BrokerConnect, *, clean: bool) -> ConnAck:
+        self._upstream = self._front.upstream(self)
+        return await connect(self._upstream, clean)
+
+    async def _end_broker_session(self) -> None:
+        """Disconnect from the broker behind, which discards the session if it is a clean one."""
+        ended, self._upstream = self._upstream, None
+        if ended:
+            await ended.end_session()
+
+    async def _discard_at_broker(self) -> None:
+        """Discard what the broker behind has kept of a device's session that begins anew. Raises `MqttViolation`."""
+        answer = await self._connect_broker(self._open_device, clean=True)
+        if answer.code:
+            raise MqttViolation(ReasonCode.SERVER_UNAVAILABLE, "the broker refuses the connection for subscriptions")
+        if self._session.expiry_s:
+            await self._end_broker_session()
 
     # ── answers ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -651,6 +772,28 @@ class MqttConnection(asyncio.Protocol):
         if not self._closed and not self.closing_at:
             _log.info("client disconnected; the broker is away", client_id=self.client_id, reason=reason)
         self.close(ReasonCode.SERVER_BUSY)
+
+    def hold_for_broker(self) -> None:
+        """Read no more: the broker behind does not take what the client sends."""
+        self._hold("broker is slow")
+
+    def release_for_broker(self) -> None:
+        """Read on."""
+        self._release("broker is slow")
+
+    @property
+    def subscriptions(self) -> ClientSubscriptions:
+        """Subscriptions of the client's session, on this connection."""
+        if self._subscriptions is None:
+            limits = self._limits
+            held = self._session.subscriptions
+            self._subscriptions = ClientSubscriptions(held, limits.subscriptions_max, limits.topic_bytes_max)
+        return self._subscriptions
+
+    @property
+    def unacknowledged(self) -> UnacknowledgedMessages:
+        """Messages of the session that the client has not acknowledged."""
+        return self._session.unacknowledged
 
     @property
     def upstream(self) -> Upstream | None:
@@ -720,14 +863,19 @@ class MqttConnection(asyncio.Protocol):
         """Take nothing more."""
         self._hold("stop")
 
-    def drop_will(self) -> None:
-        """Publish no will: the client is back."""
-        self._will = None
+    def settle_will(self, *, session_ends: bool) -> None:
+        """Drop a will with a delay, since the client is back; publish it where the session ends with that."""
+        will = self._will
+        if will and session_ends:
+            self.publish_delayed_will()
+        elif will and will.properties.will_delay_s:
+            self._will = None
 
     def publish_delayed_will(self) -> None:
         """Publish the will whose delay is over."""
-        if self._will:
-            self._publish_will(self._will)
+        will, self._will = self._will, None
+        if will:
+            self._publish_will(will)
 
     def _lose_will(self) -> None:
         """Publish the will of a connection that broke, or leave it for its delay."""

@@ -19,7 +19,8 @@ from sensegate.collect.front.limits import FrontLimits
 from sensegate.collect.front.packets import ConnectPacket, MqttViolation, ReasonCode
 from sensegate.collect.front.rights import Admitted, PassThroughClient
 from sensegate.collect.front.services import ServiceConversation, ServiceGateway, service_user
-from sensegate.collect.front.sessions import MqttSession, SessionKey, SessionRegistry
+from sensegate.collect.front.sessions import MqttSession, SessionHolder, SessionKey, SessionRegistry
+from sensegate.collect.front.turns import ReadTurns
 from sensegate.collect.front.upstream import BrokerAddress, Upstream, unchanged
 from sensegate.errors import CancellableTaskGroup
 
@@ -39,7 +40,7 @@ class ClientAdmission(Protocol):
 
 
 class SessionMemory(Protocol):
-    """Which sessions exist, in all fronts: a client is told so after the death of the one that it was connected to."""
+    """Sessions of all fronts, so that a client finds its session after the end of the front that had it."""
 
     def find(self, key: SessionKey) -> MqttSession | None:
         """Return what is remembered of a session that has not expired."""
@@ -61,7 +62,7 @@ class SessionMemory(Protocol):
 class FrontNeighbours(Protocol):
     """The other fronts."""
 
-    async def take_over(self, key: SessionKey, born: int) -> None:
+    async def take_over(self, key: SessionKey, born: int, *, clean: bool) -> None:
         """Close older connections of a client; return when their messages are stored, within a time limit."""
         ...
 
@@ -91,7 +92,7 @@ class Alone:
     def end(self, key: SessionKey, session: MqttSession) -> None:
         """Remember nothing."""
 
-    async def take_over(self, key: SessionKey, born: int) -> None:
+    async def take_over(self, key: SessionKey, born: int, *, clean: bool) -> None:
         """Return: there is no other front."""
 
 
@@ -106,6 +107,14 @@ class FrontPeers(msgspec.Struct, frozen=True, eq=False):
     """The other fronts."""
     services: ServiceGateway | None = None
     """Answers clients of services of the gateway; None: there are none."""
+
+
+class DelayedWill(msgspec.Struct, frozen=True, eq=False):
+    """A will that is published when its delay is over."""
+
+    key: SessionKey
+    due: float
+    connection: MqttConnection
 
 
 class Front:
@@ -139,6 +148,7 @@ class Front:
         self.admission = admission
         self.sessions = SessionRegistry()
         self.writer = BatchWriter(store, instance, clock, queue_bytes_max=limits.queue_bytes_max)
+        self.turns = ReadTurns()
         self.seconds = clock.monotonic()
         """Monotonic time, a tick old at most: reading the clock for each packet would cost as much as the packet."""
         self._observer = observer
@@ -150,7 +160,8 @@ class Front:
         self._by_device: dict[str, MqttConnection] = {}
         self._by_address: Counter[str] = Counter()
         self._closing: set[MqttConnection] = set()
-        self._wills: dict[SessionKey, tuple[float, MqttConnection]] = {}
+        self._wills: dict[str, DelayedWill] = {}
+        """Device -> its will that waits for its delay."""
         self._server: asyncio.Server | None = None
         self._paced: PacedListener | None = None
         self._empty = asyncio.Event()
@@ -233,29 +244,44 @@ class Front:
         """Abort a connection whose client does not close it in time."""
         self._closing.add(connection)
 
-    async def take_over(self, connection: MqttConnection, key: SessionKey) -> None:
+    async def take_over(self, connection: MqttConnection, key: SessionKey, *, clean: bool) -> None:
         """Close older connections of a device, here and at other fronts, before a new one is answered.
 
         A device has one connection: the newest, whatever its client id, since one that lost its network comes back
         before the old connection has timed out. Messages of the older one are ahead in the batches.
+
+        Args:
+            connection: the new one.
+            key: its session.
+            clean: whether the session begins anew.
         """
         older = self._by_device.get(key.credential)
         if older is not None and older is not connection:
             if older.client_id != connection.client_id:
                 self.refused(key.credential, "connect", "another client id took over", connection.address)
+            else:
+                older.settle_will(session_ends=clean)
             older.close(ReasonCode.SESSION_TAKEN_OVER)
-        delayed = self._wills.pop(key, None)
-        if delayed:
-            delayed[1].drop_will()
-        await self._neighbours.take_over(key, connection.born)
+        self._settle_delayed_will(key, clean=clean)
+        await self._neighbours.take_over(key, connection.born, clean=clean)
 
-    def taken_over(self, key: SessionKey, born: int) -> bool:
+    def taken_over(self, key: SessionKey, born: int, *, clean: bool = False) -> bool:
         """Close the connection of a device that is older than one at another front; return whether there was one."""
+        self._settle_delayed_will(key, clean=clean)
         held = self._by_device.get(key.credential)
         if held is None or held.born >= born:
             return False
+        if held.client_id == key.client_id:
+            held.settle_will(session_ends=clean)
         held.close(ReasonCode.SESSION_TAKEN_OVER)
         return True
+
+    def _settle_delayed_will(self, key: SessionKey, *, clean: bool) -> None:
+        """Drop the will that waits for its delay: its client is back; publish it where its session has ended."""
+        delayed = self._wills.get(key.credential)
+        if delayed and delayed.key == key:
+            del self._wills[key.credential]
+            delayed.connection.settle_will(session_ends=clean)
 
     def disconnect(self, device: str, reason: ReasonCode) -> None:
         """Disconnect a device."""
@@ -281,21 +307,27 @@ class Front:
         """Announce a session to all fronts; return whether no other front has held it since this one did."""
         return await self._memory.put(key, session)
 
-    def end_session(self, key: SessionKey, session: MqttSession) -> None:
-        """Let the connection of a session end."""
-        self.sessions.end(key, session, self.seconds)
-        self._memory.end(key, session)
+    def end_session(self, key: SessionKey, session: MqttSession, holder: SessionHolder) -> None:
+        """Let the connection of a session end, unless a newer one holds it."""
+        if self.sessions.end(key, holder, self.seconds):
+            self._memory.end(key, session)
 
     def delay_will(self, key: SessionKey, connection: MqttConnection, delay_s: float) -> None:
-        """Publish the will of a connection later, unless its client comes back before."""
-        self._wills[key] = (self.seconds + delay_s, connection)
+        """Publish the will of a connection later, unless its client comes back before.
+
+        A device has one will that waits: that of another session of the device is published at once.
+        """
+        if earlier := self._wills.pop(key.credential, None):
+            earlier.connection.publish_delayed_will()
+        self._wills[key.credential] = DelayedWill(key, self.seconds + delay_s, connection)
 
     def upstream(self, connection: MqttConnection) -> Upstream:
         """Return a connection to the broker behind. Raises `MqttViolation`: there is none."""
         if self._broker is None:
             raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "this listener takes devices only")
         service = connection.service
-        return Upstream(self._broker, connection, self.clock, service.shown if service else unchanged)
+        shown = service.shown if service else unchanged
+        return Upstream(self._broker, connection, self.clock, connection.subscriptions, shown)
 
     def service_client(self, user: str) -> ServiceConversation | None:
         """Return what speaks for a client of a service; None: the user name is not that of one."""
@@ -333,8 +365,8 @@ class Front:
             self.seconds = self.clock.monotonic()
             for connection in [held for held in self._closing if self.seconds >= held.closing_at]:
                 connection.abort()
-            for key in [key for key, (due, _) in self._wills.items() if self.seconds >= due]:
-                self._wills.pop(key)[1].publish_delayed_will()
+            for device in [device for device, will in self._wills.items() if self.seconds >= will.due]:
+                self._wills.pop(device).connection.publish_delayed_will()
             ticks += 1
             if ticks % 4 == 0:
                 self._check_silence()

@@ -21,10 +21,15 @@ from sensegate.collect.front.packets import (
     Unsubscribe,
     Version,
 )
+from sensegate.collect.front.upstream import is_broker_topic
 
 if TYPE_CHECKING:
     from sensegate.collect.front.connection import MqttConnection
     from sensegate.collect.front.services import ServiceConversation
+
+
+BROKER_QOS_MAX = 1
+"""Highest QoS of messages that the broker behind takes."""
 
 
 class GuestConversation:
@@ -40,17 +45,40 @@ class GuestConversation:
         if self.service:
             self._serve(self.service, packets)
             return
-        for head, body in packets:
-            packet = codec.decode(head, body, self._connection.version)
+        connection = self._connection
+        remaining = iter(packets)
+        for head, body in remaining:
+            packet = codec.decode(head, body, connection.version)
             match packet:
                 case Publish():
-                    self._forward(self._plain(packet))
-                case Subscribe() | Unsubscribe() | Acknowledgement():
+                    self._publish(self._plain(packet))
+                case Subscribe():
+                    codes = connection.limit_subscriptions(packet)
+                    if None in codes:
+                        connection.defer(remaining)
+                    connection.subscribe(packet, codes)
+                case Unsubscribe():
+                    connection.unsubscribe(packet)
+                case Acknowledgement():
                     self._forward(packet)
                 case _:
                     self._control(head, packet)
 
-    def _forward(self, packet: Publish | Subscribe | Unsubscribe | Acknowledgement) -> None:
+    def _publish(self, packet: Publish) -> None:
+        """Pass a message on to the broker, which takes QoS 0 and 1. Raises `MqttViolation`."""
+        connection = self._connection
+        if packet.qos > BROKER_QOS_MAX:
+            raise MqttViolation(ReasonCode.QOS_NOT_SUPPORTED, "a message at QoS 2")
+        if is_broker_topic(packet.topic):
+            self._forward(packet)
+            return
+        # The broker would close the connection; nobody has a right to such a topic.
+        connection.note_refusal(connection.client_id, "publish", packet.topic)
+        if packet.qos:
+            code = ReasonCode.NOT_AUTHORIZED if connection.version == Version.MQTT_5 else 0
+            connection.send(Acknowledgement(PacketType.PUBACK, packet.packet_id, code))
+
+    def _forward(self, packet: Publish | Acknowledgement) -> None:
         if self._connection.upstream:
             self._connection.upstream.forward(packet)
 
@@ -90,7 +118,7 @@ class GuestConversation:
                     connection.defer(remaining)
                     connection.wait_for(self._subscribe_to_service(service, packet))
                 case Unsubscribe():
-                    self._forward(service.mounted_filters(packet))
+                    connection.unsubscribe(packet, service.user.mount_point)
                 case Acknowledgement(kind=PacketType.PUBREL, packet_id=packet_id):
                     known = service.release(packet_id) or connection.version != Version.MQTT_5
                     code = 0 if known else ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
@@ -118,11 +146,9 @@ class GuestConversation:
         """Subscribe at the broker behind to what the gateway grants. Raises `MqttViolation`."""
         connection = self._connection
         codes = await service.subscribe(packet)
-        granted = [wanted for wanted, code in zip(packet.subscriptions, codes, strict=True) if code is None]
         for wanted, code in zip(packet.subscriptions, codes, strict=True):
             if code is not None:
                 connection.note_refusal(service.user.token, "subscribe", wanted.topic_filter)
-        if granted and connection.upstream:
-            connection.upstream.subscribe(packet.packet_id, service.mounted(granted), codes)
-        else:
-            connection.answer_subscribe(packet.packet_id, tuple(code for code in codes if code is not None))
+        await connection.subscribe_at_broker(
+            packet, connection.limit_subscriptions(packet, codes), service.user.mount_point
+        )

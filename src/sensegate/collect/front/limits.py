@@ -12,6 +12,8 @@ class FrontLimits(msgspec.Struct, frozen=True, kw_only=True):
     """Largest packet; below the largest message of the engine."""
     topic_bytes_max: int = 1024
     client_id_bytes_max: int = 1024
+    subscriptions_max: int = 64
+    """Most topic filters of a client; each is a consumer at the broker behind."""
     connections_max: int = 20_000
     connections_per_address_max: int = 20_000
     connect_timeout_s: float = 10.0

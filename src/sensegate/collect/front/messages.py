@@ -99,6 +99,8 @@ class Connected(msgspec.Struct, frozen=True, array_like=True):
     device: str
     client_id: str
     born: int
+    clean: bool = False
+    """Whether its session begins anew."""
 
 
 class RefusedOperation(msgspec.Struct, frozen=True, array_like=True):
@@ -147,7 +149,7 @@ class ServiceCodes(msgspec.Struct, frozen=True, array_like=True):
 
 
 class FrontSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything that a front process is told at its start; it holds secrets."""
+    """Settings that a front process reads at its start; they hold secrets."""
 
     name: str
     host: str

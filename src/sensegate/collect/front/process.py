@@ -96,12 +96,12 @@ async def serve(
     losses: list[Callable[[], None]] = []
 
     def disconnected() -> None:
-        for each in losses:
-            each()
+        for report_loss in losses:
+            report_loss()
 
     def check() -> None:
-        for each in checks:
-            each()
+        for run_check in checks:
+            run_check()
 
     def forget(key: SessionKey) -> None:
         front.sessions.forget(key)
@@ -140,7 +140,7 @@ async def serve(
         )
         await store.open(front.writer)
         await admission.open(front)
-        losses += [store.disconnected, front.writer.disconnected]
+        losses += [store.disconnected, front.writer.disconnected, front.sessions.forget_messages]
         checks.append(admission.check)
         running = asyncio.gather(front.run(), admission.run(), sessions.run())
         try:

@@ -17,7 +17,7 @@ from typing import Protocol
 import msgspec
 
 from sensegate.collect.front.messages import ServicePublish, ServiceSubscribe
-from sensegate.collect.front.packets import MqttViolation, Publish, ReasonCode, Subscribe, Subscription, Unsubscribe
+from sensegate.collect.front.packets import MqttViolation, Publish, ReasonCode, Subscribe
 from sensegate.errors import Unavailable
 
 SERVICES = ("sta",)
@@ -68,15 +68,6 @@ class ServiceConversation:
         """Packet ids of messages at QoS 2 that were taken and not released."""
 
     # ── topics ────────────────────────────────────────────────────────────────────────────────────────
-
-    def mounted(self, subscriptions: Sequence[Subscription]) -> list[Subscription]:
-        """Return subscriptions as the broker behind knows them."""
-        mount = self.user.mount_point
-        return [Subscription(f"{mount}{wanted.topic_filter}", wanted.qos) for wanted in subscriptions]
-
-    def mounted_filters(self, packet: Unsubscribe) -> Unsubscribe:
-        """Return an UNSUBSCRIBE as the broker behind knows it."""
-        return Unsubscribe(packet.packet_id, tuple(f"{self.user.mount_point}{name}" for name in packet.topic_filters))
 
     def shown(self, packet: Publish) -> Publish:
         """Return a message of the broker behind as the client knows it."""

@@ -26,6 +26,7 @@ from sensegate.bus.kv import KvBucket
 from sensegate.bus.kv_row import KvRow
 from sensegate.clock import Clock
 from sensegate.collect.front.sessions import NEVER, SESSIONS_MAX, MqttSession, SessionKey
+from sensegate.collect.front.subscriptions import HeldSubscription
 from sensegate.errors import CancellableTaskGroup, Conflict, EngineError, StoreFull, Unavailable
 
 BUCKET = "sessions"
@@ -55,6 +56,8 @@ class StoredSession(msgspec.Struct, frozen=True, array_like=True):
     """When the connection began or ended, µs UTC."""
     writer: str = ""
     """Instance of the front that wrote the row."""
+    subscriptions: dict[str, HeldSubscription] = {}
+    """Topic filter -> what the broker does not remember of it."""
 
 
 class _OwnSession:
@@ -117,6 +120,7 @@ class SharedSessions:
             return None
         session = MqttSession()
         session.expiry_s, session.subscribed = row.expiry_s, row.subscribed
+        session.subscriptions = dict(row.subscriptions)
         return session
 
     async def put(self, key: SessionKey, session: MqttSession) -> bool:
@@ -130,20 +134,29 @@ class SharedSessions:
         self._own.move_to_end(name)
         if len(self._own) > SESSIONS_MAX:
             self._own.popitem(last=False)
-        return await self._write(
-            name, StoredSession(session.expiry_s, session.subscribed, self._instance, self._clock.now(), self._instance)
-        )
+        return await self._write(name, self._row_of(session, self._instance))
 
     def end(self, key: SessionKey, session: MqttSession) -> None:
         name = row_key(key)
         known = self._rows.get(name)
         if known is None or known.holder != self._instance:
             return
-        ended = StoredSession(session.expiry_s, session.subscribed, "", self._clock.now(), self._instance)
+        ended = self._row_of(session, "")
         self._rows[name] = ended
         if len(self._ended) < ENDED_MAX:
             self._ended[name] = ended
             self._has_ended.set()
+
+    def _row_of(self, session: MqttSession, holder: str) -> StoredSession:
+        """Return a session as the fronts share it; `holder`: the front that has its connection now."""
+        return StoredSession(
+            session.expiry_s,
+            session.subscribed,
+            holder,
+            self._clock.now(),
+            self._instance,
+            dict(session.subscriptions),
+        )
 
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────────
 

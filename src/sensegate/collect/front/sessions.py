@@ -7,10 +7,13 @@ from typing import Protocol
 
 import msgspec
 
-from sensegate.collect.front.packets import ReasonCode
+from sensegate.collect.front.packets import Publish, ReasonCode
+from sensegate.collect.front.subscriptions import HeldSubscription
 
 SESSIONS_MAX = 200_000
 """Most sessions without a connection; beyond it the one that ended first is forgotten."""
+UNACKNOWLEDGED_MAX, UNACKNOWLEDGED_BYTES_MAX = 100, 64 * 1024
+"""Most messages to a client, and bytes of them, that its front repeats after a reconnect."""
 NEVER = 0xFFFFFFFF
 """Session expiry interval: never."""
 
@@ -26,7 +29,7 @@ class SessionHolder(Protocol):
 
 
 class SessionKey(msgspec.Struct, frozen=True):
-    """Whose session: client ids of different credentials never meet."""
+    """Key of a session: client ids of different credentials never meet."""
 
     credential: str
     client_id: str
@@ -35,7 +38,7 @@ class SessionKey(msgspec.Struct, frozen=True):
 class MqttSession:
     """State of a client between its connections."""
 
-    __slots__ = ("ended", "expiry_s", "holder", "received", "subscribed")
+    __slots__ = ("ended", "expiry_s", "holder", "received", "subscribed", "subscriptions", "unacknowledged")
 
     def __init__(self) -> None:
         self.holder: SessionHolder | None = None
@@ -46,6 +49,42 @@ class MqttSession:
         """When its last connection ended (monotonic)."""
         self.subscribed = False
         """Whether the client has subscribed: its subscriptions and queued messages are the broker's."""
+        self.subscriptions: dict[str, HeldSubscription] = {}
+        """Topic filter -> what the broker does not remember of it."""
+        self.unacknowledged = UnacknowledgedMessages()
+        """Messages of the broker that the client has not acknowledged."""
+
+
+class UnacknowledgedMessages:
+    """Messages that a client gets again after a reconnect; the broker would repeat them after its own time only."""
+
+    __slots__ = ("_bytes", "_packets")
+
+    def __init__(self) -> None:
+        self._packets: dict[int, Publish] = {}
+        self._bytes = 0
+
+    def packets(self) -> tuple[Publish, ...]:
+        """Return them in the order in which they came."""
+        return tuple(self._packets.values())
+
+    def add(self, packet: Publish) -> None:
+        """Keep a message, as long as there is room: the broker repeats what is not kept."""
+        self.discard(packet.packet_id)
+        if self._bytes + len(packet.payload) <= UNACKNOWLEDGED_BYTES_MAX and len(self._packets) < UNACKNOWLEDGED_MAX:
+            self._packets[packet.packet_id] = packet
+            self._bytes += len(packet.payload)
+
+    def discard(self, packet_id: int) -> None:
+        """Forget a message that is acknowledged."""
+        packet = self._packets.pop(packet_id, None)
+        if packet:
+            self._bytes -= len(packet.payload)
+
+    def clear(self) -> None:
+        """Forget all."""
+        self._packets.clear()
+        self._bytes = 0
 
 
 class SessionRegistry:
@@ -69,15 +108,20 @@ class SessionRegistry:
         """Keep a session that a connection holds."""
         self._sessions[key] = session
 
-    def end(self, key: SessionKey, session: MqttSession, now: float) -> None:
-        """Let the connection of a session end; without an expiry interval the session ends too."""
-        if self._sessions.get(key) is not session:
-            return
+    def end(self, key: SessionKey, holder: SessionHolder, now: float) -> bool:
+        """Let the connection of a session end; without an expiry interval the session ends too.
+
+        Returns:
+            Whether the session was held by that connection: a newer one may have taken it over.
+        """
+        session = self._sessions.get(key)
+        if session is None or session.holder is not holder:
+            return False
         session.holder = None
         session.ended = now
         if not session.expiry_s:
             del self._sessions[key]
-            return
+            return True
         self._sessions.move_to_end(key)
         while len(self._sessions) > SESSIONS_MAX:
             oldest, abandoned = next(iter(self._sessions.items()))
@@ -85,6 +129,12 @@ class SessionRegistry:
                 self._sessions.move_to_end(oldest)
                 break
             del self._sessions[oldest]
+        return True
+
+    def forget_messages(self) -> None:
+        """Forget which messages clients have not acknowledged: the broker may have begun anew."""
+        for session in self._sessions.values():
+            session.unacknowledged.clear()
 
     def forget(self, key: SessionKey) -> None:
         """Forget a session without a connection: it continues at another front, or was ended there."""

@@ -7,11 +7,12 @@ unchanged in both directions: the broker alone numbers what it delivers, the cli
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import re
 import ssl
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING, cast
 
 import msgspec
@@ -35,6 +36,7 @@ from sensegate.collect.front.packets import (
     Version,
     Will,
 )
+from sensegate.collect.front.subscriptions import ClientSubscriptions
 
 if TYPE_CHECKING:
     from sensegate.collect.front.connection import MqttConnection
@@ -42,10 +44,14 @@ if TYPE_CHECKING:
 OPEN_S = 5.0
 """Time-out of the connection to the broker."""
 PACKET_BYTES_MAX = 16 * 1024**2
+QUEUE_BYTES_MAX = 1024**2
+"""Most bytes of messages beyond the client's Receive Maximum; then nothing is read from the broker."""
 _WAITING_MAX = 4_096
 """Most SUBSCRIBEs and UNSUBSCRIBEs of a client that the broker has not answered."""
 _PLAIN_ID = re.compile(r"[!-)+,/-=?-~-]{1,200}")
 """Client ids that nats-server accepts: no white space, ``.``, ``*`` or ``>``."""
+_REFUSED = re.compile(r"[\s\x7f]")
+"""Characters of topics at which the broker closes the connection."""
 _V = Version.MQTT_3_1_1
 
 
@@ -68,6 +74,16 @@ def broker_client_id(client_id: str, user: str, *, is_device: bool) -> str:
     return f"{user}-{hashlib.sha256(client_id.encode()).hexdigest()[:32]}"
 
 
+def is_broker_topic(topic: str) -> bool:
+    """Return whether the broker accepts a topic, or a part of a filter."""
+    return not _REFUSED.search(topic)
+
+
+def is_broker_filter(topic_filter: str) -> bool:
+    """Return whether the broker accepts a topic filter."""
+    return codec.is_valid_filter(topic_filter) and is_broker_topic(topic_filter)
+
+
 def unchanged(packet: Publish) -> Publish:
     """Return a message as it is."""
     return packet
@@ -81,9 +97,18 @@ class Upstream(asyncio.Protocol):
         broker: BrokerAddress,
         connection: MqttConnection,
         clock: Clock,
+        subscriptions: ClientSubscriptions,
         shown: Callable[[Publish], Publish] = unchanged,
     ) -> None:
-        """`shown` returns a message of the broker as the client is to see it."""
+        """Prepare a connection; `open_device` or `open_guest` opens it.
+
+        Args:
+            broker: where the broker listens.
+            connection: that of the client.
+            clock: the clock.
+            subscriptions: those of the client.
+            shown: returns a message of the broker with the topic that the client knows.
+        """
         self._broker = broker
         self._connection = connection
         self._clock = clock
@@ -92,10 +117,15 @@ class Upstream(asyncio.Protocol):
         self._answer: asyncio.Future[ConnAck] = asyncio.get_running_loop().create_future()
         self._asked: dict[int, list[int | None]] = {}
         """Packet id of a SUBSCRIBE -> codes that the front has decided, None for what the broker decides."""
-        self._unsubscribing: dict[int, int] = {}
+        self._unsubscribing: dict[int, tuple[int, ...]] = {}
+        """Packet id of an UNSUBSCRIBE -> codes of the answer."""
+        self._subscriptions = subscriptions
+        self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outstanding: set[int] = set()
+        self._unacknowledged = connection.unacknowledged
         self._queue: deque[Publish] = deque()
-        self._receive_max = 65_535
+        self._queue_bytes = 0
+        self._receive_max = connection.receive_maximum
         self._holds: set[str] = set()
         self._closed = False
         self._shown = shown
@@ -108,14 +138,10 @@ class Upstream(asyncio.Protocol):
         connect = ConnectPacket(_V, client_id, clean, 0, device, self._password(device, "", is_device=True))
         return await self._open(connect)
 
-    async def open_guest(self, connect: ConnectPacket) -> ConnAck:
+    async def open_guest(self, connect: ConnectPacket, *, clean: bool) -> ConnAck:
         """Connect in the name of a client on which the broker decides. Raises `MqttViolation`."""
         user = connect.username or ""
         password = (connect.password or b"").decode("utf-8", "replace")
-        clean = connect.clean_start
-        if connect.version == Version.MQTT_5:
-            self._receive_max = connect.properties.receive_maximum or 65_535
-            clean = connect.clean_start and not connect.properties.session_expiry_s
         will = connect.will and Will(connect.will.topic, connect.will.payload, min(connect.will.qos, 1))
         return await self._open(
             ConnectPacket(
@@ -153,7 +179,9 @@ class Upstream(asyncio.Protocol):
             raise MqttViolation(ReasonCode.SERVER_UNAVAILABLE, f"no connection to the broker: {why}") from why
 
     def begin(self) -> None:
-        """Pass on what the broker sends: the client has its CONNACK."""
+        """Pass on what the broker sends: the client has its CONNACK, and now what it has not acknowledged."""
+        for packet in self._unacknowledged.packets():
+            self._deliver(msgspec.structs.replace(packet, duplicate=True))
         early, self._early = self._early or [], None
         for head, body in early:
             self._received(head, body)
@@ -161,27 +189,47 @@ class Upstream(asyncio.Protocol):
 
     # ── from the client ──────────────────────────────────────────────────────────────────────────────
 
-    def subscribe(self, packet_id: int, granted: Sequence[Subscription], codes: list[int | None]) -> None:
-        """Subscribe to what the rights allow; `codes` are the answers that the front gives itself."""
-        if len(self._asked) >= _WAITING_MAX:
-            raise MqttViolation(ReasonCode.QUOTA_EXCEEDED, "too many SUBSCRIBEs without an answer")
-        self._asked[packet_id] = codes
-        plain = tuple(Subscription(wanted.topic_filter, wanted.qos) for wanted in granted)
-        self._write(codec.encode(Subscribe(packet_id, plain), _V))
+    def subscribe(self, packet: Subscribe, codes: list[int | None], mount: str = "") -> None:
+        """Subscribe to what the rights allow, and answer the client once the broker has answered.
 
-    def forward(self, packet: Publish | Subscribe | Unsubscribe | Acknowledgement) -> None:
+        Args:
+            packet: what the client sent.
+            codes: the answers that the front gives itself; None: the broker decides.
+            mount: what stands before the client's topics at the broker.
+        """
+        self._check_id(packet.packet_id)
+        self._subscriptions.ask(packet, codes)
+        self._asked[packet.packet_id] = codes
+        plain = tuple(
+            Subscription(f"{mount}{wanted.topic_filter}", wanted.qos)
+            for wanted, code in zip(packet.subscriptions, codes, strict=True)
+            if code is None
+        )
+        self._write(codec.encode(Subscribe(packet.packet_id, plain), _V))
+
+    def unsubscribe(self, packet: Unsubscribe, mount: str = "") -> None:
+        """End subscriptions; filters that the broker would not accept cannot be among them."""
+        self._check_id(packet.packet_id)
+        codes = self._subscriptions.remove(packet, self._connection.version)
+        known = tuple(f"{mount}{name}" for name in packet.topic_filters if is_broker_filter(name))
+        if not known:
+            self._connection.send(SubAck(PacketType.UNSUBACK, packet.packet_id, codes))
+            return
+        self._unsubscribing[packet.packet_id] = codes
+        self._write(codec.encode(Unsubscribe(packet.packet_id, known), _V))
+
+    def _check_id(self, packet_id: int) -> None:
+        """Raise `MqttViolation` where a packet id is in use, or too many packets are not answered."""
+        if packet_id in self._asked or packet_id in self._unsubscribing:
+            raise MqttViolation(ReasonCode.PROTOCOL_ERROR, f"packet identifier {packet_id} is in use")
+        if len(self._asked) + len(self._unsubscribing) >= _WAITING_MAX:
+            raise MqttViolation(ReasonCode.QUOTA_EXCEEDED, "too many SUBSCRIBEs and UNSUBSCRIBEs without an answer")
+
+    def forward(self, packet: Publish | Acknowledgement) -> None:
         """Pass a packet of the client on."""
         match packet:
-            case Subscribe(packet_id, subscriptions):
-                if any(wanted.topic_filter.startswith("$share/") for wanted in subscriptions):
-                    raise MqttViolation(ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED, "a shared subscription")
-                self.subscribe(packet_id, subscriptions, [None] * len(subscriptions))
-            case Unsubscribe(packet_id, topic_filters):
-                if len(self._unsubscribing) >= _WAITING_MAX:
-                    raise MqttViolation(ReasonCode.QUOTA_EXCEEDED, "too many UNSUBSCRIBEs without an answer")
-                self._unsubscribing[packet_id] = len(topic_filters)
-                self._write(codec.encode(Unsubscribe(packet_id, topic_filters), _V))
             case Acknowledgement(kind, packet_id, code):
+                self._unacknowledged.discard(packet_id)
                 if kind != PacketType.PUBREC or code >= 0x80:
                     self._outstanding.discard(packet_id)
                 # What a client of 5.0 refuses is done with for the broker, which cannot be told so.
@@ -196,6 +244,16 @@ class Upstream(asyncio.Protocol):
     def end(self) -> None:
         """Disconnect in the client's name, so that its will is dropped."""
         self._write(codec.encode(Disconnect(), _V))
+
+    async def end_session(self) -> None:
+        """Disconnect, and return once the broker has closed the connection: it has discarded a clean session then."""
+        self.end()
+        self._closed = True
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(OPEN_S):
+                await self._ended
+        if self._transport:
+            self._transport.close()
 
     def close(self) -> None:
         """Close the connection."""
@@ -216,6 +274,13 @@ class Upstream(asyncio.Protocol):
         self._holds.discard(reason)
         if self._transport and not self._holds and not self._closed:
             self._transport.resume_reading()
+
+    def pause_writing(self) -> None:
+        """Read no more from the client: the broker is slow."""
+        self._connection.hold_for_broker()
+
+    def resume_writing(self) -> None:
+        self._connection.release_for_broker()
 
     def _write(self, raw: bytes) -> None:
         if self._transport and not self._closed:
@@ -244,8 +309,11 @@ class Upstream(asyncio.Protocol):
         if not self._answer.done():
             self._answer.set_result(ConnAck(5))
         elif not self._closed:
+            self._unacknowledged.clear()  # a broker that begins anew may give their packet ids to others
             self._connection.broker_lost(str(exc or "the broker has closed the connection"))
         self._closed = True
+        if not self._ended.done():
+            self._ended.set_result(None)
 
     def _received(self, head: int, body: bytes) -> None:
         packet = codec.decode(head, body, _V)
@@ -254,35 +322,56 @@ class Upstream(asyncio.Protocol):
                 if not self._answer.done():
                     self._answer.set_result(packet)
             case Publish():
-                self._deliver(self._shown(packet))
+                self._take(packet)
             case SubAck(kind=PacketType.SUBACK, packet_id=packet_id, codes=answers):
+                self._subscriptions.answered(packet_id, answers)
                 decided = self._asked.pop(packet_id, None)
                 rest = iter(answers)
                 codes = answers if decided is None else [next(rest, 0x80) if code is None else code for code in decided]
                 self._connection.answer_subscribe(packet_id, tuple(codes))
             case SubAck(packet_id=packet_id):
-                count = self._unsubscribing.pop(packet_id, 1)
-                five = self._connection.version == Version.MQTT_5
-                self._connection.send(SubAck(PacketType.UNSUBACK, packet_id, (0,) * count if five else ()))
+                self._connection.send(SubAck(PacketType.UNSUBACK, packet_id, self._unsubscribing.pop(packet_id, ())))
             case Acknowledgement():
                 self._connection.send(packet)
             case _:
                 pass
 
+    def _take(self, packet: Publish) -> None:
+        """Deliver a message of the broker, unless the client has it on this connection or did not ask for it."""
+        if packet.duplicate and packet.packet_id in self._outstanding:
+            return  # the broker repeats by the clock; a client may take its time
+        shown = self._subscriptions.shown(self._shown(packet))
+        if shown is None:
+            self._acknowledge(packet)
+            return
+        if shown.qos:
+            self._unacknowledged.add(shown)
+        self._deliver(shown)
+
     def _deliver(self, packet: Publish) -> None:
         if packet.qos and len(self._outstanding) >= self._receive_max and packet.packet_id not in self._outstanding:
             self._queue.append(packet)
-            self.hold("receive maximum")
+            self._queue_bytes += len(packet.payload)
+            if self._queue_bytes > QUEUE_BYTES_MAX:
+                self.hold("receive maximum")
             return
         if self._connection.send(packet):
             if packet.qos:
                 self._outstanding.add(packet.packet_id)
-        elif packet.qos:  # as if the client had it: the broker would wait for its answer for ever
+        else:
+            self._unacknowledged.discard(packet.packet_id)
+            self._acknowledge(packet)
+
+    def _acknowledge(self, packet: Publish) -> None:
+        """Answer a message that the client does not get: the broker would wait for its answer for ever."""
+        if packet.qos:
             kind = PacketType.PUBACK if packet.qos == 1 else PacketType.PUBREC
             self._write(codec.encode(Acknowledgement(kind, packet.packet_id), _V))
 
     def _deliver_queued(self) -> None:
         while self._queue and len(self._outstanding) < self._receive_max:
-            self._deliver(self._queue.popleft())
-        if not self._queue:
+            packet = self._queue.popleft()
+            self._queue_bytes -= len(packet.payload)
+            self._deliver(packet)
+        if self._queue_bytes <= QUEUE_BYTES_MAX:
             self.release("receive maximum")

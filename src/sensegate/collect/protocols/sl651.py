@@ -11,7 +11,7 @@ from sensegate.model import FrameOutcome, Framing, ReceivedFrame
 
 
 class Sl651Session:
-    """One connection. Reports are confirmed; `hang_up`: the confirmation lets the station go off line."""
+    """A connection. Reports are confirmed; `hang_up`: the confirmation lets the station go off line."""
 
     def __init__(self, zone: ZoneInfo, *, allow_offline: bool) -> None:
         self._zone = zone

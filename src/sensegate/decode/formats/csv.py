@@ -24,7 +24,7 @@ _COMMA_NUMBER = re.compile(r"[-+]?(?:\d+,\d*|,\d+)(?:[eE][-+]?\d+)?", re.ASCII)
 
 
 class CsvPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the table is written."""
+    """Options of the table."""
 
     columns: Annotated[
         tuple[str, ...], description("column names (empty: column left out); absent: the first line names them")

@@ -11,7 +11,7 @@ from sensegate.decode.part import ProfilePart, description
 
 
 class JsonLinesPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the values become a list."""
+    """Options of the lines."""
 
     flatten: Annotated[bool, description("flatten arrays: their members become members of the list")] = False
 

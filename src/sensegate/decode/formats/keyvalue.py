@@ -14,7 +14,7 @@ from sensegate.model import QuarantineReason
 
 
 class KeyValuePart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the pairs are written."""
+    """Options of the pairs."""
 
     pairs: Annotated[tuple[str, ...], description("separators between pairs; line ends always separate")] = (";",)
     equals: Annotated[str, description("separator between key and value: its first occurrence in a pair")] = "="

@@ -17,7 +17,7 @@ _TEXT_MAX = 64
 
 
 class NumberPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the number is written."""
+    """Options of the number."""
 
     units: Annotated[bool, description("a unit may follow the number: the tree is {value, unit}")] = False
     decimal: Annotated[Literal[".", ","], description("decimal separator")] = "."

@@ -21,7 +21,7 @@ _PAIR = re.compile(r"[^=;,]+=[^=;,]+", re.ASCII)
 
 
 class _FrameRest(msgspec.Struct, frozen=True):
-    """What a frame leaves for the next one."""
+    """Part of a frame that belongs to the next one."""
 
     received: int
     time: str | None

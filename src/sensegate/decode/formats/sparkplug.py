@@ -133,7 +133,7 @@ def _state(frame: PayloadFrame, address: SparkplugTopic) -> dict[str, Any]:
 
 
 class _Message:
-    """One message of a node, decoded with the known state of the node."""
+    """A message of a node, decoded with the known state of the node."""
 
     def __init__(
         self, address: SparkplugTopic, payload: SparkplugPayload, memory: DecoderMemory, received: int

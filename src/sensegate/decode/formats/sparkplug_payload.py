@@ -46,7 +46,7 @@ _SET, _SETS = 9, 10
 
 
 class SparkplugMetric(msgspec.Struct, frozen=True):
-    """One metric as it was sent; its members are in the order of the schema's fields."""
+    """A metric as it was sent; its members are in the order of the schema's fields."""
 
     name: str | None = None
     alias: int | None = None

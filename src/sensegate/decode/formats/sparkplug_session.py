@@ -39,7 +39,7 @@ class Birth(msgspec.Struct, frozen=True):
 
 
 class NodeSession(msgspec.Struct, frozen=True):
-    """One session of a node, as far as it was received."""
+    """A session of a node, as far as it was received."""
 
     births: Mapping[str, Birth] = {}
     """By device; the node's own under the empty name."""

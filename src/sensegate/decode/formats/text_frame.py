@@ -51,7 +51,7 @@ class LengthPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=T
 
 
 class FieldPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One field, or repeated fields."""
+    """A field, or repeated fields."""
 
     name: Annotated[str, description("name in the tree; without it the field is checked and dropped")] = ""
     type: Annotated[Literal["text", "number", "int", "hex"], description("type of the value")] = "text"

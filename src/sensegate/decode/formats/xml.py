@@ -34,7 +34,7 @@ _CHARSETS = {
 
 
 class XmlPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """How the document becomes a tree."""
+    """Options of the conversion of the document to a tree."""
 
     lists: Annotated[tuple[str, ...], description("elements that are always lists, even if they occur once")] = ()
     namespaces: Annotated[dict[str, str], description("prefix -> namespace: its names become prefix:name")] = {}

@@ -17,7 +17,7 @@ branches, None for all others."""
 
 
 class ObjectScope:
-    """One object of the tree: its members so far, and the variables that expressions may use."""
+    """An object of the tree: its members so far, and the variables that expressions may use."""
 
     def __init__(self, number: int, parent: ObjectScope | None, variable: str, pointer: tuple[str, ...]) -> None:
         self.number = number

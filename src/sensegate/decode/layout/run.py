@@ -17,7 +17,7 @@ Deferred = Callable[[], None]
 
 
 class RunItem(NamedTuple):
-    """One element of a run; with an empty variable it is skipped."""
+    """An element of a run; with an empty variable it is skipped."""
 
     variable: str
     type: Type | None

@@ -12,7 +12,7 @@ Number = int | str
 
 
 class Step(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """One step through the bytes; exactly one of the keys up to `append` determines its kind."""
+    """A step through the bytes; exactly one of the keys up to `append` determines its kind."""
 
     type: Annotated[str, _h("a value: u8 s16 m8 u12 f32 bcd16 (bits), or ascii utf8 gbk hex digits bytes (size)")] = ""
     value: Annotated[Number | float | None, _h("a number computed from earlier elements")] = None

@@ -83,7 +83,7 @@ OBJECT: Final[ObjectRule] = {
     "velocity": ignore_field,
     "spherical_coordinate": ignore_field,
 }
-"""One observation of a frame."""
+"""An observation of a frame."""
 OPERATION: Final[ObjectRule] = {
     "type": allow_words("DeleteOperation", "RenameOperation"),
     "id": allow_track_id,
@@ -135,7 +135,7 @@ class AxisPosition(msgspec.Struct, frozen=True):
 
 
 class AxisObject(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One object of a frame."""
+    """An object of a frame."""
 
     track_id: str = ""
     timestamp: str = ""
@@ -156,7 +156,7 @@ class AxisOperation(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class AxisFrame(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag="frame", tag_field="is"):
-    """One moment of the scene."""
+    """A moment of the scene."""
 
     time: str = ""
     camera: str = ""
@@ -166,7 +166,7 @@ class AxisFrame(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, t
 
 
 class AxisTrack(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag="track", tag_field="is"):
-    """One finished track; of its path only the end is stored."""
+    """A finished track; of its path only the end is stored."""
 
     id: str
     classes: tuple[AxisClass, ...] = ()
@@ -187,7 +187,7 @@ class AxisCount(msgspec.Struct, frozen=True):
 
 
 class AxisEvent(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag="event", tag_field="is"):
-    """One event of the camera."""
+    """An event of the camera."""
 
     camera: str = ""
     time_ms: float | None = None

@@ -120,7 +120,7 @@ class _Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
 
 
 class DahuaObject(_Record, frozen=True):
-    """One object."""
+    """An object."""
 
     id: str = ""
     parent: str = ""
@@ -131,7 +131,7 @@ class DahuaObject(_Record, frozen=True):
 
 
 class DahuaEvent(_Record, frozen=True):
-    """One event."""
+    """An event."""
 
     code: str = ""
     """Code of the table; empty if unknown."""

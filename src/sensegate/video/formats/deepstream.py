@@ -119,7 +119,7 @@ _NAMES: Final = member_names(OBJECT, HEAD) | {
 
 
 class DeepStreamObject(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One object."""
+    """An object."""
 
     id: str = ""
     label: str = ""
@@ -135,7 +135,7 @@ class DeepStreamObject(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
 
 
 class DeepStreamMessage(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One message."""
+    """A message."""
 
     id: str = ""
     time: str = ""

@@ -103,7 +103,7 @@ _NAMES: Final = member_names(OBJECT, HEAD) | _PLATES | _COLORS | _TYPES | {
 
 
 class DlStreamerObject(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One object."""
+    """An object."""
 
     id: str = ""
     label: str = ""
@@ -119,7 +119,7 @@ class DlStreamerObject(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=
 
 
 class DlStreamerFrame(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One frame."""
+    """A frame."""
 
     time: str = ""
     tick: str = ""

@@ -88,14 +88,14 @@ _NAMES: Final = member_names(BODY, ITEM) | {
 
 
 class CatalogueItem(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One device of a catalogue."""
+    """A device of a catalogue."""
 
     device: str
     online: bool | None = None
 
 
 class Gb28181Body(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """One body."""
+    """A body."""
 
     command: str
     device: str

@@ -152,7 +152,7 @@ class LaneFlow(_Record, frozen=True):
 
 
 class HikvisionAlarm(_Record, frozen=True):
-    """One message."""
+    """A message."""
 
     mac: str = ""
     channel: str = ""

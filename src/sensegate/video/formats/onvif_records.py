@@ -12,7 +12,7 @@ class _Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
 
 
 class OnvifObject(_Record, frozen=True):
-    """One object of a frame."""
+    """An object of a frame."""
 
     id: str
     """Its ObjectId, otherwise its UUID, otherwise ``#`` and its index in the frame."""
@@ -50,7 +50,7 @@ class TrackChange(_Record, frozen=True):
 
 
 class OnvifFrame(_Record, frozen=True):
-    """One moment."""
+    """A moment."""
 
     time: int | None = None
     """None: it has no readable time."""
@@ -62,7 +62,7 @@ class OnvifFrame(_Record, frozen=True):
 
 
 class OnvifValue(_Record, frozen=True):
-    """One number of an event."""
+    """A number of an event."""
 
     name: str
     """``count``, or a temperature: ``max``, ``min``, ``mean``, ``median``, ``spot``."""
@@ -71,7 +71,7 @@ class OnvifValue(_Record, frozen=True):
 
 
 class OnvifEvent(_Record, frozen=True):
-    """One event, or one state of a property event."""
+    """An event, or one state of a property event."""
 
     topic: str = ""
     """Without prefixes and sources; empty if unknown."""
@@ -105,7 +105,7 @@ class OnvifEvent(_Record, frozen=True):
 
 
 class SensorValue(_Record, frozen=True):
-    """One value of SensorData."""
+    """A value of SensorData."""
 
     kind: str
     """``Temperature`` for example; empty if unknown."""
@@ -115,7 +115,7 @@ class SensorValue(_Record, frozen=True):
 
 
 class OnvifMessage(_Record, frozen=True):
-    """One message."""
+    """A message."""
 
     frames: tuple[OnvifFrame, ...] = ()
     events: tuple[OnvifEvent, ...] = ()

@@ -34,7 +34,7 @@ class _Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
 
 
 class Sighting(_Record, frozen=True, tag="seen"):
-    """A vehicle, person, face, thing or scene."""
+    """A vehicle, person, face, object or scene."""
 
     kind: Literal["MotorVehicle", "NonMotorVehicle", "Person", "Face", "Thing", "Scene"]
     box: tuple[float, float, float, float] | None = None
@@ -122,7 +122,7 @@ ViidRecord = Sighting | VideoLabelRecord | FlowRecord | MediaRecord | CatalogueR
 
 
 class ViidBody(msgspec.Struct, frozen=True, omit_defaults=True):
-    """One redacted body."""
+    """A redacted body."""
 
     objects: tuple[ViidRecord, ...] = ()
     ignored: int = 0

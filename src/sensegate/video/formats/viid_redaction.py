@@ -100,7 +100,7 @@ _NAME = re.compile(r"[0-9A-Za-z_-]{1,64}", re.ASCII)
 
 
 class RedactedObject(NamedTuple):
-    """One object as submitted."""
+    """An object as submitted."""
 
     kind: str
     id: str
@@ -207,7 +207,7 @@ _ID_NAMES: Final[dict[str, tuple[str, ...]]] = {
 
 
 class _ObjectWork(NamedTuple):
-    """One object during redaction."""
+    """An object during redaction."""
 
     position: int
     raw: SubmittedObject

@@ -21,7 +21,7 @@ _RESOURCE = re.compile(r"\d{0,24}", re.ASCII)
 
 
 class ViidSubscription(msgspec.Struct, frozen=True):
-    """One subscription. Names, titles and reasons given by people are not stored."""
+    """A subscription. Names, titles and reasons given by people are not stored."""
 
     peer: str
     """Code of the subscribing platform."""

@@ -35,7 +35,7 @@ _SEQUENCES: Final = 10**10
 
 
 class ViidObject(NamedTuple):
-    """One object to be sent."""
+    """An object to be sent."""
 
     kind: str
     id: str

@@ -170,7 +170,7 @@ async def test_retain_handling(handling: int, expected: int) -> None:
 
 
 async def test_a_subscription_that_ended_is_new_again() -> None:
-    """MQTT-3.3.1-10, 3.10.4-1: Retain Handling 1 asks whether the subscription exists now; filters are compared exactly."""
+    """MQTT-3.3.1-10, 3.10.4-1: Retain Handling 1 asks what exists now; filters are compared exactly."""
     client = FakeClient()
     broker = FakeBroker(client, held={"a": HeldSubscription()})
     broker.retained = {"a": b"kept"}
@@ -238,7 +238,7 @@ _FILTERS = ("a/b", "a/+", "a/#", "#", "+/b", "c")
     st.lists(st.tuples(st.sampled_from(["a/b", "a", "c", "a/b/c"]), st.sampled_from([b"x", b"y"])), max_size=12),
 )
 def test_each_copy_has_the_identifier_of_its_filter(wanted: dict[str, int], published: list[tuple[str, bytes]]) -> None:
-    """MQTT-3.3.4-3 to -5, 3.3.2-3, 3.1.2-26, -27: of the copies of a message each has the identifier of one filter, and each filter has one."""
+    """MQTT-3.3.4-3 to -5, 3.3.2-3, 3.1.2-26, -27: each copy has one identifier, each filter one copy."""
 
     async def scenario() -> tuple[FakeClient, Counter[tuple[str, tuple[int, ...]]]]:
         client, expected = FakeClient(), Counter[tuple[str, tuple[int, ...]]]()

@@ -7,10 +7,13 @@ from __future__ import annotations
 
 import importlib
 import os
+import shutil
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
+from tests.bench import rig, workload
 from tests.border.flooder import Kind
 
 pytestmark = [pytest.mark.live, pytest.mark.slow]
@@ -40,6 +43,24 @@ SHORT: dict[str, dict[str, Any]] = {
 
 CITIES = {"compare", "console", "scale", "start", "uplink", "scripts", "reload"}
 """Benchmarks that run whole gateways as processes, a quarter of a minute each."""
+
+
+USED = {*workload.PROFILES, "zigbee2mqtt/bridge", "sensegate/viid", "onvif/camera"}
+"""Profiles of the devices of all benchmarks."""
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_profiles(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Have the gateways of `make test` load the profiles that are used: the whole library costs each seconds of CPU."""
+    folder = tmp_path_factory.mktemp("device_profiles")
+    for name in USED:
+        file = folder / f"{name}.yaml"
+        file.parent.mkdir(exist_ok=True)
+        shutil.copy(rig.PROFILES / f"{name}.yaml", file)
+    with pytest.MonkeyPatch.context() as patch:
+        if "SENSEGATE_SOAK" not in os.environ:
+            patch.setattr(rig, "PROFILES", folder)
+        yield
 
 
 @pytest.mark.parametrize("name", SHORT if "SENSEGATE_SOAK" in os.environ else sorted(SHORT.keys() - CITIES))

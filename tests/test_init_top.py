@@ -175,6 +175,7 @@ async def test_top_draws_the_overview(gateway: tuple[str, dict[str, Any]]) -> No
     assert max(map(len, text.splitlines())) <= 80
 
 
+@pytest.mark.slow
 async def test_top_is_a_live_screen_in_a_terminal(gateway: tuple[str, dict[str, Any]]) -> None:
     """In a terminal it takes the whole screen, follows the gateway, and gives the screen back at Ctrl-C."""
     url, documents = gateway

@@ -80,7 +80,7 @@ async def ours(name: str, durability: str) -> AsyncIterator[Side]:
         city = City(
             Path(directory),
             ["4401"],
-            options=CityOptions(profiles=rig.ROOT / "device_profiles", alone=True, settings=settings),
+            options=CityOptions(profiles=rig.PROFILES, alone=True, settings=settings),
         )
         began = time.time() - 3_000
         try:

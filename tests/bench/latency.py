@@ -53,7 +53,7 @@ async def node() -> AsyncIterator[CityMember]:
         city = City(
             Path(directory),
             ["4401"],
-            options=CityOptions(profiles=rig.ROOT / "device_profiles", alone=True, settings=settings),
+            options=CityOptions(profiles=rig.PROFILES, alone=True, settings=settings),
         )
         try:
             await city.start()

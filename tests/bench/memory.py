@@ -26,7 +26,7 @@ async def bench(registered: int = REGISTERED, active: int = ACTIVE, readings: in
     """Return bytes an active series beyond the base, and the memory on the way."""
     directory = tempfile.mkdtemp(prefix="sensegate-bench-")
     settled = config.parse(
-        f'role: node\ndivision: "4401"\ndirectory: {directory}\nprofiles: [{rig.ROOT}/device_profiles]\n'
+        f'role: node\ndivision: "4401"\ndirectory: {directory}\nprofiles: [{rig.PROFILES}]\n'
         "store: {log_bytes: 12884901888}\n"
     )
     clock = day.yesterday(readings)

@@ -33,6 +33,8 @@ from sensegate.model import Device
 from tests.bench.workload import Sent
 
 ROOT = Path(__file__).parents[2]
+PROFILES = ROOT / "device_profiles"
+"""Folder that the gateways load: the whole library, as an installation does."""
 PATIENT = "ingest: {stall_timeout_s: 600}\n"
 """Setting under which messages that are kept back are no break."""
 ADMIN = Principal("bench", Role.ADMIN, scope("4401"))
@@ -42,7 +44,7 @@ ADMIN = Principal("bench", Role.ADMIN, scope("4401"))
 async def gateway(settings: str = "") -> AsyncIterator[flow.Gateway]:
     """Yield a node that is open; its tasks do not run."""
     directory = tempfile.mkdtemp(prefix="sensegate-bench-")
-    text = f'role: node\ndivision: "4401"\ndirectory: {directory}\nprofiles: [{ROOT}/device_profiles]\n{settings}'
+    text = f'role: node\ndivision: "4401"\ndirectory: {directory}\nprofiles: [{PROFILES}]\n{settings}'
     settled = config.parse(text)
     clock = SystemClock()
     logs.configure("warning", "text")

@@ -134,7 +134,7 @@ async def bench(
     `cut`: number of devices that send while the link is cut, and for how many seconds.
     """
     with tempfile.TemporaryDirectory(prefix="sensegate-bench-") as directory:
-        city = City(Path(directory), ["4401"], options=CityOptions(profiles=rig.ROOT / "device_profiles"))
+        city = City(Path(directory), ["4401"], options=CityOptions(profiles=rig.PROFILES))
         try:
             await city.start()
             node, link = city.nodes["4401"], city.links["4401"]

@@ -13,18 +13,17 @@ from pathlib import Path
 import msgspec
 
 from sensegate.demo.city import CENTRE, City, CityMember, CityOptions, merged
-from sensegate.demo.fleet import KINDS
 from sensegate.demo.link import FaultyLink
 from sensegate.demo.processes import processes_of
 from sensegate.failover import terms
 from sensegate.failover.standby_status import PROMOTE, STATUS, StandbyStatus
 from tests.border.lies import SENDER
 from tests.conftest import eventually
-from tests.ledger.kills import PROFILES
+from tests.ledger.kills import PROFILES, SIMULATED
 
 COPIED_S = 180.0
 """A centre that was fenced copies the whole log anew."""
-USED = sorted({"sensegate/viid", *(kind.profile for kind in KINDS.values())})
+USED = sorted({"sensegate/viid", *SIMULATED})
 """Profiles of the simulated devices, and one of cameras, for which every store is encrypted."""
 STANDBY_TIMEOUT_S = 180.0
 """Far longer than a standby needs to come back: no record may be delivered that only one centre has."""

@@ -200,6 +200,7 @@ def test_most_frames_go_the_quick_path(machine: Decoder, monkeypatch: pytest.Mon
     same(fields, machine.decode_row_by_row(messages))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fault", ["path", "time", "identity", "beside"])
 def test_the_tests_would_see_a_difference(machine: Decoder, fault: str) -> None:
     """Negative controls: a quick path that forgets the network, the time, the counter or what stands beside fails."""

@@ -60,6 +60,7 @@ def decoder(example: Example, profile: CompiledProfile) -> Decoder:
     return Decoder(PROFILES, NamedDevices(example.devices, profile.id, gateway=example.gateway))
 
 
+@pytest.mark.slow
 @pytest.mark.fuzz
 def test_examples_give_the_same_by_both_paths() -> None:
     """Each example of each profile, often enough for a plan, decodes alike by plan and one by one.

@@ -175,6 +175,7 @@ def place_of(why: Exception) -> str:
     return f"{type(why).__name__}: {str(why)[:200]} in {Path(place.filename).name}:{place.lineno}"
 
 
+@pytest.mark.slow
 @pytest.mark.fuzz
 @pytest.mark.parametrize("case", CASES if WHOLE else CASES[::3], ids=name_of)
 def test_no_change_of_an_example_breaks_anything(case: Case) -> None:
@@ -184,6 +185,7 @@ def test_no_change_of_an_example_breaks_anything(case: Case) -> None:
     assert not found, "\n".join(found)
 
 
+@pytest.mark.slow
 @pytest.mark.fuzz
 @pytest.mark.parametrize("case", CASES if WHOLE else CASES[::29], ids=name_of)
 def test_no_large_message_takes_long(case: Case) -> None:
@@ -224,6 +226,7 @@ def unlearned(messages: Sequence[Message]) -> str | None:
     return None
 
 
+@pytest.mark.slow
 @pytest.mark.fuzz
 @pytest.mark.parametrize("case", CASES[::3] if WHOLE else CASES[::61], ids=name_of)
 def test_no_change_of_an_example_breaks_learning(case: Case) -> None:
@@ -243,6 +246,7 @@ def test_no_change_of_an_example_breaks_learning(case: Case) -> None:
     assert not found, "\n".join(found.values())
 
 
+@pytest.mark.slow
 @pytest.mark.fuzz
 @pytest.mark.parametrize("case", CASES[::5] if WHOLE else CASES[::71], ids=name_of)
 def test_no_change_of_an_example_breaks_what_explains_it(case: Case) -> None:

@@ -101,6 +101,7 @@ def kill_often(directory: Path) -> None:
         assert process.wait(60) == 0
 
 
+@pytest.mark.slow
 async def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
     """After kills at any moment and a last run to the end, the history equals the log record by record."""
     log = MemoryLog(epoch="e1")

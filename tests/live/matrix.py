@@ -157,6 +157,8 @@ class World:
         self.tokens: dict[tuple[str, str], str] = {}
         self.devices: dict[str, Made] = {}
         """Scope -> device that calls."""
+        self.refused: dict[str, dict[str, str]] = {}
+        """Method and path -> things that those name who are refused; nobody ends them."""
         self._numbers = itertools.count(1)
 
     def number(self) -> int:
@@ -392,7 +394,7 @@ class Ask(msgspec.Struct, frozen=True):
     match: bool = False
     """With the revision that the thing has."""
     fresh: Callable[[World], Awaitable[dict[str, str]]] | None = None
-    """Makes a new thing for each case, because the first that may do it ends it."""
+    """Makes a new thing for each case that may do it, because the first ends it."""
     sign: str = CANARY
     """What an answer holds that shows the thing."""
 
@@ -754,7 +756,7 @@ async def wrong(world: World, case: Case) -> str:
     if case.method in BROKERED:
         return f"{case}: the broker lets it hear" if await hears(world, case) is (expected == "no") else ""
     asking = ASKS.get(f"{case.method} {case.path}", Ask())
-    names = {**world.names, **(await asking.fresh(world) if asking.fresh else {})}
+    names = {**world.names, **await _thing_of(world, case, asking)}
     status, body = await world.ask(case, names)
     said = f"{case}: {status}, expected {expected}: {body[:300]}"
     good = status in PASSED if expected.startswith("yes") else str(status) == expected.rstrip("!")
@@ -763,6 +765,18 @@ async def wrong(world: World, case: Case) -> str:
     if expected.endswith(("!", "+")) or expected in {"yes", "401"}:
         return ""
     return f"{said}\n   {found}" if (found := await _told(world, case, names, (status, body))) else ""
+
+
+async def _thing_of(world: World, case: Case, asking: Ask) -> dict[str, str]:
+    """Return what a case names: a new thing if it may end it; who is refused leaves it to the next who is."""
+    if asking.fresh is None:
+        return {}
+    if case.expected.startswith("yes"):
+        return await asking.fresh(world)
+    asked = f"{case.method} {case.path}"
+    if asked not in world.refused:
+        world.refused[asked] = await asking.fresh(world)
+    return world.refused[asked]
 
 
 async def _told(world: World, case: Case, names: dict[str, str], answer: tuple[int, str]) -> str:

@@ -169,6 +169,7 @@ async def main():
         number += 1
         await audit.record(by, "other.write", str(number))
         print(number, flush=True)
+        await asyncio.sleep(0.005)  # without a pause it would fill the trail, and starve the starts of the gateway
 
 asyncio.run(main())
 """

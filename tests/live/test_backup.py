@@ -17,9 +17,11 @@ import msgspec
 import pytest
 
 from sensegate.bus.backup import manifest
+from sensegate.cli import app, backup
 from sensegate.config import Config, EngineConfig, NodeUserConfig, UplinkConfig
 from sensegate.config.history import HistoryConfig
 from sensegate.demo.link import FaultyLink
+from sensegate.errors import SensegateError
 from tests.conftest import eventually
 from tests.live.joining import copied_since, ids_and_values, readiness_says
 from tests.live.site import Made, Site, config_of, reading, running
@@ -36,7 +38,25 @@ def write(directory: Path, config: Config, name: str) -> Path:
 
 
 async def command(*words: str | Path) -> dict[str, Any]:
-    """Run a command that prints JSON, in a process of its own; return what it prints.
+    """Run a command in a thread of this process; return what it would print as JSON.
+
+    Raises:
+        Refused: it ends with an error.
+    """
+    printed: list[dict[str, Any]] = []
+    with pytest.MonkeyPatch.context() as patch:
+        # Not from the output of the process, into which the gateways of the test write.
+        patch.setattr(backup, "print_json", printed.append)
+        try:
+            await asyncio.to_thread(app, [*map(str, words), "--json"], standalone_mode=False)
+        except SensegateError as why:
+            raise Refused(str(why)) from why
+    (document,) = printed
+    return document
+
+
+async def process_of(*words: str | Path) -> dict[str, Any]:
+    """Run a command as an operator does, in a process of its own, which takes a second to start.
 
     Raises:
         Refused: it ends with an error.
@@ -160,7 +180,7 @@ class Loss:
             async with traffic(node, self.device, 10) as acknowledged:
                 await eventually(lambda: len(acknowledged) > 20)
                 self.before = {*range(10), *acknowledged}
-                made = await command("backup", self.file, "--to", self.copy, "--with-secrets", self.drill.passphrase)
+                made = await process_of("backup", self.file, "--to", self.copy, "--with-secrets", self.drill.passphrase)
                 await eventually(lambda: len(acknowledged) > len(self.before) + 20)
             assert made["standstill_s"] < 2
             self.centre_has = {*range(10), *acknowledged}
@@ -215,7 +235,7 @@ async def test_a_node_that_is_destroyed(tmp_path: Path, *, encryption: str, rest
         for _ in range(restarts):
             await loss.restarted()
         await loss.end()
-        restored = await command("restore", loss.copy, loss.file, "--secrets", drill.passphrase)
+        restored = await process_of("restore", loss.copy, loss.file, "--secrets", drill.passphrase)
         assert restored["missing"] == restored["kept"] == restored["taken_over"] == []
         assert drill.secret.exists()
         async with running(loss.config) as node:

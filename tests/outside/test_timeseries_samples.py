@@ -234,6 +234,7 @@ def table(found: list[Line]) -> str:
     return "\n".join([f"{'file':34} {'what':46} {'expected':>14} {'seen':>14}", *rows])
 
 
+@pytest.mark.slow
 @needs_samples
 def test_every_file_has_what_its_readme_counts() -> None:
     """Rows, gaps, doubled times, missing values, longest runs and ranges are those that the README states."""

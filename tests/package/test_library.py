@@ -90,6 +90,7 @@ def test_a_hidden_import_would_be_seen() -> None:
     assert strays("from sensegate import web, decode\n") == {"web"}
 
 
+@pytest.mark.slow
 def test_the_script_of_the_readme_prints_what_it_says() -> None:
     """Each printed line stands as the comment of its call, and nothing of a gateway was loaded."""
     script, _ = examples()
@@ -98,6 +99,7 @@ def test_the_script_of_the_readme_prints_what_it_says() -> None:
     assert names.isdisjoint({*FOREIGN, "sensegate.bus", "sensegate.web"})
 
 
+@pytest.mark.slow
 def test_the_test_of_the_readme_passes_and_fails(tmp_path: Path) -> None:
     """A good profile passes; one whose example says something else fails, with its line."""
     _, test = examples()

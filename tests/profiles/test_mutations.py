@@ -151,6 +151,7 @@ def test_values_are_put_anywhere() -> None:
 SCORES: dict[str, Score] = {}
 
 
+@pytest.mark.slow
 @pytest.mark.fuzz
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_fuzz_mistakes_are_noticed(file: Path) -> None:
@@ -163,6 +164,7 @@ def test_fuzz_mistakes_are_noticed(file: Path) -> None:
         assert found.share >= (SHARE if WHOLE else SHARE - 0.1), lost
 
 
+@pytest.mark.slow
 @pytest.mark.fuzz
 def test_fuzz_the_library_as_a_whole() -> None:
     """Over all profiles that are not on the list the share is reached."""

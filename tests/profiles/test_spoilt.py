@@ -30,6 +30,7 @@ def written(tree: Any) -> bytes:
     return text.encode()
 
 
+@pytest.mark.slow
 @pytest.mark.fuzz
 @pytest.mark.parametrize("file", FILES if WHOLE else FILES[::4], ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_any_profile_is_loaded_or_refused(file: Path, tmp_path: Path) -> None:

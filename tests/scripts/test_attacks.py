@@ -47,6 +47,7 @@ def value(outcome: CallResult) -> object:
     return msgspec.json.decode(outcome.text)["d"]["value"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [*RUNAWAYS, *RETURNS])
 def test_a_runaway_costs_its_own_message_alone(name: str, scripts: ScriptPool) -> None:
     """Its message is refused with a reason; frames of its script and of others, before and after it, are decoded."""
@@ -121,6 +122,7 @@ def test_many_scripts_attacked_at_once_are_suspended_sooner(watched: ScriptPool)
     assert len(late) == 6
 
 
+@pytest.mark.slow
 def test_an_attack_costs_little(scripts: ScriptPool) -> None:
     """Six ways to run away, forty frames a second for a minute: decoding is held up for a hundredth of it at most."""
     ways = [

@@ -12,6 +12,7 @@ import time
 
 import msgspec
 import numpy as np
+import pytest
 
 from sensegate.scripts.pool import PendingCall, ScriptPool
 from tests.scripts.conftest import ask, source_of
@@ -81,6 +82,7 @@ class Play:
         return spent + KILL_S * len(asked.keys() - after.keys())
 
 
+@pytest.mark.slow
 def test_an_attack_leaves_the_latency_of_others_within_twice_its_normal() -> None:
     """Six scripts run away in six ways, for twenty senders, twenty times a second, for a minute."""
     quiet, attacked = Play(1), Play(1)
@@ -94,6 +96,7 @@ def test_an_attack_leaves_the_latency_of_others_within_twice_its_normal() -> Non
     assert during < 2 * normal
 
 
+@pytest.mark.slow
 def test_without_suspension_an_attack_would_be_felt() -> None:
     """Negative control: where nobody is suspended, the same attack makes the others wait for seconds."""
     play = Play(1)

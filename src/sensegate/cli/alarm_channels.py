@@ -7,15 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
-from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_list, print_record
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_list, print_record, put_latest
 from sensegate.errors import ConfigError
-from sensegate.web.client import GatewayClient, ProblemResponse
 
 app = typer.Typer(
     name="channel", help="Deliver alarms by webhook, robots of WeCom and DingTalk, or mail.", no_args_is_help=True
 )
 COLUMNS = ("name", "kind", "place", "severity", "events", "delivered", "failures", "reason", "last", "on_call")
-NOT_FOUND = 404
 ChannelName = Annotated[str, typer.Argument(help="Name of the channel.", metavar="CHANNEL")]
 
 
@@ -68,17 +66,8 @@ def set_(
         "enabled": not disabled,
     }
 
-    async def work(remote: GatewayClient) -> Any:
-        path = f"/api/v1/alarm-channels/{channel}"
-        try:
-            present = await remote.get(path)
-        except ProblemResponse as why:
-            if why.status != NOT_FOUND:
-                raise
-            return await remote.put(path, body)
-        return await remote.put(path, body, revision=present["revision"])
-
-    print_record(call(url, token, work), json_form=json_form)
+    row = call(url, token, lambda remote: put_latest(remote, f"/api/v1/alarm-channels/{channel}", body))
+    print_record(row, json_form=json_form)
 
 
 def _read(file: Path) -> str:

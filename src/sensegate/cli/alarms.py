@@ -15,16 +15,15 @@ from sensegate.cli.output import (
     console,
     print_record,
     print_table,
+    put_latest,
     rows_of,
 )
 from sensegate.cli.times import HOUR_S, parse_duration
-from sensegate.web.client import GatewayClient, ProblemResponse
 
 app = typer.Typer(help="List, acknowledge and silence alarms; write the rules that raise them.", no_args_is_help=True)
 
 COLUMNS = ("id", "severity", "state", "device", "property", "value", "title", "opened", "closed", "acknowledged_by")
 RULE_COLUMNS = ("name", "kind", "severity", "place", "profile", "device", "property", "above", "below", "equals", "by")
-NOT_FOUND = 404
 AlarmId = Annotated[str, typer.Argument(help="Alarm id, see `sensegate alarm list`.", metavar="ALARM")]
 RuleName = Annotated[str, typer.Argument(help="Name of the rule.", metavar="RULE")]
 Seconds = Annotated[float, typer.Option(parser=parse_duration, metavar="SPAN")]
@@ -179,17 +178,8 @@ def set_(
         "enabled": not disabled,
     }
 
-    async def work(remote: GatewayClient) -> Any:
-        path = f"/api/v1/alarm-rules/{rule}"
-        try:
-            present = await remote.get(path)
-        except ProblemResponse as why:
-            if why.status != NOT_FOUND:
-                raise
-            return await remote.put(path, body)
-        return await remote.put(path, body, revision=present["revision"])
-
-    print_record(call(url, token, work), json_form=json_form)
+    row = call(url, token, lambda remote: put_latest(remote, f"/api/v1/alarm-rules/{rule}", body))
+    print_record(row, json_form=json_form)
 
 
 @app.command()

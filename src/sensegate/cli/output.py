@@ -13,6 +13,7 @@ import sys
 import textwrap
 import unicodedata
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -22,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from sensegate.errors import ConfigError
-from sensegate.web.client import GatewayClient
+from sensegate.web.client import GatewayClient, ProblemResponse
 
 T = TypeVar("T")
 
@@ -61,6 +62,17 @@ def call(url: str, token: str, work: Callable[[GatewayClient], Awaitable[T]]) ->
             return await work(remote)
 
     return asyncio.run(connected())
+
+
+async def put_latest(remote: GatewayClient, path: str, body: object) -> Any:
+    """Create a record, or replace its present revision; return the answer."""
+    try:
+        present = await remote.get(path)
+    except ProblemResponse as why:
+        if why.status != HTTPStatus.NOT_FOUND:
+            raise
+        return await remote.put(path, body)
+    return await remote.put(path, body, revision=present["revision"])
 
 
 def print_json(content: object) -> None:

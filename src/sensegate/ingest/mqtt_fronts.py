@@ -155,7 +155,7 @@ class FrontRegistry:
             return ()
         within, granted = TopicMatcher(wanted), TopicMatcher(publish)
         filters = [own for own in publish if within.covers(own)]
-        return (*filters, *(each for each in wanted if each not in filters and granted.covers(each)))
+        return (*filters, *(topic for topic in wanted if topic not in filters and granted.covers(topic)))
 
     def _profiles_changed(self, _in_force: object, _names: object) -> None:
         """Have fronts ask again what of their devices has changed: which messages at QoS 0 are taken."""
@@ -268,13 +268,13 @@ class MqttFronts:
             async with asyncio.timeout(READY_S):
                 while not all(listening.is_set() for listening in self._listening.values()):
                     await asyncio.wait([*waiting, *self._tasks], return_when=asyncio.FIRST_COMPLETED)
-                    waiting = [each for each in waiting if not each.done()]
+                    waiting = [listening for listening in waiting if not listening.done()]
                     self._raise_failure()
         except TimeoutError as why:
             raise Unavailable(f"the MQTT listener did not start within {READY_S:.0f} s; see the log") from why
         finally:
-            for each in waiting:
-                each.cancel()
+            for listening in waiting:
+                listening.cancel()
 
     def _raise_failure(self) -> None:
         for task in self._tasks:

@@ -223,11 +223,11 @@ class Indicators:
         self._add("gaps", device[new], first[new], np.ones(int(new.sum()), np.uint32))
         first = np.maximum(first, final - HOURS_MAX + 1)
         many = np.maximum(final - first + 1, 0)
-        each = np.repeat(np.arange(len(device)), many)
-        hour = np.arange(len(each)) - np.repeat(np.cumsum(many) - many, many) + first[each]
-        silent = np.minimum(until[each], (hour + 1) * HOUR_US) - np.maximum(begin[each], hour * HOUR_US)
-        self._add("silent", device[each], hour, silent)
-        self._add("longest", device[each], hour, (until - last)[each])
+        gap = np.repeat(np.arange(len(device)), many)
+        hour = np.arange(len(gap)) - np.repeat(np.cumsum(many) - many, many) + first[gap]
+        silent = np.minimum(until[gap], (hour + 1) * HOUR_US) - np.maximum(begin[gap], hour * HOUR_US)
+        self._add("silent", device[gap], hour, silent)
+        self._add("longest", device[gap], hour, (until - last)[gap])
 
     def _close_hour(self, hour: int) -> None:
         """Count the silence that lasts at the end of an hour, and create the hour."""

@@ -245,7 +245,7 @@ def encode_records(
     """
     rows = sum(len(part.rows) for part in parts)
 
-    def each(of: Callable[[records.RowSlice], Sequence[Any]]) -> list[Any]:
+    def listed(of: Callable[[records.RowSlice], Sequence[Any]]) -> list[Any]:
         return [value for part in parts for value in of(part)]
 
     def joined(of: Callable[[records.RowSlice], Any], kind: str) -> Any:
@@ -274,29 +274,33 @@ def encode_records(
         return [prefix + row_text(row) for row in part.rows.tolist()]
 
     columns = [
-        text_column("id", each(ids)),
-        text_column("cursor", each(cursors)),
-        dictionary_column("device", each(lambda part: origin(part, lambda device: device.device))),
+        text_column("id", listed(ids)),
+        text_column("cursor", listed(cursors)),
+        dictionary_column("device", listed(lambda part: origin(part, lambda device: device.device))),
         dictionary_column(
-            "property", each(lambda part: named(part, [records.base_name(name) for name in part.batch.properties]))
+            "property",
+            listed(lambda part: named(part, [records.base_name(name) for name in part.batch.properties])),
         ),
         dictionary_column(
-            "channel", each(lambda part: named(part, [records.channel_of(name) for name in part.batch.properties]))
+            "channel",
+            listed(lambda part: named(part, [records.channel_of(name) for name in part.batch.properties])),
         ),
         number_column("value", joined(lambda part: part.batch.value[part.rows], "<f8"), optional=True),
-        text_column("text", each(lambda part: [part.batch.text.get(row) for row in part.rows.tolist()]), optional=True),
-        dictionary_column("unit", each(lambda part: named(part, records.units_of(part.batch.properties)))),
+        text_column(
+            "text", listed(lambda part: [part.batch.text.get(row) for row in part.rows.tolist()]), optional=True
+        ),
+        dictionary_column("unit", listed(lambda part: named(part, records.units_of(part.batch.properties)))),
         time_column("time", joined(lambda part: part.batch.time[part.rows], "<i8")),
-        dictionary_column("time_quality", each(lambda part: records.code_words("time_quality", part))),
+        dictionary_column("time_quality", listed(lambda part: records.code_words("time_quality", part))),
         time_column("received", joined(lambda part: part.batch.received[part.rows], "<i8")),
-        dictionary_column("quality", each(lambda part: records.code_words("quality", part))),
-        dictionary_column("division", each(lambda part: origin(part, lambda device: device.division))),
-        number_column("lon", each(lambda part: origin(part, lambda device: device.lon)), optional=True),
-        number_column("lat", each(lambda part: origin(part, lambda device: device.lat)), optional=True),
-        number_column("grade", each(lambda part: origin(part, lambda device: device.grade)), _INT32),
-        dictionary_column("profile", each(lambda part: origin(part, lambda device: device.profile))),
-        dictionary_column("flags", each(lambda part: records.code_words("flags", part))),
+        dictionary_column("quality", listed(lambda part: records.code_words("quality", part))),
+        dictionary_column("division", listed(lambda part: origin(part, lambda device: device.division))),
+        number_column("lon", listed(lambda part: origin(part, lambda device: device.lon)), optional=True),
+        number_column("lat", listed(lambda part: origin(part, lambda device: device.lat)), optional=True),
+        number_column("grade", listed(lambda part: origin(part, lambda device: device.grade)), _INT32),
+        dictionary_column("profile", listed(lambda part: origin(part, lambda device: device.profile))),
+        dictionary_column("flags", listed(lambda part: records.code_words("flags", part))),
         number_column("revision", joined(lambda part: part.batch.revision[part.rows], "<i4"), _INT32),
-        dictionary_column("node", each(lambda part: [part.batch.node] * len(part.rows))),
+        dictionary_column("node", listed(lambda part: [part.batch.node] * len(part.rows))),
     ]
     return encode_file(columns, rows, {"sensegate.next": following, "sensegate.format": str(records.FORMAT)})

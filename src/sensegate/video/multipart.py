@@ -74,32 +74,32 @@ def is_multipart(payload: bytes) -> bool:
 
 def split(payload: bytes, declared: bytes = b"") -> list[BodyPart]:
     """Return the parts of a complete body; the last one may lack its closing boundary."""
-    cutter = MultipartParser(declared)
-    return [*cutter.feed(payload), *cutter.close()][:PARTS_MAX]
+    parser = MultipartParser(declared)
+    return [*parser.feed(payload), *parser.close()][:PARTS_MAX]
 
 
 def without_pictures(payload: bytes, declared: bytes = b"") -> bytes:
     """Return the body with its pictures emptied."""
-    thin = PictureStripper(declared)
-    thin.feed(payload)
-    return thin.close()
+    stripper = PictureStripper(declared)
+    stripper.feed(payload)
+    return stripper.close()
 
 
 def prepend_empty_parts(dropped: Sequence[BodyPart], content: bytes) -> bytes:
     """Return a document preceded by the empty parts dropped before it, so that redaction counts them."""
     if not dropped:
         return content
-    thin = PictureStripper()
+    stripper = PictureStripper()
     for part in (*dropped[-PARTS_MAX + 1 :], BodyPart("", content)):
-        thin.add(part)
-    return thin.close()
+        stripper.add(part)
+    return stripper.close()
 
 
 class PictureStripper:
     """Builds a body without pictures from a stream; pictures are never buffered."""
 
     def __init__(self, declared: bytes = b"") -> None:
-        self._cutter = MultipartParser(declared)
+        self._parser = MultipartParser(declared)
         self._lines: list[bytes] = []
         self._parts = 0
         self.size = 0
@@ -107,12 +107,12 @@ class PictureStripper:
 
     def feed(self, data: bytes) -> None:
         """Process more of the body."""
-        for part in self._cutter.feed(data):
+        for part in self._parser.feed(data):
             self.add(part)
 
     def close(self) -> bytes:
         """Return the resulting body."""
-        for part in self._cutter.close():
+        for part in self._parser.close():
             self.add(part)
         return b"\r\n".join([*self._lines, b"--part--", b""])
 

@@ -219,6 +219,7 @@ def test_large_payloads_cost_no_more_than_their_size(name: str) -> None:
         assert time.process_time() - start < 0.5, what
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(name for name in PARSES if " in " not in name))
 def test_nothing_is_kept_of_a_payload(name: str) -> None:
     """Thousands of payloads, good and bad, leave no memory behind."""

@@ -99,12 +99,12 @@ async def serve(
     losses: list[Callable[[], None]] = []
 
     def disconnected() -> None:
-        for each in losses:
-            each()
+        for report_loss in losses:
+            report_loss()
 
     def check() -> None:
-        for each in checks:
-            each()
+        for run_check in checks:
+            run_check()
 
     def forget(key: SessionKey) -> None:
         front.sessions.forget(key)

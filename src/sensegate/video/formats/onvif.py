@@ -294,15 +294,15 @@ def _decoder(name: str) -> Callable[[bytes, str, int, CameraInfo], VideoReport]:
     return see
 
 
-def _decode_message(scene: OnvifMessage, ways: _Context) -> VideoReport:
+def _decode_message(scene: OnvifMessage, context: _Context) -> VideoReport:
     observations: list[VideoObservation] = []
     measured: list[Measurement] = []
     refused: list[RejectedObject] = []
     ignored = scene.ignored
     place = 0
     for frame in scene.frames:
-        ways_of = ways._replace(module=ways.module or frame.source)
-        observations += _frame_observations(frame, ways_of)
+        of_frame = context._replace(module=context.module or frame.source)
+        observations += _frame_observations(frame, of_frame)
         refused += [
             RejectedObject(place + at, RejectReason.WRONG_TYPE, "the Object is not an object")
             for at in range(frame.invalid)
@@ -310,56 +310,56 @@ def _decode_message(scene: OnvifMessage, ways: _Context) -> VideoReport:
         place += len(frame.objects) + frame.invalid
         ignored += not frame.objects and not frame.changes and not frame.invalid
     for event in scene.events:
-        observations.append(_event_observation(event, ways))
-        measured += _event_measurements(event, ways)
+        observations.append(_event_observation(event, context))
+        measured += _event_measurements(event, context)
     for value in scene.sensors:
         if value.value is None or value.kind not in SENSORS:
             refused.append(
                 RejectedObject(place, RejectReason.WRONG_TYPE, "the sensor has an unknown kind, or no number")
             )
         else:
-            measured.append(_sensor_measurement(value, value.value, ways))
+            measured.append(_sensor_measurement(value, value.value, context))
         place += 1
     if not (observations or measured or refused or ignored):
         ignored = 1  # an empty stream: the camera is alive and sees nothing
     return VideoReport(tuple(observations), tuple(measured), tuple(refused), ignored)
 
 
-def _frame_observations(frame: OnvifFrame, ways: _Context) -> Iterator[VideoObservation]:
+def _frame_observations(frame: OnvifFrame, context: _Context) -> Iterator[VideoObservation]:
     changes = {change.id: change for change in frame.changes}
-    at, quality = ways.time(frame.time)
+    at, quality = context.time(frame.time)
     for item in frame.objects:
-        yield _object_observation(item, changes.pop(item.id, None), at, quality, ways)
+        yield _object_observation(item, changes.pop(item.id, None), at, quality, context)
     for change in changes.values():
         yield VideoObservation(
-            id=identity(ways.camera, at, change.id, ways.module),
+            id=identity(context.camera, at, change.id, context.module),
             kind=ObservationKind.OBSERVATION,
-            camera=ways.camera,
+            camera=context.camera,
             observed_at=at,
             time_quality=quality,
-            format=ways.format,
+            format=context.format,
             native_id=change.id,
             track=change.id,
             parent_track=change.parent,
             track_state=TrackState.NEW if change.began else TrackState.END,
-            analytics=ways.module,
+            analytics=context.module,
         )
 
 
 def _object_observation(
-    item: OnvifObject, change: TrackChange | None, at: int, quality: str, ways: _Context
+    item: OnvifObject, change: TrackChange | None, at: int, quality: str, context: _Context
 ) -> VideoObservation:
     box, quality_ = None, None
     if item.box is not None:
-        box, quality_ = boxes.from_onvif(*item.box, _transform(item.transform), ways.profile.grid)
+        box, quality_ = boxes.from_onvif(*item.box, _transform(item.transform), context.profile.grid)
     state = None if change is None else TrackState.NEW if change.began else TrackState.END
     return VideoObservation(
-        id=identity(ways.camera, at, item.id, ways.module),
+        id=identity(context.camera, at, item.id, context.module),
         kind=ObservationKind.OBSERVATION,
-        camera=ways.camera,
+        camera=context.camera,
         observed_at=at,
         time_quality=quality,
-        format=ways.format,
+        format=context.format,
         native_id=item.uuid or item.id,
         object_class=ObjectClass(item.object_class) if item.object_class else None,
         subclass=item.subclass,
@@ -376,7 +376,7 @@ def _object_observation(
         plate=item.plate,
         color=item.color,
         brand=item.brand,
-        analytics=ways.module,
+        analytics=context.module,
         images=item.images,
         removed=item.removed,
     )
@@ -386,23 +386,23 @@ def _transform(transform: tuple[float, float, float, float] | None) -> Transform
     return boxes.IDENTITY if transform is None else Transform(*transform)
 
 
-def _event_observation(event: OnvifEvent, ways: _Context) -> VideoObservation:
-    at, quality = ways.time(event.time)
+def _event_observation(event: OnvifEvent, context: _Context) -> VideoObservation:
+    at, quality = context.time(event.time)
     word = codes.onvif_event(event.topic) or codes.OTHER
     state = False if event.ended else event.state
     box, box_quality = None, None
     if event.box is not None:
-        box, box_quality = boxes.from_onvif(*event.box, _transform(event.transform), ways.profile.grid)
+        box, box_quality = boxes.from_onvif(*event.box, _transform(event.transform), context.profile.grid)
     # What has no object's id is told apart by what it says: two plates or counts of one moment are two events.
     content = () if event.object else (event.object_class, event.plate and event.plate.token, *event.values)
     counts = any(value.name == "count" for value in event.values)
     return VideoObservation(
-        id=identity(ways.camera, at, _topic_key(event), *event.sources, event.rule, event.object, state, *content),
+        id=identity(context.camera, at, _topic_key(event), *event.sources, event.rule, event.object, state, *content),
         kind=ObservationKind.COUNT if counts else ObservationKind.EVENT,
-        camera=ways.camera,
+        camera=context.camera,
         observed_at=at,
         time_quality=quality,
-        format=ways.format,
+        format=context.format,
         native_id=event.uuid or event.object,
         object_class=ObjectClass(event.object_class) if event.object_class else None,
         subclass=event.subclass,
@@ -428,23 +428,23 @@ def _topic_key(event: OnvifEvent) -> str:
     return event.topic or event.unknown_topic
 
 
-def _event_measurements(event: OnvifEvent, ways: _Context) -> Iterator[Measurement]:
-    at, quality = ways.time(event.time)
+def _event_measurements(event: OnvifEvent, context: _Context) -> Iterator[Measurement]:
+    at, quality = context.time(event.time)
     word = codes.onvif_event(event.topic) or codes.OTHER
-    own = _event_channel(event, word, ways.profile)
-    key = identity(ways.camera, at, _topic_key(event), *event.sources, event.rule)
+    own = _event_channel(event, word, context.profile)
+    key = identity(context.camera, at, _topic_key(event), *event.sources, event.rule)
     state = False if event.ended else event.state
     name = codes.state_property(word)
     if name and state is not None:
         # Several objects may trigger a rule: each has its own identity, and all report the same state of the rule.
         same = identity(key, event.object, state)
-        yield Measurement(ways.camera, name, state, "", at, quality, same, channel=own, reason=event.object)
+        yield Measurement(context.camera, name, state, "", at, quality, same, channel=own, reason=event.object)
     for value in event.values:
         if value.name == "count":
             total, present = _TOTALS.get(ObjectClass(event.object_class or "other"), _TOTAL_OF_ANY)
             inside = word == "occupancy_counted"
             yield Measurement(
-                ways.camera,
+                context.camera,
                 present if inside else total,
                 value.value,
                 "1",
@@ -456,7 +456,7 @@ def _event_measurements(event: OnvifEvent, ways: _Context) -> Iterator[Measureme
             )
         else:
             yield Measurement(
-                ways.camera,
+                context.camera,
                 _TEMPERATURE,
                 value.value,
                 "K",
@@ -481,18 +481,18 @@ def _temperature_channel(value: OnvifValue) -> str:
     return value.name + (str(int(number)) if number and int(number) > 1 else "")
 
 
-def _sensor_measurement(value: SensorValue, number: float, ways: _Context) -> Measurement:
-    at, quality = ways.time(value.time)
+def _sensor_measurement(value: SensorValue, number: float, context: _Context) -> Measurement:
+    at, quality = context.time(value.time)
     name, unit = SENSORS[value.kind]
     own = numbered_channel(value.id)
     return Measurement(
-        ways.camera,
+        context.camera,
         name,
         number,
         unit,
         at,
         quality,
-        identity(ways.camera, at, value.kind, value.id),
+        identity(context.camera, at, value.kind, value.id),
         channel="" if own.endswith("1") and own[:-1].isalpha() else own,
     )
 

@@ -170,16 +170,16 @@ def _collect(kind: str, raw: Any, objects_: list[SubmittedObject], around: Submi
         objects_.append(around)
         for name, list_kind in _NOTICES.items():
             if value.get(name) not in EMPTY:
-                for each in unwrap_list(value[name], list_kind):
-                    _collect(list_kind, each, objects_, around)
+                for element in unwrap_list(value[name], list_kind):
+                    _collect(list_kind, element, objects_, around)
         return
     if kind in {"Image", "VideoSlice", "File"}:
         inside = value.get(f"{kind}info".lower())
         objects_.append(around._replace(kind=kind, value={**raw, **inside} if isinstance(inside, dict) else raw))
         for name, list_kind in _INSIDE.items():
             if value.get(name) not in EMPTY:
-                for each in unwrap_list(value[name], list_kind):
-                    _collect(list_kind, each, objects_, around._replace(path=around.path or "inside"))
+                for element in unwrap_list(value[name], list_kind):
+                    _collect(list_kind, element, objects_, around._replace(path=around.path or "inside"))
         return
     objects_.append(around._replace(kind=kind, value=raw))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Iterable
 from typing import Any
 
 from sensegate.decode.frame import BatchParse, Parse, PayloadFrame
@@ -19,6 +19,7 @@ class BatchTrees:
     def __init__(self) -> None:
         self._pending: dict[Hashable, tuple[BatchParse, PayloadFrame]] = {}
         self._results: dict[Hashable, Any] = {}
+        self._requests: list[tuple[BatchParse, PayloadFrame]] = []
 
     def parse(self, parse: Parse, frame: PayloadFrame) -> Any:
         """Return the tree. Raises `Rejected`, and `Postponed` if it is ready only after `parse_pending`."""
@@ -33,23 +34,29 @@ class BatchTrees:
             raise result
         return result
 
-    def request(self, parse: BatchParse, frame: PayloadFrame) -> None:
-        """Queue a frame, which the next `parse_pending` parses."""
-        self._pending[_key(parse, frame)] = (parse, frame)
+    def request(self, requests: Iterable[tuple[BatchParse, PayloadFrame]]) -> None:
+        """Queue frames, which the next `parse_pending` parses."""
+        self._requests += requests
 
-    def result(self, parse: BatchParse, frame: PayloadFrame) -> Any:
-        """Return the tree, or the `Rejected` (not raised); None: the frame is not parsed yet."""
-        return self._results.get(_key(parse, frame))
+    def keep(self, parse: BatchParse, frame: PayloadFrame, result: Any) -> None:
+        """Keep the result of a requested frame for `parse`."""
+        self._results[_key(parse, frame)] = result
 
-    def parse_pending(self) -> None:
-        """Parse all pending frames, with one call for each kind of parse."""
-        kinds: dict[Any, list[Hashable]] = {}
-        for key, (parse, _) in self._pending.items():
-            kinds.setdefault(type(parse), []).append(key)
-        for kind, keys in kinds.items():
-            trees = kind.many([self._pending[key] for key in keys])
-            self._results.update(zip(keys, trees, strict=True))
+    def parse_pending(self) -> list[Any]:
+        """Parse all frames, with one call for each kind of parse; return the results of those that were requested."""
+        requests, count = [*self._requests, *self._pending.values()], len(self._requests)
+        kinds: dict[type[BatchParse], list[int]] = {}
+        for place, (parse, _) in enumerate(requests):
+            kinds.setdefault(type(parse), []).append(place)
+        results: list[Any] = [None] * len(requests)
+        for kind, places in kinds.items():
+            trees = kind.many(list(map(requests.__getitem__, places)))
+            for place, tree in zip(places, trees, strict=True):
+                results[place] = tree
+        self._results.update(zip(self._pending, results[count:], strict=True))
         self._pending.clear()
+        self._requests.clear()
+        return results[:count]
 
 
 def _key(parse: BatchParse, frame: PayloadFrame) -> Hashable:

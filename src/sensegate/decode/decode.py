@@ -16,12 +16,12 @@ from sensegate.config import IngestConfig
 from sensegate.decode.attribution import attributed
 from sensegate.decode.batch import BatchTrees, Postponed
 from sensegate.decode.chain import CarriedRoute, FrameRejected, OpenedFrame, open_frame
-from sensegate.decode.columnar import ColumnarReader
+from sensegate.decode.columnar import ColumnarReader, TreeReader
 from sensegate.decode.columnar_envelopes import EnvelopeFrames, EnvelopePlan
 from sensegate.decode.extract import BoundMessage, DecodedRows, Leaf, NameMissing, RouteInfo, bind, path_of
 from sensegate.decode.formats import FORMATS
 from sensegate.decode.formats.video import VideoTree, reason_of, refused_at
-from sensegate.decode.frame import Parse, PayloadFrame, WarnedList, WarnedObject
+from sensegate.decode.frame import BatchParse, Parse, PayloadFrame, WarnedList, WarnedObject
 from sensegate.decode.identity import Reception
 from sensegate.decode.join import fields_of
 from sensegate.decode.memory import DecoderMemory, DeviceRequest
@@ -165,6 +165,7 @@ class _BatchDecoder:
         self._one_by_one: list[int] = []
         self._postponed: list[tuple[int, bool]] = []
         self._trees = BatchTrees()
+        self._requested: list[int] = []
         self._learning = False
         self.rows = DecodedRows(decoder.units)
         self.chunks: list[Chunk] = []
@@ -202,13 +203,17 @@ class _BatchDecoder:
     def _request_trees(self, places: list[int]) -> list[int]:
         """Postpone messages whose frames are parsed many at once; return the others."""
         others: list[int] = []
-        for index in places:
-            of_trees = self._plans.readers.of_trees(self._route(index).rules)
+        requests: list[tuple[BatchParse, PayloadFrame]] = []
+        for index, number in zip(places, self._numbers[places].tolist(), strict=True):
+            route = self._routes.routes[number]
+            if (of_trees := route.trees) is ...:
+                of_trees = route.trees = self._plans.readers.of_trees(route.rules)
             if of_trees is None:
                 others.append(index)
             else:
-                self._trees.request(of_trees.parse, self._frame_at(index))
-                self._postponed.append((index, True))
+                requests.append((of_trees.parse, self._frame_at(index)))
+                self._requested.append(index)
+        self._trees.request(requests)
         return others
 
     def _refused(self, lengths: I64) -> BOOL:
@@ -436,23 +441,25 @@ class _BatchDecoder:
 
     def finish(self) -> None:
         """Decode the messages that wait for a parse of many frames at once (`BatchParse`)."""
-        while self._postponed:
-            self._trees.parse_pending()
+        while self._postponed or self._requested:
+            results = self._trees.parse_pending()
+            requested, self._requested = self._requested, []
             postponed, self._postponed = self._postponed, []
-            for index, learn in self._by_trees(postponed):
+            for index in self._by_trees(requested, results):
+                self.decode_one(index, learn=True)
+            for index, learn in postponed:
                 self.decode_one(index, learn=learn)
 
-    def _by_trees(self, postponed: list[tuple[int, bool]]) -> list[tuple[int, bool]]:
-        """Decode messages whose trees are ready into columns; return the others, in their order."""
+    def _by_trees(self, requested: list[int], results: list[Any]) -> list[int]:
+        """Decode messages whose trees were requested into columns; return the others, in their order."""
         by_reader: dict[ColumnarReader, tuple[list[int], list[Any]]] = {}
-        for index, learn in postponed:
-            of_trees = self._plans.readers.of_trees(self._route(index).rules) if learn else None
-            tree = of_trees and self._trees.result(of_trees.parse, self._frame_at(index))
-            if of_trees is not None and isinstance(tree, (dict, list)):
+        routes = self._routes.routes
+        left = dict(zip(requested, results, strict=True))
+        for index, number, tree in zip(requested, self._numbers[requested].tolist(), results, strict=True):
+            if isinstance(tree, (dict, list)) and isinstance(of_trees := routes[number].trees, TreeReader):
                 places, trees = by_reader.setdefault(of_trees.reader, ([], []))
                 places.append(index)
                 trees.append(tree)
-        left = {index for index, _ in postponed}
         for reader, (places, trees) in by_reader.items():
             for plan, (group, values) in reader.sort(trees).groups.items():
                 if len(group) >= GROUP_MIN:
@@ -462,10 +469,15 @@ class _BatchDecoder:
                         self._decode_columns(plan, members, values)
                     except OverflowError:  # an integer beyond the range of floats: only that value is rejected
                         continue
-                    left.difference_update(members.tolist())
-                    left.update(self._one_by_one[others:])
+                    unfit = set(self._one_by_one[others:])
                     del self._one_by_one[others:]
-        return [(index, learn) for index, learn in postponed if index in left]
+                    for index in members.tolist():
+                        if index not in unfit:
+                            del left[index]
+        for index, result in left.items():
+            if isinstance(of_trees := self._route(index).trees, TreeReader):
+                self._trees.keep(of_trees.parse, self._frame_at(index), result)
+        return list(left)
 
     def _decode_slow_path(self, index: int, *, learn: bool) -> None:
         route, frame = self._route(index), self._frame_at(index)
@@ -518,8 +530,9 @@ class _BatchDecoder:
             self._limits.nesting_max,
             message.topic,
             message.received,
-            memory=self._memory,
-            metadata=message.metadata,
+            None,
+            self._memory,
+            message.metadata,
         )
 
     def _by_rules(  # noqa: PLR0912 - one check after another

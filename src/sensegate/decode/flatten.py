@@ -22,6 +22,7 @@ PURE: Final = frozenset({
 """Formats whose tree depends on the payload alone."""
 
 _CODES: Final = {int: "n", float: "n", str: "s", bool: "b", type(None): "z"}
+_code: Final = _CODES.get
 
 
 class Flattened:
@@ -60,6 +61,11 @@ class FlattenedTrees:
 
     def flatten(self, payload: Any, port: int | None) -> tuple[Hashable, Sequence[Any]]:  # noqa: ARG002 - as `Columnar` has it
         """Return (shape, leaves). Raises `Rejected` for a tree that is not planned."""
+        if payload.__class__ is dict and len(payload) <= LEAVES_MAX:
+            values = list(payload.values())
+            codes = tuple(map(_code, map(type, values)))
+            if None not in codes:  # as `_flatten_into` would have it
+                return (tuple(payload), codes), values
         shape: list[Any] = []
         leaves: list[Any] = []
         _flatten_into(payload, shape, leaves)
@@ -86,20 +92,20 @@ def _too_large() -> Rejected:
 
 def _flatten_into(tree: Any, shape: list[Any], leaves: list[Any]) -> None:
     kind = tree.__class__
-    if kind is dict:
-        shape.append(len(tree))
-        for key, value in tree.items():
-            shape.append(key)
-            code = _CODES.get(value.__class__)
-            if code is None:
-                _flatten_into(value, shape, leaves)
-            else:
-                shape.append(code)
-                leaves.append(value)
-    elif kind is list:
-        shape.append(~len(tree))
-        for value in tree:
-            _flatten_into(value, shape, leaves)
+    if kind is dict or kind is list:
+        # A list has the number of its members where an object has their names.
+        values = tree.values() if kind is dict else tree
+        codes = tuple(map(_code, map(type, values)))
+        shape.append(tuple(tree) if kind is dict else len(tree))
+        shape.append(codes)
+        if None not in codes:
+            leaves.extend(values)
+        else:
+            for value, code in zip(values, codes, strict=True):
+                if code is None:
+                    _flatten_into(value, shape, leaves)
+                else:
+                    leaves.append(value)
     elif kind in _CODES:
         shape.append(_CODES[kind])
         leaves.append(tree)

@@ -9,7 +9,7 @@ from typing import Protocol
 
 import numpy as np
 
-from sensegate.decode.columnar import ColumnarReader
+from sensegate.decode.columnar import ColumnarReader, TreeReader
 from sensegate.decode.extract import digest16
 from sensegate.decode.profile import AppliesTo, CompiledRule
 from sensegate.decode.profiles import ProfileSet
@@ -69,6 +69,7 @@ class TopicRoute:
         "refusal",
         "rules",
         "text",
+        "trees",
         "version",
         "video",
     )
@@ -88,6 +89,8 @@ class TopicRoute:
         """Messages of this topic that took the slow path."""
         self.reader: ColumnarReader | EllipsisType | None = ...
         """Reader for formats with flat values; `...`: not determined yet."""
+        self.trees: TreeReader | EllipsisType | None = ...
+        """Reader for trees that are parsed many at once; `...`: not determined yet."""
         self.carried = False
         """Whether the device has a profile of its own, other than that of the rules."""
         self.video: tuple[str, ...] = ()

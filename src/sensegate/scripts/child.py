@@ -16,14 +16,17 @@ from typing import Final
 import msgspec
 
 from sensegate.scripts import engine
+from sensegate.scripts.batching import BATCH_MAX
 from sensegate.scripts.sandbox import enter_sandbox
 from sensegate.scripts.wire import (
+    BATCHED,
     LENGTH,
     LOADING,
     MESSAGE_BYTES_MAX,
     PROGRESS,
     CallResult,
     ChildHello,
+    DecodedCalls,
     ScriptInfo,
     ScriptReply,
     ScriptRequest,
@@ -68,9 +71,9 @@ class ScriptChild:
         outcomes, cpu_us = [], []
         place = 0
         for run in request.runs:
-            began = time.process_time()
+            began = time.thread_time()
             outcomes.append(self._run(run, place))
-            cpu_us.append((time.process_time() - began) * 1e6)
+            cpu_us.append((time.thread_time() - began) * 1e6)
             place += len(run.calls)
         _set_cpu_deadline(0)
         PROGRESS.pack_into(self._progress, 0, 0)
@@ -83,7 +86,7 @@ class ScriptChild:
         self._used.clear()
         _set_cpu_deadline(0)
 
-    def _run(self, run: ScriptRun, place: int) -> list[CallResult]:
+    def _run(self, run: ScriptRun, place: int) -> list[CallResult | DecodedCalls]:
         script = self._scripts.get(run.key)
         if script is None:
             return [CallResult("", "")] * len(run.calls)
@@ -93,18 +96,25 @@ class ScriptChild:
         if self._characters_left < 0:
             return []
         script.set_cpu_limit(run.cpu_ms)
-        began = time.process_time()
-        results: list[CallResult] = []
-        for at, call in enumerate(run.calls, place + 1):
-            PROGRESS.pack_into(self._progress, 0, at)
-            results.append(script.call(call.payload, call.port, call.received_ms))
-            self._characters_left -= len(results[-1].text)
-            spent_s = time.process_time() - began
-            if (
-                self._characters_left < 0
-                or results[-1].costly
-                or spent_s > OVERRUN_S + len(results) * limits.mean_cpu_ms / 1e3
-            ):
+        began = time.thread_time()
+        results: list[CallResult | DecodedCalls] = []
+        done = 0
+        while done < len(run.calls):
+            calls = run.calls[done : done + BATCH_MAX]
+            count = 1 if run.singly else script.batch_size(calls)
+            PROGRESS.pack_into(self._progress, 0, place + done + 1 + (BATCHED if count > 1 else 0))
+            if count > 1:
+                made = script.call_many(calls[:count])
+            else:
+                made = [script.call(calls[0].payload, calls[0].port, calls[0].received_ms)]
+            costly = False
+            for result in made:
+                done += result.count if isinstance(result, DecodedCalls) else 1
+                costly = isinstance(result, CallResult) and result.costly
+                self._characters_left -= len(result.text)
+            results += made
+            spent_s = time.thread_time() - began
+            if self._characters_left < 0 or costly or spent_s > OVERRUN_S + done * limits.mean_cpu_ms / 1e3:
                 break
         return results
 

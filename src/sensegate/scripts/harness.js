@@ -2,25 +2,32 @@
 // and every call starts with the script's own top level, as if the script had just been loaded.
 //
 // Evaluates to {learn, open}. `learn(make)` runs the top level once in a realm that is not frozen and reports what it
-// adds to the built-in objects; `open(make, options)` freezes the realm and returns `run(text, port, received)`.
+// adds to the built-in objects; `open(make, options)` freezes the realm and returns `run(text, port, received)` for one
+// frame and for many.
 //
 // `make` is the script as a function: (module, exports, require, …) -> the entries, in the order of their names.
 (function () {
   "use strict";
   const world = globalThis;
   const {
-    apply, construct, ownKeys, getPrototypeOf, defineProperty, deleteProperty, isExtensible, preventExtensions,
+    apply, construct, ownKeys, getPrototypeOf, setPrototypeOf, defineProperty, deleteProperty, isExtensible,
+    preventExtensions,
   } = Reflect;
   const describe = Reflect.getOwnPropertyDescriptor;
   const { freeze, create, is } = Object;
   const { stringify, parse } = JSON;
   const { isArray } = Array;
+  const List = Array;
+  const listOf = Array.of;
+  const bytesOfHex = Uint8Array.fromHex;
+  const Bytes = Uint8Array;
   const { isFinite } = Number;
   const text = String;
   const loose = (method) => Function.prototype.call.bind(method);
   const joined = loose(Array.prototype.join);
   const has = loose(String.prototype.includes);
   const cut = loose(String.prototype.slice);
+  const part = loose(Array.prototype.slice);
   const wellFormed = loose(String.prototype.toWellFormed);
   const replaced = loose(String.prototype.replaceAll);
   const search = loose(RegExp.prototype.exec);
@@ -324,19 +331,34 @@
     for (const key of ownKeys(Object.prototype)) if (key !== "__proto__") inherited(Object.prototype, key);
     for (const key of ["constructor", "toString"]) inherited(Function.prototype, key);
     for (let at = 1; at < language.length; at += 1) open.close(language[at]);
+    closeGlobal(open);
+  }
+
+  /**
+   * Freeze the names of the global object, on an object from which it inherits them: what a call leaves on the global
+   * object is then found without a look at all of them.
+   */
+  function closeGlobal(open) {
+    const names = create(getPrototypeOf(world));
     for (const key of ownKeys(world)) {
       const found = describe(world, key);
-      const isOpen = open.isOpen(world, key);
-      if ("value" in found) defineProperty(world, key, { writable: isOpen, configurable: isOpen });
+      if (open.isOpen(world, key)) defineProperty(world, key, { writable: true, configurable: true });
+      else if (!found.configurable) {
+        if ("value" in found) defineProperty(world, key, { writable: false });
+      } else if (deleteProperty(world, key)) defineProperty(names, key, found);
     }
+    setPrototypeOf(world, freeze(names));
   }
 
   // ── calling ───────────────────────────────────────────────────────────────────────────────────────
 
   const MARK = "\u0000";
+  const SEPARATOR = "\u001e";
+  const ANSWERS_MAX = 65536;
   const NOTHING = "0";
   const TOLD_MAX = 240;
   const FRAME_MAX = 512;
+  const NONE = freeze([]);
   const LIST_MAX = 16;
 
   /** JSON replacer: NaN and the infinities are written as such, integers of any size as numbers. */
@@ -368,10 +390,11 @@
 
   /**
    * An answer as the engine's host can read it: in one piece (a concatenation may still be several), without halves of
-   * characters, and without NUL, at which the host would end it. In JSON both are escaped.
+   * characters, without NUL, at which the host would end it, and without the separator. In JSON all are escaped.
    */
   function whole(answer) {
-    return answer[0] === "{" ? cut(answer, 0) : cut(replaced(wellFormed(answer), MARK, "\ufffd"), 0);
+    if (answer[0] === "{") return cut(answer, 0);
+    return cut(replaced(replaced(wellFormed(answer), MARK, "\ufffd"), SEPARATOR, "\ufffd"), 0);
   }
 
   /** Describe an error as text; a script may throw anything, including objects that throw when inspected. */
@@ -454,7 +477,8 @@
       if (shape === "input") {
         result = decode({ bytes, fPort, recvTime: new RealDate(received), variables });
         if (typeof result !== "object" || result === null) return "!it returned nothing";
-        const errors = words(result.errors);
+        const refusals = result.errors;
+        const errors = refusals === undefined ? NONE : words(refusals);
         if (errors.length > 0) return "?" + joined(errors, "; ");
         if (typeof result.then === "function") return "!it is asynchronous";
         if (result.data === undefined || result.data === null) return "!it returned no data and no errors";
@@ -471,7 +495,8 @@
         result = { data };
       }
       if (typeof result.data !== "object" && take !== "both") return "!its data is no object";
-      let warnings = words(result.warnings);
+      const cautions = result.warnings;
+      const warnings = cautions === undefined ? [] : words(cautions);
       let data = result.data;
       if (take !== "data") {
         const normalised = entries[normalise]({ data, fPort, recvTime: new RealDate(received) });
@@ -502,10 +527,9 @@
       return unnamed === "" ? answer : "*" + unnamed + "\n" + answer;
     }
 
-    return function run(sent, port, received) {
+    /** Call the script for one frame; everything that the call left is removed or reported before this returns. */
+    function once(bytes, port, received, sent) {
       now = received;
-      const bytes = [];
-      for (let at = 0; at < sent.length; at += 1) bytes[at] = sent.charCodeAt(at);
       let answer;
       try {
         answer = call(bytes, port, received, sent);
@@ -514,9 +538,41 @@
         answer = fault === null ? NOTHING : "!" + told(fault);
       }
       const stays = openMembers.restore();
-      if (stays !== "") return whole("~" + stays + " of an object of the language stays changed");
+      if (stays !== "") return "~" + stays + " of an object of the language stays changed";
       if (getPrototypeOf(world) !== ancestor || !isExtensible(world)) return "~the global object was changed";
-      return whole(ownKeys(world).length === known ? answer : tidied(answer));
+      return ownKeys(world).length === known ? answer : tidied(answer);
+    }
+
+    /** Call the script for many frames, whose bytes follow each other as hexadecimal digits. `heads` is a JSON list of
+     * length, port and time after `first` of each. Returns the answers with SEPARATOR between them, as many as fit; with
+     * one before them if any is not the result as JSON.
+     */
+    function many(hex, heads, first) {
+      const numbers = parse(heads);
+      const bytes = apply(listOf, List, apply(bytesOfHex, Bytes, [hex]));
+      const answers = [];
+      let start = 0;
+      let room = ANSWERS_MAX;
+      let lead = "";
+      for (let at = 0; at < numbers.length && room > 0; at += 3) {
+        const end = start + numbers[at];
+        let answer = once(part(bytes, start, end), numbers[at + 1], first + numbers[at + 2], "");
+        if (answer[0] !== "{") {
+          answer = whole(answer);
+          lead = SEPARATOR;
+        }
+        answers[answers.length] = answer;
+        room -= answer.length;
+        start = end;
+      }
+      return cut(lead + joined(answers, SEPARATOR), 0);
+    }
+
+    return function run(sent, port, received) {
+      if (typeof port === "string") return many(sent, port, received);
+      const bytes = [];
+      for (let at = 0; at < sent.length; at += 1) bytes[at] = sent.charCodeAt(at);
+      return whole(once(bytes, port, received, sent));
     };
   }
 

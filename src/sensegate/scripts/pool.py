@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Final, NamedTuple
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import repeat
+from typing import Final
 
 import msgspec
 import structlog
@@ -21,8 +23,11 @@ from sensegate.scripts.process import ChildDied, ChildProcess
 from sensegate.scripts.sandbox import SYSTEM_CALLS
 from sensegate.scripts.suspensions import KILL_WEIGHT, Suspensions
 from sensegate.scripts.wire import (
+    BATCHED,
     LOADING,
+    SEPARATOR,
     CallResult,
+    DecodedCalls,
     ScriptCall,
     ScriptInfo,
     ScriptReply,
@@ -47,7 +52,7 @@ _NOT_TRIED: Final = CallResult("", "")
 _log = structlog.get_logger("scripts")
 
 
-class PendingCall(NamedTuple):
+class PendingCall(msgspec.Struct, frozen=True, gc=False):
     """A frame for a script."""
 
     source: ScriptSource
@@ -95,6 +100,7 @@ class ScriptPool:
         self._shared, self._isolated = _Lane(), _Lane()
         self._crashing: set[str] = set()
         self._retried: set[tuple[str, ScriptCall]] = set()
+        self._singly: set[str] = set()
         self._deaths = 0
         self._learned: dict[str, str] = {}
         self._lock = threading.Lock()
@@ -115,8 +121,9 @@ class ScriptPool:
                     break
             self._deaths = 0
             self._retried.clear()
-            for outcome in results:
-                metrics.SCRIPT_CALLS.labels(outcome.kind or "decoded").inc()
+            self._singly.clear()
+            for kind, count in Counter(result.kind for result in results).items():
+                metrics.SCRIPT_CALLS.labels(kind or "decoded").inc(count)
             return results
 
     def inspect(self, source: ScriptSource) -> ScriptInfo:
@@ -226,15 +233,17 @@ class ScriptPool:
             if outcomes and outcomes[0] == _NOT_TRIED and lane.process is not None:
                 lane.process.loaded.discard(key)  # the child had dropped it
                 continue
-            self.suspensions.record_cost(key, len(outcomes), cpu_us / 1e3, source.limits.mean_cpu_ms)
-            for at, outcome in zip(places, outcomes, strict=False):
+            each = list(_each(outcomes))
+            self.suspensions.record_cost(key, len(each), cpu_us / 1e3, source.limits.mean_cpu_ms)
+            for at, outcome in zip(places, each, strict=False):
                 results[at] = outcome
                 if outcome.costly:
                     self.suspensions.strike(key, asks[at].sender, outcome.text)
 
     def _run(self, key: str, asks: list[PendingCall]) -> ScriptRun:
         cpu_ms = asks[0].source.limits.cpu_ms * self.suspensions.cpu_share(key)
-        return ScriptRun(key, [ask.call for ask in asks], cpu_ms)
+        singly = key in self._singly or key in self._crashing
+        return ScriptRun(key, [ask.call for ask in asks], cpu_ms, singly)
 
     def _handle_death(
         self,
@@ -247,6 +256,9 @@ class ScriptPool:
         """Determine during which frame a child died, and keep that frame from the next child."""
         if death.index < 0:
             self._deaths += 1  # it did not start, or was ended between two frames
+            return
+        if death.index >= BATCHED:  # one of several frames, which are called singly now
+            self._singly.add(asks[places[death.index - BATCHED]].source.key)
             return
         if death.index >= LOADING:
             key = sources[death.index - LOADING].key
@@ -293,6 +305,15 @@ class ScriptPool:
         while len(self._spares) < self._spares_kept:
             self._spares.append(self._start())
         return process
+
+
+def _each(results: Iterable[CallResult | DecodedCalls]) -> Iterator[CallResult]:
+    """Yield the result of each call."""
+    for result in results:
+        if isinstance(result, DecodedCalls):
+            yield from map(CallResult, repeat(""), result.text.split(SEPARATOR))
+        else:
+            yield result
 
 
 def _batches(

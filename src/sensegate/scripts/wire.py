@@ -13,6 +13,10 @@ MESSAGE_BYTES_MAX: Final = 64 * 1024**2
 PROGRESS: Final = struct.Struct("=Q")
 """Shared memory: index of the current frame within its request plus 1 (plus `LOADING`: of the script), or 0."""
 LOADING: Final = 1 << 32
+BATCHED: Final = 1 << 33
+"""Added to the index of the first frame of several that are called in one evaluation."""
+SEPARATOR: Final = "\x1e"
+"""Stands between the texts of several results: no JSON has it."""
 NO_PORT: Final = -1
 ENCODE: Final = "encode"
 """Value of `ScriptSource.take` for a downlink: the payload of a call is its data as ASCII JSON."""
@@ -68,6 +72,8 @@ class ScriptRun(msgspec.Struct, frozen=True, array_like=True):
     calls: list[ScriptCall]
     cpu_ms: float
     """CPU limit of these calls, instead of the one of the source."""
+    singly: bool = False
+    """Whether each call is evaluated by itself, so that the one that ends the process is known."""
 
 
 class ScriptRequest(msgspec.Struct, frozen=True):
@@ -91,10 +97,18 @@ class ScriptInfo(msgspec.Struct, frozen=True):
     encodes: bool = False
     """Whether it has `encodeDownlink`."""
     inspection: str = ""
-    """What it does to its realm when it is loaded, as JSON."""
+    """Effects of the script on its realm when it is loaded, as JSON."""
 
 
-class CallResult(msgspec.Struct, frozen=True, array_like=True, gc=False):
+class DecodedCalls(msgspec.Struct, frozen=True, array_like=True, tag="d", gc=False):
+    """Results of successive calls that all decoded their frames."""
+
+    count: int
+    text: str
+    """The texts of their results, with `SEPARATOR` between them."""
+
+
+class CallResult(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=False):
     """Result of one call."""
 
     kind: str
@@ -108,8 +122,8 @@ class ScriptReply(msgspec.Struct, frozen=True):
     """Reply to a request."""
 
     loaded: list[ScriptInfo]
-    results: list[list[CallResult]]
-    """By run, by call. A run ends early after a call that used up a limit, or if the whole is too slow."""
+    results: list[list[CallResult | DecodedCalls]]
+    """By run, in the order of its calls. It ends early after a call that used up a limit, or if the whole is slow."""
     cpu_us: list[float]
     """CPU time of each run."""
 

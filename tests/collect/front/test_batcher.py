@@ -7,9 +7,11 @@ from collections import deque
 
 import pytest
 
+from sensegate.clock import FakeClock
 from sensegate.collect.front import batcher
 from sensegate.collect.front.batcher import BatchWriter
-from tests.collect.front.front_rig import FrontRig, PacketClient, running_front
+from sensegate.collect.intake.batch import new_instance
+from tests.collect.front.front_rig import FrontRig, HeldStore, PacketClient, running_front
 
 
 async def _publish(rig: FrontRig, client: PacketClient, first: int, count: int) -> None:
@@ -115,3 +117,50 @@ async def test_connections_share_batches() -> None:
         assert len(rig.store.stored) < 20
         for client in clients:
             await client.drop()
+
+
+class _Connection:
+    """A connection that answers nobody."""
+
+    def acknowledge(self, answers: bytes, count: int) -> None:
+        """Send nothing."""
+
+    def resume(self) -> None:
+        """Read nothing."""
+
+
+def _take(writer: BatchWriter, connection: _Connection, count: int) -> None:
+    builder = writer.open.builder
+    builder.topics += ["up/d1"] * count
+    builder.payloads += [b"1"] * count
+    builder.flags += [1] * count
+    writer.end_read(connection, client="d1", credential="d1", arrival=1, answers=b"", waiting=count, size=6 * count)
+
+
+async def _let_run() -> None:
+    for _ in range(10):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize(
+    ("count", "gaps"), [(1, 1.0), (batcher.SHARED_MIN, batcher.SHARED_GAPS), (batcher.MESSAGES_MAX, 1.0)]
+)
+async def test_the_gap_is_longer_where_messages_share_batches(count: int, gaps: float) -> None:
+    """An idle front sends at once; the next batch waits for the gap, after a batch of many for a longer one."""
+    clock, store = FakeClock(), HeldStore()
+    store.held = True
+    writer = store.writer = BatchWriter(store, new_instance(), clock, queue_bytes_max=10**6)
+    running = asyncio.create_task(writer.run())
+    try:
+        await _let_run()
+        _take(writer, _Connection(), count)
+        await _let_run()
+        assert store.sent == [1]
+        _take(writer, _Connection(), 1)
+        await clock.advance(batcher.GAP_S * gaps - 0.0005)
+        assert store.sent == [1]
+        await clock.advance(0.001)
+        assert store.sent == [1, 2]
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

@@ -22,7 +22,7 @@ _BIG_MAX = 64
 """Longest bignum, in bytes."""
 _EXPONENT_MAX = 100_000
 Text = Callable[[bytes], str]
-"""How bytes are written as text."""
+"""Encoding of bytes as text."""
 
 
 def _big(raw: Any) -> int:

@@ -36,6 +36,7 @@ from sensegate.decode.part import ProfilePart, Scalar, description
 from sensegate.errors import ConfigError, ProfileError, Rejected
 from sensegate.model import QuarantineReason
 from sensegate.scripts import pool
+from sensegate.scripts.pool import PendingCall
 from sensegate.scripts.wire import ENCODE, NO_PORT, CallResult, ScriptCall, ScriptInfo, ScriptLimits, ScriptSource
 
 TEXT_BYTES_MAX: Final = 1 << 20
@@ -101,8 +102,16 @@ class ScriptParse(BatchParse):
 
     @staticmethod
     def many(requests: Sequence[tuple[Any, PayloadFrame]]) -> list[Any]:
-        outcomes = pool.decoding_pool().run([_request(parse.source, frame) for parse, frame in requests])
-        return [_tree(outcome, frame.nesting_max) for outcome, (_, frame) in zip(outcomes, requests, strict=True)]
+        calls = [
+            PendingCall(
+                parse.source,
+                ScriptCall(frame.payload, NO_PORT if frame.port is None else frame.port, frame.received // 1_000),
+                frame.topic,
+            )
+            for parse, frame in requests
+        ]
+        results = pool.decoding_pool().run(calls)
+        return [_tree(result, frame.nesting_max) for result, (_, frame) in zip(results, requests, strict=True)]
 
 
 class EncodedDownlink(msgspec.Struct, frozen=True):
@@ -140,7 +149,7 @@ class DownlinkScript:
         """
         payload = json_module.dumps(data).encode("ascii")  # the engine reads characters as bytes
         call = ScriptCall(payload, port or NO_PORT, 0)
-        [result] = pool.decoding_pool().run([pool.PendingCall(self._encode, call, "downlink")])
+        [result] = pool.decoding_pool().run([PendingCall(self._encode, call, "downlink")])
         if result.kind:
             raise ConfigError(f"the codec script: {result.text}", key="parameters", remedy="correct the values")
         frame = _decode_downlink(result.text).d
@@ -148,7 +157,7 @@ class DownlinkScript:
 
     def decode(self, frame: bytes, port: int) -> Any:
         """Return the data that the script decodes a downlink to. Raises `ConfigError` if it refuses it."""
-        [result] = pool.decoding_pool().run([pool.PendingCall(self._decode, ScriptCall(frame, port, 0), "downlink")])
+        [result] = pool.decoding_pool().run([PendingCall(self._decode, ScriptCall(frame, port, 0), "downlink")])
         if result.kind:
             raise ConfigError(f"decodeDownlink: {result.text}", key="data")
         return _decode(result.text).d
@@ -157,11 +166,6 @@ class DownlinkScript:
 def encoder_of(parses: Iterable[object]) -> DownlinkScript | None:
     """Return the downlink functions of the first codec script among the parses of a profile's rules."""
     return next((DownlinkScript(parse.source) for parse in parses if isinstance(parse, ScriptParse)), None)
-
-
-def _request(source: ScriptSource, frame: PayloadFrame) -> pool.PendingCall:
-    port = NO_PORT if frame.port is None else frame.port
-    return pool.PendingCall(source, ScriptCall(frame.payload, port, frame.received // 1_000), frame.topic)
 
 
 class _Result(msgspec.Struct, frozen=True):

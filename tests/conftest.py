@@ -87,7 +87,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 def pytest_collection_finish() -> None:
     """Exempt what is loaded from garbage collection, which would visit millions of objects, and collect less often.
 
-    A gateway raises the first threshold to as many. With the usual ones an eighth of the CPU of the tests goes here.
+    A gateway raises the first threshold to as many. With the usual ones some percent of the CPU of the tests go here.
     """
     gc.collect()
     gc.freeze()

@@ -93,8 +93,8 @@ ROUTES: tuple[Route, ...] = (*CORE_ROUTES, *(route for feature in FEATURES for r
 """All operations of the HTTP interface."""
 
 YOUNG_OBJECTS = 10_000
-"""New objects after which the collector looks for cycles. An answer of 1,000 records has as many, which end with it: by
-the default of 700 they were taken for long-lived ones, and every tenth request waited for a collection of all objects.
+"""New objects after which the collector looks for cycles. By the default of 700 it took the 1,000 records of an answer,
+and what a start reads of profiles, for long-lived: every tenth request, and a third of the start, was a collection.
 """
 
 _log = structlog.get_logger("flow")
@@ -111,6 +111,7 @@ async def run(
     clock = clock or SystemClock()
     logs.configure(config.log_level, config.log_format)
     config = descriptors.fitted(config, descriptors.raise_limit())
+    gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
     _demand_secrets(config)
     Path(config.directory).mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - nothing else runs yet
     while True:
@@ -152,7 +153,6 @@ async def _run(
         # The registry and the profiles live as long as the process: the collector need not visit them again and again.
         gc.collect()
         gc.freeze()
-        gc.set_threshold(YOUNG_OBJECTS, *gc.get_threshold()[1:])
         if ready:
             ready(addresses)
         async with CancellableTaskGroup() as group:
@@ -192,7 +192,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     pipeline: IngestPipeline
     addresses: GatewayAddresses
     features: Features
-    """Those that the configuration asks for."""
+    """Features that the configuration asks for."""
     tasks: Mapping[str, Task]
 
 

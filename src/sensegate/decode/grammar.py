@@ -546,6 +546,7 @@ def _build(node: yaml.Node, path: tuple[str | int, ...], lines: Lines, loader: _
     return tree
 
 
+@cache
 def _part_type(kind: Any) -> type[ProfilePart] | None:
     if isinstance(kind, type) and issubclass(kind, ProfilePart):
         return kind

@@ -42,6 +42,7 @@ from sensegate.lifecycle.comparisons import VersionComparisons
 from sensegate.lifecycle.contents import Content, ContentStore
 from sensegate.lifecycle.corrections import Corrections, CorrectionSource
 from sensegate.lifecycle.examination import examine, folder_version
+from sensegate.lifecycle.examined import ExaminedProfiles
 from sensegate.lifecycle.jobs import Jobs
 from sensegate.lifecycle.release_registry import Examination, ReleaseInputs
 from sensegate.lifecycle.releases import Releases
@@ -131,7 +132,9 @@ async def open_profiles(
     """
     config, clock = core.config, core.clock
     codec_scripts.configure(config.scripts)
-    profiles = ProfileWatcher(config.profile_folders, clock, examine=failing_example)
+    examined = ExaminedProfiles(core.directory, failing_example)
+    profiles = ProfileWatcher(config.profile_folders, clock, examine=examined)
+    examined.save()
 
     def interval_of(name: str) -> float:
         profile = profiles.set.find(name)

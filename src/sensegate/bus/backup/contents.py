@@ -34,6 +34,7 @@ SEGMENTS: Final = ("*.parquet", "*.sums")
 """Files of the history: each is written once, renamed into its place, and never changed."""
 OMITTED: Final = (
     "duplicates/*",  # rebuilt from the log
+    "examined.json",  # profiles are examined again
     "run.json",
     "standby.json",
     "promote",

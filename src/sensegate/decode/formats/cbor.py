@@ -24,7 +24,7 @@ _EXPONENT_MAX = 100_000
 _SCALARS: Final = frozenset({int, float, str, bool, type(None)})
 _NUMBER_KEYS: Final = {number: str(number) for number in range(-32, 256)}
 Text = Callable[[bytes], str]
-"""How bytes are written as text."""
+"""Encoding of bytes as text."""
 
 
 def _big(raw: Any) -> int:

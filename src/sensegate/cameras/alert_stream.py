@@ -34,7 +34,7 @@ _LOCKED: Final = frozenset({401, 403})
 _FORM: Final = {"hikvision": "hikvision", "dahua": "dahua"}
 """Vendor -> format of video metadata under which dropped pictures are counted."""
 
-_log = structlog.get_logger("collect")
+_log = structlog.get_logger("cameras")
 
 
 class Connect(Protocol):

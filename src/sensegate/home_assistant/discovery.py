@@ -96,8 +96,8 @@ class SensorConfig(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     qos: int = 0
 
 
-def _asks(offset: CommittedOffset | None) -> tuple[bool, bool]:
-    """Return whether configurations are wanted, and whether records are delivered."""
+def _discovery_state(offset: CommittedOffset | None) -> tuple[bool, bool]:
+    """Return whether a subscription asks for configurations, and whether records are delivered."""
     if offset is None or not offset.home_assistant:
         return False, False
     return True, offset.state is SubscriptionState.ACTIVE
@@ -186,7 +186,7 @@ class Discovery:
 
     def _offset_changed(self, before: CommittedOffset | None, after: CommittedOffset | None) -> None:
         # An offset is committed with every delivery.
-        if _asks(before) != _asks(after):
+        if _discovery_state(before) != _discovery_state(after):
             self._wake.set()
 
     async def run(self) -> None:
@@ -207,17 +207,17 @@ class Discovery:
 
     async def step(self) -> None:
         """Bring the retained messages of all grants in line. Raises `Unavailable`."""
-        wanting = {grant.id: grant for grant in self._wanting()}
+        grants = {grant.id: grant for grant in self._requesting_grants()}
         if not self._known:
             for topic in await self._parts.publisher.retained_topics("sg/grants/"):
                 grant_id, slash, rest = topic.removeprefix("sg/grants/").partition("/")
                 if slash and rest.startswith("homeassistant/"):
                     self._published.setdefault(grant_id, {})[topic] = b""
             self._known = True
-        for ended in {*self._published} - {*wanting}:
+        for ended in {*self._published} - {*grants}:
             await self._apply(ended, {})
             del self._published[ended]
-        for grant in wanting.values():
+        for grant in grants.values():
             try:
                 principal = self._parts.tokens.principal(grant.subscriber)
                 admission = self._parts.sharing.admit(principal, grant.feed, FeedFilter(), MQTT, _FORM)
@@ -225,19 +225,19 @@ class Discovery:
                 await self._apply(grant.id, {})
                 continue
             except Overloaded:
-                continue  # its volume is used up: what is published stays
-            await self._apply(grant.id, await self._wanted(grant, admission), principal=principal, feed=grant.feed)
+                continue  # its volume is used up: published configurations stay
+            await self._apply(grant.id, await self._messages_of(grant, admission), principal=principal, feed=grant.feed)
 
-    def _wanting(self) -> Iterator[Grant]:
+    def _requesting_grants(self) -> Iterator[Grant]:
         now = self._parts.clock.now()
         for grant in self._parts.sharing.grants.records.all():
-            is_wanted, _ = _asks(self._parts.offsets.find(subscription_id(grant.id, MQTT)))
-            if is_wanted and grant.state(now) == "active":
+            is_requested, _ = _discovery_state(self._parts.offsets.find(subscription_id(grant.id, MQTT)))
+            if is_requested and grant.state(now) == "active":
                 yield grant
 
-    async def _wanted(self, grant: Grant, admission: Admission) -> dict[str, bytes]:
+    async def _messages_of(self, grant: Grant, admission: Admission) -> dict[str, bytes]:
         """Return the retained messages that a grant should have, by topic."""
-        _, is_active = _asks(self._parts.offsets.find(subscription_id(grant.id, MQTT)))
+        _, is_active = _discovery_state(self._parts.offsets.find(subscription_id(grant.id, MQTT)))
         messages = {availability_topic(grant.id): b"online" if is_active else b"offline"}
         for series in await self._series(admission):
             messages[config_topic(grant.id, series)] = msgspec.json.encode(config_of(grant.id, series))

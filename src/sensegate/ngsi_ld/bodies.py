@@ -18,7 +18,7 @@ SELECTORS_MAX = 100
 
 
 class EntitySelection(msgspec.Struct, frozen=True, forbid_unknown_fields=True, rename="camel"):
-    """Which entities are meant."""
+    """Selection of entities."""
 
     type: str = ""
     id: str | tuple[str, ...] = ()

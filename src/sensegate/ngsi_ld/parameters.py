@@ -132,7 +132,7 @@ class NotAcceptable(NgsiError):
 
 
 class AnswerTexts(msgspec.Struct, frozen=True, kw_only=True):
-    """Which members are shown and how, as the caller wrote it."""
+    """Members to show and their form, as the caller wrote them."""
 
     attributes: tuple[str, ...] = ()
     pick: tuple[str, ...] = ()
@@ -256,7 +256,7 @@ def is_local(call: Call) -> bool:
 
 
 class SelectorTexts(msgspec.Struct, frozen=True):
-    """Which entities are meant, as the caller wrote it."""
+    """Selection of entities, as the caller wrote it."""
 
     ids: tuple[str, ...] = ()
     type: str = ""

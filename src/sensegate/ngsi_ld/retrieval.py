@@ -23,7 +23,7 @@ FORM = "json"
 
 
 class EntitySelector(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Which entities are meant, by type and id."""
+    """Selection of entities by type and id."""
 
     ids: frozenset[str] = frozenset()
     """Empty: all; likewise the others."""
@@ -32,7 +32,7 @@ class EntitySelector(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     id_pattern: Any = None
 
     def matches(self, entity: EntityRecord) -> bool:
-        """Return whether an entity is meant."""
+        """Return whether an entity is selected."""
         if self.ids and entity.id not in self.ids:
             return False
         if self.types is not None and not self.types.holds(entity.types.__contains__):

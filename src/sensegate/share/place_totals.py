@@ -26,14 +26,14 @@ Place = tuple[str, str]
 UNKNOWN: Place = ("", "")
 """Place of counts of devices that are unknown here and have no place in the ledger."""
 _AGE_FACTOR = 20.0
-"""Sums that have changed are renewed after so many times what it takes to make them."""
+"""Age from which on changed sums are computed again, in multiples of the time that this takes."""
 _PAUSE_FACTOR = 3.0
 _SLOW_S = 0.01
-"""Time from which on sums of an hour are not waited for while older ones are there."""
+"""Duration of summing from which on a request gets older sums instead of waiting."""
 
 
 class DevicePlaceSource(msgspec.Struct, frozen=True, eq=False):
-    """Where devices are registered."""
+    """Source of the places of devices."""
 
     places_of: Callable[[Sequence[str]], tuple[I64, Sequence[Place]]]
     """Devices -> number of the place of each (-1: it is not registered), and the places. Called in a thread."""
@@ -41,19 +41,19 @@ class DevicePlaceSource(msgspec.Struct, frozen=True, eq=False):
     """Returns a number that changes with every entry."""
 
 
-def _nowhere(devices: Sequence[str]) -> tuple[I64, Sequence[Place]]:
+def _no_places(devices: Sequence[str]) -> tuple[I64, Sequence[Place]]:
     return np.full(len(devices), -1, np.int64), ()
 
 
-UNREGISTERED = DevicePlaceSource(_nowhere, lambda: 0)
+UNREGISTERED = DevicePlaceSource(_no_places, lambda: 0)
 """Without a registry: devices are where the ledgers say."""
 
 
 class _HourSums(msgspec.Struct, frozen=True, eq=False):
     stamp: int
     version: int
-    made: float
-    took_s: float
+    made_at: float
+    duration_s: float
     counts: Mapping[Place, Counts]
 
 
@@ -79,9 +79,9 @@ class PlaceTotals:
         stamp, version, now = self._ledgers.stamp(node, hour), self._source.version(), self._clock.monotonic()
         known = self._sums.get((node, hour))
         if known:
-            if (known.stamp, known.version) == (stamp, version) or now - known.made < _AGE_FACTOR * known.took_s:
+            if (known.stamp, known.version) == (stamp, version) or now - known.made_at < _AGE_FACTOR * known.duration_s:
                 return known.counts
-            if known.stamp == stamp and known.took_s > _SLOW_S:
+            if known.stamp == stamp and known.duration_s > _SLOW_S:
                 # Only the registry has changed: the hour is summed again when nobody waits for it.
                 self.expect(node, hour)
                 return known.counts
@@ -91,8 +91,8 @@ class PlaceTotals:
         stamp, version, now = self._ledgers.stamp(node, hour), self._source.version(), self._clock.monotonic()
         read = self._ledgers.reader_of(node, hour)
         counts = await asyncio.to_thread(_sum, read, self._source.places_of)
-        made = self._clock.monotonic()
-        self._sums[node, hour] = _HourSums(stamp, version, made, made - now, counts)
+        made_at = self._clock.monotonic()
+        self._sums[node, hour] = _HourSums(stamp, version, made_at, made_at - now, counts)
         if len(self._sums) > len(self._ledgers):
             self._sums = {key: sums for key, sums in self._sums.items() if key in self._ledgers}
         return counts
@@ -131,8 +131,8 @@ class PlaceTotals:
         async with self._making:
             await self._renew(node, hour)
         sums = self._sums.get((node, hour))
-        if sums and sums.took_s:
-            await self._clock.sleep(_PAUSE_FACTOR * sums.took_s)
+        if sums and sums.duration_s:
+            await self._clock.sleep(_PAUSE_FACTOR * sums.duration_s)
 
 
 def _sum(

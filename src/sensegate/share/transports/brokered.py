@@ -40,7 +40,7 @@ _HEAD_BYTES = 4_096
 _PAGES_MAX = 400
 """Most pages of 256 consumers that are read."""
 
-_log = structlog.get_logger("publish")
+_log = structlog.get_logger("share")
 
 
 def _too_large(delivery: OutboundDelivery, client: Client) -> DeliveryResult | None:

@@ -48,7 +48,7 @@ style: setup
 	$(BIN)/ruff check src tests
 
 types: setup
-	$(BIN)/mypy
+	$(BIN)/mypy $(MYPY)
 
 bench: compiled ## every benchmark, a JSON line each, with its baseline in the same run
 	@for name in drain live compare latency uplink scale start memory formats scripts reload fanout client latest history sensorthings video console border_flood storm; do $(BIN)/sensegate bench $$name --json || exit 1; done

@@ -72,7 +72,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     observers: Sequence[Observer] = ()
     """Called with each batch of live messages."""
     parts: Mapping[PartKey[Any], Any] = {}
-    """What it gives to its routes and to the features that are opened after it."""
+    """Parts for its routes and for the features that are opened after it."""
     guests: Sequence[GuestOf] = ()
     """Admit connections of clients that are no devices."""
     answers: Mapping[str, Answer] = {}

@@ -192,7 +192,7 @@ class Gateway(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     pipeline: IngestPipeline
     addresses: GatewayAddresses
     features: Features
-    """Those that the configuration asks for."""
+    """Features that the configuration asks for."""
     tasks: Mapping[str, Task]
 
 

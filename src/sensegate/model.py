@@ -195,7 +195,7 @@ class PartialBatch(msgspec.Struct, frozen=True, gc=False):
     instance: str
     number: int
     messages: int
-    """How many of its messages are committed."""
+    """Number of its messages that are committed."""
 
 
 class SourcePosition(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
@@ -390,7 +390,7 @@ class QuarantineReason(StrEnum):
     NO_VALUES = "no_values"
     """No value of the message belongs to a reading of the profile."""
     UNRESOLVED = "unresolved"
-    """It refers to an earlier message that was not received (a birth, the first part of a frame)."""
+    """The message refers to an earlier one that was not received (a birth, the first part of a frame)."""
     RATE = "rate"
     """The device sends more than its limit."""
     CRASHED = "crashed"
@@ -447,7 +447,7 @@ class Quarantined(msgspec.Struct, frozen=True):
     device: int = -1
     profile: str = ""
     count: int = 1
-    """How many messages it stands for: more than one for a batch that cannot be read."""
+    """Number of messages for which it stands: more than one for a batch that cannot be read."""
 
 
 class RejectedValue(msgspec.Struct, frozen=True):

@@ -20,7 +20,7 @@ _JSON = "application/json"
 PAGE_ROWS = 10_000
 """Rows of a page unless the caller or the gateway wants fewer."""
 WAIT_S = 25.0
-"""How long the gateway is asked to wait for the first row of a page."""
+"""Time for which the gateway is asked to wait for the first row of a page."""
 _NO_ANSWER = "the answer is not JSON of the expected form"
 T = TypeVar("T")
 Time = datetime | str

@@ -15,7 +15,6 @@ import pytest
 from msgspec.structs import replace
 from typer.testing import CliRunner
 
-from sensegate import flow
 from sensegate.authority.chain import check_export, decode
 from sensegate.authority.heads import public_key, read_heads
 from sensegate.cli import app
@@ -118,26 +117,35 @@ async def test_sm3_by_configuration_goes_on_the_same_chain(tmp_path: Path) -> No
     assert check_export(tampered(lines, "edit")).fault is not None
 
 
-class NearlyTheHour(SystemClock):
-    """A clock that comes to a full hour 3 s after it was made."""
+class TurnedHour(SystemClock):
+    """A clock at half past an hour; the sleep to the next one ends when the test turns the hour."""
 
     def __init__(self) -> None:
-        self._ahead = 3_600_000_000 - time.time_ns() // 1_000 % 3_600_000_000 - 3_000_000
+        self._ahead = 1_800_000_000 - time.time_ns() // 1_000 % 3_600_000_000
+        self.turned = asyncio.Event()
 
     def now(self) -> int:
         return super().now() + self._ahead
 
+    async def sleep(self, seconds: float) -> None:
+        if 1_200 < seconds < 1_801 and not self.turned.is_set():
+            await self.turned.wait()
+        else:
+            await super().sleep(seconds)
 
-async def test_every_hour_deliveries_and_a_signed_head(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+
+async def test_every_hour_deliveries_and_a_signed_head(tmp_path: Path) -> None:
     """What a subscriber took stands as counts on the chain; the head is in the file, and the export proves it."""
-    monkeypatch.setattr(flow, "SystemClock", NearlyTheHour)
-    async with running(config_of(tmp_path / "node")) as site:
+    clock = TurnedHour()
+    async with running(config_of(tmp_path / "node"), clock=clock) as site:
         device = await site.device("d-1")
         await site.push(device, reading(21.5))
         reader, reader_id = await site.token()
         assert len(await eventually(lambda: site.records(reader))) == 1
         file = tmp_path / "node" / "audit-heads.ndjson"
-        await eventually(file.exists, 20)
+        assert not file.exists()
+        clock.turned.set()
+        await eventually(file.exists)
         auditor, _ = await site.token("auditor", "4401")
         lines = (await site.ask("GET", "/api/v1/audit/export", auditor)).body.splitlines()
     key = public_key(tmp_path / "node" / "audit.pub")

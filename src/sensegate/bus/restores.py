@@ -37,7 +37,7 @@ class RestoreHistory(msgspec.Struct, frozen=True):
 
     restores: tuple[Restore, ...] = ()
     recorded: int = 0
-    """So many of them are on the trail."""
+    """Number of them that are on the trail."""
     count: int = 0
     """Number of restores, also of those that are not kept here any more."""
     merged: int = 0

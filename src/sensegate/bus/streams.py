@@ -43,7 +43,7 @@ INTAKE_SUBJECT = "intake"
 STREAMS_MAX = 1_000
 """Most streams of one account that are listed."""
 DUPLICATE_WINDOW_S = 120
-"""How long the server drops a batch with a `Nats-Msg-Id` that it has seen: a first filter; commits keep numbers."""
+"""Time in which the server drops a batch whose `Nats-Msg-Id` it has seen: a first filter; commits keep numbers."""
 
 _ORIGIN_MINUTE = 26_297_280
 """2020-01-01T00:00Z."""

@@ -46,7 +46,7 @@ class MergedSources:
         self._asked = 0.0
         """When the present batch was asked for."""
         self._waited_s = 0.0
-        """How long the last batch was waited for."""
+        """Time for which the last batch was awaited."""
         self._readers: list[asyncio.Task[None]] = []
 
     async def start(self, positions: Mapping[str, SourcePosition]) -> None:

@@ -51,7 +51,7 @@ class Capability(msgspec.Struct, frozen=True):
     expires_s: float
     again_s: float
     frame: bool = False
-    """It goes down as a frame, by the device's network server."""
+    """Whether the command goes down as a frame, by the device's network server."""
 
 
 class NetworkRoute(NamedTuple):

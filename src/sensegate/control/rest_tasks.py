@@ -20,7 +20,7 @@ class NewTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Name of one of its tasking capabilities."""
     parameters: dict[str, Scalar] = {}
     expires_s: float = 0.0
-    """It is given up after so long; 0: as its profile says."""
+    """Time after which the task expires; 0: that of the profile."""
     note: str = ""
 
 

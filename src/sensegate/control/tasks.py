@@ -118,7 +118,7 @@ class DeviceTask(msgspec.Struct, frozen=True, omit_defaults=True):
     server: str = ""
     """Profile of the network server to which a frame was sent."""
     base: str = ""
-    """What the topics of the device begin with at that server."""
+    """Prefix of the device's topics at that server."""
     reason: str = ""
     """Why it failed."""
     revision: int = 0

@@ -62,7 +62,7 @@ class DownlinkRoute(NamedTuple):
     """Where a device's downlinks go."""
 
     base: str
-    """What the topics of the device's uplinks, downlinks and events begin with."""
+    """Prefix of the topics of the device's uplinks, downlinks and events."""
     uplink: str
     """End of the topic of its uplinks."""
     topic: str

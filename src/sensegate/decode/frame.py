@@ -34,7 +34,7 @@ class PayloadFrame(msgspec.Struct, frozen=True, gc=False):
     memory: DecoderMemory | None = None
     """State from earlier messages, for formats that need it; None: no state is kept."""
     metadata: MqttMetadata | None = None
-    """What MQTT states of the message; None: it came otherwise."""
+    """MQTT properties of the message; None: it did not come by MQTT."""
 
 
 Parse = Callable[[PayloadFrame], Any]

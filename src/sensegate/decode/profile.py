@@ -276,7 +276,7 @@ class CompiledRule(msgspec.Struct, frozen=True, eq=False):
     standard: Path | None
     named: NamedPlaces | None
     flags: QualityFlags | None
-    """How the device's own quality flags are read; None: there are none."""
+    """Reader of the device's own quality flags; None: there are none."""
     readings: tuple[CompiledReading, ...]
     payload: EnvelopePayload | None
     """Where the envelope holds the device's bytes; None: it is not an envelope."""

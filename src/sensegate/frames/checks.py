@@ -30,7 +30,7 @@ def _places() -> tuple[tuple[int, ...], ...]:
 
 
 _PLACES: Final = _places()
-"""What a byte contributes to the checksum of HJ 212, by its distance from the last one; it repeats after eight."""
+"""Contribution of a byte to the checksum of HJ 212, by its distance from the last one; it repeats after eight."""
 _MASKS: Final = tuple((1 << (64 << step)) - 1 for step in range(11))
 
 

@@ -28,7 +28,7 @@ from sensegate.model import BOOL
 
 FORMAT = 1
 FANOUT = 8
-"""So many neighbours of a size are merged into one."""
+"""Number of neighbours of a size that are merged into one."""
 MERGED_ROWS_MAX = 2_097_152
 """Rows of a merged file at most: merging holds some 150 bytes of each in memory."""
 _SMALL_ROWS = 4_096

@@ -40,15 +40,15 @@ from sensegate.errors import ConfigError, EngineError, Unavailable
 from sensegate.model import Device
 
 PORT_WAIT_S = 8.0
-"""How long a port may be taken by the fronts of a gateway that was just killed."""
+"""Longest time that the fronts of a gateway that was just killed may hold a port."""
 READY_S = 60.0
 STOP_S = 10.0
 RESTART_MIN_S, RESTART_MAX_S = 0.1, 5.0
 REPORTS_KEPT_S = 5.0
-"""What a front that has not been heard for so long reported is forgotten."""
+"""Time without a report after which the last report of a front is forgotten."""
 FRONTS_MAX = 256
 CLOSE_GATHER_S = 0.02
-"""Changes within this time are told together."""
+"""Changes within this time are sent together."""
 
 _log = structlog.get_logger("ingest")
 _encode = msgspec.msgpack.Encoder().encode

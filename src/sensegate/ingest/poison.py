@@ -17,7 +17,7 @@ from sensegate.model import Delivery, Message, MessageBatch
 from sensegate.persist.slices import deliveries_of_range
 
 ISOLATION_S = 60.0
-"""How long small batches are processed after a bug, to isolate the message that meets it."""
+"""Time in which small batches are processed after a bug, to isolate the message that meets it."""
 ISOLATION_MESSAGES = 100
 POISON_MAX = 16
 """With more poison messages than this the fault is not in single messages: the bug ends the process."""

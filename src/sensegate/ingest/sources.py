@@ -39,7 +39,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Batches of our fronts on stream INTAKE."""
     http: HttpSource
     all: tuple[Source, ...]
-    """What the ingest pipeline reads."""
+    """Sources that the ingest pipeline reads."""
     channels: tuple[CommandChannel, ...]
     """Brokers on which a device may listen to us."""
     tcp_urls: Mapping[str, str]

@@ -63,7 +63,7 @@ class ReprocessingOrder(msgspec.Struct, frozen=True, omit_defaults=True):
     """Ids of the devices; empty: all devices of the profile in the target."""
     state: OrderState = OrderState.WAITING
     attempts: int = 0
-    """How often it was started: it restarts whenever ingest does."""
+    """Number of starts: a job restarts whenever ingest does."""
     ended: int = 0
     problem: str = ""
     """Reason of its failure."""

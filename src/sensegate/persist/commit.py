@@ -90,7 +90,7 @@ class PreparedCommit(msgspec.Struct, frozen=True, eq=False):
 
     batch_id: str
     generation: int
-    """How often the committer had been opened."""
+    """Number of times that the committer had been opened."""
     ordinal: int
     messages: list[LogMessage]
     positions: dict[str, SourcePosition]

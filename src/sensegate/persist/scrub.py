@@ -73,7 +73,7 @@ class ScrubTarget(msgspec.Struct, frozen=True):
     ttl_h: dict[str, int]
     """Lifetime of entries by kind (`extents.RETAINED_KINDS`)."""
     horizon_us: int
-    """How far back the dedup index reaches."""
+    """Age up to which the dedup index reaches."""
     seen_ttl_us: int
     """Lifetime of the identities of suppressed readings."""
 

@@ -97,7 +97,7 @@ class ScriptInfo(msgspec.Struct, frozen=True):
     encodes: bool = False
     """Whether it has `encodeDownlink`."""
     inspection: str = ""
-    """What it does to its realm when it is loaded, as JSON."""
+    """Effects of the script on its realm when it is loaded, as JSON."""
 
 
 class DecodedCalls(msgspec.Struct, frozen=True, array_like=True, tag="d", gc=False):

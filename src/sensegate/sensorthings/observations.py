@@ -213,7 +213,7 @@ class ReadObservations(msgspec.Struct, frozen=True, eq=False):
 
     rows: ObservationSet
     size: int
-    """How many of the first are certain to be complete."""
+    """Number of the first rows that are certain to be complete."""
     is_complete: bool
     """Whether these are all of the period."""
 

@@ -14,11 +14,11 @@ from sensegate.model import LogEntry
 from sensegate.tiers.members import Gap
 
 LOOK_BACK_US = DAY_US
-"""How far back the lost store is read: a device whose last message is older was silent for a day."""
+"""Age up to which the lost store is read: a device whose last message is older was silent for a day."""
 ENTRIES_MAX = 500_000
 """Most entries that are read for one gap."""
 AFTER_US = 600_000_000
-"""How long after the join of the new node messages are read; later holes have another cause."""
+"""Time after the join of the new node in which messages are read; later holes have another cause."""
 RUNS_MAX = 10_000
 """Most runs of missing messages that are listed per device."""
 

@@ -26,7 +26,7 @@ HOURS_AT_ONCE = 6
 REFRESH_S = 30.0
 """Time for which the sums of a report are sent unchanged."""
 AHEAD_HOURS = 1
-"""How far a node's clock may be ahead, in hours."""
+"""Hours by which a node's clock may be ahead."""
 DEVICES_MAX = 10_000_000
 
 _Hour = Annotated[int, msgspec.Meta(ge=0, le=10_000_000)]

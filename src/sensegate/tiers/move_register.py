@@ -105,7 +105,7 @@ class MoveRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     department: str = ""
     """Department of the device, which decides who may see the move."""
     forced: UncarriedState | None = None
-    """What a forced move lost, because its source (or, where it is sent back, its target) is gone; None: not forced."""
+    """State that a forced move lost, as its source (or, if it is sent back, its target) is gone; None: not forced."""
     without_credential: bool = False
     """The credential does not move along, because the gateway that is gone may still be running."""
     cancelled: bool = False

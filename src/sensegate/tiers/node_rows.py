@@ -37,7 +37,7 @@ class NodeRow(msgspec.Struct, frozen=True):
     """Number of joins: it identifies the machine and store behind the id."""
     version: str = ""
     clock_offset_s: float | None = None
-    """How far its clock is ahead of the centre's, without the transit time of its report."""
+    """Seconds by which its clock is ahead of the centre's, without the transit time of its report."""
     reported: int = 0
     """Time of its last report, µs UTC."""
     load: float | None = None

@@ -54,7 +54,7 @@ class NodeStatus(msgspec.Struct, frozen=True):
     last_report: ReceivedReport | None = None
     """Last report of the node."""
     silence: str = ""
-    """What is wrong with its link, as a sentence; empty: it is up, or never was."""
+    """Problem of its link, as a sentence; empty: the link is up, or never was."""
 
 
 class NodeMonitor:

@@ -88,7 +88,7 @@ class SpanSelection(msgspec.Struct, frozen=True, omit_defaults=True):
     """Entries in (after, until]."""
     grade_max: Annotated[int, msgspec.Meta(ge=0, le=255)] = GRADE_MAX
     shed: Annotated[tuple[SheddingRule, ...], msgspec.Meta(max_length=64)] = ()
-    """What mode orders withheld from it."""
+    """Readings that mode orders withheld from it."""
     withheld_only: bool = False
     """True: it holds only what `shed` had withheld before."""
 

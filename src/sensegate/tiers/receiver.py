@@ -69,7 +69,7 @@ class UplinkHealth(msgspec.Struct):
     denied_claim: str = ""
     """Why a second process was denied as its writer."""
     over_share: bool = False
-    """Its share of the log is used up."""
+    """Whether its share of the log is used up."""
     refused_rows: dict[str, int] = {}
     """Reason -> rows refused since this process started."""
 

@@ -56,7 +56,7 @@ class MoveRow(msgspec.Struct, frozen=True):
     requested: str
     changed: str
     not_carried: str
-    """What a forced move has lost."""
+    """State that a forced move has lost."""
     owed: str
     """Orders that a gateway gets when it is back, so that never two gateways accept the device."""
 

@@ -153,7 +153,7 @@ class MissingRow(msgspec.Struct, frozen=True):
     """(first, last) sequence numbers of which no reading came."""
     count: int
     restarted: bool
-    """It restarted its numbering meanwhile: how many messages are missing is not known."""
+    """Whether the device restarted its numbering meanwhile, so that the number of missing messages is not known."""
 
 
 class GapRow(msgspec.Struct, frozen=True):

@@ -83,7 +83,7 @@ class _Attempt(msgspec.Struct, frozen=True):
     after: int
     until: int
     skips: bool = False
-    """Its rows were left out by order of an operator."""
+    """Whether its rows were left out by order of an operator."""
 
 
 class Uplink:

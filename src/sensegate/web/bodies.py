@@ -134,7 +134,7 @@ class CredentialRotation(Body, frozen=True):
     """Replacement of a credential."""
 
     grace_s: Annotated[float, msgspec.Meta(ge=0, le=2_592_000)] = 86_400.0
-    """How long the previous one stays valid."""
+    """Time for which the previous credential stays valid."""
 
 
 class DeviceImportRow(msgspec.Struct, frozen=True):
@@ -397,7 +397,7 @@ class CallerInfo(msgspec.Struct, frozen=True):
     gateway_division: str
     version: str
     rights: list[str]
-    """What the role allows, somewhere in the scope."""
+    """Actions that the role allows, somewhere in the scope."""
 
 
 class Readiness(msgspec.Struct, frozen=True):

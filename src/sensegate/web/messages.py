@@ -28,7 +28,7 @@ COMMITTED_S = 5.0
 """A message is on the log within this time of its arrival, unless there is a backlog."""
 PAGE_BYTES = 2 * 1024**2
 BEFORE_MAX_S = 3_600.0
-"""How long before the device's last message the first request begins at most."""
+"""Longest time before the device's last message at which the first request begins."""
 BEFORE_MIN_S = 60.0
 _SUBJECTS = ("raw.", "quarantine.")
 _DIGITS_MAX = 19

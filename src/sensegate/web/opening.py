@@ -61,7 +61,7 @@ class WebParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     not_ready: Callable[[], Sequence[str]]
     warnings: Callable[[], Sequence[str]]
     features: Mapping[PartKey[Any], Any]
-    """What features give to their routes."""
+    """Parts that features give to their routes."""
 
 
 async def open_web(parts: WebParts, routes: Sequence[Route], stack: contextlib.AsyncExitStack) -> tuple[Web, str]:

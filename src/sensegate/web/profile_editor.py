@@ -38,7 +38,7 @@ class TrialMessage(Body, frozen=True):
     payload: Annotated[str, msgspec.Meta(max_length=262_144)]
     files: _Files = msgspec.field(default_factory=dict)
     encoding: Literal["text", "hex", "base64"] = "text"
-    """How `payload` writes the bytes."""
+    """Encoding of the bytes in `payload`."""
     topic: Annotated[str, msgspec.Meta(max_length=500)] = ""
     """Topic of the message; empty: a frame as a network server delivers it."""
     device: Annotated[str, msgspec.Meta(max_length=128)] = ""

@@ -22,7 +22,7 @@ from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 GAPS = ("place", "owner", "department", "domain", "asset", "name", "never_heard")
-"""What a component may lack in the registry."""
+"""Fields that a component may lack in the registry."""
 SLICE = 2_000
 """Components of an export that are read before other requests have their turn."""
 CELLS_MAX = 24

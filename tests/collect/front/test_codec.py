@@ -12,12 +12,16 @@ from hypothesis import strategies as st
 
 from sensegate.collect.front import codec
 from sensegate.collect.front.codec import PacketReader, UnsupportedVersion, decode, encode, is_valid_filter
+from sensegate.collect.front.fields import _PROPERTIES, FieldReader, encode_text, read_properties
 from sensegate.collect.front.packets import (
+    ConnAck,
     ConnectPacket,
     MqttViolation,
     Packet,
+    PacketType,
     Publish,
     ReasonCode,
+    SubAck,
     Subscribe,
     Subscription,
     Version,
@@ -120,6 +124,16 @@ _BROKEN = {
     "MQTT-3.1.2-9, a will flag without a will": b"\x10\x0d\x00\x04MQTT\x04\x06\x00\x00\x00\x01c",
     "MQTT-3.1.2-16, a user name without its flag": b"\x10\x10\x00\x04MQTT\x04\x02\x00\x00\x00\x01c\x00\x01u",
     "MQTT-3.1.2-17, a flag of a user name without one": b"\x10\x0d\x00\x04MQTT\x04\x82\x00\x00\x00\x01c",
+    "MQTT-3.1.2-18, a password without its flag": b"\x10\x10\x00\x04MQTT\x04\x02\x00\x00\x00\x01c\x00\x01p",
+    "MQTT-3.1.2-19, a flag of a password without one": b"\x10\x0d\x00\x04MQTT\x05\x42\x00\x00\x00\x00\x01",
+    "MQTT-3.1.3-3, no client id": b"\x10\x0a\x00\x04MQTT\x04\x02\x00\x00",
+    "MQTT-3.4.2-1, PUBACK with a code of PUBREL": b"\x40\x03\x00\x01\x92",
+    "MQTT-3.5.2-1, PUBREC with a code of SUBACK": b"\x50\x03\x00\x01\x01",
+    "MQTT-3.6.2-1, PUBREL with a code of PUBREC": b"\x62\x03\x00\x01\x80",
+    "MQTT-3.7.2-1, PUBCOMP with a code of PUBREC": b"\x70\x03\x00\x01\x80",
+    "MQTT-3.14.2-1, DISCONNECT with a code of PUBACK": b"\xe0\x01\x91",
+    "MQTT-3.15.2-1, AUTH with a code of DISCONNECT": b"\xf0\x01\x80",
+    "MQTT-4.7.3-2, U+0000 in a filter": b"\x82\x08\x00\x01\x00\x00\x02a\x00\x00",
     "MQTT-3.1.3-4, a client id is not UTF-8": b"\x10\x0d\x00\x04MQTT\x04\x02\x00\x00\x00\x01\xff",
     "MQTT-3.1.3-11, the topic of a will is not UTF-8": (
         b"\x10\x12\x00\x04MQTT\x04\x06\x00\x00\x00\x01c\x00\x01\xff\x00\x00"
@@ -157,6 +171,46 @@ def test_what_the_standard_forbids_is_a_violation(rule: str) -> None:
     version = Version.MQTT_3_1_1 if "3.1.1" in rule else Version.MQTT_5
     with pytest.raises(MqttViolation):
         _decoded(_BROKEN[rule], version)
+
+
+def _written(number: int) -> bytes:
+    """Return a property with a value that is allowed."""
+    spec = _PROPERTIES[number]
+    value = "x" if spec.kind.read is FieldReader.text else b"x" if spec.kind.read is FieldReader.binary else 1
+    return bytes((number,)) + spec.kind.write(value) + (encode_text("y") if spec.name == "user" else b"")
+
+
+_ALLOWED = [(number, packet) for number, spec in _PROPERTIES.items() for packet in sorted(spec.packets)]
+
+
+@pytest.mark.parametrize(("number", "packet"), _ALLOWED)
+def test_each_property_stands_once_and_where_it_belongs(number: int, packet: int) -> None:
+    """MQTT-2.2.2-2 and the table of properties: in each packet; user properties repeat, and identifiers to clients."""
+    once = _written(number)
+
+    def read(body: bytes, kind: int) -> None:
+        read_properties(FieldReader(bytes((len(body),)) + body), kind)
+
+    read(once, packet)
+    name = _PROPERTIES[number].name
+    if name == "user" or (name == "subscription_ids" and packet == PacketType.PUBLISH):
+        read(once * 2, packet)
+    else:
+        with pytest.raises(MqttViolation):
+            read(once * 2, packet)
+    for other in {0, *PacketType} - _PROPERTIES[number].packets:
+        with pytest.raises(MqttViolation):
+            read(once, other)
+
+
+def test_packets_without_properties_say_so() -> None:
+    """MQTT-2.2.2-1: a length of zero, where a packet may not leave it out; MQTT-3.2.2-1: one flag in CONNACK."""
+    five = Version.MQTT_5
+    assert encode(ConnAck(0, session_present=True), five) == b"\x20\x03\x01\x00\x00"
+    assert encode(SubAck(PacketType.SUBACK, 1, (1,)), five) == b"\x90\x04\x00\x01\x00\x01"
+    assert encode(SubAck(PacketType.UNSUBACK, 1, (0,)), five) == b"\xb0\x04\x00\x01\x00\x00"
+    assert encode(Publish("a", b"x"), five) == b"\x30\x05\x00\x01a\x00x"
+    assert encode(Publish("a", b"x"), Version.MQTT_3_1_1) == b"\x30\x04\x00\x01ax"
 
 
 def test_reserved_options_of_3_1_1_and_type_15_are_malformed() -> None:

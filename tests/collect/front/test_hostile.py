@@ -103,6 +103,7 @@ async def test_long_client_ids_count_in_a_batch() -> None:
     async with running_front() as rig:
         async with rig.client("d1", client_id=longest + "x") as client:
             assert client.answer == ConnAck(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID)
+            assert await client.receive() is None
         async with rig.client("d1", Version.MQTT_3_1_1, client_id=longest + "x") as client:
             assert client.answer == ConnAck(2)
         async with rig.client("d1", client_id=longest) as client:

@@ -13,6 +13,7 @@ from sensegate.collect.front.codec import PacketReader
 from sensegate.collect.front.connection import MqttConnection
 from sensegate.collect.front.packets import (
     Acknowledgement,
+    Auth,
     ConnAck,
     Disconnect,
     Packet,
@@ -28,9 +29,11 @@ from sensegate.collect.front.packets import (
     Version,
     Will,
 )
+from sensegate.collect.front.rights import TopicMatcher
 from sensegate.collect.front.sessions import UnacknowledgedMessages
 from sensegate.collect.front.subscriptions import ClientSubscriptions
 from sensegate.collect.front.upstream import BrokerAddress, Upstream
+from sensegate.collect.intake.batch import RETAIN
 from tests.collect.front.front_rig import WAIT_S, FrontRig, running_front
 
 SIZES = ((21, 1), (20, 1), (21, 2))
@@ -224,3 +227,64 @@ async def test_a_session_ends_with_its_connection_where_nothing_else_was_asked()
                 assert await client.receive() is None
         async with rig.client(clean=True, session_expiry_s=60) as client:
             assert not client.answer.session_present
+
+
+async def test_aliases_end_with_their_connection() -> None:
+    """MQTT-3.3.2-7, -12: the highest alias that CONNACK allows is taken; the next connection knows none."""
+    async with running_front() as rig:
+        async with rig.client(session_expiry_s=60) as client:
+            highest = client.answer.properties.topic_alias_maximum
+            assert highest == rig.front.limits.topic_aliases_max
+            alias = PacketProperties(topic_alias=highest)
+            client.send(
+                Publish("up/d1/x", b"a", 1, packet_id=1, properties=alias),
+                Publish("", b"b", 1, packet_id=2, properties=alias),
+            )
+            assert await client.acknowledged(2) == [1, 2]
+        async with rig.client(clean=False, session_expiry_s=60) as client:
+            assert client.answer.session_present
+            client.send(Publish("", b"c", 1, packet_id=3, properties=alias))
+            assert await client.receive() == Disconnect(ReasonCode.PROTOCOL_ERROR)
+        assert rig.store.messages == [("up/d1/x", b"a"), ("up/d1/x", b"b")]
+
+
+@pytest.mark.parametrize("wanted", [None, 0, 1])
+async def test_connack_has_no_response_information(wanted: int | None) -> None:
+    """MQTT-3.1.2-28: none is sent where a client did not ask for it; one that asks may get none."""
+    async with running_front() as rig, rig.client(request_response=wanted) as client:
+        assert client.answer.code == 0
+        assert client.answer.properties.response_information is None
+
+
+@pytest.mark.parametrize("retain", [False, True])
+async def test_a_will_is_stored_as_it_was_given(*, retain: bool) -> None:
+    """MQTT-3.1.2-14, -15, 3.1.3-10: its RETAIN, and its user properties in their order."""
+    user = (("b", "1"), ("a", "2"), ("b", "0"))
+    will = Will("up/d1", b"gone", 1, retain, PacketProperties(content_type="text/plain", user=user))
+    async with running_front() as rig:
+        async with rig.client(will=will):
+            pass
+        await _until_stored(rig, 1)
+        [batch] = rig.store.stored.values()
+        assert bool(batch.flags.tolist()[0] & RETAIN) is retain
+        assert (batch.properties[0].content_type, batch.properties[0].user) == ("text/plain", user)
+
+
+@pytest.mark.parametrize(
+    "packet", [ConnAck(0), SubAck(PacketType.SUBACK, 1, (0,)), Ping(PacketType.PINGRESP), Auth(0x19)], ids=repr
+)
+async def test_packets_that_a_client_does_not_send_are_errors(packet: Packet) -> None:
+    """MQTT-4.13.1-1, 4.13.2-1: also AUTH without an authentication method; DISCONNECT has no expiry (3.14.2-2)."""
+    async with running_front() as rig, rig.client() as client:
+        client.send(packet)
+        assert await client.receive() == Disconnect(ReasonCode.PROTOCOL_ERROR)
+        assert await client.receive() is None
+
+
+def test_wildcards_do_not_match_topics_of_the_server() -> None:
+    """MQTT-4.7.2-1: nor at the second level alone; control: other topics are matched."""
+    for topic_filter in ("#", "+/x", "+/#"):
+        matcher = TopicMatcher((topic_filter,))
+        assert not matcher.matches("$SYS/x")
+        assert matcher.matches("a/x")
+    assert TopicMatcher(("a/#",)).matches("a/$b")

@@ -170,14 +170,14 @@ async def test_retain_handling(handling: int, expected: int) -> None:
 
 
 async def test_a_subscription_that_ended_is_new_again() -> None:
-    """MQTT-3.3.1-10: Retain Handling 1 asks whether the subscription exists, in this session, now."""
+    """MQTT-3.3.1-10, 3.10.4-1: Retain Handling 1 asks what exists now; filters are compared exactly."""
     client = FakeClient()
     broker = FakeBroker(client, held={"a": HeldSubscription()})
     broker.retained = {"a": b"kept"}
     _ask(broker, 1, Subscription("a", retain_handling=1))
     assert client.messages == []
-    broker.upstream.unsubscribe(Unsubscribe(2, ("a", "b")))
-    assert client.sent[-1] == SubAck(PacketType.UNSUBACK, 2, (0, ReasonCode.NO_SUBSCRIPTION_EXISTED))
+    broker.upstream.unsubscribe(Unsubscribe(2, ("A", "+", "a")))
+    assert client.sent[-1] == SubAck(PacketType.UNSUBACK, 2, (0x11, 0x11, 0))
     _ask(broker, 3, Subscription("a", retain_handling=1))
     assert client.messages == [("a", True, ())]
 
@@ -238,7 +238,7 @@ _FILTERS = ("a/b", "a/+", "a/#", "#", "+/b", "c")
     st.lists(st.tuples(st.sampled_from(["a/b", "a", "c", "a/b/c"]), st.sampled_from([b"x", b"y"])), max_size=12),
 )
 def test_each_copy_has_the_identifier_of_its_filter(wanted: dict[str, int], published: list[tuple[str, bytes]]) -> None:
-    """MQTT-3.3.4-3 to -5: of the copies of a message each has the identifier of one filter, and each filter has one."""
+    """MQTT-3.3.4-3 to -5, 3.3.2-3, 3.1.2-26, -27: each copy has one identifier, each filter one copy."""
 
     async def scenario() -> tuple[FakeClient, Counter[tuple[str, tuple[int, ...]]]]:
         client, expected = FakeClient(), Counter[tuple[str, tuple[int, ...]]]()
@@ -253,6 +253,7 @@ def test_each_copy_has_the_identifier_of_its_filter(wanted: dict[str, int], publ
         return client, expected
 
     client, expected = asyncio.run(scenario())
+    assert all(packet.properties.topic_alias is None for packet in client.sent if isinstance(packet, Publish))
     assert Counter((topic, identifiers) for topic, _, identifiers in client.messages) == expected
 
 

@@ -204,7 +204,7 @@ class NameMatch(NamedTuple):
 
     property: str
     words: int
-    """How many words of the name suggest it."""
+    """Number of words of the name that suggest it."""
     whole: bool = True
     """Whether no word of the name is left over."""
     plain: bool = True

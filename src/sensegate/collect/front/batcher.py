@@ -35,7 +35,7 @@ GAP_S = 0.002
 SHARED_MIN = 16
 """From so many messages a batch on, the next one is sent after a longer gap."""
 SHARED_GAPS = 2.5
-"""How many times as long that gap is."""
+"""Factor by which that gap is longer."""
 ANSWER_S = 2.0
 """A batch without an answer for so long is sent again."""
 RETRY_MIN_S, RETRY_MAX_S = 0.05, 0.25

@@ -316,7 +316,9 @@ _CODES: Mapping[PacketType, frozenset[int]] = {
     PacketType.PUBREC: frozenset((0x00, 0x10, *_FAILED)),
     PacketType.PUBREL: frozenset((0x00, 0x92)),
     PacketType.PUBCOMP: frozenset((0x00, 0x92)),
-    PacketType.DISCONNECT: frozenset((0x00, 0x04, *range(0x80, 0x84), 0x87, 0x89, 0x8B, *range(0x8D, 0xA3))),
+    PacketType.DISCONNECT: frozenset(
+        (0x00, 0x04, *range(0x80, 0x84), 0x87, 0x89, 0x8B, *range(0x8D, 0x91), *range(0x93, 0xA3))
+    ),
     PacketType.AUTH: frozenset((0x00, 0x18, 0x19)),
 }
 _DECODERS: Mapping[PacketType, Callable[[FieldReader, PacketType, Version], Packet]] = {

@@ -64,8 +64,9 @@ class PacedListener:
         """Wait for the first bytes, then for a place, and finish the handshake."""
         taken = False
         try:
-            async with asyncio.timeout(SILENT_S):
-                await _readable(accepted)
+            if not _has_bytes(accepted):
+                async with asyncio.timeout(SILENT_S):
+                    await _readable(accepted)
             async with self._handshakes:
                 # From here on the transport owns the socket, also when the handshake fails.
                 taken = True
@@ -78,6 +79,14 @@ class PacedListener:
             self._accepted.release()
             if not taken:
                 accepted.close()
+
+
+def _has_bytes(accepted: socket.socket) -> bool:
+    """Return whether a connection has bytes now; one that has ended has none."""
+    try:
+        return bool(accepted.recv(1, socket.MSG_PEEK))
+    except BlockingIOError:
+        return False
 
 
 async def _readable(accepted: socket.socket) -> None:

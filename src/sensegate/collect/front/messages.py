@@ -48,7 +48,7 @@ class Answer(msgspec.Struct, frozen=True, array_like=True):
     """Topic filters to which it may publish."""
     subscribe: tuple[str, ...] = ()
     best_effort: tuple[str, ...] = ()
-    """Those of which messages at QoS 0 are taken."""
+    """Topic filters of which messages at QoS 0 are taken."""
     credential: bytes = b""
     """Hash of the device's credentials."""
 

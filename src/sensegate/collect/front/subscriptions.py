@@ -36,11 +36,11 @@ class _Asked(msgspec.Struct, frozen=True, eq=False):
     """A SUBSCRIBE that the broker has not answered."""
 
     filters: tuple[str, ...]
-    """Those that the broker was asked for."""
+    """Filters that the broker was asked for."""
     new: frozenset[str]
-    """Those that were not subscribed before."""
+    """Filters that were not subscribed before."""
     retained: frozenset[str]
-    """Those of which the client wants retained messages."""
+    """Filters of which the client wants retained messages."""
 
 
 class ClientSubscriptions:

@@ -82,7 +82,7 @@ class BatchHeader(msgspec.Struct, frozen=True, gc=False):
     number: int
     """From 1 on, increasing by one; a batch that is sent again keeps its number."""
     count: int
-    """How many messages the batch holds."""
+    """Number of messages in the batch."""
 
 
 class DamagedBatch(ValueError):
@@ -93,7 +93,7 @@ class DamagedBatch(ValueError):
         self.header = header
         """The header as far as it can be read; None: it cannot."""
         self.count = count
-        """How many messages are lost with the batch, as its header claims; at least one."""
+        """Number of messages lost with the batch, as its header claims; at least one."""
 
 
 class IntakeBatch(msgspec.Struct, frozen=True, eq=False):

@@ -74,7 +74,7 @@ class _StoredBatch(msgspec.Struct, eq=False):
     number: int
     messages: list[Message]
     delivered: int = 0
-    """How many of the messages were delivered, or committed before the start."""
+    """Number of messages that were delivered, or committed before the start."""
     unreadable: UnreadableBatch | None = None
 
 
@@ -82,7 +82,7 @@ class _BatchEnd(msgspec.Struct, frozen=True, eq=False):
     """The part of a delivery that one batch contributed."""
 
     end: int
-    """How many messages of the delivery there are up to its end."""
+    """Number of messages of the delivery up to its end."""
     batch: _StoredBatch
     first: int
     """Index in the batch of the first message of the part."""

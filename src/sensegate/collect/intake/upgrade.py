@@ -29,7 +29,7 @@ BATCH_MESSAGES, BATCH_BYTES = 500, 256 * 1024
 IDLE_S = 1.0
 """After so long without a message the server is asked whether any is left."""
 STALLED_MAX = 30
-"""So many questions in a row may find messages left that do not come."""
+"""Most queries in a row that may find messages left which do not come."""
 
 _SUBJECT = "$MQTT.msgs."
 _OLD = re.compile(r"ingest-[0-9]+")

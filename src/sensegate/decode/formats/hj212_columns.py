@@ -80,7 +80,7 @@ class _Keys(NamedTuple):
 
     get: Getter
     head: int
-    """How many of the keys stand before the content."""
+    """Number of keys before the content."""
     layouts: dict[tuple[bytes, ...], _Layout]
 
 

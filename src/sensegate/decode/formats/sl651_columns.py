@@ -68,7 +68,7 @@ class _Form(msgspec.Struct, frozen=True, eq=False):
     states: tuple[tuple[int, int], ...]
     """First and last byte of each state word."""
     plain: int
-    """How many values have the observation time."""
+    """Number of values that have the observation time."""
     constants: tuple[Any, ...]
     pointers: list[Path]
     """Of the values in the order of `flatten`."""

@@ -37,7 +37,7 @@ class DeliveryResult(msgspec.Struct, frozen=True):
     unavailable: bool = False
     """No subscriber listens, or the previous delivery is not yet acknowledged: not a failure; retried soon."""
     records: int | None = None
-    """How many of its records the subscriber got, where the transport left some out; None: all."""
+    """Number of records that the subscriber got, where the transport left some out; None: all."""
 
 
 class PushTransport(Protocol):

@@ -414,6 +414,7 @@
     const options = parse(given);
     const { entry, normalise, shape, take, outputMax } = options;
     const openMembers = new OpenMembers(options);
+    const hasOpenMembers = openMembers.slots.length > 0 || openMembers.targets.length > 0;
     const variables = options.variables;
     freezeDeep(variables);
     freeze(make);
@@ -537,7 +538,7 @@
         // Also what the engine throws when no memory is left for an error; it is the only one to throw it unbidden.
         answer = fault === null ? NOTHING : "!" + told(fault);
       }
-      const stays = openMembers.restore();
+      const stays = hasOpenMembers ? openMembers.restore() : "";
       if (stays !== "") return "~" + stays + " of an object of the language stays changed";
       if (getPrototypeOf(world) !== ancestor || !isExtensible(world)) return "~the global object was changed";
       return ownKeys(world).length === known ? answer : tidied(answer);

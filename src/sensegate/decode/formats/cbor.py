@@ -21,6 +21,8 @@ from sensegate.model import QuarantineReason
 _BIG_MAX = 64
 """Longest bignum, in bytes."""
 _EXPONENT_MAX = 100_000
+_SCALARS: Final = frozenset({int, float, str, bool, type(None)})
+_NUMBER_KEYS: Final = {number: str(number) for number in range(-32, 256)}
 Text = Callable[[bytes], str]
 """Encoding of bytes as text."""
 
@@ -104,13 +106,13 @@ class _PlainTree:
 
     def tree(self, raw: Any) -> Any:  # noqa: PLR0911 - one for each kind
         kind = type(raw)
-        if kind in {int, float, str, bool, type(None)}:
+        if kind in _SCALARS:
             return raw
         if kind is dict or isinstance(raw, Mapping):
             return self._object(raw)
         if kind in {list, tuple}:  # tuples and frozen maps occur inside tags
             self._count(len(raw))
-            return [self.tree(value) for value in raw]
+            return [value if type(value) in _SCALARS else self.tree(value) for value in raw]
         if kind is bytes:
             return self._text(raw)
         if raw is cbor2.undefined:
@@ -123,7 +125,10 @@ class _PlainTree:
 
     def _object(self, raw: Mapping[Any, Any]) -> dict[str, Any]:
         self._count(len(raw))
-        members = {self._key(key): self.tree(value) for key, value in raw.items()}
+        members = {
+            key if type(key) is str else self._key(key): value if type(value) in _SCALARS else self.tree(value)
+            for key, value in raw.items()
+        }
         if len(members) < len(raw):
             raise Rejected(QuarantineReason.MALFORMED, "a map has a duplicate key")
         return members
@@ -132,7 +137,7 @@ class _PlainTree:
         if isinstance(raw, str):
             return raw
         if isinstance(raw, int) and not isinstance(raw, bool):
-            return str(raw)
+            return _NUMBER_KEYS.get(raw) or str(raw)
         if isinstance(raw, bytes):
             return self._text(raw)
         raise Rejected(QuarantineReason.SCHEMA, "a key is not text, an integer or bytes")

@@ -183,9 +183,9 @@ _decode_downlink = msgspec.json.Decoder(_DownlinkResult).decode
 
 def _tree(outcome: CallResult, nesting_max: int) -> Any:
     """Return the tree of an outcome, or the rejection."""
-    if outcome.kind:
-        return Rejected(QuarantineReason(outcome.kind), outcome.text)
     text = outcome.text
+    if outcome.kind:
+        return Rejected(QuarantineReason(outcome.kind), text)
     if text.count("[") + text.count("{") > nesting_max and json.depth(text.encode()) > nesting_max:
         return Rejected(QuarantineReason.TOO_DEEP, f"the script's result is nested more than {nesting_max} deep")
     try:

@@ -36,6 +36,12 @@ SEPARATORS: Final = ":/._-"
 _VERSION_MAX = 10
 _NUMBERS = ("bt", "bv", "bs", "bver", "t", "v", "s", "ut")
 _TEXTS = ("bn", "bu", "n", "u", "vs", "vd")
+_KINDS: Final = {
+    **dict.fromkeys(_NUMBERS, frozenset({int, float})),
+    **dict.fromkeys(_TEXTS, frozenset({str})),
+    "vb": frozenset({bool}),
+}
+_BASES: Final = ("bn", "bt", "bu", "bv", "bs")
 
 
 @lru_cache(8_192)
@@ -70,7 +76,9 @@ def resolve(pack: list[dict[str, Any]]) -> list[dict[str, Any]]:
     records: list[dict[str, Any]] = []
     for index, record in enumerate(pack):
         _check(record, index)
-        base.update((key, record[key]) for key in base if key in record)
+        for key in _BASES:
+            if key in record:
+                base[key] = record[key]
         name = record.get("n", "")
         entry: dict[str, Any] = {"name": base["bn"] + name, "bn": base["bn"], "n": name}
         entry["t"] = _finite(base["bt"] + record.get("t", 0))
@@ -107,14 +115,17 @@ def _finite(total: float) -> float:
 
 
 def _check(record: dict[str, Any], index: int) -> None:
+    values = 0
     for key, value in record.items():
-        number = isinstance(value, (int, float)) and not isinstance(value, bool)
-        mistyped = (key in _NUMBERS and not number) or (key in _TEXTS and not isinstance(value, str))
-        if mistyped or (key == "vb" and not isinstance(value, bool)):
+        kinds = _KINDS.get(key)
+        if kinds is None:
+            if key.endswith("_"):
+                raise Rejected(QuarantineReason.SCHEMA, f"record {index}: '{key}' must be understood and is unknown")
+        elif type(value) not in kinds:
             raise Rejected(QuarantineReason.SCHEMA, f"record {index}: '{key}' has the wrong type")
-        if key.endswith("_"):
-            raise Rejected(QuarantineReason.SCHEMA, f"record {index}: '{key}' must be understood and is unknown")
-    if len(_VALUES & record.keys()) > 1:
+        elif key in _VALUES:
+            values += 1
+    if values > 1:
         raise Rejected(QuarantineReason.SCHEMA, f"record {index} has more than one value")
     if record.get("bver", _VERSION_MAX) > _VERSION_MAX:
         raise Rejected(QuarantineReason.SCHEMA, f"record {index}: SenML version {record['bver']}")

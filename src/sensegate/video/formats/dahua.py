@@ -350,7 +350,7 @@ def _coordinates(members: Node) -> tuple[float, float] | None:
 
 
 def _counts(data: Node) -> dict[str, float]:
-    counts: dict[str, float] = msgspec.field(default_factory=dict)
+    counts: dict[str, float] = {}
     flow = node(data.get("Flow")) or data
     for name in _FLOWS:
         if (value := number(flow.get(name), 0, 1e9)) is not None:

@@ -352,7 +352,7 @@ def _redact_flows(value: object, removed: Removed, depth: int = 0) -> Iterator[L
         lane = next(
             (index for name in _LANES if (index := integer(text(lane_node.get(by_name.get(name, ""))), 0, 99))), None
         )
-        counts: dict[str, float] = msgspec.field(default_factory=dict)
+        counts: dict[str, float] = {}
         for low, name in by_name.items():
             inside = [inner for inner in as_list(lane_node[name]) if isinstance(inner, dict)]
             if inside and depth < _NEST_MAX:

@@ -54,6 +54,7 @@ async def a_life_and_its_end(centre: Site, first: Config, folder: Path) -> Lost:
         await step(node, "/versions/2/release")
         reader, _ = await node.token()
         changed = time.time_ns() // 1_000
+        await node.token()  # one more change, so that a copy follows that moment, whatever was copied before it
         await send(node, counted, 1, 2, 3, 4, 5)
         await send(node, late, 1, 2, 3)
         await send(node, plain, 1, seq=False)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any, Self
 
-from paho.mqtt.client import Client
+from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
 WAIT_S = 5.0
@@ -31,6 +31,7 @@ class Phone:
             client_id=client_id or user,
             clean_session=clean,
             reconnect_on_failure=False,
+            manual_ack=True,
         )
         client.max_inflight_messages_set(1_000)
         client.username_pw_set(user, password)
@@ -38,7 +39,7 @@ class Phone:
         client.on_disconnect = lambda _c, _u, _f, reason, _p: self._note("closed", reason.value)
         client.on_publish = lambda _c, _u, mid, _r, _p: self._note("puback", mid)
         client.on_subscribe = lambda _c, _u, _m, reasons, _p: self._note("suback", [one.value for one in reasons])
-        client.on_message = lambda _c, _u, message: self._note("message", (message.topic, message.payload))
+        client.on_message = self._heard_message
         self._client = client
         await asyncio.to_thread(client.connect, "127.0.0.1", self._port)
         client.loop_start()
@@ -91,6 +92,11 @@ class Phone:
         if self._client:
             self._client.disconnect()
             await asyncio.to_thread(self._client.loop_stop)
+
+    def _heard_message(self, client: Client, _user: object, message: MQTTMessage) -> None:
+        """Acknowledge first: a test that hangs up once it knows of a message has acknowledged it."""
+        client.ack(message.mid, message.qos)
+        self._note("message", (message.topic, message.payload))
 
     def _note(self, kind: str, told: Any) -> None:
         self._loop.call_soon_threadsafe(self._heard, kind, told)

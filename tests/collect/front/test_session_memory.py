@@ -19,7 +19,7 @@ from sensegate.collect.front.session_memory import (
     SharedSessions,
     StoredSession,
 )
-from sensegate.collect.front.sessions import NEVER, MqttSession, SessionKey
+from sensegate.collect.front.sessions import NEVER, SESSIONS_PER_CREDENTIAL, MqttSession, SessionKey
 from tests.collect.front.front_rig import FrontRig, running_front
 from tests.conftest import eventually
 
@@ -169,3 +169,42 @@ async def publish(
             assert await client.acknowledged(1, PacketType.PUBCOMP) == [packet_id]
     key = SessionKey(device, device)
     await eventually(lambda: (known := rig.front.sessions.find(key, 0.0)) is None or known.holder is None)
+
+
+async def test_client_ids_without_end_cost_their_credential_only(gateway: Client) -> None:
+    """A client id of its own making at each connect: the oldest sessions of that credential go, at every front.
+
+    One that is connected stays, and so do those of others.
+    """
+    clock = FakeClock()
+    held, other = SessionKey("d1", "held"), SessionKey("d2", "d2")
+    async with front(gateway, "a", clock) as first, front(gateway, "b", clock) as second:
+        await first.memory.put(other, session(60))
+        await first.memory.put(held, session(60))
+        keys = [SessionKey("d1", f"c{number}") for number in range(2 * SESSIONS_PER_CREDENTIAL)]
+        for key in keys:
+            await first.memory.put(key, session(60))
+            first.memory.end(key, session(60))
+        for memory in (first.memory, second.memory):
+
+            def kept(memory: SharedSessions = memory) -> Any:
+                found = [key for key in keys if memory.find(key)]
+                return found == keys[-len(found) :] and len(found) <= SESSIONS_PER_CREDENTIAL and found
+
+            await eventually(kept)
+            assert memory.find(held)
+            assert memory.find(other)
+
+
+async def test_sessions_of_a_process_are_limited_for_each_credential() -> None:
+    """As in the memory of all fronts."""
+    async with running_front() as rig:
+        async with rig.client("d2", session_expiry_s=60):
+            pass
+        for number in range(2 * SESSIONS_PER_CREDENTIAL):
+            async with rig.client("d1", client_id=f"c{number}", session_expiry_s=60) as client:
+                assert client.answer.code == 0
+        await eventually(lambda: rig.front.connection_count == 0)
+        assert len(rig.front.sessions) <= SESSIONS_PER_CREDENTIAL + 1
+        assert rig.front.sessions.find(SessionKey("d2", "d2"), rig.front.seconds)
+        assert rig.front.sessions.find(SessionKey("d1", f"c{number}"), rig.front.seconds)

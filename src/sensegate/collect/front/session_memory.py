@@ -25,7 +25,7 @@ import structlog
 from sensegate.bus.kv import KvBucket
 from sensegate.bus.kv_row import KvRow
 from sensegate.clock import Clock
-from sensegate.collect.front.sessions import NEVER, SESSIONS_MAX, MqttSession, SessionKey
+from sensegate.collect.front.sessions import NEVER, SESSIONS_MAX, SESSIONS_PER_CREDENTIAL, MqttSession, SessionKey
 from sensegate.collect.front.subscriptions import HeldSubscription
 from sensegate.errors import CancellableTaskGroup, Conflict, EngineError, StoreFull, Unavailable
 
@@ -40,6 +40,9 @@ ENDED_MAX = 100_000
 """Most ended connections whose rows are not yet written."""
 WRITERS = 16
 _FRONT = "front."
+_DIGEST_BYTES = 8
+_CREDENTIAL = slice(0, 2 * _DIGEST_BYTES)
+"""Part of a row's key that stands for the credential."""
 _S = 1_000_000
 
 _log = structlog.get_logger("collect")
@@ -76,8 +79,9 @@ _decode = msgspec.msgpack.Decoder(StoredSession).decode
 
 
 def row_key(key: SessionKey) -> str:
-    """Return the key of the row of a session: ids of clients may be longer than a key."""
-    return hashlib.blake2b(msgspec.msgpack.encode((key.credential, key.client_id)), digest_size=16).hexdigest()
+    """Return the key of the row of a session; those of a credential begin alike."""
+    words = (key.credential, key.client_id)
+    return "".join(hashlib.blake2b(word.encode(), digest_size=_DIGEST_BYTES).hexdigest() for word in words)
 
 
 class SharedSessions:
@@ -92,6 +96,8 @@ class SharedSessions:
         self._clock = clock
         self._on_elsewhere = on_elsewhere
         self._rows: OrderedDict[str, StoredSession] = OrderedDict()
+        self._names: dict[str, dict[str, None]] = {}
+        """Credential, hashed -> keys of its rows, the oldest first."""
         self._alive: dict[str, int] = {}
         self._own: OrderedDict[str, _OwnSession] = OrderedDict()
         self._ended: OrderedDict[str, StoredSession] = OrderedDict()
@@ -130,6 +136,8 @@ class SharedSessions:
             is_unbroken = name in self._rows and await self._write(name, None)
             self._own.pop(name, None)
             return is_unbroken
+        if name not in self._rows:
+            await self._make_room(name)
         self._own.setdefault(name, _OwnSession(key))
         self._own.move_to_end(name)
         if len(self._own) > SESSIONS_MAX:
@@ -142,7 +150,7 @@ class SharedSessions:
         if known is None or known.holder != self._instance:
             return
         ended = self._row_of(session, "")
-        self._rows[name] = ended
+        self._set_row(name, ended)
         if len(self._ended) < ENDED_MAX:
             self._ended[name] = ended
             self._has_ended.set()
@@ -158,7 +166,29 @@ class SharedSessions:
             dict(session.subscriptions),
         )
 
+    async def _make_room(self, name: str) -> None:
+        """Delete the oldest sessions without a connection where a credential has too many: client ids cost nothing."""
+        siblings = list(self._names.get(name[_CREDENTIAL], ()))
+        for oldest in siblings[: max(0, len(siblings) + 1 - SESSIONS_PER_CREDENTIAL)]:
+            if not self._rows[oldest].holder:
+                self._own.pop(oldest, None)
+                self._ended.pop(oldest, None)
+                await self._write(oldest, None)
+
     # ── rows ─────────────────────────────────────────────────────────────────────────────────────────
+
+    def _set_row(self, name: str, row: StoredSession | None) -> None:
+        """Set a row in memory; None removes it."""
+        credential = name[_CREDENTIAL]
+        siblings = self._names.setdefault(credential, {})
+        if row is None:
+            self._rows.pop(name, None)
+            siblings.pop(name, None)
+            if not siblings:
+                del self._names[credential]
+        else:
+            self._rows[name] = row
+            siblings[name] = None
 
     def _is_expired(self, row: StoredSession) -> bool:
         if row.expiry_s == NEVER:
@@ -183,13 +213,11 @@ class SharedSessions:
             stored = _decode(row.value) if row.value is not None else None
         except msgspec.DecodeError:
             return  # of a later release
-        if stored is None:
-            self._rows.pop(name, None)
-        else:
-            self._rows[name] = stored
+        self._set_row(name, stored)
+        if stored is not None:
             self._rows.move_to_end(name)
             if len(self._rows) > SESSIONS_MAX:
-                self._rows.popitem(last=False)
+                self._set_row(next(iter(self._rows)), None)
         if own and (stored is None or stored.writer != self._instance):
             del self._own[name]
             self._on_elsewhere(own.key)
@@ -202,10 +230,7 @@ class SharedSessions:
             row: None deletes it.
             ended: the row is not written where another front has written since.
         """
-        if row is None:
-            self._rows.pop(name, None)
-        else:
-            self._rows[name] = row
+        self._set_row(name, row)
         own = self._own.get(name)
         expected = own.revision if own and own.revision else None
         if expected is None and ended:
@@ -256,7 +281,7 @@ class SharedSessions:
             await self._write_alive()
             gone = [name for name, row in self._rows.items() if self._is_expired(row)]
             for name in gone:
-                del self._rows[name]
+                self._set_row(name, None)
 
     async def _write_ended(self) -> None:
         while True:

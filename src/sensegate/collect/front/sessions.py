@@ -12,6 +12,8 @@ from sensegate.collect.front.subscriptions import HeldSubscription
 
 SESSIONS_MAX = 200_000
 """Most sessions without a connection; beyond it the one that ended first is forgotten."""
+SESSIONS_PER_CREDENTIAL = 16
+"""Most sessions of a credential without a connection: it can make up client ids without end."""
 UNACKNOWLEDGED_MAX, UNACKNOWLEDGED_BYTES_MAX = 100, 64 * 1024
 """Most messages to a client, and bytes of them, that its front repeats after a reconnect."""
 NEVER = 0xFFFFFFFF
@@ -92,6 +94,8 @@ class SessionRegistry:
 
     def __init__(self) -> None:
         self._sessions: OrderedDict[SessionKey, MqttSession] = OrderedDict()
+        self._of: dict[str, dict[SessionKey, None]] = {}
+        """Credential -> its sessions, the oldest first."""
 
     def __len__(self) -> int:
         return len(self._sessions)
@@ -100,13 +104,25 @@ class SessionRegistry:
         """Return a session that has not expired."""
         session = self._sessions.get(key)
         if session and session.holder is None and self._is_expired(session, now):
-            del self._sessions[key]
+            self._drop(key)
             return None
         return session
 
     def put(self, key: SessionKey, session: MqttSession) -> None:
-        """Keep a session that a connection holds."""
+        """Keep a session that a connection holds; of too many of its credential the oldest are dropped."""
         self._sessions[key] = session
+        siblings = self._of.setdefault(key.credential, {})
+        siblings[key] = None
+        for oldest in list(siblings)[: max(0, len(siblings) - SESSIONS_PER_CREDENTIAL)]:
+            if self._sessions[oldest].holder is None:
+                self._drop(oldest)
+
+    def _drop(self, key: SessionKey) -> None:
+        del self._sessions[key]
+        siblings = self._of[key.credential]
+        del siblings[key]
+        if not siblings:
+            del self._of[key.credential]
 
     def end(self, key: SessionKey, holder: SessionHolder, now: float) -> bool:
         """Let the connection of a session end; without an expiry interval the session ends too.
@@ -120,7 +136,7 @@ class SessionRegistry:
         session.holder = None
         session.ended = now
         if not session.expiry_s:
-            del self._sessions[key]
+            self._drop(key)
             return True
         self._sessions.move_to_end(key)
         while len(self._sessions) > SESSIONS_MAX:
@@ -128,7 +144,7 @@ class SessionRegistry:
             if abandoned.holder is not None:
                 self._sessions.move_to_end(oldest)
                 break
-            del self._sessions[oldest]
+            self._drop(oldest)
         return True
 
     def forget_messages(self) -> None:
@@ -140,7 +156,7 @@ class SessionRegistry:
         """Forget a session without a connection: it continues at another front, or was ended there."""
         session = self._sessions.get(key)
         if session and session.holder is None:
-            del self._sessions[key]
+            self._drop(key)
 
     @staticmethod
     def _is_expired(session: MqttSession, now: float) -> bool:

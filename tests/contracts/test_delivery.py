@@ -20,7 +20,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
 from sensegate.share import cursor
 from sensegate.share.cursor import Cursor
-from sensegate.share.delivery import BLOCK_ROWS, FeedServer, RecordEncoding
+from sensegate.share.delivery import BLOCK_ROWS, EVENT_ROWS, FeedServer, RecordEncoding
 from sensegate.share.feeds import ALL_FEED, FeedSelection
 from sensegate.share.grants import Admission
 from sensegate.share.reader import LogReader
@@ -131,7 +131,7 @@ SELECTION = FeedSelection(divisions=("440106",), grade_max=3)
 @pytest.mark.parametrize("name", list(DELIVERIES))
 async def test_history_then_live_without_gap_or_repeat(name: str, log: Log, delivery: FeedServer) -> None:
     """Records written before and while reading come once each and in the order of the log."""
-    sizes = (3, 1, 40, 1) if name == "json by one" else (BLOCK_ROWS * 2 + 500, 1, 3, 700)
+    sizes = (3, 1, 40, 1) if name == "json by one" else (max(BLOCK_ROWS, EVENT_ROWS) * 2 + 500, 1, 3, 700)
     expected = [record for number, rows in enumerate(sizes) for record in await write(log, number, rows)]
     await log.write([members(make_batch([(0, "pm2_5", 1.0)]))[0]])
     start = await delivery.reader.first()

@@ -251,8 +251,12 @@ def test_a_script_is_looked_at_once(decoder: Decoder, tmp_path: Path, monkeypatc
         ProfileSet.load([tmp_path])
 
 
-async def test_a_changed_script_is_taken_up(decoder: Decoder, tmp_path: Path) -> None:
-    """The file beside the profile counts as the profile does."""
+@pytest.mark.parametrize("rule", [RULE, RULE.replace("frames: {ports: [2]}", "metadata: mqtt")])
+async def test_a_changed_script_is_taken_up(make: Make, tmp_path: Path, rule: str) -> None:
+    """The file beside the profile counts as the profile does, also where its result is changed by the rule."""
+    (tmp_path / "acme").mkdir(exist_ok=True)
+    (tmp_path / "acme" / "codec.js").write_text(SCRIPT, encoding="utf-8")
+    make(rule)
     clock = FakeClock()
     watched = ProfileWatcher([tmp_path], clock)
     old = watched.set

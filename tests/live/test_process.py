@@ -16,6 +16,7 @@ from sensegate.bus.addresses import GatewayAddresses
 from sensegate.bus.free_ports import free_port
 from sensegate.bus.server_conf import EngineState
 from sensegate.config import EngineConfig, ListenConfig, MqttConfig, WebConfig
+from sensegate.lifecycle import examined
 from tests.bus.devices import alive
 from tests.conftest import eventually
 from tests.live.site import config_of
@@ -37,7 +38,10 @@ async def sockets(kind: str, pids: set[int]) -> set[tuple[str, int]]:
 
 @pytest.mark.parametrize("division", ["4401", "44"])
 async def test_nothing_listens_beyond_the_configuration(tmp_path: Path, division: str) -> None:
-    """Gateway and engine listen on the addresses configured, the engine behind the front; SIGTERM ends both."""
+    """Gateway and engine listen on the addresses configured, the engine behind the front; SIGTERM ends both.
+
+    Beside its addresses the gateway has written which profiles it has examined, for its next start.
+    """
     ports = {name: free_port() for name in ("http", "mqtt", "nats")}
     config = msgspec.structs.replace(
         config_of(tmp_path / "store", division),
@@ -55,6 +59,7 @@ async def test_nothing_listens_beyond_the_configuration(tmp_path: Path, division
         await eventually(kept.exists, 30)
         run = msgspec.json.decode(kept.read_bytes(), type=GatewayAddresses)
         assert run.pid == process.pid
+        assert (tmp_path / "store" / examined.FILE).exists()
         expected = {("127.0.0.1", port) for port in ports.values()}
         assert {("127.0.0.1", urlsplit(url).port) for url in (run.http, run.mqtt, run.nats)} == expected
         assert await sockets("t", {run.pid}) == {("127.0.0.1", ports["http"]), ("127.0.0.1", ports["mqtt"])}

@@ -20,6 +20,7 @@ from sensegate.decode.device_names import subscribe_filters
 from sensegate.decode.frame import BatchParse
 from sensegate.decode.grammar import AlarmPart, parse
 from sensegate.decode.profile import AppliesTo, CompiledProfile, CompiledRule
+from sensegate.decode.reshape import Reshape
 from sensegate.errors import ProfileError
 from sensegate.model import Device, Spec
 
@@ -445,7 +446,8 @@ def compile_file(file: Path, specs: list[Spec]) -> CompiledProfile:
 
 def _script_keys(profile: CompiledProfile) -> list[str]:
     """Return keys that change when a script beside the profile changes."""
-    return [rule.parse.key for rule in profile.rules if isinstance(rule.parse, BatchParse)]
+    parses = [rule.parse.parse if isinstance(rule.parse, Reshape) else rule.parse for rule in profile.rules]
+    return [parse.key for parse in parses if isinstance(parse, BatchParse)]
 
 
 def _check_ids(profiles: Sequence[CompiledProfile]) -> None:

@@ -37,12 +37,12 @@ class Reshape:
     """A parse followed by changes of its tree. Raises `Rejected` as a parse does."""
 
     def __init__(self, parse: Parse, changes: tuple[Callable[[Any, PayloadFrame], Any], ...]) -> None:
-        self._parse = parse
+        self.parse = parse
         self._changes = changes
 
     def __call__(self, frame: PayloadFrame) -> Any:
         """Return the changed tree."""
-        tree = self._parse(frame)
+        tree = self.parse(frame)
         for change in self._changes:
             tree = change(tree, frame)
         return tree

@@ -29,6 +29,9 @@ from sensegate.share.reader import LogReader, RowsEntry
 
 BLOCK_ROWS = 1_000
 """Rows encoded at a time; other tasks run between blocks."""
+EVENT_ROWS = 2_000
+"""The same for server-sent events, each block of which is written and accounted for: with 1,000 a message of six values
+took the gateway 1 to 2 µs longer, more than 2,000 gain nothing."""
 _SETS_MAX, _SET_ROWS_MAX = 4_096, 2_000_000
 """Most cached sets of matching rows, and most rows in all of them (8 bytes each)."""
 _TEXTS_MAX = 16
@@ -376,7 +379,7 @@ class FeedServer:
         if known is not None:
             self._event_blocks.move_to_end(key)
             return known
-        rows = matching[number * BLOCK_ROWS : (number + 1) * BLOCK_ROWS]
+        rows = matching[number * EVENT_ROWS : (number + 1) * EVENT_ROWS]
         prefix = self._prefix(part)
         batch = self.masks.masked(part.batch, part.entry, selection.mask)
         texts = self._record_texts(batch, part.entry, selection)
@@ -471,10 +474,10 @@ class FeedServer:
         assert selection is not None  # noqa: S101 - without a selection no row matches
         matching = self._matching(entry.batch, entry.sequence, selection)
         first = int(np.searchsorted(matching, rows[0]))
-        number = first // BLOCK_ROWS
+        number = first // EVENT_ROWS
         part = records.RowSlice(entry.batch, rows, entry.sequence, entry.stored)
         block = await self._event_block(part, selection, matching, number)
-        begin = first - number * BLOCK_ROWS
+        begin = first - number * EVENT_ROWS
         end = min(begin + len(rows), len(block))
         if quota is not None:
             room = quota.available(end - begin)

@@ -16,6 +16,10 @@ import msgspec
 from sensegate.video.observation import VideoObservation
 
 
+class RedactedRecord(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
+    """Base of the records in which redaction stores what a camera sent."""
+
+
 class Pseudonymiser(Protocol):
     """Replaces identifying values by pseudonyms."""
 

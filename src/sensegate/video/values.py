@@ -48,6 +48,8 @@ _PLATE = re.compile(r"[京津沪渝冀豫云辽黑湘皖鲁新苏浙赣鄂桂甘
 _TRUE_WORDS: Final = frozenset({"true", "1", "on", "yes", "active", "started", "start", "partiallyactive", "recording"})
 _FALSE_WORDS: Final = frozenset({"false", "0", "off", "no", "inactive", "idle", "stopped", "stop", "error", "removed"})
 
+Removed = dict[str, int]
+"""Name of a removed member -> count."""
 Node = Mapping[str, Any]
 EMPTY: Final[Node] = {}
 

@@ -23,6 +23,7 @@ from sensegate.video.format import (
     Measurement,
     Pseudonymiser,
     Redacted,
+    RedactedRecord,
     RejectedObject,
     VideoFormat,
     VideoReport,
@@ -38,6 +39,7 @@ from sensegate.video.observation import (
 )
 from sensegate.video.values import (
     Node,
+    Removed,
     as_list,
     clear_plate,
     coordinates,
@@ -112,14 +114,8 @@ _NUMBERS: Final = {
     "PeopleNumber": ("people_queue", False),
 }
 
-Removed = dict[str, int]
 
-
-class _Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
-    """Base of the records."""
-
-
-class DahuaObject(_Record, frozen=True):
+class DahuaObject(RedactedRecord, frozen=True):
     """An object."""
 
     id: str = ""
@@ -130,7 +126,7 @@ class DahuaObject(_Record, frozen=True):
     box: Box | None = None
 
 
-class DahuaEvent(_Record, frozen=True):
+class DahuaEvent(RedactedRecord, frozen=True):
     """An event."""
 
     code: str = ""
@@ -156,11 +152,11 @@ class DahuaEvent(_Record, frozen=True):
     brand: str = ""
     plate: Plate | None = None
     location: tuple[float, float] | None = None
-    counts: dict[str, float] = {}
+    counts: dict[str, float] = msgspec.field(default_factory=dict)
     removed: tuple[str, ...] = ()
 
 
-class DahuaEvents(_Record, frozen=True):
+class DahuaEvents(RedactedRecord, frozen=True):
     """Events of one message."""
 
     events: tuple[DahuaEvent, ...] = ()

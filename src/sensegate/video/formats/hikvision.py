@@ -16,7 +16,15 @@ from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 from sensegate.video import allowlist, boxes, codes, multipart, times, xmlsafe
 from sensegate.video.boxes import Box
-from sensegate.video.format import CameraInfo, Measurement, Pseudonymiser, Redacted, VideoFormat, VideoReport
+from sensegate.video.format import (
+    CameraInfo,
+    Measurement,
+    Pseudonymiser,
+    Redacted,
+    RedactedRecord,
+    VideoFormat,
+    VideoReport,
+)
 from sensegate.video.observation import (
     BoxQuality,
     Location,
@@ -28,6 +36,7 @@ from sensegate.video.observation import (
 )
 from sensegate.video.values import (
     Node,
+    Removed,
     as_list,
     clear_plate,
     count_removed,
@@ -95,14 +104,8 @@ _FLOW_UNITS: Final = {
 }
 _NEST_MAX: Final = 4
 
-Removed = dict[str, int]
 
-
-class _Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
-    """Base of the records."""
-
-
-class HikvisionRegion(_Record, frozen=True):
+class HikvisionRegion(RedactedRecord, frozen=True):
     """A region with a detection."""
 
     id: str = ""
@@ -112,7 +115,7 @@ class HikvisionRegion(_Record, frozen=True):
     """left, top, right, bottom, 0 to 1"""
 
 
-class PeopleCount(_Record, frozen=True):
+class PeopleCount(RedactedRecord, frozen=True):
     """Counts of people passing."""
 
     region: str = ""
@@ -125,7 +128,7 @@ class PeopleCount(_Record, frozen=True):
     """End of the period."""
 
 
-class HikvisionVehicle(_Record, frozen=True):
+class HikvisionVehicle(RedactedRecord, frozen=True):
     """A vehicle."""
 
     subclass: str = ""
@@ -143,15 +146,15 @@ class HikvisionVehicle(_Record, frozen=True):
     """YYYYMMDDhhmmssSSS by the device's clock."""
 
 
-class LaneFlow(_Record, frozen=True):
+class LaneFlow(RedactedRecord, frozen=True):
     """Traffic of one lane, or of all lanes."""
 
     lane: int | None = None
-    counts: dict[str, float] = {}
+    counts: dict[str, float] = msgspec.field(default_factory=dict)
     """Property -> number."""
 
 
-class HikvisionAlarm(_Record, frozen=True):
+class HikvisionAlarm(RedactedRecord, frozen=True):
     """A message."""
 
     mac: str = ""
@@ -175,7 +178,7 @@ class HikvisionAlarm(_Record, frozen=True):
     removed: tuple[str, ...] = ()
 
 
-class HikvisionAlarms(_Record, frozen=True):
+class HikvisionAlarms(RedactedRecord, frozen=True):
     """Alarms of one body."""
 
     alarms: tuple[HikvisionAlarm, ...] = ()

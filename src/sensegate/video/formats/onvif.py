@@ -35,7 +35,7 @@ from sensegate.video.formats.onvif_records import (
     SensorValue,
     TrackChange,
 )
-from sensegate.video.formats.onvif_redaction import OBJECTS_MAX, Removed
+from sensegate.video.formats.onvif_redaction import OBJECTS_MAX
 from sensegate.video.observation import (
     Location,
     ObjectClass,
@@ -45,6 +45,7 @@ from sensegate.video.observation import (
     VideoObservation,
 )
 from sensegate.video.values import (
+    Removed,
     as_list,
     count_removed_members,
     identity,

@@ -15,12 +15,12 @@ from sensegate.video import codes
 from sensegate.video.format import Pseudonymiser
 from sensegate.video.formats import onvif_redaction
 from sensegate.video.formats.onvif_records import OnvifEvent, OnvifObject, OnvifValue, SensorValue
-from sensegate.video.formats.onvif_redaction import Removed
 from sensegate.video.observation import Plate
 from sensegate.video.times import parse_iso
 from sensegate.video.values import (
     EMPTY,
     Node,
+    Removed,
     as_list,
     boolean,
     count_removed,

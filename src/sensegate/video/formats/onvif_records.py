@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import msgspec
-
+from sensegate.video.format import RedactedRecord
 from sensegate.video.observation import Plate
 
 
-class _Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=False):
-    """Base of the records."""
-
-
-class OnvifObject(_Record, frozen=True):
+class OnvifObject(RedactedRecord, frozen=True):
     """An object of a frame."""
 
     id: str
@@ -39,7 +34,7 @@ class OnvifObject(_Record, frozen=True):
     removed: tuple[str, ...] = ()
 
 
-class TrackChange(_Record, frozen=True):
+class TrackChange(RedactedRecord, frozen=True):
     """Start or end of a track, from an ObjectTree."""
 
     id: str
@@ -49,7 +44,7 @@ class TrackChange(_Record, frozen=True):
     """Track from which a starting track originates."""
 
 
-class OnvifFrame(_Record, frozen=True):
+class OnvifFrame(RedactedRecord, frozen=True):
     """A moment."""
 
     time: int | None = None
@@ -61,7 +56,7 @@ class OnvifFrame(_Record, frozen=True):
     """Number of malformed objects."""
 
 
-class OnvifValue(_Record, frozen=True):
+class OnvifValue(RedactedRecord, frozen=True):
     """A number of an event."""
 
     name: str
@@ -70,7 +65,7 @@ class OnvifValue(_Record, frozen=True):
     item: str = ""
 
 
-class OnvifEvent(_Record, frozen=True):
+class OnvifEvent(RedactedRecord, frozen=True):
     """An event, or one state of a property event."""
 
     topic: str = ""
@@ -104,7 +99,7 @@ class OnvifEvent(_Record, frozen=True):
     removed: tuple[str, ...] = ()
 
 
-class SensorValue(_Record, frozen=True):
+class SensorValue(RedactedRecord, frozen=True):
     """A value of SensorData."""
 
     kind: str
@@ -114,7 +109,7 @@ class SensorValue(_Record, frozen=True):
     value: float | None = None
 
 
-class OnvifMessage(_Record, frozen=True):
+class OnvifMessage(RedactedRecord, frozen=True):
     """A message."""
 
     frames: tuple[OnvifFrame, ...] = ()

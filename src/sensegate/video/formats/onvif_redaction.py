@@ -17,6 +17,7 @@ from sensegate.video.observation import ObjectClass, Plate
 from sensegate.video.times import parse_iso
 from sensegate.video.values import (
     Node,
+    Removed,
     as_list,
     clear_plate,
     coordinates,
@@ -47,8 +48,6 @@ _BEHAVIOUR: Final = frozenset({"Removed", "Idle", "Speed", "Direction"})
 _VEHICLE: Final = frozenset({"Type", "Brand", "Color"})
 _PLATE: Final = frozenset({"PlateNumber", "PlateType", "CountryCode", "Color"})
 _PICTURES: Final = ("Image", "ImageRef", "SceneImage", "SceneImageRef")
-
-Removed = dict[str, int]
 
 
 @lru_cache(maxsize=512)

@@ -7,9 +7,9 @@ import asyncio
 import pytest
 
 from sensegate.collect.front.front import Alone
-from sensegate.collect.front.packets import Disconnect, PacketProperties, ReasonCode, Will
+from sensegate.collect.front.packets import Disconnect, PacketProperties, PacketType, Ping, ReasonCode, Will
 from sensegate.collect.front.sessions import MqttSession, SessionKey
-from tests.collect.front.front_rig import FrontRig, running_front
+from tests.collect.front.front_rig import FrontRig, PacketClient, running_front
 from tests.conftest import eventually
 
 KEY = SessionKey("d1", "d1")
@@ -116,3 +116,53 @@ async def test_a_take_over_waits_for_what_was_taken_before_it() -> None:
         rig.front.writer.answered(1, 1, "")
         assert await asyncio.gather(*drains) == [True, True]
         assert not await rig.front.writer.drain(0.0)
+
+
+async def _alive(clients: list[PacketClient]) -> list[PacketClient]:
+    """Return the clients that are not disconnected; each that is has been told why, if it was let in."""
+    alive = []
+    for client in clients:
+        client.send(Ping(PacketType.PINGREQ))
+        while packet := await client.receive():
+            if isinstance(packet, Ping):
+                alive.append(client)
+                break
+    return alive
+
+
+async def test_of_connections_that_come_at_once_one_remains() -> None:
+    """The newest of a device, whatever the order in which their CONNECTs are done: an older one would be forgotten.
+
+    What is forgotten is not closed either when the device is disabled.
+    """
+    async with running_front(memory=SlowMemory()) as rig:
+        clients = [rig.client(clean=False, session_expiry_s=60) for _ in range(12)]
+        for client in clients:
+            await client.open()
+            client.send(client.connect)
+        await eventually(lambda: rig.front.connection_count == 1)
+        [remaining] = await _alive(clients)
+        rig.front.disconnect("d1", ReasonCode.ADMINISTRATIVE_ACTION)
+        assert await remaining.receive() == Disconnect(ReasonCode.ADMINISTRATIVE_ACTION)
+        for client in clients:
+            await client.drop()
+
+
+class SlowMemory(Memory):
+    """Answers after all who wait have asked."""
+
+    async def put(self, key: SessionKey, session: MqttSession) -> bool:
+        for _ in range(50):
+            await asyncio.sleep(0)
+        return await super().put(key, session)
+
+
+async def test_a_connection_that_waits_is_taken_over_by_another_front() -> None:
+    """Two fronts that admit a device at the same time: the newer announces itself, the other is not answered."""
+    async with running_front(memory=SlowMemory()) as rig, rig.client(session_expiry_s=60).silent() as client:
+        client.send(client.connect)
+        await eventually(rig.front.devices, every_s=0)
+        assert rig.front.taken_over(KEY, rig.front.clock.now() + 1)
+        assert await client.receive() is None
+        await eventually(lambda: rig.front.connection_count == 0)
+        assert rig.front.devices() == []

@@ -236,6 +236,11 @@ class MqttConnection(asyncio.Protocol):
         return bool(self._holds)
 
     @property
+    def _is_ending(self) -> bool:
+        """Whether it was lost, or closed, while its CONNECT waited: for a newer one, or as the device was disabled."""
+        return self._closed or bool(self.closing_at)
+
+    @property
     def is_connected(self) -> bool:
         """Whether its CONNECT was accepted."""
         return self._state == _OPEN
@@ -266,7 +271,7 @@ class MqttConnection(asyncio.Protocol):
     async def _connect(self, connect: ConnectPacket) -> None:
         try:
             await self._admit(connect)
-            if self._closed:
+            if self._is_ending:
                 return
             self._state = _OPEN
             self._task = None
@@ -307,9 +312,12 @@ class MqttConnection(asyncio.Protocol):
         self._identity_bytes = len(self.client_id.encode()) + len(admitted.device.encode())
         self._key = SessionKey(admitted.device, self.client_id)
         await front.take_over(self, self._key, clean=connect.clean_start)
+        if self._is_ending:
+            return
         present = await self._open_session(connect, self._key)
+        if self._is_ending:
+            return
         self._will = connect.will
-        front.connected(self)
         self.keep_alive_s = connect.keep_alive_s
         self._send_connack(connect, session_present=present)
 
@@ -399,7 +407,6 @@ class MqttConnection(asyncio.Protocol):
         front.sessions.put(key, self._session)
         await front.remember(key, self._session)
         self.keep_alive_s = connect.keep_alive_s
-        front.connected(self)
         self._send_connack(connect, session_present=answer.session_present)
 
     # ── packets ──────────────────────────────────────────────────────────────────────────────────────

@@ -235,11 +235,6 @@ class Front:
         if self._by_device.get(connection.device) is connection:
             del self._by_device[connection.device]
 
-    def connected(self, connection: MqttConnection) -> None:
-        """Note that a client was let in."""
-        if connection.device:
-            self._by_device[connection.device] = connection
-
     def closing(self, connection: MqttConnection) -> None:
         """Abort a connection whose client does not close it in time."""
         self._closing.add(connection)
@@ -256,6 +251,8 @@ class Front:
             clean: whether the session begins anew.
         """
         older = self._by_device.get(key.credential)
+        # From here on it is the device's connection: others that connect meanwhile find it, here and at other fronts.
+        self._by_device[key.credential] = connection
         if older is not None and older is not connection:
             if older.client_id != connection.client_id:
                 self.refused(key.credential, "connect", "another client id took over", connection.address)

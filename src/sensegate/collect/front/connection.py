@@ -12,19 +12,19 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Awaitable, Callable, Iterable, Sequence
-from itertools import zip_longest
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
 
 from sensegate.collect.front import codec
 from sensegate.collect.front.batcher import BYTES_MAX, LARGE, MESSAGES_MAX, BatchWriter
+from sensegate.collect.front.broker_link import BrokerLink
+from sensegate.collect.front.connect import accepted, check_connect, common_name, refused, session_expiry_s
 from sensegate.collect.front.guests import BROKER_QOS_MAX, GuestConversation
 from sensegate.collect.front.packets import (
     NO_PROPERTIES,
     Acknowledgement,
-    ConnAck,
     ConnectPacket,
     Disconnect,
     MqttViolation,
@@ -36,45 +36,19 @@ from sensegate.collect.front.packets import (
     Subscribe,
     Unsubscribe,
     Version,
-    Will,
 )
-from sensegate.collect.front.rights import Admitted, Rights
-from sensegate.collect.front.sessions import NEVER, MqttSession, SessionKey, UnacknowledgedMessages
-from sensegate.collect.front.subscriptions import ClientSubscriptions
-from sensegate.collect.front.upstream import Upstream, is_broker_filter
-from sensegate.collect.intake.batch import DUP, QOS_SHIFT, RETAIN, WILL, MessageProperties
+from sensegate.collect.front.rights import Admitted, KnownTopic, Rights
+from sensegate.collect.front.sessions import MqttSession, SessionKey, UnacknowledgedMessages
+from sensegate.collect.front.wills import DeviceWill
+from sensegate.collect.intake.batch import DUP, QOS_SHIFT, RETAIN, MessageProperties
 
 if TYPE_CHECKING:
     from sensegate.collect.front.front import Front
     from sensegate.collect.front.services import ServiceConversation
 
-BrokerConnect = Callable[[Upstream, bool], Awaitable[ConnAck]]
-"""Opens a connection to the broker behind; the flag asks for a clean session."""
-
-RETURN_CODES = {
-    ReasonCode.UNSUPPORTED_PROTOCOL_VERSION: 1,
-    ReasonCode.CLIENT_IDENTIFIER_NOT_VALID: 2,
-    ReasonCode.SERVER_UNAVAILABLE: 3,
-    ReasonCode.SERVER_BUSY: 3,
-    ReasonCode.QUOTA_EXCEEDED: 3,
-    ReasonCode.CONNECTION_RATE_EXCEEDED: 3,
-}
-"""Return codes of CONNACK before 5.0; all other reasons: 5, not authorized."""
-_NOT_AUTHORIZED = 5
 _PUBACK, _PUBREC = b"\x40\x02", b"\x50\x02"
 
 _log = structlog.get_logger("collect")
-
-
-class _Topic:
-    """A topic of a connection with what its rights say."""
-
-    __slots__ = ("best_effort", "is_allowed", "name")
-
-    def __init__(self, name: str, *, is_allowed: bool, best_effort: bool) -> None:
-        self.name = name
-        self.is_allowed = is_allowed
-        self.best_effort = best_effort
 
 
 class MqttConnection(asyncio.Protocol):
@@ -90,18 +64,13 @@ class MqttConnection(asyncio.Protocol):
         self._state = _WAITING
         self._early: list[tuple[int, bytes]] = []
         """Packets that came before the CONNECT was answered."""
-        self._version: Version = Version.MQTT_3_1_1
         self._admitted: Admitted | None = None
-        self._rights: Rights | None = None
-        self._session = MqttSession()
         self._key: SessionKey | None = None
-        self._will: Will | None = None
-        self._upstream: Upstream | None = None
-        self._subscriptions: ClientSubscriptions | None = None
-        self._guest = GuestConversation(self)
+        self._broker = BrokerLink(self, front)
+        self._guest = GuestConversation(self, self._broker)
         """Handles the packets of a client that is no device."""
         self._task: asyncio.Task[None] | None = None
-        self._topics: dict[bytes, _Topic] = {}
+        self._topics: dict[bytes, KnownTopic] = {}
         self._topics_bytes = 0
         self._aliases: dict[int, bytes] = {}
         self._unstored = 0
@@ -109,13 +78,20 @@ class MqttConnection(asyncio.Protocol):
         self._deferred: list[bytes] = []
         """Chunks that wait for a turn of the loop."""
         self._client_packet_max = 0
-        self._identity_bytes = 0
-        """Bytes of client id and credential, which a batch holds for each read."""
         self._closed = False
         self._begun = False
         self._discarded = 0
         self.address = ""
         self.client_id = ""
+        self.version = Version.MQTT_3_1_1
+        """Version that the client speaks."""
+        self.rights: Rights | None = None
+        """Rights of the device; None: the client is none."""
+        self.session = MqttSession()
+        """What outlives the connection."""
+        self.will = DeviceWill(self, front)
+        self.identity_bytes = 0
+        """Bytes of client id and credential, which a batch holds for each read."""
         self.receive_maximum = 65_535
         """Most messages that the client takes before it acknowledges."""
         self.born = 0
@@ -145,11 +121,10 @@ class MqttConnection(asyncio.Protocol):
         self._writer.forget(self)
         if self._task:
             self._task.cancel()
-        if self._upstream:
-            self._upstream.close()
+        self._broker.close()
         if self._key:
-            self._front.end_session(self._key, self._session, self)
-        self._lose_will()
+            self._front.end_session(self._key, self.session, self)
+        self.will.connection_lost(self._key, self.session.expiry_s)
         self._front.ended(self)
 
     def data_received(self, data: bytes) -> None:
@@ -206,16 +181,14 @@ class MqttConnection(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         self._hold("writing")
-        if self._upstream:
-            self._upstream.hold("writing")
+        self._broker.hold("writing")
         if self._transport.get_write_buffer_size() > self._limits.write_bytes_max:
             self._front.hit("write_bytes")
             self._transport.abort()
 
     def resume_writing(self) -> None:
         self._release("writing")
-        if self._upstream:
-            self._upstream.release("writing")
+        self._broker.release("writing")
 
     def _hold(self, reason: str) -> None:
         if not self._holds and not self._closed:
@@ -263,7 +236,7 @@ class MqttConnection(asyncio.Protocol):
         (head, body), *self._early = packets
         self._state = _CONNECTING
         connect = cast("ConnectPacket", codec.decode(head, body, Version.MQTT_5))
-        self._version = connect.version
+        self.version = connect.version
         self.born = self._front.clock.now()
         self._hold("connect")
         self._task = asyncio.get_running_loop().create_task(self._connect(connect), name="mqtt connect")
@@ -291,25 +264,21 @@ class MqttConnection(asyncio.Protocol):
     async def _admit(self, connect: ConnectPacket) -> None:
         """Admit a client, take over its session, answer its CONNECT. Raises `MqttViolation`."""
         front, properties = self._front, connect.properties
-        if self._is_anonymous_and_persistent(connect):
-            raise MqttViolation(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "no client identifier")
-        if len(connect.client_id.encode()) > self._limits.client_id_bytes_max:
-            front.hit("client_id_bytes")
-            raise MqttViolation(ReasonCode.CLIENT_IDENTIFIER_NOT_VALID, "the client identifier is too long")
-        if properties.authentication_method is not None:
-            raise MqttViolation(ReasonCode.BAD_AUTHENTICATION_METHOD, "enhanced authentication is not supported")
+        check_connect(connect, self._limits, front.hit)
         self.client_id = connect.client_id or f"sg-{secrets.token_hex(10)}"
         self._client_packet_max = properties.maximum_packet_size or 0
         self.receive_maximum = properties.receive_maximum or 65_535
-        admitted = await front.admission.admit(connect, self.address, self._common_name())
+        admitted = await front.admission.admit(
+            connect, self.address, common_name(self._transport.get_extra_info("peercert"))
+        )
         if not isinstance(admitted, Admitted):
             await self._pass_through(connect)
             return
-        self._admitted, self._rights = admitted, admitted.rights
+        self._admitted, self.rights = admitted, admitted.rights
         if connect.will and not admitted.rights.publish.matches(connect.will.topic):
             self.note_refusal(admitted.device, "publish", connect.will.topic)
             raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "the topic of the will is not one of the device's")
-        self._identity_bytes = len(self.client_id.encode()) + len(admitted.device.encode())
+        self.identity_bytes = len(self.client_id.encode()) + len(admitted.device.encode())
         self._key = SessionKey(admitted.device, self.client_id)
         await front.take_over(self, self._key, clean=connect.clean_start)
         if self._is_ending:
@@ -317,24 +286,9 @@ class MqttConnection(asyncio.Protocol):
         present = await self._open_session(connect, self._key)
         if self._is_ending:
             return
-        self._will = connect.will
+        self.will.keep(connect.will)
         self.keep_alive_s = connect.keep_alive_s
         self._send_connack(connect, session_present=present)
-
-    @staticmethod
-    def _is_anonymous_and_persistent(connect: ConnectPacket) -> bool:
-        if connect.client_id or connect.version == Version.MQTT_5:
-            return False
-        return connect.version == Version.MQTT_3_1 or not connect.clean_start
-
-    def _common_name(self) -> str:
-        """Return the common name of the client certificate; empty: none was shown."""
-        shown: Any = self._transport.get_extra_info("peercert")
-        for parts in shown.get("subject", ()) if shown else ():
-            for name, value in parts:
-                if name == "commonName":
-                    return str(value)
-        return ""
 
     async def _open_session(self, connect: ConnectPacket, key: SessionKey) -> bool:
         """Continue the session of a device or begin one; return whether it is present."""
@@ -342,81 +296,61 @@ class MqttConnection(asyncio.Protocol):
         known = front.sessions.find(key, front.seconds) or front.remembered(key)
         present = known is not None and not connect.clean_start
         if known and present:
-            self._session = known
-        self._session.expiry_s = self._expiry_of(connect)
+            self.session = known
+        self.session.expiry_s = session_expiry_s(connect, self._limits.session_expiry_max_s)
         if known and known.subscribed and not present:
-            await self._discard_at_broker()
-        self._session.holder = self
-        front.sessions.put(key, self._session)
-        if present and self._session.subscribed:
-            present = await self._open_upstream(goes_on=True)
-        if not await front.remember(key, self._session):
+            await self._broker.discard_session()
+        self.session.holder = self
+        front.sessions.put(key, self.session)
+        if present and self.session.subscribed:
+            present = await self._broker.open_device(goes_on=True)
+        if not await front.remember(key, self.session):
             # Another front may have released these ids: a new message with one of them is no repetition. A repeated
             # message is stored once more and found to be a duplicate by its content.
-            self._session.received.clear()
+            self.session.received.clear()
         return present
 
-    def _expiry_of(self, connect: ConnectPacket) -> int:
-        """Return for how many seconds a session is to live without a connection."""
-        expiry_s = connect.properties.session_expiry_s or 0
-        if connect.version != Version.MQTT_5:
-            expiry_s = 0 if connect.clean_start else NEVER
-        return min(expiry_s, self._limits.session_expiry_max_s)
-
     def _send_connack(self, connect: ConnectPacket, *, session_present: bool) -> None:
-        properties = NO_PROPERTIES
-        if self._version == Version.MQTT_5:
-            limits, wanted = self._limits, connect.properties.session_expiry_s
-            capped = wanted is not None and wanted > limits.session_expiry_max_s
-            properties = PacketProperties(
-                session_expiry_s=limits.session_expiry_max_s if capped else None,
-                receive_maximum=min(limits.inflight_max, 65_535),
-                maximum_packet_size=limits.packet_bytes_max,
-                assigned_client_id=None if connect.client_id else self.client_id,
-                topic_alias_maximum=limits.topic_aliases_max,
-                maximum_qos=BROKER_QOS_MAX if self._rights is None and self._guest.service is None else None,
-                shared_available=0,
+        takes_all = self.rights is not None or self._guest.service is not None
+        self._transport.write(
+            accepted(
+                connect,
+                self.client_id,
+                self._limits,
+                session_present=session_present,
+                maximum_qos=None if takes_all else BROKER_QOS_MAX,
             )
-        self._transport.write(codec.encode(ConnAck(0, session_present, properties), self._version))
-        if self._upstream:
-            self._upstream.begin()
+        )
+        self._broker.begin()
 
     async def _pass_through(self, connect: ConnectPacket) -> None:
         """Let the broker behind the front authenticate a client that is no device."""
         front, user = self._front, connect.username or ""
-        if connect.will and connect.will.qos > BROKER_QOS_MAX and self._version == Version.MQTT_5:
+        if connect.will and connect.will.qos > BROKER_QOS_MAX and self.version == Version.MQTT_5:
             raise MqttViolation(ReasonCode.QOS_NOT_SUPPORTED, "a will at QoS 2")
         self._guest.service = front.service_client(user)
         key = SessionKey(user, self.client_id)
         # Of a session of 3.1.1 that no front remembers the broker knows all there is.
         known = front.sessions.find(key, front.seconds) or front.remembered(key)
-        goes_on = not connect.clean_start and (known is not None or self._version != Version.MQTT_5)
+        goes_on = not connect.clean_start and (known is not None or self.version != Version.MQTT_5)
         if known and goes_on:
-            self._session.subscriptions, self._session.unacknowledged = known.subscriptions, known.unacknowledged
-        expiry_s = self._expiry_of(connect)
-        answer = await self._reach_broker(
-            lambda upstream, clean: upstream.open_guest(connect, clean=clean), goes_on=goes_on, keeps=expiry_s > 0
-        )
-        if answer.code:
-            reason = ReasonCode.NOT_AUTHORIZED if answer.code > 3 else ReasonCode.SERVER_UNAVAILABLE
-            raise MqttViolation(reason, "the broker refuses the client")
-        if not answer.session_present:
-            self._session.subscriptions.clear()
-            self._session.unacknowledged.clear()
-        self._key, self._session.expiry_s, self._session.holder = key, expiry_s, self
-        front.sessions.put(key, self._session)
-        await front.remember(key, self._session)
+            self.session.subscriptions, self.session.unacknowledged = known.subscriptions, known.unacknowledged
+        expiry_s = session_expiry_s(connect, self._limits.session_expiry_max_s)
+        present = await self._broker.open_guest(connect, goes_on=goes_on, keeps=expiry_s > 0)
+        self._key, self.session.expiry_s, self.session.holder = key, expiry_s, self
+        front.sessions.put(key, self.session)
+        await front.remember(key, self.session)
         self.keep_alive_s = connect.keep_alive_s
-        self._send_connack(connect, session_present=answer.session_present)
+        self._send_connack(connect, session_present=present)
 
     # ── packets ──────────────────────────────────────────────────────────────────────────────────────
 
     def _take(self, packets: list[tuple[int, bytes]]) -> None:  # noqa: PLR0912, PLR0915 - calls would cost as much as a message
         """Handle the packets of one read; messages end up in the open batch."""
-        if self._rights is None:
+        if self.rights is None:
             self._guest.take(packets)
             return
-        writer, version = self._writer, self._version
+        writer, version = self._writer, self.version
         batch = writer.open
         builder = batch.builder
         topics = self._topics
@@ -452,9 +386,9 @@ class MqttConnection(asyncio.Protocol):
                     answers += _PUBACK + packet_id.to_bytes(2)
                 elif qos == 2:
                     answers += _PUBREC + packet_id.to_bytes(2)
-                    if packet_id in self._session.received:
+                    if packet_id in self.session.received:
                         continue  # sent again; the answer stands behind that to the first one
-                    self._session.received.add(packet_id)
+                    self.session.received.add(packet_id)
                 builder.topics.append(topic.name)
                 builder.payloads.append(payload)
                 builder.flags.append(
@@ -488,12 +422,12 @@ class MqttConnection(asyncio.Protocol):
                 arrival=self._front.clock.now(),
                 answers=answers,
                 waiting=waiting,
-                size=size + self._identity_bytes,
+                size=size + self.identity_bytes,
             )
         else:
             writer.answer(self, answers)
-        if max(self._unstored, len(self._session.received)) > self._limits.inflight_max:
-            if self._version == Version.MQTT_5:
+        if max(self._unstored, len(self.session.received)) > self._limits.inflight_max:
+            if self.version == Version.MQTT_5:
                 raise MqttViolation(ReasonCode.RECEIVE_MAXIMUM_EXCEEDED, "more messages than the Receive Maximum")
             if self._unstored > self._limits.inflight_max:
                 self._hold("inflight")
@@ -522,16 +456,16 @@ class MqttConnection(asyncio.Protocol):
             raise MqttViolation(ReasonCode.PROTOCOL_ERROR, f"topic alias {alias} stands for no topic")
         return self._aliases[alias]
 
-    def _learn(self, raw: bytes) -> _Topic:
+    def _learn(self, raw: bytes) -> KnownTopic:
         """Return a topic with what the rights say; it is cached where it is allowed."""
         name = codec.check_topic(raw)
-        rights = cast("Rights", self._rights)
+        rights = cast("Rights", self.rights)
         if len(raw) > self._limits.topic_bytes_max:
             self._front.hit("topic_bytes")
             allowed = False
         else:
             allowed = rights.publish.matches(name)
-        topic = _Topic(name, is_allowed=allowed, best_effort=allowed and rights.best_effort.matches(name))
+        topic = KnownTopic(name, is_allowed=allowed, best_effort=allowed and rights.best_effort.matches(name))
         if not allowed:
             return topic
         if len(self._topics) >= self._limits.topics_max or self._topics_bytes > self._limits.topics_bytes_max:
@@ -541,15 +475,15 @@ class MqttConnection(asyncio.Protocol):
         self._topics_bytes += len(raw)
         return topic
 
-    def _refuse(self, topic: _Topic, qos: int, packet_id: int) -> bytes:
+    def _refuse(self, topic: KnownTopic, qos: int, packet_id: int) -> bytes:
         """Return the answer to a message that is not taken."""
         if not topic.is_allowed:
             self.note_refusal(self.device, "publish", topic.name)
         if not qos:
             return b""
         kind = PacketType.PUBACK if qos == 1 else PacketType.PUBREC
-        code = ReasonCode.NOT_AUTHORIZED if self._version == Version.MQTT_5 else 0
-        return codec.encode(Acknowledgement(kind, packet_id, code), self._version)
+        code = ReasonCode.NOT_AUTHORIZED if self.version == Version.MQTT_5 else 0
+        return codec.encode(Acknowledgement(kind, packet_id, code), self.version)
 
     def _control(self, head: int, body: bytes) -> None:
         """Handle a packet that is no PUBLISH."""
@@ -557,21 +491,20 @@ class MqttConnection(asyncio.Protocol):
         if kind == PacketType.PINGREQ and not body and not head & 15:
             self.answer_ping()
             return
-        packet = codec.decode(head, body, self._version)
+        packet = codec.decode(head, body, self.version)
         match packet:
             case Acknowledgement(kind=PacketType.PUBREL, packet_id=packet_id):
-                known = packet_id in self._session.received
-                self._session.received.discard(packet_id)
-                code = 0 if known or self._version != Version.MQTT_5 else ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
+                known = packet_id in self.session.received
+                self.session.received.discard(packet_id)
+                code = 0 if known or self.version != Version.MQTT_5 else ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
                 answer = Acknowledgement(PacketType.PUBCOMP, packet_id, code)
-                self._transport.write(codec.encode(answer, self._version))
+                self._transport.write(codec.encode(answer, self.version))
             case Acknowledgement():
-                if self._upstream:
-                    self._upstream.forward(packet)
+                self._broker.forward(packet)
             case Subscribe():
-                self.subscribe(packet, self.limit_subscriptions(packet))
+                self._broker.subscribe(packet, self._broker.limit(packet))
             case Unsubscribe():
-                self.unsubscribe(packet)
+                self._broker.unsubscribe(packet)
             case Disconnect():
                 self.disconnected(packet)
             case _:
@@ -581,93 +514,29 @@ class MqttConnection(asyncio.Protocol):
         """Close after the client's DISCONNECT. Raises `MqttViolation`."""
         expiry_s = packet.properties.session_expiry_s
         if expiry_s is not None:
-            if expiry_s and not self._session.expiry_s:
+            if expiry_s and not self.session.expiry_s:
                 raise MqttViolation(ReasonCode.PROTOCOL_ERROR, "the session expiry was 0 in CONNECT")
-            self._session.expiry_s = min(expiry_s, self._limits.session_expiry_max_s)
+            self.session.expiry_s = min(expiry_s, self._limits.session_expiry_max_s)
         if packet.code != ReasonCode.DISCONNECT_WITH_WILL:
-            self._will = None
+            self.will.drop()
         self.closing_at = self._front.seconds + self._limits.close_timeout_s
         self._transport.close()
 
     # ── subscriptions ────────────────────────────────────────────────────────────────────────────────
 
-    def limit_subscriptions(self, packet: Subscribe, decided: Sequence[int | None] = ()) -> list[int | None]:
-        """Return the code of each filter of a SUBSCRIBE; None: the broker behind decides. Raises `MqttViolation`.
-
-        Args:
-            packet: what the client sent.
-            decided: codes that others have decided, None where they grant it; empty: none.
-        """
-        codes = [
-            self._refusal_of(wanted.topic_filter) if code is None else code
-            for wanted, code in zip_longest(packet.subscriptions, decided)
-        ]
-        limited = self.subscriptions.limit(packet, codes)
-        if limited != codes:
-            self._front.hit("mqtt_subscriptions")
-        return limited
-
-    def _refusal_of(self, topic_filter: str) -> int | None:
-        """Return the code for a filter that is refused; None: it is not."""
-        if topic_filter.startswith("$share/"):
-            return ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
-        if not codec.is_valid_filter(topic_filter):
-            if self._version != Version.MQTT_5:
-                raise MqttViolation(ReasonCode.TOPIC_FILTER_INVALID, "a topic filter is not valid")
-            return ReasonCode.TOPIC_FILTER_INVALID
-        if self._rights and not self._rights.subscribe.covers(topic_filter):
-            self.note_refusal(self.device, "subscribe", topic_filter)
-            return ReasonCode.NOT_AUTHORIZED
-        return None if is_broker_filter(topic_filter) else ReasonCode.TOPIC_FILTER_INVALID
-
-    def subscribe(self, packet: Subscribe, codes: list[int | None]) -> None:
-        """Answer a SUBSCRIBE of which nothing is granted; otherwise subscribe at the broker behind."""
-        if None in codes:
-            self.wait_for(self.subscribe_at_broker(packet, codes))
-        else:
-            self.answer_subscribe(packet.packet_id, tuple(code for code in codes if code is not None))
-
     def answer_subscribe(self, packet_id: int, codes: tuple[int, ...]) -> None:
         """Answer a SUBSCRIBE with a code for each filter."""
         self.send(SubAck(PacketType.SUBACK, packet_id, tuple(self._code(code) for code in codes)))
 
-    async def subscribe_at_broker(self, packet: Subscribe, codes: list[int | None], mount: str = "") -> None:
-        """Subscribe at the broker behind, and note it in the session. Raises `MqttViolation`.
-
-        Args:
-            packet: what the client sent.
-            codes: the answers that the front gives itself; None: the broker decides.
-            mount: what stands before the client's topics at the broker.
-        """
-        if None not in codes:
-            self.answer_subscribe(packet.packet_id, tuple(code for code in codes if code is not None))
-            return
-        if self._upstream is None:
-            await self._open_upstream(goes_on=False)
-            if self._upstream:
-                self._upstream.begin()
-        if self._upstream is None:
-            return
-        self._session.subscribed = True
-        self._upstream.subscribe(packet, codes, mount)
-        if self._key and self._session.expiry_s:
-            await self._front.remember(self._key, self._session)
-
     def _code(self, code: int) -> int:
-        if self._version != Version.MQTT_5:
+        if self.version != Version.MQTT_5:
             return min(code, 0x80)
         return ReasonCode.NOT_AUTHORIZED if code == ReasonCode.UNSPECIFIED_ERROR else code
 
-    def unsubscribe(self, packet: Unsubscribe, mount: str = "") -> None:
-        """Handle an UNSUBSCRIBE; `mount` stands before the client's topics at the broker. Raises `MqttViolation`."""
-        five = self._version == Version.MQTT_5
-        if not five and not all(map(codec.is_valid_filter, packet.topic_filters)):
-            raise MqttViolation(ReasonCode.TOPIC_FILTER_INVALID, "a topic filter is not valid")
-        if self._upstream:
-            self._upstream.unsubscribe(packet, mount)
-            return
-        codes = (ReasonCode.NO_SUBSCRIPTION_EXISTED,) * len(packet.topic_filters) if five else ()
-        self.send(SubAck(PacketType.UNSUBACK, packet.packet_id, codes))
+    async def remember_session(self) -> None:
+        """Announce the session to all fronts, if it outlives the connection."""
+        if self._key and self.session.expiry_s:
+            await self._front.remember(self._key, self.session)
 
     def defer(self, packets: Iterable[tuple[int, bytes]]) -> None:
         """Keep packets until the work of `wait_for` is done."""
@@ -693,56 +562,6 @@ class MqttConnection(asyncio.Protocol):
 
         self._task = asyncio.get_running_loop().create_task(until_done(), name="mqtt broker")
 
-    async def _open_upstream(self, *, goes_on: bool) -> bool:
-        """Connect a device to the broker behind; return whether its session goes on. Raises `MqttViolation`."""
-        keeps = self._session.expiry_s > 0
-        answer = await self._reach_broker(self._open_device, goes_on=goes_on, keeps=keeps)
-        if answer.code:
-            raise MqttViolation(ReasonCode.SERVER_UNAVAILABLE, "the broker refuses the connection for subscriptions")
-        if not answer.session_present:
-            self._session.subscriptions.clear()
-            self._session.unacknowledged.clear()
-        return answer.session_present
-
-    async def _open_device(self, upstream: Upstream, clean: bool) -> ConnAck:  # noqa: FBT001 - as for guests
-        return await upstream.open_device(self.device, clean=clean)
-
-    async def _reach_broker(self, connect: BrokerConnect, *, goes_on: bool, keeps: bool) -> ConnAck:
-        """Connect to the broker behind; what it has kept of a session that does not go on is discarded before.
-
-        Args:
-            connect: opens a connection, with a clean session or not.
-            goes_on: whether the session goes on.
-            keeps: whether it is kept after this connection.
-        """
-        answer = await self._connect_broker(connect, clean=not (goes_on or keeps))
-        if answer.code or goes_on or not answer.session_present:
-            return answer
-        await self._end_broker_session()
-        answer = await self._connect_broker(connect, clean=True)
-        if answer.code:
-            return answer
-        await self._end_broker_session()
-        return await self._connect_broker(connect, clean=False)
-
-    async def _connect_broker(self, connect: BrokerConnect, *, clean: bool) -> ConnAck:
-        self._upstream = self._front.upstream(self)
-        return await connect(self._upstream, clean)
-
-    async def _end_broker_session(self) -> None:
-        """Disconnect from the broker behind, which discards the session if it is a clean one."""
-        ended, self._upstream = self._upstream, None
-        if ended:
-            await ended.end_session()
-
-    async def _discard_at_broker(self) -> None:
-        """Discard what the broker behind has kept of a device's session that begins anew. Raises `MqttViolation`."""
-        answer = await self._connect_broker(self._open_device, clean=True)
-        if answer.code:
-            raise MqttViolation(ReasonCode.SERVER_UNAVAILABLE, "the broker refuses the connection for subscriptions")
-        if self._session.expiry_s:
-            await self._end_broker_session()
-
     # ── answers ──────────────────────────────────────────────────────────────────────────────────────
 
     def acknowledge(self, answers: bytes, count: int) -> None:
@@ -760,7 +579,7 @@ class MqttConnection(asyncio.Protocol):
         """Send a packet of the broker behind; return False where it is larger than the client takes."""
         if self._closed or self.closing_at:
             return True
-        raw = codec.encode(packet, self._version)
+        raw = codec.encode(packet, self.version)
         if self._client_packet_max and len(raw) > self._client_packet_max:
             return False
         self._transport.write(raw)
@@ -789,40 +608,21 @@ class MqttConnection(asyncio.Protocol):
         self._release("broker is slow")
 
     @property
-    def subscriptions(self) -> ClientSubscriptions:
-        """Subscriptions of the client's session, on this connection."""
-        if self._subscriptions is None:
-            limits = self._limits
-            held = self._session.subscriptions
-            self._subscriptions = ClientSubscriptions(held, limits.subscriptions_max, limits.topic_bytes_max)
-        return self._subscriptions
-
-    @property
     def unacknowledged(self) -> UnacknowledgedMessages:
         """Messages of the session that the client has not acknowledged."""
-        return self._session.unacknowledged
-
-    @property
-    def upstream(self) -> Upstream | None:
-        """Connection to the broker behind."""
-        return self._upstream
+        return self.session.unacknowledged
 
     @property
     def service(self) -> ServiceConversation | None:
         """Requests to the gateway, of a client of one of its services; None: the client has none."""
         return self._guest.service
 
-    @property
-    def version(self) -> Version:
-        """Version that the client speaks."""
-        return self._version
-
     def change_rights(self, admitted: Admitted, *, subscriptions_differ: bool) -> None:
         """Apply changed rights. A client with subscriptions is disconnected if they differ: the broker has the old."""
-        self._admitted, self._rights = admitted, admitted.rights
+        self._admitted, self.rights = admitted, admitted.rights
         self._topics.clear()
         self._topics_bytes = 0
-        if self._upstream and subscriptions_differ:
+        if self._broker.is_open and subscriptions_differ:
             self.close(ReasonCode.ADMINISTRATIVE_ACTION)
 
     def _violated(self, why: MqttViolation) -> None:
@@ -832,19 +632,17 @@ class MqttConnection(asyncio.Protocol):
         if self._state == _OPEN:
             self.close(why.reason)
             return
-        five = self._version == Version.MQTT_5 and not isinstance(why, codec.UnsupportedVersion)
-        code = why.reason if five else RETURN_CODES.get(why.reason, _NOT_AUTHORIZED)
-        if self._state == _CONNECTING and (five or why.reason not in _UNANSWERED):
-            version = self._version if five else Version.MQTT_3_1_1
-            self._transport.write(codec.encode(ConnAck(code), version))
+        answer = refused(why, self.version) if self._state == _CONNECTING else b""
+        if answer:
+            self._transport.write(answer)
         self._shut()
 
     def close(self, reason: ReasonCode) -> None:
         """Disconnect the client for a reason, which 5.0 tells it."""
         if self._closed or self.closing_at:
             return
-        if self._version == Version.MQTT_5 and self._state == _OPEN:
-            self._transport.write(codec.encode(Disconnect(reason), self._version))
+        if self.version == Version.MQTT_5 and self._state == _OPEN:
+            self._transport.write(codec.encode(Disconnect(reason), self.version))
         self._shut()
 
     def _shut(self) -> None:
@@ -870,52 +668,5 @@ class MqttConnection(asyncio.Protocol):
         """Take nothing more."""
         self._hold("stop")
 
-    def settle_will(self, *, session_ends: bool) -> None:
-        """Drop a will with a delay, since the client is back; publish it where the session ends with that."""
-        will = self._will
-        if will and session_ends:
-            self.publish_delayed_will()
-        elif will and will.properties.will_delay_s:
-            self._will = None
-
-    def publish_delayed_will(self) -> None:
-        """Publish the will whose delay is over."""
-        will, self._will = self._will, None
-        if will:
-            self._publish_will(will)
-
-    def _lose_will(self) -> None:
-        """Publish the will of a connection that broke, or leave it for its delay."""
-        if self._will is None:
-            return
-        delay_s = min(self._will.properties.will_delay_s or 0, self._session.expiry_s)
-        if delay_s and self._key:
-            self._front.delay_will(self._key, self, delay_s)
-        else:
-            self._publish_will(self._will)
-
-    def _publish_will(self, will: Will) -> None:
-        rights = self._rights
-        if rights is None or (not will.qos and not rights.best_effort.matches(will.topic)):
-            return
-        if not rights.publish.matches(will.topic):
-            return
-        properties = will.properties
-        texts = (will.topic, properties.content_type or "", *(word for pair in properties.user for word in pair))
-        size = len(will.payload) + sum(len(text.encode()) for text in texts) + self._identity_bytes
-        self._writer.reserve(size)
-        builder = self._writer.open.builder
-        builder.topics.append(will.topic)
-        builder.payloads.append(will.payload)
-        builder.flags.append(will.qos << QOS_SHIFT | (RETAIN if will.retain else 0) | WILL)
-        if properties.content_type or properties.user:
-            builder.properties[len(builder) - 1] = MessageProperties(properties.content_type or "", properties.user)
-        now = self._front.clock.now()
-        self._writer.end_read(
-            self, client=self.client_id, credential=self.device, arrival=now, answers=b"", waiting=0, size=size
-        )
-
 
 _WAITING, _CONNECTING, _OPEN = range(3)
-_UNANSWERED = frozenset({ReasonCode.MALFORMED_PACKET, ReasonCode.PROTOCOL_ERROR, ReasonCode.TOPIC_NAME_INVALID})
-"""Reasons for which a CONNECT before 5.0 is not answered but the connection closed."""

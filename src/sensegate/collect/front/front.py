@@ -20,8 +20,10 @@ from sensegate.collect.front.packets import ConnectPacket, MqttViolation, Reason
 from sensegate.collect.front.rights import Admitted, PassThroughClient
 from sensegate.collect.front.services import ServiceConversation, ServiceGateway, service_user
 from sensegate.collect.front.sessions import MqttSession, SessionHolder, SessionKey, SessionRegistry
+from sensegate.collect.front.subscriptions import ClientSubscriptions
 from sensegate.collect.front.turns import ReadTurns
 from sensegate.collect.front.upstream import BrokerAddress, Upstream, unchanged
+from sensegate.collect.front.wills import DeviceWill
 from sensegate.errors import CancellableTaskGroup
 
 TICK_S = 0.25
@@ -114,7 +116,7 @@ class DelayedWill(msgspec.Struct, frozen=True, eq=False):
 
     key: SessionKey
     due: float
-    connection: MqttConnection
+    will: DeviceWill
 
 
 class Front:
@@ -257,7 +259,7 @@ class Front:
             if older.client_id != connection.client_id:
                 self.refused(key.credential, "connect", "another client id took over", connection.address)
             else:
-                older.settle_will(session_ends=clean)
+                older.will.settle(session_ends=clean)
             older.close(ReasonCode.SESSION_TAKEN_OVER)
         self._settle_delayed_will(key, clean=clean)
         await self._neighbours.take_over(key, connection.born, clean=clean)
@@ -269,7 +271,7 @@ class Front:
         if held is None or held.born >= born:
             return False
         if held.client_id == key.client_id:
-            held.settle_will(session_ends=clean)
+            held.will.settle(session_ends=clean)
         held.close(ReasonCode.SESSION_TAKEN_OVER)
         return True
 
@@ -278,7 +280,7 @@ class Front:
         delayed = self._wills.get(key.credential)
         if delayed and delayed.key == key:
             del self._wills[key.credential]
-            delayed.connection.settle_will(session_ends=clean)
+            delayed.will.settle(session_ends=clean)
 
     def disconnect(self, device: str, reason: ReasonCode) -> None:
         """Disconnect a device."""
@@ -309,22 +311,22 @@ class Front:
         if self.sessions.end(key, holder, self.seconds):
             self._memory.end(key, session)
 
-    def delay_will(self, key: SessionKey, connection: MqttConnection, delay_s: float) -> None:
+    def delay_will(self, key: SessionKey, will: DeviceWill, delay_s: float) -> None:
         """Publish the will of a connection later, unless its client comes back before.
 
         A device has one will that waits: that of another session of the device is published at once.
         """
         if earlier := self._wills.pop(key.credential, None):
-            earlier.connection.publish_delayed_will()
-        self._wills[key.credential] = DelayedWill(key, self.seconds + delay_s, connection)
+            earlier.will.publish_delayed()
+        self._wills[key.credential] = DelayedWill(key, self.seconds + delay_s, will)
 
-    def upstream(self, connection: MqttConnection) -> Upstream:
+    def upstream(self, connection: MqttConnection, subscriptions: ClientSubscriptions) -> Upstream:
         """Return a connection to the broker behind. Raises `MqttViolation`: there is none."""
         if self._broker is None:
             raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "this listener takes devices only")
         service = connection.service
         shown = service.shown if service else unchanged
-        return Upstream(self._broker, connection, self.clock, connection.subscriptions, shown)
+        return Upstream(self._broker, connection, self.clock, subscriptions, shown)
 
     def service_client(self, user: str) -> ServiceConversation | None:
         """Return what speaks for a client of a service; None: the user name is not that of one."""
@@ -362,8 +364,8 @@ class Front:
             self.seconds = self.clock.monotonic()
             for connection in [held for held in self._closing if self.seconds >= held.closing_at]:
                 connection.abort()
-            for device in [device for device, will in self._wills.items() if self.seconds >= will.due]:
-                self._wills.pop(device).connection.publish_delayed_will()
+            for device in [device for device, delayed in self._wills.items() if self.seconds >= delayed.due]:
+                self._wills.pop(device).will.publish_delayed()
             ticks += 1
             if ticks % 4 == 0:
                 self._check_silence()

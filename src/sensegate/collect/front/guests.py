@@ -24,6 +24,7 @@ from sensegate.collect.front.packets import (
 from sensegate.collect.front.upstream import is_broker_topic
 
 if TYPE_CHECKING:
+    from sensegate.collect.front.broker_link import BrokerLink
     from sensegate.collect.front.connection import MqttConnection
     from sensegate.collect.front.services import ServiceConversation
 
@@ -35,8 +36,9 @@ BROKER_QOS_MAX = 1
 class GuestConversation:
     """A client that is no device, on its connection."""
 
-    def __init__(self, connection: MqttConnection) -> None:
+    def __init__(self, connection: MqttConnection, broker: BrokerLink) -> None:
         self._connection = connection
+        self._broker = broker
         self.service: ServiceConversation | None = None
         """Requests to the gateway, of a client of one of its services."""
 
@@ -53,14 +55,14 @@ class GuestConversation:
                 case Publish():
                     self._publish(self._plain(packet))
                 case Subscribe():
-                    codes = connection.limit_subscriptions(packet)
+                    codes = self._broker.limit(packet)
                     if None in codes:
                         connection.defer(remaining)
-                    connection.subscribe(packet, codes)
+                    self._broker.subscribe(packet, codes)
                 case Unsubscribe():
-                    connection.unsubscribe(packet)
+                    self._broker.unsubscribe(packet)
                 case Acknowledgement():
-                    self._forward(packet)
+                    self._broker.forward(packet)
                 case _:
                     self._control(head, packet)
 
@@ -70,17 +72,13 @@ class GuestConversation:
         if packet.qos > BROKER_QOS_MAX:
             raise MqttViolation(ReasonCode.QOS_NOT_SUPPORTED, "a message at QoS 2")
         if is_broker_topic(packet.topic):
-            self._forward(packet)
+            self._broker.forward(packet)
             return
         # The broker would close the connection; nobody has a right to such a topic.
         connection.note_refusal(connection.client_id, "publish", packet.topic)
         if packet.qos:
             code = ReasonCode.NOT_AUTHORIZED if connection.version == Version.MQTT_5 else 0
             connection.send(Acknowledgement(PacketType.PUBACK, packet.packet_id, code))
-
-    def _forward(self, packet: Publish | Acknowledgement) -> None:
-        if self._connection.upstream:
-            self._connection.upstream.forward(packet)
 
     def _plain(self, packet: Publish) -> Publish:
         """Return a message without its properties, with the topic for which an alias stands."""
@@ -91,8 +89,8 @@ class GuestConversation:
         """Handle a packet that no broker need see."""
         match packet:
             case Disconnect():
-                if packet.code != ReasonCode.DISCONNECT_WITH_WILL and self._connection.upstream:
-                    self._connection.upstream.end()
+                if packet.code != ReasonCode.DISCONNECT_WITH_WILL:
+                    self._broker.end()
                 self._connection.disconnected(packet)
             case _ if head >> 4 == PacketType.PINGREQ:
                 self._connection.answer_ping()
@@ -118,13 +116,13 @@ class GuestConversation:
                     connection.defer(remaining)
                     connection.wait_for(self._subscribe_to_service(service, packet))
                 case Unsubscribe():
-                    connection.unsubscribe(packet, service.user.mount_point)
+                    self._broker.unsubscribe(packet, service.user.mount_point)
                 case Acknowledgement(kind=PacketType.PUBREL, packet_id=packet_id):
                     known = service.release(packet_id) or connection.version != Version.MQTT_5
                     code = 0 if known else ReasonCode.PACKET_IDENTIFIER_NOT_FOUND
                     connection.send(Acknowledgement(PacketType.PUBCOMP, packet_id, code))
                 case Acknowledgement():
-                    self._forward(packet)
+                    self._broker.forward(packet)
                 case _:
                     self._control(head, packet)
         if published:
@@ -149,6 +147,4 @@ class GuestConversation:
         for wanted, code in zip(packet.subscriptions, codes, strict=True):
             if code is not None:
                 connection.note_refusal(service.user.token, "subscribe", wanted.topic_filter)
-        await connection.subscribe_at_broker(
-            packet, connection.limit_subscriptions(packet, codes), service.user.mount_point
-        )
+        await self._broker.subscribe_now(packet, self._broker.limit(packet, codes), service.user.mount_point)

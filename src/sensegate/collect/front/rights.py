@@ -73,5 +73,16 @@ class Admitted(msgspec.Struct, frozen=True, eq=False):
     """End of the validity of its credential, µs UTC; 0: none."""
 
 
+class KnownTopic:
+    """A topic of a connection with what its rights say."""
+
+    __slots__ = ("best_effort", "is_allowed", "name")
+
+    def __init__(self, name: str, *, is_allowed: bool, best_effort: bool) -> None:
+        self.name = name
+        self.is_allowed = is_allowed
+        self.best_effort = best_effort
+
+
 class PassThroughClient(msgspec.Struct, frozen=True):
     """A client that is no device: the broker behind decides on it, and all its packets pass through to it."""

@@ -28,7 +28,6 @@ from sensegate.collect.front.packets import (
     ConnectPacket,
     Disconnect,
     MqttViolation,
-    PacketProperties,
     PacketType,
     Publish,
     ReasonCode,
@@ -39,6 +38,7 @@ from sensegate.collect.front.packets import (
 )
 from sensegate.collect.front.rights import Admitted, KnownTopic, Rights
 from sensegate.collect.front.sessions import MqttSession, SessionKey, UnacknowledgedMessages
+from sensegate.collect.front.topic_aliases import TopicAliases
 from sensegate.collect.front.wills import DeviceWill
 from sensegate.collect.intake.batch import DUP, QOS_SHIFT, RETAIN, MessageProperties
 
@@ -64,7 +64,6 @@ class MqttConnection(asyncio.Protocol):
         self._state = _WAITING
         self._early: list[tuple[int, bytes]] = []
         """Packets that came before the CONNECT was answered."""
-        self._admitted: Admitted | None = None
         self._key: SessionKey | None = None
         self._broker = BrokerLink(self, front)
         self._guest = GuestConversation(self, self._broker)
@@ -72,7 +71,6 @@ class MqttConnection(asyncio.Protocol):
         self._task: asyncio.Task[None] | None = None
         self._topics: dict[bytes, KnownTopic] = {}
         self._topics_bytes = 0
-        self._aliases: dict[int, bytes] = {}
         self._unstored = 0
         self._holds: set[str] = set()
         self._deferred: list[bytes] = []
@@ -85,10 +83,16 @@ class MqttConnection(asyncio.Protocol):
         self.client_id = ""
         self.version = Version.MQTT_3_1_1
         """Version that the client speaks."""
+        self.device = ""
+        """Id of the device; empty: it is not admitted."""
+        self.until = 0
+        """End of the validity of the credential, µs UTC; 0: none."""
         self.rights: Rights | None = None
         """Rights of the device; None: the client is none."""
         self.session = MqttSession()
         """What outlives the connection."""
+        self.aliased = TopicAliases(front.limits).resolve
+        """Returns the topic of a PUBLISH with properties."""
         self.will = DeviceWill(self, front)
         self.identity_bytes = 0
         """Bytes of client id and credential, which a batch holds for each read."""
@@ -218,16 +222,6 @@ class MqttConnection(asyncio.Protocol):
         """Whether its CONNECT was accepted."""
         return self._state == _OPEN
 
-    @property
-    def device(self) -> str:
-        """Id of the device; empty: it is not admitted."""
-        return self._admitted.device if self._admitted else ""
-
-    @property
-    def until(self) -> int:
-        """End of the validity of the credential, µs UTC; 0: none."""
-        return self._admitted.until if self._admitted else 0
-
     # ── CONNECT ──────────────────────────────────────────────────────────────────────────────────────
 
     def _take_early(self, packets: list[tuple[int, bytes]]) -> None:
@@ -274,7 +268,7 @@ class MqttConnection(asyncio.Protocol):
         if not isinstance(admitted, Admitted):
             await self._pass_through(connect)
             return
-        self._admitted, self.rights = admitted, admitted.rights
+        self.device, self.until, self.rights = admitted.device, admitted.until, admitted.rights
         if connect.will and not admitted.rights.publish.matches(connect.will.topic):
             self.note_refusal(admitted.device, "publish", connect.will.topic)
             raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "the topic of the will is not one of the device's")
@@ -435,26 +429,6 @@ class MqttConnection(asyncio.Protocol):
             self._front.hit("queue_bytes")
             writer.hold(self)
             self._hold("queue")
-
-    def aliased(self, raw: bytes, properties: PacketProperties) -> bytes:
-        """Return the topic of a PUBLISH with properties, which may have an alias."""
-        if properties.subscription_ids:
-            raise MqttViolation(ReasonCode.PROTOCOL_ERROR, "a client sends a subscription identifier")
-        if properties.response_topic is not None:
-            codec.check_topic(properties.response_topic.encode())
-        alias = properties.topic_alias
-        if alias is None:
-            return raw
-        if alias > self._limits.topic_aliases_max:
-            raise MqttViolation(ReasonCode.TOPIC_ALIAS_INVALID, f"topic alias {alias}")
-        if len(raw) > self._limits.topic_bytes_max:
-            raise MqttViolation(ReasonCode.TOPIC_NAME_INVALID, "a topic with an alias is too long")
-        if raw:
-            self._aliases[alias] = raw
-            return raw
-        if alias not in self._aliases:
-            raise MqttViolation(ReasonCode.PROTOCOL_ERROR, f"topic alias {alias} stands for no topic")
-        return self._aliases[alias]
 
     def _learn(self, raw: bytes) -> KnownTopic:
         """Return a topic with what the rights say; it is cached where it is allowed."""
@@ -619,7 +593,7 @@ class MqttConnection(asyncio.Protocol):
 
     def change_rights(self, admitted: Admitted, *, subscriptions_differ: bool) -> None:
         """Apply changed rights. A client with subscriptions is disconnected if they differ: the broker has the old."""
-        self._admitted, self.rights = admitted, admitted.rights
+        self.device, self.until, self.rights = admitted.device, admitted.until, admitted.rights
         self._topics.clear()
         self._topics_bytes = 0
         if self._broker.is_open and subscriptions_differ:

@@ -52,7 +52,7 @@ _log = structlog.get_logger("collect")
 
 
 class MqttConnection(asyncio.Protocol):
-    """A connection from its acceptance to its end."""
+    """The MQTT connection of one client, from acceptance to its end: reads packets, writes answers, keeps limits."""
 
     def __init__(self, front: Front) -> None:
         self._front = front

@@ -46,6 +46,7 @@ def test_forty_kinds() -> None:
 
 
 @pytest.mark.fuzz
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_what_is_kept_holds_no_mark(name: str) -> None:
     """Each kind in each place, over the shifts; one at a time in a message that is good otherwise, and many at once."""

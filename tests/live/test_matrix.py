@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator
 import pytest
 import pytest_asyncio
 
-from sensegate.authority import devices
+from sensegate.authority import device_table, devices
 from sensegate.authority import scope as rights
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Action, Principal, Role, Scope
@@ -257,7 +257,8 @@ async def test_a_planted_hole_is_found(
 ) -> None:
     """The department is forgotten, the division, a role has one right too many, a 404 says more, a list is not cut."""
     if hole == "allows":
-        monkeypatch.setattr(devices, "allows", lambda *_, **__: True)
+        for module in (devices, device_table):
+            monkeypatch.setattr(module, "allows", lambda *_, **__: True)
     elif hole == "department":
         monkeypatch.setattr(Scope, "covers", lambda self, division, _="": division.startswith(self.division))
     elif hole == "division":

@@ -91,6 +91,7 @@ _ENGLISH = {
     "thingsboard": "ThingsBoard IoT Gateway 3.8.5, storage in memory, not durable",
     "aiomqtt_uvloop": "aiomqtt consumer on uvloop that parses and drops, not durable",
     "aiomqtt_asyncio": "aiomqtt consumer on asyncio that parses and drops, not durable",
+    "incomplete": " (in a round not every message arrived in time)",
     "run": "One run, {date}: {machine}.",
 }
 _CHINESE = {
@@ -101,6 +102,7 @@ _CHINESE = {
     "thingsboard": "ThingsBoard IoT Gateway 3.8.5，内存存储，不落盘",
     "aiomqtt_uvloop": "uvloop 上只解析即丢弃的 aiomqtt 消费者，不落盘",
     "aiomqtt_asyncio": "asyncio 上只解析即丢弃的 aiomqtt 消费者，不落盘",
+    "incomplete": "（有一轮未能按时全部到达）",
     "run": "同一次运行，{date}：{machine}。",
 }
 
@@ -112,7 +114,8 @@ def _comparison(words: dict[str, str] = _ENGLISH) -> str:
     rows = [words["run"].format(**compare), "", words["head"], "|---|---|---|---|"]
     for name, side in compare["sides"].items():
         figures = (f"{side[key]:,}" for key in ("messages_per_s", "cpu_us_per_message", "side_cpu_us_per_message"))
-        rows.append(f"| {words[name]} | {' | '.join(figures)} |")
+        label = words[name] if side["complete"] else words[name] + words["incomplete"]
+        rows.append(f"| {label} | {' | '.join(figures)} |")
     return "\n".join(rows)
 
 

@@ -18,9 +18,9 @@ HEADROOM = 0.5
 class MeasuredCosts(msgspec.Struct, frozen=True):
     """Costs on two cores, from `tests/bench/results.jsonl`; a test holds them against it."""
 
-    cpu_us_per_message: float = 36.3
+    cpu_us_per_message: float = 27.0
     """Bench `latency`: of the gateway, at half of its saturation, with a subscriber of everything."""
-    messages_per_s_max: float = 36_699
+    messages_per_s_max: float = 62_067
     """Bench `latency`: saturation of one committer, to the last event at that subscriber."""
     base_mb: float = 205
     """Bench `memory`: the gateway without devices' series."""

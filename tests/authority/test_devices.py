@@ -268,7 +268,7 @@ async def test_rotation_has_a_grace(devices: Devices, clock: FakeClock, admin: P
 
 
 async def test_a_device_may_not_change_itself(devices: Devices, admin: Principal, make: Make) -> None:
-    """As a caller it may ingest for its own division and nothing else; disabled, its credential proves nothing."""
+    """A device's credential permits ingest for its division and nothing else; a disabled device's permits nothing."""
     secret = await devices.add(make(), by=admin)
     assert devices.verify("air-1", secret)
     with pytest.raises(NotFound):

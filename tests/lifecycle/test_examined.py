@@ -37,7 +37,7 @@ WRONG = TEXT.replace("value: 21.5", "value: 22.5")
 
 
 class Start:
-    """One start of a gateway, which counts the profiles that it examines."""
+    """A start of a gateway that counts the profiles examined."""
 
     def __init__(self, directory: Path, folder: Path, code: str = "release 1") -> None:
         self.names: list[str] = []

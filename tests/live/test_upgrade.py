@@ -8,6 +8,7 @@ import pytest
 
 from sensegate.bus import consumer, streams
 from sensegate.bus.engine import Engine, User
+from sensegate.collect.intake import upgrade
 from sensegate.config import Config
 from sensegate.errors import NotFound
 from tests.conftest import eventually
@@ -30,8 +31,15 @@ async def leave(config: Config, device: str) -> None:
         await client.close()
 
 
-async def test_what_an_earlier_release_acknowledged_is_committed_once(tmp_path: Path) -> None:
-    """Messages with a PUBACK that were never committed become readings at the first start, and none at the second."""
+@pytest.mark.parametrize("idle_s", [1.0, 60.0])
+async def test_what_an_earlier_release_acknowledged_is_committed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, idle_s: float
+) -> None:
+    """Messages with a PUBACK that were never committed become readings at the first start, and none at the second.
+
+    A heartbeat, once a second, is enough to notice the end, however long the wait for a message would be.
+    """
+    monkeypatch.setattr(upgrade, "IDLE_S", idle_s)
     config = config_of(tmp_path / "node")
     async with running(config) as site:
         device = await site.device("old-1")

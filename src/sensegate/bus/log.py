@@ -114,7 +114,7 @@ class JetStreamLog:
         return unfiltered
 
     async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[LogEntry]:
-        """As `bus.contract.Log`.
+        """Return the entries after a sequence, as `bus.contract.Log.fetch` promises.
 
         Raises:
             StreamLost: after a reconnect the server lacks entries read before; sequences may have been reused.

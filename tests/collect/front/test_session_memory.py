@@ -197,7 +197,7 @@ async def test_client_ids_without_end_cost_their_credential_only(gateway: Client
 
 
 async def test_sessions_of_a_process_are_limited_for_each_credential() -> None:
-    """As in the memory of all fronts."""
+    """A front keeps as few sessions without a connection for a credential as the memory of all fronts does."""
     async with running_front() as rig:
         async with rig.client("d2", session_expiry_s=60):
             pass

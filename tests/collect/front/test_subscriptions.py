@@ -221,7 +221,7 @@ async def test_retain_as_published() -> None:
 
 
 def test_topics_that_are_retained_are_those_of_home_assistant() -> None:
-    """All that the gateway publishes with RETAIN lies there, and nothing else does."""
+    """`RETAINED_TOPICS` covers the topics that the gateway publishes with RETAIN, and no others."""
     series = GrantedSeries("d", "p", "c", "")
     assert RETAINED_TOPICS.matches(availability_topic("G"))
     assert RETAINED_TOPICS.matches(config_topic("G", series))
@@ -343,7 +343,7 @@ async def test_messages_come_again_after_a_reconnect_and_at_no_other_time() -> N
 
 
 def test_few_messages_are_kept_for_a_client() -> None:
-    """What is too much is left to the broker, which repeats it after its own time."""
+    """Messages beyond the limit are not kept: the broker sends them again after its `ack_wait`."""
     kept = UnacknowledgedMessages()
     for number in range(1, UNACKNOWLEDGED_MAX + 10):
         kept.add(Publish("a", b"x", 1, packet_id=number))
@@ -392,7 +392,7 @@ async def test_filters_that_the_broker_would_close_on_are_kept_from_it() -> None
 
 
 async def test_a_client_waits_for_a_slow_broker() -> None:
-    """What the broker does not take is not read from the client either."""
+    """While the broker accepts nothing, the front reads nothing from the client."""
     client = FakeClient()
     broker = FakeBroker(client)
     broker.upstream.pause_writing()

@@ -83,7 +83,7 @@ async def test_a_device_has_one_will_that_waits() -> None:
 
 
 async def test_an_older_connection_does_not_end_the_session_of_a_newer_one() -> None:
-    """It is lost after the newer one has begun; the session would expire under a connected client."""
+    """The older connection ends after the newer one has begun; the session stays that of the newer one."""
     memory = Memory()
     async with running_front(memory=memory) as rig:
         older = await rig.client(session_expiry_s=60).__aenter__()

@@ -92,7 +92,7 @@ async def test_without_turns_the_first_batch_waits_for_all() -> None:
 
 
 async def test_messages_before_a_reset_are_taken() -> None:
-    """What waits for its turn when the client resets its connection came before: with a DISCONNECT there is no will."""
+    """Bytes that wait for a turn are taken before the end of the connection: after a DISCONNECT there is no will."""
     will = Will("up/d1", b"gone", 1)
     async with running_front() as rig:
         rig.front.turns = ReadTurns(1)

@@ -90,7 +90,7 @@ class MqttConnection(asyncio.Protocol):
         self.rights: Rights | None = None
         """Rights of the device; None: the client is none."""
         self.session = MqttSession()
-        """What outlives the connection."""
+        """State of the MQTT session, which outlives the connection."""
         self.aliased = TopicAliases(front.limits).resolve
         """Returns the topic of a PUBLISH with properties."""
         self.will = DeviceWill(self, front)

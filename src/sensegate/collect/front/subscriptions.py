@@ -18,11 +18,11 @@ from sensegate.collect.front.rights import TopicMatcher
 RETAINED_TOPICS = TopicMatcher(("sg/grants/+/homeassistant/#",))
 """Topics on which everything is published with RETAIN; the broker does not tell which messages were."""
 COPIES_MAX = 256
-"""Most messages of which it is remembered for how many filters they have come."""
+"""Most messages whose copies are counted: the broker sends one copy for each filter that matches."""
 
 
 class HeldSubscription(msgspec.Struct, frozen=True, array_like=True):
-    """What is remembered of a subscription besides its filter, for as long as the session lives."""
+    """Options of a subscription, kept beside its filter for as long as the session lives."""
 
     identifier: int = 0
     """Subscription identifier; 0: none."""
@@ -123,7 +123,7 @@ class ClientSubscriptions:
     # ── from the broker ──────────────────────────────────────────────────────────────────────────────
 
     def shown(self, packet: Publish) -> Publish | None:
-        """Return a message of the broker as the client is to see it; None: it did not ask for it."""
+        """Return a message of the broker with the options of its subscription; None: the client did not request it."""
         if self._is_plain and not (packet.retain and self._is_selective):
             return packet
         asked = self._asked_for(packet.topic) if packet.retain else None

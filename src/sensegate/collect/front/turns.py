@@ -44,7 +44,7 @@ class ReadTurns:
         return True
 
     def wait(self, reader: WaitingReader) -> None:
-        """Have a connection take its bytes in a later turn."""
+        """Put a connection in the queue for the next turns."""
         self._waiting[reader] = None
         self._schedule()
 

@@ -19,6 +19,7 @@ import pytest
 
 from sensegate.bus import process
 from sensegate.bus.engine import Engine, EngineInfo, User
+from sensegate.bus.free_ports import free_port
 from sensegate.bus.log import JetStreamLog
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.errors import ConfigError, EngineError
@@ -107,6 +108,38 @@ async def test_an_orderly_stop_leaves_nothing(tmp_path: Path) -> None:
             await asyncio.open_connection("127.0.0.1", port)
     os.close(process.lock(tmp_path / "engine" / "store.lock", "still locked"))
     os.close(process.lock(tmp_path / "engine" / "gateway.lock", "still locked"))
+
+
+@pytest.mark.live
+@pytest.mark.parametrize("which", ["port", "mqtt_port"])
+async def test_a_port_taken_meanwhile_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
+    """A chosen port that another program takes before the server listens costs one start; the gateway still starts."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", free_port()))
+        other.listen()
+        taken = other.getsockname()[1]
+        free = [free_port() for _ in range(3)]
+        offers = iter([taken, *free] if which == "port" else [free[0], taken, *free[1:]])
+        monkeypatch.setattr("sensegate.bus.engine.free_port", lambda _host: next(offers))
+        engine = engine_in(tmp_path)
+        info = await engine.start()
+        try:
+            assert taken not in {info.port, info.mqtt_port}
+            assert listening(info.pid) == {("127.0.0.1", info.port), ("127.0.0.1", info.mqtt_port)}
+        finally:
+            await engine.stop()
+
+
+@pytest.mark.live
+async def test_a_configured_port_is_not_replaced(tmp_path: Path) -> None:
+    """Clients know it: the gateway ends and says which port is taken."""
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", free_port()))
+        other.listen()
+        taken = other.getsockname()[1]
+        config = EngineConfig(port=taken, mqtt_port=free_port(), durability="process")
+        with pytest.raises(EngineError, match=f"{taken}.*address already in use"):
+            await Engine(config, StoreConfig(), tmp_path, name="4401").start()
 
 
 async def test_nothing_listens_beyond_the_configuration(engine: Engine) -> None:

@@ -19,6 +19,12 @@ def test_a_free_port_lies_below_the_ephemeral_range_and_binds() -> None:
         assert free_ports.is_free(port)
 
 
+def test_no_port_is_offered_twice() -> None:
+    """Two listeners that start together get two ports, however many were offered before."""
+    ports = [free_ports.free_port() for _ in range(2_000)]
+    assert len(set(ports)) == len(ports)
+
+
 def test_a_taken_port_is_not_free() -> None:
     """Negative control: a listener is noticed."""
     with socket.socket() as taken:

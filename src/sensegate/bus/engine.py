@@ -51,6 +51,9 @@ _ADOPT_S = 10.0
 _STABLE_S = 1.0
 """A server that ran for longer than this is restarted at once; otherwise the pause before a restart doubles."""
 _FAULT_RESTART_MAX_S = 60.0
+_PORT_TRIES = 5
+"""Starts with chosen ports, of which another process may take one before the server listens."""
+_PORT_TAKEN = "address already in use"
 STORE_USERS = (User.GATEWAY, User.INTAKE, User.FEEDS)
 """Users of the accounts that store streams."""
 
@@ -69,6 +72,10 @@ class EngineInfo(msgspec.Struct, frozen=True):
     version: str
     max_payload: int
     adopted: bool = False
+
+
+class _PortTaken(EngineError):
+    """Another process listens on a port of the server."""
 
 
 class Credential(msgspec.Struct, frozen=True):
@@ -454,6 +461,21 @@ class Engine:
         )
 
     async def _launch(self) -> EngineInfo:
+        for _ in range(_PORT_TRIES - 1):
+            try:
+                return await self._run(self._write_config())
+            except _PortTaken as why:
+                if self._config.port and self._config.mqtt_port:
+                    raise
+                _log.warning("the server starts again on another port", reason=str(why))
+                if self._process is not None:
+                    await self._process.terminate()
+                    self._process.release()
+                self._log_file.open()
+        return await self._run(self._write_config())
+
+    def _write_config(self) -> Path:
+        """Write the configuration of the server, with free ports where none is configured; return its path."""
         state = self._with_configured_ports(self._load_state())
         # A chosen port is stored, so that clients and devices find it again; another is chosen only when it is taken.
         if not self._config.port and not (state.port and is_free(state.port, self._config.host)):
@@ -468,7 +490,7 @@ class Engine:
         for old in self._directory.glob("nats-*.conf"):
             if old != conf:
                 old.unlink()
-        return await self._run(conf)
+        return conf
 
     async def _run(self, conf: Path) -> EngineInfo:
         """Start the server and wait until both listeners respond."""
@@ -481,11 +503,12 @@ class Engine:
             if not started.is_alive:
                 self._log_file.close()
                 errors = self._log_file.last_errors[-3:] or [process.last_lines(self._directory / "nats.out")]
-                raise EngineError(f"nats-server ended at once: {' | '.join(errors)}")
+                error = _PortTaken if _PORT_TAKEN in "".join(errors) else EngineError
+                raise error(f"nats-server ended at once: {' | '.join(errors)}")
             with contextlib.suppress(OSError, EOFError, TimeoutError):
                 server = await process.read_server_info(_client_host(self._config.host), state.port)
                 if server.server_name != self._name:
-                    raise EngineError(f"port {state.port} is taken by another nats-server, {server.server_name}")
+                    raise _PortTaken(f"port {state.port} is taken by another nats-server, {server.server_name}")
                 _, writer = await asyncio.open_connection(_client_host(self._config.mqtt_host), state.mqtt_port)
                 writer.close()
                 return self._engine_info(server, started.pid, adopted=False)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import socket
 from collections.abc import Awaitable, Callable
@@ -13,16 +14,21 @@ from sensegate.errors import EngineError
 LOWEST, HIGHEST = 10_240, 32_767
 _TRIES_MAX = 200
 _LISTEN_TRIES = 20
+_PORTS = range(LOWEST, HIGHEST + 1)
+_offset = itertools.count(random.randrange(len(_PORTS)))  # noqa: S311 - no secret
+"""From a random place on, so that two processes seldom offer the same port, and one process never offers it twice."""
 
 
 def free_port(host: str = "127.0.0.1") -> int:
-    """Return a random port of `LOWEST`…`HIGHEST` that is free on `host` now; another process may still take it.
+    """Return a port of `LOWEST`…`HIGHEST` that is free on `host` now; another process may still take it.
+
+    No port is offered a second time before all others were: two listeners that start together get two ports.
 
     Raises:
         EngineError: none of 200 tried ports was free, or `host` is not an address of this machine.
     """
     for _ in range(_TRIES_MAX):
-        port = random.randint(LOWEST, HIGHEST)  # noqa: S311 - no secret
+        port = _PORTS[next(_offset) % len(_PORTS)]
         if is_free(port, host):
             return port
     raise EngineError(f"no free port on {host} between {LOWEST} and {HIGHEST}; is it an address of this machine?")

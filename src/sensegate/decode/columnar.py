@@ -20,6 +20,7 @@ from sensegate.decode.paths import Path
 from sensegate.decode.plan import LEAVES_MAX, ColumnPlan, LeafAccess, flag_leaves
 from sensegate.decode.profile import CompiledRule
 from sensegate.decode.senml_columns import SenmlCborColumns, SenmlColumns
+from sensegate.decode.xml_columns import XmlColumns
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -36,6 +37,7 @@ _WINDOW = 4_096
 _LEARNED: Final[dict[str, Callable[[Parse, int], LearnedForms]]] = {
     "senml": SenmlColumns,
     "senml_cbor": SenmlCborColumns,
+    "xml": XmlColumns,
 }
 """Pure formats whose payloads are read by their forms, too."""
 

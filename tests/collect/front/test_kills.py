@@ -154,7 +154,7 @@ async def test_front_and_engine_are_killed(engine: Engine) -> None:
     await connection.close()
     acknowledged, again = sum(len(device.acknowledged) for device in fleet), sum(device.connects for device in fleet)
     assert acknowledged >= ACKNOWLEDGED
-    print(f"{KILLS} kills, {acknowledged:,} acknowledged, {again:,} connects")  # noqa: T201 - shown by `pytest -rP`
+    print(f"{KILLS} kills, {acknowledged:,} acknowledged, {again:,} connects")
     for device in fleet:
         rows = stored[device.device]
         numbers = [number for number, _ in rows]

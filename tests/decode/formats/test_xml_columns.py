@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from pathlib import Path
+from typing import Any
 from xml.sax.saxutils import escape
 
 import pytest
@@ -50,12 +51,12 @@ ATTRIBUTES = st.dictionaries(st.sampled_from(["id", "v:k", "value", "xmlns:v", "
 NESTED = st.recursive(VALUES, lambda inner: st.lists(st.tuples(NAMED, ATTRIBUTES, inner), max_size=3), max_leaves=6)
 
 
-def _element(name: str, attributes: dict[str, str], inner: object, texts: list[str]) -> str:
+def _element(name: str, attributes: dict[str, str], inner: Any, texts: list[str]) -> str:
     held = "".join(f" {key}={_quoted(value)}" for key, value in attributes.items())
     if isinstance(inner, str):
         texts.append(inner)
         return f"<{name}{held}>{inner if inner == ']]>' else escape(inner, {'>': '>'})}</{name}>"
-    members = "".join(_element(*member, texts) for member in inner)  # type: ignore[attr-defined]
+    members = "".join(_element(*member, texts) for member in inner)
     return f"<{name}{held}>{members}</{name}>" if members else f"<{name}{held}/>"
 
 
@@ -71,7 +72,7 @@ def _quoted(value: str) -> str:
     st.data(),
 )
 def test_values_are_those_of_the_tree(
-    members: list[tuple[str, dict[str, str], object]], start: str, options: XmlPart | None, data: st.DataObject
+    members: list[tuple[str, dict[str, str], Any]], start: str, options: XmlPart | None, data: st.DataObject
 ) -> None:
     """Before and after a form is learned, for documents that differ in texts, attributes and single bytes."""
     parse = columns(options)
@@ -89,7 +90,7 @@ def test_values_are_those_of_the_tree(
 
 USUAL = (
     '<?xml version="1.0" encoding="UTF-8"?>\n<report xmlns="urn:r" id="{number}">\n'
-    '  <at>2026-01-01T00:00:0{number}Z</at>\n'
+    "  <at>2026-01-01T00:00:0{number}Z</at>\n"
     '  <value name="t" unit="Cel">{value}</value>\n  <value name="h" v="{value}"/>\n  <note></note>\n</report>\n'
 )
 

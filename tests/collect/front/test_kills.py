@@ -134,9 +134,10 @@ async def test_front_and_engine_are_killed(engine: Engine) -> None:
         for kill in range(KILLS):
             before = [len(device.acknowledged) for device in fleet]
             async with asyncio.timeout(60):
-                while any(
-                    len(device.acknowledged) < count + 100 for device, count in zip(fleet, before, strict=True)
-                ) or sum(len(device.acknowledged) for device in fleet) < ACKNOWLEDGED * (kill + 1) // KILLS:
+                while (
+                    any(len(device.acknowledged) < count + 100 for device, count in zip(fleet, before, strict=True))
+                    or sum(len(device.acknowledged) for device in fleet) < ACKNOWLEDGED * (kill + 1) // KILLS
+                ):
                     await asyncio.sleep(0.01)
             await asyncio.sleep(chance.uniform(0, 0.05))
             if kill % 4 == 3:

@@ -19,8 +19,8 @@ from sensegate.model import Message
 from tests.decode.bulk import FEW, mutated, mutations, rows
 from tests.decode.decoding import same
 from tests.decode.formats.flat_values import leaves, same_values
+from tests.decode.formats.sparkplug_nodes import AT, PROFILES, Registry, dbirth, level, nbirth, temperature
 from tests.decode.formats.sparkplug_payloads import metric, payload
-from tests.decode.formats.test_sparkplug import AT, PROFILES, Registry, dbirth, level, nbirth, temperature
 
 NOW = AT * 1_000
 TOPICS = ["NDATA/pump-01", "DDATA/pump-01/probe-A", "NDATA/pump-02", "DDATA/pump-01/none"]

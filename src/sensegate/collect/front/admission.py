@@ -201,8 +201,9 @@ class AdmissionClient:
     # ── services ─────────────────────────────────────────────────────────────────────────────────────
 
     async def publish(self, request: ServicePublish) -> int:
-        """Return the reason code of a message of a client of a service. Raises `Unavailable`."""
-        answer = await self._request(messages.SERVICE_PUBLISH, _encode(request), COMMIT_S)
+        """Return the reason code of a message of a client that is no device. Raises `Unavailable`."""
+        subject = f"{messages.SERVICE_PUBLISH}.{request.service}"
+        answer = await self._request(subject, _encode(request), COMMIT_S)
         return _codes(answer, 1)[0]
 
     async def subscribe(self, request: ServiceSubscribe) -> tuple[int, ...]:

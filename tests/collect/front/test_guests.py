@@ -141,6 +141,7 @@ async def test_a_client_whose_broker_is_lost_has_to_come_back(version: Version) 
             assert await client.receive() == Disconnect(ReasonCode.SERVER_BUSY)
         assert await client.receive() is None
         assert not len(connection.session.unacknowledged)
+        await eventually(lambda: not rig.guests)
 
 
 # ── wills ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -267,3 +268,5 @@ async def test_a_message_that_the_gateway_does_not_take_is_not_acknowledged() ->
         rig.gateway.is_away = True
         client.publish("x", 1, topic=CONTROL)
         assert await client.receive() == Disconnect(ReasonCode.SERVER_BUSY)
+        assert await client.receive() is None
+        await eventually(lambda: not rig.guests)

@@ -124,6 +124,7 @@ async def _is_stored(link: Client, count: int) -> bool:
 async def test_a_command_is_kept_for_a_session_as_long_as_it_is_valid(engine: Engine) -> None:
     """MQTT-3.8.4-8: at QoS 1 or 0, as subscribed, once each; one that is not valid any more is not delivered late."""
     link = await engine.connect(User.FEEDS)
+    await streams.ensure_subscriber_streams(link)  # as an earlier release made those of devices: without lifetimes
     await streams.ensure_mqtt_streams(link, SMALL)
     broker, sessions = OwnBroker(link), ("kept", "fleeting")
     async with _device(engine, "kept", clean=False) as kept, _device(engine, "fleeting", clean=True) as fleeting:

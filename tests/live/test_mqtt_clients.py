@@ -51,7 +51,7 @@ async def grant(node: Site) -> Granted:
     async with node.phone() as phone:
         assert await phone.connect(made.token_id, made.token, client_id=f"{made.token_id}-birth") == 0
         assert await phone.subscribe(f"sg/grants/{made.id}/homeassistant/#", 1) == 1
-        await phone.publish(f"sg/control/{made.id}/mqtt", '{"home_assistant": true}', 30.0)
+        phone.send(f"sg/control/{made.id}/mqtt", '{"home_assistant": true}')
         topics: set[str] = set()
         while not any(topic.endswith("/config") for topic in topics) or len(topics) < 2:
             topics.add((await phone.next("message", 30.0))[0])

@@ -386,6 +386,18 @@ async def test_what_is_no_connect_is_closed(first: bytes) -> None:
         assert await client.receive() is None
 
 
+async def test_a_front_that_ends_waits_for_no_client_that_has_gone() -> None:
+    """A connection that the front has closed is read until its client has closed its side, also while it ends."""
+    async with (
+        running_front(close_timeout_s=60) as rig,
+        rig.client("d1", Version.MQTT_3_1_1).silent() as client,
+        asyncio.timeout(30),
+    ):
+        client.write(b"\xc0\x00")
+        assert await client.receive() is None
+        await rig.front.close(1.0)
+
+
 async def test_a_second_connect_is_an_error() -> None:
     """MQTT-3.1.0-2."""
     async with running_front() as rig, rig.client() as client:

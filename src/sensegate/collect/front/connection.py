@@ -666,8 +666,9 @@ class MqttConnection(asyncio.Protocol):
         self._transport.abort()
 
     def stop_reading(self) -> None:
-        """Take nothing more."""
-        self._hold("stop")
+        """Take nothing more; a connection that is closing is read on until the client has closed its side."""
+        if not self.closing_at:
+            self._hold("stop")
 
 
 _WAITING, _CONNECTING, _OPEN = range(3)

@@ -23,6 +23,8 @@ class StandInBroker:
         """Client id -> its open connection."""
         self.sessions: set[str] = set()
         """Client ids with a session that is kept."""
+        self.closes = 0
+        """How many of the next CONNECTs are answered by closing the connection."""
         self._unanswered: list[_Connection] | None = None
 
     def hold(self) -> None:
@@ -43,6 +45,10 @@ class StandInBroker:
         """Take a CONNECT."""
         client_id = connection.connect.client_id
         self.connects.append(connection.connect)
+        if self.closes:
+            self.closes -= 1
+            connection.transport.close()
+            return
         if older := self.connections.pop(client_id, None):
             older.transport.close()
         self.connections[client_id] = connection

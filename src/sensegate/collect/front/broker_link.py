@@ -21,7 +21,7 @@ from sensegate.collect.front.packets import (
     Version,
 )
 from sensegate.collect.front.subscriptions import ClientSubscriptions
-from sensegate.collect.front.upstream import ShownMessage, Upstream, is_broker_filter, unchanged
+from sensegate.collect.front.upstream import UNAVAILABLE, ShownMessage, Upstream, is_broker_filter, unchanged
 
 OpenUpstream = Callable[[BrokerClient, ClientSubscriptions, ShownMessage], Upstream]
 """Returns a new connection to the broker behind. Raises `MqttViolation`: there is no broker."""
@@ -171,7 +171,7 @@ class BrokerLink:
             lambda upstream, clean: upstream.open_guest(connect, clean=clean), goes_on=goes_on, keeps=keeps
         )
         if answer.code:
-            reason = ReasonCode.NOT_AUTHORIZED if answer.code > 3 else ReasonCode.SERVER_UNAVAILABLE
+            reason = ReasonCode.SERVER_UNAVAILABLE if answer.code <= UNAVAILABLE else ReasonCode.NOT_AUTHORIZED
             raise MqttViolation(reason, "the broker refuses the client")
         return self._continue(answer)
 
@@ -210,7 +210,12 @@ class BrokerLink:
 
     async def _connect(self, connect: BrokerConnect, *, clean: bool) -> ConnAck:
         self._upstream = self._new_upstream(self._client, self._session_subscriptions(), self._shown)
-        return await connect(self._upstream, clean)
+        answer = await connect(self._upstream, clean)
+        if answer.code == UNAVAILABLE:
+            # nats-server holds the second of two that take over within a second, closes it, and takes the next one.
+            self._upstream = self._new_upstream(self._client, self._session_subscriptions(), self._shown)
+            answer = await connect(self._upstream, clean)
+        return answer
 
     async def _connect_device(self, upstream: Upstream, clean: bool) -> ConnAck:  # noqa: FBT001 - as for guests
         return await upstream.open_device(self._client.device, clean=clean)

@@ -345,7 +345,7 @@ class MqttConnection(asyncio.Protocol):
         if known and goes_on:
             self.session.subscriptions, self.session.unacknowledged = known.subscriptions, known.unacknowledged
         expiry_s = session_expiry_s(connect, self._limits.session_expiry_max_s)
-        with front.arriving(key):
+        async with front.arriving(key):
             present = await self._broker.open_guest(connect, goes_on=goes_on, keeps=expiry_s > 0)
             self.key, self.session.expiry_s, self.session.holder = key, expiry_s, self
             front.sessions.put(key, self.session)

@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 import msgspec
@@ -30,7 +30,7 @@ from sensegate.collect.front.sessions import (
 )
 from sensegate.collect.front.subscriptions import ClientSubscriptions
 from sensegate.collect.front.turns import ReadTurns
-from sensegate.collect.front.upstream import BrokerAddress, ShownMessage, Upstream
+from sensegate.collect.front.upstream import OPEN_S, BrokerAddress, ShownMessage, Upstream
 from sensegate.collect.front.wills import DelayedWills, GuestWills
 from sensegate.errors import CancellableTaskGroup
 
@@ -74,6 +74,10 @@ class SessionMemory(Protocol):
 class FrontNeighbours(Protocol):
     """The other fronts."""
 
+    async def announce(self, key: SessionKey) -> None:
+        """Tell them that a client that is no device connects, before the broker behind closes its older connection."""
+        ...
+
     async def take_over(self, key: SessionKey, born: int, *, clean: bool) -> None:
         """Close older connections of a client; return when their messages are stored, within a time limit."""
         ...
@@ -103,6 +107,9 @@ class Alone:
 
     def end(self, key: SessionKey, session: MqttSession) -> None:
         """Remember nothing."""
+
+    async def announce(self, key: SessionKey) -> None:
+        """Tell nobody: there is no other front."""
 
     async def take_over(self, key: SessionKey, born: int, *, clean: bool) -> None:
         """Return: there is no other front."""
@@ -168,6 +175,8 @@ class Front:
         """Connections of clients that are no devices."""
         self._arriving: Counter[SessionKey] = Counter()
         """Such clients whose CONNECT the broker behind has not answered."""
+        self._announced: dict[SessionKey, float] = {}
+        """Such clients that connect to another front -> until when they may do so."""
         self._cut_off: dict[MqttConnection, float] = {}
         """Such clients that have lost their connection to the broker -> when they are disconnected for that."""
         self.delayed_wills = DelayedWills()
@@ -276,11 +285,12 @@ class Front:
         self.delayed_wills.settle(key, session_ends=clean)
         await self._neighbours.take_over(key, connection.born, clean=clean)
 
-    @contextlib.contextmanager
-    def arriving(self, key: SessionKey) -> Iterator[None]:
-        """Note that a client that is no device waits for the answer of the broker behind."""
+    @contextlib.asynccontextmanager
+    async def arriving(self, key: SessionKey) -> AsyncIterator[None]:
+        """Note, here and at other fronts, that a client that is no device waits for the answer of the broker behind."""
         self._arriving[key] += 1
         try:
+            await self._neighbours.announce(key)
             yield
         finally:
             self._arriving[key] -= 1
@@ -300,6 +310,11 @@ class Front:
             older.close(ReasonCode.SESSION_TAKEN_OVER)
         self.delayed_wills.settle(key, session_ends=clean)
         await self._neighbours.take_over(key, connection.born, clean=clean)
+
+    def announced(self, key: SessionKey) -> None:
+        """Note that a client that is no device connects to another front."""
+        if key in self._guests:
+            self._announced[key] = self.seconds + OPEN_S
 
     def cut_off(self, connection: MqttConnection) -> None:
         """Disconnect a client whose connection to the broker is lost, unless it turns out to be taken over."""
@@ -403,9 +418,10 @@ class Front:
                 self._check_silence()
 
     def _disconnect_cut_off(self) -> None:
-        due = [connection for connection, due in self._cut_off.items() if self.seconds >= due]
-        for connection in due:
-            if connection.key in self._arriving:
+        for key in [key for key, until in self._announced.items() if self.seconds >= until]:
+            del self._announced[key]
+        for connection in [connection for connection, due in self._cut_off.items() if self.seconds >= due]:
+            if connection.key in self._arriving or connection.key in self._announced:
                 continue  # who arrives may be the one that has taken it over
             del self._cut_off[connection]
             connection.close_cut_off()

@@ -40,6 +40,8 @@ from sensegate.collect.front.subscriptions import ClientSubscriptions
 
 OPEN_S = 5.0
 """Time-out of the connection to the broker."""
+UNAVAILABLE = 3
+"""Return code of CONNACK: the broker is unavailable, or has closed the connection without an answer."""
 PACKET_BYTES_MAX = 16 * 1024**2
 QUEUE_BYTES_MAX = 1024**2
 """Most bytes of messages beyond the client's Receive Maximum; then nothing is read from the broker."""
@@ -297,7 +299,7 @@ class Upstream(asyncio.Protocol):
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._answer.done():
-            self._answer.set_result(ConnAck(5))
+            self._answer.set_result(ConnAck(UNAVAILABLE))
         elif not self._closed:
             self._client.broker_lost(str(exc or "the broker has closed the connection"))
         self._closed = True

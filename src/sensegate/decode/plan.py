@@ -637,7 +637,7 @@ def flag_leaves(rule: CompiledRule, bound: BoundMessage) -> list[Leaf] | None:
     if any(doubt is not None and doubt != [] for doubt in doubts):  # whether a list is empty is part of the shape
         return None
     flags = [cell.flag or element.flag for element in bound.elements for cell in element.cells]
-    if not all(flag is None or flag.raw is None or isinstance(flag.raw, str) for flag in flags):
+    if not all(flag is None or flag.raw is None or isinstance(flag.raw, (str, bool)) for flag in flags):
         return None
     return [flag for flag in flags if flag is not None and flag.raw is not None]
 

@@ -196,10 +196,10 @@ async def test_an_announcement_that_comes_late_closes_no_newer_connection() -> N
     """Fronts tell each other who connected; the time of birth decides, not the time of arrival."""
     async with running_front() as rig, rig.client() as client:
         [connection] = rig.front._connections
-        assert connection._key
-        assert not rig.front.taken_over(connection._key, connection.born - 1)
+        assert connection.key
+        assert not rig.front.taken_over(connection.key, connection.born - 1)
         await client.silence()
-        assert rig.front.taken_over(connection._key, connection.born + 1)
+        assert rig.front.taken_over(connection.key, connection.born + 1)
         assert await client.receive() == Disconnect(ReasonCode.SESSION_TAKEN_OVER)
 
 

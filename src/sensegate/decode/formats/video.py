@@ -12,18 +12,29 @@ carry their own names::
 from __future__ import annotations
 
 import secrets
-from functools import cache
+from collections.abc import Sequence
+from functools import cache, lru_cache
 from typing import Annotated, Any, Final, Literal
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
+import numpy as np
 
 from sensegate.decode import times
-from sensegate.decode.frame import ELEMENTS_MAX, FormatContext, Parse, PayloadFormat, PayloadFrame
+from sensegate.decode.frame import (
+    ELEMENTS_MAX,
+    FormatContext,
+    FormedTree,
+    OrderedParse,
+    Parse,
+    PayloadFormat,
+    PayloadFrame,
+)
 from sensegate.decode.memory import DecoderMemory
 from sensegate.decode.part import ProfilePart, description
+from sensegate.decode.paths import Path
 from sensegate.errors import Rejected
-from sensegate.model import OBSERVATION, QuarantineReason, RejectReason
+from sensegate.model import I64, OBSERVATION, U8, QuarantineReason, RejectReason
 from sensegate.quantities.quality import TimeQuality
 from sensegate.video import stored
 from sensegate.video.downsampling import (
@@ -44,6 +55,8 @@ from sensegate.video.observation import ObservationKind, VideoEvent, VideoObserv
 from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 NAME: Final = "video"
+_PARTS_MAX: Final = 42
+"""Most elements of a message that is decoded into columns."""
 _QUALITIES: Final = {
     "explicit": int(TimeQuality.DEVICE),
     "assumed_tz": int(TimeQuality.ASSUMED_ZONE),
@@ -104,6 +117,40 @@ class VideoTree(dict[str, Any]):
         self.downsampled = downsampled
         """Camera -> observations of its tracks that were downsampled away."""
 
+    @property
+    def formed(self) -> FormedTree | None:
+        """The elements as flat values; None: something became no element, or there are too many."""
+        parts: list[dict[str, Any]] = self["parts"]
+        if self.refused or self.ignored or self.downsampled or not 0 < len(parts) <= _PARTS_MAX:
+            return None
+        form = _form_of(tuple([("u" in part, part.get("u") is None, part["v"].__class__) for part in parts]))
+        return FormedTree(form, tuple([value for part in parts for value in part.values()]))
+
+
+@lru_cache(4_096)  # the elements of a message have its time
+def _timed(time: int, quality: str) -> tuple[int, int]:
+    return time, _QUALITIES[quality]
+
+
+class PartsForm:
+    """Messages whose elements have the same members, of the same types."""
+
+    def __init__(self, keys: list[str]) -> None:
+        """`keys`: of the members of each element, a letter each."""
+        self._keys = keys
+        self.pointers: list[Path] = [("parts", index, key) for index, part in enumerate(keys) for key in part]
+
+    def tree(self, values: Sequence[Any]) -> VideoTree:
+        """Return the tree with some values."""
+        left = iter(values)
+        return VideoTree([{key: next(left) for key in part} for part in self._keys], VideoReport(), {})
+
+
+@lru_cache(4_096)
+def _form_of(shape: tuple[tuple[bool, bool, type], ...]) -> PartsForm:
+    """Return the form of elements: whether each has a unit, whether that is null, and the type of its value."""
+    return PartsForm(["nvutci" if has_unit else "nvtci" for has_unit, _, _ in shape])
+
 
 class VideoTimes(times.TimeReader, frozen=True):
     """The times in the tree: already parsed, with their quality beside them."""
@@ -111,20 +158,32 @@ class VideoTimes(times.TimeReader, frozen=True):
     def parse(self, raw: Any, received: int) -> tuple[int, int]:  # noqa: ARG002
         return raw[0], raw[1]
 
+    def column(self, raws: Sequence[Any], received: I64) -> tuple[I64, U8]:  # noqa: ARG002
+        """Return the result of `parse` for each time."""
+        parsed = np.array(raws, np.int64)
+        return parsed[:, 0].copy(), parsed[:, 1].astype(np.uint8)
 
-class VideoParse:
+
+class VideoParse(OrderedParse):
     """The parse of one rule."""
 
     def __init__(
         self, name: str, form: VideoFormat, camera: CameraInfo, thinning: SamplingRule, repeats_us: int = 0
     ) -> None:
         self.name = name
+        self.key = f"{NAME} {name}"
         self._form = form
         self._camera = camera
         self._thinning = thinning
         self._repeats_us = repeats_us
 
+    def read(self, frame: PayloadFrame) -> Any:
+        """Return the elements as flat values where that is all that a message holds, else the tree."""
+        tree = self(frame)
+        return tree.formed or tree
+
     def __call__(self, frame: PayloadFrame) -> Any:
+        """Parse one message."""
         content = stored.decode_stored(frame.payload)
         if content is None:
             content = stored.decode_stored(stored.encode_redacted(self.name, self._redact(frame)))
@@ -150,7 +209,7 @@ class VideoParse:
                     {
                         "n": OBSERVATION,
                         "v": msgspec.json.encode(observation).decode(),
-                        "t": (observation.observed_at, _QUALITIES[observation.time_quality]),
+                        "t": _timed(observation.observed_at, observation.time_quality),
                         "c": observation.camera or self._camera.id,
                         "i": observation.id,
                     }
@@ -163,7 +222,7 @@ class VideoParse:
                 "n": f"{count.property}#{count.channel}" if count.channel else count.property,
                 "v": self._value(count, frame.topic, memory) if count.reason else count.value,
                 "u": count.unit or None,
-                "t": (count.time, _QUALITIES[count.time_quality]),
+                "t": _timed(count.time, count.time_quality),
                 "c": count.camera or self._camera.id,
                 "i": count.key,
             }

@@ -639,8 +639,9 @@ class MqttConnection(asyncio.Protocol):
         self._transport.abort()
 
     def stop_reading(self) -> None:
-        """Take nothing more."""
-        self._hold("stop")
+        """Take nothing more; of a connection that is being closed, read on until its client has closed it too."""
+        if not self.closing_at:
+            self._hold("stop")
 
 
 _WAITING, _CONNECTING, _OPEN = range(3)

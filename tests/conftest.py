@@ -24,6 +24,7 @@ from sensegate.bus.server_conf import NodeSlots
 from sensegate.bus.unreadable import UNREADABLE
 from sensegate.clock import FakeClock
 from sensegate.config import EngineConfig, StoreConfig
+from sensegate.decode import codec_scripts
 
 # A loaded machine is slow, not wrong: no deadlines. The gate asks the same of every change, `make quick` asks less;
 # `make fuzz` looks further, elsewhere each time, and what it finds becomes an example of its test.
@@ -123,6 +124,13 @@ def cheap_password_hashes() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passwords, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
         yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def no_script_process_is_left() -> Iterator[None]:
+    """End the processes that ran codec scripts, as a gateway does when it stops."""
+    yield
+    codec_scripts.close()
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -285,7 +285,7 @@ async def open_gateway(
     await audit_opening.record_legal_bases(audit, config)
     await callout.start([*features.guests, share.push.authorize])
     stack.push_async_callback(callout.stop)
-    await fronts.admit()
+    await fronts.admit(share.push.take_control)
     checks.watch(not_ready=fronts.not_ready, warnings=fronts.warnings)
     web, url = await open_web(
         WebParts(

@@ -13,6 +13,7 @@ import sys
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import nats.errors
 import pytest
 from nats.aio.client import Client
@@ -260,3 +261,109 @@ async def test_a_client_that_answers_sends_nothing_late() -> None:
     client._pending_data_size = 15
     await client.on_disconnected()
     assert (client._pending, client._pending_data_size) == ([], 0)
+
+
+async def raw_connection(engine: Engine) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    """Return a connection of `User.GATEWAY` that sends any bytes, as a client of another make may."""
+    reader, writer = await asyncio.open_connection(engine.info.host, engine.info.port)
+    own = engine.credential(User.GATEWAY)
+    login = msgspec.json.encode(
+        {"user": own.user, "pass": own.password, "headers": True, "verbose": False, "pedantic": False, "protocol": 1}
+    )
+    writer.write(b"CONNECT " + login + b"\r\nPING\r\n")
+    async with asyncio.timeout(30):
+        while await reader.readline() != b"PONG\r\n":
+            pass
+    return reader, writer
+
+
+@pytest.mark.parametrize(
+    "command",
+    [b"PUB heard \xff\xfe 0\r\n\r\n", b"HPUB heard 18 18\r\nNATS/1.0 503 \xff\r\n\r\n\r\n"],
+    ids=["reply subject", "header"],
+)
+async def test_a_message_that_cannot_be_decoded_makes_no_connection_deaf(engine: Engine, command: bytes) -> None:
+    """Any client may publish a reply subject or header that is not UTF-8: it is dropped, the next message comes."""
+    taken: list[bytes] = []
+    client = await engine.connect(User.GATEWAY)
+
+    async def take(message: Msg) -> None:
+        taken.append(message.data)
+
+    await client.subscribe("heard", cb=take)
+    await client.flush()
+    _, writer = await raw_connection(engine)
+    writer.write(command + b"PUB heard 4\r\nnext\r\n")
+    # Less than nats-py needs to notice by its pings that it reads nothing any more.
+    await until(lambda: taken == [b"next"], 5.0)
+    assert client.stats["reconnects"] == 0
+    writer.close()
+    await client.close()
+
+
+async def test_an_answer_to_a_flush_that_was_given_up_makes_no_connection_deaf(gateway: connect.BusClient) -> None:
+    """The PONG comes when nobody waits for it any more; what follows it is read."""
+    flushing = asyncio.create_task(gateway.flush())
+    await asyncio.sleep(0)
+    flushing.cancel()
+    await asyncio.wait({flushing})
+    assert flushing.cancelled()
+    answer = await gateway.request("$JS.API.INFO", timeout=5)
+    assert b"account_info" in answer.data
+    assert gateway.stats["reconnects"] == 0
+
+
+async def test_a_connection_that_the_server_ends_with_an_error_is_made_again(engine: Engine) -> None:
+    """After ``-ERR`` nats-py stays closed for good, and with it the gateway's only connection to its log."""
+    client = await engine.connect(User.GATEWAY)
+    client._max_payload = 2**31
+    await client.publish("a", bytes(engine.info.max_payload + 1))
+    await until(lambda: client.stats["reconnects"] == 1)
+    assert b"account_info" in (await client.request("$JS.API.INFO", timeout=5)).data
+    await client.close()
+
+
+async def test_an_error_after_which_the_server_keeps_the_connection_costs_none(engine: Engine) -> None:
+    """A refused publish is an error of one message."""
+    client = await engine.connect(User.GATEWAY)
+    await client._process_err("permissions violation for publish to 'a'")
+    assert client.is_connected
+    assert client.stats["reconnects"] == 0
+    await client.close()
+
+
+async def test_a_stranger_at_the_address_ends_no_reconnection(engine: Engine) -> None:
+    """Another program listens where the server was, and sends what no server does; then the server is back."""
+    port, greeted = free_port(), 0
+    target = engine.info.port
+
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while chunk := await reader.read(65_536):
+                writer.write(chunk)
+        writer.close()
+
+    async def enter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal greeted
+        greeted += 1
+        if greeted == 2:
+            writer.write(bytes(200_000))  # a line longer than the client reads
+            return
+        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", target)
+        if greeted == 1:
+            first.append(far_writer)
+        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+
+    first: list[asyncio.StreamWriter] = []
+    server = await asyncio.start_server(enter, "127.0.0.1", port)
+    own = engine.credential(User.GATEWAY)
+    client = await connect.connect(
+        f"nats://127.0.0.1:{port}",
+        connect.Login(own.user, own.password, own.inbox_prefix),
+        link_options=LinkOptions(reconnect_wait_s=0.01),
+    )
+    first[0].transport.abort()
+    await until(lambda: greeted > 2 and client.is_connected)
+    assert b"account_info" in (await client.request("$JS.API.INFO", timeout=5)).data
+    await client.close()
+    server.close()

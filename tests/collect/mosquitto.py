@@ -25,7 +25,9 @@ class Mosquitto:
         persistent: bool = True,
         queued_max: int = 100_000,
         anonymous: bool = True,
+        acl: str = "",
     ) -> None:
+        """`acl`: content of the file of rights; empty: everybody may everything."""
         self.port = free_port()
         kept = (
             f"persistence true\npersistence_location {directory}/\nautosave_interval 1\nautosave_on_changes true\n"
@@ -37,6 +39,10 @@ class Mosquitto:
             f"user root\nlistener {self.port} 127.0.0.1\nallow_anonymous {str(anonymous).lower()}\n{kept}"
             f"max_inflight_messages {inflight_max}\nmax_queued_messages {queued_max}\nset_tcp_nodelay true\n"
         )
+        if acl:
+            (directory / "acl").write_text(acl)
+            with self._conf.open("a") as file:
+                file.write(f"acl_file {directory}/acl\n")
         self._process: Process | None = None
 
     async def __aenter__(self) -> Self:

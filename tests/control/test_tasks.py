@@ -155,3 +155,16 @@ async def test_a_plan_is_forgotten_by_who_may_write_it() -> None:
     with pytest.raises((NotFound, Conflict)):
         await modes.delete("flood", by=WRITER)
     await modes.write(plan, by=WRITER, revision=0)
+
+
+async def test_a_command_is_valid_no_longer_than_its_task(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A device that comes back is not told what has expired, nor twice what is retried meanwhile."""
+    world = await made()
+    await world.tasking.order(world.device("d1"), "blink", {}, by=ADMIN, expires_s=90)
+    await world.clock.advance(30.2)
+    await world.tasking._check()
+    assert world.broker.valid_s == [59]
+    monkeypatch.setattr(AnyTask, "retry_s", 20.0)
+    await world.tasking.order(world.device("d2"), "blink", {}, by=ADMIN, expires_s=90)
+    await world.tasking._check()
+    assert world.broker.valid_s == [59, 20]

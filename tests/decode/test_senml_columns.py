@@ -12,7 +12,8 @@ from hypothesis import strategies as st
 
 from sensegate.decode.formats import FORMATS
 from sensegate.decode.frame import FormatContext
-from sensegate.decode.senml_columns import FORMS_MAX, SenmlColumns
+from sensegate.decode.learned_forms import FORMS_MAX
+from sensegate.decode.senml_columns import SenmlColumns
 from sensegate.decode.times import TimeReader
 from sensegate.errors import ProfileError, Rejected
 from tests.bench.decode import NOW
@@ -96,9 +97,9 @@ def test_usual_packs_have_a_form() -> None:
         values = flat(parse, payload)
         assert values is not None
         assert same_values(values, tree_of(parse._parse, payload))
-    assert parse._known(payload) is not None
+    assert parse.known(payload) is not None
     twice = payload.replace(b'{"n":"t2",', b'{"n":"t2","n":"t2",')
-    assert parse._known(twice) is None
+    assert parse.known(twice) is None
     assert flat(parse, twice) is None
 
 
@@ -109,7 +110,7 @@ def test_forms_are_bounded() -> None:
         payload = msgspec.json.encode([{"n": f"a{number}", "v": 1}])
         for _ in range(4):
             assert flat(parse, payload) is not None
-    assert parse._count == FORMS_MAX
+    assert parse.count == FORMS_MAX
 
 
 @given(st.lists(st.integers(-(2**33), 2**33), min_size=1) | st.lists(st.floats(-(2.0**33), 2.0**33), min_size=1))

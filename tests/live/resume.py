@@ -42,6 +42,9 @@ DEVICES = 5
 PAUSE_S = 0.05
 """Between two readings of all devices together."""
 CATCH_UP_S = 60.0
+"""Longest time for which a subscriber is given nothing while the others of its tier are."""
+RESTART_S = 240.0
+"""Longest time for which a tier gives nobody anything: beside twenty busy processes its start takes a minute."""
 FEED = "resumed"
 
 
@@ -80,6 +83,31 @@ class Verdict(msgspec.Struct):
         return not any(value for count in counts for value in count.values())
 
 
+class TakenReadings:
+    """The readings in a subscriber's file, each line of which is read once."""
+
+    def __init__(self, file: Path) -> None:
+        self._file = file
+        self._offset = 0
+        self.readings: set[tuple[str, float]] = set()
+        """(device, value)."""
+
+    def refresh(self) -> None:
+        """Read the lines that were written since the last time, all of them where the file was cut."""
+        if not self._file.exists():
+            return
+        with self._file.open("rb") as file:
+            if file.seek(0, os.SEEK_END) < self._offset:
+                self._offset = 0
+                self.readings.clear()
+            file.seek(self._offset)
+            text = file.read()
+        whole = text[: text.rfind(b"\n") + 1]
+        self._offset += len(whole)
+        rows = (json.loads(line) for line in whole.splitlines() if line.endswith(b"]"))
+        self.readings.update((row[2], row[3]) for row in rows)
+
+
 class Tier:
     """A running gateway with its seven subscribers."""
 
@@ -90,6 +118,7 @@ class Tier:
         )
         self.site = Site(config_of(member.directory, member.division), addresses, http, member.token)
         self.takers: dict[str, SupervisedProcess] = {}
+        self._readings = {delivery: TakenReadings(self.file(delivery)) for delivery in DELIVERIES}
 
     def file(self, delivery: str) -> Path:
         return self.member.directory / f"taken-{delivery}"
@@ -134,7 +163,13 @@ class Tier:
 
     def has(self, delivery: str, wanted: set[tuple[str, float]]) -> bool:
         """Return whether a subscriber has taken readings (device, value)."""
-        return wanted <= {(row[2], row[3]) for row in self.taken(delivery)}
+        known = self._readings[delivery]
+        known.refresh()
+        return wanted <= known.readings
+
+    def count(self, delivery: str) -> int:
+        """Return how many readings a subscriber has, as of the last `has`."""
+        return len(self._readings[delivery].readings)
 
     async def usage(self) -> dict[str, tuple[int, int]]:
         """Return (counted, unsettled) records of each subscriber by the usage of its grant."""
@@ -184,20 +219,36 @@ class Run:
                         return
             await asyncio.sleep(0.1)
 
-    async def caught_up(self, timeout_s: float = CATCH_UP_S) -> dict[str, float]:
-        """Return once every subscriber has a reading of each device sent after now; how long each took."""
+    async def caught_up(self) -> dict[str, float]:
+        """Return once every subscriber has a reading of each device sent after now; how long each took.
+
+        Raises:
+            TimeoutError: a tier gave nobody anything for `RESTART_S`, or one subscriber nothing for `CATCH_UP_S` while
+                it gave to others.
+        """
         took: dict[str, float] = {}
         began = time.monotonic()
         wanted = {(name, (number + 1) / 1000) for name, number in self.published.items()}
-        every = [(tier, delivery) for tier in (self.node, self.centre) for delivery in DELIVERIES]
-        while every:
-            for tier, delivery in list(every):
-                if tier.has(delivery, wanted):
-                    every.remove((tier, delivery))
-                    took[f"{tier.member.division} {delivery}"] = round(time.monotonic() - began, 2)
-            if time.monotonic() - began > timeout_s:
-                names = [f"{tier.member.division} {delivery}" for tier, delivery in every]
-                raise TimeoutError(f"{', '.join(names)}: not caught up within {timeout_s:g} s")
+        tiers = (self.node, self.centre)
+        waiting = {(tier, delivery) for tier in tiers for delivery in DELIVERIES}
+        counts: dict[tuple[Tier, str], int] = {}
+        moved = dict.fromkeys(waiting, began)
+        while waiting:
+            for tier in tiers:
+                for delivery in DELIVERIES:
+                    has_all, key = tier.has(delivery, wanted), (tier, delivery)
+                    now = time.monotonic()
+                    if counts.get(key) != (count := tier.count(delivery)):
+                        counts[key], moved[key] = count, now
+                    if has_all and key in waiting:
+                        waiting.remove(key)
+                        took[f"{tier.member.division} {delivery}"] = round(now - began, 2)
+            for tier, delivery in waiting:
+                name, newest = tier.member.division, max(moved[tier, other] for other in DELIVERIES)
+                if time.monotonic() - newest > RESTART_S:
+                    raise TimeoutError(f"{name}: nobody was given anything for {RESTART_S:g} s")
+                if newest - moved[tier, delivery] > CATCH_UP_S:
+                    raise TimeoutError(f"{name} {delivery}: given nothing for {CATCH_UP_S:g} s, others were")
             await asyncio.sleep(0.1)
         return took
 
@@ -226,9 +277,11 @@ class Run:
         """Return the verdict; the load has ended."""
         # All readings, not the last ones only: what is live goes up before a backlog of before it.
         told = {(name, at / 1000) for name, number in self.published.items() for at in range(1, number + 1)}
-        until = time.monotonic() + CATCH_UP_S
         every = [(tier, delivery) for tier in (self.node, self.centre) for delivery in DELIVERIES]
-        while any(not tier.has(delivery, told) for tier, delivery in every) and time.monotonic() < until:
+        taken, moved = 0, time.monotonic()
+        while any(not tier.has(delivery, told) for tier, delivery in every) and time.monotonic() < moved + CATCH_UP_S:
+            if (present := sum(tier.count(delivery) for tier, delivery in every)) != taken:
+                taken, moved = present, time.monotonic()
             await asyncio.sleep(0.1)
         verdict = Verdict(rounds, sum(self.published.values()), {}, {}, {}, {}, {}, self.catch_up)
         for tier in (self.node, self.centre):

@@ -27,6 +27,7 @@ from sensegate.collect.front.packets import (
 from sensegate.config import ListenConfig, MqttConfig
 from tests.collect.front.front_rig import PacketClient
 from tests.conftest import eventually
+from tests.live.granting import granted
 from tests.live.site import Made, Site, config_of, reading, running
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
@@ -176,3 +177,25 @@ async def test_a_refused_message_is_counted_by_the_gateway(node: Site) -> None:
         return await node.metric('sensegate_permission_denied_total{operation="publish"}') >= 1
 
     await eventually(counted)
+
+
+async def test_a_subscriber_is_taken_over_whichever_process_has_it(node: Site) -> None:
+    """Connections are spread over processes by the kernel; each time the older one is told 0x8E.
+
+    Also where the broker behind holds up a client id that is taken over again within a second.
+    """
+    grant = await granted(node, "by-processes")
+    port = urlsplit(node.addresses.mqtt).port or 0
+
+    def subscriber() -> PacketClient:
+        password = grant.token.encode()
+        return PacketClient(port, grant.token_id, Version.MQTT_5, client_id=grant.token_id, password=password)
+
+    older = await subscriber().__aenter__()
+    for _ in range(2):
+        newer = await subscriber().__aenter__()
+        assert newer.answer.code == 0
+        assert await older.receive() == Disconnect(ReasonCode.SESSION_TAKEN_OVER)
+        await older.drop()
+        older = newer
+    await older.drop()

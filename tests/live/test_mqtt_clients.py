@@ -1,27 +1,25 @@
-"""Retained messages and subscription options as strangers' clients meet them: the same script against Mosquitto and us.
+"""MQTT 5.0 as strangers' clients meet it, subscribers of feeds: the same script against Mosquitto and us.
 
-Retained messages are Home Assistant's configurations, the only ones that our clients hear.
+Retained messages are Home Assistant's configurations, the only ones that our clients hear. What a client publishes, its
+will included, is a control message of its grant; that one is wrong is told under ``problem``.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import re
 from asyncio.subprocess import PIPE
 from collections.abc import AsyncIterator
-from typing import Any, Protocol, Self
+from typing import Any
 from urllib.parse import urlsplit
 
 import aiomqtt
 import msgspec
-import paho.mqtt.client as paho
 import pytest
 import pytest_asyncio
-from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
-from paho.mqtt.packettypes import PacketTypes
-from paho.mqtt.properties import Properties
-from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from sensegate.collect.front.front import TICK_S
 from sensegate.collect.front.packets import (
     Acknowledgement,
     Disconnect,
@@ -37,24 +35,11 @@ from sensegate.collect.front.packets import (
 )
 from tests.collect.front.front_rig import PacketClient
 from tests.collect.mosquitto import Mosquitto
-from tests.conftest import eventually
 from tests.live.granting import Granted, granted
+from tests.live.mqtt_libraries import Aiomqtt, Broker, Paho, Stranger
 from tests.live.site import Site, reading
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
-
-Message = tuple[str, bool, tuple[int, ...]]
-"""Topic, RETAIN, subscription identifiers."""
-
-
-class Broker(msgspec.Struct, frozen=True):
-    """Where a script runs: a broker with retained messages below a prefix."""
-
-    port: int
-    user: str
-    password: str
-    prefix: str
-    retained: frozenset[str]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -66,7 +51,7 @@ async def grant(node: Site) -> Granted:
     async with node.phone() as phone:
         assert await phone.connect(made.token_id, made.token, client_id=f"{made.token_id}-birth") == 0
         assert await phone.subscribe(f"sg/grants/{made.id}/homeassistant/#", 1) == 1
-        await phone.publish(f"sg/control/{made.id}/mqtt", '{"home_assistant": true}', 30.0)
+        phone.send(f"sg/control/{made.id}/mqtt", '{"home_assistant": true}')
         topics: set[str] = set()
         while not any(topic.endswith("/config") for topic in topics) or len(topics) < 2:
             topics.add((await phone.next("message", 30.0))[0])
@@ -77,7 +62,8 @@ async def grant(node: Site) -> Granted:
 async def ours(node: Site, grant: Granted) -> Broker:
     port = urlsplit(node.addresses.mqtt).port or 0
     prefix = f"sg/grants/{grant.id}/homeassistant"
-    broker = Broker(port, grant.token_id, grant.token, prefix, frozenset())
+    control, heard = f"sg/control/{grant.id}/mqtt", f"sg/grants/{grant.id}/problem"
+    broker = Broker(port, grant.token_id, grant.token, prefix, control=control, heard=heard, hello="{}")
     async with Paho(broker, "look") as client:
         await client.subscribe(f"{prefix}/#", handling=0)
         topics = frozenset(topic for topic, _, _ in await client.settled())
@@ -86,143 +72,14 @@ async def ours(node: Site, grant: Granted) -> Broker:
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def mosquitto(ours: Broker, tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Broker]:
-    """A Mosquitto with the same retained messages."""
-    async with Mosquitto(tmp_path_factory.mktemp("mosquitto"), persistent=False) as server:
-        broker = msgspec.structs.replace(ours, port=server.port)
+    """A Mosquitto with the same retained messages and rights, on which a client hears its control messages itself."""
+    acl = f"pattern readwrite {ours.control}\npattern readwrite {ours.prefix.rpartition('/')[0]}/#\n"
+    async with Mosquitto(tmp_path_factory.mktemp("mosquitto"), persistent=False, acl=acl) as server:
+        broker = msgspec.structs.replace(ours, port=server.port, heard=ours.control, hello="")
         async with aiomqtt.Client("127.0.0.1", server.port) as client:
             for topic in ours.retained:
                 await client.publish(topic, b"x", qos=1, retain=True)
         yield broker
-
-
-class Stranger(Protocol):
-    """A client that somebody else has written."""
-
-    async def subscribe(self, topic_filter: str, *, handling: int, identifier: int = 0) -> None: ...
-
-    async def settled(self) -> list[Message]:
-        """Return the messages that came since the last call, once all retained ones have."""
-        ...
-
-    async def unsubscribe(self, topic_filter: str) -> list[int]: ...
-
-
-class Paho:
-    """paho, in a thread of its own."""
-
-    def __init__(self, broker: Broker, name: str, *, expiry_s: int = 0, clean: bool = True) -> None:
-        self._broker = broker
-        self._clean = clean
-        self._properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]
-        self._properties.SessionExpiryInterval = expiry_s
-        self._loop = asyncio.get_running_loop()
-        self._answers: asyncio.Queue[list[int]] = asyncio.Queue()
-        self.messages: list[Message] = []
-        self._client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=f"{broker.user}-{name}", protocol=MQTTProtocolVersion.MQTTv5
-        )
-        self._client.username_pw_set(broker.user, broker.password)
-        self._client.on_connect = lambda _c, _u, _f, code, _p: self._answered([code.value])
-        self._client.on_subscribe = lambda _c, _u, _m, codes, _p: self._answered([code.value for code in codes])
-        self._client.on_unsubscribe = lambda _c, _u, _m, codes, _p: self._answered([code.value for code in codes])
-        self._client.on_message = lambda _c, _u, message: self._heard(message)
-
-    def _answered(self, codes: list[int]) -> None:
-        self._loop.call_soon_threadsafe(self._answers.put_nowait, codes)
-
-    def _heard(self, message: paho.MQTTMessage) -> None:
-        stated = getattr(message.properties, "SubscriptionIdentifier", [])
-        found = (message.topic, bool(message.retain), tuple(stated))
-        self._loop.call_soon_threadsafe(self.messages.append, found)
-
-    async def _answer(self) -> list[int]:
-        async with asyncio.timeout(30):
-            return await self._answers.get()
-
-    async def __aenter__(self) -> Self:
-        await asyncio.to_thread(
-            self._client.connect,
-            "127.0.0.1",
-            self._broker.port,
-            clean_start=self._clean,
-            properties=self._properties,
-        )
-        self._client.loop_start()
-        assert await self._answer() == [0]
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self._client.disconnect()
-        await asyncio.to_thread(self._client.loop_stop)
-
-    async def subscribe(
-        self, topic_filter: str, *, handling: int, identifier: int = 0, as_published: bool = False
-    ) -> None:
-        properties = Properties(PacketTypes.SUBSCRIBE)  # type: ignore[no-untyped-call]
-        if identifier:
-            properties.SubscriptionIdentifier = identifier
-        options = SubscribeOptions(1, retainHandling=handling, retainAsPublished=as_published)
-        self._client.subscribe(topic_filter, options=options, properties=properties)
-        assert await self._answer() == [1]
-
-    async def settled(self) -> list[Message]:
-        await self.subscribe(f"{self._broker.prefix}/none", handling=0)
-        messages, self.messages = self.messages, []
-        return messages
-
-    async def unsubscribe(self, topic_filter: str) -> list[int]:
-        self._client.unsubscribe(topic_filter)
-        return await self._answer()
-
-    async def until(self, topic: str) -> None:
-        """Wait for a message on a topic."""
-        await eventually(lambda: any(heard == topic for heard, _, _ in self.messages))
-
-    def publish(self, topic: str, payload: str | bytes, *, retain: bool = False) -> None:
-        self._client.publish(topic, payload, 1, retain)
-
-
-class Aiomqtt:
-    """aiomqtt, whose messages are read as they come."""
-
-    def __init__(self, broker: Broker, name: str) -> None:
-        self._broker = broker
-        self._client = aiomqtt.Client(
-            "127.0.0.1",
-            broker.port,
-            identifier=f"{broker.user}-{name}",
-            username=broker.user,
-            password=broker.password,
-            protocol=aiomqtt.ProtocolVersion.V5,
-        )
-
-    async def __aenter__(self) -> Self:
-        await self._client.__aenter__()
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._client.__aexit__(None, None, None)
-
-    async def subscribe(self, topic_filter: str, *, handling: int, identifier: int = 0) -> None:
-        properties = Properties(PacketTypes.SUBSCRIBE)  # type: ignore[no-untyped-call]
-        if identifier:
-            properties.SubscriptionIdentifier = identifier
-        await self._client.subscribe(
-            topic_filter, options=SubscribeOptions(1, retainHandling=handling), properties=properties
-        )
-
-    async def settled(self) -> list[Message]:
-        await self.subscribe(f"{self._broker.prefix}/none", handling=0)
-        found: list[Message] = []
-        while len(self._client.messages):
-            message = await anext(aiter(self._client.messages))
-            stated = getattr(message.properties, "SubscriptionIdentifier", [])
-            found.append((str(message.topic), bool(message.retain), tuple(stated)))
-        return found
-
-    async def unsubscribe(self, topic_filter: str) -> list[int]:
-        await self._client.unsubscribe(topic_filter)
-        return []  # it does not tell
 
 
 async def _script(client: Stranger, prefix: str) -> list[Any]:
@@ -294,12 +151,15 @@ def _packet_client(broker: Broker, name: str, **more: Any) -> PacketClient:
 
 
 async def test_what_a_client_has_not_acknowledged_comes_again(ours: Broker, mosquitto: Broker) -> None:
-    """MQTT-4.4.0-1: after a reconnect, under its packet id and with DUP; what was acknowledged does not."""
+    """MQTT-4.4.0-1: after a take-over or reconnect, by packet id and with DUP; what was acknowledged does not."""
     for broker in (mosquitto, ours):
         async with _packet_client(broker, "forgetful", session_expiry_s=60) as client:
             client.send(Subscribe(1, (Subscription(f"{broker.prefix}/availability", 1),)))
             answers = [await client.receive(), await client.receive()]
             [first] = [packet for packet in answers if isinstance(packet, Publish)]
+            async with _packet_client(broker, "forgetful", clean=False, session_expiry_s=60) as newer:
+                assert newer.answer.session_present
+                assert await newer.receive() == msgspec.structs.replace(first, duplicate=True)
         async with _packet_client(broker, "forgetful", clean=False, session_expiry_s=60) as client:
             assert client.answer.session_present
             again = await client.receive()
@@ -309,6 +169,76 @@ async def test_what_a_client_has_not_acknowledged_comes_again(ours: Broker, mosq
         async with _packet_client(broker, "forgetful", clean=False) as client:
             client.send(Ping(PacketType.PINGREQ))
             assert await client.receive() == Ping(PacketType.PINGRESP)
+
+
+def _words(client: Paho) -> list[str]:
+    """Return the marked words in what a client has heard, in order."""
+    return [word for message in client.received for word in _WORD.findall(message.payload.decode())]
+
+
+async def _wills(broker: Broker) -> tuple[list[str], float]:
+    """Return which wills and marks are heard, and for how many seconds the delayed one was held."""
+    loop = asyncio.get_running_loop()
+    async with Paho(broker, "heir") as heir:
+        await heir.subscribe(broker.heard, handling=2)
+        async with Paho(broker, "late", expiry_s=60, will=_marked("dropped"), will_delay_s=30) as client:
+            client.break_off()
+            await client.disconnected
+        async with Paho(broker, "late", expiry_s=60, clean=False) as client:
+            await client.publish_acknowledged(broker.control, _marked("back"))
+            await heir.hears("mark-back")
+        async with Paho(broker, "late", expiry_s=60, will=_marked("delayed"), will_delay_s=1) as client:
+            began = loop.time()
+            client.break_off()
+            await heir.hears("mark-delayed")
+            held_s = loop.time() - began
+        async with Paho(broker, "late", expiry_s=60, will=_marked("replaced")), Paho(broker, "late"):
+            await heir.hears("mark-replaced")
+        return _words(heir), held_s
+
+
+_WORD = re.compile(r"mark-[a-z]+")
+
+
+def _marked(word: str) -> str:
+    """Return a control message that is wrong in a word."""
+    return json.dumps({"form": f"mark-{word}"})
+
+
+async def test_wills_are_those_of_mosquitto(ours: Broker, mosquitto: Broker) -> None:
+    """MQTT-3.1.3-9, 3.1.2-8: dropped when the client is back within the delay; published after it, or by a take-over.
+
+    The front's clock has ticks of a quarter of a second, by which a will may come earlier.
+    """
+    (theirs, _), (seen, held_s) = await asyncio.gather(_wills(mosquitto), _wills(ours))
+    assert seen == theirs == ["mark-back", "mark-delayed", "mark-replaced"]
+    assert held_s > 1 - 2 * TICK_S
+
+
+async def test_a_take_over_is_that_of_mosquitto(ours: Broker, mosquitto: Broker) -> None:
+    """MQTT-3.1.4-3: the older connection of a client id is told 0x8E; a client with another client id stays."""
+    for broker in (mosquitto, ours):
+        async with (
+            Paho(broker, "twin", expiry_s=60) as older,
+            Paho(broker, "other") as other,
+            Paho(broker, "twin", expiry_s=60, clean=False),
+        ):
+            async with asyncio.timeout(30):
+                assert await older.disconnected == ReasonCode.SESSION_TAKEN_OVER
+            await other.settled()
+            assert not other.disconnected.done()
+
+
+async def test_rights_to_publish_are_told_as_by_mosquitto(ours: Broker, mosquitto: Broker) -> None:
+    """PUBACK says 0x87 for a topic of another grant, and 0x00 for the own one."""
+    for broker in (mosquitto, ours):
+        async with Paho(broker, "heir") as heir, Paho(broker, "writer") as client:
+            await heir.subscribe(broker.heard, handling=2)
+            topics = (broker.control.replace("sg/control/", "sg/control/x"), broker.control)
+            codes = [await client.publish_acknowledged(topic, _marked("said")) for topic in topics]
+            assert codes == [ReasonCode.NOT_AUTHORIZED, ReasonCode.SUCCESS]
+            await heir.hears("mark-said")
+            assert _words(heir) == ["mark-said"]
 
 
 async def test_what_the_broker_behind_does_not_take_is_refused_with_its_reason(ours: Broker) -> None:

@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
+import aiomqtt
+import msgspec
 import pytest
 
+from tests.collect.mosquitto import Mosquitto
 from tests.conftest import eventually
+from tests.live.mqtt_libraries import Broker, Paho
 from tests.live.site import PROFILES, Answer, Made, Site, config_of, running
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
@@ -66,6 +72,50 @@ async def test_a_task_is_sent_and_confirmed(node: Site) -> None:
 async def state_is(site: Site, task: dict[str, Any], wanted: str) -> bool:
     """Return whether a task is in a state."""
     return await state(site, task) == wanted
+
+
+async def _commands(broker: Broker, order: Callable[[int], Awaitable[None]]) -> list[tuple[bytes, int]]:
+    """Return payload and QoS of two commands to a device: it is connected, and its connection is broken for a while."""
+    topic, heard = f"sg/{broker.user}/down", list[tuple[bytes, int]]()
+    async with Paho(broker, "own", expiry_s=3_600) as device:
+        await device.subscribe(topic, handling=2)
+        await order(10)
+        await device.until(topic)
+        await device.unsubscribe("none")  # its PUBACK is sent then
+        device.break_off()
+        await device.disconnected
+        heard += [(bytes(message.payload), message.qos) for message in device.received]
+    await order(20)
+    async with Paho(broker, "own", expiry_s=3_600, clean=False) as device:
+        await device.until(topic)
+        heard += [(bytes(message.payload), message.qos) for message in device.received]
+    return heard
+
+
+async def test_a_command_outlives_a_broken_connection(node: Site, tmp_path: Path) -> None:
+    """MQTT-3.8.4-8, 4.3.2-1 to -3: at QoS 1, as the device has subscribed; it is not lost while its session goes on.
+
+    The same script against Mosquitto, to which another client publishes the commands.
+    """
+    made = await node.device("t9")
+    ours = Broker(urlsplit(node.addresses.mqtt).port or 0, made.id, made.password)
+
+    async def order(value: int) -> None:
+        if value == 20:
+            await interval(node, made, 10)
+        task = (await give(node, made.id, "report-interval", interval=value)).body
+        await eventually(lambda: state_is(node, task, "sent"))
+
+    seen = await _commands(ours, order)
+    async with Mosquitto(tmp_path, persistent=False) as server, aiomqtt.Client("127.0.0.1", server.port) as sender:
+
+        async def publish(value: int) -> None:
+            await sender.publish(f"sg/{made.id}/down", seen[value // 10 - 1][0], qos=1)
+
+        theirs = await _commands(msgspec.structs.replace(ours, port=server.port), publish)
+    assert [json.loads(payload) for payload, _ in seen] == [{"set": {"report_interval": value}} for value in (10, 20)]
+    assert seen == theirs
+    assert [qos for _, qos in seen] == [1, 1]
 
 
 async def test_one_is_under_way_at_a_time(node: Site) -> None:

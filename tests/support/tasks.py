@@ -24,6 +24,7 @@ class AnyTask(TaskingCapabilities):
 
     confirm: Confirmation | None = None
     role = Role.COUNTY_OPERATOR
+    retry_s = 0.0
 
     def __init__(self) -> None:
         """Know no profiles."""
@@ -33,7 +34,16 @@ class AnyTask(TaskingCapabilities):
 
     def command_for(self, device: Device, task: str, parameters: Mapping[str, Scalar]) -> Command:
         topics = (f"{device.id}/down",)
-        return Command(task, device.profile, dict(parameters), topics, b"x", confirm=self.confirm, role=self.role)
+        return Command(
+            task,
+            device.profile,
+            dict(parameters),
+            topics,
+            b"x",
+            confirm=self.confirm,
+            role=self.role,
+            retry_s=self.retry_s,
+        )
 
     def confirms(self, confirm: Confirmation, value: float, text: str | None) -> bool:
         return True
@@ -44,15 +54,17 @@ class Broker:
 
     def __init__(self) -> None:
         self.sent: list[str] = []
+        self.valid_s: list[int] = []
         self.away = False
 
     def reaches(self, about: str) -> bool:
         return about.endswith("/up")
 
-    async def send(self, topic: str, payload: bytes) -> None:
+    async def send(self, topic: str, payload: bytes, *, valid_s: int = 0) -> None:
         if self.away:
             raise Unavailable("away")
         self.sent.append(topic)
+        self.valid_s.append(valid_s)
 
 
 class TaskWorld:

@@ -92,6 +92,26 @@ async def test_what_waited_goes_beside_the_live_lane(world: World) -> None:
     await check(world.node, world.centre.log)
 
 
+async def test_after_a_cut_one_range_is_opened_however_slow_the_link(world: World) -> None:
+    """The entry after a range grows old during the write that opens it: the live lane forwards it all the same."""
+    await world.node.commit([(0, 3)])
+    await world.clock.advance(30)
+    for _ in range(20):
+        await world.node.commit([(1, 1)])
+        await world.clock.advance(0.1)
+    opened: set[tuple[int, int]] = set()
+    for _ in range(4):
+        assert await world.live()
+        opened.update(world.uplink.ranges)
+        await world.node.commit([(1, 1)])
+        await world.clock.advance(0.15)
+    rows = await rows_of(world.centre.log)
+    assert [name for name in rows.ids if not rows.flags[name] & Flag.BACKLOG], "nothing was forwarded live"
+    assert len(opened) == 1
+    await world.drain()
+    await check(world.node, world.centre.log)
+
+
 async def test_a_range_is_opened_in_one_write_with_the_live_position(world: World) -> None:
     """An opening whose answer is lost is known afterwards from the records alone, whichever way it went."""
     for fault in ("before", "after", "late"):

@@ -16,6 +16,7 @@ import structlog
 from nats.aio.client import Client
 from nats.aio.msg import Msg
 
+from sensegate import metrics
 from sensegate.bus import trust
 from sensegate.bus.inventory import AccountStreams
 from sensegate.config import EngineConfig
@@ -26,6 +27,10 @@ CLOSE_S = 1.0
 CANCEL_S = 0.2
 FLUSH_S = 5.0
 """Longest time for a peer to take what is still to be sent when a connection is closed."""
+_HARMLESS = ("permissions violation", "maximum subscriptions exceeded")
+"""Errors after which the server keeps the connection."""
+_UNEXPECTED = (RuntimeError, ValueError, LookupError, AttributeError, AssertionError, asyncio.InvalidStateError)
+"""Errors at which the reconnection of nats-py ends, such as a write to a transport that uvloop has closed."""
 
 
 def trust_certificate(cert_file: str) -> ssl.SSLContext:
@@ -112,9 +117,11 @@ NO_EVENTS, USUAL = LinkEvents(), LinkOptions()
 
 
 class BusClient(Client):
-    """A nats-py client whose pending requests fail as soon as the connection is lost.
+    """A nats-py client that reconnects until it is closed, and whose pending requests fail with the connection.
 
-    nats-py itself lets a request wait for its whole time-out, although the response can no longer come.
+    nats-py itself lets a request wait for its whole time-out, although the response can no longer come. After some
+    errors it stays closed, or never connects again; a message that it cannot decode, and an answer to a flush that was
+    given up, make it deaf until its pings fail.
     """
 
     def __init__(self, name: str, events: LinkEvents = NO_EVENTS) -> None:
@@ -166,6 +173,55 @@ class BusClient(Client):
         if not (self.is_closed or self.is_reconnecting):
             self.drop()
         await super()._process_op_err(e)
+
+    async def _process_err(self, err_msg: str) -> None:
+        """Reconnect after an error with which the server ends the connection: nats-py would stay closed."""
+        why = nats.errors.Error(f"nats: {err_msg}")
+        if any(text in err_msg for text in _HARMLESS):
+            await self.on_error(why)
+        else:
+            await self._process_op_err(why)
+
+    async def _attempt_reconnect(self) -> None:
+        """Reconnect until it succeeds or the client is closed."""
+        while True:
+            try:
+                await super()._attempt_reconnect()
+            except _UNEXPECTED as why:
+                await self.on_error(why)
+                if self.is_closed or self.is_connected:
+                    return
+                self._status = Client.RECONNECTING
+                # Its end is not waited for: after a failed TLS handshake asyncio never reports it.
+                self.drop()
+                self._transport = None
+                await asyncio.sleep(self.options["reconnect_time_wait"])
+            else:
+                return
+
+    async def _read_loop(self) -> None:
+        """Read until the connection ends; reconnect where nats-py stops at an error that it only logs."""
+        await super()._read_loop()
+        task = asyncio.current_task()
+        if self.is_connected and task is self._reading_task and not (task and task.cancelling()):
+            await self._process_op_err(nats.errors.Error("the connection is not read any more"))
+
+    async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
+        """Take a message; drop one whose subjects or headers cannot be decoded, which anybody may publish."""
+        try:
+            await super()._process_msg(sid, subject, reply, data, headers)
+        except (ValueError, IndexError) as why:
+            metrics.LIMIT_HITS.labels("bus_undecodable").inc()
+            self._log.warning("message dropped: its subject or header cannot be decoded", reason=str(why))
+
+    async def _process_pong(self) -> None:
+        """Take the answer to a ping, also to one for which nobody waits any more."""
+        if self._pongs and self._pongs[0].done():
+            del self._pongs[0]
+            self._pongs_received += 1
+            self._pings_outstanding = 0
+        else:
+            await super()._process_pong()
 
     async def _connect_to_server(self, s: Any) -> None:
         """Connect; drop the socket that an earlier attempt left open when its handshake failed."""

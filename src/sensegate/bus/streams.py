@@ -50,7 +50,10 @@ _ORIGIN_MINUTE = 26_297_280
 
 _CHANGEABLE = frozenset({"max_bytes", "num_replicas", "allow_atomic"})
 """Settings of every stream that follow the configuration."""
-_CHANGEABLE_OF: Mapping[str, frozenset[str]] = {AUDIT: frozenset({"max_age"})}
+_CHANGEABLE_OF: Mapping[str, frozenset[str]] = {
+    AUDIT: frozenset({"max_age"}),
+    MQTT_MESSAGES: frozenset({"allow_msg_ttl"}),
+}
 """Further ones, by stream. A shorter `max_age` deletes older messages, so no stream of readings has one."""
 
 
@@ -283,11 +286,13 @@ async def ensure_ledger_and_audit(nc: Client, store: StoreConfig, *, audit_ttl_h
 async def ensure_mqtt_streams(nc: Client, store: StoreConfig) -> str:
     """Create the MQTT broker's streams before a device connects, with limits; return the creation time of `$MQTT_msgs`.
 
-    The server uses existing ones. Unlimited, as it would create them itself, a device that fills its session or
+    The server uses existing ones. Commands have lifetimes of their own in `$MQTT_msgs`.
+    Unlimited, as the server would create them itself, a device that fills its session or
     the retained messages would fill the account. `nc`: a client of `User.INTAKE`.
     """
     mib = 1024**2
-    created = await ensure(nc, _stream(MQTT_MESSAGES, ("$MQTT.msgs.>",), store.intake_bytes, retention="interest"))
+    messages = _stream(MQTT_MESSAGES, ("$MQTT.msgs.>",), store.intake_bytes, retention="interest", allow_msg_ttl=True)
+    created = await ensure(nc, messages)
     one_each = {"max_msgs_per_subject": 1, "discard": "old"}
     await ensure(nc, _stream("$MQTT_sess", ("$MQTT.sess.>",), 128 * mib, **one_each))
     await ensure(nc, _stream("$MQTT_rmsgs", ("$MQTT.rmsgs.>",), 128 * mib, **one_each))

@@ -1,6 +1,7 @@
-"""Rate-limited downlink messages that request something for decoding (e.g. a new birth), by all MQTT brokers.
+"""Messages down to devices, by all MQTT brokers: commands, and requests for decoding (e.g. for a new birth).
 
-Delivery is best effort: without an answer the requester asks again.
+A command is kept for a device that is away, as long as it is valid, where the broker can. Requests are rate-limited and
+best effort: without an answer the requester asks again.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from sensegate import metrics
 from sensegate.bus import api
 from sensegate.clock import Clock
 from sensegate.collect.topic import subject_of
-from sensegate.errors import Unavailable
+from sensegate.errors import EngineError, StoreFull, Unavailable
 
 PER_S = 100
 """Messages per second: ten thousand births are requested within two minutes of a start."""
@@ -26,6 +27,8 @@ REPEAT_AFTER_S = 15.0
 """Minimum interval of messages on the same topic, because an answer may be on its way."""
 WAITING_MAX = 20_000
 _STEP = 10
+_AT_QOS_1 = {"Nmqtt-Pub": "1"}
+"""Header by which nats-server knows a message as published by MQTT at QoS 1."""
 _log = structlog.get_logger("collect")
 
 
@@ -36,13 +39,25 @@ class CommandChannel(Protocol):
         """Return whether messages of a topic may come from this broker."""
         ...
 
-    async def send(self, topic: str, payload: bytes) -> None:
-        """Publish at QoS 0. Raises `Unavailable` without a connection."""
+    async def send(self, topic: str, payload: bytes, *, valid_s: int = 0) -> None:
+        """Publish a message. Raises `Unavailable`: the broker is away, or does not take it.
+
+        Args:
+            topic: its topic.
+            payload: its content.
+            valid_s: for how long it is kept for a device that is away, where the broker can; 0: QoS 0.
+        """
         ...
 
 
 class OwnBroker:
-    """The embedded broker: messages in the devices' account reach MQTT subscribers."""
+    """The embedded broker: messages in the devices' account reach MQTT subscribers.
+
+    The server delivers at QoS 1 what is stored under ``$MQTT.msgs.``, to sessions that have subscribed at QoS 1. Others
+    hear the message of the same content on the subject of the topic; its header tells the server that a session at
+    QoS 1 gets the stored one. So it stores what MQTT clients publish (`README-MQTT` of nats-server); a client of ours
+    would add nothing, and could not limit for how long a message is valid.
+    """
 
     def __init__(self, connection: Client) -> None:
         self._connection = connection
@@ -50,9 +65,19 @@ class OwnBroker:
     def reaches(self, about: str) -> bool:  # noqa: ARG002 - every own device is connected here
         return True
 
-    async def send(self, topic: str, payload: bytes) -> None:
+    async def send(self, topic: str, payload: bytes, *, valid_s: int = 0) -> None:
+        subject = subject_of(topic)
+        if valid_s < 1:
+            with api.translate_client_errors("command"):
+                await self._connection.publish(subject, payload)
+            return
+        try:
+            lifetime = {**_AT_QOS_1, "Nats-TTL": f"{valid_s}s"}
+            await api.request(self._connection, f"$MQTT.msgs.{subject}", payload, headers=lifetime)
+        except (StoreFull, EngineError) as why:
+            raise Unavailable(f"the broker does not store the command: {why}") from why
         with api.translate_client_errors("command"):
-            await self._connection.publish(subject_of(topic), payload)
+            await self._connection.publish(subject, payload, headers=_AT_QOS_1)
 
 
 class DownlinkMessage(msgspec.Struct, frozen=True):

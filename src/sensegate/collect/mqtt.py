@@ -231,8 +231,9 @@ class MqttSource:
         """Return whether messages of a topic come from this broker."""
         return any(paho.topic_matches_sub(topic, about) for topic in self._config.topics)
 
-    async def send(self, topic: str, payload: bytes) -> None:
-        """Publish at QoS 0. Raises `Unavailable` without a connection."""
+    async def send(self, topic: str, payload: bytes, *, valid_s: int = 0) -> None:
+        """Publish at QoS 0: a foreign broker may keep a message longer than it is valid. Raises `Unavailable`."""
+        del valid_s
         if self._connection is None or not self.connected.is_set():
             raise Unavailable(f"{self.name}: not connected")
         self._connection.publish(topic, payload)

@@ -209,6 +209,14 @@ class CommandDispatcher:
         self._uplinks = {at: topic for at, topic in self._uplinks.items() if at in in_progress}
         self._indices = np.array(list(in_progress), np.int32)
 
+    def _valid_s(self, task: DeviceTask) -> int:
+        """Return for how many seconds a sent task is kept for a device that is away.
+
+        It ends with the task, and with its next retry: a device that comes back is told once.
+        """
+        remaining_s = (task.expires - self._clock.now()) / 1e6
+        return int(min(remaining_s, task.command.retry_s or remaining_s))
+
     async def _send(self, task: DeviceTask, device: Device) -> DeviceTask:
         channels = [channel for channel in self._channels if any(map(channel.reaches, self._topics(device)))]
         if not channels:
@@ -221,7 +229,7 @@ class CommandDispatcher:
         for channel in channels:
             for topic in task.command.topics:
                 try:
-                    await channel.send(topic, task.command.payload)
+                    await channel.send(topic, task.command.payload, valid_s=self._valid_s(task))
                 except Unavailable as why:
                     lost = True
                     _log.warning("task not sent", task=task.id, device=task.device, reason=str(why))
@@ -252,7 +260,7 @@ class CommandDispatcher:
         self._watch(self._watched, sent, device)  # before it is sent: the answer may be quick
         for channel in channels:
             try:
-                await channel.send(network.route.topic, message)
+                await channel.send(network.route.topic, message, valid_s=self._valid_s(task))
             except Unavailable as why:
                 _log.warning("task not sent", task=task.id, device=task.device, reason=str(why))
         metrics.TASKS.labels("sent").inc()

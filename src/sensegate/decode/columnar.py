@@ -10,15 +10,17 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from itertools import repeat
 from operator import itemgetter
-from typing import Any, NamedTuple, Protocol, runtime_checkable
+from typing import Any, Final, NamedTuple, Protocol, runtime_checkable
 
 from sensegate.decode.extract import BoundMessage, Leaf
 from sensegate.decode.flatten import PURE, Flattened, FlattenedTrees, TooManyLeaves
 from sensegate.decode.frame import BatchParse, Parse
+from sensegate.decode.learned_forms import LearnedForms
 from sensegate.decode.paths import Path
 from sensegate.decode.plan import LEAVES_MAX, ColumnPlan, LeafAccess, flag_leaves
 from sensegate.decode.profile import CompiledRule
-from sensegate.decode.senml_columns import SenmlColumns
+from sensegate.decode.senml_columns import SenmlCborColumns, SenmlColumns
+from sensegate.decode.xml_columns import XmlColumns
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -31,6 +33,13 @@ _ATTEMPTS_MAX = 256
 """After this many frames from which nothing was learned, only every n-th one is used for learning."""
 _WINDOW = 4_096
 """After this many frames, the reader checks whether enough of them had plans."""
+
+_LEARNED: Final[dict[str, Callable[[Parse, int], LearnedForms]]] = {
+    "senml": SenmlColumns,
+    "senml_cbor": SenmlCborColumns,
+    "xml": XmlColumns,
+}
+"""Pure formats whose payloads are read by their forms, too."""
 
 Values = Sequence[Any]
 Holders = tuple[tuple[CompiledRule, str], ...]
@@ -293,8 +302,8 @@ class ColumnarReaders:
     def _columnar(self, rule: CompiledRule) -> Columnar | None:
         if rule.metadata:  # not of the payload alone
             return None
-        if rule.format == "senml":
-            return SenmlColumns(rule.parse, self._nesting_max)
+        if rule.format in _LEARNED and rule.as_sent:
+            return _LEARNED[rule.format](rule.parse, self._nesting_max)
         if isinstance(rule.parse, Columnar):
             return rule.parse if rule.parse.columnar else None
         if rule.format in PURE or (rule.format == "json" and not rule.as_sent):

@@ -153,13 +153,7 @@ class _BatchDecoder:
         self._devices = devices
         self._messages = span = MessageBatch.of(messages)
         self._payloads = span.payloads
-        topics = span.topics
-        if any(span.principals):
-            topics = [m.topic if not m.principal else f"{m.topic}\0{m.principal}" for m in messages]
-        numbers = list(map(routes.numbers.get, topics))
-        if None in numbers:
-            numbers = list(map(routes.number, topics))
-        self._numbers: I32 = np.array(numbers, np.int32)
+        self._numbers = routes.numbers_of(span)
         self._known_quote_counts: I64 | None = None
         self._received: I64 = span.received
         self._one_by_one: list[int] = []
@@ -319,7 +313,9 @@ class _BatchDecoder:
             return []
         objects: list[Any] = []
         faulty: list[int] = []
-        payloads = [self._payloads[index] for index in places.tolist()]
+        payloads = self._payloads
+        if len(places) < len(payloads):
+            payloads = list(map(payloads.__getitem__, places.tolist()))
         source = map(plan.decode, payloads)
         while True:
             try:

@@ -1,42 +1,41 @@
-"""SenML as flat values: packs of one form are read by msgspec straight into structs, and resolved by a few sums.
+"""SenML as flat values: packs of one form are read straight into numbers and texts, and resolved by a few sums.
 
 A form is everything of a pack but its numbers, base names and other texts: keys, names, units, versions. Packs without
-a form go through their trees (`flatten.Flattened`), with which this must agree value by value.
+a form go through their trees (`flatten.Flattened`), with which this must agree value by value. JSON is read by msgspec
+into structs; CBOR by `struct`, as all but the values of a pack are the same bytes at the same places.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from abc import abstractmethod
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from math import isfinite
 from operator import attrgetter, itemgetter
 from typing import Any, Final
 
 import msgspec
 
 from sensegate.decode.extract import Leaf
-from sensegate.decode.flatten import Flattened
-from sensegate.decode.formats import json, senml
+from sensegate.decode.formats import json, senml, senml_cbor
 from sensegate.decode.frame import Parse
+from sensegate.decode.learned_forms import LearnedForms
+from sensegate.decode.masked import MaskedForms
 from sensegate.decode.paths import Path
 from sensegate.decode.plan import ShapeType, skeleton
 from sensegate.errors import Rejected
 
-FORMS_MAX: Final = 128
-"""Most forms of one rule's packs."""
-_SIGHTINGS: Final = 3
-_SEEN_MAX: Final = 4_096
-_NEVER: Final = -(2**31)
-_FAULTS: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError, OverflowError)
+_FAULTS: Final = (msgspec.DecodeError, ValueError, RecursionError, OverflowError)
 _FIXED: Final = frozenset({"n", "u", "bu", "bver"})
 """Members whose values belong to the form."""
 _BASES: Final = (("v", "bv"), ("s", "bs"), ("t", "bt"))
 _OTHERS: Final = ("vs", "vb", "vd")
 
 
-class _Form(msgspec.Struct, frozen=True, eq=False):
+class PackForm(msgspec.Struct, frozen=True, eq=False):
     """Reader of packs of one form; leaves are numbered, and after the last stands a 0."""
 
     decode: Callable[[bytes], Any]
-    leaves: Callable[[Any], tuple[Any, ...]]
+    leaves: Callable[[Any], Sequence[Any]]
     sums: tuple[tuple[int, int], ...]
     """Leaves whose sums are values and times; each pair once."""
     numbers: Callable[[Sequence[Any]], tuple[Any, ...]]
@@ -51,49 +50,24 @@ class _Form(msgspec.Struct, frozen=True, eq=False):
     pointers: list[Path]
 
 
-class SenmlColumns(Flattened):
-    """The parse of SenML packs, also as flat values."""
+class _PackColumns(LearnedForms):
+    """A parse of packs, also as flat values."""
 
-    def __init__(self, parse: Parse, nesting_max: int) -> None:
-        super().__init__(parse, nesting_max)
-        self._nesting_max = nesting_max
-        self._forms: dict[tuple[int, int], list[_Form]] = {}
-        """By quotation marks and braces."""
-        self._count = 0
-        self._seen: dict[Hashable, int] = {}
+    @abstractmethod
+    def forms(self, payload: bytes) -> Iterable[PackForm]:
+        """Return the forms that a pack may have."""
 
-    def flatten(self, payload: bytes, port: int | None) -> tuple[Hashable, Sequence[Any]]:
-        """Return (form or shape, values). Raises `Rejected`."""
-        known = self._known(payload)
-        if known is not None:
-            return known
-        shape, values = super().flatten(payload, port)
-        if self._count < FORMS_MAX:
-            if len(self._seen) > _SEEN_MAX:
-                self._seen.clear()
-            self._seen[shape] = self._seen.get(shape, 0) + 1
-            if self._seen[shape] == _SIGHTINGS:
-                self._seen[shape] = 0 if self._add(payload) else _NEVER
-                return self._known(payload) or (shape, values)
-        return shape, values
-
-    def pointers(self, payload: bytes, port: int | None) -> list[Path]:
-        """Return the pointer of each value in the tree."""
-        known = self._known(payload)
-        return super().pointers(payload, port) if known is None else known[0].pointers
-
-    def _known(self, payload: bytes) -> tuple[_Form, Sequence[Any]] | None:
+    def known(self, payload: bytes) -> tuple[PackForm, Sequence[Any]] | None:
         """Return (form, values) of a pack of a known form."""
-        if b"\\" in payload:  # then quotation marks do not tell whether a key is there twice
-            return None
-        for form in self._forms.get((payload.count(b'"'), payload.count(b"{")), ()):
+        for form in self.forms(payload):
             try:
                 leaves = (*form.leaves(form.decode(payload)), 0)
                 sums = [leaves[base] + leaves[own] for base, own in form.sums]
+                finite = isfinite(sum(sums))
             except _FAULTS:
                 continue
             bases = [leaves[place] for place in form.bases]
-            if not all(map(senml.is_name, bases)):
+            if not finite or not all(map(senml.is_name, bases)):
                 return None
             bases = bases or [""]
             devices = [base.rstrip(senml.SEPARATORS) for base in bases]
@@ -109,29 +83,79 @@ class SenmlColumns(Flattened):
             )
         return None
 
-    def _add(self, payload: bytes) -> bool:
+
+class SenmlColumns(_PackColumns):
+    """The parse of SenML in JSON, also as flat values."""
+
+    def __init__(self, parse: Parse, nesting_max: int) -> None:
+        super().__init__(parse, nesting_max)
+        self._nesting_max = nesting_max
+        self._forms: dict[tuple[int, int], list[PackForm]] = {}
+        """By quotation marks and braces."""
+
+    def forms(self, payload: bytes) -> Iterable[PackForm]:
+        """Return the forms that a pack may have."""
+        if b"\\" in payload:  # then quotation marks do not tell whether a key is there twice
+            return ()
+        return self._forms.get((payload.count(b'"'), payload.count(b"{")), ())
+
+    def add(self, payload: bytes) -> bool:
         """Add the form of a pack; return whether it has one."""
         try:
-            pack = json.parse(payload, self._nesting_max)
-            form = _form_of(pack)
+            form = _json_form(json.parse(payload, self._nesting_max))
         except (Rejected, ValueError, TypeError):
             return False
-        self._count += 1
         self._forms.setdefault((payload.count(b'"'), payload.count(b"{")), []).append(form)
         return True
 
 
-def _form_of(pack: list[dict[str, Any]]) -> _Form:
-    """Return the form of a pack. Raises `ValueError` or `TypeError` if it has none."""
+class SenmlCborColumns(_PackColumns):
+    """The parse of SenML in CBOR, also as flat values."""
+
+    def __init__(self, parse: Parse, nesting_max: int) -> None:
+        super().__init__(parse, nesting_max)
+        self._nesting_max = nesting_max
+        self._forms: MaskedForms[PackForm] = MaskedForms()
+
+    def forms(self, payload: bytes) -> Iterable[PackForm]:
+        """Return the forms that a pack may have."""
+        return self._forms.matching(payload)
+
+    def add(self, payload: bytes) -> bool:
+        """Add the form of a pack; return whether it has one."""
+        try:
+            pack = senml_cbor.pack_of(payload, self._nesting_max)
+            places = senml_cbor.places_of(payload)
+            index = {pointer: number for number, pointer in enumerate(places.pointers)}
+            form = _form_of(pack, index, places.bytes_.unpack, places.leaves)
+        except (Rejected, ValueError, TypeError, LookupError):
+            return False
+        self._forms.add(payload, places.bytes_.mask, form)
+        return True
+
+
+def _json_form(pack: list[dict[str, Any]]) -> PackForm:
+    """Return the form of a pack in JSON. Raises `ValueError` or `TypeError` if it has none."""
     fixed = [Leaf((index, key), record[key]) for index, record in enumerate(pack) for key in _FIXED if key in record]
     shape = skeleton(pack, fixed)
     if shape is None or any(isinstance(value, (dict, list)) for record in pack for value in record.values()):
         raise ValueError("no shape")
     types = ShapeType(frozenset())
     decode = msgspec.json.Decoder(types.build(shape, (), "")).decode
-    paths = list(types.attributes)
-    place = {pointer: index for index, pointer in enumerate(paths)}
-    zero = len(paths)
+    place = {pointer: index for index, pointer in enumerate(types.attributes)}
+    attributes = list(types.attributes.values())
+    leaves: Any = attrgetter(*attributes)
+    return _form_of(pack, place, decode, leaves if len(attributes) > 1 else lambda read: (leaves(read),))
+
+
+def _form_of(
+    pack: list[dict[str, Any]],
+    place: Mapping[Path, int],
+    decode: Callable[[bytes], Any],
+    leaves: Callable[[Any], Sequence[Any]],
+) -> PackForm:
+    """Return the form of a pack whose values that differ have numbers. Raises `ValueError` if it has none."""
+    zero = len(place)
     base: dict[str, int] = {}
     bases: list[int] = []
     unit = ""
@@ -167,12 +191,10 @@ def _form_of(pack: list[dict[str, Any]]) -> _Form:
     if not names or not all(senml.continues_name(name) if bases else senml.is_name(name) for _, name in names):
         raise ValueError("no names")
     order = [sum_ for _, sum_ in numbers]
-    attributes = [types.attributes[path] for path in paths]
-    leaves: Any = attrgetter(*attributes)
     getter: Any = itemgetter(*order)
-    return _Form(
+    return PackForm(
         decode=decode,
-        leaves=leaves if len(attributes) > 1 else lambda pack_: (leaves(pack_),),
+        leaves=leaves,
         sums=tuple(sums),
         numbers=getter if len(order) > 1 else lambda values: (getter(values),),
         bases=tuple(bases),

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from functools import reduce
-from operator import xor
 from typing import Final
 
 import anycrc
@@ -79,5 +77,12 @@ def sum8(data: bytes) -> int:
 
 
 def xor8(data: bytes) -> int:
-    """Return the exclusive or of the bytes."""
-    return reduce(xor, data, 0)
+    """Return the exclusive or of the bytes.
+
+    Each shift doubles the number of bytes that are folded into the last one.
+    """
+    value, shift, bits = int.from_bytes(data), 8, 8 * len(data)
+    while shift < bits:
+        value ^= value >> shift
+        shift <<= 1
+    return value & 0xFF

@@ -9,7 +9,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import msgspec
@@ -30,9 +30,22 @@ from sensegate.bus.server_conf import LOOPBACK
 from sensegate.clock import Clock, SystemClock
 from sensegate.collect.front import messages
 from sensegate.collect.front.limits import FrontLimits
-from sensegate.collect.front.messages import Answer, Answers, Changes, Check, Close, FrontSettings, Questions, Report
+from sensegate.collect.front.messages import (
+    Answer,
+    Answers,
+    Changes,
+    Check,
+    Close,
+    FrontSettings,
+    Questions,
+    Report,
+    ServiceCodes,
+    ServicePublish,
+)
+from sensegate.collect.front.packets import ReasonCode
 from sensegate.collect.front.process import READY, ListenerCertificates, serve
 from sensegate.collect.front.rights import TopicMatcher
+from sensegate.collect.front.services import FEEDS
 from sensegate.collect.topic import subject_of
 from sensegate.config import Config
 from sensegate.decode.watch import ProfileWatcher
@@ -55,6 +68,10 @@ _encode = msgspec.msgpack.Encoder().encode
 _decode_questions = msgspec.msgpack.Decoder(Questions).decode
 _decode_check = msgspec.msgpack.Decoder(Check).decode
 _decode_report = msgspec.msgpack.Decoder(Report).decode
+_decode_publish = msgspec.msgpack.Decoder(ServicePublish).decode
+
+TakeControl = Callable[[str, str, bytes], Awaitable[bool]]
+"""(token, topic, payload): takes what a subscriber of feeds publishes; returns whether it may publish there."""
 
 
 class FrontRegistry:
@@ -79,13 +96,21 @@ class FrontRegistry:
         since = self._clock.monotonic() - REPORTS_KEPT_S
         return {front: problem for front, (problem, heard_at) in self._problems.items() if heard_at >= since}
 
-    async def open(self) -> None:
-        """Begin to answer. Raises `Unavailable`."""
+    async def open(self, take_control: TakeControl) -> None:
+        """Begin to answer; `take_control` is given what subscribers of feeds publish. Raises `Unavailable`."""
         link = self._link
+
+        async def take(message: Msg) -> None:
+            request = _decode_publish(message.data)
+            is_allowed = await take_control(request.token, request.topic, request.payload)
+            code = ReasonCode.SUCCESS if is_allowed else ReasonCode.NOT_AUTHORIZED
+            await self._respond(message, _encode(ServiceCodes((code,))))
+
         with api.translate_client_errors("subscribe to the questions of fronts"):
             await link.subscribe(messages.ADMIT, queue="gateway", cb=self._admit)
             await link.subscribe(messages.CHECK, queue="gateway", cb=self._check)
             await link.subscribe(messages.REPORT, cb=self._take_report)
+            await link.subscribe(f"{messages.SERVICE_PUBLISH}.{FEEDS}", queue="gateway", cb=take)
             await link.flush()
         self._callout.on_close.append(self._close)
         self._profiles.on_change.append(self._profiles_changed)
@@ -254,10 +279,14 @@ class MqttFronts:
         if self._settings.processes:
             self._tasks = [asyncio.create_task(self._supervise(name), name=name) for name in self._listening]
 
-    async def admit(self) -> None:
-        """Let devices in; return when all fronts listen. Raises `Unavailable`."""
-        if self._registry:
-            await self._registry.open()
+    async def admit(self, take_control: TakeControl | None = None) -> None:
+        """Let devices in; return when all fronts listen. Raises `Unavailable`.
+
+        Args:
+            take_control: is given what subscribers of feeds publish; None: another process answers the fronts.
+        """
+        if self._registry and take_control:
+            await self._registry.open(take_control)
             self._tasks.append(asyncio.create_task(self._registry.run(), name="mqtt registry"))
         if self._has_fronts and not self._settings.processes:
             self._certificates = ListenerCertificates(self._config.engine.tls)

@@ -128,7 +128,7 @@ class MqttClients:
     async def listen(self) -> None:
         """Begin to answer fronts. Raises `Unavailable`."""
         with api.translate_client_errors("subscribe to the requests of fronts"):
-            for subject, answer in ((SERVICE_PUBLISH, self._take), (SERVICE_SUBSCRIBE, self._grant)):
+            for subject, answer in ((f"{SERVICE_PUBLISH}.{SERVICE}", self._take), (SERVICE_SUBSCRIBE, self._grant)):
                 await self._parts.bus.subscribe(subject, queue="gateway", cb=partial(self._begin, answer))
             await self._parts.bus.flush()
 

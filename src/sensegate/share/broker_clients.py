@@ -170,6 +170,11 @@ class BrokerClients:
             tuple(control_subject(grant, delivery) for grant in grants), (*heard, *inbox), respond=delivery == NATS
         )
 
+    def may_publish(self, token: str, subject: str) -> bool:
+        """Return whether a token may publish on a subject by MQTT now."""
+        rights = self._rights(token, MQTT)
+        return rights is not None and subject in rights.publish
+
     # ── connections ─────────────────────────────────────────────────────────────────────────────────────
 
     @property

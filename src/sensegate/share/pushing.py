@@ -50,7 +50,7 @@ from sensegate.share.subscriptions import (
     SubscriptionSpec,
     notify_nobody,
 )
-from sensegate.share.transports.brokered import MqttPublisher, MqttSessions, NatsPublisher
+from sensegate.share.transports.brokered import MqttPublisher, MqttSessions, NatsPublisher, subject_of_topic
 from sensegate.share.transports.contract import PushTransport
 from sensegate.share.transports.outbound_mqtt import CONNECTIONS_MAX, OutboundBrokers
 from sensegate.share.transports.webhook import open_webhooks
@@ -75,6 +75,8 @@ class PushDelivery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     webhooks: Webhooks
     authorize: GuestOf
     """Admits clients of the broker that are subscribers."""
+    take_control: Callable[[str, str, bytes], Awaitable[bool]]
+    """(token, topic, payload): takes a control message by MQTT; returns whether the token may publish there."""
     topics: MqttPublisher
     """Publishes at the broker by MQTT."""
     poster: PushTransport
@@ -137,6 +139,7 @@ async def open_push(
         consumers=consumers,
         webhooks=webhooks,
         authorize=clients.authorize,
+        take_control=clients.take_control,
         topics=clients.topics,
         poster=poster,
         brokers=OutboundBrokers(Egress(egress.allow), executor, egress.timeout_s),
@@ -164,6 +167,7 @@ def outlet_id(outlet: InfluxOutletConfig) -> str:
 
 class _BrokerDelivery(msgspec.Struct, frozen=True, eq=False):
     authorize: GuestOf
+    take_control: Callable[[str, str, bytes], Awaitable[bool]]
     topics: MqttPublisher
     tasks: Mapping[str, Callable[[], Awaitable[None]]]
 
@@ -194,34 +198,56 @@ async def _open_broker(core: Core, makers: _SubscriptionMaker, stack: contextlib
     }
     share, tokens = makers.share, makers.tokens
     clients = BrokerClients(engine, tokens, share.grants, core.clock, subscriptions)
-    await _listen(
-        feeds, SubscriptionControl(share.grants, share.reader, makers.offsets, subscriptions, tokens.principal)
-    )
+    controls = SubscriptionControl(share.grants, share.reader, makers.offsets, subscriptions, tokens.principal)
+    await _listen(feeds, controls)
+
+    async def take_control(token: str, topic: str, payload: bytes) -> bool:
+        subject = subject_of_topic(topic)
+        if not clients.may_publish(token, subject):
+            return False
+        await _handle_control(feeds, controls, subject, payload)
+        return True
+
     tasks = {
         "mqtt subscriptions": subscriptions[MQTT].run,
         "nats subscriptions": subscriptions[NATS].run,
         "subscribers": clients.run,
     }
-    return _BrokerDelivery(
-        clients.authorize, topics, {**tasks, "mqtt outlet": topics.run} if engine.info.mqtt_port else tasks
-    )
+    if engine.info.mqtt_port:
+        tasks["mqtt outlet"] = topics.run
+    return _BrokerDelivery(clients.authorize, take_control, topics, tasks)
 
 
 async def _listen(feeds: Client, controls: SubscriptionControl) -> None:
     async def handle(message: Msg) -> None:
-        reply = await controls.handle(message.subject, message.data)
-        if reply.problem:
-            _log.info("control message rejected", subject=message.subject, reason=reply.problem)
-        reply_subject = controls.reply_of(message.subject, message.reply)
-        if message.reply and not reply_subject:
-            _log.warning("control message not answered", subject=message.subject, reason="foreign reply subject")
-            metrics.LIMIT_HITS.labels("control_reply").inc()
-        if reply_subject or reply.problem:
-            await _publish_reply(feeds, reply_subject or problem_subject(message.subject), reply)
+        await _handle_control(feeds, controls, message.subject, message.data, message.reply)
 
     with api.translate_client_errors("subscribe to control messages"):
         await feeds.subscribe(CONTROL_SUBJECTS, cb=handle, pending_msgs_limit=_CONTROL_QUEUE_MAX)
         await feeds.flush()
+
+
+async def _handle_control(
+    feeds: Client, controls: SubscriptionControl, subject: str, payload: bytes, answer_to: str = ""
+) -> None:
+    """Handle a control message, and publish the reply.
+
+    Args:
+        feeds: a connection of `User.FEEDS`.
+        controls: handles it.
+        subject: its subject.
+        payload: its content.
+        answer_to: reply subject; empty: the sender gave none.
+    """
+    reply = await controls.handle(subject, payload)
+    if reply.problem:
+        _log.info("control message rejected", subject=subject, reason=reply.problem)
+    reply_subject = controls.reply_of(subject, answer_to)
+    if answer_to and not reply_subject:
+        _log.warning("control message not answered", subject=subject, reason="foreign reply subject")
+        metrics.LIMIT_HITS.labels("control_reply").inc()
+    if reply_subject or reply.problem:
+        await _publish_reply(feeds, reply_subject or problem_subject(subject), reply)
 
 
 class _SubscriptionMaker:

@@ -393,7 +393,8 @@ class Uplink:
             ]
             if not await self._send(Lane.LIVE, [], updates, SpanSelection()):
                 return True
-        self._settled = False
+        # What grew old during this write is forwarded live: else a slow link would open ranges for ever.
+        self._settled = self._resumed = False
         _log.info("backlog range opened", after=after, until=until)
         self._opened.set()
         return True

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections import Counter
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Collection
 from types import TracebackType
 from typing import Any, Self
 
@@ -108,12 +108,13 @@ class HeldStore:
 class Registry:
     """Admits any device with password ``right`` to topics ``up/<device>`` and, at QoS 0, ``fast/<device>``."""
 
-    def __init__(self) -> None:
-        self.guests: set[str] = set()
+    def __init__(self, guests: Collection[str] = ()) -> None:
+        """`guests`: user names of clients that are no devices."""
+        self._guests = guests
 
     async def admit(self, connect: ConnectPacket, address: str, common_name: str) -> Admitted | PassThroughClient:
         user = connect.username or ""
-        if user in self.guests:
+        if user in self._guests:
             return PassThroughClient()
         if connect.password != b"right":
             raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "wrong password")
@@ -152,18 +153,31 @@ class FrontRig:
 
 @contextlib.asynccontextmanager
 async def running_front(
-    clock: Clock | None = None, memory: SessionMemory | None = None, **limits: Any
+    clock: Clock | None = None,
+    memory: SessionMemory | None = None,
+    *,
+    beside: FrontPeers | None = None,
+    guests: Collection[str] = (),
+    **limits: Any,
 ) -> AsyncIterator[FrontRig]:
-    """Run a front on a free port; `memory`: what it shares with other fronts."""
+    """Run a front on a free port.
+
+    Args:
+        clock: the clock; None: that of the system.
+        memory: what it shares with other fronts.
+        beside: what stands beside it; None: `memory` alone.
+        guests: user names of clients that are no devices.
+        limits: limits of the front.
+    """
     store, counts = HeldStore(), Counts()
     front = Front(
         store,
         form.new_instance(),
-        Registry(),
+        Registry(guests),
         counts,
         clock=clock or SystemClock(),
         limits=FrontLimits(**limits),
-        beside=FrontPeers(memory=memory),
+        beside=beside or FrontPeers(memory=memory),
     )
     store.writer = front.writer
     port = await front.listen(HOST, 0)

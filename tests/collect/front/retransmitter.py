@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import random
 from collections.abc import Callable, Sequence
 from itertools import cycle
 
@@ -20,6 +21,7 @@ from sensegate.collect.front.packets import (
 from tests.collect.front.front_rig import HOST
 
 WINDOW = 50
+NAMELESS = 1_000
 
 
 def _number(number: int) -> bytes:
@@ -43,6 +45,7 @@ class Retransmitter:
         topic: str = "",
         payload: Callable[[int], bytes] = _number,
         pace_s: float = 0.0,
+        nameless: bool = False,
     ) -> None:
         """Prepare a device.
 
@@ -55,6 +58,9 @@ class Retransmitter:
             topic: to which it publishes.
             payload: gives the payload of a number.
             pace_s: shortest time between two reads of acknowledgements, each of which frees its window.
+            nameless: as devices that give nothing by which a message could be known: another client id and a clean
+                start at each connect, packet id 1 for every message, all payloads equal. Only the last level of the
+                topic, the number modulo `NAMELESS`, tells the test which message it is.
         """
         self.device = device
         self.version = version
@@ -68,6 +74,9 @@ class Retransmitter:
         self._topic = topic or f"up/{device}"
         self._payload = payload
         self._pace_s = pace_s
+        self.nameless = nameless
+        self.window = 1 if nameless else WINDOW
+        self._client_ids = random.Random(device)
         self._writer: asyncio.StreamWriter | None = None
         self._open: dict[int, int] = {}
         """Packet id -> number without an acknowledgement, in the order of sending."""
@@ -98,8 +107,11 @@ class Retransmitter:
         self._writer = writer
         packets = codec.PacketReader(2**20)
         connect = ConnectPacket(
-            self.version, self.device, clean_start=False, username=self.device, password=self._password,
-            properties=PacketProperties(session_expiry_s=3_600 if self.version == Version.MQTT_5 else None),
+            self.version, self._client_ids.randbytes(8).hex() if self.nameless else self.device,
+            clean_start=self.nameless, username=self.device, password=self._password,
+            properties=PacketProperties(
+                session_expiry_s=3_600 if self.version == Version.MQTT_5 and not self.nameless else None
+            ),
         )  # fmt: skip
         try:
             writer.write(codec.encode(connect, self.version))
@@ -134,7 +146,7 @@ class Retransmitter:
             writer.write(codec.encode(Acknowledgement(PacketType.PUBREL, packet_id), self.version))
 
     def _send_new(self, writer: asyncio.StreamWriter) -> None:
-        while not self._stopping and len(self._open) + len(self._releasing) < WINDOW:
+        while not self._stopping and len(self._open) + len(self._releasing) < self.window:
             packet_id = next(
                 number for number in range(1, 65_536) if number not in self._open and number not in self._releasing
             )
@@ -143,7 +155,9 @@ class Retransmitter:
             self.sent += 1
 
     def _publish(self, writer: asyncio.StreamWriter, packet_id: int, number: int, *, duplicate: bool) -> None:
-        packet = Publish(self._topic, self._payload(number), self.qos, duplicate=duplicate, packet_id=packet_id)
+        topic = f"{self._topic}/{number % NAMELESS}" if self.nameless else self._topic
+        payload = b"equal" if self.nameless else self._payload(number)
+        packet = Publish(topic, payload, self.qos, duplicate=duplicate, packet_id=packet_id)
         writer.write(codec.encode(packet, self.version))
 
     def _acknowledged(self, packet: Acknowledgement, writer: asyncio.StreamWriter) -> None:

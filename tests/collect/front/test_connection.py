@@ -196,10 +196,10 @@ async def test_an_announcement_that_comes_late_closes_no_newer_connection() -> N
     """Fronts tell each other who connected; the time of birth decides, not the time of arrival."""
     async with running_front() as rig, rig.client() as client:
         [connection] = rig.front._connections
-        assert connection._key
-        assert not rig.front.taken_over(connection._key, connection.born - 1)
+        assert connection.key
+        assert not rig.front.taken_over(connection.key, connection.born - 1)
         await client.silence()
-        assert rig.front.taken_over(connection._key, connection.born + 1)
+        assert rig.front.taken_over(connection.key, connection.born + 1)
         assert await client.receive() == Disconnect(ReasonCode.SESSION_TAKEN_OVER)
 
 
@@ -395,6 +395,18 @@ async def test_what_is_no_connect_is_closed(first: bytes) -> None:
     async with running_front() as rig, rig.client("d1", Version.MQTT_3_1_1).silent() as client:
         client.write(first)
         assert await client.receive() is None
+
+
+async def test_a_front_that_ends_waits_for_no_client_that_has_gone() -> None:
+    """A connection that the front has closed is read until its client has closed its side, also while it ends."""
+    async with (
+        running_front(close_timeout_s=60) as rig,
+        rig.client("d1", Version.MQTT_3_1_1).silent() as client,
+        asyncio.timeout(30),
+    ):
+        client.write(b"\xc0\x00")
+        assert await client.receive() is None
+        await rig.front.close(1.0)
 
 
 async def test_a_second_connect_is_an_error() -> None:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from typing import cast
 
 import pytest
 
 from sensegate.clock import FakeClock
 from sensegate.collect.front import codec
 from sensegate.collect.front.codec import PacketReader
-from sensegate.collect.front.connection import MqttConnection
 from sensegate.collect.front.packets import (
     Acknowledgement,
     Auth,
@@ -30,10 +28,10 @@ from sensegate.collect.front.packets import (
     Will,
 )
 from sensegate.collect.front.rights import TopicMatcher
-from sensegate.collect.front.sessions import UnacknowledgedMessages
 from sensegate.collect.front.subscriptions import ClientSubscriptions
 from sensegate.collect.front.upstream import BrokerAddress, Upstream
 from sensegate.collect.intake.batch import RETAIN
+from tests.collect.front.fake_client import FakeClient
 from tests.collect.front.front_rig import WAIT_S, FrontRig, running_front
 
 SIZES = ((21, 1), (20, 1), (21, 2))
@@ -170,22 +168,11 @@ async def test_answers_carry_no_texts(problems: int) -> None:
         assert await client.receive() == SubAck(PacketType.SUBACK, 2, (ReasonCode.NOT_AUTHORIZED,))
 
 
-class SmallClient:
+class SmallClient(FakeClient):
     """A connection whose client takes packets of at most 20 bytes."""
 
-    client_id = "d1"
-    address = "127.0.0.1"
-    receive_maximum = 2
-    unacknowledged = UnacknowledgedMessages()
-
-    def __init__(self) -> None:
-        self.sent: list[Publish] = []
-
-    def send(self, packet: Publish) -> bool:
-        if len(packet.payload) > 20:
-            return False
-        self.sent.append(packet)
-        return True
+    def send(self, packet: Packet) -> bool:
+        return not (isinstance(packet, Publish) and len(packet.payload) > 20) and super().send(packet)
 
 
 class Written(asyncio.Transport):
@@ -206,14 +193,12 @@ class Written(asyncio.Transport):
 async def test_a_message_too_large_for_a_client_is_done_with() -> None:
     """MQTT-3.1.2-24, -25: it is not sent, and the broker is answered; control: a smaller one waits for the client."""
     client, written = SmallClient(), Written()
-    upstream = Upstream(
-        BrokerAddress("127.0.0.1", 1, b""), cast("MqttConnection", client), FakeClock(), ClientSubscriptions({}, 8, 100)
-    )
+    upstream = Upstream(BrokerAddress("127.0.0.1", 1, b""), client, FakeClock(), ClientSubscriptions({}, 8, 100))
     upstream.connection_made(written)
     upstream.begin()
     messages = [Publish("down/d1", bytes(size), qos, packet_id=number) for number, (size, qos) in enumerate(SIZES, 1)]
     upstream.data_received(b"".join(codec.encode(message, Version.MQTT_3_1_1) for message in messages))
-    assert [message.packet_id for message in client.sent] == [2]
+    assert [message.packet_id for message in client.sent if isinstance(message, Publish)] == [2]
     assert written.packets == [Acknowledgement(PacketType.PUBACK, 1), Acknowledgement(PacketType.PUBREC, 3)]
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from typing import cast
 
 import pytest
 from hypothesis import given
@@ -13,7 +12,6 @@ from hypothesis import strategies as st
 from sensegate.clock import FakeClock
 from sensegate.collect.front import codec
 from sensegate.collect.front.codec import PacketReader
-from sensegate.collect.front.connection import MqttConnection
 from sensegate.collect.front.packets import (
     Acknowledgement,
     ConnAck,
@@ -32,53 +30,20 @@ from sensegate.collect.front.packets import (
 from sensegate.collect.front.rights import TopicMatcher
 from sensegate.collect.front.sessions import UNACKNOWLEDGED_BYTES_MAX, UNACKNOWLEDGED_MAX, UnacknowledgedMessages
 from sensegate.collect.front.subscriptions import RETAINED_TOPICS, ClientSubscriptions, HeldSubscription
-from sensegate.collect.front.upstream import QUEUE_BYTES_MAX, BrokerAddress, Upstream
+from sensegate.collect.front.upstream import QUEUE_BYTES_MAX, REPEAT_S, BrokerAddress, Upstream
 from sensegate.home_assistant.discovery import GrantedSeries, availability_topic, config_topic
+from tests.collect.front.fake_client import FakeClient
 
 _V = Version.MQTT_3_1_1
 _HA = "sg/grants/G/homeassistant/availability"
 
 
-class FakeClient:
-    """A connection of a client, with what it is sent."""
-
-    client_id = "d1"
-    address = "127.0.0.1"
-    version = Version.MQTT_5
-
-    def __init__(self, receive_maximum: int = 65_535) -> None:
-        self.receive_maximum = receive_maximum
-        self.sent: list[Packet] = []
-        self.is_held = False
-        self.unacknowledged = UnacknowledgedMessages()
-
-    def send(self, packet: Packet) -> bool:
-        self.sent.append(packet)
-        return True
-
-    def broker_lost(self, reason: str) -> None:
-        """Nothing happens to a client that is none."""
-
-    def answer_subscribe(self, packet_id: int, codes: tuple[int, ...]) -> None:
-        self.sent.append(SubAck(PacketType.SUBACK, packet_id, codes))
-
-    def hold_for_broker(self) -> None:
-        self.is_held = True
-
-    def release_for_broker(self) -> None:
-        self.is_held = False
-
-    @property
-    def messages(self) -> list[tuple[str, bool, tuple[int, ...]]]:
-        """Topic, RETAIN and subscription identifiers of each message."""
-        found = [packet for packet in self.sent if isinstance(packet, Publish)]
-        return [(packet.topic, packet.retain, packet.properties.subscription_ids) for packet in found]
-
-
 class FakeBroker(asyncio.Transport):
     """A broker of 3.1.1: a copy for each filter, retained messages behind each SUBACK."""
 
-    def __init__(self, client: FakeClient, held: dict[str, HeldSubscription] | None = None) -> None:
+    def __init__(
+        self, client: FakeClient, held: dict[str, HeldSubscription] | None = None, clock: FakeClock | None = None
+    ) -> None:
         super().__init__()
         self.retained: dict[str, bytes] = {}
         self.filters: dict[str, int] = {}
@@ -89,8 +54,8 @@ class FakeBroker(asyncio.Transport):
         self._unanswered: list[Subscribe] = []
         self.upstream = Upstream(
             BrokerAddress("127.0.0.1", 1, b""),
-            cast("MqttConnection", client),
-            FakeClock(),
+            client,
+            clock or FakeClock(),
             ClientSubscriptions({} if held is None else held, 8, 100),
         )
         self.upstream.connection_made(self)
@@ -338,20 +303,24 @@ async def test_messages_come_again_after_a_reconnect_and_at_no_other_time() -> N
         (b"1", 2, True), (b"2", 3, True), (b"3", 4, True), (b"new", 5, False),
     ]  # fmt: skip
     assert {packet.properties.subscription_ids for packet in again} == {(3,)}
-    broker.upstream.connection_lost(None)
-    assert later.unacknowledged.packets() == (), "a broker that begins anew gives the packet ids to others"
+    clock = FakeClock()
+    await clock.advance(REPEAT_S + 1)
+    last = FakeClient()
+    last.unacknowledged = later.unacknowledged
+    FakeBroker(last, {"a": HeldSubscription(3)}, clock)
+    assert last.sent == [], "the broker repeats what is older than its `ack_wait`, unless it is not valid any more"
 
 
 def test_few_messages_are_kept_for_a_client() -> None:
     """Messages beyond the limit are not kept: the broker sends them again after its `ack_wait`."""
     kept = UnacknowledgedMessages()
     for number in range(1, UNACKNOWLEDGED_MAX + 10):
-        kept.add(Publish("a", b"x", 1, packet_id=number))
-    assert len(kept.packets()) == UNACKNOWLEDGED_MAX
+        kept.add(Publish("a", b"x", 1, packet_id=number), 0.0)
+    assert len(kept) == UNACKNOWLEDGED_MAX
     kept.clear()
     for number in range(1, 4):
-        kept.add(Publish("a", bytes(UNACKNOWLEDGED_BYTES_MAX // 2), 1, packet_id=number))
-    assert len(kept.packets()) == 2
+        kept.add(Publish("a", bytes(UNACKNOWLEDGED_BYTES_MAX // 2), 1, packet_id=number), 0.0)
+    assert len(kept) == 2
 
 
 async def test_filters_of_a_client_are_limited() -> None:

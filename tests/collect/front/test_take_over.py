@@ -41,7 +41,7 @@ async def test_the_delayed_will_of_a_connection_that_is_taken_over(*, clean: boo
             assert await older.receive() == Disconnect(ReasonCode.SESSION_TAKEN_OVER)
             assert await older.receive() is None
             await eventually(lambda: rig.front.connection_count == 1)
-            assert not rig.front._wills
+            assert not len(rig.front.delayed_wills)
             newer.publish("after", 1)
             await newer.acknowledged(1)
         assert [payload for _, payload in rig.store.messages] == [*published, b"after"]
@@ -57,13 +57,13 @@ async def test_the_will_of_a_client_that_is_back_at_another_front(
         client = await rig.client(session_expiry_s=60, will=_will(b"gone", 30)).__aenter__()
         if not is_open:
             await client.drop()
-            await eventually(lambda: rig.front._wills)
+            await eventually(lambda: len(rig.front.delayed_wills))
         rig.front.taken_over(KEY, rig.front.clock.now() + 1, clean=clean)
         if is_open:
             assert await client.receive() == Disconnect(ReasonCode.SESSION_TAKEN_OVER)
             await client.drop()
         await eventually(lambda: rig.front.connection_count == 0)
-        assert not rig.front._wills
+        assert not len(rig.front.delayed_wills)
         async with rig.client(session_expiry_s=60, will=_will(b"at once", 0)) as client:
             rig.front.taken_over(KEY, rig.front.clock.now() + 1)
             assert await client.receive() == Disconnect(ReasonCode.SESSION_TAKEN_OVER)
@@ -78,7 +78,7 @@ async def test_a_device_has_one_will_that_waits() -> None:
             async with rig.client(client_id=f"c{number}", session_expiry_s=2_000, will=will):
                 pass
             await eventually(lambda: rig.front.connection_count == 0)
-        assert len(rig.front._wills) == 1
+        assert len(rig.front.delayed_wills) == 1
         await eventually(lambda: [payload for _, payload in rig.store.messages] == [b"0", b"1", b"2", b"3"])
 
 

@@ -23,6 +23,7 @@ from sensegate.collect.front.messages import (
     QUESTIONS_MAX,
     Answer,
     Answers,
+    Arriving,
     Changes,
     Check,
     Close,
@@ -68,6 +69,7 @@ _decode_changes = msgspec.msgpack.Decoder(Changes).decode
 _decode_close = msgspec.msgpack.Decoder(Close).decode
 _decode_report = msgspec.msgpack.Decoder(Report).decode
 _decode_codes = msgspec.msgpack.Decoder(ServiceCodes).decode
+_decode_arriving = msgspec.msgpack.Decoder(Arriving).decode
 _decode_connected = msgspec.msgpack.Decoder(Connected).decode
 
 
@@ -105,6 +107,7 @@ class AdmissionClient:
         self._front = front
         with api.translate_client_errors("subscribe to the gateway's messages to fronts"):
             await self._connection.subscribe(messages.CLOSE, cb=self._close)
+            await self._connection.subscribe(messages.ARRIVING, cb=self._hear_announcement)
             await self._connection.subscribe(messages.CONNECTED, cb=self._connected)
             await self._connection.subscribe(messages.REPORT, cb=self._hear)
             await self._connection.subscribe(messages.HELLO, cb=self._greet)
@@ -201,8 +204,9 @@ class AdmissionClient:
     # ── services ─────────────────────────────────────────────────────────────────────────────────────
 
     async def publish(self, request: ServicePublish) -> int:
-        """Return the reason code of a message of a client of a service. Raises `Unavailable`."""
-        answer = await self._request(messages.SERVICE_PUBLISH, _encode(request), COMMIT_S)
+        """Return the reason code of a message of a client that is no device. Raises `Unavailable`."""
+        subject = f"{messages.SERVICE_PUBLISH}.{request.service}"
+        answer = await self._request(subject, _encode(request), COMMIT_S)
         return _codes(answer, 1)[0]
 
     async def subscribe(self, request: ServiceSubscribe) -> tuple[int, ...]:
@@ -283,6 +287,18 @@ class AdmissionClient:
         since = self._clock.monotonic() - SILENT_S
         self._neighbours = {name: heard_at for name, heard_at in self._neighbours.items() if heard_at >= since}
         return len(self._neighbours)
+
+    async def announce(self, key: SessionKey) -> None:
+        """Tell the other fronts that a client that is no device connects."""
+        if self._present_neighbours():
+            with suppress(Unavailable), api.translate_client_errors("announcement"):
+                arriving = Arriving(self._name, key.credential, key.client_id)
+                await self._connection.publish(messages.ARRIVING, _encode(arriving))
+
+    async def _hear_announcement(self, message: Msg) -> None:
+        arriving = _decode_arriving(message.data)
+        if self._front and arriving.front != self._name:
+            self._front.announced(SessionKey(arriving.user, arriving.client_id))
 
     async def take_over(self, key: SessionKey, born: int, *, clean: bool) -> None:
         """Have the other fronts close older connections of a device; wait until they have, or for `TAKE_OVER_S`."""

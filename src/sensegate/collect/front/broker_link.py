@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from itertools import zip_longest
-from typing import TYPE_CHECKING
 
 from sensegate.collect.front import codec
+from sensegate.collect.front.clients import BrokerClient, SubscribingClient
+from sensegate.collect.front.limits import FrontLimits
 from sensegate.collect.front.packets import (
     Acknowledgement,
     ConnAck,
     ConnectPacket,
     MqttViolation,
     PacketType,
-    Publish,
     ReasonCode,
     SubAck,
     Subscribe,
@@ -21,12 +21,10 @@ from sensegate.collect.front.packets import (
     Version,
 )
 from sensegate.collect.front.subscriptions import ClientSubscriptions
-from sensegate.collect.front.upstream import Upstream, is_broker_filter
+from sensegate.collect.front.upstream import UNAVAILABLE, ShownMessage, Upstream, is_broker_filter, unchanged
 
-if TYPE_CHECKING:
-    from sensegate.collect.front.connection import MqttConnection
-    from sensegate.collect.front.front import Front
-
+OpenUpstream = Callable[[BrokerClient, ClientSubscriptions, ShownMessage], Upstream]
+"""Returns a new connection to the broker behind. Raises `MqttViolation`: there is no broker."""
 BrokerConnect = Callable[[Upstream, bool], Awaitable[ConnAck]]
 """Opens a connection to the broker behind; the flag asks for a clean session."""
 
@@ -39,11 +37,30 @@ class BrokerLink:
     that begins anew is discarded first. Without a connection, what would be passed on is dropped.
     """
 
-    __slots__ = ("_connection", "_front", "_subscriptions", "_upstream")
+    __slots__ = ("_client", "_hit", "_limits", "_new_upstream", "_shown", "_subscriptions", "_upstream")
 
-    def __init__(self, connection: MqttConnection, front: Front) -> None:
-        self._connection = connection
-        self._front = front
+    def __init__(
+        self,
+        client: SubscribingClient,
+        limits: FrontLimits,
+        hit: Callable[[str], None],
+        new_upstream: OpenUpstream,
+        shown: ShownMessage = unchanged,
+    ) -> None:
+        """Prepare a link without a connection.
+
+        Args:
+            client: the client, on its connection to us.
+            limits: limits of subscriptions.
+            hit: counts a limit that was reached.
+            new_upstream: prepares a connection to the broker.
+            shown: returns a message of the broker with the topic that the client knows.
+        """
+        self._client = client
+        self._limits = limits
+        self._hit = hit
+        self._new_upstream = new_upstream
+        self._shown = shown
         self._upstream: Upstream | None = None
         self._subscriptions: ClientSubscriptions | None = None
 
@@ -67,35 +84,34 @@ class BrokerLink:
         ]
         limited = self._session_subscriptions().limit(packet, codes)
         if limited != codes:
-            self._front.hit("mqtt_subscriptions")
+            self._hit("mqtt_subscriptions")
         return limited
 
     def _refusal_of(self, topic_filter: str) -> int | None:
         """Return the code for a filter that is refused; None: it is not."""
-        connection = self._connection
+        client = self._client
         if topic_filter.startswith("$share/"):
             return ReasonCode.SHARED_SUBSCRIPTIONS_NOT_SUPPORTED
         if not codec.is_valid_filter(topic_filter):
-            if connection.version != Version.MQTT_5:
+            if client.version != Version.MQTT_5:
                 raise MqttViolation(ReasonCode.TOPIC_FILTER_INVALID, "a topic filter is not valid")
             return ReasonCode.TOPIC_FILTER_INVALID
-        if connection.rights and not connection.rights.subscribe.covers(topic_filter):
-            connection.note_refusal(connection.device, "subscribe", topic_filter)
+        if client.rights and not client.rights.subscribe.covers(topic_filter):
+            client.note_refusal(client.device, "subscribe", topic_filter)
             return ReasonCode.NOT_AUTHORIZED
         return None if is_broker_filter(topic_filter) else ReasonCode.TOPIC_FILTER_INVALID
 
     def _session_subscriptions(self) -> ClientSubscriptions:
         """Return the subscriptions of the client's session, on this connection."""
         if self._subscriptions is None:
-            limits = self._front.limits
-            held = self._connection.session.subscriptions
+            held, limits = self._client.session.subscriptions, self._limits
             self._subscriptions = ClientSubscriptions(held, limits.subscriptions_max, limits.topic_bytes_max)
         return self._subscriptions
 
     def subscribe(self, packet: Subscribe, codes: list[int | None]) -> None:
         """Answer a SUBSCRIBE of which nothing is granted; otherwise subscribe while the client waits."""
         if None in codes:
-            self._connection.wait_for(self.subscribe_now(packet, codes))
+            self._client.wait_for(self.subscribe_now(packet, codes))
         else:
             self._answer(packet, codes)
 
@@ -115,29 +131,29 @@ class BrokerLink:
             self.begin()
         if self._upstream is None:
             return
-        self._connection.session.subscribed = True
+        self._client.session.subscribed = True
         self._upstream.subscribe(packet, codes, mount)
-        await self._connection.remember_session()
+        await self._client.remember_session()
 
     def _answer(self, packet: Subscribe, codes: list[int | None]) -> None:
-        self._connection.answer_subscribe(packet.packet_id, tuple(code for code in codes if code is not None))
+        self._client.answer_subscribe(packet.packet_id, tuple(code for code in codes if code is not None))
 
     def unsubscribe(self, packet: Unsubscribe, mount: str = "") -> None:
         """Handle an UNSUBSCRIBE; `mount` stands before the client's topics at the broker. Raises `MqttViolation`."""
-        five = self._connection.version == Version.MQTT_5
+        five = self._client.version == Version.MQTT_5
         if not five and not all(map(codec.is_valid_filter, packet.topic_filters)):
             raise MqttViolation(ReasonCode.TOPIC_FILTER_INVALID, "a topic filter is not valid")
         if self._upstream:
             self._upstream.unsubscribe(packet, mount)
             return
         codes = (ReasonCode.NO_SUBSCRIPTION_EXISTED,) * len(packet.topic_filters) if five else ()
-        self._connection.send(SubAck(PacketType.UNSUBACK, packet.packet_id, codes))
+        self._client.send(SubAck(PacketType.UNSUBACK, packet.packet_id, codes))
 
     # ── opening ──────────────────────────────────────────────────────────────────────────────────────
 
     async def open_device(self, *, goes_on: bool) -> bool:
         """Connect a device to the broker; return whether its session goes on. Raises `MqttViolation`."""
-        keeps = self._connection.session.expiry_s > 0
+        keeps = self._client.session.expiry_s > 0
         answer = await self._reach(self._connect_device, goes_on=goes_on, keeps=keeps)
         if answer.code:
             raise MqttViolation(ReasonCode.SERVER_UNAVAILABLE, "the broker refuses the connection for subscriptions")
@@ -155,15 +171,15 @@ class BrokerLink:
             lambda upstream, clean: upstream.open_guest(connect, clean=clean), goes_on=goes_on, keeps=keeps
         )
         if answer.code:
-            reason = ReasonCode.NOT_AUTHORIZED if answer.code > 3 else ReasonCode.SERVER_UNAVAILABLE
+            reason = ReasonCode.SERVER_UNAVAILABLE if answer.code <= UNAVAILABLE else ReasonCode.NOT_AUTHORIZED
             raise MqttViolation(reason, "the broker refuses the client")
         return self._continue(answer)
 
     def _continue(self, answer: ConnAck) -> bool:
         """Forget what the session knows where the broker has none of it; return whether the session goes on."""
         if not answer.session_present:
-            self._connection.session.subscriptions.clear()
-            self._connection.session.unacknowledged.clear()
+            self._client.session.subscriptions.clear()
+            self._client.session.unacknowledged.clear()
         return answer.session_present
 
     async def discard_session(self) -> None:
@@ -171,7 +187,7 @@ class BrokerLink:
         answer = await self._connect(self._connect_device, clean=True)
         if answer.code:
             raise MqttViolation(ReasonCode.SERVER_UNAVAILABLE, "the broker refuses the connection for subscriptions")
-        if self._connection.session.expiry_s:
+        if self._client.session.expiry_s:
             await self._end_session()
 
     async def _reach(self, connect: BrokerConnect, *, goes_on: bool, keeps: bool) -> ConnAck:
@@ -193,11 +209,16 @@ class BrokerLink:
         return await self._connect(connect, clean=False)
 
     async def _connect(self, connect: BrokerConnect, *, clean: bool) -> ConnAck:
-        self._upstream = self._front.upstream(self._connection, self._session_subscriptions())
-        return await connect(self._upstream, clean)
+        self._upstream = self._new_upstream(self._client, self._session_subscriptions(), self._shown)
+        answer = await connect(self._upstream, clean)
+        if answer.code == UNAVAILABLE:
+            # nats-server holds the second of two that take over within a second, closes it, and takes the next one.
+            self._upstream = self._new_upstream(self._client, self._session_subscriptions(), self._shown)
+            answer = await connect(self._upstream, clean)
+        return answer
 
     async def _connect_device(self, upstream: Upstream, clean: bool) -> ConnAck:  # noqa: FBT001 - as for guests
-        return await upstream.open_device(self._connection.device, clean=clean)
+        return await upstream.open_device(self._client.device, clean=clean)
 
     async def _end_session(self) -> None:
         """Disconnect from the broker, which discards the session if it is a clean one."""
@@ -212,8 +233,8 @@ class BrokerLink:
         if self._upstream:
             self._upstream.begin()
 
-    def forward(self, packet: Publish | Acknowledgement) -> None:
-        """Pass a packet of the client on."""
+    def forward(self, packet: Acknowledgement) -> None:
+        """Pass an acknowledgement of the client on."""
         if self._upstream:
             self._upstream.forward(packet)
 
@@ -226,11 +247,6 @@ class BrokerLink:
         """Read from the broker again."""
         if self._upstream:
             self._upstream.release(reason)
-
-    def end(self) -> None:
-        """Disconnect in the client's name, so that the broker drops its will."""
-        if self._upstream:
-            self._upstream.end()
 
     def close(self) -> None:
         """Close the connection to the broker."""

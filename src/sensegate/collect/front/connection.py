@@ -3,6 +3,7 @@
     CONNECT ─▶ admitted? ─▶ session, take-over ─▶ CONNACK
     PUBLISH ─▶ right? ─▶ open batch ══ stored ══▶ PUBACK, PUBREC        PUBREL ─▶ PUBCOMP
     SUBSCRIBE, UNSUBSCRIBE, acknowledgements of commands ─▶ the broker behind, by a connection of its own
+    all packets of a client that is no device ─▶ `guests`
 
 Answers leave in the order of the messages. A refused PUBLISH is answered too: with its reason in 5.0, and in 3.1.1,
 which has no reasons, as if it had been taken; it is counted and alarmed.
@@ -12,7 +13,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Iterable
+from collections.abc import Coroutine, Iterable
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -21,7 +22,7 @@ from sensegate.collect.front import codec
 from sensegate.collect.front.batcher import BYTES_MAX, LARGE, MESSAGES_MAX, BatchWriter
 from sensegate.collect.front.broker_link import BrokerLink
 from sensegate.collect.front.connect import accepted, check_connect, common_name, refused, session_expiry_s
-from sensegate.collect.front.guests import BROKER_QOS_MAX, GuestConversation
+from sensegate.collect.front.guests import GuestConversation
 from sensegate.collect.front.packets import (
     NO_PROPERTIES,
     Acknowledgement,
@@ -35,16 +36,17 @@ from sensegate.collect.front.packets import (
     Subscribe,
     Unsubscribe,
     Version,
+    Will,
 )
 from sensegate.collect.front.rights import Admitted, KnownTopic, Rights
 from sensegate.collect.front.sessions import MqttSession, SessionKey, UnacknowledgedMessages
 from sensegate.collect.front.topic_aliases import TopicAliases
-from sensegate.collect.front.wills import DeviceWill
+from sensegate.collect.front.upstream import ShownMessage, unchanged
+from sensegate.collect.front.wills import PendingWill, store_will
 from sensegate.collect.intake.batch import DUP, QOS_SHIFT, RETAIN, MessageProperties
 
 if TYPE_CHECKING:
     from sensegate.collect.front.front import Front
-    from sensegate.collect.front.services import ServiceConversation
 
 _PUBACK, _PUBREC = b"\x40\x02", b"\x50\x02"
 
@@ -64,9 +66,8 @@ class MqttConnection(asyncio.Protocol):
         self._state = _WAITING
         self._early: list[tuple[int, bytes]] = []
         """Packets that came before the CONNECT was answered."""
-        self._key: SessionKey | None = None
-        self._broker = BrokerLink(self, front)
-        self._guest = GuestConversation(self, self._broker)
+        self._broker = self._link()
+        self._guest: GuestConversation | None = None
         """Handles the packets of a client that is no device."""
         self._task: asyncio.Task[None] | None = None
         self._topics: dict[bytes, KnownTopic] = {}
@@ -89,11 +90,13 @@ class MqttConnection(asyncio.Protocol):
         """End of the validity of the credential, µs UTC; 0: none."""
         self.rights: Rights | None = None
         """Rights of the device; None: the client is none."""
+        self.key: SessionKey | None = None
+        """Key of the session; None: the client is not admitted."""
         self.session = MqttSession()
         """State of the MQTT session, which outlives the connection."""
         self.aliased = TopicAliases(front.limits).resolve
         """Returns the topic of a PUBLISH with properties."""
-        self.will = DeviceWill(self, front)
+        self.will = PendingWill(self._publish_will)
         self.identity_bytes = 0
         """Bytes of client id and credential, which a batch holds for each read."""
         self.receive_maximum = 65_535
@@ -126,10 +129,20 @@ class MqttConnection(asyncio.Protocol):
         if self._task:
             self._task.cancel()
         self._broker.close()
-        if self._key:
-            self._front.end_session(self._key, self.session, self)
-        self.will.connection_lost(self._key, self.session.expiry_s)
+        if self.key:
+            self._front.end_session(self.key, self.session, self)
+        if (delay_s := self.will.connection_lost(self.session.expiry_s)) and self.key:
+            self._front.delay_will(self, self.key, delay_s)
         self._front.ended(self)
+
+    def _publish_will(self, will: Will) -> None:
+        if self._guest:
+            self._front.guest_wills.publish(self._guest.service, will)
+        else:
+            store_will(will, self, self._writer, self._front.clock.now())
+
+    def _link(self, shown: ShownMessage = unchanged) -> BrokerLink:
+        return BrokerLink(self, self._limits, self._front.hit, self._front.upstream, shown)
 
     def data_received(self, data: bytes) -> None:
         self.heard_at = self._front.seconds
@@ -273,11 +286,11 @@ class MqttConnection(asyncio.Protocol):
             self.note_refusal(admitted.device, "publish", connect.will.topic)
             raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "the topic of the will is not one of the device's")
         self.identity_bytes = len(self.client_id.encode()) + len(admitted.device.encode())
-        self._key = SessionKey(admitted.device, self.client_id)
-        await front.take_over(self, self._key, clean=connect.clean_start)
+        self.key = SessionKey(admitted.device, self.client_id)
+        await front.take_over(self, self.key, clean=connect.clean_start)
         if self._is_ending:
             return
-        present = await self._open_session(connect, self._key)
+        present = await self._open_session(connect, self.key)
         if self._is_ending:
             return
         self.will.keep(connect.will)
@@ -305,24 +318,26 @@ class MqttConnection(asyncio.Protocol):
         return present
 
     def _send_connack(self, connect: ConnectPacket, *, session_present: bool) -> None:
-        takes_all = self.rights is not None or self._guest.service is not None
+        qos_max = self._guest.service.user.qos_max if self._guest else 2
         self._transport.write(
             accepted(
                 connect,
                 self.client_id,
                 self._limits,
                 session_present=session_present,
-                maximum_qos=None if takes_all else BROKER_QOS_MAX,
+                maximum_qos=None if qos_max == 2 else qos_max,
             )
         )
         self._broker.begin()
 
     async def _pass_through(self, connect: ConnectPacket) -> None:
-        """Let the broker behind the front authenticate a client that is no device."""
+        """Let the broker behind the front authenticate a client that is no device. Raises `MqttViolation`."""
         front, user = self._front, connect.username or ""
-        if connect.will and connect.will.qos > BROKER_QOS_MAX and self.version == Version.MQTT_5:
+        service = front.conversation(user)
+        if connect.will and connect.will.qos > service.user.qos_max and self.version == Version.MQTT_5:
             raise MqttViolation(ReasonCode.QOS_NOT_SUPPORTED, "a will at QoS 2")
-        self._guest.service = front.service_client(user)
+        self._broker = self._link(service.shown)
+        self._guest = GuestConversation(self, self._broker, service)
         key = SessionKey(user, self.client_id)
         # Of a session of 3.1.1 that no front remembers the broker knows all there is.
         known = front.sessions.find(key, front.seconds) or front.remembered(key)
@@ -330,10 +345,15 @@ class MqttConnection(asyncio.Protocol):
         if known and goes_on:
             self.session.subscriptions, self.session.unacknowledged = known.subscriptions, known.unacknowledged
         expiry_s = session_expiry_s(connect, self._limits.session_expiry_max_s)
-        present = await self._broker.open_guest(connect, goes_on=goes_on, keeps=expiry_s > 0)
-        self._key, self.session.expiry_s, self.session.holder = key, expiry_s, self
-        front.sessions.put(key, self.session)
+        async with front.arriving(key):
+            present = await self._broker.open_guest(connect, goes_on=goes_on, keeps=expiry_s > 0)
+            self.key, self.session.expiry_s, self.session.holder = key, expiry_s, self
+            front.sessions.put(key, self.session)
+            await front.take_over_guest(self, key, clean=connect.clean_start)
+        if self._is_ending:
+            return
         await front.remember(key, self.session)
+        self.will.keep(connect.will)
         self.keep_alive_s = connect.keep_alive_s
         self._send_connack(connect, session_present=present)
 
@@ -341,7 +361,7 @@ class MqttConnection(asyncio.Protocol):
 
     def _take(self, packets: list[tuple[int, bytes]]) -> None:  # noqa: PLR0912, PLR0915 - calls would cost as much as a message
         """Handle the packets of one read; messages end up in the open batch."""
-        if self.rights is None:
+        if self._guest is not None:
             self._guest.take(packets)
             return
         writer, version = self._writer, self.version
@@ -509,14 +529,14 @@ class MqttConnection(asyncio.Protocol):
 
     async def remember_session(self) -> None:
         """Announce the session to all fronts, if it outlives the connection."""
-        if self._key and self.session.expiry_s:
-            await self._front.remember(self._key, self.session)
+        if self.key and self.session.expiry_s:
+            await self._front.remember(self.key, self.session)
 
     def defer(self, packets: Iterable[tuple[int, bytes]]) -> None:
         """Keep packets until the work of `wait_for` is done."""
         self._early += packets
 
-    def wait_for(self, work: Any) -> None:
+    def wait_for(self, work: Coroutine[Any, Any, None]) -> None:
         """Handle something that has to wait; the client is not read meanwhile."""
         self._hold("broker")
 
@@ -568,9 +588,21 @@ class MqttConnection(asyncio.Protocol):
         self._transport.write(b"\xd0\x00")
 
     def broker_lost(self, reason: str) -> None:
-        """Disconnect the client: its connection to the broker behind is lost, and it has to subscribe again."""
-        if not self._closed and not self.closing_at:
-            _log.info("client disconnected; the broker is away", client_id=self.client_id, reason=reason)
+        """Disconnect the client: its connection to the broker behind is lost, and it has to subscribe again.
+
+        A client that is no device may have been taken over: the broker closed the connection then, and 5.0 is told so.
+        """
+        if self._closed or self.closing_at:
+            return
+        _log.info("client has lost its connection to the broker", client_id=self.client_id, reason=reason)
+        if self._guest is not None and self.is_connected and self.version == Version.MQTT_5:
+            self._front.cut_off(self)
+        else:
+            self.close_cut_off()
+
+    def close_cut_off(self) -> None:
+        """Disconnect the client because the broker is away."""
+        self.session.unacknowledged.clear()  # a broker that begins anew may give their packet ids to others
         self.close(ReasonCode.SERVER_BUSY)
 
     def hold_for_broker(self) -> None:
@@ -585,11 +617,6 @@ class MqttConnection(asyncio.Protocol):
     def unacknowledged(self) -> UnacknowledgedMessages:
         """Messages of the session that the client has not acknowledged."""
         return self.session.unacknowledged
-
-    @property
-    def service(self) -> ServiceConversation | None:
-        """Requests to the gateway, of a client of one of its services; None: the client has none."""
-        return self._guest.service
 
     def change_rights(self, admitted: Admitted, *, subscriptions_differ: bool) -> None:
         """Apply changed rights. A client with subscriptions is disconnected if they differ: the broker has the old."""
@@ -639,7 +666,7 @@ class MqttConnection(asyncio.Protocol):
         self._transport.abort()
 
     def stop_reading(self) -> None:
-        """Take nothing more; of a connection that is being closed, read on until its client has closed it too."""
+        """Take nothing more; a connection that is closing is read on until the client has closed its side."""
         if not self.closing_at:
             self._hold("stop")
 

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import ssl
 from collections import Counter
+from collections.abc import AsyncIterator
 from typing import Protocol
 
 import msgspec
@@ -13,21 +14,30 @@ import structlog
 
 from sensegate.clock import Clock
 from sensegate.collect.front.batcher import BatchStore, BatchWriter
+from sensegate.collect.front.clients import BrokerClient
 from sensegate.collect.front.connection import MqttConnection
 from sensegate.collect.front.handshakes import PacedListener, listening_socket
 from sensegate.collect.front.limits import FrontLimits
 from sensegate.collect.front.packets import ConnectPacket, MqttViolation, ReasonCode
 from sensegate.collect.front.rights import Admitted, PassThroughClient
-from sensegate.collect.front.services import ServiceConversation, ServiceGateway, service_user
-from sensegate.collect.front.sessions import MqttSession, SessionHolder, SessionKey, SessionRegistry
+from sensegate.collect.front.services import ServiceConversation, ServiceGateway, guest_user
+from sensegate.collect.front.sessions import (
+    SESSIONS_PER_CREDENTIAL,
+    MqttSession,
+    SessionHolder,
+    SessionKey,
+    SessionRegistry,
+)
 from sensegate.collect.front.subscriptions import ClientSubscriptions
 from sensegate.collect.front.turns import ReadTurns
-from sensegate.collect.front.upstream import BrokerAddress, Upstream, unchanged
-from sensegate.collect.front.wills import DeviceWill
+from sensegate.collect.front.upstream import OPEN_S, BrokerAddress, ShownMessage, Upstream
+from sensegate.collect.front.wills import DelayedWills, GuestWills
 from sensegate.errors import CancellableTaskGroup
 
 TICK_S = 0.25
 """Resolution of time-outs."""
+TAKE_OVER_NOTICE_S = 0.5
+"""The broker behind closes the connection of a client that is taken over; who has done so is heard within this time."""
 _BACKLOG = 4_096
 
 _log = structlog.get_logger("collect")
@@ -64,6 +74,10 @@ class SessionMemory(Protocol):
 class FrontNeighbours(Protocol):
     """The other fronts."""
 
+    async def announce(self, key: SessionKey) -> None:
+        """Tell them that a client that is no device connects, before the broker behind closes its older connection."""
+        ...
+
     async def take_over(self, key: SessionKey, born: int, *, clean: bool) -> None:
         """Close older connections of a client; return when their messages are stored, within a time limit."""
         ...
@@ -94,6 +108,9 @@ class Alone:
     def end(self, key: SessionKey, session: MqttSession) -> None:
         """Remember nothing."""
 
+    async def announce(self, key: SessionKey) -> None:
+        """Tell nobody: there is no other front."""
+
     async def take_over(self, key: SessionKey, born: int, *, clean: bool) -> None:
         """Return: there is no other front."""
 
@@ -108,15 +125,7 @@ class FrontPeers(msgspec.Struct, frozen=True, eq=False):
     neighbours: FrontNeighbours | None = None
     """The other fronts."""
     services: ServiceGateway | None = None
-    """Answers clients of services of the gateway; None: there are none."""
-
-
-class DelayedWill(msgspec.Struct, frozen=True, eq=False):
-    """A will that is published when its delay is over."""
-
-    key: SessionKey
-    due: float
-    will: DeviceWill
+    """Answers clients that are no devices; None: there are none."""
 
 
 class Front:
@@ -162,8 +171,16 @@ class Front:
         self._by_device: dict[str, MqttConnection] = {}
         self._by_address: Counter[str] = Counter()
         self._closing: set[MqttConnection] = set()
-        self._wills: dict[str, DelayedWill] = {}
-        """Device -> its will that waits for its delay."""
+        self._guests: dict[SessionKey, MqttConnection] = {}
+        """Connections of clients that are no devices."""
+        self._arriving: Counter[SessionKey] = Counter()
+        """Such clients whose CONNECT the broker behind has not answered."""
+        self._announced: dict[SessionKey, float] = {}
+        """Such clients that connect to another front -> until when they may do so."""
+        self._cut_off: dict[MqttConnection, float] = {}
+        """Such clients that have lost their connection to the broker -> when they are disconnected for that."""
+        self.delayed_wills = DelayedWills()
+        self.guest_wills = GuestWills(self.hit)
         self._server: asyncio.Server | None = None
         self._paced: PacedListener | None = None
         self._empty = asyncio.Event()
@@ -187,6 +204,7 @@ class Front:
         async with CancellableTaskGroup() as group:
             group.create_task(self.writer.run(), name="mqtt batches")
             group.create_task(self._watch(), name="mqtt time-outs")
+            group.create_task(self.guest_wills.run(), name="mqtt wills")
 
     async def close(self, timeout_s: float = 5.0) -> None:
         """Accept no more, store what was taken (`run` still has to run), acknowledge it, and disconnect all."""
@@ -236,6 +254,9 @@ class Front:
             del self._by_address[connection.address]
         if self._by_device.get(connection.device) is connection:
             del self._by_device[connection.device]
+        if connection.key and self._guests.get(connection.key) is connection:
+            del self._guests[connection.key]
+        self._cut_off.pop(connection, None)
 
     def closing(self, connection: MqttConnection) -> None:
         """Abort a connection whose client does not close it in time."""
@@ -261,26 +282,54 @@ class Front:
             else:
                 older.will.settle(session_ends=clean)
             older.close(ReasonCode.SESSION_TAKEN_OVER)
-        self._settle_delayed_will(key, clean=clean)
+        self.delayed_wills.settle(key, session_ends=clean)
         await self._neighbours.take_over(key, connection.born, clean=clean)
 
+    @contextlib.asynccontextmanager
+    async def arriving(self, key: SessionKey) -> AsyncIterator[None]:
+        """Note, here and at other fronts, that a client that is no device waits for the answer of the broker behind."""
+        self._arriving[key] += 1
+        try:
+            await self._neighbours.announce(key)
+            yield
+        finally:
+            self._arriving[key] -= 1
+            if not self._arriving[key]:
+                del self._arriving[key]
+
+    async def take_over_guest(self, connection: MqttConnection, key: SessionKey, *, clean: bool) -> None:
+        """Close the older connection of a client that is no device, here or at another front.
+
+        The broker behind has admitted the new one, and closed its connection of the older one. Unlike a device, such a
+        client may have several connections under different client ids.
+        """
+        older = self._guests.get(key)
+        self._guests[key] = connection
+        if older is not None:
+            older.will.settle(session_ends=clean)
+            older.close(ReasonCode.SESSION_TAKEN_OVER)
+        self.delayed_wills.settle(key, session_ends=clean)
+        await self._neighbours.take_over(key, connection.born, clean=clean)
+
+    def announced(self, key: SessionKey) -> None:
+        """Note that a client that is no device connects to another front."""
+        if key in self._guests:
+            self._announced[key] = self.seconds + OPEN_S
+
+    def cut_off(self, connection: MqttConnection) -> None:
+        """Disconnect a client whose connection to the broker is lost, unless it turns out to be taken over."""
+        self._cut_off[connection] = self.seconds + TAKE_OVER_NOTICE_S
+
     def taken_over(self, key: SessionKey, born: int, *, clean: bool = False) -> bool:
-        """Close the connection of a device that is older than one at another front; return whether there was one."""
-        self._settle_delayed_will(key, clean=clean)
-        held = self._by_device.get(key.credential)
+        """Close the connection of a client that is older than one at another front; return whether there was one."""
+        self.delayed_wills.settle(key, session_ends=clean)
+        held = self._by_device.get(key.credential) or self._guests.get(key)
         if held is None or held.born >= born:
             return False
         if held.client_id == key.client_id:
             held.will.settle(session_ends=clean)
         held.close(ReasonCode.SESSION_TAKEN_OVER)
         return True
-
-    def _settle_delayed_will(self, key: SessionKey, *, clean: bool) -> None:
-        """Drop the will that waits for its delay: its client is back; publish it where its session has ended."""
-        delayed = self._wills.get(key.credential)
-        if delayed and delayed.key == key:
-            del self._wills[key.credential]
-            delayed.will.settle(session_ends=clean)
 
     def disconnect(self, device: str, reason: ReasonCode) -> None:
         """Disconnect a device."""
@@ -311,27 +360,25 @@ class Front:
         if self.sessions.end(key, holder, self.seconds):
             self._memory.end(key, session)
 
-    def delay_will(self, key: SessionKey, will: DeviceWill, delay_s: float) -> None:
+    def delay_will(self, connection: MqttConnection, key: SessionKey, delay_s: float) -> None:
         """Publish the will of a connection later, unless its client comes back before.
 
         A device has one will that waits: that of another session of the device is published at once.
         """
-        if earlier := self._wills.pop(key.credential, None):
-            earlier.will.publish_delayed()
-        self._wills[key.credential] = DelayedWill(key, self.seconds + delay_s, will)
+        most = 1 if connection.device else SESSIONS_PER_CREDENTIAL
+        self.delayed_wills.add(key, connection.will, self.seconds + delay_s, most=most)
 
-    def upstream(self, connection: MqttConnection, subscriptions: ClientSubscriptions) -> Upstream:
+    def upstream(self, client: BrokerClient, subscriptions: ClientSubscriptions, shown: ShownMessage) -> Upstream:
         """Return a connection to the broker behind. Raises `MqttViolation`: there is none."""
         if self._broker is None:
             raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "this listener takes devices only")
-        service = connection.service
-        shown = service.shown if service else unchanged
-        return Upstream(self._broker, connection, self.clock, subscriptions, shown)
+        return Upstream(self._broker, client, self.clock, subscriptions, shown)
 
-    def service_client(self, user: str) -> ServiceConversation | None:
-        """Return what speaks for a client of a service; None: the user name is not that of one."""
-        named = service_user(user)
-        return ServiceConversation(named, self._services) if named and self._services else None
+    def conversation(self, user: str) -> ServiceConversation:
+        """Return what speaks with the gateway for a client that is no device. Raises `MqttViolation`: nothing does."""
+        if self._services is None:
+            raise MqttViolation(ReasonCode.NOT_AUTHORIZED, "this listener takes devices only")
+        return ServiceConversation(guest_user(user), self._services)
 
     # ── observation ──────────────────────────────────────────────────────────────────────────────────
 
@@ -364,11 +411,20 @@ class Front:
             self.seconds = self.clock.monotonic()
             for connection in [held for held in self._closing if self.seconds >= held.closing_at]:
                 connection.abort()
-            for device in [device for device, delayed in self._wills.items() if self.seconds >= delayed.due]:
-                self._wills.pop(device).will.publish_delayed()
+            self._disconnect_cut_off()
+            self.delayed_wills.publish_due(self.seconds)
             ticks += 1
             if ticks % 4 == 0:
                 self._check_silence()
+
+    def _disconnect_cut_off(self) -> None:
+        for key in [key for key, until in self._announced.items() if self.seconds >= until]:
+            del self._announced[key]
+        for connection in [connection for connection, due in self._cut_off.items() if self.seconds >= due]:
+            if connection.key in self._arriving or connection.key in self._announced:
+                continue  # who arrives may be the one that has taken it over
+            del self._cut_off[connection]
+            connection.close_cut_off()
 
     def _check_silence(self) -> None:
         now, limits = self.clock.now(), self.limits

@@ -4,8 +4,9 @@ front ──front.admit──▶ gateway      which device is this, and what may
 gateway ──front.close──▶ fronts     credentials or rights have changed: close, and ask again when it comes back
 front ──front.report──▶ gateway     refused operations, limits that were reached, connections
 front ──front.hello──▶ fronts       who else is there?
-front ──front.connected──▶ fronts   a device has connected here: close its older connection
-front ──front.service.*──▶ gateway  a client of a service of the gateway publishes, or subscribes
+front ──front.arriving──▶ fronts    a client that is no device connects here: the broker will close its older connection
+front ──front.connected──▶ fronts   a client has connected here: close its older connection
+front ──front.service.*──▶ gateway  a client that is no device publishes, or subscribes at a service of the gateway
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from sensegate.collect.front.limits import FrontLimits
 from sensegate.config import EngineConfig
 
 ADMIT, CHECK, CLOSE = "front.admit", "front.check", "front.close"
-REPORT, CONNECTED, HELLO = "front.report", "front.connected", "front.hello"
+REPORT, CONNECTED, ARRIVING, HELLO = "front.report", "front.connected", "front.arriving", "front.hello"
 SERVICE_PUBLISH, SERVICE_SUBSCRIBE = "front.service.publish", "front.service.subscribe"
+"""Of the first the name of the service is one more level."""
 QUESTIONS_MAX = 500
 """Most clients in one request."""
 
@@ -92,8 +94,16 @@ class Close(msgspec.Struct, frozen=True, array_like=True):
     users: tuple[str, ...]
 
 
+class Arriving(msgspec.Struct, frozen=True, array_like=True):
+    """A client that is no device connects to a front; the broker behind has not answered yet."""
+
+    front: str
+    user: str
+    client_id: str
+
+
 class Connected(msgspec.Struct, frozen=True, array_like=True):
-    """A device has connected to a front."""
+    """A client has connected to a front: a device, or by its user name another one."""
 
     front: str
     device: str
@@ -126,7 +136,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
 
 
 class ServicePublish(msgspec.Struct, frozen=True, array_like=True):
-    """A message that a client of a service publishes. The broker behind has verified its token."""
+    """A message that a client publishes. The broker behind has verified its token."""
 
     token: str
     service: str

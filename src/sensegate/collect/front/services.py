@@ -1,10 +1,13 @@
-"""Clients that speak with a service of the gateway over MQTT: their topics are paths of that service.
+"""Services of the gateway over MQTT: each client that is no device speaks with one of them.
 
-The user name of such a client is ``TOKEN/SERVICE``. What it publishes is a request to the gateway, acknowledged after
-the gateway's answer; what it subscribes to lies under a mount point of its token at the broker behind, where the
-gateway publishes. So the topics of two clients never meet, though both read ``v1.1/Observations``.
+A subscriber of feeds has the id of its token as user name: it publishes control messages, and the broker behind decides
+on its subscriptions. The user name ``TOKEN/SERVICE`` is that of a client of another service, whose topics are paths of
+that service. What it subscribes to lies under a mount point of its token at the broker behind, where the gateway
+publishes. So the topics of two clients never meet, though both read ``v1.1/Observations``.
 
-    PUBLISH ──front.service.publish──▶ gateway ══ committed ══▶ PUBACK, PUBREC
+What a client publishes is a request to the gateway, acknowledged after the gateway's answer.
+
+    PUBLISH ──front.service.publish.SERVICE──▶ gateway ══ done ══▶ PUBACK, PUBREC
     SUBSCRIBE ──front.service.subscribe──▶ gateway; what it grants ──▶ broker, under ``sg/sta/TOKEN/``
 """
 
@@ -20,8 +23,12 @@ from sensegate.collect.front.messages import ServicePublish, ServiceSubscribe
 from sensegate.collect.front.packets import MqttViolation, Publish, ReasonCode, Subscribe
 from sensegate.errors import Unavailable
 
+FEEDS = "feeds"
+"""Service of clients whose user name names none: subscribers of feeds."""
 SERVICES = ("sta",)
-"""Names of services: OGC SensorThings."""
+"""Names of services in user names: OGC SensorThings."""
+BROKER_QOS_MAX = 1
+"""Highest QoS of messages of subscribers of feeds, as the broker behind offers it."""
 AT_ONCE = 64
 """Most messages of a client that the gateway is asked to take at a time."""
 RETRY_CODES = frozenset({ReasonCode.SERVER_BUSY, ReasonCode.SERVER_UNAVAILABLE})
@@ -49,13 +56,23 @@ class ServiceUser(msgspec.Struct, frozen=True):
     @property
     def mount_point(self) -> str:
         """Beginning of the client's topics at the broker behind."""
-        return f"sg/{self.service}/{self.token}/"
+        return "" if self.service == FEEDS else f"sg/{self.service}/{self.token}/"
+
+    @property
+    def qos_max(self) -> int:
+        """Highest QoS with which the client may publish."""
+        return BROKER_QOS_MAX if self.service == FEEDS else 2
 
 
 def service_user(user: str) -> ServiceUser | None:
     """Return the token and service in a user name; None: it names no service."""
     token, slash, service = user.rpartition("/")
     return ServiceUser(token, service) if slash and token and service in SERVICES else None
+
+
+def guest_user(user: str) -> ServiceUser:
+    """Return the token and service of a client that is no device."""
+    return service_user(user) or ServiceUser(user, FEEDS)
 
 
 class ServiceConversation:
@@ -108,7 +125,9 @@ class ServiceConversation:
         return known
 
     async def subscribe(self, packet: Subscribe) -> list[int | None]:
-        """Return the reason code of each filter; None: it is granted. Raises `MqttViolation`."""
+        """Return the reason code of each filter; None: the gateway has nothing against it. Raises `MqttViolation`."""
+        if self.user.service == FEEDS:
+            return [None] * len(packet.subscriptions)
         topics = tuple(wanted.topic_filter for wanted in packet.subscriptions)
         try:
             codes = await self._gateway.subscribe(ServiceSubscribe(self.user.token, self.user.service, topics))

@@ -63,25 +63,31 @@ class UnacknowledgedMessages:
     __slots__ = ("_bytes", "_packets")
 
     def __init__(self) -> None:
-        self._packets: dict[int, Publish] = {}
+        self._packets: dict[int, tuple[float, Publish]] = {}
+        """Packet id -> (monotonic time at which it came, message)."""
         self._bytes = 0
 
-    def packets(self) -> tuple[Publish, ...]:
-        """Return them in the order in which they came."""
-        return tuple(self._packets.values())
+    def __len__(self) -> int:
+        return len(self._packets)
 
-    def add(self, packet: Publish) -> None:
+    def recent(self, since: float) -> tuple[Publish, ...]:
+        """Return those that came at some time (monotonic) or later, in their order; forget the others."""
+        for packet_id in [packet_id for packet_id, (arrived, _) in self._packets.items() if arrived < since]:
+            self.discard(packet_id)
+        return tuple(packet for _, packet in self._packets.values())
+
+    def add(self, packet: Publish, arrived: float) -> None:
         """Keep a message, as long as there is room: the broker repeats what is not kept."""
         self.discard(packet.packet_id)
         if self._bytes + len(packet.payload) <= UNACKNOWLEDGED_BYTES_MAX and len(self._packets) < UNACKNOWLEDGED_MAX:
-            self._packets[packet.packet_id] = packet
+            self._packets[packet.packet_id] = arrived, packet
             self._bytes += len(packet.payload)
 
     def discard(self, packet_id: int) -> None:
         """Forget a message that is acknowledged."""
-        packet = self._packets.pop(packet_id, None)
-        if packet:
-            self._bytes -= len(packet.payload)
+        kept = self._packets.pop(packet_id, None)
+        if kept:
+            self._bytes -= len(kept[1].payload)
 
     def clear(self) -> None:
         """Forget all."""

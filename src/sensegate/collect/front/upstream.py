@@ -13,13 +13,14 @@ import re
 import ssl
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, cast
+from typing import cast
 
 import msgspec
 
 from sensegate.bus.client_facts import ClientFacts, new_nonce, sign
 from sensegate.clock import Clock
 from sensegate.collect.front import codec
+from sensegate.collect.front.clients import BrokerClient
 from sensegate.collect.front.packets import (
     Acknowledgement,
     ConnAck,
@@ -34,18 +35,19 @@ from sensegate.collect.front.packets import (
     Subscription,
     Unsubscribe,
     Version,
-    Will,
 )
 from sensegate.collect.front.subscriptions import ClientSubscriptions
 
-if TYPE_CHECKING:
-    from sensegate.collect.front.connection import MqttConnection
-
 OPEN_S = 5.0
 """Time-out of the connection to the broker."""
+UNAVAILABLE = 3
+"""Return code of CONNACK: the broker is unavailable, or has closed the connection without an answer."""
 PACKET_BYTES_MAX = 16 * 1024**2
 QUEUE_BYTES_MAX = 1024**2
 """Most bytes of messages beyond the client's Receive Maximum; then nothing is read from the broker."""
+REPEAT_S = 30.0
+"""Messages that are older are not repeated after a reconnect by the front: the broker does, once its `ack_wait` is
+over, unless it has none of them any more."""
 _WAITING_MAX = 4_096
 """Most SUBSCRIBEs and UNSUBSCRIBEs of a client that the broker has not answered."""
 _PLAIN_ID = re.compile(r"[!-)+,/-=?-~-]{1,200}")
@@ -84,6 +86,10 @@ def is_broker_filter(topic_filter: str) -> bool:
     return codec.is_valid_filter(topic_filter) and is_broker_topic(topic_filter)
 
 
+ShownMessage = Callable[[Publish], Publish]
+"""Returns a message of the broker with the topic that the client knows."""
+
+
 def unchanged(packet: Publish) -> Publish:
     """Return a message as it is."""
     return packet
@@ -95,22 +101,22 @@ class Upstream(asyncio.Protocol):
     def __init__(
         self,
         broker: BrokerAddress,
-        connection: MqttConnection,
+        client: BrokerClient,
         clock: Clock,
         subscriptions: ClientSubscriptions,
-        shown: Callable[[Publish], Publish] = unchanged,
+        shown: ShownMessage = unchanged,
     ) -> None:
         """Prepare a connection; `open_device` or `open_guest` opens it.
 
         Args:
             broker: where the broker listens.
-            connection: that of the client.
+            client: the client, on its connection to us.
             clock: the clock.
             subscriptions: those of the client.
             shown: returns a message of the broker with the topic that the client knows.
         """
         self._broker = broker
-        self._connection = connection
+        self._client = client
         self._clock = clock
         self._transport: asyncio.Transport | None = None
         self._reader = codec.PacketReader(PACKET_BYTES_MAX)
@@ -122,10 +128,10 @@ class Upstream(asyncio.Protocol):
         self._subscriptions = subscriptions
         self._ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._outstanding: set[int] = set()
-        self._unacknowledged = connection.unacknowledged
+        self._unacknowledged = client.unacknowledged
         self._queue: deque[Publish] = deque()
         self._queue_bytes = 0
-        self._receive_max = connection.receive_maximum
+        self._receive_max = client.receive_maximum
         self._holds: set[str] = set()
         self._closed = False
         self._shown = shown
@@ -134,7 +140,7 @@ class Upstream(asyncio.Protocol):
 
     async def open_device(self, device: str, *, clean: bool) -> ConnAck:
         """Connect in the name of a device that the front has admitted. Raises `MqttViolation`."""
-        client_id = broker_client_id(self._connection.client_id, device, is_device=True)
+        client_id = broker_client_id(self._client.client_id, device, is_device=True)
         connect = ConnectPacket(_V, client_id, clean, 0, device, self._password(device, "", is_device=True))
         return await self._open(connect)
 
@@ -142,24 +148,22 @@ class Upstream(asyncio.Protocol):
         """Connect in the name of a client on which the broker decides. Raises `MqttViolation`."""
         user = connect.username or ""
         password = (connect.password or b"").decode("utf-8", "replace")
-        will = connect.will and Will(connect.will.topic, connect.will.payload, min(connect.will.qos, 1))
         return await self._open(
             ConnectPacket(
                 _V,
-                broker_client_id(self._connection.client_id, user, is_device=False),
+                broker_client_id(self._client.client_id, user, is_device=False),
                 clean,
                 0,
                 user,
                 self._password(user, password, is_device=False),
-                will,
             )
         )
 
     def _password(self, user: str, password: str, *, is_device: bool) -> bytes:
         facts = ClientFacts(
             user=user,
-            client_id=self._connection.client_id,
-            address=self._connection.address,
+            client_id=self._client.client_id,
+            address=self._client.address,
             issued=self._clock.now(),
             nonce=new_nonce(),
             is_device=is_device,
@@ -180,7 +184,7 @@ class Upstream(asyncio.Protocol):
 
     def begin(self) -> None:
         """Pass on what the broker sends: the client has its CONNACK, and now what it has not acknowledged."""
-        for packet in self._unacknowledged.packets():
+        for packet in self._unacknowledged.recent(self._clock.monotonic() - REPEAT_S):
             self._deliver(msgspec.structs.replace(packet, duplicate=True))
         early, self._early = self._early or [], None
         for head, body in early:
@@ -210,10 +214,10 @@ class Upstream(asyncio.Protocol):
     def unsubscribe(self, packet: Unsubscribe, mount: str = "") -> None:
         """End subscriptions; filters that the broker would not accept cannot be among them."""
         self._check_id(packet.packet_id)
-        codes = self._subscriptions.remove(packet, self._connection.version)
+        codes = self._subscriptions.remove(packet, self._client.version)
         known = tuple(f"{mount}{name}" for name in packet.topic_filters if is_broker_filter(name))
         if not known:
-            self._connection.send(SubAck(PacketType.UNSUBACK, packet.packet_id, codes))
+            self._client.send(SubAck(PacketType.UNSUBACK, packet.packet_id, codes))
             return
         self._unsubscribing[packet.packet_id] = codes
         self._write(codec.encode(Unsubscribe(packet.packet_id, known), _V))
@@ -225,29 +229,17 @@ class Upstream(asyncio.Protocol):
         if len(self._asked) + len(self._unsubscribing) >= _WAITING_MAX:
             raise MqttViolation(ReasonCode.QUOTA_EXCEEDED, "too many SUBSCRIBEs and UNSUBSCRIBEs without an answer")
 
-    def forward(self, packet: Publish | Acknowledgement) -> None:
-        """Pass a packet of the client on."""
-        match packet:
-            case Acknowledgement(kind, packet_id, code):
-                self._unacknowledged.discard(packet_id)
-                if kind != PacketType.PUBREC or code >= 0x80:
-                    self._outstanding.discard(packet_id)
-                # What a client of 5.0 refuses is done with for the broker, which cannot be told so.
-                if kind == PacketType.PUBREC and code >= 0x80:
-                    self._write(codec.encode(Acknowledgement(PacketType.PUBREC, packet_id), _V))
-                else:
-                    self._write(codec.encode(Acknowledgement(kind, packet_id), _V))
-                self._deliver_queued()
-            case Publish():
-                self._write(codec.encode(packet, _V))
-
-    def end(self) -> None:
-        """Disconnect in the client's name, so that its will is dropped."""
-        self._write(codec.encode(Disconnect(), _V))
+    def forward(self, packet: Acknowledgement) -> None:
+        """Pass an acknowledgement of the client on; what it refuses in 5.0 is done with for the broker."""
+        self._unacknowledged.discard(packet.packet_id)
+        if packet.kind != PacketType.PUBREC or packet.code >= ReasonCode.UNSPECIFIED_ERROR:
+            self._outstanding.discard(packet.packet_id)
+        self._write(codec.encode(Acknowledgement(packet.kind, packet.packet_id), _V))
+        self._deliver_queued()
 
     async def end_session(self) -> None:
         """Disconnect, and return once the broker has closed the connection: it has discarded a clean session then."""
-        self.end()
+        self._write(codec.encode(Disconnect(), _V))
         self._closed = True
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(OPEN_S):
@@ -277,10 +269,10 @@ class Upstream(asyncio.Protocol):
 
     def pause_writing(self) -> None:
         """Read no more from the client: the broker is slow."""
-        self._connection.hold_for_broker()
+        self._client.hold_for_broker()
 
     def resume_writing(self) -> None:
-        self._connection.release_for_broker()
+        self._client.release_for_broker()
 
     def _write(self, raw: bytes) -> None:
         if self._transport and not self._closed:
@@ -302,15 +294,14 @@ class Upstream(asyncio.Protocol):
                     self._early.append((head, body))
                     self.hold("connack")
         except MqttViolation as why:
-            self._connection.broker_lost(f"the broker breaks the protocol: {why}")
+            self._client.broker_lost(f"the broker breaks the protocol: {why}")
             self.close()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if not self._answer.done():
-            self._answer.set_result(ConnAck(5))
+            self._answer.set_result(ConnAck(UNAVAILABLE))
         elif not self._closed:
-            self._unacknowledged.clear()  # a broker that begins anew may give their packet ids to others
-            self._connection.broker_lost(str(exc or "the broker has closed the connection"))
+            self._client.broker_lost(str(exc or "the broker has closed the connection"))
         self._closed = True
         if not self._ended.done():
             self._ended.set_result(None)
@@ -328,11 +319,11 @@ class Upstream(asyncio.Protocol):
                 decided = self._asked.pop(packet_id, None)
                 rest = iter(answers)
                 codes = answers if decided is None else [next(rest, 0x80) if code is None else code for code in decided]
-                self._connection.answer_subscribe(packet_id, tuple(codes))
+                self._client.answer_subscribe(packet_id, tuple(codes))
             case SubAck(packet_id=packet_id):
-                self._connection.send(SubAck(PacketType.UNSUBACK, packet_id, self._unsubscribing.pop(packet_id, ())))
+                self._client.send(SubAck(PacketType.UNSUBACK, packet_id, self._unsubscribing.pop(packet_id, ())))
             case Acknowledgement():
-                self._connection.send(packet)
+                self._client.send(packet)
             case _:
                 pass
 
@@ -345,7 +336,7 @@ class Upstream(asyncio.Protocol):
             self._acknowledge(packet)
             return
         if shown.qos:
-            self._unacknowledged.add(shown)
+            self._unacknowledged.add(shown, self._clock.monotonic())
         self._deliver(shown)
 
     def _deliver(self, packet: Publish) -> None:
@@ -355,7 +346,7 @@ class Upstream(asyncio.Protocol):
             if self._queue_bytes > QUEUE_BYTES_MAX:
                 self.hold("receive maximum")
             return
-        if self._connection.send(packet):
+        if self._client.send(packet):
             if packet.qos:
                 self._outstanding.add(packet.packet_id)
         else:

@@ -15,10 +15,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import datetime
+from functools import lru_cache
 from typing import Any, Final
 
 from sensegate import metrics
-from sensegate.decode.frame import PayloadFormat, PayloadFrame, WarnedObject, plain
+from sensegate.decode.formats.gbt26875_columns import Gbt26875Columns, ObjectKind, Pointer
+from sensegate.decode.frame import PayloadFormat, PayloadFrame, WarnedObject
 from sensegate.errors import Rejected
 from sensegate.frames import gbt26875
 from sensegate.model import QuarantineReason
@@ -74,6 +76,9 @@ ANALOGUES: Final = {
 _UPWARD_MAX = 40
 """Types above this are requests of a centre: they have no objects for a tree."""
 
+_KNOWN_MAX = 8_192
+"""Most texts, times and places that are kept once they were read."""
+
 Object = dict[str, Any]
 
 
@@ -99,7 +104,7 @@ class _Reader:
 
     def text(self, size: int) -> str:
         """Return the next bytes as text in GB 18030, without padding."""
-        return self.take(size).decode("gb18030", "replace").strip("\0 ")
+        return _text(self.take(size))
 
     def time(self) -> str | None:
         """Return the next time stamp."""
@@ -111,6 +116,12 @@ class _Reader:
         return len(self._data) - self._at
 
 
+@lru_cache(_KNOWN_MAX)
+def _text(raw: bytes) -> str:
+    return raw.decode("gb18030", "replace").strip("\0 ")
+
+
+@lru_cache(_KNOWN_MAX)  # devices report at the same seconds
 def clock(raw: bytes) -> str | None:
     """Return six bytes (second, minute, hour, day, month, year) as ISO 8601, None if they are not a time."""
     second, minute, hour, day, month, year = raw
@@ -223,6 +234,109 @@ OBJECTS: Final[dict[int, Callable[[_Reader], Object]]] = {
 """Type of the data unit (table 4) -> reader of one of its objects."""
 
 
+# ── objects of a fixed size, as flat values ──────────────────────────────────────────────────────────
+
+Values = tuple[Any, ...]
+
+
+@lru_cache(_KNOWN_MAX)
+def _system_of(source: str, *numbers: int) -> Values:
+    """Return (device, system type, system)."""
+    return ("-".join((source, *map(str, numbers))), *numbers)
+
+
+@lru_cache(_KNOWN_MAX)
+def _component_of(source: str, system_type: int, system: int, component_type: int, zone: int, place: int) -> Values:
+    """Return (device, system type, system, component type, zone, place)."""
+    device = f"{source}-{system_type}-{system}-{zone}-{place}"
+    return device, system_type, system, component_type, zone, place
+
+
+@lru_cache(_KNOWN_MAX)
+def _states(word: int, count: int) -> tuple[bool, ...]:
+    return tuple(bool(word >> bit & 1) for bit in range(count))
+
+
+@lru_cache(256)
+def _quantity(number: int) -> tuple[str, str, int]:
+    """Return (name, unit, steps for each unit)."""
+    name, unit, step = ANALOGUES.get(number, (f"type_{number}", "1", 1.0))
+    return name, unit, round(1 / step)
+
+
+def _system_values(source: str, raw: Values) -> Values:
+    system_type, system, word, time = raw
+    return (*_system_of(source, system_type, system), *_states(word, len(SYSTEM_STATES)), clock(time))
+
+
+def _component_values(source: str, raw: Values) -> Values:
+    word, text, time = raw[5:]
+    return (*_component_of(source, *raw[:5]), *_states(word, len(COMPONENT_STATES)), _text(text), clock(time))
+
+
+def _analogue_values(source: str, raw: Values) -> Values:
+    number, value, time = raw[5:]
+    name, unit, steps = _quantity(number)
+    return (*_component_of(source, *raw[:5]), name, unit, value / steps, clock(time))
+
+
+def _operation_values(source: str, raw: Values) -> Values:
+    system_type, system, word, operator, time = raw
+    return (*_system_of(source, system_type, system), *_states(word, len(OPERATIONS)), operator, clock(time))
+
+
+def _device_values(source: str, raw: Values) -> Values:
+    word, time = raw
+    return (source, *_states(word, len(DEVICE_STATES)), clock(time))
+
+
+def _device_operation_values(source: str, raw: Values) -> Values:
+    word, operator, time = raw
+    return (source, *_states(word, len(OPERATIONS)), operator, clock(time))
+
+
+def _pointers(*keys: str | list[Pointer]) -> tuple[Pointer, ...]:
+    return tuple(pointer for key in keys for pointer in ([(key,)] if isinstance(key, str) else key))
+
+
+def _below(key: str, names: list[str]) -> list[Pointer]:
+    return [(key, name) for name in names]
+
+
+_SYSTEM = ("device", "system_type", "system")
+_COMPONENT = (*_SYSTEM, "component_type", "zone", "place")
+_ANSWERED = ["answered" if name == "confirmed" else name for name in OPERATIONS]
+_KINDS: Final = {
+    1: ObjectKind("system", "BBH6s", _system_values, _pointers(*_SYSTEM, _below("state", SYSTEM_STATES), "time")),
+    2: ObjectKind(
+        "component",
+        "BBBHHH31s6s",
+        _component_values,
+        _pointers(*_COMPONENT, _below("state", COMPONENT_STATES), "text", "time"),
+    ),
+    3: ObjectKind(
+        "analogue", "BBBHHBh6s", _analogue_values, _pointers(*_COMPONENT, "analogue", "unit", "value", "time")
+    ),
+    4: ObjectKind(
+        "operation",
+        "BBBB6s",
+        _operation_values,
+        _pointers(*_SYSTEM, _below("operation", OPERATIONS), "operator", "time"),
+    ),
+    21: ObjectKind("device", "B6s", _device_values, _pointers("device", _below("state", DEVICE_STATES), "time")),
+    24: ObjectKind(
+        "device_operation",
+        "BB6s",
+        _device_operation_values,
+        _pointers("device", _below("operation", _ANSWERED), "operator", "time"),
+    ),
+}
+"""Types whose objects have a fixed size and a time."""
+
+
+# ── the tree ─────────────────────────────────────────────────────────────────────────────────────────
+
+
 def parse(payload: bytes) -> dict[str, Any]:
     """Return the tree. Raises `Rejected` if the payload is not a frame, or its checksum is wrong."""
     unit = gbt26875.parse(payload)
@@ -271,4 +385,4 @@ def _parse(frame: PayloadFrame) -> dict[str, Any]:
     return parse(frame.payload)
 
 
-FORMAT: Final[PayloadFormat] = plain(_parse)
+FORMAT: Final = PayloadFormat(lambda _options, _context: Gbt26875Columns(_parse, clock, _KINDS))

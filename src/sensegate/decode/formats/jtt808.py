@@ -15,7 +15,8 @@ from functools import lru_cache
 from typing import Any, Final
 
 from sensegate import metrics
-from sensegate.decode.frame import PayloadFormat, PayloadFrame, WarnedObject, plain
+from sensegate.decode.formats.jtt808_columns import Jtt808Columns
+from sensegate.decode.frame import PayloadFormat, PayloadFrame, WarnedObject
 from sensegate.errors import Rejected
 from sensegate.frames import jtt808
 from sensegate.model import QuarantineReason
@@ -177,4 +178,4 @@ def _parse(frame: PayloadFrame) -> dict[str, Any]:
     return parse(frame.payload)
 
 
-FORMAT: Final[PayloadFormat] = plain(_parse)
+FORMAT: Final = PayloadFormat(lambda _options, _context: Jtt808Columns(_parse, _clock, ALARMS, STATES, ITEMS))

@@ -369,17 +369,6 @@ async def test_an_unknown_version_is_answered_in_the_form_of_3_1_1() -> None:
         assert await client.receive() is None
 
 
-async def test_a_front_ends_with_the_last_client_that_it_refused() -> None:
-    """What is being closed is read until its client has closed it: the front's end does not wait for the time-out."""
-    async with (
-        asyncio.timeout(60),
-        running_front(close_timeout_s=3_600.0) as rig,
-        rig.client("d1", Version.MQTT_3_1_1).silent() as client,
-    ):
-        client.write(b"\xc0\x00")
-        assert await client.receive() is None
-
-
 @pytest.mark.parametrize(
     "first",
     [

@@ -275,7 +275,8 @@ class Web:
                 check_call(call, route)
                 if limits.is_reserved(request) and not route.is_essential:
                     _demand_administrator(call, route)
-                with self._held(call, route):
+                lasts = route.is_stream or "wait" in request.query
+                with self._held(call, route), self._listener.lasting.registered() if lasts else nullcontext():
                     answer = await route.handler(call)
             except SensegateError as why:
                 if route.problem_type is not None:

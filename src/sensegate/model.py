@@ -138,6 +138,21 @@ class MessageBatch(list[Message]):
         return np.array([message.received for message in self], np.int64)
 
     @cached_property
+    def sequences(self) -> I64:
+        """Sequence of each message in its source."""
+        return np.fromiter((message.sequence for message in self), np.int64, len(self))
+
+    @cached_property
+    def is_cut(self) -> BOOL:
+        """Whether each message is redacted video metadata."""
+        return np.fromiter((message.cut for message in self), np.bool_, len(self))
+
+    @cached_property
+    def has_metadata(self) -> BOOL:
+        """Whether each message has metadata."""
+        return np.fromiter((message.metadata is not None for message in self), np.bool_, len(self))
+
+    @cached_property
     def best_effort(self) -> BOOL:
         return np.array([message.best_effort for message in self], np.bool_)
 

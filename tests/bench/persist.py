@@ -38,6 +38,7 @@ class Bin:
 
     def __init__(self) -> None:
         self.at = 0
+        self.timelines = Timelines.in_memory("bench")
 
     async def write(self, members: list[LogMessage]) -> int:
         """Count the members."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import numpy as np
 import pytest
 
@@ -10,7 +12,8 @@ from sensegate.config import IngestConfig
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.model import IdentityKind, Message, QuarantineReason, RejectReason
 from sensegate.quantities.quality import TimeQuality
-from tests.decode.decoding import same
+from tests.decode.decoding import run, same, values
+from tests.support.profiles import Make
 
 NOW = 1_767_225_600_000_000
 DEEP = 40
@@ -219,6 +222,38 @@ def test_rows_stand_in_the_order_of_the_messages(plain: Decoder) -> None:
     assert np.all(np.diff(fields.message) >= 0)
     assert {row: text for row, text in fields.text.items() if text != f"s{fields.message[row]}"} == {}
     same(fields, plain.decode_row_by_row(messages))
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        '"a":1.5,"b":2,"c":3',
+        '"c":3,"b":2,"a":-1',
+        '"a":1.5,"b":2,"c":3,"d":{}',
+        '"a":1.5,"b":2,"c":3,"d":[]',
+        '"a":1.5,"b":2,"c":3,"d":"word"',
+        '"a":1.5,"b":2,"c":{"x":3}',
+        '"b":2,"c":3',
+        '"c":3',
+    ],
+)
+def test_members_of_one_object_are_not_confused(make: Make, members: str) -> None:
+    """The readings of a profile are in another order than the members, which may stand beside others."""
+    decoder = make("""
+  - topics: ["acme/{device}"]
+    readings:
+      - {field: v.c, property: pm10}
+      - {field: v.a, property: air_temperature, missing: [-1]}
+      - {field: v.b, property: pm2_5}
+""")
+    payloads = [b'{"v":{%b},"n":%d}' % (members.encode(), number) for number in range(3)]
+    fields = run(decoder, *payloads)
+    messages = [Message("acme/d1", payload, NOW, 1) for payload in payloads for _ in range(40)]
+    same(fields, decoder.decode_row_by_row(messages))
+    sent = json.loads(f"{{{members}}}")
+    assert values(decoder, fields) == {
+        f"v.{name}": sent[name] for name in "abc" if isinstance(sent.get(name), int | float) and sent[name] != -1
+    }
 
 
 def test_an_empty_batch_gives_empty_columns(plain: Decoder) -> None:

@@ -14,9 +14,10 @@ from sensegate.bus.columns import Batch
 from sensegate.model import I64
 from sensegate.quantities.properties import ValueKind
 from sensegate.quantities.quality import TimeQuality, flag_words, quality_word
-from sensegate.share import json_records, records
+from sensegate.share import fixed_text, json_records, records
 from sensegate.share.cursor import row_text
-from tests.share.made import NOW, Place, make_batch
+from sensegate.share.device_texts import DeviceTexts
+from tests.share.made import DEVICES, NOW, Place, make_batch
 
 PREFIX = "c1.AAAAAAAAAAAAAAAAAAAA"
 DAY_US = 86_400_000_000
@@ -113,10 +114,81 @@ def test_columns_equal_records_formatted_alone(made: tuple[Batch, I64]) -> None:
     events = json_records.events(batch, rows[:2], 7, PREFIX, texts) + json_records.events(
         batch, rows[2:], 7, PREFIX, texts
     )
-    assert events.decode() == "".join(
-        f"id: {PREFIX}{row_text(row)}\ndata: {line}\n\n" for row, line in zip(rows.tolist(), expected, strict=True)
-    )
+    assert events.decode() == framed(rows, expected)
+    by_array = json_records.array_events(batch, rows, 7, PREFIX, texts) if len(rows) else None
+    assert by_array is None or by_array.decode() == framed(rows, expected)
     assert all(json.loads(line) for line in expected)
+
+
+def framed(rows: I64, lines: list[str]) -> str:
+    """Return records as server-sent events."""
+    return "".join(
+        f"id: {PREFIX}{row_text(row)}\ndata: {line}\n\n" for row, line in zip(rows.tolist(), lines, strict=True)
+    )
+
+
+def test_large_blocks_equal_records_formatted_alone() -> None:
+    """Blocks of few and of many properties, over which the widths of numbers, times and flags change."""
+    random = np.random.default_rng(5)
+    names = ["air_temperature", "door_open", "pm2_5", "pm2_5#2", "battery_level"]
+    made = []
+    for at in range(1_500):
+        name, place = names[min(at // 400, 4)], at % len(DEVICES)
+        scale = 10.0 ** int(random.integers(0, 5))
+        value = round(float(random.uniform(-0.2 if name == "pm2_5#2" else 0, 9)) * scale, int(random.integers(0, 4)))
+        made.append((place, name, float(at % 2) if name == "door_open" else value))
+    size = len(made)
+    batch = make_batch(
+        made,
+        time=NOW + random.integers(0, 3 * DAY_US, size),
+        received=NOW + random.integers(0, 9_000_000, size),
+        flags=np.where(np.arange(size) > 1_200, random.integers(0, 4, size), 0).astype(np.uint32),
+        index=np.arange(9_500, 9_500 + size, dtype=np.uint32),
+    )
+    texts = json_records.RecordTexts(batch)
+    for rows in (np.arange(size), np.arange(1, 90), np.arange(0, size, 7)):
+        expected = framed(rows, [reference(batch, row, 7) for row in rows.tolist()])
+        assert json_records.events(batch, rows, 7, PREFIX, texts).decode() == expected
+        by_array = json_records.array_events(batch, rows, 7, PREFIX, texts)
+        assert by_array is not None
+        assert by_array.decode() == expected
+
+
+def test_texts_of_devices_are_kept_and_forgotten() -> None:
+    """Entries that share some devices, more than are remembered; a device that moves, and one with two profiles."""
+    devices = DeviceTexts(devices_max=3)
+    places = [Place(f"d{at}", lon=math.nan if at == 2 else 113.0 + at) for at in range(6)]
+    moved = [msgspec.structs.replace(place, lon=112.5) for place in places]
+    doubled = [places[0], places[0]]
+    for some in (places[:3], places[:3], places[1:4], moved[1:4], places, places, doubled, places[2:], moved):
+        batch = make_batch([(at % len(some), "pm2_5", 1.5) for at in range(2 * len(some))], places=some)
+        every = np.arange(len(batch))
+        for rows in (every[:1], every):
+            texts = json_records.RecordTexts(batch, devices)
+            expected = [reference(batch, row, 7) for row in rows.tolist()]
+            assert json_records.json_lines(batch, rows, 7, PREFIX, texts) == expected
+            assert json_records.events(batch, rows, 7, PREFIX, texts).decode() == framed(rows, expected)
+
+
+def test_texts_of_very_different_lengths_are_listed() -> None:
+    """One long name of a device does not make an array of all rows as wide as itself."""
+    batch = make_batch(
+        [(at % 3, "pm2_5", 1.5) for at in range(100)], places=[Place("a" * 64), *(Place(name) for name in ("b", "c"))]
+    )
+    rows, texts = np.arange(100), json_records.RecordTexts(batch)
+    assert json_records.array_events(batch, rows, 7, PREFIX, texts) is None
+    expected = framed(rows, [reference(batch, row, 7) for row in rows.tolist()])
+    assert json_records.events(batch, rows, 7, PREFIX, texts).decode() == expected
+
+
+@given(st.lists(NUMBERS | st.integers(-100, 70_000_000).map(lambda number: number / 1_000), min_size=1, max_size=6))
+def test_numbers_in_columns_are_those_of_msgspec(numbers: list[float]) -> None:
+    """Whole part and fraction together are what msgspec writes, or there are no columns."""
+    columns = fixed_text.decimal_numbers(np.array(numbers))
+    if columns is not None:
+        assert [(whole + fraction).decode() for whole, fraction in zip(*columns, strict=True)] == [
+            msgspec.json.encode(number).decode() for number in numbers
+        ]
 
 
 @given(st.lists(TIMES, max_size=20))
@@ -124,7 +196,7 @@ def test_times_equal_those_of_numpy(times: list[int]) -> None:
     """Before 1970, over several days, and in years of five digits."""
     column = np.array(times, np.int64)
     expected = np.datetime_as_string(column.view("datetime64[us]"), timezone="UTC").tolist()
-    assert [text.decode() for text in json_records.iso(column)] == expected
+    assert [text.decode() for text in fixed_text.iso(column)] == expected
 
 
 def test_rows_beyond_the_cached_texts() -> None:

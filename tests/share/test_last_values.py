@@ -23,7 +23,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.bus.raw import StoredMessage
 from sensegate.clock import DAY_US, FakeClock
 from sensegate.model import Device, DeviceState, LogMessage, Message
-from sensegate.share import json_records
+from sensegate.share import json_records, last_values_store
 from sensegate.share.last_values import LastValues
 from sensegate.share.last_values_store import SAVE_S, LastValueTask
 from sensegate.share.reader import LogReader
@@ -167,6 +167,25 @@ async def following(log: MemoryLog, bucket: MemoryBucket, clock: FakeClock, *, s
         for each in running:
             each.cancel()
         await asyncio.gather(*running, return_exceptions=True)
+
+
+class SilentBucket(MemoryBucket):
+    """A bucket of a store that answers no write."""
+
+    async def put(self, key: str, value: bytes, *, expected: int | None = None) -> int:
+        del key, value, expected
+        await asyncio.Event().wait()
+        raise AssertionError
+
+
+async def test_a_stop_does_not_wait_for_a_store_that_does_not_answer(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The next start reads the log instead."""
+    monkeypatch.setattr(last_values_store, "CLOSE_S", 0.05)
+    async with following(MemoryLog(clock, epoch="e1"), SilentBucket(), clock, save=False) as running:
+        async with asyncio.timeout(30):
+            await running.task.close()
 
 
 async def test_values_and_arrivals_survive_a_restart_and_a_kill(clock: FakeClock) -> None:

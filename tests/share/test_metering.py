@@ -9,11 +9,15 @@ import msgspec
 import pytest
 
 from sensegate.authority.bucket import MemoryBucket
+from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.errors import StoreFull, Unavailable
-from sensegate.share.metering import RESERVE_TIMEOUT_S, SPARE_RECORDS, Metering, Usage
+from sensegate.share import sharing
+from sensegate.share.metering import PRUNE_INTERVAL_S, RESERVE_TIMEOUT_S, SPARE_RECORDS, Metering, Usage
 from sensegate.share.quota import month_of
+from sensegate.share.reader import LogReader
 from tests.share.made import NOW
+from tests.support.memory_sharing import sharing_in_memory
 
 
 async def test_counts_add_up_and_last(clock: FakeClock) -> None:
@@ -48,6 +52,39 @@ async def test_months_that_are_over_long_ago_go(clock: FakeClock) -> None:
     again = Metering(bucket, clock)
     await again.open()
     assert (again.months(first), [row.records for row in again.rows()]) == ([], [5])
+
+
+async def test_months_are_looked_through_every_hour(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And not every second, with each look at what is to be written."""
+    made, pruned = Metering(MemoryBucket(), clock, retention_days=40), []
+
+    async def prune() -> int:
+        pruned.append(clock.now())
+        return 0
+
+    monkeypatch.setattr(made, "prune", prune)
+    running = asyncio.create_task(made.run())
+    await asyncio.sleep(0)
+    await clock.advance(PRUNE_INTERVAL_S + 10)
+    running.cancel()
+    await asyncio.wait({running})
+    assert len(pruned) == 2
+
+
+async def test_a_stop_does_not_wait_for_a_store_that_does_not_answer(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The counts stay as after a crash."""
+
+    async def silent(*, last: bool = False) -> None:
+        del last
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(sharing, "CLOSE_S", 0.05)
+    stage = sharing_in_memory(LogReader(MemoryLog(clock), clock), clock)
+    monkeypatch.setattr(stage.metering, "flush", silent)
+    async with asyncio.timeout(30):
+        await stage.close()
 
 
 # ── a gateway that is killed ────────────────────────────────────────────────────────────────────────────

@@ -99,7 +99,7 @@ async def test_after_a_cut_one_range_is_opened_however_slow_the_link(world: Worl
     for _ in range(20):
         await world.node.commit([(1, 1)])
         await world.clock.advance(0.1)
-    opened = set()
+    opened: set[tuple[int, int]] = set()
     for _ in range(4):
         assert await world.live()
         opened.update(world.uplink.ranges)

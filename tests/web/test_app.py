@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from contextlib import suppress
 
 import aiohttp
 import msgspec
@@ -15,6 +16,8 @@ from sensegate.authority.scope import Role, scope
 from sensegate.config import WebConfig
 from sensegate.errors import ConfigError
 from sensegate.flow import ROUTES
+from sensegate.web import listener
+from tests.conftest import eventually
 from tests.web.serving import ADMIN, Gateway, serving
 
 PUBLIC = {"/healthz", "/readyz", "/metrics", "/openapi.json", "/docs", "/"}
@@ -288,6 +291,44 @@ async def test_plain_http_is_for_loopback_only() -> None:
     with pytest.raises(ConfigError, match="TLS is not configured"):
         await gateway.web.start()
     await gateway.web.stop()
+
+
+async def test_a_stop_does_not_wait_for_subscribers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream, a WebSocket and a long poll end at once; what is short may still finish."""
+    monkeypatch.setattr(listener, "SHUTDOWN_S", 1_000.0)
+    begun, release = asyncio.Event(), asyncio.Event()
+
+    async def push() -> None:
+        begun.set()
+        await release.wait()
+
+    async with serving() as gateway:
+        gateway.push = push
+        token = await gateway.token()
+        headers = {"Authorization": f"Bearer {token}"}
+        feed = f"{gateway.url}/api/v1/feeds/all"
+        device = {"Authorization": aiohttp.encode_basic_auth("gz-1", await gateway.device("gz-1"))}
+        async with aiohttp.ClientSession(headers=headers) as session:
+            stream = await session.get(f"{feed}/stream")
+            socket = await session.ws_connect(f"{feed}/ws")
+            polling = asyncio.create_task(session.get(f"{feed}/records?wait=25"))
+            pushing = asyncio.create_task(session.post(f"{gateway.url}/api/v1/ingest/gz-1", json={}, headers=device))
+            async with asyncio.timeout(60):
+                await begun.wait()
+                await eventually(lambda: len(gateway.web._listener.lasting._tasks) == 3)
+                stopping = asyncio.create_task(gateway.web.stop())
+                with pytest.raises(aiohttp.ClientError):
+                    await polling
+                with suppress(aiohttp.ClientError):
+                    await stream.content.read()
+                assert (await socket.receive()).type in {aiohttp.WSMsgType.CLOSED, aiohttp.WSMsgType.CLOSE}
+                assert not stopping.done()
+                release.set()
+                async with await pushing as answer:
+                    assert answer.status == 202
+                await stopping
+            stream.close()
+            await socket.close()
 
 
 def test_every_operation_stands_once() -> None:

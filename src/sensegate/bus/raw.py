@@ -112,7 +112,7 @@ def _unwords(packed: _Words, rows: int) -> list[str]:
 
 def _tree(messages: MessageBatch, sources: Sequence[str] | str) -> dict[str, Any]:
     redelivered = messages.redelivered
-    metadata = {row: message.metadata for row, message in enumerate(messages) if message.metadata is not None}
+    metadata = {row: messages[row].metadata for row in np.flatnonzero(messages.has_metadata).tolist()}
     return {
         **({"redelivered": pack(redelivered.astype(np.uint8))} if redelivered.any() else {}),
         **({"metadata": metadata} if metadata else {}),
@@ -121,7 +121,7 @@ def _tree(messages: MessageBatch, sources: Sequence[str] | str) -> dict[str, Any
         "principal": _words(messages.principals),
         "source": _words([sources] if isinstance(sources, str) else list(sources)),
         "received": pack(messages.received),
-        "sequence": pack(np.array([message.sequence for message in messages], np.int64)),
+        "sequence": pack(messages.sequences),
         "best_effort": pack(messages.best_effort.astype(np.uint8)),
         "length": pack(messages.lengths, delta=False),
         "body": b"".join(messages.payloads),

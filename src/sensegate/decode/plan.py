@@ -82,6 +82,8 @@ class ShapeType:
         self._plain = plain
         self.quotes = 0
         self.attributes: dict[Path, str] = {}
+        self.sizes: dict[str, int] = {}
+        """Attribute of an object or list within -> number of its members."""
         self.kinds: dict[Path, str] = {}
 
     def build(self, shape: Shape, pointer: Path, attribute: str) -> Any:
@@ -98,6 +100,7 @@ class ShapeType:
                 if not is_list:
                     rename[name] = key
                     self.quotes += 2
+            self.sizes[attribute] = len(fields)
             return msgspec.defstruct(
                 "Shape",
                 fields,
@@ -185,6 +188,25 @@ IndexOf = Callable[[str, CompiledRule, int], int]
 """(device name, rule, gateway) -> device index, negative if it may not be used."""
 
 
+class _ValueAccess(NamedTuple):
+    """Access to some values of a parsed message at once."""
+
+    columns: list[int]
+    """The values in the order in which they are read."""
+    holder: Getter | None
+    """Getter of the object that has all of them; None: the message."""
+    get: Getter
+    """Returns the values of what `holder` returns, without a tuple if there is only one."""
+
+    def read(self, objects: Sequence[Any]) -> F64:
+        """Return the values of messages, by message and column."""
+        held = objects if self.holder is None else map(self.holder, objects)
+        values = map(self.get, held)
+        count, width = len(objects), len(self.columns)
+        flat = np.fromiter(values if width == 1 else chain.from_iterable(values), np.float64, count * width)
+        return flat.reshape(count, width)
+
+
 class LeafAccess(NamedTuple):
     """Access to the leaves of a parsed message: attributes of a struct, or positions in a list of values."""
 
@@ -195,6 +217,30 @@ class LeafAccess(NamedTuple):
     """Whether a value that is an integer now is an integer in all messages of the shape."""
     finite: bool = False
     """Whether all numbers are finite."""
+    sizes: Mapping[str, int] = {}
+    """Attribute of a struct within -> number of its fields; empty: there are no structs."""
+
+    def values(self, leaves: Mapping[int, Path]) -> _ValueAccess | None:
+        """Return the access to the leaves of some values; None: there are none.
+
+        Raises:
+            ValueError: one is not a leaf.
+        """
+        if any(pointer not in self.where for pointer in leaves.values()):
+            raise ValueError("a leaf is not a value of its own")
+        if not leaves:
+            return None
+        places = [self.where[pointer] for pointer in leaves.values()]
+        holders = {place.rpartition(".")[0] for place in places} if self.sizes else {""}
+        if len(holders) > 1 or not (holder := holders.pop()):
+            return _ValueAccess(list(leaves), None, self.getter(*places))
+        # All are members of one object: it is looked up once, and all of its members are taken at once.
+        value_of = {place.rpartition(".")[2]: value for value, place in zip(leaves, places, strict=True)}
+        names = [f"f{number}" for number in range(self.sizes[holder])]
+        if len(value_of) == len(leaves) == len(names) > 1:
+            return _ValueAccess([value_of[name] for name in names], attrgetter(holder), msgspec.structs.astuple)
+        members = [place.rpartition(".")[2] for place in places]
+        return _ValueAccess(list(leaves), attrgetter(holder), attrgetter(*members))
 
     def get(self, leaf: Leaf) -> Getter:
         """Return the getter of a leaf. Raises `ValueError` if it is not a leaf."""
@@ -261,27 +307,25 @@ class ColumnPlan:
             types = ShapeType(plain - {leaf.pointer for leaf in needed})
             self.decode = msgspec.json.Decoder(types.build(shape, (), "")).decode
             self.quotes = types.quotes
-            access = LeafAccess(types.attributes, attrgetter, finite=True)
+            access = LeafAccess(types.attributes, attrgetter, finite=True, sizes=types.sizes)
         self._access = access
         self.rule = rule
         self._readings = [cell.reading for _, cell in cells if cell.reading is not None]
         self._names = [cell.name for _, cell in cells]
         self._element_index = np.array([index for index, _ in cells])
         self._specs = np.array([reading.specs for reading in self._readings], np.int32)
-        pure = [index for index, (_, cell) in enumerate(cells) if _is_plain(cell)]
-        self._pure = np.array(pure, np.int64)
-        if any(cells[index][1].leaf.pointer not in access.where for index in pure):
-            raise ValueError("a leaf is not a value of its own")
-        getters = [access.where[cells[index][1].leaf.pointer] for index in pure]
-        self._pure_getter: Getter | None = access.getter(*getters) if getters else None
+        plain_leaves = {index: cell.leaf.pointer for index, (_, cell) in enumerate(cells) if _is_plain(cell)}
+        self._pure = access.values(plain_leaves)
+        """The values that are read as numbers without conversion."""
+        pure = [] if self._pure is None else self._pure.columns
         floats = set() if access.finite else {cells[index][1].leaf for index in pure} | set(needed)
         non_finite = [access.where[leaf.pointer] for leaf in floats if _may_be_non_finite(leaf.raw, exact=access.exact)]
         self._float_count = len(non_finite)
         self._float_getter: Getter | None = access.getter(*non_finite) if non_finite else None
         """Reads the values that may be infinite or NaN; JSON has no such numbers."""
         self._sentinels = [
-            (column, np.array(numbers))
-            for column, index in enumerate(pure)
+            (index, np.array(numbers))
+            for index in sorted(pure)
             if (numbers := [float(token) for token in self._readings[index].missing if isinstance(token, (int, float))])
         ]
         self._converted = [
@@ -367,13 +411,12 @@ class ColumnPlan:
             return by_value(matrix, timings.of_value)
 
         identity = by_element(identities)
-        column_of = np.tile(np.arange(width), count)[mask]
         chunk = Chunk(
             message=spread(batch.message),
             device=by_value(np.column_stack(devices), self._element_index)
             if self.names_devices
             else spread(batch.device),
-            spec=self._specs[column_of, identity],
+            spec=self._spec_of_rows(identity, count, mask),
             value=values.ravel()[mask],
             time=by_element(times),
             time_quality=by_element(qualities),
@@ -387,6 +430,12 @@ class ColumnPlan:
             numbered=self._numbered(batch, devices),
         )
         return chunk, left
+
+    def _spec_of_rows(self, identity: NDArray[np.intp], count: int, mask: slice | NDArray[np.bool_]) -> I32:
+        """Return the spec of each row by its identity."""
+        if len(identity) and bool((identity == identity[0]).all()):
+            return np.tile(self._specs[:, identity[0]], count)[mask]
+        return self._specs[np.tile(np.arange(len(self._specs)), count)[mask], identity]
 
     def _quality_of_rows(self, new_row: I64, keep: NDArray[np.bool_] | None) -> dict[int, int]:
         """Return the quality of the rows that are not good."""
@@ -448,24 +497,20 @@ class ColumnPlan:
         ignored = 0
         text: dict[int, str] = {}
         scale: dict[int, tuple[float, float]] = {}
-        if self._pure_getter is not None:
-            pure_count = len(self._pure)
-            columns = map(self._pure_getter, batch.objects)
-            flat = np.fromiter(
-                columns if pure_count == 1 else chain.from_iterable(columns), np.float64, count * pure_count
-            )
-            pure = flat.reshape(count, pure_count)
-        if self._pure_getter is not None and len(self._pure) == width:
+        pure = None if self._pure is None else self._pure.read(batch.objects)
+        if self._pure is None or pure is None:
+            values = np.full((count, width), np.nan)
+        elif self._pure.columns == list(range(width)):
             values = pure
         else:
             values = np.full((count, width), np.nan)
-            if self._pure_getter is not None:
-                values[:, self._pure] = pure
+            values[:, self._pure.columns] = pure
         if self._sentinels or self._converted:
             keep = np.ones((count, width), np.bool_)
             for column, numbers in self._sentinels:
-                is_missing = pure[:, column] == numbers[0] if len(numbers) == 1 else np.isin(pure[:, column], numbers)
-                keep[is_missing, self._pure[column]] = False
+                column_values = values[:, column]
+                is_missing = column_values == numbers[0] if len(numbers) == 1 else np.isin(column_values, numbers)
+                keep[is_missing, column] = False
                 ignored += int(is_missing.sum())
         cells = _Cells(values, keep, text, scale, rejected)
         for other in self._converted:

@@ -53,12 +53,8 @@ class MessageRedactor:
         if routes is not self._routes:
             # With another registry or other profiles, another level may be the name of a device.
             self._routes, self._topics = routes, {}
-        topics = span.topics
-        if any(span.principals):
-            topics = [m.topic if not m.principal else f"{m.topic}\0{m.principal}" for m in span]
-        known = list(map(routes.numbers.get, topics))
-        numbers = np.array(list(map(routes.number, topics)) if None in known else known, np.int32)
-        indices = set(np.flatnonzero(routes.video[numbers]).tolist()) if len(numbers) else set()
+        numbers = routes.numbers_of(span)
+        indices = set(np.flatnonzero(routes.video[numbers]).tolist())
         indices |= {index for index in strict if routes.routes[int(numbers[index])].refusal is not None}
         return {index: routes.routes[int(numbers[index])] for index in sorted(indices) if not span[index].cut}
 
@@ -132,7 +128,7 @@ def _may_be_shown(level: str, names: AbstractSet[str], decoder: Decoder) -> bool
 def removed_of(span: MessageBatch) -> list[RemovedField]:
     """Return the fields that redaction removed from the messages of a span."""
     removed: list[RemovedField] = []
-    for index, message in enumerate(span):
-        if message.cut and (opened := stored.decode_stored(message.payload)) is not None:
+    for index in np.flatnonzero(span.is_cut).tolist():
+        if (opened := stored.decode_stored(span[index].payload)) is not None:
             removed += [RemovedField(index, opened.video, field, count) for field, count in opened.removed.items()]
     return removed

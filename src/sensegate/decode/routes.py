@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import re
+import weakref
 from types import EllipsisType
 from typing import Protocol
 
@@ -14,7 +15,7 @@ from sensegate.decode.extract import digest16
 from sensegate.decode.profile import AppliesTo, CompiledRule
 from sensegate.decode.profiles import ProfileSet
 from sensegate.errors import Rejected
-from sensegate.model import BOOL, I32, U16, Device, QuarantineReason
+from sensegate.model import BOOL, I32, U16, Device, MessageBatch, QuarantineReason
 
 ROUTES_MAX = 400_000
 """Most topics remembered; beyond that, all are forgotten and learned anew."""
@@ -121,6 +122,8 @@ class Routes:
         self.inner: dict[tuple[int, int | None], ColumnarReader | None] = {}
         """(device, port) -> reader for the frames of its rules, if a carrier delivers them."""
         self.numbers: dict[str, int] = {}
+        self._numbered: tuple[weakref.ref[MessageBatch], I32] | None = None
+        """The span whose routes were asked for last, and their numbers."""
         self.routes: list[TopicRoute] = []
         self.device: I32 = np.full(64, IN_PAYLOAD, np.int32)
         self.owner: I32 = np.full(64, -1, np.int32)
@@ -143,6 +146,20 @@ class Routes:
         if len(self.inner) >= NAMES_MAX:
             self.inner.clear()
         self.inner[device, port] = reader
+
+    def numbers_of(self, span: MessageBatch) -> I32:
+        """Return the number of the route of each message; of the span that was asked for last it is known."""
+        if self._numbered is not None and self._numbered[0]() is span:
+            return self._numbered[1]
+        topics = span.topics
+        if any(span.principals):
+            topics = [m.topic if not m.principal else f"{m.topic}\0{m.principal}" for m in span]
+        numbers: list[int | None] = list(map(self.numbers.get, topics))
+        if None in numbers:
+            numbers = list(map(self.number, topics))
+        column = np.fromiter(numbers, np.int32, len(numbers))
+        self._numbered = weakref.ref(span), column
+        return column
 
     def number(self, topic: str) -> int:
         """Return the number of a topic's route, adding it if it is new (a NUL separates the credential's device)."""

@@ -462,6 +462,10 @@ def _float_epoch_column(raws: Sequence[float], form: str) -> tuple[I64, U8, BOOL
     numbers = np.array(raws, np.float64)
     size = np.abs(numbers)
     units = ("epoch_s", "epoch_ms") if form == "epoch" else (form,)
+    factor, divisor = _UNITS[units[0]]
+    if divisor == 1 and bool((size < _LIMIT[units[0]]).all()):
+        time = np.rint(numbers * factor).astype(np.int64)
+        return time, np.zeros(len(raws), np.uint8), np.ones(len(raws), np.bool_)
     time = np.zeros(len(raws), np.int64)
     sure = np.zeros(len(raws), np.bool_)
     for unit in units:

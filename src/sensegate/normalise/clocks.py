@@ -157,6 +157,12 @@ class TimeChecks:
         if time_quality.any():
             own = time_quality <= TimeQuality.ASSUMED_ZONE
             device, lag, received = device[own], lag[own], received[own]
+        if len(device) > 1:
+            # The values of a message follow each other and say the same.
+            tells = np.empty(len(device), np.bool_)
+            tells[0] = True
+            tells[1:] = (device[1:] != device[:-1]) | (lag[1:] != lag[:-1]) | (received[1:] != received[:-1])
+            device, lag, received = device[tells], lag[tells], received[tells]
         moved = (self._heard[device] == 0) | (np.abs(lag - self._lag[device]) > SPREAD_S * SECOND_US)
         if moved.any():
             self._steady_since[device[moved]] = received[moved]

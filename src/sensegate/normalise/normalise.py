@@ -15,7 +15,7 @@ from sensegate.normalise.clocks import TimeChecks
 from sensegate.normalise.places import DevicePlaces, PlaceCheck
 from sensegate.normalise.table import SpecTable
 from sensegate.quantities.coordinates import unshift_coordinates
-from sensegate.quantities.decimals import without_noise, without_single_noise
+from sensegate.quantities.decimals import has_noise, without_noise, without_single_noise
 from sensegate.quantities.properties import PROPERTIES, Properties
 from sensegate.quantities.quality import Flag, Quality
 from sensegate.quantities.series import SeriesIndex
@@ -148,6 +148,9 @@ class Normaliser:
 
     def _value(self, fields: Fields) -> F64:
         """Return the values converted to canonical units, without the noise of binary arithmetic."""
+        is_converted = bool(self.table.converted.take(fields.spec).any())
+        if not (is_converted or fields.override_scale or has_noise(fields.value).any()):
+            return fields.value
         value, spec = without_single_noise(fields.value), fields.spec
         if self.table.any_scale:
             with np.errstate(over="ignore", invalid="ignore"):
@@ -170,7 +173,8 @@ class Normaliser:
         bad_time = self.clocks.out_of_bounds(fields.time, now)
         if bad_time is not None:
             reasons.update(dict.fromkeys(np.flatnonzero(bad_time).tolist(), RejectReason.BAD_TIME))
-        if table.any_boolean:
+        has_others = table.any_other and bool(table.other.take(spec).any())
+        if has_others and table.any_boolean:
             wrong = table.boolean.take(spec)
             wrong &= (value != 0) & (value != 1)
             if wrong.any():
@@ -179,7 +183,7 @@ class Normaliser:
         if not finite.all():
             infinite = np.flatnonzero(~finite).tolist()
             reasons.update({row: RejectReason.NOT_FINITE for row in infinite if row not in fields.text})
-        if table.any_string or fields.text:
+        if has_others or fields.text:
             reasons.update(self._find_wrong_text(fields))
         return [
             (

@@ -60,19 +60,24 @@ class SpecTable:
         kind = properties.kind[index]
         self.boolean: BOOL = kind == VALUE_KINDS.index(ValueKind.BOOLEAN)
         self.string: BOOL = kind == VALUE_KINDS.index(ValueKind.STRING)
+        self.other: BOOL = kind != VALUE_KINDS.index(ValueKind.NUMBER)
+        """Whether a value is no number."""
         self.compared: BOOL = (kind == VALUE_KINDS.index(ValueKind.NUMBER)) & (
             np.isfinite(self.step) | (self.stuck != NEVER) | self.counter
         )
         """Whether a series is a counter, has a step limit or may be stuck: only then its history is compared."""
         self.shifted = tuple(at for at, spec in enumerate(specs) if spec.datum not in {Datum.WGS84, Datum.CGCS2000})
         """Indices of coordinate specs that are not in WGS-84."""
+        self.converted: BOOL = (self.scale != 1) | (self.offset != 0)
+        self.converted[list(self.shifted)] = True
+        """Whether a value is in another unit or coordinate system than its reading."""
         self.place_axis: U8 = np.array([PLACE_AXES.get(spec.property, 0) for spec in specs], np.uint8)
         """Axis of a coordinate, 0 for other properties."""
         # Columns that no spec uses are skipped entirely.
         self.any_scale = bool((self.scale != 1).any() or (self.offset != 0).any())
         self.any_flags = bool(self.flags.any())
         self.any_boolean = bool(self.boolean.any())
-        self.any_string = bool(self.string.any())
+        self.any_other = bool(self.other.any())
         self.any_usual = bool(self.usual.any())
         self.any_place = bool(self.place_axis.any())
 

@@ -10,7 +10,7 @@ from typing import Final
 
 import numpy as np
 
-from sensegate.model import F64
+from sensegate.model import BOOL, F64
 
 DIGITS: Final = 12
 """Significant digits at which noise is removed."""
@@ -19,8 +19,18 @@ NOISE_ULPS: Final = 8
 _EXACT_POWER: Final = 22
 """Greatest power of ten that is exact in binary."""
 _FEW_DECIMALS: Final = 1e3
+_FEW_DIGITS_MAX: Final = 1e8
+"""Below this a number with three decimals has fewer than `DIGITS` digits."""
 _SINGLE_MAX: Final = float(np.finfo(np.float32).max)
 _POWERS: F64 = np.array([float(10**exponent) for exponent in range(_EXACT_POWER + 1)])
+
+
+def has_noise(values: F64) -> BOOL:
+    """Return which values may have noise: all but those of at most three decimals and `DIGITS` digits."""
+    with np.errstate(invalid="ignore", over="ignore"):
+        few: BOOL = np.rint(values * _FEW_DECIMALS) / _FEW_DECIMALS == values
+        few &= np.abs(values) < _FEW_DIGITS_MAX
+    return ~few
 
 
 def without_single_noise(values: F64) -> F64:
@@ -45,14 +55,15 @@ def without_single_noise(values: F64) -> F64:
 
 def without_noise(values: F64) -> F64:
     """Return the values, those within a few binary units of a number of `DIGITS` digits as that number."""
+    rows = np.flatnonzero(has_noise(values))
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
-        size = np.abs(values)
-        exponent = DIGITS - 1 - np.floor(np.log10(size))
-        able = (exponent > 0) & (exponent <= _EXACT_POWER) & (values != np.rint(values))
-        rows = np.flatnonzero(able)
+        some = values[rows]
+        exponent = DIGITS - 1 - np.floor(np.log10(np.abs(some)))
+        able = (exponent > 0) & (exponent <= _EXACT_POWER) & (some != np.rint(some))
+        rows = rows[able]
         if not rows.size:
             return values
-        some, factor = values[rows], _POWERS[exponent[rows].astype(np.int64)]
+        some, factor = some[able], _POWERS[exponent[able].astype(np.int64)]
         rounded = np.rint(some * factor) / factor
         noisy = (rounded != some) & (np.abs(rounded - some) <= NOISE_ULPS * np.spacing(np.abs(some)))
     if not noisy.any():

@@ -6,189 +6,116 @@ a device, a property or a pair of codes, and by numpy for times), and all column
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from itertools import repeat
-from typing import Any, TypeGuard
+from typing import Any
 
 import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from sensegate.bus.columns import Batch
-from sensegate.model import BOOL, F64, I64, U32
+from sensegate.model import BOOL, I64, U32
 from sensegate.quantities.properties import ValueKind
 from sensegate.quantities.quality import TimeQuality, flag_words, quality_word
+from sensegate.share import fixed_text
 from sensegate.share.cursor import row_text
+from sensegate.share.device_texts import DeviceTexts
 from sensegate.share.records import base_name, channel_of, kinds_of, units_of
 
 _quote = msgspec.json.Encoder().encode
-_Texts = NDArray[np.object_]
-
-
-def _table(texts: Iterable[bytes]) -> _Texts:
-    return np.fromiter(texts, np.object_)
-
-
 # A newer release may have written codes that this release does not know.
-_QUALITY = _table([f'","quality":"{quality_word(code)}'.encode() for code in range(256)])
+_QUALITY = fixed_text.table([f'","quality":"{quality_word(code)}'.encode() for code in range(256)])
 _CLOCKS = {int(code): code.name.lower() for code in TimeQuality}
-_CLOCK = _table([f'","time_quality":"{_CLOCKS.get(code, "unknown")}","received":"'.encode() for code in range(256)])
-_DIGITS = np.frombuffer(b"".join(b"%02d" % number for number in range(100)), "<u2")
-"""Two digits of each number below 100."""
-_TIME_FORM = b"0000-00-00T00:00:00.000000Z"
-_DAY_US = 86_400_000_000
-_FIRST_US, _END_US = -719_162 * _DAY_US, 2_932_897 * _DAY_US
-"""The years 1 to 9999, which have four digits."""
-_PLAIN_DEGREES = 1e-4
-"""Smaller numbers are written with an exponent, which Python and msgspec write differently."""
-_ROWS_CACHED = 1 << 16
-
-
-_FixedPart = bytes | I64 | NDArray[np.bytes_]
-"""Part of fixed width: of all rows, times (µs UTC), or a text of each row."""
-
-
-def iso(times: I64) -> list[bytes]:
-    """Return each time (µs UTC) as ``2026-01-01T00:00:00.123456Z``."""
-    if not len(times):
-        return []
-    if not _has_four_digits(times):
-        return [text.encode() for text in np.datetime_as_string(times.view("datetime64[us]"), timezone="UTC").tolist()]
-    return _fixed_width(len(times), [times])
-
-
-def _has_four_digits(times: I64) -> bool:
-    """Return whether the year of each time, of at least one, has four digits."""
-    return int(times.min()) >= _FIRST_US and int(times.max()) < _END_US
-
-
-def _fixed_width(count: int, parts: Sequence[_FixedPart]) -> list[bytes]:
-    """Return the text of each row: parts that all have in common, texts of one length, and times.
-
-    The years of times have four digits.
-    """
-    forms = [_TIME_FORM if _is_time(part) else bytes(part.itemsize) for part in parts if not isinstance(part, bytes)]
-    texts_of = iter(forms)
-    template = b"".join(part if isinstance(part, bytes) else next(texts_of) for part in parts)
-    text = np.empty((count, len(template)), np.uint8)
-    text[:] = np.frombuffer(template, np.uint8)
-    offset = 0
-    for part in parts:
-        if isinstance(part, bytes):
-            offset += len(part)
-        elif _is_time(part):
-            _write_times(text, offset, part)
-            offset += len(_TIME_FORM)
-        else:
-            np.ndarray((count,), part.dtype, text, offset, (text.shape[1],))[:] = part
-            offset += part.itemsize
-    texts: list[bytes] = text.reshape(-1).view(f"S{len(template)}").tolist()
-    return texts
-
-
-def _is_time(part: NDArray[Any]) -> TypeGuard[I64]:
-    return part.dtype.kind == "i"
-
-
-def _write_times(text: NDArray[np.uint8], offset: int, times: I64) -> None:
-    """Write the digits of times into the rows of a text, from a column on."""
-    # Divisions by constants are vectorised, remainders are not.
-    day = times // _DAY_US
-    rest = times - day * _DAY_US
-    in_seconds = rest // 1_000_000
-    micros = (rest - in_seconds * 1_000_000).astype(np.int32)
-    seconds = in_seconds.astype(np.int32)
-    minutes = seconds // 60
-    hours = minutes // 60
-    hundreds = micros // 100
-    tens_of_thousands = hundreds // 100
-    first, last = int(day.min()), int(day.max())
-    days, place = (np.array([first]), None) if first == last else np.unique(day, return_inverse=True)
-    dates = np.datetime_as_string(days.view("datetime64[D]")).astype("S10").view(np.uint8).reshape(len(days), 10)
-    text[:, offset : offset + 10] = dates[0] if place is None else dates[place]
-    for digits, number in (
-        (11, hours),
-        (14, minutes - hours * 60),
-        (17, seconds - minutes * 60),
-        (20, tens_of_thousands),
-        (22, hundreds - tens_of_thousands * 100),
-        (24, micros - hundreds * 100),
-    ):
-        np.ndarray((len(times),), "<u2", text, offset + digits, (text.shape[1],))[:] = _DIGITS.take(number)
-
-
-def _numbers(values: F64) -> list[bytes]:
-    """Return the shortest JSON number of each float; NaN becomes null."""
-    return _quote(values.tolist())[1:-1].split(b",") if len(values) else []
-
-
-def _degrees(values: F64) -> list[bytes]:
-    rounded = [round(value, 7) for value in values.tolist()]
-    texts = _numbers(np.array(rounded))
-    for place in np.flatnonzero(~(np.abs(values) >= _PLAIN_DEGREES)).tolist():
-        texts[place] = b"null" if rounded[place] != rounded[place] else repr(rounded[place]).encode()
-    for place in np.flatnonzero(np.isinf(values)).tolist():
-        texts[place] = b"null"
-    return texts
+_CLOCK = fixed_text.table(
+    [f'","time_quality":"{_CLOCKS.get(code, "unknown")}","received":"'.encode() for code in range(256)]
+)
+_ROWS_MIN = 64
+"""With fewer rows of a property the array of their texts costs more than it saves."""
+_RUN_MIN = 256
+"""Rows of one property, on average, from which on each property has an array of its own."""
+_SLACK_MAX = 24.0
+"""Most bytes by which the texts of devices and properties may be shorter than the longest ones, on average."""
 
 
 class RecordTexts:
     """Parts of the records of a batch that depend on device or property alone; a device's are made when needed."""
 
-    __slots__ = ("_closed", "_heads", "_is_made", "_origins", "_tails", "booleans", "names", "node", "units")
+    __slots__ = (
+        "_closed",
+        "_columns",
+        "_devices",
+        "_heads",
+        "_is_made",
+        "_origins",
+        "_tails",
+        "booleans",
+        "names",
+        "node",
+        "units",
+    )
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, devices: DeviceTexts | None = None) -> None:
+        """`devices`: texts of devices that were made for other entries."""
         names = [
             _quote(base_name(name)) + (b',"channel":' + _quote(channel_of(name)) if "#" in name else b"") + b',"value":'
             for name in batch.properties
         ]
-        self.names = _table(names)
-        self.units = _table([b',"unit":' + _quote(unit) + b',"time":"' for unit in units_of(batch.properties)])
+        self.names = fixed_text.table(names)
+        self.units = fixed_text.table(
+            [b',"unit":' + _quote(unit) + b',"time":"' for unit in units_of(batch.properties)]
+        )
         self.booleans = np.array([kind is ValueKind.BOOLEAN for kind in kinds_of(batch.properties)], np.bool_)
         self.node = _quote(batch.node)
+        self._devices = DeviceTexts() if devices is None else devices
         self._origins = batch.origins
         count = len(batch.origins)
         self._is_made = np.zeros(count, np.bool_)
-        self._heads = _table(repeat(b"", count))
-        self._tails = _table(repeat(b"", count))
-        self._closed: tuple[bytes, _Texts] | None = None
+        self._heads = fixed_text.table(repeat(b"", count))
+        self._tails = fixed_text.table(repeat(b"", count))
+        self._closed: tuple[bytes, fixed_text.Table] | None = None
         """Tails with an ending, and that ending."""
+        self._columns: tuple[_SlackColumn, _SlackColumn] | None = None
+        """Heads and tails."""
+
+    def columns(self, origin: U32) -> tuple[fixed_text.Words, fixed_text.Words] | None:
+        """Return `heads` and `tails`, these without an ending, as columns; None: their lengths differ too much."""
+        if len(origin) >= len(self._is_made):
+            self._make(np.flatnonzero(~self._is_made))
+        self._make_missing(origin)
+        if self._columns is None:
+            self._columns = _as_columns(self._heads.tolist()), _as_columns(self._tails.tolist())
+        (heads, heads_slack), (tails, tails_slack) = self._columns
+        if heads_slack + tails_slack > _SLACK_MAX:
+            return None
+        return heads.take(origin), tails.take(origin)
 
     def heads(self, origin: U32) -> list[bytes]:
         """Return the part before the property of each row."""
-        made = self._is_made[origin]
-        if not made.all():
-            wanted = np.zeros(len(self._is_made), np.bool_)
-            wanted[origin] = True
-            self._make(np.flatnonzero(wanted & ~self._is_made))
+        self._make_missing(origin)
         heads: list[bytes] = self._heads.take(origin).tolist()
         return heads
 
     def tails(self, origin: U32, ending: bytes) -> list[bytes]:
         """Return the part between quality and flags of each row, with an ending that all have; after `heads`."""
         if self._closed is None or self._closed[0] != ending:
-            self._closed = ending, _table([tail and tail + ending for tail in self._tails.tolist()])
+            self._closed = ending, fixed_text.table([tail and tail + ending for tail in self._tails.tolist()])
         tails: list[bytes] = self._closed[1].take(origin).tolist()
         return tails
 
+    def _make_missing(self, origin: U32) -> None:
+        made = self._is_made[origin]
+        if not made.all():
+            wanted = np.zeros(len(self._is_made), np.bool_)
+            wanted[origin] = True
+            self._make(np.flatnonzero(wanted & ~self._is_made))
+
     def _make(self, entries: I64) -> None:
-        origins = self._origins
-        divisions, profiles = _table(map(_quote, origins.division.table)), _table(map(_quote, origins.profile.table))
-        devices = [b'","device":%b,"property":' % _quote(origins.device[entry]) for entry in entries.tolist()]
-        places = zip(
-            divisions[origins.division.index[entries]].tolist(),
-            _degrees(origins.lon[entries]),
-            _degrees(origins.lat[entries]),
-            origins.grade[entries].tolist(),
-            profiles[origins.profile.index[entries]].tolist(),
-            strict=True,
-        )
-        form = b'","division":%b,"lon":%b,"lat":%b,"grade":%d,"profile":%b,"flags":'
-        self._heads[entries] = _table(devices)
-        self._tails[entries] = _table([form % place for place in places])
+        if not len(entries):
+            return
+        self._heads[entries], self._tails[entries] = self._devices.of(self._origins, entries)
         self._is_made[entries] = True
-        self._closed = None
+        self._closed = self._columns = None
 
 
 def json_lines(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTexts | None = None) -> list[str]:
@@ -204,23 +131,82 @@ def json_lines(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTe
 
 def events(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTexts) -> bytes:
     """Return the rows as server-sent events, whose ids are the cursors; arguments as in `json_lines`."""
-    ids = _event_ids(batch, rows, entry, prefix, texts)
-    return _joined(len(rows), [*ids, *_columns(batch, rows, texts, close=b"}\n\n")])
+    if len(rows) < _ROWS_MIN:
+        return _listed_events(batch, rows, entry, prefix, texts)
+    property_ = batch.property[rows]
+    ends = np.flatnonzero(property_[1:] != property_[:-1]) + 1
+    # Rows are ordered by property: in large entries a block has few, and a text that all rows have costs nothing.
+    runs = np.split(rows, ends) if len(rows) >= _RUN_MIN * (len(ends) + 1) else [rows]
+    bodies = []
+    for run in runs:
+        body = array_events(batch, run, entry, prefix, texts)
+        bodies.append(_listed_events(batch, run, entry, prefix, texts) if body is None else body)
+    return b"".join(bodies)
+
+
+def array_events(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTexts) -> bytes | None:
+    """Return rows, at least one, as events by an array of their texts; None: the lengths of these differ too much."""
+    property_, index = batch.property[rows], batch.index[rows]
+    time, received = batch.time[rows], batch.received[rows]
+    start = _id_starts(batch, rows, entry, texts)
+    if (
+        batch.text
+        or not isinstance(start, bytes)
+        or max(int(rows.max()), int(index.max())) >= fixed_text.NUMBERS_MAX
+        or not (fixed_text.has_four_digits(time) and fixed_text.has_four_digits(received))
+        or (ends := texts.columns(batch.origin[rows])) is None
+    ):
+        return None
+    row = fixed_text.row_column().take(rows)
+    parts: list[fixed_text.FixedPart] = [
+        f"id: {prefix}".encode(),
+        row,
+        b'\ndata: {"id":' + start,
+        fixed_text.whole_numbers(index),
+        f'","cursor":"{prefix}'.encode(),
+        row,
+        ends[0],
+        _column(_of_rows(texts.names, property_)),
+        *_value_columns(batch, rows, texts.booleans[property_]),
+        _column(_of_rows(texts.units, property_)),
+        time,
+        _column(_of_rows(_CLOCK, batch.time_quality[rows])),
+        received,
+        _column(_of_rows(_QUALITY, batch.quality[rows])),
+        ends[1],
+        _column(_endings(batch.flags[rows].astype(np.int64) << 8 | batch.revision[rows], texts.node)),
+        b"}\n\n",
+    ]
+    return fixed_text.joined(len(rows), parts)
+
+
+def _value_columns(batch: Batch, rows: I64, is_boolean: BOOL) -> Sequence[fixed_text.Words]:
+    """Return the value of each row, none of which is a string, in columns whose texts follow each other."""
+    if not is_boolean.any() and (numbers := fixed_text.decimal_numbers(batch.value[rows])) is not None:
+        return numbers
+    return [np.array(_values(batch, rows, is_boolean), np.bytes_)]
+
+
+def _column(texts: _Column) -> bytes | fixed_text.Words:
+    return texts if isinstance(texts, bytes) else np.array(texts, np.bytes_)
+
+
+def _as_columns(texts: list[bytes]) -> _SlackColumn:
+    """Return texts as a column, and by how much they are shorter than the longest, on average over those not empty."""
+    lengths = list(map(len, texts))
+    width = max(lengths)
+    column = np.frombuffer(b"".join([text.ljust(width, b"\0") for text in texts]), f"S{width}")
+    return column, width - sum(lengths) / max(len(lengths) - lengths.count(0), 1)
+
+
+def _listed_events(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTexts) -> bytes:
+    """Return rows as events, whatever their texts."""
+    columns = [*_ids(batch, rows, entry, prefix, texts), *_columns(batch, rows, texts, close=b"}\n\n")]
+    return _joined(len(rows), [f"id: {prefix}".encode(), _row_texts(rows), b'\ndata: {"id":', *columns])
 
 
 _Column = bytes | list[bytes]
-
-
-def _event_ids(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTexts) -> list[_Column]:
-    """Return the text of each row up to its cursor; as one column where all are of one width."""
-    lead, data, cursor = f"id: {prefix}".encode(), b'\ndata: {"id":', f'","cursor":"{prefix}'.encode()
-    index, sequence = batch.index[rows], _id_starts(batch, rows, entry, texts)
-    width = _decimal_width(index)
-    if not width or not isinstance(sequence, bytes) or int(rows.max()) >= _ROWS_CACHED:
-        return [lead, _row_texts(rows), data, *_ids(batch, rows, entry, prefix, texts)]
-    row = _row_column().take(rows)
-    number = _decimal_column(width).take(index - (10 ** (width - 1) if width > 1 else 0))
-    return [_fixed_width(len(rows), [lead, row, data + sequence, number, cursor, row])]
+_SlackColumn = tuple[fixed_text.Words, float]
 
 
 def _ids(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTexts) -> list[_Column]:
@@ -242,9 +228,9 @@ def _columns(batch: Batch, rows: I64, texts: RecordTexts, *, close: bytes) -> li
     property_, origin = batch.property[rows], batch.origin[rows]
     return [
         texts.heads(origin),
-        texts.names.take(property_).tolist(),
+        _of_rows(texts.names, property_),
         _values(batch, rows, texts.booleans[property_]),
-        texts.units.take(property_).tolist(),
+        _of_rows(texts.units, property_),
         *_times(batch, rows),
         *_ends(batch, rows, origin, texts, close),
     ]
@@ -253,18 +239,18 @@ def _columns(batch: Batch, rows: I64, texts: RecordTexts, *, close: bytes) -> li
 def _times(batch: Batch, rows: I64) -> list[_Column]:
     """Return the text from the phenomenon time to the quality of each row; neighbours of fixed width as one column."""
     times = batch.time[rows], batch.received[rows]
-    clock, quality = _by_code(batch.time_quality[rows], _CLOCK), _by_code(batch.quality[rows], _QUALITY)
-    if not len(rows) or not all(map(_has_four_digits, times)):
-        return [iso(times[0]), clock, iso(times[1]), quality]
+    clock, quality = _of_rows(_CLOCK, batch.time_quality[rows]), _of_rows(_QUALITY, batch.quality[rows])
+    if not len(rows) or not all(map(fixed_text.has_four_digits, times)):
+        return [fixed_text.iso(times[0]), clock, fixed_text.iso(times[1]), quality]
     columns: list[_Column] = []
-    fixed: list[_FixedPart] = []
+    fixed: list[fixed_text.FixedPart] = []
     for part in (times[0], clock, times[1], quality):
         if isinstance(part, list):
-            columns += [_fixed_width(len(rows), fixed), part]
+            columns += [fixed_text.texts(len(rows), fixed), part]
             fixed = []
         else:
             fixed.append(part)
-    return [*columns, _fixed_width(len(rows), fixed)] if fixed else columns
+    return [*columns, fixed_text.texts(len(rows), fixed)] if fixed else columns
 
 
 def _ends(batch: Batch, rows: I64, origin: U32, texts: RecordTexts, close: bytes) -> list[_Column]:
@@ -294,7 +280,7 @@ def _joined(count: int, columns: Sequence[_Column]) -> bytes:
 def _values(batch: Batch, rows: I64, is_boolean: BOOL) -> list[bytes]:
     """Return each value as JSON: a number, a boolean or a string, by the kind of its property."""
     column = batch.value[rows]
-    values = _numbers(column)
+    values = fixed_text.numbers(column)
     for place in np.flatnonzero(is_boolean).tolist():
         values[place] = b"true" if column[place] else b"false"
     if batch.text:
@@ -304,12 +290,15 @@ def _values(batch: Batch, rows: I64, is_boolean: BOOL) -> list[bytes]:
     return values
 
 
-def _by_code(column: NDArray[np.uint8], texts: _Texts) -> _Column:
-    first = int(column[0]) if len(column) else 0
-    if bool((column == first).all()):
+def _of_rows(texts: fixed_text.Table, numbers: NDArray[Any]) -> _Column:
+    """Return the text of each row by its number in a table; the text itself where all rows have the same."""
+    if not len(numbers):
+        return []
+    first = int(numbers[0])
+    if bool((numbers == first).all()):
         text: bytes = texts[first]
         return text
-    of_row: list[bytes] = texts.take(column).tolist()
+    of_row: list[bytes] = texts.take(numbers).tolist()
     return of_row
 
 
@@ -334,44 +323,15 @@ def _endings(codes: I64, node: bytes) -> _Column:
     return list(map(known.__getitem__, different))
 
 
-@lru_cache(1)
-def _decimals() -> list[bytes]:
-    return [b"%d" % number for number in range(_ROWS_CACHED)]
-
-
-@lru_cache(1)
-def _rows() -> list[bytes]:
-    return [row_text(row).encode() for row in range(_ROWS_CACHED)]
-
-
-def _decimal_width(numbers: U32) -> int:
-    """Return how many digits each of some numbers has; 0: they differ, or are large."""
-    if not len(numbers) or int(numbers.max()) >= _ROWS_CACHED:
-        return 0
-    shortest, longest = len(str(numbers.min())), len(str(numbers.max()))
-    return longest if shortest == longest else 0
-
-
-@lru_cache(8)
-def _decimal_column(width: int) -> NDArray[np.bytes_]:
-    """Return the texts of the numbers that have so many digits."""
-    return np.array(_decimals()[10 ** (width - 1) if width > 1 else 0 : 10**width], f"S{width}")
-
-
-@lru_cache(1)
-def _row_column() -> NDArray[np.bytes_]:
-    return np.array(_rows(), np.bytes_)
-
-
 def _decimal_texts(numbers: I64) -> list[bytes]:
-    if len(numbers) and int(numbers.max()) < _ROWS_CACHED:
-        return _taken(_decimals(), numbers)
+    if len(numbers) and int(numbers.max()) < fixed_text.NUMBERS_MAX:
+        return _taken(fixed_text.decimals(), numbers)
     return [b"%d" % number for number in numbers.tolist()]
 
 
 def _row_texts(rows: I64) -> list[bytes]:
-    if len(rows) and int(rows.max()) < _ROWS_CACHED:
-        return _taken(_rows(), rows)
+    if len(rows) and int(rows.max()) < fixed_text.NUMBERS_MAX:
+        return _taken(fixed_text.rows(), rows)
     return [row_text(row).encode() for row in rows.tolist()]
 
 

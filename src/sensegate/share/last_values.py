@@ -202,30 +202,31 @@ class LastValues:
         if not len(batch):
             return
         origins = self._origins(batch)
-        property_ = self._numbered(self._properties, batch.properties, VARIABLES_MAX)[batch.property]
-        device = origins["device"][batch.origin]
+        rows = _last_of_runs(batch)
+        property_ = self._numbered(self._properties, batch.properties, VARIABLES_MAX)[batch.property[rows]]
+        device = origins["device"][batch.origin[rows]]
         held = (device >= 0) & (property_ >= 0)
         if not held.all():
             metrics.LIMIT_HITS.labels("last_values").inc(int((~held).sum()))
             if not held.any():
                 return
-        np.maximum.at(self._heard, device[held], batch.received[held])
-        rows = np.flatnonzero(held)
-        number = self._number(device[rows], property_[rows])
+            rows, device, property_ = rows[held], device[held], property_[held]
+        np.maximum.at(self._heard, device, batch.received[rows])
+        number = self._number(device, property_)
         if not (known := number >= 0).all():
             metrics.LIMIT_HITS.labels("last_values").inc(int((~known).sum()))
-            rows, number = rows[known], number[known]
+            rows, number, property_ = rows[known], number[known], property_[known]
         key = np.minimum(batch.time[rows], batch.received[rows])
         chosen = self._latest(number, key)
-        rows, number, key = rows[chosen], number[chosen], key[chosen]
+        rows, number, key, property_ = rows[chosen], number[chosen], key[chosen], property_[chosen]
         before = np.minimum(self._rows["time"][number], self._rows["received"][number])
         of_entry = self._rows["entry"][number]
         later = (entry > of_entry) | ((entry == of_entry) & (rows > self._rows["row"][number]))
         fresh: BOOL = (key > before) | ((key == before) & later) | (of_entry == 0)
         if fresh.any():
-            rows, number = rows[fresh], number[fresh]
+            rows, number, property_ = rows[fresh], number[fresh], property_[fresh]
             taken = origins.view(_BYTES)[batch.origin[rows]].view(ROW)
-            taken["property"], taken["entry"], taken["row"] = property_[rows], entry, rows
+            taken["property"], taken["entry"], taken["row"] = property_, entry, rows
             self._replace(batch, taken, rows, number)
 
     def _origins(self, batch: Batch) -> NDArray[np.void]:
@@ -411,6 +412,18 @@ class LastValues:
         self._changes, self._place = np.zeros(len(kept), np.int64), np.zeros(len(kept), np.int64)
         place = dict(zip(kept.tolist(), range(len(kept)), strict=True))
         self._text = {place[number]: text for number, text in saved.text.items() if number in place}
+
+
+def _last_of_runs(batch: Batch) -> I64:
+    """Return the rows of a batch among which the latest of each series is, ascending.
+
+    Rows are ordered by property and device: where arrival is the order of time too, the last of each run will do.
+    """
+    follows = (batch.origin[1:] == batch.origin[:-1]) & (batch.property[1:] == batch.property[:-1])
+    rises = (batch.time[1:] >= batch.time[:-1]) & (batch.received[1:] >= batch.received[:-1])
+    if not (rises | ~follows).all():
+        return np.arange(len(batch))
+    return np.flatnonzero(np.append(~follows, np.True_))
 
 
 def _grown(column: NDArray[T], size: int) -> NDArray[T]:

@@ -37,6 +37,8 @@ RETENTION_DAYS = 400
 """Values that arrived before are dropped at a start."""
 PART_BYTES = 512 * 1024
 RETRY_S = 1.0
+CLOSE_S = 10.0
+"""Longest time to save at a stop; otherwise the next start reads the log since the last time."""
 
 _HEAD = "head"
 _SLOTS = ("a", "b")
@@ -147,6 +149,14 @@ class LastValueTask:
         self._devices.observe(at[at >= 0], received[at >= 0])
 
     # ── saving ────────────────────────────────────────────────────────────────────────────────────────
+
+    async def close(self) -> None:
+        """Save everything for the next start, unless the store is too slow."""
+        try:
+            async with asyncio.timeout(CLOSE_S):
+                await self.save()
+        except TimeoutError:
+            _log.warning("last values not saved", reason=f"not within {CLOSE_S:g} s")
 
     async def save(self) -> None:
         """Save everything; what cannot be written now is saved later."""

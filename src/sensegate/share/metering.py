@@ -276,11 +276,11 @@ class Metering:
 
     async def run(self) -> None:
         """Write changed counts periodically, until cancelled."""
-        waited_s = due = 0.0
+        waited_s = prune_at = 0.0
         while True:
             await self._clock.sleep(min(FLUSH_SOON_S, self._flush_s))
-            if (now := self._clock.monotonic()) >= due:
-                due = now + PRUNE_INTERVAL_S
+            if (now := self._clock.monotonic()) >= prune_at:
+                prune_at = now + PRUNE_INTERVAL_S
                 try:
                     await self.prune()
                 except (Unavailable, StoreFull) as why:

@@ -38,6 +38,8 @@ from sensegate.share.reader import LogReader
 from sensegate.share.registries import SharingRegistries
 from sensegate.share.usage_statements import UsageStatements, encode_statement
 
+CLOSE_S = 15.0
+"""Longest time to write the last counts at a stop: each row is a write, and a slow store may have thousands."""
 _AHEAD_US = DAY_US
 """A request that names only phenomenon times starts at arrivals this long before: clocks of devices may be ahead."""
 _log = structlog.get_logger(__name__)
@@ -181,13 +183,14 @@ class Sharing:
     async def close(self) -> None:
         """Write all pending counts.
 
-        If the store is away, the counts stay as after a crash, which understates nothing.
+        If the store is away or slow, the counts stay as after a crash, which understates nothing.
         """
         try:
-            await self.metering.flush(last=True)
-            await self.hourly.flush()
-        except (Unavailable, StoreFull) as why:
-            _log.warning("last usage counts not written", reason=str(why))
+            async with asyncio.timeout(CLOSE_S):
+                await self.metering.flush(last=True)
+                await self.hourly.flush()
+        except (Unavailable, StoreFull, TimeoutError) as why:
+            _log.warning("last usage counts not written", reason=str(why) or f"not within {CLOSE_S:g} s")
 
     def federate_down(self) -> CentreFederation:
         """Return the centre's side of the synchronisation with its nodes."""

@@ -100,7 +100,7 @@ async def open_share(
     bucket = await KvBucket.open(core.bus, "latest", bytes_max=config.store.registry_bytes)
     last_value_task = LastValueTask(last_values, reader, bucket, devices, clock)
     await last_value_task.open()
-    stack.push_async_callback(last_value_task.save)
+    stack.push_async_callback(last_value_task.close)
     push = await open_push(core, sharing, callers.tokens, callers.audit, stack)
     hourly = audit_opening.hourly_heads(callers.audit, clock, config, sharing.usage)
     return Share(

@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import ssl
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from functools import partial
+from typing import Any
 
 from aiohttp import http_writer, web
 
 from sensegate.bus.free_ports import listen, url_host
-from sensegate.errors import ConfigError
+from sensegate.errors import ConfigError, Unavailable
 from sensegate.web import limits
 
 SHUTDOWN_S = 2.0
-"""Longest time for open responses at shutdown."""
+"""Longest time for open responses at shutdown, apart from those that last: they end at once."""
 
 
 def send_chunks_in_pieces() -> None:
@@ -27,6 +29,33 @@ def send_chunks_in_pieces() -> None:
     """
     if sys.version_info < (3, 12):
         http_writer.SKIP_WRITELINES = False
+
+
+class LastingResponses:
+    """Responses that end only with their client or the listener: streams, and requests that wait for records."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._is_ended = False
+
+    @contextmanager
+    def registered(self) -> Iterator[None]:
+        """Register the response of the present task while the context lasts. Raises `Unavailable` after the end."""
+        if self._is_ended:
+            raise Unavailable("the gateway is being stopped; try again in a moment")
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - each request is handled in a task
+        self._tasks.add(task)
+        try:
+            yield
+        finally:
+            self._tasks.discard(task)
+
+    def end(self) -> None:
+        """End them: their clients come again, with the cursor of the last record that they have."""
+        self._is_ended = True
+        for task in self._tasks:
+            task.cancel()
 
 
 class HttpListener:
@@ -53,11 +82,13 @@ class HttpListener:
         self._reports_truncation = reports_truncation
         self._runner: web.AppRunner | None = None
         self._server: asyncio.Server | None = None
+        self.lasting = LastingResponses()
 
     async def start(self, app: web.Application, hosts: Sequence[str], port: int, context: ssl.SSLContext | None) -> str:
         """Listen (port 0: on a free one); return the base URL. Raises `ConfigError`."""
         send_chunks_in_pieces()
-        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S)
+        # The library waits so long twice: for the end of a handler, then for that of its connection.
+        self._runner = web.AppRunner(app, access_log=None, handler_cancellation=True, shutdown_timeout=SHUTDOWN_S / 2)
         await self._runner.setup()
         server = self._runner.server
         assert server is not None  # noqa: S101 - set by setup()
@@ -92,9 +123,10 @@ class HttpListener:
         return f"{'https' if context else 'http'}://{url_host(hosts[0])}:{port}"
 
     async def stop(self) -> None:
-        """Stop listening, end open streams, let short responses finish."""
+        """Stop listening, end responses that last, let the others finish."""
         if self._server is not None:
             self._server.close()
+        self.lasting.end()
         if self._runner is not None:
             await self._runner.cleanup()
         self._server = self._runner = None

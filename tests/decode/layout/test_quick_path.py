@@ -225,7 +225,8 @@ def test_the_tests_would_see_a_difference(make: Make) -> None:
     (reader,) = [known for known in machine.plans.readers._known.values() if known is not None]
     (plans,) = reader._deciding.values()
     (plan,) = plans[0].plans.values()
-    plan._pure_getter = lambda values: (values[3], values[2])
+    assert plan._pure is not None
+    plan._pure = plan._pure._replace(get=lambda values: (values[3], values[2]))
     fields = machine.decode(messages)
     with pytest.raises(AssertionError):
         same(fields, machine.decode_row_by_row(messages))

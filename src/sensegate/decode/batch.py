@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable
+from copy import deepcopy
 from typing import Any
 
-from sensegate.decode.frame import BatchParse, Parse, PayloadFrame
+from sensegate.decode.frame import BatchParse, FormedObject, FormedTree, Parse, PayloadFrame
+from sensegate.decode.reshape import Reshape
 from sensegate.errors import Rejected
 
 
@@ -23,6 +25,8 @@ class BatchTrees:
 
     def parse(self, parse: Parse, frame: PayloadFrame) -> Any:
         """Return the tree. Raises `Rejected`, and `Postponed` if it is ready only after `parse_pending`."""
+        if isinstance(parse, Reshape) and isinstance(parse.parse, BatchParse) and parse.parse.ordered:
+            return parse.changed(deepcopy(self.parse(parse.parse, frame)), frame)
         if not isinstance(parse, BatchParse):
             return parse(frame)
         key = _key(parse, frame)
@@ -40,7 +44,7 @@ class BatchTrees:
 
     def keep(self, parse: BatchParse, frame: PayloadFrame, result: Any) -> None:
         """Keep the result of a requested frame for `parse`."""
-        self._results[_key(parse, frame)] = result
+        self._results[_key(parse, frame)] = _tree(result)
 
     def parse_pending(self) -> list[Any]:
         """Parse all frames, with one call for each kind of parse; return the results of those that were requested."""
@@ -53,11 +57,15 @@ class BatchTrees:
             trees = kind.many(list(map(requests.__getitem__, places)))
             for place, tree in zip(places, trees, strict=True):
                 results[place] = tree
-        self._results.update(zip(self._pending, results[count:], strict=True))
+        self._results.update(zip(self._pending, map(_tree, results[count:]), strict=True))
         self._pending.clear()
         self._requests.clear()
         return results[:count]
 
 
 def _key(parse: BatchParse, frame: PayloadFrame) -> Hashable:
-    return id(parse), frame.topic, frame.received, frame.port, frame.payload
+    return id(parse), frame.topic, frame.received, frame.port, frame.payload, parse.ordered and frame.number
+
+
+def _tree(result: Any) -> Any:
+    return FormedObject(result) if isinstance(result, FormedTree) else result

@@ -101,8 +101,18 @@ class FramesByPlan(NamedTuple):
 class ColumnarReader:
     """The plans learned for the frames of one set of rules."""
 
-    def __init__(self, holders: Holders, parses: Sequence[Columnar], places: Mapping[int, int]) -> None:
-        """`places`: number of a rule among the holders -> index of its parse among `parses`."""
+    def __init__(
+        self, holders: Holders, parses: Sequence[Columnar], places: Mapping[int, int], *, parsed: bool = False
+    ) -> None:
+        """Make a reader without plans.
+
+        Args:
+            holders: the rules.
+            parses: their parses.
+            places: number of a rule among the holders -> index of its parse.
+            parsed: whether frames come parsed, so that one without a plan is not parsed twice.
+        """
+        self._parsed = parsed
         self._holders = holders
         self._parses = parses
         self._places = places
@@ -115,7 +125,7 @@ class ColumnarReader:
 
     def sort(self, payloads: Sequence[bytes], ports: Iterable[int | None] = repeat(None)) -> FramesByPlan:
         """Group frames by the plan that fits them; frames without a plan must go the slow path."""
-        if self._rarely_hits():
+        if not self._parsed and self._rarely_hits():
             return FramesByPlan({}, list(range(len(payloads))))
         flattened: list[tuple[Hashable, Values] | None] = []
         source = map(self._parses[0].flatten if len(self._parses) == 1 else self._flatten, payloads, ports)
@@ -272,7 +282,8 @@ class ColumnarReaders:
         if holders not in self._of_trees:
             parse = holders[0][0].parse if holders else None
             plain = all(rule.parse is parse and not (rule.beside or rule.chains or wrap) for rule, wrap in holders)
-            reader = ColumnarReader(holders, [FlattenedTrees()], dict.fromkeys(range(len(holders)), 0))
+            places = dict.fromkeys(range(len(holders)), 0)
+            reader = ColumnarReader(holders, [FlattenedTrees()], places, parsed=True)
             self._of_trees[holders] = TreeReader(parse, reader) if isinstance(parse, BatchParse) and plain else None
         return self._of_trees[holders]
 

@@ -21,7 +21,7 @@ from sensegate.decode.columnar_envelopes import EnvelopeFrames, EnvelopePlan
 from sensegate.decode.extract import BoundMessage, DecodedRows, Leaf, NameMissing, RouteInfo, bind, path_of
 from sensegate.decode.formats import FORMATS
 from sensegate.decode.formats.video import VideoTree, reason_of, refused_at
-from sensegate.decode.frame import BatchParse, Parse, PayloadFrame, WarnedList, WarnedObject
+from sensegate.decode.frame import BatchParse, FormedTree, Parse, PayloadFrame, WarnedList, WarnedObject
 from sensegate.decode.identity import Reception
 from sensegate.decode.join import fields_of
 from sensegate.decode.memory import DecoderMemory, DeviceRequest
@@ -248,7 +248,7 @@ class _BatchDecoder:
             return
         for rule, _ in route.rules[:1]:
             with suppress(Rejected):
-                rule.parse(frame)
+                self._trees.parse(rule.parse, frame)
         raise rejection
 
     def attributed(self, fields: Fields) -> Fields:
@@ -448,32 +448,48 @@ class _BatchDecoder:
 
     def _by_trees(self, requested: list[int], results: list[Any]) -> list[int]:
         """Decode messages whose trees were requested into columns; return the others, in their order."""
-        by_reader: dict[ColumnarReader, tuple[list[int], list[Any]]] = {}
+        by_reader: dict[ColumnarReader, dict[int, Any]] = {}
         routes = self._routes.routes
-        left = dict(zip(requested, results, strict=True))
+        left: dict[int, Any] = {}
         for index, number, tree in zip(requested, self._numbers[requested].tolist(), results, strict=True):
-            if isinstance(tree, (dict, list)) and isinstance(of_trees := routes[number].trees, TreeReader):
-                places, trees = by_reader.setdefault(of_trees.reader, ([], []))
-                places.append(index)
-                trees.append(tree)
-        for reader, (places, trees) in by_reader.items():
-            for plan, (group, values) in reader.sort(trees).groups.items():
-                if len(group) >= GROUP_MIN:
-                    members = np.array(places)[group]
-                    others = len(self._one_by_one)
-                    try:
-                        self._decode_columns(plan, members, values)
-                    except OverflowError:  # an integer beyond the range of floats: only that value is rejected
-                        continue
-                    unfit = set(self._one_by_one[others:])
-                    del self._one_by_one[others:]
-                    for index in members.tolist():
-                        if index not in unfit:
-                            del left[index]
-        for index, result in left.items():
-            if isinstance(of_trees := self._route(index).trees, TreeReader):
-                self._trees.keep(of_trees.parse, self._frame_at(index), result)
-        return list(left)
+            of_trees, planned = routes[number].trees, isinstance(tree, (dict, list, FormedTree))
+            if planned and isinstance(of_trees, TreeReader) and self._routes.refusal(routes[number]) is None:
+                by_reader.setdefault(of_trees.reader, {})[index] = tree
+            else:
+                left[index] = tree
+        for reader, trees in by_reader.items():
+            left |= self._columns_of_trees(reader, trees)
+        for index in sorted(left):
+            self._keep_tree(index, left[index])
+        return sorted(left)
+
+    def _keep_tree(self, index: int, tree: Any) -> None:
+        """Keep the tree of a message, or its refusal, until it is decoded one by one."""
+        if isinstance(of_trees := self._route(index).trees, TreeReader):
+            self._trees.keep(of_trees.parse, self._frame_at(index), tree)
+
+    def _columns_of_trees(self, reader: ColumnarReader, trees: dict[int, Any]) -> dict[int, Any]:
+        """Decode messages into columns, by plans learned from a sample of those without one; return the others."""
+        learned = -1
+        while trees and learned < reader.count:
+            learned = reader.count
+            places = np.array(list(trees))
+            for plan, (group, values) in reader.sort(list(trees.values())).groups.items():
+                if len(group) < GROUP_MIN:
+                    continue
+                others = len(self._one_by_one)
+                try:
+                    self._decode_columns(plan, places[group], values)
+                except OverflowError:  # an integer beyond the range of floats: only that value is rejected
+                    continue
+                unfit = set(self._one_by_one[others:])
+                del self._one_by_one[others:]
+                for index in set(places[group].tolist()) - unfit:
+                    del trees[index]
+            for index in list(trees)[:_SAMPLE]:
+                self._keep_tree(index, trees.pop(index))
+                self.decode_one(index, learn=True)
+        return trees
 
     def _decode_slow_path(self, index: int, *, learn: bool) -> None:
         route, frame = self._route(index), self._frame_at(index)
@@ -529,6 +545,7 @@ class _BatchDecoder:
             None,
             self._memory,
             message.metadata,
+            index,
         )
 
     def _by_rules(  # noqa: PLR0912 - one check after another

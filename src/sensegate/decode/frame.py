@@ -5,7 +5,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import msgspec
 
@@ -35,17 +35,38 @@ class PayloadFrame(msgspec.Struct, frozen=True, gc=False):
     """State from earlier messages, for formats that need it; None: no state is kept."""
     metadata: MqttMetadata | None = None
     """MQTT properties of the message; None: it did not come by MQTT."""
+    number: int = 0
+    """Index of the message in its batch."""
 
 
 Parse = Callable[[PayloadFrame], Any]
 """Turns a frame into a tree of dicts, lists and scalars. Raises `Rejected`, and nothing else, on any bytes."""
 
 
+class FormedTree(NamedTuple):
+    """A frame that was read by its form: its values, and its tree if it is asked for."""
+
+    form: Any
+    """Hashable, with the `pointers` of the values."""
+    values: Sequence[Any]
+    tree: Callable[[], Any]
+
+
+class FormedObject(dict[str, Any]):
+    """The tree of a frame that was read by its form."""
+
+    def __init__(self, formed: FormedTree) -> None:
+        super().__init__(formed.tree())
+        self.formed = formed
+
+
 class BatchParse(ABC):
-    """A parse of many frames at once, for formats whose parse has a cost for each call."""
+    """A parse of many frames at once: its calls have a cost of their own, or frames of one form are read at once."""
 
     key: str
     """Parses with equal keys give equal results; the key changes with a file beside the profile."""
+    ordered: ClassVar[bool] = False
+    """Whether frames must be parsed in the order of their messages, as they change the decoder's memory."""
 
     @abstractmethod
     def __call__(self, frame: PayloadFrame) -> Any:
@@ -54,7 +75,10 @@ class BatchParse(ABC):
     @staticmethod
     @abstractmethod
     def many(requests: Sequence[tuple[Any, PayloadFrame]]) -> list[Any]:
-        """Return the tree, or the `Rejected` (not raised), for each pair of a parse of this class and a frame."""
+        """Return the tree, or the `Rejected` (not raised), for each pair of a parse of this class and a frame.
+
+        In place of a tree may stand a `FormedTree`.
+        """
 
 
 class WarnedObject(dict[str, Any]):

@@ -42,7 +42,10 @@ class Reshape:
 
     def __call__(self, frame: PayloadFrame) -> Any:
         """Return the changed tree."""
-        tree = self.parse(frame)
+        return self.changed(self.parse(frame), frame)
+
+    def changed(self, tree: Any, frame: PayloadFrame) -> Any:
+        """Return the tree of a frame, changed in place."""
         for change in self._changes:
             tree = change(tree, frame)
         return tree

@@ -3,50 +3,31 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.authoring.examples import readings_of
-from sensegate.decode import Decoder, ProfileSet
+from sensegate.decode import Decoder
 from sensegate.decode.formats.sparkplug import FORMAT, REBIRTH, initial_request, parse, parse_topic
 from sensegate.decode.formats.sparkplug_payload import read
 from sensegate.decode.frame import PayloadFrame
 from sensegate.decode.memory import DecoderMemory
 from sensegate.errors import Rejected
-from sensegate.model import BOOL, Device, Fields, Message, QuarantineReason
+from sensegate.model import Fields, Message, QuarantineReason
+from tests.decode.formats.sparkplug_nodes import (
+    AT,
+    NODE,
+    PROFILES,
+    Registry,
+    dbirth,
+    level,
+    nbirth,
+    temperature,
+)
 from tests.decode.formats.sparkplug_payloads import metric, payload
-
-PROFILES = ProfileSet.load([Path(__file__).parents[3] / "device_profiles" / "sparkplug"])
-NODE, PROBE = "Water/pump-01", "Water/pump-01/probe-A"
-AT = 1_767_225_600_000
-"""ms."""
-UNIT = {"engUnit": ("String", "Cel")}
-
-
-class Registry:
-    """A node, its probe with a profile of its own, and a node that is another's."""
-
-    version = 1
-
-    def __init__(self, *, probe_enabled: bool = True) -> None:
-        self._records = [
-            Device("n1", "440106", "sparkplug/pump-station", alias=NODE),
-            Device("p1", "440106", "sparkplug/water-probe", alias=PROBE, gateway="n1"),
-            Device("n2", "440106", "sparkplug/pump-station", alias="Water/pump-02"),
-            Device("p2", "440106", "sparkplug/water-probe", alias="Water/pump-02/probe-B", gateway="n1"),
-        ]
-        self.enabled: BOOL = np.array([True, probe_enabled, True, True])
-
-    def find(self, name: str, /) -> int:
-        return next((index for index, record in enumerate(self._records) if name in {record.id, record.alias}), -1)
-
-    def record(self, index: int, /) -> Device:
-        return self._records[index]
 
 
 class Line:
@@ -75,27 +56,6 @@ class Line:
 
     def asked(self) -> list[str]:
         return [ask.topic for ask in self.memory.take_requests()]
-
-
-def nbirth(*more: bytes, bd_seq: int = 0, level: int = 1) -> tuple[bytes, ...]:
-    return (
-        metric("bdSeq", "UInt64", bd_seq, timestamp=AT),
-        metric(REBIRTH, "Boolean", False, timestamp=AT),
-        metric("Level", "Double", 2.0, alias=level, timestamp=AT),
-        *more,
-    )
-
-
-def dbirth(alias: int = 10) -> tuple[bytes, ...]:
-    return (metric("temperature", "Double", 20.0, alias=alias, timestamp=AT, props=UNIT),)
-
-
-def level(value: float, alias: int = 1) -> bytes:
-    return metric(alias=alias, value=value, as_kind="Double", timestamp=AT)
-
-
-def temperature(value: float, alias: int = 10) -> bytes:
-    return metric(alias=alias, value=value, as_kind="Double", timestamp=AT)
 
 
 @pytest.fixture

@@ -19,12 +19,14 @@ A metric ``online`` is added for births and deaths.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
 import msgspec
 
 from sensegate.decode.formats import json
+from sensegate.decode.formats.sparkplug_columns import DataColumns, values_of, varint_of
 from sensegate.decode.formats.sparkplug_payload import (
     DataSet,
     SparkplugMetric,
@@ -33,9 +35,9 @@ from sensegate.decode.formats.sparkplug_payload import (
     bounded_name,
     read,
 )
-from sensegate.decode.formats.sparkplug_session import NUMBERS, Birth, MetricDefinition, NodeSession
+from sensegate.decode.formats.sparkplug_session import NUMBERS, Birth, BirthModels, MetricDefinition, NodeSession
 from sensegate.decode.formats.sparkplug_types import UNKNOWN, type_name
-from sensegate.decode.frame import MEMBERS_MAX, PayloadFormat, PayloadFrame
+from sensegate.decode.frame import MEMBERS_MAX, BatchParse, FormedTree, PayloadFormat, PayloadFrame
 from sensegate.decode.memory import DecoderMemory, DeviceRequest
 from sensegate.decode.protobuf import bytes_field, number_field
 from sensegate.errors import Rejected
@@ -52,6 +54,8 @@ _CONTROL = ("Node Control/", "Device Control/")
 _BD_SEQ = "bdSeq"
 _OF_NODE = ("NBIRTH", "NDATA", "NDEATH", "NCMD")
 _OF_DEVICE = ("DBIRTH", "DDATA", "DDEATH", "DCMD")
+_DATA = frozenset({"NDATA", "DDATA"})
+_MODELS: Final = BirthModels()
 _TRANSIENT_PROPERTIES = ("Quality",)
 """Properties of a single value, not of the metric: a birth does not pass them on to later values (6.4.11)."""
 
@@ -108,6 +112,76 @@ def initial_request(name: str, now: int) -> DeviceRequest | None:
 
 def _unresolved(detail: str) -> Rejected:
     return Rejected(QuarantineReason.UNRESOLVED, f"{detail}; a rebirth is requested")
+
+
+class SparkplugParse(BatchParse):
+    """The parse of messages, and of data messages of a known layout into flat values."""
+
+    key = "sparkplug"
+    ordered = True
+
+    def __init__(self) -> None:
+        self._columns = DataColumns(_is_control)
+
+    def __call__(self, frame: PayloadFrame) -> Any:
+        """Parse one message."""
+        return parse(frame)
+
+    @staticmethod
+    def many(requests: Sequence[tuple[Any, PayloadFrame]]) -> list[Any]:
+        """Return the tree, values, or refusal of each message; parse them in the order of their batch."""
+        results: list[Any] = [None] * len(requests)
+        for place in sorted(range(len(requests)), key=lambda place: requests[place][1].number):
+            own, frame = requests[place]
+            try:
+                results[place] = own.formed(frame) or parse(frame)
+            except Rejected as rejection:
+                results[place] = rejection
+        return results
+
+    def formed(self, frame: PayloadFrame) -> FormedTree | None:
+        """Return the values of a data message, and update the memory; None, and no change: it has no form."""
+        memory, address = frame.memory, _address_of(frame.topic)
+        if memory is None or memory.hindsight or address is None or address.kind not in _DATA:
+            return None
+        layout = self._columns.layout(frame.payload)
+        node: NodeSession | None = memory.get(address.key)
+        birth = node.births.get(address.device) if node is not None and not node.doubt else None
+        if node is None or birth is None or layout is None:
+            return None
+        resolved = self._columns.resolve(layout, birth, of_device=bool(address.device))
+        raws = layout.unpack(frame.payload)
+        after, missed = node.advance(varint_of(raws[layout.sequence]) if layout.sequence >= 0 else None)
+        if resolved is None or missed:
+            return None
+        head = (address.kind, address.group, address.node, *((address.device,) if address.device else ()))
+        try:
+            values = values_of(layout, resolved, raws, head, address.name_of(address.device))
+        except (Rejected, UnicodeDecodeError):
+            return None
+        if after is not node:
+            memory.put(address.key, after, after.size)
+        return FormedTree(resolved.form, values, lambda: _data_tree(frame, address, after))
+
+
+def _is_control(name: str) -> bool:
+    return name == _BD_SEQ or name.startswith(_CONTROL)
+
+
+@lru_cache(65_536)
+def _address_of(topic: str) -> SparkplugTopic | None:
+    """Return a parsed topic, None if it is not one of Sparkplug's."""
+    try:
+        return parse_topic(topic)
+    except Rejected:
+        return None
+
+
+def _data_tree(frame: PayloadFrame, address: SparkplugTopic, node: NodeSession) -> dict[str, Any]:
+    """Return the tree of a data message, given the state of its node after it."""
+    memory = DecoderMemory()
+    memory.put(address.key, node, node.size)
+    return _Message(address, read(frame.payload, frame.nesting_max), memory, frame.received).tree()
 
 
 def parse(frame: PayloadFrame) -> Any:
@@ -280,7 +354,7 @@ class _Message:
     ) -> None:
         """Add a metric and its members to the tree; `time`: that of the enclosing element, ms."""
         datatype = metric.datatype if metric.datatype is not None else known.datatype if known else None
-        if name == _BD_SEQ or name.startswith(_CONTROL):
+        if _is_control(name):
             self._control[name] = metric.read(datatype)
             return
         time = metric.timestamp if metric.timestamp is not None else time
@@ -361,7 +435,7 @@ def _birth_of(metrics: tuple[SparkplugMetric, ...], received: int) -> Birth:
         known = names[name] = MetricDefinition(name, metric.datatype, lasting)
         if metric.alias is not None and aliases.setdefault(metric.alias, known) is not known:
             raise Rejected(QuarantineReason.SCHEMA, f"alias {metric.alias} is used for two metrics")
-    return Birth(names, aliases, received)
+    return _MODELS.numbered(Birth(names, aliases, received))
 
 
 def _flat_metrics(metrics: tuple[SparkplugMetric, ...], prefix: str) -> Iterator[tuple[str, SparkplugMetric]]:
@@ -375,4 +449,6 @@ def _flat_metrics(metrics: tuple[SparkplugMetric, ...], prefix: str) -> Iterator
             yield from _flat_metrics(raw.metrics, f"{name}/")
 
 
-FORMAT: Final = PayloadFormat(lambda _options, _setting: parse, remembers=True, initial_request=initial_request)
+FORMAT: Final = PayloadFormat(
+    lambda _options, _setting: SparkplugParse(), remembers=True, initial_request=initial_request
+)

@@ -5,7 +5,7 @@ Records are immutable: each message produces the next one, so that a batch can b
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Any
 
 import msgspec
@@ -31,11 +31,34 @@ class Birth(msgspec.Struct, frozen=True):
     aliases: Mapping[int, MetricDefinition]
     received: int = 0
     """Arrival, µs."""
+    model: int = 0
+    """Number of its definitions, equal for births that define the same; 0: it has none."""
 
     @property
     def size(self) -> int:
         """Approximate size in bytes."""
         return sum(_KNOWN_BYTES + 2 * len(name) for name in self.names)
+
+
+class BirthModels:
+    """Numbers of definitions: births that define the same share a number, and the definitions themselves."""
+
+    def __init__(self, models_max: int = 4_096) -> None:
+        self._models_max = models_max
+        self._known: dict[Hashable, Birth] = {}
+
+    def numbered(self, birth: Birth) -> Birth:
+        """Return the birth with its number, while there are numbers left."""
+        key = (
+            tuple((name, metric.datatype, repr(metric.properties)) for name, metric in birth.names.items()),
+            tuple((alias, metric.name) for alias, metric in birth.aliases.items()),
+        )
+        model = self._known.get(key)
+        if model is None:
+            if len(self._known) >= self._models_max:
+                return birth
+            model = self._known[key] = msgspec.structs.replace(birth, model=len(self._known) + 1)
+        return msgspec.structs.replace(model, received=birth.received)
 
 
 class NodeSession(msgspec.Struct, frozen=True):

@@ -76,6 +76,14 @@ class UntypedValue(msgspec.Struct, frozen=True):
         return conversion[1](raw, datatype)
 
 
+def is_as_sent(kind: int, datatype: int) -> bool:
+    """Return whether a value of a field needs no conversion to a data type."""
+    if datatype == UNKNOWN:
+        return kind < BLOB
+    conversion = _CONVERSIONS.get(datatype)
+    return conversion is not None and kind in conversion[0] and conversion[1] is _as_is
+
+
 def _signed(raw: int, datatype: int) -> int:
     """Return the signed number in an unsigned field of 32 or 64 bits, sign-extended or not."""
     bits = _SIGNED[datatype]

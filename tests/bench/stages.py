@@ -39,6 +39,7 @@ from sensegate.persist.duplicates import Deduplicator
 from sensegate.quantities.series import SeriesIndex
 from sensegate.share import json_records
 from sensegate.share.delivery import EVENT_ROWS
+from sensegate.share.device_texts import DeviceTexts
 from sensegate.share.feeds import FeedSelection
 from sensegate.share.last_values import LastValues
 from sensegate.share.matching import matches
@@ -124,6 +125,7 @@ class Walk:
         self._committer = Committer(Bin(), self.duplicates, self._index, specs, clock, writer=writer)  # type: ignore[arg-type]
         self._last_values = LastValues()
         self._entry = 0
+        self._device_texts = DeviceTexts()
         self.bytes_out = 0
 
     async def open(self) -> None:
@@ -173,7 +175,7 @@ class Walk:
         with stage("matches"):
             rows = matches(batch, FeedSelection())
         with stage("events"):
-            texts = json_records.RecordTexts(batch)
+            texts = json_records.RecordTexts(batch, self._device_texts)
             size = sum(
                 len(json_records.events(batch, rows[first : first + EVENT_ROWS], entry, PREFIX, texts))
                 for first in range(0, len(rows), EVENT_ROWS)

@@ -16,6 +16,7 @@ from sensegate.quantities.properties import ValueKind
 from sensegate.quantities.quality import TimeQuality, flag_words, quality_word
 from sensegate.share import fixed_text, json_records, records
 from sensegate.share.cursor import row_text
+from sensegate.share.device_texts import DeviceTexts
 from tests.share.made import DEVICES, NOW, Place, make_batch
 
 PREFIX = "c1.AAAAAAAAAAAAAAAAAAAA"
@@ -151,6 +152,22 @@ def test_large_blocks_equal_records_formatted_alone() -> None:
         by_array = json_records.array_events(batch, rows, 7, PREFIX, texts)
         assert by_array is not None
         assert by_array.decode() == expected
+
+
+def test_texts_of_devices_are_kept_and_forgotten() -> None:
+    """Entries that share some devices, more than are remembered; a device that moves, and one with two profiles."""
+    devices = DeviceTexts(devices_max=3)
+    places = [Place(f"d{at}", lon=math.nan if at == 2 else 113.0 + at) for at in range(6)]
+    moved = [msgspec.structs.replace(place, lon=112.5) for place in places]
+    doubled = [places[0], places[0]]
+    for some in (places[:3], places[:3], places[1:4], moved[1:4], places, places, doubled, places[2:], moved):
+        batch = make_batch([(at % len(some), "pm2_5", 1.5) for at in range(2 * len(some))], places=some)
+        every = np.arange(len(batch))
+        for rows in (every[:1], every):
+            texts = json_records.RecordTexts(batch, devices)
+            expected = [reference(batch, row, 7) for row in rows.tolist()]
+            assert json_records.json_lines(batch, rows, 7, PREFIX, texts) == expected
+            assert json_records.events(batch, rows, 7, PREFIX, texts).decode() == framed(rows, expected)
 
 
 def test_texts_of_very_different_lengths_are_listed() -> None:

@@ -21,6 +21,7 @@ from sensegate.bus.columns import Batch
 from sensegate.model import I64
 from sensegate.share import json_records, line_protocol, parquet, projection, records, scans, senml
 from sensegate.share.cursor import END, Cursor
+from sensegate.share.device_texts import DeviceTexts
 from sensegate.share.feeds import FeedFilter, FeedSelection
 from sensegate.share.grants import Admission
 from sensegate.share.masks import Mask, Masks
@@ -121,6 +122,7 @@ class FeedServer:
         self._event_blocks: OrderedDict[tuple[int, FeedSelection, int, str], _EventBlock] = OrderedDict()
         self._event_blocks_bytes = 0
         self._texts: OrderedDict[tuple[int, Mask], json_records.RecordTexts] = OrderedDict()
+        self._device_texts = DeviceTexts()
         self._bodies: OrderedDict[tuple[FeedSelection | None, _PageEncoding, Cursor, Cursor], bytes] = OrderedDict()
         self._bodies_bytes = 0
         self._streams = 0
@@ -386,7 +388,9 @@ class FeedServer:
         block = _EventBlock(json_records.events(batch, rows, part.entry, prefix, texts), len(rows))
         self._event_blocks[key] = block
         self._event_blocks_bytes += block.size
-        while self._event_blocks_bytes > self._cache_bytes_max and len(self._event_blocks) > 1:
+        # A single stream has nobody to share with: memory that is used again at once is still in the processor's cache.
+        bytes_max = self._cache_bytes_max if self._streams > 1 else 0
+        while self._event_blocks_bytes > bytes_max and len(self._event_blocks) > 1:
             self._event_blocks_bytes -= self._event_blocks.popitem(last=False)[1].size
         await self._yield_to_others()
         return block
@@ -394,7 +398,7 @@ class FeedServer:
     def _record_texts(self, batch: Batch, entry: int, selection: FeedSelection) -> json_records.RecordTexts:
         """Return the cached parts of the records of a masked batch."""
         key = (entry, selection.mask)
-        texts = self._texts.pop(key, None) or json_records.RecordTexts(batch)
+        texts = self._texts.pop(key, None) or json_records.RecordTexts(batch, self._device_texts)
         self._texts[key] = texts
         while len(self._texts) > _TEXTS_MAX:
             self._texts.popitem(last=False)

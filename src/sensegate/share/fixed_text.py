@@ -6,20 +6,24 @@ at the end: JSON has none, it escapes them.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from typing import Any, TypeGuard
 
+import msgspec
 import numpy as np
 from numpy.typing import NDArray
 
 from sensegate.model import F64, I64, U8
 from sensegate.share.cursor import row_text
 
+Table = NDArray[np.object_]
+"""Texts of any lengths, to be looked up by columns of numbers."""
 Words = NDArray[np.bytes_]
 FixedPart = bytes | I64 | Words
 """Part of the text of all rows: of all rows, times (µs UTC), or a text of each row."""
 
+_encode = msgspec.json.Encoder().encode
 NUMBERS_MAX = 1 << 16
 """Numbers of rows, and whole numbers, below this have their texts in a table."""
 _DIGITS = np.frombuffer(b"".join(b"%02d" % number for number in range(100)), "<u2")
@@ -118,6 +122,11 @@ def _write_seconds(text: U8, offset: int, times: I64) -> None:
         _write(text, offset + digits, _DIGITS.take(number))
 
 
+def table(texts: Iterable[bytes]) -> Table:
+    """Return texts as a table."""
+    return np.fromiter(texts, np.object_)
+
+
 # ── numbers ──────────────────────────────────────────────────────────────────────────────────────────
 
 
@@ -160,6 +169,11 @@ def _fractions(digits: int) -> Words:
     """Return the texts of tenths, hundredths or thousandths behind a whole number, without zeros at the end."""
     texts = [f".{number:0{digits}d}".rstrip("0").encode() for number in range(10**digits)]
     return np.array([b".0", *texts[1:]], f"S{digits + 1}")
+
+
+def numbers(values: F64) -> list[bytes]:
+    """Return the shortest JSON number of each float; NaN becomes null."""
+    return _encode(values.tolist())[1:-1].split(b",") if len(values) else []
 
 
 def decimal_numbers(values: F64) -> tuple[Words, Words] | None:

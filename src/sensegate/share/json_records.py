@@ -6,7 +6,7 @@ a device, a property or a pair of codes, and by numpy for times), and all column
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from itertools import repeat
 from typing import Any
 
@@ -15,27 +15,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensegate.bus.columns import Batch
-from sensegate.model import BOOL, F64, I64, U32
+from sensegate.model import BOOL, I64, U32
 from sensegate.quantities.properties import ValueKind
 from sensegate.quantities.quality import TimeQuality, flag_words, quality_word
 from sensegate.share import fixed_text
 from sensegate.share.cursor import row_text
+from sensegate.share.device_texts import DeviceTexts
 from sensegate.share.records import base_name, channel_of, kinds_of, units_of
 
 _quote = msgspec.json.Encoder().encode
-_Texts = NDArray[np.object_]
-
-
-def _table(texts: Iterable[bytes]) -> _Texts:
-    return np.fromiter(texts, np.object_)
-
-
 # A newer release may have written codes that this release does not know.
-_QUALITY = _table([f'","quality":"{quality_word(code)}'.encode() for code in range(256)])
+_QUALITY = fixed_text.table([f'","quality":"{quality_word(code)}'.encode() for code in range(256)])
 _CLOCKS = {int(code): code.name.lower() for code in TimeQuality}
-_CLOCK = _table([f'","time_quality":"{_CLOCKS.get(code, "unknown")}","received":"'.encode() for code in range(256)])
-_PLAIN_DEGREES = 1e-4
-"""Smaller numbers are written with an exponent, which Python and msgspec write differently."""
+_CLOCK = fixed_text.table(
+    [f'","time_quality":"{_CLOCKS.get(code, "unknown")}","received":"'.encode() for code in range(256)]
+)
 _ROWS_MIN = 64
 """With fewer rows of a property the array of their texts costs more than it saves."""
 _RUN_MIN = 256
@@ -44,27 +38,13 @@ _SLACK_MAX = 24.0
 """Most bytes by which the texts of devices and properties may be shorter than the longest ones, on average."""
 
 
-def _numbers(values: F64) -> list[bytes]:
-    """Return the shortest JSON number of each float; NaN becomes null."""
-    return _quote(values.tolist())[1:-1].split(b",") if len(values) else []
-
-
-def _degrees(values: F64) -> list[bytes]:
-    rounded = [round(value, 7) for value in values.tolist()]
-    texts = _numbers(np.array(rounded))
-    for place in np.flatnonzero(~(np.abs(values) >= _PLAIN_DEGREES)).tolist():
-        texts[place] = b"null" if rounded[place] != rounded[place] else repr(rounded[place]).encode()
-    for place in np.flatnonzero(np.isinf(values)).tolist():
-        texts[place] = b"null"
-    return texts
-
-
 class RecordTexts:
     """Parts of the records of a batch that depend on device or property alone; a device's are made when needed."""
 
     __slots__ = (
         "_closed",
         "_columns",
+        "_devices",
         "_heads",
         "_is_made",
         "_origins",
@@ -75,27 +55,33 @@ class RecordTexts:
         "units",
     )
 
-    def __init__(self, batch: Batch) -> None:
+    def __init__(self, batch: Batch, devices: DeviceTexts | None = None) -> None:
+        """`devices`: texts of devices that were made for other entries."""
         names = [
             _quote(base_name(name)) + (b',"channel":' + _quote(channel_of(name)) if "#" in name else b"") + b',"value":'
             for name in batch.properties
         ]
-        self.names = _table(names)
-        self.units = _table([b',"unit":' + _quote(unit) + b',"time":"' for unit in units_of(batch.properties)])
+        self.names = fixed_text.table(names)
+        self.units = fixed_text.table(
+            [b',"unit":' + _quote(unit) + b',"time":"' for unit in units_of(batch.properties)]
+        )
         self.booleans = np.array([kind is ValueKind.BOOLEAN for kind in kinds_of(batch.properties)], np.bool_)
         self.node = _quote(batch.node)
+        self._devices = DeviceTexts() if devices is None else devices
         self._origins = batch.origins
         count = len(batch.origins)
         self._is_made = np.zeros(count, np.bool_)
-        self._heads = _table(repeat(b"", count))
-        self._tails = _table(repeat(b"", count))
-        self._closed: tuple[bytes, _Texts] | None = None
+        self._heads = fixed_text.table(repeat(b"", count))
+        self._tails = fixed_text.table(repeat(b"", count))
+        self._closed: tuple[bytes, fixed_text.Table] | None = None
         """Tails with an ending, and that ending."""
         self._columns: tuple[_SlackColumn, _SlackColumn] | None = None
         """Heads and tails."""
 
     def columns(self, origin: U32) -> tuple[fixed_text.Words, fixed_text.Words] | None:
         """Return `heads` and `tails`, these without an ending, as columns; None: their lengths differ too much."""
+        if len(origin) >= len(self._is_made):
+            self._make(np.flatnonzero(~self._is_made))
         self._make_missing(origin)
         if self._columns is None:
             self._columns = _as_columns(self._heads.tolist()), _as_columns(self._tails.tolist())
@@ -113,7 +99,7 @@ class RecordTexts:
     def tails(self, origin: U32, ending: bytes) -> list[bytes]:
         """Return the part between quality and flags of each row, with an ending that all have; after `heads`."""
         if self._closed is None or self._closed[0] != ending:
-            self._closed = ending, _table([tail and tail + ending for tail in self._tails.tolist()])
+            self._closed = ending, fixed_text.table([tail and tail + ending for tail in self._tails.tolist()])
         tails: list[bytes] = self._closed[1].take(origin).tolist()
         return tails
 
@@ -125,20 +111,9 @@ class RecordTexts:
             self._make(np.flatnonzero(wanted & ~self._is_made))
 
     def _make(self, entries: I64) -> None:
-        origins = self._origins
-        divisions, profiles = _table(map(_quote, origins.division.table)), _table(map(_quote, origins.profile.table))
-        devices = [b'","device":%b,"property":' % _quote(origins.device[entry]) for entry in entries.tolist()]
-        places = zip(
-            divisions[origins.division.index[entries]].tolist(),
-            _degrees(origins.lon[entries]),
-            _degrees(origins.lat[entries]),
-            origins.grade[entries].tolist(),
-            profiles[origins.profile.index[entries]].tolist(),
-            strict=True,
-        )
-        form = b'","division":%b,"lon":%b,"lat":%b,"grade":%d,"profile":%b,"flags":'
-        self._heads[entries] = _table(devices)
-        self._tails[entries] = _table([form % place for place in places])
+        if not len(entries):
+            return
+        self._heads[entries], self._tails[entries] = self._devices.of(self._origins, entries)
         self._is_made[entries] = True
         self._closed = self._columns = None
 
@@ -218,9 +193,10 @@ def _column(texts: _Column) -> bytes | fixed_text.Words:
 
 def _as_columns(texts: list[bytes]) -> _SlackColumn:
     """Return texts as a column, and by how much they are shorter than the longest, on average over those not empty."""
-    column = np.array(texts, np.bytes_)
-    made = sum(map(bool, texts))
-    return column, column.itemsize - sum(map(len, texts)) / max(made, 1)
+    lengths = list(map(len, texts))
+    width = max(lengths)
+    column = np.frombuffer(b"".join([text.ljust(width, b"\0") for text in texts]), f"S{width}")
+    return column, width - sum(lengths) / max(len(lengths) - lengths.count(0), 1)
 
 
 def _listed_events(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTexts) -> bytes:
@@ -304,7 +280,7 @@ def _joined(count: int, columns: Sequence[_Column]) -> bytes:
 def _values(batch: Batch, rows: I64, is_boolean: BOOL) -> list[bytes]:
     """Return each value as JSON: a number, a boolean or a string, by the kind of its property."""
     column = batch.value[rows]
-    values = _numbers(column)
+    values = fixed_text.numbers(column)
     for place in np.flatnonzero(is_boolean).tolist():
         values[place] = b"true" if column[place] else b"false"
     if batch.text:
@@ -314,7 +290,7 @@ def _values(batch: Batch, rows: I64, is_boolean: BOOL) -> list[bytes]:
     return values
 
 
-def _of_rows(texts: _Texts, numbers: NDArray[Any]) -> _Column:
+def _of_rows(texts: fixed_text.Table, numbers: NDArray[Any]) -> _Column:
     """Return the text of each row by its number in a table; the text itself where all rows have the same."""
     if not len(numbers):
         return []

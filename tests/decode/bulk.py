@@ -13,7 +13,7 @@ from sensegate.decode import Decoder
 from sensegate.model import Fields, Message
 from tests.decode.decoding import same
 
-FEW = max(settings().max_examples * 2 // 5, 1)
+FEW = max(settings().max_examples // 5, 1)
 """Each of these examples decodes some hundred messages."""
 
 

@@ -13,6 +13,7 @@ from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
+from tests.support.timing import WITHIN_TWO_SECONDS
 
 from sensegate import metrics
 from sensegate.authority.bucket import MemoryBucket
@@ -26,7 +27,6 @@ from sensegate.bus.engine import Engine
 from sensegate.clock import SystemClock
 from sensegate.errors import ConfigError
 from sensegate.model import Device
-from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = pytest.mark.live
 Make = Callable[..., Device]

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from nats.aio.client import Client
+from tests.support.timing import WITHIN_TWO_SECONDS
 
 from sensegate.authority.audit import Audit
 from sensegate.authority.devices import Devices
@@ -17,7 +18,6 @@ from sensegate.bus.kv import KvBucket
 from sensegate.clock import SystemClock
 from sensegate.errors import Conflict
 from sensegate.model import Device
-from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = pytest.mark.live
 Make = Callable[..., Device]

@@ -15,6 +15,7 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
+from tests.support.timing import WITHIN_TWO_SECONDS
 
 from sensegate.share import cursor
 from sensegate.share.transports.brokered import WAITING_MAX
@@ -23,7 +24,6 @@ from tests.live.granting import Granted, granted
 from tests.live.phone import NOT_AUTHORISED
 from tests.live.pushed import Mqtt, by_mqtt, by_nats
 from tests.live.site import Made, Site, reading
-from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 REFUSED = 128

@@ -12,6 +12,7 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
+from tests.support.timing import WITHIN_TWO_SECONDS
 from typer.testing import CliRunner
 
 from sensegate.authority.heads import public_key
@@ -22,7 +23,6 @@ from sensegate.share.usage_statements import verify_statement
 from tests.conftest import eventually
 from tests.live.granting import ENTRY
 from tests.live.site import Made, Site, reading
-from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 

@@ -20,6 +20,7 @@ import aiohttp
 import msgspec
 import nats.errors
 import pytest
+from tests.support.timing import WITHIN_TWO_SECONDS
 
 from sensegate.authority.chain import check_export
 from sensegate.authority.heads import public_key
@@ -32,7 +33,6 @@ from tests.live.pushed import by_mqtt, by_nats
 from tests.live.receiver import receiving
 from tests.live.releasing import version
 from tests.live.site import Made, Site, config_of, running
-from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = pytest.mark.live
 

@@ -10,10 +10,10 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from tests.support.timing import WITHIN_TWO_SECONDS
 
 from tests.conftest import eventually
 from tests.live.site import Made, Site, reading
-from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 

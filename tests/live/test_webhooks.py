@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
+from tests.support.timing import WITHIN_TWO_SECONDS
 from typer.testing import CliRunner
 
 from sensegate.cli import app
@@ -17,7 +18,6 @@ from sensegate.config.people import EgressConfig
 from tests.conftest import eventually
 from tests.live.receiver import Receiver, receiving
 from tests.live.site import Made, Site, config_of, reading, running
-from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 HOOKS = "/api/v1/webhooks"

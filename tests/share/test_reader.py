@@ -255,6 +255,28 @@ async def test_live_entries_come_from_the_ring(clock: FakeClock) -> None:
         assert len(log.fetched) == fetched
 
 
+async def test_at_the_end_of_the_log_each_commit_costs_one_fetch(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short page ends at the end of the log: the reader waits for the next commit, and does not ask again.
+
+    Of a page that its limits may have cut, the rest is fetched at once.
+    """
+    log = CountedLog(clock)
+    async with following(log, clock) as made:
+        await until_live(made)
+        for _ in range(5):
+            before = len(log.fetched)
+            end = await commit(log) + 2
+            assert await made.wait(end - 1, 5)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert (made.end, len(log.fetched) - before) == (end, 1)
+        monkeypatch.setattr(reader, "_PAGE_ENTRIES", 2)
+        end = await commit(log) + 2
+        assert await made.wait(end - 1, 5)
+
+
 async def test_the_ring_is_bounded_and_history_fills_in(clock: FakeClock) -> None:
     """What the ring has let go comes from the log; nothing is missing in between."""
     log = CountedLog(clock)

@@ -26,6 +26,7 @@ from sensegate.share.reader import LogReader
 from tests.share.made import NOW, make_batch, members
 
 HOUR_S = 3_600
+FOREVER_S = 1e6
 
 
 class CountedLog(MemoryLog):
@@ -275,6 +276,27 @@ async def test_at_the_end_of_the_log_each_commit_costs_one_fetch(
         monkeypatch.setattr(reader, "_PAGE_ENTRIES", 2)
         end = await commit(log) + 2
         assert await made.wait(end - 1, 5)
+
+
+async def test_what_open_streams_have_not_delivered_is_known(clock: FakeClock) -> None:
+    """A stream counts while it needs processor time, not while its consumer has the events or where none is open."""
+    log = CountedLog(clock)
+    end = await commit(log) + 2
+    async with following(log, clock, 0) as made:
+        await until_live(made)
+        serving = FeedServer(made)
+        assert serving.has_delivered(end + 100)
+        admission = Admission(ALL_FEED, FeedSelection(grade_max=3))
+        stream = serving.stream(lambda: admission, memory_place(end, NOW), heartbeat_s=FOREVER_S)
+        waiting = asyncio.create_task(anext(stream))
+        async with asyncio.timeout(30):
+            while serving.has_delivered(end + 1):
+                await asyncio.sleep(0)
+        assert serving.has_delivered(end)
+        later = await commit(log) + 2
+        assert (await asyncio.wait_for(waiting, 30)).count == 3
+        assert serving.has_delivered(later + 100)
+        await stream.aclose()
 
 
 async def test_the_ring_is_bounded_and_history_fills_in(clock: FakeClock) -> None:

@@ -135,8 +135,12 @@ def no_script_process_is_left() -> Iterator[None]:
 
 @pytest.fixture(scope="session", autouse=True)
 def rare_flushes() -> Iterator[None]:
-    """Have the servers of tests flush as seldom as with `process`: their disk is shared, and none loses its power."""
+    """Have the servers of tests flush as seldom as with `process`, and this process not at all.
+
+    Their disk is shared, and none loses its power; a gateway writes a hundred small files at its start.
+    """
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(os, "fsync", lambda _descriptor: None)
         patch.setitem(server_conf.SYNC_INTERVALS, "power", server_conf.SYNC_INTERVALS["process"])
         yield
 

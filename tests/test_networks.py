@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from functools import cache
 from pathlib import Path
 
 import msgspec
@@ -42,12 +43,18 @@ SERVERS = {
 }
 
 
+@cache
+def server_profiles() -> ProfileSet:
+    """Return the profiles of all network servers and of the probe."""
+    return ProfileSet.load([ROOT / name.split("/")[0] for name in (*SERVERS.values(), "dragino/lse01")])
+
+
 class City:
     """A node's walk on a log in memory, with a soil probe that all kinds of network servers hear."""
 
     def __init__(self, devices: Devices, directory: Path) -> None:
         self.clock, series = FakeClock(NOW), SeriesIndex()
-        profiles = ProfileSet.load([ROOT / name.split("/")[0] for name in (*SERVERS.values(), "dragino/lse01")])
+        profiles = server_profiles()
         self.decoder = Decoder(profiles, devices)
         self.normaliser = Normaliser(profiles.specs, series=series, clock=self.clock, time=TimeConfig())
         duplicates = Deduplicator(directory / "duplicates", clock=self.clock, device_id=devices.id)

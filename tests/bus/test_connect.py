@@ -254,13 +254,33 @@ async def test_a_link_whose_server_shows_another_certificate_can_be_closed(tmp_p
     server.close()
 
 
-async def test_a_client_that_answers_sends_nothing_late() -> None:
-    """What it had not sent when the connection was lost is dropped: the answer may be obsolete after the reconnect."""
-    client = connect.ServiceClient("answers")
+async def test_a_client_sends_nothing_late() -> None:
+    """What it had not sent when the connection was lost is dropped: its caller has given it up."""
+    client = connect.BusClient("late")
     client._pending.append(b"PUB late 1\r\nx\r\n")
     client._pending_data_size = 15
     await client.on_disconnected()
     assert (client._pending, client._pending_data_size) == ([], 0)
+
+
+async def test_subscriptions_that_ended_without_a_connection_are_not_made_by_the_next(engine: Engine) -> None:
+    """A follower subscribes twice a second while the server is away: the server would keep each of them."""
+    client = await engine.connect(User.GATEWAY)
+    os.kill(engine.info.pid, signal.SIGSTOP)
+    os.kill(engine.info.pid, signal.SIGKILL)
+    await until(lambda: client.is_reconnecting)
+    for number in range(20):
+        await (await client.subscribe(f"ended.{number}")).unsubscribe()
+    kept = await client.subscribe("kept")
+    async with asyncio.timeout(60):
+        await engine.restarted.wait()
+    await until(lambda: client.is_connected)
+    await client.publish("kept", b"")
+    await kept.next_msg(timeout=30)
+    (own,) = [each for each in await engine.connections("SG", subscriptions=True) if each.name == "sensegate gateway"]
+    assert not [subject for subject in own.subscriptions_list if subject.startswith("ended.")]
+    assert "kept" in own.subscriptions_list
+    await client.close()
 
 
 async def raw_connection(engine: Engine) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
@@ -298,6 +318,7 @@ async def test_a_message_that_cannot_be_decoded_makes_no_connection_deaf(engine:
     await until(lambda: taken == [b"next"], 5.0)
     assert client.stats["reconnects"] == 0
     writer.close()
+    await writer.wait_closed()
     await client.close()
 
 
@@ -334,36 +355,32 @@ async def test_an_error_after_which_the_server_keeps_the_connection_costs_none(e
 
 async def test_a_stranger_at_the_address_ends_no_reconnection(engine: Engine) -> None:
     """Another program listens where the server was, and sends what no server does; then the server is back."""
-    port, greeted = free_port(), 0
-    target = engine.info.port
-
-    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        with contextlib.suppress(OSError):
-            while chunk := await reader.read(65_536):
-                writer.write(chunk)
-        writer.close()
+    greeted = 0
 
     async def enter(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         nonlocal greeted
         greeted += 1
-        if greeted == 2:
+        if greeted > 1:
+            writer.write(b'INFO {"server_id":"x","version":"2.14.5","max_payload":1048576,"headers":true}\r\n')
+        else:
             writer.write(bytes(200_000))  # a line longer than the client reads
-            return
-        far_reader, far_writer = await asyncio.open_connection("127.0.0.1", target)
-        if greeted == 1:
-            first.append(far_writer)
-        await asyncio.gather(pump(reader, far_writer), pump(far_reader, writer))
+        with contextlib.suppress(OSError):
+            while line := await reader.readline():
+                if line == b"PING\r\n":
+                    writer.write(b"PONG\r\n")
+        writer.transport.abort()
 
-    first: list[asyncio.StreamWriter] = []
-    server = await asyncio.start_server(enter, "127.0.0.1", port)
     own = engine.credential(User.GATEWAY)
     client = await connect.connect(
-        f"nats://127.0.0.1:{port}",
+        engine.info.urls[0],
         connect.Login(own.user, own.password, own.inbox_prefix),
         link_options=LinkOptions(reconnect_wait_s=0.01),
     )
-    first[0].transport.abort()
-    await until(lambda: greeted > 2 and client.is_connected)
-    assert b"account_info" in (await client.request("$JS.API.INFO", timeout=5)).data
+    stranger = await asyncio.start_server(enter, "127.0.0.1", 0)
+    address = client._server_pool[0]
+    address.uri = address.uri._replace(netloc=f"127.0.0.1:{stranger.sockets[0].getsockname()[1]}")
+    client.drop()
+    await until(lambda: greeted > 1 and client.is_connected)
     await client.close()
-    server.close()
+    stranger.close()
+    await stranger.wait_closed()

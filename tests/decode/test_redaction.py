@@ -18,6 +18,7 @@ from sensegate.model import BOOL, Device, Message, MessageBatch, QuarantineReaso
 from sensegate.video import stored
 from sensegate.video.formats import FORMATS
 from sensegate.video.pseudonyms import KeyedPseudonymiser
+from tests.support.profiles import library
 from tests.video import tiny
 
 PLAIN = Path(__file__).parents[2] / "device_profiles" / "sensegate" / "plain.yaml"
@@ -164,7 +165,7 @@ def test_a_cameras_profile_has_no_other_rules(tmp_path: Path, monkeypatch: pytes
 
 def test_topics_like_those_of_cameras_in_the_library() -> None:
     """With all profiles loaded, words that others use too (`status`, `state`) make no topic a camera's."""
-    profiles = ProfileSet.load([PLAIN.parents[1]])
+    profiles = library()
     near = ("frigate/a/b/c/d", "Frigate2/x/y/z/w", "cam9/onvif-mj/new/kind/of/topic", "axis/b8/what", "viid/x")
     far = (
         "home/sensor/status",

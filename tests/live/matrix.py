@@ -30,6 +30,7 @@ import itertools
 import json
 import re
 from collections.abc import Awaitable, Callable
+from functools import cache
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -94,6 +95,7 @@ class Case(msgspec.Struct, frozen=True):
         return f"{self.method} {self.path} as {self.role} ({self.scope})"
 
 
+@cache
 def lines() -> list[dict[str, str]]:
     """Return the lines of the file."""
     with FILE.open(encoding="utf-8", newline="") as file:

@@ -165,6 +165,14 @@ class BusClient(Client):
         with _raising_swallowed_cancellation():
             return await super()._flush_pending(force_flush)
 
+    async def _send_command(self, cmd: bytes, priority: bool = False) -> None:  # noqa: FBT001, FBT002 - nats-py's
+        """Buffer a command; without a connection drop it: the reconnect repeats what is subscribed then.
+
+        nats-py would send every subscription of the time without a connection, also those that have ended since.
+        """
+        if self.is_connected:
+            await super()._send_command(cmd, priority)
+
     async def _process_op_err(self, e: Exception) -> None:
         """Drop a failed connection together with its unsent data.
 
@@ -269,7 +277,9 @@ class BusClient(Client):
             self._log.debug("connection error", reason=str(why) or type(why).__name__)
 
     async def on_disconnected(self) -> None:
-        """Fail all pending requests."""
+        """Fail all pending requests, and drop what was not sent: it would arrive after it was given up."""
+        self._pending.clear()
+        self._pending_data_size = 0
         for future in (*self._resp_map.values(), *self.response_futures):
             if not future.done():
                 future.set_exception(nats.errors.UnexpectedEOF())
@@ -291,7 +301,7 @@ class BusClient(Client):
 
 
 class ServiceClient(BusClient):
-    """A client that answers requests of untrusted peers: it receives no headers and buffers nothing while disconnected.
+    """A client that answers requests of untrusted peers: it receives no headers.
 
     nats-py parses headers in its read loop, and an error there ends the loop; a client that declares no support for
     headers gets messages without them.
@@ -305,12 +315,6 @@ class ServiceClient(BusClient):
     def _build_message(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: Any) -> Any:
         # A reply subject that is not ASCII would end the read loop, too; such a request is not answered.
         return super()._build_message(sid, subject, reply if reply.isascii() else b"", data, headers)
-
-    async def on_disconnected(self) -> None:
-        """Drop unsent data: nats-py repeats subscriptions, and responses may be obsolete after the reconnect."""
-        self._pending.clear()
-        self._pending_data_size = 0
-        await super().on_disconnected()
 
 
 async def connect(

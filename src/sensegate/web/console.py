@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Callable, Mapping, Sequence
+from functools import cache
 from importlib.resources import files
 from typing import Any, Final
 from urllib.parse import urlencode
@@ -83,6 +84,7 @@ class Section(msgspec.Struct, frozen=True):
     """Address of the next page of the list; empty: there is none."""
 
 
+@cache
 def read_texts() -> dict[str, dict[str, str]]:
     """Return the texts of the console by language, from the file that the browser reads too."""
     text = files("sensegate.web").joinpath("page", "console", "texts.js").read_text(encoding="utf-8")
@@ -101,6 +103,12 @@ def language_of(accepted: str) -> str:
     return "zh-CN" if accepted.strip().lower().startswith("zh") else "en"
 
 
+@cache
+def _page_template() -> jinja2.Template:
+    source = files("sensegate.web").joinpath("page", "console", "index.html").read_text(encoding="utf-8")
+    return jinja2.Environment(autoescape=True).from_string(source)
+
+
 class ConsolePages:
     """The console's pages as HTML."""
 
@@ -110,8 +118,6 @@ class ConsolePages:
         self._call_of = call_of
         self._texts = read_texts()
         self._sentences = read_sentences()
-        source = files("sensegate.web").joinpath("page", "console", "index.html").read_text(encoding="utf-8")
-        self._template = jinja2.Environment(autoescape=True).from_string(source)
 
     async def page(self, request: web.Request) -> web.Response:
         """Return a page of the console."""
@@ -244,7 +250,7 @@ class ConsolePages:
             return f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
 
         session = deps.people.sessions.find_id(self._session_id(request)) if deps.people and me else None
-        body = self._template.render(
+        body = _page_template().render(
             language="zh-CN" if texts is self._texts["zh-CN"] else "en",
             t=translate,
             cell=cell,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from functools import cache
 from importlib.resources import files
 
 import msgspec
@@ -26,6 +27,7 @@ class SentencePattern(msgspec.Struct, frozen=True, eq=False):
     """Sorts first what begins with text of its own, and of those what has most of it."""
 
 
+@cache
 def read_sentences() -> list[SentencePattern]:
     """Return the patterns of the console's table in the order in which they are tried."""
     source = files("sensegate.web").joinpath("page", "console", "sentences.texts.js").read_text(encoding="utf-8")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from sensegate.authoring.examples import NamedDevices, message_of
 from sensegate.config import IngestConfig
-from sensegate.decode import Decoder, ProfileSet
+from sensegate.decode import Decoder
 from sensegate.decode.formats.hj212 import FORMAT, Hj212Part
 from sensegate.decode.formats.hj212_columns import FORMS_MAX, Hj212Columns
 from sensegate.decode.frame import FormatContext
@@ -20,8 +20,8 @@ from sensegate.frames import hj212
 from sensegate.frames.hj212 import Convention
 from tests.decode.decoding import same
 from tests.decode.formats.flat_values import flat, same_values, tree_of
+from tests.support.profiles import library
 
-LIBRARY = Path(__file__).parents[3] / "device_profiles"
 HEAD = {"QN": "20260101080000000", "ST": "22", "CN": "2011", "PW": "123456", "MN": "M1", "Flag": "5"}
 
 
@@ -144,10 +144,10 @@ def test_forms_are_bounded() -> None:
 
 def test_stations_of_the_library_are_decoded_by_columns() -> None:
     """Examples of all HJ 212 profiles, with flags of every kind: equal by both ways, and mostly by plan."""
-    library = ProfileSet.load([LIBRARY])
+    profiles = library()
     r = random.Random(5)
     planned = 0
-    for profile in filter(None, map(library.find, library.ids)):
+    for profile in filter(None, map(profiles.find, profiles.ids)):
         if "hj212" not in {rule.format for rule in profile.rules}:
             continue
         for example in profile.source.examples:
@@ -158,7 +158,7 @@ def test_stations_of_the_library_are_decoded_by_columns() -> None:
                 frame = message.payload.replace(b"-Flag=N", b"-Flag=" + flag, 1)
                 batch.append(type(message)(message.topic, _again(frame), message.received, 0))
             devices = NamedDevices(example.devices, profile.id, gateway=example.gateway)
-            decoder = Decoder(library, devices, IngestConfig(rate_per_device_s=1e9))
+            decoder = Decoder(profiles, devices, IngestConfig(rate_per_device_s=1e9))
             for _ in range(3):
                 fields = decoder.decode(batch)
                 same(fields, decoder.decode_row_by_row(batch))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from sensegate.authoring.examples import NamedDevices, message_of
 from sensegate.config import IngestConfig
-from sensegate.decode import Decoder, ProfileSet
+from sensegate.decode import Decoder
 from sensegate.decode.formats.sl651 import FORMAT, Sl651Part
 from sensegate.decode.formats.sl651_columns import FORMS_MAX, Sl651Columns
 from sensegate.decode.frame import FormatContext
@@ -20,8 +20,8 @@ from sensegate.frames.checks import crc_modbus
 from sensegate.model import Message
 from tests.decode.decoding import same
 from tests.decode.formats.flat_values import flat, same_values, tree_of
+from tests.support.profiles import library
 
-LIBRARY = Path(__file__).parents[3] / "device_profiles"
 STATION = "0011223344"
 HEAD = bytes.fromhex("0002260101080012")
 TIME = bytes.fromhex("f0f02601010800")
@@ -114,10 +114,10 @@ def test_forms_are_bounded() -> None:
 
 def test_stations_of_the_library_are_decoded_by_columns() -> None:
     """Examples of all SL 651 profiles with varied values: equal by both ways, and mostly by plan."""
-    library = ProfileSet.load([LIBRARY])
+    profiles = library()
     r = random.Random(5)
     planned = examples = 0
-    for profile in filter(None, map(library.find, library.ids)):
+    for profile in filter(None, map(profiles.find, profiles.ids)):
         if "sl651" not in {rule.format for rule in profile.rules}:
             continue
         for example in profile.source.examples:
@@ -130,7 +130,7 @@ def test_stations_of_the_library_are_decoded_by_columns() -> None:
                     frame[-2:] = crc_modbus(bytes(frame[:-2])).to_bytes(2)
                 batch.append(Message(message.topic, bytes(frame), message.received, 0))
             devices = NamedDevices(example.devices, profile.id, gateway=example.gateway)
-            decoder = Decoder(library, devices, IngestConfig(rate_per_device_s=1e9))
+            decoder = Decoder(profiles, devices, IngestConfig(rate_per_device_s=1e9))
             for _ in range(3):
                 same(decoder.decode(batch), decoder.decode_row_by_row(batch))
             planned += decoder.plans.count > 0

@@ -143,7 +143,7 @@ async def serve(
         )
         await store.open(front.writer)
         await admission.open(front)
-        losses += [store.disconnected, front.writer.disconnected, front.sessions.forget_messages]
+        losses += [front.writer.disconnected, front.sessions.forget_messages]
         checks.append(admission.check)
         running = asyncio.gather(front.run(), admission.run(), sessions.run())
         try:

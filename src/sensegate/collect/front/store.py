@@ -30,11 +30,6 @@ class IntakeStore:
         with api.translate_client_errors("subscribe to the answers to batches"):
             await self._connection.subscribe(f"{self._inbox}.*.*", cb=answered)
 
-    def disconnected(self) -> None:
-        """Drop what the client has not sent: it would be stored before the batch that was lost with the connection."""
-        self._connection._pending.clear()  # noqa: SLF001 - nats-py would send it after the reconnect
-        self._connection._pending_data_size = 0  # noqa: SLF001
-
     async def publish(self, number: int, attempt: int, payload: bytes) -> None:
         with api.translate_client_errors(f"batch {number}"):
             await self._connection.publish(

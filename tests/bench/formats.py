@@ -25,10 +25,13 @@ from sensegate.authoring.examples import NamedDevices, message_of
 from sensegate.config import IngestConfig
 from sensegate.decode import Decoder, ProfileSet
 from sensegate.decode.formats import FORMATS
+from sensegate.decode.formats.video import temporary_pseudonymiser
 from sensegate.decode.protobuf import FIXED64, bytes_field, number_field, tag
 from sensegate.frames import hj212
 from sensegate.model import Message
 from sensegate.scripts.pool import decoding_pool
+from sensegate.video.formats import FORMATS as VIDEO_FORMATS
+from sensegate.video.stored import encode_redacted
 from tests.bench.decode import NOW, Fleet
 
 LIBRARY = Path(__file__).parents[2] / "device_profiles"
@@ -344,7 +347,8 @@ class Subject:
 class Borrowed(Subject):
     """A format measured with an example of the library: what its stations send."""
 
-    def __init__(self, loaded: ProfileSet, name: str, messages: int) -> None:
+    def __init__(self, loaded: ProfileSet, name: str, messages: int, *, redacted: bool = True) -> None:
+        """`redacted`: video metadata stand as the pipeline stores them; else the redaction is measured with them."""
         profile, example = next(
             (profile, example)
             for one in loaded.ids
@@ -354,7 +358,14 @@ class Borrowed(Subject):
         )
         limits = IngestConfig(rate_per_device_s=1e9)  # one station sends all
         self._decoder = Decoder(loaded, NamedDevices(example.devices, profile.id, gateway=example.gateway), limits)
-        self.batch = [message_of(example)] * messages
+        message = message_of(example)
+        video = next((rule.video for rule in profile.rules if rule.video), "")
+        if redacted and video:  # as the pipeline hands it on
+            cut = VIDEO_FORMATS[video].redact(
+                message.payload, message.topic, message.received, temporary_pseudonymiser()
+            )
+            message = msgspec.structs.replace(message, payload=encode_redacted(video, cut))
+        self.batch = [message] * messages
         fields = [self._decoder.decode(self.batch) for _ in range(3)][-1]
         self.rows = len(fields)
         self.refused = [f"{one.reason.value}: {one.detail}" for one in fields.quarantined[:1]]
@@ -404,6 +415,7 @@ def measure(messages: int, rounds: int) -> list[dict[str, Any]]:
         subjects = {name: Subject(loaded, number, one, messages) for number, (name, one) in enumerate(made.items())}
         library = ProfileSet.load([LIBRARY])
         subjects |= {name: Borrowed(library, name, messages) for name in unmeasured()}
+        subjects["video, with redaction"] = Borrowed(library, "video", messages, redacted=False)
         subjects["chirpstack, decoded"] = Enveloped(library, messages, decoded=True)
         subjects["chirpstack, bytes"] = Enveloped(library, messages, decoded=False)
         for name, subject in subjects.items():

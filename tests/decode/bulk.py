@@ -28,7 +28,8 @@ def rows(fields: Fields, number: int, first: int) -> list[Any]:
     refused = [msgspec.structs.replace(item, message=first) for item in fields.quarantined if item.message == number]
     rejected = [item for item in fields.rejected if item.message == number]
     values = sorted((item.field, str(item.reason), item.device, item.detail) for item in rejected)
-    return [readings, refused, values]
+    fewer = [(item.device, item.count) for item in fields.downsampled if item.message == number]
+    return [readings, refused, values, fewer]
 
 
 def assert_bulk_is_single(make: Callable[[], Decoder], batches: Sequence[Sequence[Message]]) -> Decoder:

@@ -190,7 +190,7 @@ def run(vector: dict[str, Any]) -> tuple[Fields, list[ExampleReading]]:
     """Return what a frame becomes, as a network server would bring it."""
     specs = list(library().specs)
     profile = PROFILES[vector["model"]]
-    carrier = compile_stub(CARRIER, specs)
+    carrier = compile_stub(CARRIER)
     found = library().find(profile)
     assert found is not None
     loaded = ProfileSet([found, carrier], specs)

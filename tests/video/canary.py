@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 from urllib.parse import quote
 
+import re2
 import zstandard
 
 from sensegate.authoring.examples import payload_of
@@ -104,8 +105,22 @@ def forms(value: str) -> tuple[bytes, ...]:
     return tuple(sorted(item for item in found if len(item) >= 6))
 
 
+def _any_mark() -> Any:
+    """Return a pattern of all forms of all marks: one pass over bytes that hold none, where each form would be one."""
+    options = re2.Options()
+    options.encoding = re2.Options.Encoding.LATIN1
+    options.max_mem = 64 * 1024**2
+    every = (form for value in MARKS.values() for form in forms(value))
+    return re2.compile(b"|".join(b"".join(b"\\x%02x" % byte for byte in form) for form in every), options)
+
+
+ANY_MARK = _any_mark()
+
+
 def marks_in(blob: bytes) -> dict[str, int]:
     """Return kind of mark -> place of its first occurrence in some bytes."""
+    if ANY_MARK.search(blob) is None:
+        return {}
     found: dict[str, int] = {}
     for kind, value in MARKS.items():
         places = [at for form in forms(value) if (at := blob.find(form)) >= 0]

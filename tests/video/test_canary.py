@@ -16,7 +16,7 @@ from sensegate.video.format import CameraInfo
 from sensegate.video.formats import FORMATS
 from tests.video.canary import AT, BASES, KINDS, MARKS, VEIL, forms, marks_in, opened, planted
 
-STEP = int(os.environ.get("CANARY_STEP", "1" if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else "9"))
+STEP = int(os.environ.get("CANARY_STEP", "1" if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else "5"))
 """Every so-manieth kind is put into each place of a message; 1, as `make fuzz` has it: all of them."""
 
 

@@ -226,7 +226,7 @@ def decode_example(profiles: ProfileSet, profile: CompiledProfile, example: Exam
         or example.carried
         or all(rule.applies_to is not AppliesTo.OWN for rule in profile.rules)
     )
-    stub = compile_stub(DEVICE if is_carrier else CARRIER, specs)
+    stub = compile_stub(DEVICE if is_carrier else CARRIER)
     device_profile = stub.id if is_carrier else profile.id
     devices = NamedDevices(example.devices, device_profile, gateway=example.gateway, gateway_profile=profile.id)
     decoder = Decoder(ProfileSet([profile, stub], specs), devices, IngestConfig())

@@ -136,7 +136,7 @@ class BareFrame(NamedTuple):
 def _explain_frame(profiles: ProfileSet, name: str, frame: BareFrame, received: int) -> list[ExplainedStage]:
     specs = list(profiles.specs)
     profile = profiles.find(name)
-    combined = ProfileSet([*([profile] if profile else []), compile_stub(CARRIER, specs)], specs)
+    combined = ProfileSet([*([profile] if profile else []), compile_stub(CARRIER)], specs)
     message = Message("carrier/device", carrier_payload(frame.payload, frame.port), received, 1)
     lines = [f"frame on port {frame.port}", f"{len(frame.payload)} bytes, received {_time(received)}"]
     return [_stage("message", lines), *_chain_stages(combined, "standin/carrier", message, name)]
@@ -148,7 +148,7 @@ def _chain_stages(profiles: ProfileSet, carrier: str, message: Message, name: st
     if carrier_profile is None or not any(rule.chains for rule in carrier_profile.rules):
         return
     specs = list(profiles.specs)
-    own = profiles.find(name) or compile_stub(DEVICE, specs)
+    own = profiles.find(name) or compile_stub(DEVICE)
     devices = EveryDevice(own.id)
     combined = ProfileSet([carrier_profile, own], specs)
     decoder = Decoder(combined, devices)

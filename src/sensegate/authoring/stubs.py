@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from functools import lru_cache
+from functools import cache
 
 import msgspec
 
 from sensegate.decode.compiler import Compiler
-from sensegate.decode.grammar import Lines, ProfileFile, parse
+from sensegate.decode.grammar import parse
 from sensegate.decode.profile import CompiledProfile
-from sensegate.model import Spec
 
 CARRIER = """
 profile: standin/carrier
@@ -43,13 +42,8 @@ def carrier_payload(data: bytes, port: int | None) -> bytes:
     return msgspec.json.encode({"data": data.hex()} if port is None else {"data": data.hex(), "port": port})
 
 
-@lru_cache(maxsize=4)
-def _parsed(text: str) -> tuple[ProfileFile, Lines]:
-    """Return the parsed stub; cached because every example of every profile asks for one."""
-    return parse(text)
-
-
-def compile_stub(text: str, specs: list[Spec]) -> CompiledProfile:
-    """Compile one of the stub profiles; its specs are appended to `specs`."""
-    source, lines = _parsed(text)
-    return Compiler(source, lines, source.profile, specs).compile()
+@cache
+def compile_stub(text: str) -> CompiledProfile:
+    """Return one of the stub profiles, compiled once: it has no readings, hence no specs, and fits any profile set."""
+    source, lines = parse(text)
+    return Compiler(source, lines, source.profile, []).compile()

@@ -68,4 +68,8 @@ def _key(parse: BatchParse, frame: PayloadFrame) -> Hashable:
 
 
 def _tree(result: Any) -> Any:
-    return FormedObject(result) if isinstance(result, FormedTree) else result
+    """Return a result as the slow path needs it: a tree, which knows its flat values as `formed`."""
+    if not isinstance(result, FormedTree):
+        return result
+    tree = result.form.tree(result.values) if result.tree is None else result.tree()
+    return tree if hasattr(tree, "formed") else FormedObject(tree, result)

@@ -579,7 +579,8 @@ class _BatchDecoder:
             if bound is None:
                 continue
             if isinstance(tree, VideoTree):
-                return self._add_video(index, rule, wrap, tree, bound, route)
+                self._add_video(index, rule, tree, bound, route)
+                return _Match((rule, wrap), tree, deciding, bound)
             if rule.ignore and not isinstance(first_error, FrameRejected):
                 return None
             if rule.chains:
@@ -601,8 +602,8 @@ class _BatchDecoder:
         raise Rejected(QuarantineReason.SCHEMA, "not a message that the profile describes")
 
     def _add_video(
-        self, index: int, rule: CompiledRule, wrap: str, tree: VideoTree, bound: BoundMessage, route: RouteInfo
-    ) -> _Match | None:
+        self, index: int, rule: CompiledRule, tree: VideoTree, bound: BoundMessage, route: RouteInfo
+    ) -> None:
         """Add the rows of a message of video metadata, and count what became no row."""
         if bound.elements:
             self.rows.add(rule, bound, index, self._messages[index].received, route, self._routes.look_up)
@@ -619,7 +620,6 @@ class _BatchDecoder:
             RejectedValue(index, reason_of(item.reason), refused_at(item.index), route.device, item.detail)
             for item in tree.refused
         ]
-        return _Match((rule, wrap), tree, [], bound)
 
     # ── envelopes ────────────────────────────────────────────────────────────────────────────────────
 

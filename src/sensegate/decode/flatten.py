@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Sequence
 from typing import Any, Final
 
-from sensegate.decode.frame import FormedObject, FormedTree, Parse, PayloadFrame
+from sensegate.decode.frame import FormedTree, Parse, PayloadFrame
 from sensegate.decode.paths import Path
 from sensegate.decode.plan import LEAVES_MAX
 from sensegate.errors import Rejected
@@ -61,10 +61,9 @@ class FlattenedTrees:
 
     def flatten(self, payload: Any, port: int | None) -> tuple[Hashable, Sequence[Any]]:  # noqa: ARG002 - as `Columnar` has it
         """Return (form or shape, leaves). Raises `Rejected` for a tree that is not planned."""
-        if payload.__class__ is FormedObject:
-            payload = payload.formed
-        if payload.__class__ is FormedTree:
-            return payload.form, payload.values
+        formed = payload if payload.__class__ is FormedTree else getattr(payload, "formed", None)
+        if formed is not None:
+            return formed.form, formed.values
         if payload.__class__ is dict and len(payload) <= LEAVES_MAX:
             values = list(payload.values())
             codes = tuple(map(_code, map(type, values)))
@@ -80,8 +79,8 @@ class FlattenedTrees:
 
     def pointers(self, payload: Any, port: int | None) -> list[Path]:  # noqa: ARG002 - the same
         """Return the pointer of each leaf in the tree."""
-        if payload.__class__ is FormedObject:
-            of_form: list[Path] = payload.formed.form.pointers
+        if (formed := getattr(payload, "formed", None)) is not None:
+            of_form: list[Path] = formed.form.pointers
             return of_form
         pointers: list[Path] = []
         _collect_pointers(payload, (), pointers)

@@ -11,7 +11,7 @@ import msgspec
 
 from sensegate.decode.memory import DecoderMemory, DeviceRequest
 from sensegate.decode.part import ProfilePart
-from sensegate.errors import ProfileError
+from sensegate.errors import ProfileError, Rejected
 from sensegate.model import MqttMetadata
 
 ELEMENTS_MAX = 4_096
@@ -49,14 +49,15 @@ class FormedTree(NamedTuple):
     form: Any
     """Hashable, with the `pointers` of the values."""
     values: Sequence[Any]
-    tree: Callable[[], Any]
+    tree: Callable[[], Any] | None = None
+    """None: the form's `tree` makes it of the values."""
 
 
 class FormedObject(dict[str, Any]):
     """The tree of a frame that was read by its form."""
 
-    def __init__(self, formed: FormedTree) -> None:
-        super().__init__(formed.tree())
+    def __init__(self, tree: Mapping[str, Any], formed: FormedTree) -> None:
+        super().__init__(tree)
         self.formed = formed
 
 
@@ -79,6 +80,28 @@ class BatchParse(ABC):
 
         In place of a tree may stand a `FormedTree`.
         """
+
+
+class OrderedParse(BatchParse):
+    """A parse of frames one after another in the order of their messages, as they change the decoder's memory."""
+
+    ordered = True
+
+    def read(self, frame: PayloadFrame) -> Any:
+        """Return the tree, or a `FormedTree`. Raises `Rejected`."""
+        return self(frame)
+
+    @staticmethod
+    def many(requests: Sequence[tuple[Any, PayloadFrame]]) -> list[Any]:
+        """Return the result of `read`, or the refusal, of each frame."""
+        results: list[Any] = [None] * len(requests)
+        for place in sorted(range(len(requests)), key=lambda place: requests[place][1].number):
+            parse, frame = requests[place]
+            try:
+                results[place] = parse.read(frame)
+            except Rejected as rejection:
+                results[place] = rejection
+        return results
 
 
 class WarnedObject(dict[str, Any]):

@@ -138,6 +138,11 @@ def _identify_by_values(
                 identities[:] = SEQUENCE
                 unidentified[:] = False
                 return
+    if kind != SEQUENCE and unidentified.all() and set(map(type, raws)) == {str}:
+        keys[:] = [xxhash.xxh64_intdigest(raw.encode("utf-8", "surrogatepass")) - 2**63 for raw in raws]
+        identities[:] = kind
+        unidentified[:] = False
+        return
     for row in np.flatnonzero(unidentified).tolist():
         key = key_of(kind, raws[row])
         if key is not None:

@@ -27,6 +27,7 @@ from sensegate.decode.profile import (
     FRAME,
     NONE,
     TEXT_MAX,
+    UNIT_TEXT_MAX,
     CompiledReading,
     CompiledRule,
     UnitConversion,
@@ -526,10 +527,14 @@ class ColumnPlan:
         values, keep, text, scale, rejected = cells
         width = values.shape[1]
         raws = list(map(column.get, batch.objects))
-        if column.unit is None and self._convert_column(column, raws, values, text):
+        stated = list(map(column.unit, batch.objects)) if column.unit else []
+        # A unit that all messages state, and that is the profile's, changes nothing.
+        if stated.count(stated[0]) == len(stated) if stated else False:
+            stated = [] if column.reading.unit_factor(stated[0], units) == column.reading.factor else stated
+        if not stated and self._convert_column(column, raws, values, text):
             return
         device = devices[int(self._element_index[column.at])]
-        words = map(column.unit, batch.objects) if column.unit else None
+        words = iter(stated) if stated else None
         for row, raw in enumerate(raws):
             value = column.reading.convert(raw)
             if words is not None:
@@ -561,6 +566,12 @@ class ColumnPlan:
             converted: list[Any] = list(map(reading.words.get, raws))
             if None in converted:
                 return False
+        elif reading.kind is ValueKind.NUMBER:
+            numbers = _numbers(raws, of_text=reading.text_numbers)
+            if numbers is None:
+                return False
+            values[:, column.at] = numbers
+            return True
         elif isinstance(raws[0], str) and reading.kind is ValueKind.STRING and len(max(raws, key=len)) <= TEXT_MAX:
             converted = list(raws)
         else:
@@ -627,6 +638,25 @@ class ColumnPlan:
             digests = {raw: digest16(f"{index} {raw}") for raw in set(raws)}
             path = path ^ np.array([digests[raw] for raw in raws], np.uint16)
         return path
+
+
+def _numbers(raws: Sequence[Any], *, of_text: bool) -> F64 | None:
+    """Return values as numbers; None: one of them is none, or not finite, or must be looked at by itself."""
+    kinds = set(map(type, raws))
+    if of_text and kinds == {str}:
+        if len(max(raws, key=len)) > UNIT_TEXT_MAX or "_" in "".join(raws):
+            return None
+        try:
+            raws = list(map(float, raws))
+        except ValueError:
+            return None
+    elif not kinds <= {int, float}:
+        return None
+    try:
+        numbers = np.array(raws, np.float64)
+    except OverflowError:
+        return None
+    return numbers if np.isfinite(numbers).all() else None
 
 
 def flag_leaves(rule: CompiledRule, bound: BoundMessage) -> list[Leaf] | None:

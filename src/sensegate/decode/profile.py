@@ -40,7 +40,7 @@ TEXT_MAX: Final = 1_024
 """Longest text of a reading, in characters."""
 RECORD_MAX: Final = 16_384
 """Longest record of an observation, in characters."""
-_UNIT_TEXT_MAX = 32
+UNIT_TEXT_MAX = 32
 
 
 class ValueRejection(NamedTuple):
@@ -136,7 +136,7 @@ class CompiledReading(msgspec.Struct, frozen=True, eq=False):
 
     def unit_factor(self, raw: Any, convert: UnitConversion) -> tuple[float, float] | ValueRejection:
         """Return (scale, offset) to the canonical unit, for a unit that the payload states."""
-        if not isinstance(raw, str) or len(raw) > _UNIT_TEXT_MAX:
+        if not isinstance(raw, str) or len(raw) > UNIT_TEXT_MAX:
             return ValueRejection(RejectReason.UNKNOWN_UNIT, "not a unit")
         unit = self.unit_words.get(raw) if self.unit_words else raw
         if unit is None:
@@ -159,7 +159,7 @@ NOTHING: Final = CompiledReading("", MemberPath(()), "", ValueKind.NUMBER, (-1, 
 
 def _parse_scalar(text: str) -> str | bool | float:
     """Return the number or boolean that a text stands for, or the text itself."""
-    if len(text) > _UNIT_TEXT_MAX or "_" in text:
+    if len(text) > UNIT_TEXT_MAX or "_" in text:
         return text
     if text in {"true", "false"}:
         return text == "true"

@@ -71,7 +71,7 @@ class CameraInfo(msgspec.Struct, frozen=True):
         return size if all(size) else None
 
 
-class Measurement(msgspec.Struct, frozen=True):
+class Measurement(msgspec.Struct, frozen=True, gc=False):
     """A count, flow, speed or state that becomes an ordinary reading."""
 
     camera: str
@@ -104,7 +104,7 @@ class RejectedObject(msgspec.Struct, frozen=True):
     """Description without any payload."""
 
 
-class VideoReport(msgspec.Struct, frozen=True):
+class VideoReport(msgspec.Struct, frozen=True, gc=False):
     """Observations and counts that a message reports."""
 
     observations: tuple[VideoObservation, ...] = ()

@@ -90,7 +90,7 @@ class VideoEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     zone: str = ""
 
 
-class VideoObservation(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
+class VideoObservation(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True):
     """A report of a camera's analysis."""
 
     id: str

@@ -21,7 +21,7 @@ _FIELDS_MAX = 400
 """Different field names of one message; further ones are counted as `OTHER`."""
 
 
-class StoredBody(msgspec.Struct, frozen=True, omit_defaults=True):
+class StoredBody(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
     """Stored form of one message."""
 
     video: str

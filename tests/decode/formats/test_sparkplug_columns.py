@@ -56,6 +56,7 @@ def assert_values_are_of_trees(parse_: SparkplugParse, birth: bytes, sent: list[
         elif isinstance(result, FormedTree):
             formed += 1
             expected = parse(frame)
+            assert result.tree is not None
             assert result.tree() == expected
             assert same_values(dict(zip(result.form.pointers, result.values, strict=True)), leaves(expected))
         else:

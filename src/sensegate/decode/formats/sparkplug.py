@@ -19,7 +19,7 @@ A metric ``online`` is added for births and deaths.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any, Final, NamedTuple
 
@@ -37,7 +37,7 @@ from sensegate.decode.formats.sparkplug_payload import (
 )
 from sensegate.decode.formats.sparkplug_session import NUMBERS, Birth, BirthModels, MetricDefinition, NodeSession
 from sensegate.decode.formats.sparkplug_types import UNKNOWN, type_name
-from sensegate.decode.frame import MEMBERS_MAX, BatchParse, FormedTree, PayloadFormat, PayloadFrame
+from sensegate.decode.frame import MEMBERS_MAX, FormedTree, OrderedParse, PayloadFormat, PayloadFrame
 from sensegate.decode.memory import DecoderMemory, DeviceRequest
 from sensegate.decode.protobuf import bytes_field, number_field
 from sensegate.errors import Rejected
@@ -114,11 +114,10 @@ def _unresolved(detail: str) -> Rejected:
     return Rejected(QuarantineReason.UNRESOLVED, f"{detail}; a rebirth is requested")
 
 
-class SparkplugParse(BatchParse):
+class SparkplugParse(OrderedParse):
     """The parse of messages, and of data messages of a known layout into flat values."""
 
     key = "sparkplug"
-    ordered = True
 
     def __init__(self) -> None:
         self._columns = DataColumns(_is_control)
@@ -127,17 +126,9 @@ class SparkplugParse(BatchParse):
         """Parse one message."""
         return parse(frame)
 
-    @staticmethod
-    def many(requests: Sequence[tuple[Any, PayloadFrame]]) -> list[Any]:
-        """Return the tree, values, or refusal of each message; parse them in the order of their batch."""
-        results: list[Any] = [None] * len(requests)
-        for place in sorted(range(len(requests)), key=lambda place: requests[place][1].number):
-            own, frame = requests[place]
-            try:
-                results[place] = own.formed(frame) or parse(frame)
-            except Rejected as rejection:
-                results[place] = rejection
-        return results
+    def read(self, frame: PayloadFrame) -> Any:
+        """Return the values of a message that has a form, else its tree. Raises `Rejected`."""
+        return self.formed(frame) or parse(frame)
 
     def formed(self, frame: PayloadFrame) -> FormedTree | None:
         """Return the values of a data message, and update the memory; None, and no change: it has no form."""

@@ -12,18 +12,29 @@ carry their own names::
 from __future__ import annotations
 
 import secrets
-from functools import cache
-from typing import Annotated, Any, Final, Literal
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from typing import Annotated, Any, Final, Literal, TypeAlias
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 import msgspec
+import numpy as np
 
 from sensegate.decode import times
-from sensegate.decode.frame import ELEMENTS_MAX, FormatContext, Parse, PayloadFormat, PayloadFrame
+from sensegate.decode.frame import (
+    ELEMENTS_MAX,
+    FormatContext,
+    FormedTree,
+    OrderedParse,
+    Parse,
+    PayloadFormat,
+    PayloadFrame,
+)
 from sensegate.decode.memory import DecoderMemory
 from sensegate.decode.part import ProfilePart, description
+from sensegate.decode.paths import Path
 from sensegate.errors import Rejected
-from sensegate.model import OBSERVATION, QuarantineReason, RejectReason
+from sensegate.model import I64, OBSERVATION, U8, QuarantineReason, RejectReason
 from sensegate.quantities.quality import TimeQuality
 from sensegate.video import stored
 from sensegate.video.downsampling import (
@@ -44,6 +55,8 @@ from sensegate.video.observation import ObservationKind, VideoEvent, VideoObserv
 from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 NAME: Final = "video"
+_PARTS_MAX: Final = 42
+"""Most elements of a message that is decoded into columns."""
 _QUALITIES: Final = {
     "explicit": int(TimeQuality.DEVICE),
     "assumed_tz": int(TimeQuality.ASSUMED_ZONE),
@@ -94,6 +107,10 @@ class VideoPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     ] = 0.0
 
 
+Shape: TypeAlias = tuple[tuple[bool, bool, type], ...]
+"""Of each element whether it may have a unit, whether that is null, and the type of its value."""
+
+
 class VideoTree(dict[str, Any]):
     """The tree of a message, with counts of what became no element."""
 
@@ -104,6 +121,40 @@ class VideoTree(dict[str, Any]):
         self.downsampled = downsampled
         """Camera -> observations of its tracks that were downsampled away."""
 
+    @property
+    def formed(self) -> FormedTree | None:
+        """The elements as flat values; None: something became no element, or there are too many."""
+        parts: list[dict[str, Any]] = self["parts"]
+        if self.refused or self.ignored or self.downsampled or not 0 < len(parts) <= _PARTS_MAX:
+            return None
+        form = _form_of(tuple([("u" in part, part.get("u") is None, part["v"].__class__) for part in parts]))
+        return FormedTree(form, tuple([value for part in parts for value in part.values()]))
+
+
+@lru_cache(4_096)  # the elements of a message have its time
+def _timed(time: int, quality: str) -> tuple[int, int]:
+    return time, _QUALITIES[quality]
+
+
+class PartsForm:
+    """Messages whose elements have the same members, of the same types."""
+
+    def __init__(self, shape: Shape) -> None:
+        self._keys = ["nvutci" if has_unit else "nvtci" for has_unit, _, _ in shape]
+        self.pointers: list[Path] = [("parts", index, key) for index, part in enumerate(self._keys) for key in part]
+
+    def parts(self, values: Sequence[Any]) -> list[dict[str, Any]]:
+        """Return the elements with some values."""
+        left = iter(values)
+        return [{key: next(left) for key in part} for part in self._keys]
+
+    def tree(self, values: Sequence[Any]) -> VideoTree:
+        """Return the tree with some values, of a message that holds nothing else."""
+        return VideoTree(self.parts(values), VideoReport(), {})
+
+
+_form_of = lru_cache(4_096)(PartsForm)
+
 
 class VideoTimes(times.TimeReader, frozen=True):
     """The times in the tree: already parsed, with their quality beside them."""
@@ -111,20 +162,40 @@ class VideoTimes(times.TimeReader, frozen=True):
     def parse(self, raw: Any, received: int) -> tuple[int, int]:  # noqa: ARG002
         return raw[0], raw[1]
 
+    def column(self, raws: Sequence[Any], received: I64) -> tuple[I64, U8]:  # noqa: ARG002
+        """Return the result of `parse` for each time."""
+        parsed = np.array(raws, np.int64)
+        return parsed[:, 0].copy(), parsed[:, 1].astype(np.uint8)
 
-class VideoParse:
+
+class VideoParse(OrderedParse):
     """The parse of one rule."""
 
     def __init__(
         self, name: str, form: VideoFormat, camera: CameraInfo, thinning: SamplingRule, repeats_us: int = 0
     ) -> None:
         self.name = name
+        self.key = f"{NAME} {name}"
         self._form = form
         self._camera = camera
         self._thinning = thinning
         self._repeats_us = repeats_us
 
+    def read(self, frame: PayloadFrame) -> Any:
+        """Return the elements as flat values where that is all that a message holds, else the tree."""
+        seen = self._report(frame)
+        shape, values, downsampled = self._elements(seen, frame)
+        if downsampled or seen.rejected or seen.ignored or len(shape) > _PARTS_MAX:
+            return VideoTree(PartsForm(shape).parts(values), seen, downsampled)
+        return FormedTree(_form_of(shape), values)
+
     def __call__(self, frame: PayloadFrame) -> Any:
+        """Parse one message."""
+        seen = self._report(frame)
+        shape, values, downsampled = self._elements(seen, frame)
+        return VideoTree(PartsForm(shape).parts(values), seen, downsampled)
+
+    def _report(self, frame: PayloadFrame) -> VideoReport:
         content = stored.decode_stored(frame.payload)
         if content is None:
             content = stored.decode_stored(stored.encode_redacted(self.name, self._redact(frame)))
@@ -135,46 +206,43 @@ class VideoParse:
         seen = self._form.decode(bytes(content.body), frame.topic, frame.received, self._camera)
         if len(seen.observations) + len(seen.measurements) > ELEMENTS_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {ELEMENTS_MAX} observations")
-        return self._tree(seen, frame)
+        return seen
 
     def _redact(self, frame: PayloadFrame) -> Any:
         return self._form.redact(frame.payload, frame.topic, frame.received, temporary_pseudonymiser())
 
-    def _tree(self, seen: VideoReport, frame: PayloadFrame) -> VideoTree:
+    def _elements(self, seen: VideoReport, frame: PayloadFrame) -> tuple[Shape, tuple[Any, ...], dict[str, int]]:
+        """Return the shape of the elements, their values, and how many observations each camera has too many."""
         memory = DecoderMemory() if frame.memory is None else frame.memory
-        parts: list[dict[str, Any]] = []
+        shape: list[tuple[bool, bool, type]] = []
+        values: list[Any] = []
         downsampled: dict[str, int] = {}
         for observation in seen.observations:
+            camera = observation.camera or self._camera.id
             if self._keeps(observation, frame.topic, memory):
-                parts.append(
-                    {
-                        "n": OBSERVATION,
-                        "v": msgspec.json.encode(observation).decode(),
-                        "t": (observation.observed_at, _QUALITIES[observation.time_quality]),
-                        "c": observation.camera or self._camera.id,
-                        "i": observation.id,
-                    }
-                )
+                time = _timed(observation.observed_at, observation.time_quality)
+                shape.append((False, True, str))
+                values += (OBSERVATION, msgspec.json.encode(observation).decode(), time, camera, observation.id)
             else:
-                name = observation.camera or self._camera.id
-                downsampled[name] = downsampled.get(name, 0) + 1
-        parts += [
-            {
-                "n": f"{count.property}#{count.channel}" if count.channel else count.property,
-                "v": self._value(count, frame.topic, memory) if count.reason else count.value,
-                "u": count.unit or None,
-                "t": (count.time, _QUALITIES[count.time_quality]),
-                "c": count.camera or self._camera.id,
-                "i": count.key,
-            }
-            for count in seen.measurements
-        ]
-        if not parts and seen.rejected and not downsampled:
+                downsampled[camera] = downsampled.get(camera, 0) + 1
+        for count in seen.measurements:
+            value = self._value(count, frame.topic, memory) if count.reason else count.value
+            unit = count.unit or None
+            shape.append((True, unit is None, value.__class__))
+            values += (
+                f"{count.property}#{count.channel}" if count.channel else count.property,
+                value,
+                unit,
+                _timed(count.time, count.time_quality),
+                count.camera or self._camera.id,
+                count.key,
+            )
+        if not shape and seen.rejected and not downsampled:
             first = seen.rejected[0]
             raise Rejected(QuarantineReason.NO_VALUES, f"no object is good; the first: {first.reason}: {first.detail}")
-        if not parts and not downsampled and not seen.ignored:
+        if not shape and not downsampled and not seen.ignored:
             raise Rejected(QuarantineReason.NO_VALUES, "nothing in it is an observation, a count or a state")
-        return VideoTree(parts, seen, downsampled)
+        return tuple(shape), tuple(values), downsampled
 
     def _keeps(self, observation: VideoObservation, topic: str, memory: DecoderMemory) -> bool:
         if self._repeats_us and observation.kind is ObservationKind.EVENT and observation.event is not None:

@@ -177,7 +177,7 @@ class AxisTrack(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, t
     removed: tuple[str, ...] = ()
 
 
-class AxisCount(msgspec.Struct, frozen=True):
+class AxisCount(msgspec.Struct, frozen=True, gc=False):
     """A number reported by an event."""
 
     property: str
@@ -186,7 +186,7 @@ class AxisCount(msgspec.Struct, frozen=True):
     cumulative: bool
 
 
-class AxisEvent(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, tag="event", tag_field="is"):
+class AxisEvent(msgspec.Struct, frozen=True, gc=False, omit_defaults=True, kw_only=True, tag="event", tag_field="is"):
     """An event of the camera."""
 
     camera: str = ""

@@ -71,7 +71,7 @@ def memory_place(sequence: int, stored: int, row: int = cursor.END) -> cursor.Cu
 
 async def until_live(made: LogReader) -> None:
     """Return once the reader follows the end."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not made._live:
             await asyncio.sleep(0)
 
@@ -335,7 +335,7 @@ async def test_a_reader_that_is_begun_anew_gives_nothing_twice(clock: FakeClock)
     for _ in range(2):
         task = asyncio.create_task(made.run(0))
         sequence = await commit(log)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while made.end < sequence or not made._live:
                 await asyncio.sleep(0)
         task.cancel()
@@ -352,7 +352,7 @@ async def test_a_lost_log_is_waited_out(clock: FakeClock) -> None:
         await until_live(made)
         log.away = True
         sequence = await commit(log)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while made._live:
                 await asyncio.sleep(0)
         with pytest.raises(Unavailable):

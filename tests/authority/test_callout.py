@@ -27,6 +27,7 @@ from sensegate.bus.engine import Engine
 from sensegate.clock import SystemClock
 from sensegate.errors import ConfigError
 from sensegate.model import Device
+from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = pytest.mark.live
 Make = Callable[..., Device]

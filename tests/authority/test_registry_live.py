@@ -18,6 +18,7 @@ from sensegate.bus.kv import KvBucket
 from sensegate.clock import SystemClock
 from sensegate.errors import Conflict
 from sensegate.model import Device
+from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = pytest.mark.live
 Make = Callable[..., Device]

@@ -24,6 +24,7 @@ from tests.live.granting import Granted, granted
 from tests.live.phone import NOT_AUTHORISED
 from tests.live.pushed import Mqtt, by_mqtt, by_nats
 from tests.live.site import Made, Site, reading
+from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 REFUSED = 128

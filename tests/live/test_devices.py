@@ -16,6 +16,7 @@ from sensegate.model import Fields, Message
 from tests.conftest import eventually
 from tests.live.phone import NOT_AUTHORISED
 from tests.live.site import Site, reading
+from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 

@@ -30,6 +30,7 @@ from tests.collect.front.front_rig import PacketClient
 from tests.conftest import eventually
 from tests.live.granting import granted
 from tests.live.site import Made, Site, config_of, reading, running
+from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 

@@ -19,6 +19,7 @@ from sensegate.frames import gbt26875, hj212, jtt808, sl651
 from tests.conftest import eventually
 from tests.frames import made
 from tests.live.site import PROFILES, Site, config_of, running
+from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 

@@ -23,6 +23,7 @@ from sensegate.share.usage_statements import verify_statement
 from tests.conftest import eventually
 from tests.live.granting import ENTRY
 from tests.live.site import Made, Site, reading
+from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 

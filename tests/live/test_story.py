@@ -33,6 +33,7 @@ from tests.live.pushed import by_mqtt, by_nats
 from tests.live.receiver import receiving
 from tests.live.releasing import version
 from tests.live.site import Made, Site, config_of, running
+from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = pytest.mark.live
 

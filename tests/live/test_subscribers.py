@@ -14,6 +14,7 @@ from tests.support.timing import WITHIN_TWO_SECONDS
 
 from tests.conftest import eventually
 from tests.live.site import Made, Site, reading
+from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 

@@ -18,6 +18,7 @@ from sensegate.config.people import EgressConfig
 from tests.conftest import eventually
 from tests.live.receiver import Receiver, receiving
 from tests.live.site import Made, Site, config_of, reading, running
+from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 HOOKS = "/api/v1/webhooks"

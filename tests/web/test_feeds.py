@@ -25,6 +25,7 @@ from sensegate.share import cursor
 from sensegate.web import limits
 from tests.conftest import eventually
 from tests.share.made import Place, make_batch, members
+from tests.support.timing import WITHIN_TWO_SECONDS
 from tests.web.serving import ADMIN, Gateway, serving
 
 ALL = "/api/v1/feeds/all/records"

@@ -18,6 +18,7 @@ from sensegate.authority.scope import Role
 from sensegate.web import websocket
 from tests.conftest import eventually
 from tests.share.made import Place, make_batch, members
+from tests.support.timing import WITHIN_TWO_SECONDS
 from tests.web.serving import ADMIN, Gateway
 
 PLACES = (Place("gz-air", "440106"), Place("sz-air", "440304"))

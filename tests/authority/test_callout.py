@@ -13,7 +13,6 @@ from nats.aio.client import Client as NatsClient
 from nats.aio.msg import Msg
 from paho.mqtt.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
-from tests.support.timing import WITHIN_TWO_SECONDS
 
 from sensegate import metrics
 from sensegate.authority.bucket import MemoryBucket

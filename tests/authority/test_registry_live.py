@@ -8,7 +8,6 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 from nats.aio.client import Client
-from tests.support.timing import WITHIN_TWO_SECONDS
 
 from sensegate.authority.audit import Audit
 from sensegate.authority.devices import Devices

@@ -15,7 +15,6 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 from paho.mqtt.enums import CallbackAPIVersion
-from tests.support.timing import WITHIN_TWO_SECONDS
 
 from sensegate.share import cursor
 from sensegate.share.transports.brokered import WAITING_MAX

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator, Sequence
 
 import aiohttp
 import pytest
-from tests.support.timing import WITHIN_TWO_SECONDS
 
 from sensegate.decode.decode import Decoder
 from sensegate.model import Fields, Message

@@ -13,7 +13,6 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 import pytest_asyncio
-from tests.support.timing import WITHIN_TWO_SECONDS
 
 from sensegate.collect.front.packets import (
     Disconnect,

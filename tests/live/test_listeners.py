@@ -12,7 +12,6 @@ from urllib.parse import urlsplit
 import msgspec
 import pytest
 import pytest_asyncio
-from tests.support.timing import WITHIN_TWO_SECONDS
 
 from sensegate.config import ListenConfig, TcpConfig
 from sensegate.frames import gbt26875, hj212, jtt808, sl651

@@ -12,7 +12,6 @@ from typing import Any
 import msgspec
 import pytest
 import pytest_asyncio
-from tests.support.timing import WITHIN_TWO_SECONDS
 from typer.testing import CliRunner
 
 from sensegate.authority.heads import public_key

@@ -20,7 +20,6 @@ import aiohttp
 import msgspec
 import nats.errors
 import pytest
-from tests.support.timing import WITHIN_TWO_SECONDS
 
 from sensegate.authority.chain import check_export
 from sensegate.authority.heads import public_key

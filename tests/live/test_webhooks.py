@@ -10,7 +10,6 @@ from typing import Any
 
 import pytest
 import pytest_asyncio
-from tests.support.timing import WITHIN_TWO_SECONDS
 from typer.testing import CliRunner
 
 from sensegate.cli import app

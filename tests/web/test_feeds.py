@@ -16,7 +16,6 @@ import aiohttp
 import msgpack
 import pyarrow.parquet as pq
 import pytest
-from tests.support.timing import WITHIN_TWO_SECONDS
 
 from sensegate import metrics
 from sensegate.authority.scope import Role

@@ -10,7 +10,6 @@ from typing import Any
 
 import msgpack
 import pytest
-from tests.support.timing import WITHIN_TWO_SECONDS
 from websockets.asyncio.client import ClientConnection, connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 

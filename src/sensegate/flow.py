@@ -368,6 +368,7 @@ def _open_pipeline(
         ),
         boundary=stages.boundary,
         observers=[lifecycle.observe, *features.observers],
+        has_delivered=parts.share.sharing.server.has_delivered,
     )
     lifecycle.profiles.on_change.append(pipeline.apply_profiles)
     return pipeline

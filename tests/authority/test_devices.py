@@ -154,7 +154,7 @@ async def test_indices_never_move(devices: Devices, bucket: MemoryBucket, admin:
     await devices.retire("d4", by=admin)
     revision = await bucket.delete("d5")
     watching = asyncio.create_task(devices.watch())
-    await asyncio.wait_for(devices.until(lambda: not devices.enabled[5]), 2)
+    await asyncio.wait_for(devices.until(lambda: not devices.enabled[5]), 30)
     watching.cancel()
     assert revision
     with pytest.raises(NotFound):
@@ -224,10 +224,10 @@ async def test_changes_are_seen_by_the_other_process(
     two.on_change.append(lambda at, before, _after: heard.append((at, before is None)))
     watching = asyncio.create_task(two.watch())
     secret = await one.add(make("late"), by=admin)
-    await asyncio.wait_for(two.until(lambda: two.find("late") == 1), 2)
+    await asyncio.wait_for(two.until(lambda: two.find("late") == 1), 30)
     assert two.verify("late", secret)
     await one.disable("late", by=admin)
-    await asyncio.wait_for(two.until(lambda: not two.enabled[1]), 2)
+    await asyncio.wait_for(two.until(lambda: not two.enabled[1]), 30)
     assert two.verify("late", secret) is None
     assert heard == [(1, True), (1, False)]
     watching.cancel()

@@ -361,7 +361,7 @@ async def _cancelled(task: asyncio.Task[None]) -> None:
 
 async def _soon(true: Callable[[], bool]) -> bool:
     try:
-        await eventually(true, 5.0)
+        await eventually(true, 20.0)
     except AssertionError:
         return False
     return True

@@ -27,7 +27,7 @@ async def written(directory: Path, encryption: Encryption = "auto", *, personal:
     async with Engine(config, SMALL, directory, name="4401", personal=personal) as engine:
         client = await engine.connect(User.GATEWAY)
         await ensure_streams(client, SMALL)
-        reply = await client.request("raw.4401-0", CANARY, timeout=5)
+        reply = await client.request("raw.4401-0", CANARY, timeout=30)
         assert b"seq" in reply.data
         await client.close()
     return stored(directory)

@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 from nats.aio.client import Client
 
+from sensegate.bus import reader
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.reader import format_timestamp, parse_timestamp
-from sensegate.errors import EngineError, Fenced, StoreFull, StreamLost, Unavailable
+from sensegate.errors import EngineError, Fenced, NotFound, StoreFull, StreamLost, Unavailable
 from sensegate.model import LogMessage
 
 
@@ -71,6 +72,27 @@ async def test_waiting_outlives_the_server(engine: Engine, gateway: Client, log:
         await JetStreamLog(other).write([LogMessage("raw.a", b"1")])
         assert await waiter
     await other.close()
+
+
+async def test_a_notifying_consumer_that_is_refused_is_made_later(
+    log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Until then the log is polled; without a further attempt it would be polled for ever."""
+    follower = log._reader
+    create, created = follower._create_consumer, asyncio.Event()
+    refusals = [EngineError("too many consumers"), StoreFull("no room"), NotFound("no stream")]
+
+    async def refusing(inbox: str) -> None:
+        if refusals:
+            raise refusals.pop(0)
+        await create(inbox)
+        created.set()
+
+    monkeypatch.setattr(follower, "_create_consumer", refusing)
+    monkeypatch.setattr(reader, "_POLL_S", 0.01)
+    await log.changed(0, 0.1)
+    async with asyncio.timeout(120):
+        await created.wait()
 
 
 async def test_what_is_too_large_or_too_many_is_refused_before_it_is_sent(log: JetStreamLog) -> None:

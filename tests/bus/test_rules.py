@@ -105,7 +105,7 @@ async def test_rule_2_after_a_reset_all_unacknowledged_come_again_in_order(engin
             assert await device.published("a/b", b"%d" % number)
         await until(lambda: len(broker.seen) == 10)
         await broker.messages[3].ack()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             # An acknowledgement is taken some time after it was received.
             while (await consumer.status(broker.client, streams.MQTT_MESSAGES, "intake")).ack_floor.stream_seq < 4:
                 pass
@@ -164,14 +164,14 @@ ISSUER = "SAAIQWL2SDZXJHGKFODL6HVRDVCJTXWG6DDCHYGWNYBHDSZWDQKXGCPTVI"
 async def test_rule_4_log_and_intake_refuse_instead_of_forgetting(gateway: Client, intake: Client) -> None:
     """Both are capped with `discard: new`."""
     for client, name in ((gateway, "LOG"), (intake, "$MQTT_msgs")):
-        told = json.loads((await client.request(f"$JS.API.STREAM.INFO.{name}", timeout=5)).data)["config"]
+        told = json.loads((await client.request(f"$JS.API.STREAM.INFO.{name}", timeout=30)).data)["config"]
         assert told["discard"] == "new"
         assert told["max_bytes"] > 0
 
 
 async def test_rule_5_lives_are_those_of_the_members(gateway: Client, log: JetStreamLog) -> None:
     """The stream has no `max_age`; members carry hours; the commit record carries a rollup and lives for ever."""
-    told = json.loads((await gateway.request("$JS.API.STREAM.INFO.LOG", timeout=5)).data)["config"]
+    told = json.loads((await gateway.request("$JS.API.STREAM.INFO.LOG", timeout=30)).data)["config"]
     assert told["max_age"] == 0
     await log.write([LogMessage("readings.4401.all.1", b"x", ttl_h=9600), LogMessage("commit.a", b"c", rollup=True)])
     headers = [message.headers or {} for message in await log._reader.fetch(0, limit=10, max_bytes=MIB)]
@@ -179,7 +179,7 @@ async def test_rule_5_lives_are_those_of_the_members(gateway: Client, log: JetSt
     assert headers[1]["Nats-Rollup"] == "sub"
     assert "Nats-TTL" not in headers[1]
     # Why hours: days are no duration for the server.
-    refused = await gateway.request("raw.a", b"", headers={"Nats-TTL": "400d"}, timeout=5)
+    refused = await gateway.request("raw.a", b"", headers={"Nats-TTL": "400d"}, timeout=30)
     assert b"error" in refused.data
 
 

@@ -17,7 +17,7 @@ from sensegate.model import LogMessage
 
 async def told(client: Client, name: str) -> dict[str, object]:
     """The settings of a stream."""
-    config: dict[str, object] = json.loads((await client.request(f"$JS.API.STREAM.INFO.{name}", timeout=5)).data)[
+    config: dict[str, object] = json.loads((await client.request(f"$JS.API.STREAM.INFO.{name}", timeout=30)).data)[
         "config"
     ]
     return config
@@ -72,16 +72,16 @@ async def test_the_life_of_audit_records_follows_the_configuration(gateway: Clie
 async def test_the_log_cannot_lose_single_messages(gateway: Client, log: JetStreamLog) -> None:
     """Deleting is denied by the stream itself, to everyone."""
     await log.write([LogMessage("raw.a", b"1")])
-    answer = await gateway.request("$JS.API.STREAM.MSG.DELETE.LOG", b'{"seq":1}', timeout=5)
+    answer = await gateway.request("$JS.API.STREAM.MSG.DELETE.LOG", b'{"seq":1}', timeout=30)
     assert b'"error"' in answer.data
     assert await log.bounds() == (1, 1)
 
 
 async def test_audit_can_neither_be_deleted_nor_purged(gateway: Client) -> None:
     """What was done stays to be seen."""
-    await gateway.request("audit.a", b"1", timeout=5)
+    await gateway.request("audit.a", b"1", timeout=30)
     for subject, body in (("$JS.API.STREAM.MSG.DELETE.AUDIT", b'{"seq":1}'), ("$JS.API.STREAM.PURGE.AUDIT", b"")):
-        assert b'"error"' in (await gateway.request(subject, body, timeout=5)).data
+        assert b'"error"' in (await gateway.request(subject, body, timeout=30)).data
 
 
 async def test_intake_refuses_when_full_and_drops_what_is_acknowledged(

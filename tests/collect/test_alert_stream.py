@@ -250,7 +250,7 @@ async def test_it_can_be_stopped_while_it_waits_for_a_commit(tmp_path: Path) -> 
         await eventually(lambda: len(made._waiting) == 2)
         done.set()
         reading.cancel()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await asyncio.gather(reading, return_exceptions=True)
 
 

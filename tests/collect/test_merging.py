@@ -62,7 +62,7 @@ async def test_idle_a_delivery_goes_at_once_and_starts_after_its_position() -> N
     """The first batch does not wait for the interval."""
     source = Scripted([delivery(1, 1)])
     async with await started(source, IngestConfig(commit_interval_ms=FOREVER_MS)) as intake:
-        batch = await asyncio.wait_for(intake.batch(), 5)
+        batch = await asyncio.wait_for(intake.batch(), 30)
     assert [one.messages[0].sequence for one in batch] == [1]
     assert source.committed == SourcePosition("life", 7)
 
@@ -72,7 +72,7 @@ async def test_under_load_a_full_batch_does_not_wait_for_the_interval() -> None:
     source = Scripted([delivery(1 + 10 * n, 10) for n in range(5)])
     limits = IngestConfig(commit_interval_ms=FOREVER_MS, commit_messages_max=20)
     async with await started(source, limits) as intake:
-        sizes = [len(await asyncio.wait_for(intake.batch(), 5)) for _ in range(2)]
+        sizes = [len(await asyncio.wait_for(intake.batch(), 30)) for _ in range(2)]
     assert sizes == [2, 2]
 
 
@@ -81,7 +81,7 @@ async def test_depth_is_bounded_until_settled() -> None:
     source = Scripted([delivery(1 + 10 * n, 10) for n in range(9)])
     limits = IngestConfig(commit_interval_ms=0, commit_messages_max=10, depth_messages_max=30)
     async with await started(source, limits) as intake:
-        first = await asyncio.wait_for(intake.batch(), 5)
+        first = await asyncio.wait_for(intake.batch(), 30)
         for _ in range(50):
             await asyncio.sleep(0)
         held = source.given
@@ -95,7 +95,7 @@ async def test_a_source_that_ends_is_noticed() -> None:
     """The end of a source ends the waiting, so that the wiring starts it again."""
     async with await started(Scripted([], ends=True), IngestConfig()) as intake:
         with pytest.raises(Unavailable, match="collect fake ended"):
-            await asyncio.wait_for(intake.batch(), 5)
+            await asyncio.wait_for(intake.batch(), 30)
 
 
 async def test_a_failed_commit_is_noticed_although_nothing_arrives() -> None:
@@ -112,9 +112,9 @@ async def test_a_failed_commit_is_noticed_although_nothing_arrives() -> None:
         await asyncio.sleep(0)
         going.set()
         with pytest.raises(Unavailable, match="the log is away"):
-            await asyncio.wait_for(waiting, 5)
+            await asyncio.wait_for(waiting, 30)
         with pytest.raises(Unavailable, match="the log is away"):
-            await asyncio.wait_for(intake.batch(written), 5)
+            await asyncio.wait_for(intake.batch(written), 30)
 
 
 async def test_a_commit_that_succeeds_does_not_end_the_waiting() -> None:
@@ -124,7 +124,29 @@ async def test_a_commit_that_succeeds_does_not_end_the_waiting() -> None:
     async with await started(source, limits) as intake:
         done = asyncio.create_task(nothing())
         await done
-        assert len(await asyncio.wait_for(intake.batch(done), 5)) == 1
+        assert len(await asyncio.wait_for(intake.batch(done), 30)) == 1
+
+
+async def test_a_batch_that_is_not_full_waits_for_delivery_that_is_behind() -> None:
+    """It goes once the delivery has caught up, or after four of the longest intervals; the first one at once."""
+    answers = [True, True, True, False]
+    limits = IngestConfig(commit_interval_ms=FOREVER_MS, commit_interval_min_ms=0, commit_messages_max=10)
+    async with await started(Scripted([delivery(1, 10), delivery(11, 1)]), limits) as intake:
+        await asyncio.wait_for(intake.batch(is_behind=lambda: True), 5)
+        batch = await asyncio.wait_for(intake.batch(is_behind=lambda: answers.pop(0)), 30)
+    assert (batch[0].messages[0].sequence, answers) == (11, [])
+    limits = IngestConfig(commit_interval_ms=1)
+    async with await started(Scripted([delivery(1, 1)]), limits) as intake:
+        intake._last_batch = SystemClock().monotonic()
+        assert await asyncio.wait_for(intake.batch(is_behind=lambda: True), 30)
+
+
+async def test_a_full_batch_does_not_wait_for_delivery() -> None:
+    """Delivery that is behind costs latency, never throughput."""
+    limits = IngestConfig(commit_interval_ms=FOREVER_MS, commit_interval_min_ms=0, commit_messages_max=10)
+    async with await started(Scripted([delivery(1, 10), delivery(11, 10)]), limits) as intake:
+        for _ in range(2):
+            assert await asyncio.wait_for(intake.batch(is_behind=lambda: True), 5)
 
 
 async def test_the_interval_follows_the_share_of_time_that_batches_take() -> None:

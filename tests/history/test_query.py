@@ -302,7 +302,7 @@ async def test_queries_wait_for_others_up_to_a_number(past: Past) -> None:
         for _ in range(KEEP_ALL.queries_max):
             await stack.enter_async_context(past.sink.reading())
         waiting = [asyncio.create_task(past.aggregate(DAY_US, ("count",))) for _ in range(query.WAITING_MAX)]
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while past.sink.waiting < query.WAITING_MAX:
                 await asyncio.sleep(0)
         with pytest.raises(Overloaded, match="wait"):

@@ -49,7 +49,8 @@ def test_the_page_of_wiring_is_one_page() -> None:
     # The lease of a node with a standby is taken before everything and held beside it: 15 lines. Two features since
     # (SensorThings, line protocol) are four, the token files of outlets one; NGSI-LD two, Home Assistant two,
     # the threshold of the collector six; the import of errors has a line a name since the task group is ours: eight.
-    assert len(Path(flow.__file__).read_text("utf-8").splitlines()) <= 373
+    # The pipeline hears of delivery that is behind: one line.
+    assert len(Path(flow.__file__).read_text("utf-8").splitlines()) <= 374
 
 
 def test_a_task_runs_where_the_log_is_written_unless_it_says_otherwise() -> None:

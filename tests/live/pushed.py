@@ -58,7 +58,7 @@ class Nats:
         self.closed = asyncio.Event()
 
     async def message(self) -> Msg:
-        return await self.subscription.next_msg(timeout=5)
+        return await self.subscription.next_msg(timeout=30)
 
     async def records(self, count: int) -> list[dict[str, Any]]:
         """Return the next records, exactly so many; each message is answered."""
@@ -89,7 +89,7 @@ async def by_nats(site: Site, grant: Granted, said: str | None) -> AsyncIterator
     )
     try:
         if said is not None:
-            answer = await client.request(f"sg.control.{grant.id}.nats", said.encode(), timeout=5)
+            answer = await client.request(f"sg.control.{grant.id}.nats", said.encode(), timeout=30)
             assert "problem" not in json.loads(answer.data), answer.data
         found = Nats(client, await client.subscribe(f"sg.feeds.{grant.id}.>"))
         found.closed = gone

@@ -29,6 +29,7 @@ from tests.collect.front.front_rig import PacketClient
 from tests.conftest import eventually
 from tests.live.granting import granted
 from tests.live.site import Made, Site, config_of, reading, running
+from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 
@@ -94,7 +95,7 @@ async def test_a_disabled_device_is_told_and_stays_out(node: Site) -> None:
     device = await node.device("disabled")
     async with _client(node, device) as client:
         await node.ask("POST", f"/api/v1/devices/{device.id}/disable")
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(WITHIN_TWO_SECONDS):
             assert await client.receive() == Disconnect(ReasonCode.ADMINISTRATIVE_ACTION)
     async with _client(node, device) as client:
         assert client.answer.code == ReasonCode.NOT_AUTHORIZED

@@ -68,7 +68,7 @@ async def written(site: Site, subjects: Mapping[str, bytes] | tuple[str, ...]) -
             subjects.items() if isinstance(subjects, Mapping) else [(to, what) for to in subjects for what in PAYLOADS]
         )
         for subject, payload in pairs:
-            answer = msgspec.json.decode((await client.request(subject, payload, timeout=5)).data)
+            answer = msgspec.json.decode((await client.request(subject, payload, timeout=30)).data)
             sequences.append(int(answer["seq"]))
     finally:
         await client.close()

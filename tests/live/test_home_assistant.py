@@ -164,7 +164,7 @@ async def retained(site: Site, grant: Granted) -> list[str]:
     )
     try:
         question = msgspec.json.encode({"subjects_filter": f"$MQTT.rmsgs.sg.grants.{grant.id}.>"})
-        answer = await client.request("$JS.API.STREAM.INFO.$MQTT_rmsgs", question, timeout=5)
+        answer = await client.request("$JS.API.STREAM.INFO.$MQTT_rmsgs", question, timeout=30)
         return list(json.loads(answer.data)["state"].get("subjects") or ())
     finally:
         await client.close()

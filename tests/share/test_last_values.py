@@ -110,7 +110,7 @@ async def test_a_change_is_seen_and_an_older_reading_is_none() -> None:
     waiting = asyncio.create_task(values.wait_changed(change))
     await asyncio.sleep(0)
     values.apply(entry_of([(1, "pm2_5", 6, 6, 3.0)]), 3)
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 30)
     assert values.changed_since(change).tolist() == values.series_of("4401", DEVICES[1].device).tolist()
 
 

@@ -26,6 +26,7 @@ from sensegate.share.reader import LogReader
 from tests.share.made import NOW, make_batch, members
 
 HOUR_S = 3_600
+FOREVER_S = 1e6
 
 
 class CountedLog(MemoryLog):
@@ -70,7 +71,7 @@ def memory_place(sequence: int, stored: int, row: int = cursor.END) -> cursor.Cu
 
 async def until_live(made: LogReader) -> None:
     """Return once the reader follows the end."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not made._live:
             await asyncio.sleep(0)
 
@@ -255,6 +256,49 @@ async def test_live_entries_come_from_the_ring(clock: FakeClock) -> None:
         assert len(log.fetched) == fetched
 
 
+async def test_at_the_end_of_the_log_each_commit_costs_one_fetch(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A short page ends at the end of the log: the reader waits for the next commit, and does not ask again.
+
+    Of a page that its limits may have cut, the rest is fetched at once.
+    """
+    log = CountedLog(clock)
+    async with following(log, clock) as made:
+        await until_live(made)
+        for _ in range(5):
+            before = len(log.fetched)
+            end = await commit(log) + 2
+            assert await made.wait(end - 1, 5)
+            for _ in range(20):
+                await asyncio.sleep(0)
+            assert (made.end, len(log.fetched) - before) == (end, 1)
+        monkeypatch.setattr(reader, "_PAGE_ENTRIES", 2)
+        end = await commit(log) + 2
+        assert await made.wait(end - 1, 5)
+
+
+async def test_what_open_streams_have_not_delivered_is_known(clock: FakeClock) -> None:
+    """A stream counts while it needs processor time, not while its consumer has the events or where none is open."""
+    log = CountedLog(clock)
+    end = await commit(log) + 2
+    async with following(log, clock, 0) as made:
+        await until_live(made)
+        serving = FeedServer(made)
+        assert serving.has_delivered(end + 100)
+        admission = Admission(ALL_FEED, FeedSelection(grade_max=3))
+        stream = serving.stream(lambda: admission, memory_place(end, NOW), heartbeat_s=FOREVER_S)
+        waiting = asyncio.create_task(anext(stream))
+        async with asyncio.timeout(30):
+            while serving.has_delivered(end + 1):
+                await asyncio.sleep(0)
+        assert serving.has_delivered(end)
+        later = await commit(log) + 2
+        assert (await asyncio.wait_for(waiting, 30)).count == 3
+        assert serving.has_delivered(later + 100)
+        await stream.aclose()
+
+
 async def test_the_ring_is_bounded_and_history_fills_in(clock: FakeClock) -> None:
     """What the ring has let go comes from the log; nothing is missing in between."""
     log = CountedLog(clock)
@@ -291,7 +335,7 @@ async def test_a_reader_that_is_begun_anew_gives_nothing_twice(clock: FakeClock)
     for _ in range(2):
         task = asyncio.create_task(made.run(0))
         sequence = await commit(log)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while made.end < sequence or not made._live:
                 await asyncio.sleep(0)
         task.cancel()
@@ -308,7 +352,7 @@ async def test_a_lost_log_is_waited_out(clock: FakeClock) -> None:
         await until_live(made)
         log.away = True
         sequence = await commit(log)
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             while made._live:
                 await asyncio.sleep(0)
         with pytest.raises(Unavailable):

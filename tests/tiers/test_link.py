@@ -205,7 +205,7 @@ async def test_a_flood_meets_no_subscription(centre: Engine) -> None:
         for _ in range(500):
             await flooding.connection.publish("up.4401.live", body, reply="_INBOX_4401.flood")
         with pytest.raises(nats.errors.NoRespondersError):
-            await flooding.connection.request("up.4401.live", body, timeout=5)
+            await flooding.connection.request("up.4401.live", body, timeout=30)
         assert await honest.send_span("live", b"mine") == b"mine"
         assert working == CREDIT[Channel.LIVE]
         release.set()

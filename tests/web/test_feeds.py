@@ -24,6 +24,7 @@ from sensegate.share import cursor
 from sensegate.web import limits
 from tests.conftest import eventually
 from tests.share.made import Place, make_batch, members
+from tests.support.timing import WITHIN_TWO_SECONDS
 from tests.web.serving import ADMIN, Gateway, serving
 
 ALL = "/api/v1/feeds/all/records"
@@ -216,7 +217,7 @@ async def test_long_poll_wakes(filled: Gateway) -> None:
         await asyncio.sleep(0)
         batch = make_batch([(place, "pm2_5", 7.0)], places=PLACES)
         await filled.log.write(members(batch, subject="readings.4403.all.1"))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         _, body, _ = await waiting
     assert [record["property"] for record in body["records"]] == ["pm2_5"]
 
@@ -260,7 +261,7 @@ async def test_a_stream_resumes_after_its_last_event(filled: Gateway) -> None:
     async with stream_of(filled, token, "all", last=first[-1]) as events:
         rest = [(await anext(events))[0] for _ in range(12)]
         await filled.log.write(members(make_batch([(0, "pm2_5", 1.0)], places=PLACES)))
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             live = await anext(events)
     assert first + rest == expected
     assert live[1]["property"] == "pm2_5"
@@ -275,7 +276,7 @@ async def test_a_revoked_token_ends_its_streams(filled: Gateway) -> None:
         for _ in range(20):
             await anext(events)
         await filled.tokens.revoke(token.id, by=ADMIN)
-        async with asyncio.timeout(2):
+        async with asyncio.timeout(WITHIN_TWO_SECONDS):
             _, said = await anext(events)
             assert (said["event"], said["status"]) == ("problem", 401)
             with pytest.raises(StopAsyncIteration):
@@ -290,7 +291,7 @@ async def test_an_expired_token_reads_nothing(filled: Gateway) -> None:
     async with stream_of(filled, text, "all") as events:
         for _ in range(20):
             await anext(events)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             assert (await anext(events))[1]["status"] == 401
     _, body, _ = await filled.ask("GET", ALL, text, expect=401)
     assert "expired" in body["detail"]
@@ -304,7 +305,7 @@ async def test_a_removed_feed_ends_its_streams(filled: Gateway) -> None:
         for _ in range(20):
             await anext(events)
         await filled.ask("DELETE", "/api/v1/feeds/short", admin, expect=204)
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             assert (await anext(events))[1]["status"] == 404
 
 

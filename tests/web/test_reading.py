@@ -256,7 +256,7 @@ async def test_the_command_line_reads_a_period(filled: Gateway) -> None:
 async def test_the_ledger_of_a_period_as_csv(filled: Gateway) -> None:
     """Over HTTP and on the command line; rows outside the period are not counted; the balance decides the exit."""
     token = await filled.token(Role.ADMIN)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while not filled.books.nodes(0):
             await asyncio.sleep(0)
     period = {"from": "2026-01-01T02:10:00Z", "to": "2026-01-01T03:50:00Z", "by": "hour"}

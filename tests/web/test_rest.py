@@ -231,7 +231,7 @@ async def test_numbers_in_other_scripts_are_no_fault_of_ours(city: Gateway) -> N
 
 async def _ledger(gateway: Gateway, token: str, rows: int, query: str = "") -> dict[str, Any]:
     """Return the ledger once it counts this many messages."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             _, body, _ = await gateway.ask("GET", f"/api/v1/ledger?since=10000d{query}", token, expect=200)
             if body["totals"].get("messages", 0) == rows:

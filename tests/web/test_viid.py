@@ -180,7 +180,7 @@ async def test_bytes_that_are_no_text_are_answered_too(rig: Rig) -> None:
     ):
         reader, writer = await asyncio.open_connection(host, int(port))
         writer.write(head)
-        answer = await asyncio.wait_for(reader.read(200), 5)
+        answer = await asyncio.wait_for(reader.read(200), 30)
         writer.close()
         assert answer.startswith((b"HTTP/1.1 4", b"HTTP/1.0 4")), answer
 

@@ -20,7 +20,7 @@ from nats.aio.subscription import Subscription
 from sensegate.bus import api
 from sensegate.bus.connect import BusClient
 from sensegate.bus.process import json_bytes
-from sensegate.errors import EngineError, NotFound, Unavailable
+from sensegate.errors import EngineError, NotFound, StoreFull, Unavailable
 from sensegate.model import LogEntry
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -304,7 +304,7 @@ class StreamFollower:
                         await notified.wait()
             except TimeoutError:
                 continue  # no heartbeat: the consumer is gone (the server was restarted)
-            except (Unavailable, EngineError):
+            except (Unavailable, EngineError, NotFound, StoreFull):
                 await asyncio.sleep(_POLL_S)
 
     async def _create_consumer(self, inbox: str) -> None:

@@ -2,14 +2,15 @@
 
 Without load a delivery is passed on at once; under load a batch waits until it is full or an interval has passed, so
 that many messages share the fixed cost of a commit. The interval grows with the share of time that commits take:
-latency counts while that is small, cost when it is great.
+latency counts while that is small, cost when it is great. While the delivery of earlier commits is behind, a batch
+that is not full waits longer: it would take processor time from the delivery, and a larger one costs less.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
 
@@ -22,6 +23,9 @@ from sensegate.model import Delivery, SourcePosition
 
 _EASY, _BUSY = 0.4, 0.9
 """Load up to which the interval is the shortest, and from which it is the longest."""
+_BEHIND_INTERVALS = 4
+"""A batch waits for delivery that is behind for at most so many of the longest intervals."""
+_BEHIND_POLL_S = 0.001
 _SMOOTHING = 0.2
 """Weight of the newest batch in the load."""
 
@@ -87,13 +91,21 @@ class MergedSources:
         else:
             self._room.set()
 
-    async def batch(self, commit: asyncio.Task[None] | None = None) -> list[Delivery]:
-        """Return the next deliveries, at least one; raises the error of a source or of the running `commit`."""
+    async def batch(
+        self, commit: asyncio.Task[None] | None = None, *, is_behind: Callable[[], bool] = lambda: False
+    ) -> list[Delivery]:
+        """Return the next deliveries, at least one; raises the error of a source or of the running `commit`.
+
+        `is_behind`: returns whether the delivery of earlier commits is behind.
+        """
         self._measure_load()
         await self._until(self._arrived, commit)
         remaining_s = self._interval_s() - (self._clock.monotonic() - self._last_batch)
         if remaining_s > 0 and not self._full.is_set():
             await self._until(self._full, commit, remaining_s)
+        until = self._last_batch + _BEHIND_INTERVALS * self._limits.commit_interval_ms / 1e3
+        while not self._full.is_set() and self._clock.monotonic() < until and is_behind():
+            await self._until(self._full, commit, _BEHIND_POLL_S)
         asked, self._last_batch = self._asked, self._clock.monotonic()
         self._waited_s = self._last_batch - asked
         batch: list[Delivery] = []

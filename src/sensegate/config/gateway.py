@@ -161,7 +161,8 @@ class IngestConfig(ConfigRecord, frozen=True):
     commit_interval_ms: Annotated[
         int,
         doc(
-            "longest wait for a fuller commit under load; without load a commit is written at once",
+            "longest wait for a fuller commit under load, four times as long while deliveries to subscribers are "
+            "behind; without load a commit is written at once",
             least=0,
             most=60_000,
         ),

@@ -92,12 +92,25 @@ class IngestPipeline:
         *,
         boundary: BatchBoundary | None = None,
         observers: Sequence[Observer] = (),
+        has_delivered: Callable[[int], bool] = lambda _sequence: True,
     ) -> None:
+        """Build it; `run` processes.
+
+        Args:
+            config: the configuration.
+            clock: the clock.
+            sources: the sources of all batches.
+            stages: the stages.
+            boundary: what is to run between two batches.
+            observers: called with each batch of live messages.
+            has_delivered: returns whether the log is delivered up to a sequence, as far as that takes processor time.
+        """
         self._config = config
         self._clock = clock
         self._sources = sources
         self._stages = stages
         self._observers = observers
+        self._has_delivered = has_delivered
         self._memory = stages.interpreter.decoder.memory
         self._camera_sources = frozenset(
             f"external:{broker.name}" for broker in config.external_brokers if broker.video
@@ -148,14 +161,18 @@ class IngestPipeline:
             await intake.start(positions)
             self.trouble = ""
             written: asyncio.Task[None] | None = None
+            committed = 0
             try:
                 while True:
-                    deliveries = await intake.batch(written)
+                    # Only one commit may be on its way to the subscribers: further ones would overtake its delivery.
+                    behind = partial(self._is_behind, committed)
+                    deliveries = await intake.batch(written, is_behind=behind)
                     pending = self._process(deliveries)
                     mark = self._memory.savepoint()
                     if written:
                         # The next commit is made ready while the last one is on its way; two are never written at once.
                         await written
+                    committed = self._stages.committer.sequence
                     written = asyncio.create_task(self._write(pending, deliveries, intake, mark), name="commit")
                     # The commit must leave the process before the next walk holds the loop, else the log idles.
                     await asyncio.sleep(LEAVE_S)
@@ -163,6 +180,9 @@ class IngestPipeline:
                 if written:
                     written.cancel()
                     await asyncio.gather(written, return_exceptions=True)
+
+    def _is_behind(self, committed: int) -> bool:
+        return not self._has_delivered(committed)
 
     def _process(self, deliveries: Sequence[Delivery]) -> PreparedBatch:
         self.boundary.run()

@@ -186,6 +186,11 @@ class Committer:
         """Number of the last commit."""
         return self._number
 
+    @property
+    def sequence(self) -> int:
+        """Log sequence of the last commit."""
+        return self._sequence
+
     # ── start ───────────────────────────────────────────────────────────────────────────────────────────
 
     async def open(self) -> dict[str, SourcePosition]:

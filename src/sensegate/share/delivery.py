@@ -126,7 +126,16 @@ class FeedServer:
         self._bodies: OrderedDict[tuple[FeedSelection | None, _PageEncoding, Cursor, Cursor], bytes] = OrderedDict()
         self._bodies_bytes = 0
         self._streams = 0
+        self._delivered: dict[object, int] = {}
+        """Open stream -> sequence up to which it has delivered, unless it waits for its consumer or reads history."""
         self._yielded_at = 0.0
+
+    def has_delivered(self, sequence: int) -> bool:
+        """Return whether the open streams have delivered the log up to a sequence; True where there is none.
+
+        Streams that wait for a slow consumer or a quota, or read history, do not count: they need no processor time.
+        """
+        return not self._delivered or min(self.reader.end, *self._delivered.values()) >= sequence
 
     async def _yield_to_others(self) -> None:
         """Yield to other tasks when the time slice is used up; more often would starve streams under load."""
@@ -432,12 +441,14 @@ class FeedServer:
         loop = asyncio.get_running_loop()
         position, admission, checked, last_sent, heartbeats = start, admit(), loop.time(), loop.time(), 0
         self._streams += 1
+        stream = object()
         try:
             while True:
                 advance(position)
                 span = await self.reader.read(_sequence_before(position))
                 if span.end > position.sequence and not self.reader.is_in_memory(position.sequence):
                     await self.reader.demand_retained(position)
+                self._note_delivered(stream, position)
                 if loop.time() - checked >= _RECHECK_S:
                     admission, checked = admit(), loop.time()
                 if span.end <= position.sequence and not span.entries:
@@ -451,12 +462,15 @@ class FeedServer:
                     rows = await self._remaining_rows(entry, admission.selection, position)
                     while len(rows):
                         if events := await self._events(entry, rows, admission):
+                            self._delivered.pop(stream, None)
                             yield events
                             last_sent = loop.time()
                             position = self.reader.after(entry.sequence, entry.stored, int(rows[events.count - 1]))
                             advance(position)
+                            self._note_delivered(stream, position)
                             rows = rows[events.count :]
                         elif admission.quota:
+                            self._delivered.pop(stream, None)
                             await asyncio.sleep(min(_RECHECK_S, max(0.01, admission.quota.wait_s(1))))
                             if loop.time() - last_sent >= heartbeat_s:
                                 heartbeats, last_sent = heartbeats + 1, loop.time()
@@ -468,6 +482,14 @@ class FeedServer:
                 position = self.reader.after(max(span.end, position.sequence), span.stored)
         finally:
             self._streams -= 1
+            self._delivered.pop(stream, None)
+
+    def _note_delivered(self, stream: object, position: Cursor) -> None:
+        before = _sequence_before(position)
+        if self.reader.is_in_memory(before):
+            self._delivered[stream] = before
+        else:
+            self._delivered.pop(stream, None)
 
     async def _events(self, entry: RowsEntry, rows: I64, admission: Admission) -> Events | None:
         """Return the first of these rows as events; equal subscribers share the bytes of a whole block.

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sensegate.bus.columns import Batch
-from sensegate.model import BOOL, I64, U32
+from sensegate.model import BOOL, F64, I64, U8, U32
 from sensegate.quantities.properties import ValueKind
 from sensegate.quantities.quality import TimeQuality, flag_words, quality_word
 from sensegate.share import fixed_text
@@ -145,19 +145,24 @@ def events(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTexts)
 
 
 def array_events(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTexts) -> bytes | None:
-    """Return rows, at least one, as events by an array of their texts; None: the lengths of these differ too much."""
-    property_, index = batch.property[rows], batch.index[rows]
-    time, received = batch.time[rows], batch.received[rows]
-    start = _id_starts(batch, rows, entry, texts)
+    """Return ascending rows, at least one, as events by an array of texts; None: their lengths differ too much."""
+    first, last = int(rows[0]), int(rows[-1])
+    # Of neighbours the columns are views.
+    here: slice | I64 = slice(first, last + 1) if last - first == len(rows) - 1 else rows
+    property_, index = batch.property[here], batch.index[here]
+    time, received = batch.time[here], batch.received[here]
+    start = _id_starts(batch.seq[here], batch, entry, texts)
     if (
         batch.text
         or not isinstance(start, bytes)
-        or max(int(rows.max()), int(index.max())) >= fixed_text.NUMBERS_MAX
+        or max(last, int(index.max())) >= fixed_text.NUMBERS_MAX
         or not (fixed_text.has_four_digits(time) and fixed_text.has_four_digits(received))
-        or (ends := texts.columns(batch.origin[rows])) is None
+        or (ends := texts.columns(batch.origin[here])) is None
     ):
         return None
-    row = fixed_text.row_column().take(rows)
+    if (property_ == property_[0]).all():
+        property_ = property_[:1]
+    row = fixed_text.row_column()[here]
     parts: list[fixed_text.FixedPart] = [
         f"id: {prefix}".encode(),
         row,
@@ -167,24 +172,24 @@ def array_events(batch: Batch, rows: I64, entry: int, prefix: str, texts: Record
         row,
         ends[0],
         _column(_of_rows(texts.names, property_)),
-        *_value_columns(batch, rows, texts.booleans[property_]),
+        *_value_columns(batch.value[here], texts.booleans[property_]),
         _column(_of_rows(texts.units, property_)),
         time,
-        _column(_of_rows(_CLOCK, batch.time_quality[rows])),
+        _column(_of_rows(_CLOCK, batch.time_quality[here])),
         received,
-        _column(_of_rows(_QUALITY, batch.quality[rows])),
+        _column(_of_rows(_QUALITY, batch.quality[here])),
         ends[1],
-        _column(_endings(batch.flags[rows].astype(np.int64) << 8 | batch.revision[rows], texts.node)),
+        _column(_endings(batch.flags[here], batch.revision[here], texts.node)),
         b"}\n\n",
     ]
     return fixed_text.joined(len(rows), parts)
 
 
-def _value_columns(batch: Batch, rows: I64, is_boolean: BOOL) -> Sequence[fixed_text.Words]:
-    """Return the value of each row, none of which is a string, in columns whose texts follow each other."""
-    if not is_boolean.any() and (numbers := fixed_text.decimal_numbers(batch.value[rows])) is not None:
+def _value_columns(values: F64, is_boolean: BOOL) -> Sequence[fixed_text.Words]:
+    """Return numbers and booleans in columns whose texts follow each other; `is_boolean`: of each, or of all."""
+    if not is_boolean.any() and (numbers := fixed_text.decimal_numbers(values)) is not None:
         return numbers
-    return [np.array(_values(batch, rows, is_boolean), np.bytes_)]
+    return [np.array(_numbers_or_booleans(values, np.broadcast_to(is_boolean, values.shape)), np.bytes_)]
 
 
 def _column(texts: _Column) -> bytes | fixed_text.Words:
@@ -212,15 +217,15 @@ _SlackColumn = tuple[fixed_text.Words, float]
 def _ids(batch: Batch, rows: I64, entry: int, prefix: str, texts: RecordTexts) -> list[_Column]:
     """Return the id and the cursor of each row, without the name of the first."""
     return [
-        _id_starts(batch, rows, entry, texts),
+        _id_starts(batch.seq[rows], batch, entry, texts),
         _decimal_texts(batch.index[rows].astype(np.int64)),
         f'","cursor":"{prefix}'.encode(),
         _row_texts(rows),
     ]
 
 
-def _id_starts(batch: Batch, rows: I64, entry: int, texts: RecordTexts) -> _Column:
-    return _sequence_texts(texts.node[:-1] + f"-{batch.partition}-".encode(), batch.seq[rows], entry)
+def _id_starts(sequences: I64, batch: Batch, entry: int, texts: RecordTexts) -> _Column:
+    return _sequence_texts(texts.node[:-1] + f"-{batch.partition}-".encode(), sequences, entry)
 
 
 def _columns(batch: Batch, rows: I64, texts: RecordTexts, *, close: bytes) -> list[_Column]:
@@ -255,7 +260,7 @@ def _times(batch: Batch, rows: I64) -> list[_Column]:
 
 def _ends(batch: Batch, rows: I64, origin: U32, texts: RecordTexts, close: bytes) -> list[_Column]:
     """Return the text after the quality of each row, up to `close`."""
-    endings = _endings(batch.flags[rows].astype(np.int64) << 8 | batch.revision[rows], texts.node)
+    endings = _endings(batch.flags[rows], batch.revision[rows], texts.node)
     if isinstance(endings, bytes):
         return [texts.tails(origin, endings + close)]
     return [texts.tails(origin, b""), endings, close]
@@ -279,14 +284,18 @@ def _joined(count: int, columns: Sequence[_Column]) -> bytes:
 
 def _values(batch: Batch, rows: I64, is_boolean: BOOL) -> list[bytes]:
     """Return each value as JSON: a number, a boolean or a string, by the kind of its property."""
-    column = batch.value[rows]
-    values = fixed_text.numbers(column)
-    for place in np.flatnonzero(is_boolean).tolist():
-        values[place] = b"true" if column[place] else b"false"
+    values = _numbers_or_booleans(batch.value[rows], is_boolean)
     if batch.text:
         for place, row in enumerate(rows.tolist()):
             if (text := batch.text.get(row)) is not None:
                 values[place] = _quote(text)
+    return values
+
+
+def _numbers_or_booleans(column: F64, is_boolean: BOOL) -> list[bytes]:
+    values = fixed_text.numbers(column)
+    for place in np.flatnonzero(is_boolean).tolist():
+        values[place] = b"true" if column[place] else b"false"
     return values
 
 
@@ -309,18 +318,19 @@ def _sequence_texts(start: bytes, sequences: I64, entry: int) -> _Column:
     return [b"%b%014d-" % (start, sequence or entry) for sequence in sequences.tolist()]
 
 
-def _endings(codes: I64, node: bytes) -> _Column:
-    """Return flags, revision and node; `codes`: flags << 8 | revision."""
+def _endings(flags: U32, revisions: U8, node: bytes) -> _Column:
+    """Return flags, revision and node of each row."""
 
     def ending(code: int) -> bytes:
         return b'%b,"revision":%d,"node":%b' % (_quote(flag_words(code >> 8)), code & 255, node)
 
-    first = int(codes[0]) if len(codes) else 0
-    if bool((codes == first).all()):
-        return ending(first)
-    different = codes.tolist()
-    known = {code: ending(code) for code in set(different)}
-    return list(map(known.__getitem__, different))
+    if not len(flags):
+        return []
+    if bool((flags == flags[0]).all()) and bool((revisions == revisions[0]).all()):
+        return ending(int(flags[0]) << 8 | int(revisions[0]))
+    codes = (flags.astype(np.int64) << 8 | revisions).tolist()
+    known = {code: ending(code) for code in set(codes)}
+    return list(map(known.__getitem__, codes))
 
 
 def _decimal_texts(numbers: I64) -> list[bytes]:

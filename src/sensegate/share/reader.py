@@ -74,6 +74,11 @@ def named_rows(batch: columns.Batch) -> columns.Batch:
     return msgspec.structs.replace(batch, properties=names, channels=[])
 
 
+def _fills_page(entries: Sequence[LogEntry]) -> bool:
+    """Return whether a page may have been cut by its limits; a shorter one ends at the end of the log."""
+    return len(entries) >= _PAGE_ENTRIES or sum(len(entry.payload) for entry in entries) >= _PAGE_BYTES // 2
+
+
 class EntryRange(msgspec.Struct, frozen=True, eq=False):
     """Entries of readings and observations after a sequence, complete up to `end`."""
 
@@ -168,8 +173,9 @@ class LogReader:
                 self._append(entries)
                 self._wake()
                 await asyncio.sleep(0)
-                continue
-            if not self._live:
+                if not self._live or _fills_page(entries):
+                    continue
+            elif not self._live:
                 self._live = True
                 self._wake()
             await self.log.changed(self._end, _CHANGED_S)
@@ -295,7 +301,7 @@ class LogReader:
             return EntryRange((), after, self._clock.now())
         slots = [RowsEntry(entry) for entry in entries if entry.subject.startswith(SHARED_PREFIXES)]
         span = EntryRange(slots, entries[-1].sequence, entries[-1].time)
-        if len(entries) == _PAGE_ENTRIES or sum(len(entry.payload) for entry in entries) >= _PAGE_BYTES // 2:
+        if _fills_page(entries):
             # A short page ends at the end of the log and would grow: it is not cached.
             self._pages[after] = span
             while len(self._pages) > self._pages_max:

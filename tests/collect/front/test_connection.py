@@ -32,7 +32,7 @@ VERSIONS = pytest.mark.parametrize("version", list(Version))
 
 
 async def _until_stored(rig: FrontRig, count: int) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(rig.store.messages) < count:
             await asyncio.sleep(0.005)
 

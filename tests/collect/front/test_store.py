@@ -128,7 +128,7 @@ async def test_a_full_stream_acknowledges_nothing_and_goes_on(engine: Engine) ->
             assert "maximum bytes" in stored.front.writer.problem
             before = len(await stored.messages())
             assert before >= filler
-            await connection.request(f"$JS.API.STREAM.PURGE.{streams.INTAKE}", timeout=5)
+            await connection.request(f"$JS.API.STREAM.PURGE.{streams.INTAKE}", timeout=30)
             await client.publish("up/d1", b"after", qos=1)
             assert [payload for _, _, payload in await stored.messages()][-1] == b"after"
         await connection.close()

@@ -24,7 +24,10 @@ from sensegate.model import Delivery, SourcePosition
 _EASY, _BUSY = 0.4, 0.9
 """Load up to which the interval is the shortest, and from which it is the longest."""
 _BEHIND_INTERVALS = 4
-"""A batch waits for delivery that is behind for at most so many of the longest intervals."""
+"""A batch waits for delivery that is behind for at most so many of the longest intervals.
+
+They begin when it could be taken: the commit before it may have taken longer, and delivery needs time after that.
+"""
 _BEHIND_POLL_S = 0.001
 _SMOOTHING = 0.2
 """Weight of the newest batch in the load."""
@@ -103,7 +106,7 @@ class MergedSources:
         remaining_s = self._interval_s() - (self._clock.monotonic() - self._last_batch)
         if remaining_s > 0 and not self._full.is_set():
             await self._until(self._full, commit, remaining_s)
-        until = self._last_batch + _BEHIND_INTERVALS * self._limits.commit_interval_ms / 1e3
+        until = self._clock.monotonic() + _BEHIND_INTERVALS * self._limits.commit_interval_ms / 1e3
         while not self._full.is_set() and self._clock.monotonic() < until and is_behind():
             await self._until(self._full, commit, _BEHIND_POLL_S)
         asked, self._last_batch = self._asked, self._clock.monotonic()

@@ -44,8 +44,8 @@ coverage: compiled ## all tests, with the lines and branches that they do not re
 lint: style types ## ruff (all rules) and mypy (strict)
 
 style: setup
-	$(BIN)/ruff format --check src tests
-	$(BIN)/ruff check src tests
+	$(BIN)/ruff format --check src tests deploy
+	$(BIN)/ruff check src tests deploy
 
 types: setup
 	$(BIN)/mypy $(MYPY)

@@ -195,7 +195,7 @@ class Loss:
         self.later = await node.device("met-2")
         changed = time.time_ns() // 1_000
         await node.token()  # one more change, so that a copy follows that moment, whatever was copied before it
-        await eventually(lambda: copied_since(self.centre, changed))
+        await eventually(lambda: copied_since(self.centre, changed), 90)
 
     async def restarted(self) -> None:
         """Run the node again: the centre then knows an epoch and a timeline that the copy does not."""
@@ -251,7 +251,7 @@ async def test_a_node_that_is_destroyed(tmp_path: Path, *, encryption: str, rest
             await until(centre, loss.centre_has | {*new, 4100})
             changed = time.time_ns() // 1_000
             await node.device("met-3")
-            await eventually(lambda: copied_since(centre, changed), 20)
+            await eventually(lambda: copied_since(centre, changed), 90)
             await node.totals()
             assert (await node.ready())[0] == 200
             (record,) = [row for row in await node.audit() if row["action"] == "store.restore"]

@@ -59,7 +59,7 @@ async def a_life_and_its_end(centre: Site, first: Config, folder: Path) -> Lost:
         await send(node, late, 1, 2, 3)
         await send(node, plain, 1, seq=False)
         await eventually(lambda: all_of(centre, 9))
-        await eventually(lambda: copied_since(centre, changed))
+        await eventually(lambda: copied_since(centre, changed), 90)
         await link.cut()
         await send(node, counted, 6, 7, 8, 9)
         await send(node, plain, 2, seq=False)

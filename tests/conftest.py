@@ -7,7 +7,6 @@ import gc
 import inspect
 import os
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -55,10 +54,6 @@ LONG = ("ledger", "test_bench.py", "demo", "live")
 """Folders whose files take long: they begin first, so that the workers end at the same time."""
 
 
-COMPUTING_PER_WAITING = 2
-"""Three tests that wait leave a core idle, three that compute wait for one another."""
-
-
 UNTRACED = ("outside", "test_bench.py", "test_fuzz.py", "test_mutations.py", "test_library.py")
 """What these reach is not counted as covered: others' samples need not be there, and masses of examples assert little
 of the lines that they pass. Untraced they take half the time."""
@@ -66,7 +61,7 @@ of the lines that they pass. Untraced they take half the time."""
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put long files first, then those with many servers, which wait, each with two that compute; these fill the end.
+    """Put long files first, then those with many servers, which wait; those that only compute fill the end.
 
     What has an engine, or stands in `live/`, is `live`. The order within a file stays.
     """
@@ -87,21 +82,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             lives += item.get_closest_marker("live") is not None
         place = LONG.index(parts[0]) if parts and parts[0] in LONG else len(LONG)
         ranks[path] = (place, -lives)
-    in_order = sorted(by_file, key=ranks.__getitem__)
-    longest = [path for path in in_order if ranks[path][0] < LONG.index("live")]
-    waiting = [path for path in in_order[len(longest) :] if ranks[path] < (len(LONG), 0)]
-    computing = in_order[len(longest) + len(waiting) :]
-    positions = {path: at for at, path in enumerate([*longest, *_mixed(waiting, computing)])}
-    items.sort(key=lambda item: positions[item.path])
-
-
-def _mixed(waiting: list[Path], computing: list[Path]) -> Iterator[Path]:
-    """Yield files so that tests that wait and tests that compute run at the same time; what is left computes."""
-    rest = iter(computing)
-    for path in waiting:
-        yield path
-        yield from islice(rest, COMPUTING_PER_WAITING)
-    yield from rest
+    items.sort(key=lambda item: ranks[item.path])
 
 
 def pytest_collection_finish() -> None:

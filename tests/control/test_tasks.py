@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import cast
+from types import SimpleNamespace
+from typing import Any, cast
 
 import msgspec
+import numpy as np
 import pytest
 
 from sensegate.authority.bucket import MemoryBucket
@@ -14,8 +16,9 @@ from sensegate.control import tasks as module
 from sensegate.control.emergency_grants import EmergencyGrants
 from sensegate.control.mode_executor import ModeOrderExecutor
 from sensegate.control.modes import EmergencyCommand, ModePlan, ModeRegistry
-from sensegate.control.tasks import TaskQueue, TaskState
+from sensegate.control.tasks import Confirmation, TaskQueue, TaskState
 from sensegate.errors import Conflict, NotFound, PermissionDenied
+from sensegate.model import Readings, Spec
 from tests.support.tasks import ADMIN, AnyTask, TaskWorld
 
 WRITER = Principal("writer", Role.CITY_OPERATOR, scope("4401"))
@@ -168,3 +171,25 @@ async def test_a_command_is_valid_no_longer_than_its_task(monkeypatch: pytest.Mo
     await world.tasking.order(world.device("d2"), "blink", {}, by=ADMIN, expires_s=90)
     await world.tasking._check()
     assert world.broker.valid_s == [59, 20]
+
+
+async def test_a_device_may_confirm_before_the_sending_ends(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The reading comes while the broker still takes the command; the same reading before the task confirms nothing."""
+    monkeypatch.setattr(AnyTask, "confirm", Confirmation("state", "on"))
+    world = await made()
+    specs = [cast("Spec", SimpleNamespace(property="state", channel=""))]
+
+    def confirm() -> None:
+        columns: dict[str, Any] = dict.fromkeys(("time", "received"), np.full(1, world.clock.now()))
+        columns |= {"device": np.full(1, world.devices.find("d1"), np.int32), "spec": np.zeros(1, np.int32)}
+        readings = SimpleNamespace(**columns, value=np.ones(1), text={})
+        world.tasking.observe_readings(specs, cast("Readings", readings))
+
+    confirm()
+    monkeypatch.setattr(world.broker, "on_send", confirm)
+    await world.tasking.order(world.device("d1"), "blink", {}, by=ADMIN)
+    confirm()
+    await world.tasking._check()
+    assert world.states() == [TaskState.SENT]
+    await world.tasking._check()
+    assert world.states() == [TaskState.DONE]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
@@ -56,6 +56,7 @@ class Broker:
         self.sent: list[str] = []
         self.valid_s: list[int] = []
         self.away = False
+        self.on_send: Callable[[], None] = lambda: None
 
     def reaches(self, about: str) -> bool:
         return about.endswith("/up")
@@ -63,6 +64,7 @@ class Broker:
     async def send(self, topic: str, payload: bytes, *, valid_s: int = 0) -> None:
         if self.away:
             raise Unavailable("away")
+        self.on_send()
         self.sent.append(topic)
         self.valid_s.append(valid_s)
 

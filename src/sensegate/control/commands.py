@@ -225,6 +225,7 @@ class CommandDispatcher:
         sent = await self.tasks.mark_sent(task)
         if sent is None:
             return task
+        self._expect_confirmation(sent)  # before it is sent: the device may be quick
         lost = False
         for channel in channels:
             for topic in task.command.topics:
@@ -258,6 +259,7 @@ class CommandDispatcher:
         if sent is None:
             return task
         self._watch(self._watched, sent, device)  # before it is sent: the answer may be quick
+        self._expect_confirmation(sent)
         for channel in channels:
             try:
                 await channel.send(network.route.topic, message, valid_s=self._valid_s(task))
@@ -265,6 +267,13 @@ class CommandDispatcher:
                 _log.warning("task not sent", task=task.id, device=task.device, reason=str(why))
         metrics.TASKS.labels("sent").inc()
         return sent
+
+    def _expect_confirmation(self, task: DeviceTask) -> None:
+        """Look for the confirmation of a task in readings from now on, not only once all due tasks are sent."""
+        at = self._devices.find(task.device)
+        if at not in self._in_progress:
+            self._indices = np.append(self._indices, np.int32(at))
+        self._in_progress[at] = task
 
     async def _fail(self, task: DeviceTask, reason: str) -> DeviceTask:
         await self._end(task, TaskState.FAILED, reason)

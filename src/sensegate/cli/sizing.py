@@ -28,7 +28,7 @@ class MeasuredCosts(msgspec.Struct, frozen=True):
     """Bench `memory`."""
     bytes_per_reading: float = 11.5
     """Bench `start`: of the store (readings, messages as received, ledgers), by readings."""
-    link_bytes_per_reading: float = 4.56
+    link_bytes_per_reading: float = 4.51
     """Bench `uplink`: both directions at the socket."""
 
 

@@ -255,7 +255,7 @@ async def test_a_link_whose_server_shows_another_certificate_can_be_closed(tmp_p
 
 
 async def test_a_client_sends_nothing_late() -> None:
-    """What it had not sent when the connection was lost is dropped: its caller has given it up."""
+    """A connection drops the requests that it had not sent when it was lost: their callers have given them up."""
     client = connect.BusClient("late")
     client._pending.append(b"PUB late 1\r\nx\r\n")
     client._pending_data_size = 15

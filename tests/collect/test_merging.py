@@ -128,7 +128,7 @@ async def test_a_commit_that_succeeds_does_not_end_the_waiting() -> None:
 
 
 async def test_a_batch_that_is_not_full_waits_for_delivery_that_is_behind() -> None:
-    """It goes once the delivery has caught up, or after four of the longest intervals; the first one at once."""
+    """A batch is taken once the delivery has caught up, or after four of the longest intervals; the first at once."""
     answers = [True, True, True, False]
     limits = IngestConfig(commit_interval_ms=FOREVER_MS, commit_interval_min_ms=0, commit_messages_max=10)
     async with await started(Scripted([delivery(1, 10), delivery(11, 1)]), limits) as intake:

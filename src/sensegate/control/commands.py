@@ -29,9 +29,9 @@ from sensegate.errors import ConfigError, Conflict, StoreFull, Unavailable
 from sensegate.model import I32, Device, MessageBatch, Readings, Spec
 
 POLL_S = 0.5
-_PUSHED = "http/"
-"""Topics of what is pushed by HTTP."""
 """How often tasks are checked for expiry and for repetition."""
+_PUSHED = "http/"
+"""First level of the topics of messages that are pushed by HTTP."""
 OUTCOMES_MAX = 10_000
 """Greatest number of events of network servers that wait to be taken over."""
 EARLIER_US = 60_000_000

@@ -22,7 +22,7 @@ _NEVER: Final = -(2**31)
 
 
 class PayloadForm(Protocol):
-    """What payloads of one form have in common."""
+    """The layout that all payloads of one form share."""
 
     @property
     def pointers(self) -> list[Path]:

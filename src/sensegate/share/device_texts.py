@@ -61,7 +61,7 @@ class DeviceTexts:
         return fixed_text.table(heads), fixed_text.table(tails)
 
     def _take(self, keys: list[_DeviceKey]) -> None:
-        """Have the texts of these devices among the new ones."""
+        """Move the texts of these devices to the recent generation; make those that neither generation holds."""
         if len(self._new) + len(keys) > self._devices_max:
             self._new, self._old = {}, self._new
         missing = [key for key in dict.fromkeys(keys) if key not in self._new]

@@ -124,7 +124,7 @@ async def test_a_newer_connection_takes_over_however_slow_the_broker_is() -> Non
 
 
 async def test_a_newer_connection_at_another_front_takes_over() -> None:
-    """It is announced; an older one, and one under another client id, take nothing over (controls)."""
+    """A take-over is announced; an older connection, and another client id, take nothing over (controls)."""
     async with guests() as rig, rig.client() as client:
         front = rig.front.front
         [connection] = front._guests.values()
@@ -157,7 +157,7 @@ async def test_a_client_whose_broker_is_lost_has_to_come_back(version: Version) 
 
 @pytest.mark.parametrize(("closes", "code"), [(1, ReasonCode.SUCCESS), (2, ReasonCode.SERVER_UNAVAILABLE)])
 async def test_a_broker_that_closes_without_an_answer_is_asked_once_more(closes: int, code: ReasonCode) -> None:
-    """As nats-server does with a client id that is taken over twice within a second; it is no refusal of the client."""
+    """The server closes without an answer when a client id is taken over twice a second; that refuses no client."""
     async with guests() as rig:
         rig.broker.closes = closes
         async with rig.client() as client:
@@ -201,7 +201,7 @@ async def test_a_disconnect_drops_the_will_and_another_asks_for_it() -> None:
 
 
 async def test_a_will_that_the_gateway_does_not_take_holds_up_no_other() -> None:
-    """One without a right, and one while the gateway is away, are lost; the next is published."""
+    """A will without a right, and a will while the gateway is away, are lost; the next will is published."""
     gateway, hits = FeedsGateway(), list[str]()
     wills, service = GuestWills(hits.append), ServiceConversation(ServiceUser(TOKEN, FEEDS), gateway)
     running = asyncio.create_task(wills.run())

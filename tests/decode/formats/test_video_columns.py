@@ -24,7 +24,7 @@ PROFILES = [
 ]
 LIMITS = IngestConfig(rate_per_device_s=1e9)
 SPOILT = 8
-"""One message of so many has a changed byte."""
+"""The share of messages with a changed byte is one of this number."""
 
 
 @pytest.mark.parametrize("profile", PROFILES, ids=lambda profile: str(profile.id))

@@ -47,7 +47,7 @@ class ObjectKind(NamedTuple):
 
 
 class FrameForm(msgspec.Struct, frozen=True, eq=False):
-    """What frames of one form have in common."""
+    """The layout that all frames of one form share."""
 
     size: int
     """Bytes of the application data."""

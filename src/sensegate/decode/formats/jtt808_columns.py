@@ -46,7 +46,7 @@ class ItemPlace(NamedTuple):
 
 
 class ReportForm(msgspec.Struct, frozen=True, eq=False):
-    """What frames of one form have in common."""
+    """The layout that all frames of one form share."""
 
     unpack: Callable[[bytes], tuple[Any, ...]]
     reports: tuple[tuple[ItemPlace, ...], ...]

@@ -104,7 +104,7 @@ def _negative(number: int) -> int:
 
 
 class _Walk:
-    """One walk over the bytes of a pack."""
+    """Parser that passes over the bytes of one SenML pack once."""
 
     def __init__(self, payload: bytes) -> None:
         self._payload = payload

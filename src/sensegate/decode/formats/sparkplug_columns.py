@@ -241,7 +241,7 @@ def _layout_of(payload: bytes) -> tuple[DataLayout, int]:
 
 
 class _Walk:
-    """One walk over the fields of a payload."""
+    """Parser that passes over the protobuf fields of one payload once."""
 
     def __init__(self, payload: bytes) -> None:
         self._payload = payload

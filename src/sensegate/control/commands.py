@@ -222,10 +222,9 @@ class CommandDispatcher:
         if not channels:
             # The device subscribes nowhere: the task must not be shown as sent. It waits, and expires.
             return task
-        sent = await self.tasks.mark_sent(task)
+        sent = await self._mark_sent(task)
         if sent is None:
             return task
-        self._expect_confirmation(sent)  # before it is sent: the device may be quick
         lost = False
         for channel in channels:
             for topic in task.command.topics:
@@ -255,11 +254,10 @@ class CommandDispatcher:
             message = downlink.build_envelope(network.downlink, made)
         except ConfigError as why:
             return await self._fail(task, str(why))
-        sent = await self.tasks.mark_sent(task, server=network.server, base=network.route.base)
+        sent = await self._mark_sent(task, server=network.server, base=network.route.base)
         if sent is None:
             return task
         self._watch(self._watched, sent, device)  # before it is sent: the answer may be quick
-        self._expect_confirmation(sent)
         for channel in channels:
             try:
                 await channel.send(network.route.topic, message, valid_s=self._valid_s(task))
@@ -268,12 +266,19 @@ class CommandDispatcher:
         metrics.TASKS.labels("sent").inc()
         return sent
 
-    def _expect_confirmation(self, task: DeviceTask) -> None:
-        """Look for the confirmation of a task in readings from now on, not only once all due tasks are sent."""
-        at = self._devices.find(task.device)
-        if at not in self._in_progress:
-            self._indices = np.append(self._indices, np.int32(at))
-        self._in_progress[at] = task
+    async def _mark_sent(self, task: DeviceTask, *, server: str = "", base: str = "") -> DeviceTask | None:
+        """Mark a task sent, and look for its confirmation from now on: a quick device confirms during the sending.
+
+        Returns:
+            The task as sent; None: it has ended, or another process changed it.
+        """
+        sent = await self.tasks.mark_sent(task, server=server, base=base)
+        if sent is not None:
+            at = self._devices.find(sent.device)
+            if at not in self._in_progress:
+                self._indices = np.append(self._indices, np.int32(at))
+            self._in_progress[at] = sent
+        return sent
 
     async def _fail(self, task: DeviceTask, reason: str) -> DeviceTask:
         await self._end(task, TaskState.FAILED, reason)

@@ -43,6 +43,24 @@ Parse = Callable[[PayloadFrame], Any]
 """Turns a frame into a tree of dicts, lists and scalars. Raises `Rejected`, and nothing else, on any bytes."""
 
 
+class LearnedParse:
+    """Base of the parses that read a frame by its form once they have seen one like it; a subclass gives the values."""
+
+    columnar = True
+    exact = True
+
+    def __init__(self, parse: Parse) -> None:
+        """`parse`: makes the tree of a frame that has no form."""
+        self._parse = parse
+
+    def __call__(self, frame: PayloadFrame) -> Any:
+        """Parse one frame into a tree. Raises `Rejected`."""
+        return self._parse(frame)
+
+    def prepare(self, payload: bytes, port: int | None) -> None:
+        """Do nothing: a form is known once it was seen."""
+
+
 class FormedTree(NamedTuple):
     """A frame that was read by its form: its values, and its tree if it is asked for."""
 

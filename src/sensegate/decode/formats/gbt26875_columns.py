@@ -14,7 +14,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from sensegate import metrics
-from sensegate.decode.frame import Parse, PayloadFrame
+from sensegate.decode.frame import LearnedParse, Parse
 from sensegate.decode.paths import Path
 from sensegate.errors import Rejected
 from sensegate.frames import gbt26875
@@ -59,25 +59,15 @@ class FrameForm(msgspec.Struct, frozen=True, eq=False):
     pointers: list[Path]
 
 
-class Gbt26875Columns:
+class Gbt26875Columns(LearnedParse):
     """The parse of GB/T 26875.3, of frames into trees and into flat values (`columnar.Columnar`)."""
-
-    columnar = True
-    exact = True
 
     def __init__(self, parse: Parse, clock: Callable[[bytes], str | None], kinds: dict[int, ObjectKind]) -> None:
         """`parse`: a frame into a tree; `clock`: a time into ISO 8601; `kinds`: by the type of the data unit."""
-        self._parse = parse
+        super().__init__(parse)
         self._clock = clock
         self._kinds = kinds
         self._forms: dict[tuple[int, int, int], FrameForm] = {}
-
-    def __call__(self, frame: PayloadFrame) -> Any:
-        """Parse one frame into a tree."""
-        return self._parse(frame)
-
-    def prepare(self, payload: bytes, port: int | None) -> None:
-        """Do nothing: a form is known once it was seen."""
 
     def pointers(self, payload: bytes, port: int | None) -> list[Path]:  # noqa: ARG002 - as `Columnar` has it
         """Return the pointer of each value in the tree."""

@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from sensegate import metrics
-from sensegate.decode.frame import PayloadFrame
+from sensegate.decode.frame import LearnedParse, Parse
 from sensegate.decode.paths import Path
 from sensegate.errors import Rejected
 from sensegate.frames.checks import crc_hj212
@@ -84,15 +84,12 @@ class _Keys(NamedTuple):
     layouts: dict[tuple[bytes, ...], _Layout]
 
 
-class Hj212Columns:
+class Hj212Columns(LearnedParse):
     """The parse of HJ 212, of frames into trees and into flat values (`columnar.Columnar`)."""
-
-    columnar = True
-    exact = True
 
     def __init__(
         self,
-        parse: Callable[[PayloadFrame], Any],
+        parse: Parse,
         time: Callable[[str], str],
         periods: dict[str, str],
         accepted: frozenset[str],
@@ -107,20 +104,13 @@ class Hj212Columns:
             accepted: conventions of the checksum.
             systems: system codes of such a station; empty: any.
         """
-        self._parse = parse
+        super().__init__(parse)
         self._time = time
         self._periods = {command.encode(): period for command, period in periods.items()}
         self._convention = "ansi" if "ansi" in accepted else ""
         self._systems = frozenset(system.encode() for system in systems)
         self._keys: dict[bytes, _Keys | None] = {}
         self._known = 0
-
-    def __call__(self, frame: PayloadFrame) -> Any:
-        """Parse one frame into a tree."""
-        return self._parse(frame)
-
-    def prepare(self, payload: bytes, port: int | None) -> None:
-        """Do nothing: a form is known once it was seen."""
 
     def pointers(self, payload: bytes, port: int | None) -> list[Path]:  # noqa: ARG002 - as `Columnar` has it
         """Return the pointer of each value in the tree."""

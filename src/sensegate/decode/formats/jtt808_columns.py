@@ -15,7 +15,7 @@ from typing import Any, Final, NamedTuple
 import msgspec
 
 from sensegate import metrics
-from sensegate.decode.frame import Parse, PayloadFrame
+from sensegate.decode.frame import LearnedParse, Parse
 from sensegate.decode.masked import MaskedBuilder, MaskedForms
 from sensegate.decode.paths import Path
 from sensegate.errors import Rejected
@@ -55,11 +55,8 @@ class ReportForm(msgspec.Struct, frozen=True, eq=False):
     pointers: list[Path]
 
 
-class Jtt808Columns:
+class Jtt808Columns(LearnedParse):
     """The parse of JT/T 808, of frames into trees and into flat values (`columnar.Columnar`)."""
-
-    columnar = True
-    exact = True
 
     def __init__(
         self,
@@ -78,7 +75,7 @@ class Jtt808Columns:
             states: bit of the status word -> name.
             items: number of an additional item -> (name, bytes, steps for each unit).
         """
-        self._parse = parse
+        super().__init__(parse)
         self._clock = clock
         self._alarms = tuple(alarms)
         self._states = tuple(states)
@@ -87,13 +84,6 @@ class Jtt808Columns:
         self._bits += [("states", name) for name in states.values()]
         self._forms: MaskedForms[ReportForm] = MaskedForms()
         self._count = 0
-
-    def __call__(self, frame: PayloadFrame) -> Any:
-        """Parse one frame into a tree."""
-        return self._parse(frame)
-
-    def prepare(self, payload: bytes, port: int | None) -> None:
-        """Do nothing: a form is known once it was seen."""
 
     def pointers(self, payload: bytes, port: int | None) -> list[Path]:  # noqa: ARG002 - as `Columnar` has it
         """Return the pointer of each value in the tree."""

@@ -8,14 +8,14 @@ header) have no form: they go the way of `sl651.FORMAT`, with which this must ag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 import msgspec
 
 from sensegate import metrics
 from sensegate.decode.formats.sl651_elements import LEVELS, RAIN, STATES, STATION_CLASSES, SYMBOLS
-from sensegate.decode.frame import PayloadFrame
+from sensegate.decode.frame import LearnedParse, Parse
 from sensegate.decode.paths import Path
 from sensegate.errors import Rejected
 from sensegate.frames import sl651
@@ -74,26 +74,16 @@ class _Form(msgspec.Struct, frozen=True, eq=False):
     """Of the values in the order of `flatten`."""
 
 
-class Sl651Columns:
+class Sl651Columns(LearnedParse):
     """The parse of SL 651, of reports into trees and into flat values (`columnar.Columnar`)."""
 
-    columnar = True
-    exact = True
-
-    def __init__(self, parse: Callable[[PayloadFrame], Any], dates: FindDates, functions: frozenset[int]) -> None:
+    def __init__(self, parse: Parse, dates: FindDates, functions: frozenset[int]) -> None:
         """`parse`: a report into a tree; `functions`: of reports with elements and without a series."""
-        self._parse = parse
+        super().__init__(parse)
         self._dates = dates
         self._functions = functions
         self._forms: dict[int, list[_Form]] = {}
         self._count = 0
-
-    def __call__(self, frame: PayloadFrame) -> Any:
-        """Parse one report into a tree."""
-        return self._parse(frame)
-
-    def prepare(self, payload: bytes, port: int | None) -> None:
-        """Do nothing: a form is known once it was seen."""
 
     def pointers(self, payload: bytes, port: int | None) -> list[Path]:  # noqa: ARG002 - as `Columnar` has it
         """Return the pointer of each value in the tree."""

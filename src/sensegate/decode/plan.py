@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, repeat
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -40,6 +40,8 @@ from sensegate.quantities.quality import Quality, TimeQuality
 
 LEAVES_MAX = 256
 """Most leaves of a shape that is planned."""
+
+_V = TypeVar("_V")
 
 Shape = Any
 """The hashable skeleton of a tree."""
@@ -127,16 +129,23 @@ class ShapeType:
 
 
 class Chunk(NamedTuple):
-    """Rows of some messages of a batch, as columns, by message and then in the order of the profile."""
+    """Rows of some messages of a batch, as columns, by message and then in the order of the profile.
+
+    An origin is a message, or an element of one; all of its rows share its columns.
+    """
 
     message: I32
+    """By origin, as the next five."""
     device: I32
-    spec: I32
-    value: F64
     time: I64
     time_quality: U8
     key: I64
     path: U16
+    rows: int | I64
+    """Number of rows of every origin, or of each."""
+    spec: I32
+    """By row, as the next."""
+    value: F64
     text: dict[int, str]
     scale: dict[int, tuple[float, float]]
     rejected: list[RejectedValue]
@@ -279,6 +288,29 @@ class _Timings(NamedTuple):
     """Value -> index in `elements` of the element whose columns it has."""
 
 
+class _Timed(NamedTuple):
+    """Time and identity of an element in each message."""
+
+    time: I64
+    time_quality: U8
+    identity: int | NDArray[np.intp]
+    """Of all messages, or of each."""
+    key: I64
+
+
+class _Origins(NamedTuple):
+    """The first columns of a `Chunk`."""
+
+    message: I32
+    device: I32
+    time: I64
+    time_quality: U8
+    key: I64
+    path: U16
+    rows: int | I64
+    spec: I32
+
+
 class ColumnPlan:
     """Plan by which a rule decodes messages of one shape into columns."""
 
@@ -314,7 +346,8 @@ class ColumnPlan:
         self._readings = [cell.reading for _, cell in cells if cell.reading is not None]
         self._names = [cell.name for _, cell in cells]
         self._element_index = np.array([index for index, _ in cells])
-        self._specs = np.array([reading.specs for reading in self._readings], np.int32)
+        self._specs_of_identity = np.array([reading.specs for reading in self._readings], np.int32).T.copy()
+        """Specs of the values, by identity."""
         plain_leaves = {index: cell.leaf.pointer for index, (_, cell) in enumerate(cells) if _is_plain(cell)}
         self._pure = access.values(plain_leaves)
         """The values that are read as numbers without conversion."""
@@ -369,74 +402,103 @@ class ColumnPlan:
         devices, left = self._devices(batch, look_up)
         if self._float_getter is not None and (non_finite := self._non_finite(batch.objects)):
             left = sorted({*left, *non_finite})
-        if self._has_other_times and (untimed := self._untimed(batch)):
+        read: dict[int, tuple[I64, U8]] = {}
+        if self._has_other_times and (untimed := self._untimed(batch, read)):
             left = sorted({*left, *untimed})
         if left:
             index = [i for i in range(len(batch.objects)) if i not in set(left)]
-            batch, devices = batch.take(index), [column[index] for column in devices]
-        count, width = len(batch.objects), len(self._readings)
+            batch, devices, read = batch.take(index), [column[index] for column in devices], {}
+        count = len(batch.objects)
         if not count:
             return None, left
         rejected: list[RejectedValue] = []
         values, keep, ignored, text, scale = self._values(batch, devices, units, rejected)
         timings = self._shared_timings if batch.receptions is None else self._own_timings
-        times, qualities, identities, keys = self._times(batch, timings.elements)
-        bad = times == BAD
-        if bad.any():
-            keep = np.ones((count, width), np.bool_) if keep is None else keep
-            for row, column in zip(*np.nonzero(bad[:, timings.of_value] & keep), strict=True):
-                keep[row, column] = False
-                element = int(self._element_index[column])
-                rejected.append(
-                    RejectedValue(
-                        int(batch.message[row]),
-                        RejectReason.BAD_TIME,
-                        self._names[column],
-                        int(devices[element][row]),
-                        "the time cannot be read",
-                    )
-                )
-        mask = slice(None) if keep is None else keep.ravel()
-        new_row = np.arange(count * width) if keep is None else np.cumsum(keep.ravel()) - 1
-        drop = keep is not None
-
-        def spread(column: NDArray[Any]) -> NDArray[Any]:
-            return np.repeat(column, width)[mask]
-
-        def by_value(matrix: NDArray[Any], column_of_value: NDArray[np.int64]) -> NDArray[Any]:
-            if matrix.shape[1] == 1:
-                return spread(matrix[:, 0])
-            return matrix[:, column_of_value].ravel()[mask]
-
-        def by_element(matrix: NDArray[Any]) -> NDArray[Any]:
-            return by_value(matrix, timings.of_value)
-
-        identity = by_element(identities)
+        timed = [self._timed(batch, index, read) for index in timings.elements]
+        if len(timed) > 1 or (self.names_devices and len(devices) > 1) or int(timed[0].time.min()) == BAD:
+            keep = self._without_bad_times(batch, devices, timed, timings, keep, rejected)
+            origins = self._origins_by_row(batch, devices, timed, timings, keep)
+        else:
+            origins = self._origins_by_message(batch, devices[0], timed[0], keep)
+        new_row = None
+        if text or scale or self._qualities:
+            new_row = np.arange(values.size) if keep is None else np.cumsum(keep.ravel()) - 1
         chunk = Chunk(
-            message=spread(batch.message),
-            device=by_value(np.column_stack(devices), self._element_index)
-            if self.names_devices
-            else spread(batch.device),
-            spec=self._spec_of_rows(identity, count, mask),
-            value=values.ravel()[mask],
-            time=by_element(times),
-            time_quality=by_element(qualities),
-            key=by_element(keys),
-            path=spread(self._paths(batch)),
-            text={int(new_row[index]): word for index, word in text.items() if not drop or keep.ravel()[index]},  # type: ignore[union-attr]
-            scale={int(new_row[index]): pair for index, pair in scale.items() if not drop or keep.ravel()[index]},  # type: ignore[union-attr]
+            *origins,
+            value=values.ravel() if keep is None else values[keep],
+            text=_of_rows(text, new_row, keep),
+            scale=_of_rows(scale, new_row, keep),
             rejected=rejected,
             ignored=ignored + self.ignored * count,
-            quality=self._quality_of_rows(new_row, keep),
+            quality={} if new_row is None else self._quality_of_rows(new_row, keep),
             numbered=self._numbered(batch, devices),
         )
         return chunk, left
 
-    def _spec_of_rows(self, identity: NDArray[np.intp], count: int, mask: slice | NDArray[np.bool_]) -> I32:
-        """Return the spec of each row by its identity."""
-        if len(identity) and bool((identity == identity[0]).all()):
-            return np.tile(self._specs[:, identity[0]], count)[mask]
-        return self._specs[np.tile(np.arange(len(self._specs)), count)[mask], identity]
+    def _without_bad_times(
+        self,
+        batch: PlanBatch,
+        devices: list[I32],
+        timed: list[_Timed],
+        timings: _Timings,
+        keep: NDArray[np.bool_] | None,
+        rejected: list[RejectedValue],
+    ) -> NDArray[np.bool_] | None:
+        """Return the mask without the values whose time cannot be read, and reject those."""
+        bad = np.column_stack([item.time == BAD for item in timed])
+        if not bad.any():
+            return keep
+        keep = np.ones((len(batch.objects), len(self._readings)), np.bool_) if keep is None else keep
+        for row, column in zip(*np.nonzero(bad[:, timings.of_value] & keep), strict=True):
+            keep[row, column] = False
+            device = int(devices[int(self._element_index[column])][row])
+            name, reason = self._names[column], RejectReason.BAD_TIME
+            rejected.append(RejectedValue(int(batch.message[row]), reason, name, device, "the time cannot be read"))
+        return keep
+
+    def _origins_by_message(
+        self, batch: PlanBatch, device: I32, timed: _Timed, keep: NDArray[np.bool_] | None
+    ) -> _Origins:
+        """Return messages as origins: all values of a message share device, time and identity."""
+        if isinstance(timed.identity, int):
+            spec = self._specs_of_identity[timed.identity][None].repeat(len(batch.objects), axis=0)
+        else:
+            spec = self._specs_of_identity[timed.identity]
+        rows = len(self._readings) if keep is None else keep.sum(axis=1)
+        spec = spec.ravel() if keep is None else spec[keep]
+        return _Origins(
+            batch.message, device, timed.time, timed.time_quality, timed.key, self._paths(batch), rows, spec
+        )
+
+    def _origins_by_row(
+        self,
+        batch: PlanBatch,
+        devices: list[I32],
+        timed: list[_Timed],
+        timings: _Timings,
+        keep: NDArray[np.bool_] | None,
+    ) -> _Origins:
+        """Return each row as an origin of its own."""
+        count, width = len(batch.objects), len(self._readings)
+        mask = slice(None) if keep is None else keep.ravel()
+
+        def spread(column: NDArray[Any]) -> NDArray[Any]:
+            return np.repeat(column, width)[mask]
+
+        def by_value(columns: list[NDArray[Any]], column_of_value: NDArray[np.int64]) -> NDArray[Any]:
+            return np.column_stack(columns)[:, column_of_value].ravel()[mask]
+
+        identity = by_value([np.broadcast_to(item.identity, count) for item in timed], timings.of_value)
+        return _Origins(
+            spread(batch.message),
+            by_value(devices, self._element_index) if self.names_devices else spread(batch.device),
+            by_value([item.time for item in timed], timings.of_value),
+            by_value([item.time_quality for item in timed], timings.of_value),
+            by_value([item.key for item in timed], timings.of_value),
+            spread(self._paths(batch)),
+            1,
+            self._specs_of_identity[identity, np.tile(np.arange(width), count)[mask]],
+        )
 
     def _quality_of_rows(self, new_row: I64, keep: NDArray[np.bool_] | None) -> dict[int, int]:
         """Return the quality of the rows that are not good."""
@@ -582,47 +644,48 @@ class ColumnPlan:
             values[:, column.at] = converted
         return True
 
-    def _times(self, batch: PlanBatch, elements: Sequence[int]) -> tuple[I64, U8, NDArray[np.intp], I64]:
-        """Return (time, quality, identity, key), each by message and element."""
-        count, element_count = len(batch.objects), len(elements)
-        received, received_quality = batch.received, np.full(count, TimeQuality.RECEIVED, np.uint8)
-        if batch.receptions is not None:
-            received = np.array([reception.time for reception in batch.receptions], np.int64)
-            received_quality = np.array([reception.quality for reception in batch.receptions], np.uint8)
-        times = np.repeat(received[:, None], element_count, axis=1)
-        qualities = np.repeat(received_quality[:, None], element_count, axis=1)
-        identities = np.full((count, element_count), NONE, np.intp)
-        keys = times.copy()
-        for column, index in enumerate(elements):
-            element = self._elements[index]
-            timed = None
-            if element.time is not None:
-                raws = list(map(element.time, batch.objects))
-                timed = self.rule.reader.column(raws, batch.received)
-                times[:, column], qualities[:, column] = timed
-                if batch.receptions is not None:
-                    unknown = (timed[0] != BAD) & (timed[1] == TimeQuality.RECEIVED)
-                    times[unknown, column], qualities[unknown, column] = received[unknown], received_quality[unknown]
-            key = times[:, column].copy()
-            sequences = list(map(element.sequence, batch.objects)) if element.sequence else None
-            message_ids = list(map(element.message_id, batch.objects)) if element.message_id else None
-            frame_keys = self._frame_keys(index, sequences, batch.objects) if FRAME in self.rule.identity else None
-            identities[:, column] = identify_columns(self.rule, timed, sequences, message_ids, key, frame_keys)
-            if batch.receptions is not None:
-                for row in np.flatnonzero(identities[:, column] == NONE).tolist():
-                    identities[row, column], known = batch.receptions[row].identify(index)
-                    key[row] = times[row, column] if known is None else known
-            keys[:, column] = key
-        return times, qualities, identities, keys
+    def _timed(self, batch: PlanBatch, index: int, read: dict[int, tuple[I64, U8]]) -> _Timed:
+        """Return time and identity of an element in each message; `read`: times that were read already."""
+        element, receptions = self._elements[index], batch.receptions
+        if receptions is None:
+            received = batch.received
+        else:
+            received = np.array([reception.time for reception in receptions], np.int64)
+        stamp = None
+        if element.time is not None:
+            stamp = read.get(index) or self.rule.reader.column(list(map(element.time, batch.objects)), batch.received)
+        if stamp is None or receptions is not None:
+            quality = (
+                np.full(len(received), TimeQuality.RECEIVED, np.uint8)
+                if receptions is None
+                else np.array([reception.quality for reception in receptions], np.uint8)
+            )
+        if stamp is None:
+            time = received
+        elif receptions is None:
+            time, quality = stamp
+        else:
+            unknown = (stamp[0] != BAD) & (stamp[1] == TimeQuality.RECEIVED)
+            time, quality = np.where(unknown, received, stamp[0]), np.where(unknown, quality, stamp[1])
+        sequences = list(map(element.sequence, batch.objects)) if element.sequence else None
+        message_ids = list(map(element.message_id, batch.objects)) if element.message_id else None
+        frame_keys = self._frame_keys(index, sequences, batch.objects) if FRAME in self.rule.identity else None
+        identity, key = identify_columns(self.rule, stamp, sequences, message_ids, time, frame_keys)
+        if receptions is not None and np.any(identity == NONE):
+            identity, key = np.array(np.broadcast_to(identity, len(time))), key.copy()
+            for row in np.flatnonzero(identity == NONE).tolist():
+                identity[row], known = receptions[row].identify(index)
+                key[row] = time[row] if known is None else known
+        return _Timed(time, quality, identity, key)
 
-    def _untimed(self, batch: PlanBatch) -> set[int]:
-        """Return the messages whose planned time cannot be read: another member may hold it."""
+    def _untimed(self, batch: PlanBatch, read: dict[int, tuple[I64, U8]]) -> set[int]:
+        """Return the messages whose planned time cannot be read: another member may hold it; store times in `read`."""
         untimed: set[int] = set()
         for index in self._shared_timings.elements:
             element = self._elements[index]
             if element.time is not None:
-                time, _ = self.rule.reader.column(list(map(element.time, batch.objects)), batch.received)
-                untimed.update(np.flatnonzero(time == BAD).tolist())
+                read[index] = self.rule.reader.column(list(map(element.time, batch.objects)), batch.received)
+                untimed.update(np.flatnonzero(read[index][0] == BAD).tolist())
         return untimed
 
     def _frame_keys(self, place: int, counters: Sequence[Any] | None, objects: Sequence[Any]) -> list[int]:
@@ -638,6 +701,14 @@ class ColumnPlan:
             digests = {raw: digest16(f"{index} {raw}") for raw in set(raws)}
             path = path ^ np.array([digests[raw] for raw in raws], np.uint16)
         return path
+
+
+def _of_rows(by_cell: dict[int, _V], new_row: I64 | None, keep: NDArray[np.bool_] | None) -> dict[int, _V]:
+    """Return what is known by cell by row, of the cells that are kept."""
+    if not by_cell or new_row is None:
+        return {}
+    kept = None if keep is None else keep.ravel()
+    return {int(new_row[cell]): value for cell, value in by_cell.items() if kept is None or kept[cell]}
 
 
 def _numbers(raws: Sequence[Any], *, of_text: bool) -> F64 | None:

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple, TypeVar
 import numpy as np
 
 from sensegate.decode.extract import DecodedRows
-from sensegate.decode.plan import Chunk
+from sensegate.decode.plan_parts import Chunk
 from sensegate.model import I32, I64, NO_SEQUENCE_NUMBERS, Fields, Quarantined, RejectedValue, SequenceNumbers
 
 _T = TypeVar("_T")

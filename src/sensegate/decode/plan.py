@@ -23,18 +23,19 @@ from sensegate.decode.envelope import frame_key
 from sensegate.decode.extract import BoundMessage, Cell, Element, Leaf, digest16
 from sensegate.decode.identity import Reception, identify_columns, numbers_of
 from sensegate.decode.paths import Path
+from sensegate.decode.plan_parts import Chunk, ConvertedColumn, Getter, IndexOf, PlannedElement, ValueAccess
+from sensegate.decode.planned_rows import PlanParts, RowPlan
 from sensegate.decode.profile import (
     FRAME,
     NONE,
     TEXT_MAX,
     UNIT_TEXT_MAX,
-    CompiledReading,
     CompiledRule,
     UnitConversion,
     ValueRejection,
 )
 from sensegate.decode.times import BAD, join_parts
-from sensegate.model import F64, I32, I64, NO_SEQUENCE_NUMBERS, U8, U16, RejectedValue, RejectReason, SequenceNumbers
+from sensegate.model import F64, I32, I64, U8, U16, RejectedValue, RejectReason, SequenceNumbers
 from sensegate.quantities.properties import ValueKind
 from sensegate.quantities.quality import Quality, TimeQuality
 
@@ -128,34 +129,6 @@ class ShapeType:
         return bool if shape == "b" else None
 
 
-class Chunk(NamedTuple):
-    """Rows of some messages of a batch, as columns, by message and then in the order of the profile.
-
-    An origin is a message, or an element of one; all of its rows share its columns.
-    """
-
-    message: I32
-    """By origin, as the next five."""
-    device: I32
-    time: I64
-    time_quality: U8
-    key: I64
-    path: U16
-    rows: int | I64
-    """Number of rows of every origin, or of each."""
-    spec: I32
-    """By row, as the next."""
-    value: F64
-    text: dict[int, str]
-    scale: dict[int, tuple[float, float]]
-    rejected: list[RejectedValue]
-    ignored: int
-    quality: dict[int, int] = {}
-    flags: dict[int, int] = {}
-    """Row -> flag bits, where the device's own flag is not good."""
-    numbered: SequenceNumbers = NO_SEQUENCE_NUMBERS
-
-
 class _Cells(NamedTuple):
     """Cells of a batch, by row and column; text and scale by row * width + column."""
 
@@ -165,6 +138,51 @@ class _Cells(NamedTuple):
     text: dict[int, str]
     scale: dict[int, tuple[float, float]]
     rejected: list[RejectedValue]
+
+
+class LeafAccess(NamedTuple):
+    """Access to the leaves of a parsed message: attributes of a struct, or positions in a list of values."""
+
+    where: Mapping[Path, Any]
+    """Pointer -> attribute or position."""
+    getter: Callable[..., Getter]
+    exact: bool = True
+    """Whether a value that is an integer now is an integer in all messages of the shape."""
+    finite: bool = False
+    """Whether all numbers are finite."""
+    sizes: Mapping[str, int] = {}
+    """Attribute of a struct within -> number of its fields; empty: there are no structs."""
+
+    def values(self, leaves: Mapping[int, Path]) -> ValueAccess | None:
+        """Return the access to the leaves of some values; None: there are none.
+
+        Raises:
+            ValueError: one is not a leaf.
+        """
+        if any(pointer not in self.where for pointer in leaves.values()):
+            raise ValueError("a leaf is not a value of its own")
+        if not leaves:
+            return None
+        places = [self.where[pointer] for pointer in leaves.values()]
+        holders = {place.rpartition(".")[0] for place in places} if self.sizes else {""}
+        if len(holders) > 1 or not (holder := holders.pop()):
+            return ValueAccess(list(leaves), None, self.getter(*places))
+        # All are members of one object: it is looked up once, and all of its members are taken at once.
+        value_of = {place.rpartition(".")[2]: value for value, place in zip(leaves, places, strict=True)}
+        names = [f"f{number}" for number in range(self.sizes[holder])]
+        if len(value_of) == len(leaves) == len(names) > 1:
+            return ValueAccess([value_of[name] for name in names], attrgetter(holder), msgspec.structs.astuple)
+        members = [place.rpartition(".")[2] for place in places]
+        return ValueAccess(list(leaves), attrgetter(holder), attrgetter(*members))
+
+    def get(self, leaf: Leaf) -> Getter:
+        """Return the getter of a leaf. Raises `ValueError` if it is not a leaf."""
+        if leaf.parts:
+            getters = [self.get(part) for part in leaf.parts]
+            return lambda message: join_parts([get(message) for get in getters])
+        if leaf.pointer not in self.where:
+            raise ValueError("the leaf is not a scalar")
+        return self.getter(self.where[leaf.pointer])
 
 
 class PlanBatch(NamedTuple):
@@ -191,93 +209,6 @@ class PlanBatch(NamedTuple):
             [self.gateways[i] for i in indices] if self.gateways else [],
             None if self.receptions is None else [self.receptions[i] for i in indices],
         )
-
-
-Getter = Callable[[Any], Any]
-IndexOf = Callable[[str, CompiledRule, int], int]
-"""(device name, rule, gateway) -> device index, negative if it may not be used."""
-
-
-class _ValueAccess(NamedTuple):
-    """Access to some values of a parsed message at once."""
-
-    columns: list[int]
-    """The values in the order in which they are read."""
-    holder: Getter | None
-    """Getter of the object that has all of them; None: the message."""
-    get: Getter
-    """Returns the values of what `holder` returns, without a tuple if there is only one."""
-
-    def read(self, objects: Sequence[Any]) -> F64:
-        """Return the values of messages, by message and column."""
-        held = objects if self.holder is None else map(self.holder, objects)
-        values = map(self.get, held)
-        count, width = len(objects), len(self.columns)
-        flat = np.fromiter(values if width == 1 else chain.from_iterable(values), np.float64, count * width)
-        return flat.reshape(count, width)
-
-
-class LeafAccess(NamedTuple):
-    """Access to the leaves of a parsed message: attributes of a struct, or positions in a list of values."""
-
-    where: Mapping[Path, Any]
-    """Pointer -> attribute or position."""
-    getter: Callable[..., Getter]
-    exact: bool = True
-    """Whether a value that is an integer now is an integer in all messages of the shape."""
-    finite: bool = False
-    """Whether all numbers are finite."""
-    sizes: Mapping[str, int] = {}
-    """Attribute of a struct within -> number of its fields; empty: there are no structs."""
-
-    def values(self, leaves: Mapping[int, Path]) -> _ValueAccess | None:
-        """Return the access to the leaves of some values; None: there are none.
-
-        Raises:
-            ValueError: one is not a leaf.
-        """
-        if any(pointer not in self.where for pointer in leaves.values()):
-            raise ValueError("a leaf is not a value of its own")
-        if not leaves:
-            return None
-        places = [self.where[pointer] for pointer in leaves.values()]
-        holders = {place.rpartition(".")[0] for place in places} if self.sizes else {""}
-        if len(holders) > 1 or not (holder := holders.pop()):
-            return _ValueAccess(list(leaves), None, self.getter(*places))
-        # All are members of one object: it is looked up once, and all of its members are taken at once.
-        value_of = {place.rpartition(".")[2]: value for value, place in zip(leaves, places, strict=True)}
-        names = [f"f{number}" for number in range(self.sizes[holder])]
-        if len(value_of) == len(leaves) == len(names) > 1:
-            return _ValueAccess([value_of[name] for name in names], attrgetter(holder), msgspec.structs.astuple)
-        members = [place.rpartition(".")[2] for place in places]
-        return _ValueAccess(list(leaves), attrgetter(holder), attrgetter(*members))
-
-    def get(self, leaf: Leaf) -> Getter:
-        """Return the getter of a leaf. Raises `ValueError` if it is not a leaf."""
-        if leaf.parts:
-            getters = [self.get(part) for part in leaf.parts]
-            return lambda message: join_parts([get(message) for get in getters])
-        if leaf.pointer not in self.where:
-            raise ValueError("the leaf is not a scalar")
-        return self.getter(self.where[leaf.pointer])
-
-
-class _ConvertedColumn(NamedTuple):
-    """A column that needs conversion, value by value or at once."""
-
-    at: int
-    get: Getter
-    reading: CompiledReading
-    unit: Getter | None
-    name: str
-
-
-class _Element(NamedTuple):
-    device: Getter | None
-    time: Getter | None
-    sequence: Getter | None
-    message_id: Getter | None
-    frame: Getter | None
 
 
 class _Timings(NamedTuple):
@@ -363,12 +294,12 @@ class ColumnPlan:
             if (numbers := [float(token) for token in self._readings[index].missing if isinstance(token, (int, float))])
         ]
         self._converted = [
-            _ConvertedColumn(index, access.get(cell.leaf), self._readings[index], self._unit(cell), cell.name)
+            ConvertedColumn(index, access.get(cell.leaf), self._readings[index], self._unit(cell), cell.name)
             for index, (_, cell) in enumerate(cells)
             if index not in set(pure)
         ]
         self._elements = [
-            _Element(*(access.get(leaf) if leaf else None for leaf in (*element[:4], element.frame)))
+            PlannedElement(*(access.get(leaf) if leaf else None for leaf in (*element[:4], element.frame)))
             for element in bound.elements
         ]
         self._qualities = _planned_qualities(rule, cells, bound)
@@ -377,6 +308,24 @@ class ColumnPlan:
         self._has_other_times = len(rule.time) > 1 and not rule.time_joined
         """Whether another member than the planned one may hold the time."""
         self.names_devices = any(element.device for element in self._elements)
+        self.rows = RowPlan(
+            PlanParts(
+                rule,
+                self._pure,
+                self._converted,
+                self._elements,
+                element_of=[index for index, _ in cells],
+                names=self._names,
+                specs=self._specs_of_identity,
+                sentinels=self._sentinels,
+                qualities=self._qualities,
+                path=self._path,
+                floats=self._float_getter,
+                has_other_times=self._has_other_times,
+                ignored=self.ignored,
+            )
+        )
+        """The same plan for messages one at a time."""
 
     def _timings(self, bound: BoundMessage) -> tuple[_Timings, _Timings]:
         """Return the timings where equal elements share columns, and those where each has its own."""
@@ -584,7 +533,7 @@ class ColumnPlan:
         return values, None if keep is None or keep.all() else keep, ignored, text, scale
 
     def _convert_rows(
-        self, column: _ConvertedColumn, batch: PlanBatch, devices: list[I32], units: UnitConversion, cells: _Cells
+        self, column: ConvertedColumn, batch: PlanBatch, devices: list[I32], units: UnitConversion, cells: _Cells
     ) -> None:
         values, keep, text, scale, rejected = cells
         width = values.shape[1]
@@ -619,7 +568,7 @@ class ColumnPlan:
                     rejected.append(RejectedValue(message, value.reason, column.name, int(device[row]), value.detail))
 
     @staticmethod
-    def _convert_column(column: _ConvertedColumn, raws: list[Any], values: F64, text: dict[int, str]) -> bool:
+    def _convert_column(column: ConvertedColumn, raws: list[Any], values: F64, text: dict[int, str]) -> bool:
         """Convert a column at once if no value in it is missing or rejected; return whether that was done."""
         reading, width = column.reading, values.shape[1]
         if reading.missing or isinstance(raws[0], bool):

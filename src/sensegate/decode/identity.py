@@ -109,27 +109,27 @@ def identify_columns(
     unidentified: BOOL | None = None
     """None: all."""
     for kind in rule.identity:
-        found: BOOL | None = None
+        usable: BOOL | None = None
         candidates = times
         if kind == FRAME:
             candidates = np.array(framed, np.int64)
         elif kind == TIME:
             if timed is None:
                 continue
-            found = _is_sure(rule, timed)
+            usable = _is_sure(rule, timed)
         else:
             raws = sequences if kind == SEQUENCE else message_ids
             if raws is None:
                 continue
-            candidates, found = _keys_of(kind, raws)
-        if found is not None and found.all():
-            found = None
-        if unidentified is None and found is None:
+            candidates, usable = _keys_of(kind, raws)
+        if usable is not None and usable.all():
+            usable = None
+        if unidentified is None and usable is None:
             return kind, candidates
         if unidentified is None:
             unidentified = np.ones(len(times), np.bool_)
             keys = times.copy()
-        new = unidentified if found is None else unidentified & found
+        new = unidentified if usable is None else unidentified & usable
         identities[new] = kind
         keys[new] = candidates[new]
         unidentified &= ~new

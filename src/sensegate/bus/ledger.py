@@ -350,9 +350,7 @@ class Ledger:
     def retain_places(self, is_retained: Callable[[str], bool]) -> int:
         """Remove the places of devices whose division is not to be retained; return their number."""
         outside = [
-            device
-            for device, place in self._places().items()
-            if place and not is_retained(place.partition("/")[0])
+            device for device, place in self._places().items() if place and not is_retained(place.partition("/")[0])
         ]
         for device in outside:
             del self._place_by_device[device]

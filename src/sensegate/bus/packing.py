@@ -130,6 +130,12 @@ def from_byte_planes(raw: bytes, width: int) -> U64:
     return column
 
 
+def _may_be_even(offset: U64) -> bool:
+    """Return whether the ends of a column allow that all differences are equal: only then they are less than a byte."""
+    first, second, last = int(offset[0]), int(offset[1]), int(offset[-1])
+    return last - first == (second - first) * (len(offset) - 1)
+
+
 def pack(column: NDArray[Any], steps: tuple[int, ...] = (), *, delta: bool = True) -> Packed:
     """Return the smallest packing of an integer column; `steps`: common divisors to try, greatest first."""
     if not len(column):
@@ -150,8 +156,7 @@ def pack(column: NDArray[Any], steps: tuple[int, ...] = (), *, delta: bool = Tru
                 offset, step, span = whole, trial, span // trial
                 break
     width = width_of(span)
-    # Differences of a column of single bytes are stored only where all are equal, which its ends show mostly.
-    if delta and (width > 1 or int(offset[-1]) - int(offset[0]) == (int(offset[1]) - int(offset[0])) * (len(offset) - 1)):
+    if delta and (width > 1 or _may_be_even(offset)):
         signed = offset.view(np.int64)
         change = signed[1:] - signed[:-1]
         least, most = int(np.minimum.reduce(change)), int(np.maximum.reduce(change))
@@ -248,7 +253,8 @@ def _sampled_decimals(value: F64, starts: I64, counts: I64) -> U8:
     whole = np.rint(part * power)
     exact = (whole / power == part) & (np.abs(whole) < _EXACT)
     need = np.where(exact.any(axis=0), exact.argmax(axis=0), UNSCALED)
-    return np.maximum.reduce(need.reshape(len(starts), width), axis=1).astype(np.uint8)
+    decimals: U8 = np.maximum.reduce(need.reshape(len(starts), width), axis=1).astype(np.uint8)
+    return decimals
 
 
 def _scaled(value: F64, decimals: U8, starts: I64, counts: I64) -> tuple[F64, BOOL]:

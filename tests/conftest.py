@@ -25,6 +25,7 @@ from sensegate.bus.unreadable import UNREADABLE
 from sensegate.clock import FakeClock
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.decode import codec_scripts
+from tests.support import scratch
 
 # A loaded machine is slow, not wrong: no deadlines. The gate asks the same of every change, `make quick` asks less;
 # `make fuzz` looks further, elsewhere each time, and what it finds becomes an example of its test.
@@ -57,6 +58,12 @@ LONG = ("ledger", "test_bench.py", "demo", "live")
 UNTRACED = ("outside", "test_bench.py", "test_fuzz.py", "test_mutations.py", "test_library.py")
 """What these reach is not counted as covered: others' samples need not be there, and masses of examples assert little
 of the lines that they pass. Untraced they take half the time."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure() -> None:
+    """Choose the place of temporary files before the first is made; workers inherit it."""
+    scratch.use_memory()
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import os
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -26,7 +28,7 @@ def test_there_is_room(tmp_path: Path, memory: str, limit: str | None, *, fits: 
     if limit is not None:
         (tmp_path / "memory.max").write_text(limit)
     free = scratch.free_bytes(tmp_path, tmp_path / "meminfo", tmp_path / "memory.max")
-    disk = scratch.os.statvfs(tmp_path)
+    disk = os.statvfs(tmp_path)
     assert (free >= min(scratch.ROOM_BYTES, disk.f_bavail * disk.f_frsize)) is fits
 
 
@@ -46,7 +48,7 @@ def test_a_wish_of_the_user_goes_first(
     monkeypatch: pytest.MonkeyPatch, before: dict[str, str], free: int, place: str | None
 ) -> None:
     """The variable is set only where it was not, and where there is room."""
-    monkeypatch.setattr(scratch.tempfile, "tempdir", scratch.tempfile.gettempdir())
+    monkeypatch.setattr(tempfile, "tempdir", tempfile.gettempdir())
     environment = dict(before)
     scratch.use_memory(environment, free)
     assert environment.get(scratch.VARIABLE) == place

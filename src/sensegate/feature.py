@@ -38,7 +38,7 @@ Check = Callable[[], Sequence[str]]
 
 
 class Place(StrEnum):
-    """Where a task may run once a gateway has several processes; today one process runs all."""
+    """Process in which a task may run once a gateway has several; today one process runs all."""
 
     FRONT = "front"
     """In each process that serves devices or clients."""
@@ -183,7 +183,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     name: str
     title: str
-    """What it is for, in one line."""
+    """Purpose in one line."""
     config: tuple[str, ...] = ()
     """Sections of the configuration."""
     buckets: tuple[str, ...] = ()

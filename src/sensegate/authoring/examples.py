@@ -68,7 +68,7 @@ class ExampleReading(msgspec.Struct, frozen=True):
     field: str
     property: str
     value: Value
-    """In the property's unit."""
+    """Value in the property's unit."""
     time: int
     quality: str = "good"
     """Quality that the device's own flag gives it."""

@@ -213,7 +213,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     ),
     CommandEntry("tls", OPERATION, "tls:app", "Create certificates for a laboratory; print certificate pins."),
 )
-"""In the order in which the help lists them."""
+"""Commands in the order in which the help lists them."""
 _BY_NAME = {entry.name: entry for entry in COMMANDS}
 
 

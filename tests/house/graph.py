@@ -15,13 +15,13 @@ Graph = Mapping[str, frozenset[str]]
 
 def modules(source: Path = SOURCE) -> dict[str, Path]:
     """Return the modules of the package, by name."""
-    found = {}
+    modules = {}
     for path in (source / PACKAGE).rglob("*.py"):
         parts = list(path.relative_to(source).with_suffix("").parts)
         if parts[-1] == "__init__":
             parts.pop()
-        found[".".join(parts)] = path
-    return found
+        modules[".".join(parts)] = path
+    return modules
 
 
 def imported(tree: ast.AST, known: Mapping[str, object]) -> set[str]:
@@ -86,14 +86,14 @@ def circles(rooms: Graph) -> list[list[str]]:
     """Return the sets of rooms that import each other, directly or not."""
     reached: dict[str, set[str]] = {}
     for room in rooms:
-        seen: set[str] = set()
+        circles: set[str] = set()
         waiting = [*rooms[room]]
         while waiting:
             target = waiting.pop()
-            if target not in seen:
-                seen.add(target)
+            if target not in circles:
+                circles.add(target)
                 waiting += rooms.get(target, ())
-        reached[room] = seen
+        reached[room] = circles
     groups = {
         tuple(sorted(other for other in rooms if room in reached[other] and other in reached[room]))
         for room in rooms
@@ -119,11 +119,11 @@ def mermaid(rooms: Graph) -> str:
 
 
 def _reachable(rooms: Graph, start: str) -> set[str]:
-    seen: set[str] = set()
+    results: set[str] = set()
     waiting = [*rooms.get(start, ())]
     while waiting:
         room = waiting.pop()
-        if room not in seen:
-            seen.add(room)
+        if room not in results:
+            results.add(room)
             waiting += rooms.get(room, ())
-    return seen
+    return results

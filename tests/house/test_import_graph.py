@@ -80,18 +80,18 @@ def test_the_http_side_knows_no_feature() -> None:
 
 def set_into_parts(text: str) -> list[str]:
     """Return the assignments to an attribute of something that is not `self`: parts set into one another."""
-    found = []
+    set_into_parts = []
     for node in ast.walk(ast.parse(text)):
         targets = (
             node.targets if isinstance(node, ast.Assign) else [node.target] if isinstance(node, ast.AugAssign) else []
         )
-        found += [
+        set_into_parts += [
             ast.unparse(target)
             for target in targets
             if isinstance(target, ast.Attribute)
             and not (isinstance(target.value, ast.Name) and target.value.id == "self")
         ]
-    return found
+    return set_into_parts
 
 
 def asserts_of_parts(text: str) -> list[str]:

@@ -117,12 +117,12 @@ async def eventually(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
     while True:
-        told = true()
-        if inspect.isawaitable(told):
-            told = await told
-        if told:
-            return told
-        assert loop.time() < deadline, f"not within {timeout_s:g} s; the last answer was {told!r}"
+        path = true()
+        if inspect.isawaitable(path):
+            path = await path
+        if path:
+            return path
+        assert loop.time() < deadline, f"not within {timeout_s:g} s; the last answer was {path!r}"
         await asyncio.sleep(every_s)
 
 

@@ -136,7 +136,7 @@ def test_an_attack_costs_little(scripts: ScriptPool) -> None:
         "array of all the world",
         "dates",
     ]
-    sources = [source_of(hostile(RUNAWAYS[way]), file=f"{way}.js") for way in ways]
+    sources = [source_of(hostile(RUNAWAYS[route]), file=f"{route}.js") for route in ways]
     good = source_of(GOOD)
     scripts.run([ask(good, b"\7")])
 
@@ -229,8 +229,8 @@ def test_a_module_is_never_loaded(decode: Decode) -> None:
 
 def test_the_same_payload_always_decodes_to_the_same(decode: Decode) -> None:
     """Neither clock nor chance: the script can tell the moment of reception and nothing else."""
-    seen = "[Date.now(), +new Date(), new Date() - i.recvTime].join()"
-    text = f"function decodeUplink(i) {{ return {{ data: {{ value: {seen} }} }}; }}"
+    script = "[Date.now(), +new Date(), new Date() - i.recvTime].join()"
+    text = f"function decodeUplink(i) {{ return {{ data: {{ value: {script} }} }}; }}"
     assert value(decode(text)) == "1772366400000,1772366400000,0"
     refused = decode("function decodeUplink(i) { return { data: { value: Math.random() } }; }")
     assert "Math.random is not to be had" in refused.text

@@ -63,7 +63,7 @@ class DeviceIndex:
         self.names: dict[str, int] = {}
         """Canonical id or alias -> index."""
         self._extents: F64 = np.empty((0, 4))
-        """By index of the division."""
+        """Extent of each division, by its index."""
         self._allocate(0)
 
     def _allocate(self, size: int) -> None:

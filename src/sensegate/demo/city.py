@@ -88,11 +88,11 @@ class CityOptions(msgspec.Struct, frozen=True):
     only: Sequence[str] = ()
     """Names of the profiles to use; empty: all."""
     temporary: bool = False
-    """Whether the directory is removed at the end."""
+    """True if the directory is removed at the end."""
     alone: bool = False
-    """Whether the nodes run without a centre."""
+    """True if the nodes run without a centre."""
     cameras: bool = False
-    """Whether the nodes accept GA/T 1400."""
+    """True if the nodes accept GA/T 1400."""
     settings: Mapping[str, object] = {}
     """Merged into every configuration."""
     environment: Mapping[str, str] = {}

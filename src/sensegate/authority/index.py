@@ -69,7 +69,7 @@ class DeviceIndex:
         self.names: dict[str, int] = {}
         """Canonical id or alias -> index."""
         self._extents: F64 = np.empty((0, 4))
-        """By index of the division."""
+        """Extent of each division, by its index."""
         self._rank: I64 = np.empty(0, np.int64)
         self._sorted_apart = 0
         self._allocate(0)

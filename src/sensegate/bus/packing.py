@@ -29,7 +29,7 @@ Table = Annotated[list[str], msgspec.Meta(max_length=1 << 16)]
 MASK = (1 << 64) - 1
 POWERS: F64 = np.array([10.0**digits for digits in range(8)])
 UNSCALED = 255
-"""In place of the number of decimals: the floats are stored as they are."""
+"""Number of decimals that marks floats stored unscaled."""
 ROWS_MAX = (1 << 24) - 1
 """Most rows of a column: as many as a cursor can distinguish (`share.cursor`)."""
 UNBACKED_ROWS_MAX = 1 << 16

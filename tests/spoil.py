@@ -146,7 +146,7 @@ def _shaped(dump: Callable[[Any], bytes], tree: Any, place: Place, shape: Callab
 
 def _named(dump: Callable[[Any], bytes], tree: Any, place: Place, name: Callable[[str], str]) -> bytes:
     holder, old = _get(tree, place[:-1]), str(place[-1])
-    return dump(_put(tree, place[:-1], {name(old) if key == old else key: one for key, one in holder.items()}))
+    return dump(_put(tree, place[:-1], {name(old) if key == old else key: value for key, value in holder.items()}))
 
 
 def _places(tree: Any, place: Place = ()) -> Iterator[Place]:
@@ -171,10 +171,10 @@ def _put(tree: Any, place: Place, value: Any) -> Any:
         return value
     part, rest = place[0], place[1:]
     if isinstance(tree, dict):
-        pairs = ((name, _put(one, rest, value) if name == part else one) for name, one in tree.items())
-        return {name: one for name, one in pairs if one is not _GONE}
-    members = (_put(one, rest, value) if at == part else one for at, one in enumerate(tree))
-    return [one for one in members if one is not _GONE]
+        pairs = ((name, _put(element, rest, value) if name == part else element) for name, element in tree.items())
+        return {name: pair for name, pair in pairs if pair is not _GONE}
+    members = (_put(element, rest, value) if at == part else element for at, element in enumerate(tree))
+    return [member for member in members if member is not _GONE]
 
 
 SIZE: Final = 200_000
@@ -297,41 +297,41 @@ def _element(document: str, at: int, alter: Alter) -> bytes:
     return written
 
 
-def _text(text: str, one: ET.Element, _parent: ET.Element | None) -> None:
-    one.text = text
+def _text(text: str, element: ET.Element, _parent: ET.Element | None) -> None:
+    element.text = text
 
 
-def _attribute(key: str, text: str | None, one: ET.Element, _parent: ET.Element | None) -> None:
+def _attribute(key: str, text: str | None, element: ET.Element, _parent: ET.Element | None) -> None:
     if text is None:
-        del one.attrib[key]
+        del element.attrib[key]
     else:
-        one.set(key, text)
+        element.set(key, text)
 
 
-def _shape(what: str, one: ET.Element, parent: ET.Element | None) -> None:
-    copy = ET.fromstring(ET.tostring(one).strip())  # noqa: S314 - our own examples
+def _shape(mutation: str, element: ET.Element, parent: ET.Element | None) -> None:
+    copy = ET.fromstring(ET.tostring(element).strip())  # noqa: S314 - our own examples
     copy.tail = None
-    bare = "}" not in one.tag
-    if what in {"twice", "thrice"} and parent is not None:
-        parent.extend([copy] * (1 if what == "twice" else 2))
-    elif what == "very often" and parent is not None:
+    bare = "}" not in element.tag
+    if mutation in {"twice", "thrice"} and parent is not None:
+        parent.extend([copy] * (1 if mutation == "twice" else 2))
+    elif mutation == "very often" and parent is not None:
         parent.extend([copy] * (SIZE // len(ET.tostring(copy))))
-    elif what == "out" and parent is not None:
-        parent.remove(one)
-    elif what == "in itself":
-        one.append(copy)
-    elif what == "empty":
-        one[:] = []
-        one.text = None
-        one.attrib.clear()
-    elif what == "renamed":
-        one.tag = "x"
-    elif what in {"upper", "lower"} and bare:
-        one.tag = one.tag.upper() if what == "upper" else one.tag.lower()
-    elif what == "and text":
-        one.tail = MARK
-    elif what == "a child":
-        one.append(ET.Element("Name", {"a": MARK}))
+    elif mutation == "out" and parent is not None:
+        parent.remove(element)
+    elif mutation == "in itself":
+        element.append(copy)
+    elif mutation == "empty":
+        element[:] = []
+        element.text = None
+        element.attrib.clear()
+    elif mutation == "renamed":
+        element.tag = "x"
+    elif mutation in {"upper", "lower"} and bare:
+        element.tag = element.tag.upper() if mutation == "upper" else element.tag.lower()
+    elif mutation == "and text":
+        element.tail = MARK
+    elif mutation == "a child":
+        element.append(ET.Element("Name", {"a": MARK}))
 
 
 # ── text and bytes ───────────────────────────────────────────────────────────────────────────────────

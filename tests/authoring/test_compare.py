@@ -113,9 +113,9 @@ def test_a_wrong_scale_is_named_with_its_factor(bench: Bench) -> None:
 def test_another_unit_shows_as_another_value(bench: Bench) -> None:
     """Compared in the property's unit; an offset is no factor."""
     report = bench.report(bench.text(2, TEMPERATURE.replace("Cel", "K"), HUMIDITY), PAYLOADS)
-    one = report.differences[0]
-    assert (one.kind, one.a, one.factor) == ("value", 20.0, None)
-    assert one.b == pytest.approx(20.0 - 273.15)
+    difference = report.differences[0]
+    assert (difference.kind, difference.a, difference.factor) == ("value", 20.0, None)
+    assert difference.b == pytest.approx(20.0 - 273.15)
 
 
 def test_what_only_one_gives(bench: Bench) -> None:

@@ -84,19 +84,19 @@ def latencies(messages: Sequence[Sent], acknowledged: I64 | F64, seen: Sequence[
     the broker's answer to the device.
     """
     when: dict[tuple[str, int], int] = {}
-    for at, one in enumerate(messages):
-        if not one.topic.startswith("sg/"):
+    for at, message in enumerate(messages):
+        if not message.topic.startswith("sg/"):
             continue
-        stamp = json.loads(one.payload)["time"]
-        key = one.topic.split("/")[1], round(_second(stamp) * 1e3)
+        stamp = json.loads(message.payload)["time"]
+        key = message.topic.split("/")[1], round(_second(stamp) * 1e3)
         when[key] = min(when.get(key, 1 << 62), int(acknowledged[at]))
-    took, found = [], set()
+    took, latencies = [], set()
     for event in seen:
         key = event.device, round(_second(event.time) * 1e3)
         if key in when:
-            found.add(key)
+            latencies.add(key)
             took.append((event.came - when[key]) / 1e6)
-    return np.array(took), len(when) - len(found)
+    return np.array(took), len(when) - len(latencies)
 
 
 def _second(stamp: float | str) -> float:
@@ -151,12 +151,12 @@ class Load:
             expected = (len(work.messages) - work.duplicates) * VALUES
             _, last = await subscriber.until(expected, timeout_s=120)
             used = rig.cpu_s(self.member.process.pid) - cpu
-            seen = await subscriber.seen()
-            took, missing = latencies(work.messages, flood.times(), seen)
+            report = await subscriber.seen()
+            took, missing = latencies(work.messages, flood.times(), report)
         count = len(work.messages)
         due = np.zeros(0)
         if rate:
-            due, _ = latencies(work.messages, np.round((done.began + np.arange(count) / rate) * 1e6), seen)
+            due, _ = latencies(work.messages, np.round((done.began + np.arange(count) / rate) * 1e6), report)
         return LoadRun(count / (last - done.began), done.late_s, took, due, missing, used / count * 1e6)
 
 

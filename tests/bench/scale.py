@@ -82,8 +82,8 @@ async def bench(messages: int = MESSAGES, few: int = FEW, many: int = MANY, roun
         "goal": 1.5,
         "cpu_us_per_message": round(cost, 2),
         "baseline": round(base, 2),
-        "rounds": [round(one, 1) for one in large.cpu],
-        "baseline_rounds": [round(one, 1) for one in small.cpu],
+        "rounds": [round(cpu, 1) for cpu in large.cpu],
+        "baseline_rounds": [round(cpu, 1) for cpu in small.cpu],
         "rss_mb": round(rig.rss_mb()),
         "complete": totals == (small.sent, large.sent),
     }

@@ -152,8 +152,8 @@ class HostileNode:
 
     async def claim(self, **changes: object) -> protocol.ClaimAnswer:
         """Ask to be the writer of the member's lanes."""
-        asked = ClaimRequest(self.writer.id, 0, self.writer.token, self.life, self._started, self._started - 1)
-        answer = await self.ask("claim", protocol.encode(msgspec.structs.replace(asked, **changes)))
+        request = ClaimRequest(self.writer.id, 0, self.writer.token, self.life, self._started, self._started - 1)
+        answer = await self.ask("claim", protocol.encode(msgspec.structs.replace(request, **changes)))
         granted = protocol.decode_claim_answer(answer.value)
         if granted.granted:
             self.writer, self.lanes = granted.writer, dict(granted.lanes)
@@ -180,10 +180,10 @@ class HostileNode:
         answer = envelope.decode_answer(await self.transport.raw(channel, payload, headers=headers))
         if not answer.value:
             return answer
-        told = protocol.decode_span_answer(answer.value)
-        if told.outcome is SpanOutcome.ACCEPTED:
-            self.lanes.update(told.lanes)
-        return told
+        span_answer = protocol.decode_span_answer(answer.value)
+        if span_answer.outcome is SpanOutcome.ACCEPTED:
+            self.lanes.update(span_answer.lanes)
+        return span_answer
 
 
 # ── parts ────────────────────────────────────────────────────────────────────────────────────────────────

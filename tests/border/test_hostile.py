@@ -115,10 +115,10 @@ class Play:
         """Return the records of a node at the centre."""
         return [record for record in await self.centre.records() if record["node"] == node]
 
-    async def counted(self, what: str, label: str, value: str) -> float:
+    async def counted(self, metric: str, label: str, value: str) -> float:
         """Return a counter of the hostile node at the centre."""
         labels = ",".join(sorted((f'node="{SENDER}"', f'{label}="{value}"')))
-        return await self.centre.metric(f"sensegate_node_{what}_total{{{labels}}}")
+        return await self.centre.metric(f"sensegate_node_{metric}_total{{{labels}}}")
 
     async def troubles(self) -> str:
         """Return what the page of nodes says of the hostile node."""

@@ -36,9 +36,9 @@ def test_a_refusal_of_a_nats_client_is_read() -> None:
 
 def test_a_client_id_that_looks_like_a_line_deceives_nobody() -> None:
     """Client ids are the devices' own words; only the end of the line is the server's."""
-    seen = parse_violation(TRICK)
-    assert seen is not None
-    assert (seen.operation, seen.subject, seen.connection) == ("subscribe", "a.b", 5)
+    result = parse_violation(TRICK)
+    assert result is not None
+    assert (result.operation, result.subject, result.connection) == ("subscribe", "a.b", 5)
 
 
 @pytest.mark.parametrize("text", ["Server is ready", "Authorization Violation", 'x - Publish Violation - Subject "y"'])
@@ -95,7 +95,7 @@ def test_words_of_devices_are_written_over(tmp_path: Path, seen: list[Violation]
     assert "frigate.******.seen_2.*******.44010600001190000001" in left
     assert left.count("李雷") == 1
     assert left.splitlines()[::2] == text.splitlines()[::2]
-    assert not [told for told in lines if "李雷" in str(told) and "Violation" in str(told)]
+    assert not [line for line in lines if "李雷" in str(line) and "Violation" in str(line)]
 
 
 def test_errors_of_the_disk_are_told(tmp_path: Path, seen: list[Violation]) -> None:
@@ -188,10 +188,10 @@ def test_a_rotated_file_is_read_to_its_end_first(tmp_path: Path, seen: list[Viol
         pass
     assert len(seen) == 4
     log.close()
-    again = ServerLog(tmp_path, seen.append)
-    again.open()
-    assert again.poll() == 0
-    again.close()
+    reopened = ServerLog(tmp_path, seen.append)
+    reopened.open()
+    assert reopened.poll() == 0
+    reopened.close()
 
 
 async def test_refused_publishes_are_told_one_by_one(engine: Engine) -> None:
@@ -202,11 +202,11 @@ async def test_refused_publishes_are_told_one_by_one(engine: Engine) -> None:
     for _ in range(100):
         await client.publish("readings.4401.all.1", b"x")
     await client.flush()
-    seen: list[Violation] = []
+    results: list[Violation] = []
     async with asyncio.timeout(30):
-        while len(seen) < 100:
-            seen += await engine.violations()
-    assert [(version.operation, version.subject, version.account, version.user) for version in seen] == [
+        while len(results) < 100:
+            results += await engine.violations()
+    assert [(version.operation, version.subject, version.account, version.user) for version in results] == [
         ("publish", "readings.4401.all.1", "N_4403", "node-4403")
     ] * 100
     await client.close()
@@ -228,17 +228,17 @@ def test_failed_logins_name_nobody(tmp_path: Path, seen: list[Violation]) -> Non
     with capture_logs() as logs:
         assert log.poll() == len(FAILED)
         log.close()
-    told = [entry["event"] for entry in logs]
+    entries = [entry["event"] for entry in logs]
     file = (tmp_path / "nats.log").read_text(encoding="utf-8")
     for name in ("86712345", "13800138000", "a-name", "my-password", "張三", "phone"):
-        assert name not in " ".join(told), name
+        assert name not in " ".join(entries), name
         assert name not in " ".join(log.last_errors), name
         assert name not in file, name
     assert (tmp_path / "nats.log").stat().st_size == before
-    assert told[0].split('"')[1] == told[1].split('"')[1], "attempts of one client can be told apart from others"
-    assert told[0].split('"')[1] != told[2].split('"')[1]
-    assert "authentication error" in told[0]
-    assert "mid:131" in told[0]
+    assert entries[0].split('"')[1] == entries[1].split('"')[1], "attempts of one client can be told apart from others"
+    assert entries[0].split('"')[1] != entries[2].split('"')[1]
+    assert "authentication error" in entries[0]
+    assert "mid:131" in entries[0]
 
 
 def test_the_mask_of_a_name() -> None:

@@ -41,8 +41,8 @@ class Scripted:
         self.committed = committed
 
     async def deliveries(self) -> AsyncIterator[Delivery]:
-        for one in self._deliveries:
-            yield one
+        for delivery in self._deliveries:
+            yield delivery
             self.given += 1
         if not self._ends:
             await asyncio.Event().wait()

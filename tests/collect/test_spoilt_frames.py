@@ -60,6 +60,6 @@ def test_any_frame_is_answered_or_refused(name: str) -> None:
             for outcome in FrameOutcome:
                 answer = talk.build_reply(heard, outcome, NOW)
                 assert isinstance(answer, bytes), what
-                found = talk.find_frame(answer)
-                assert not answer or name == "sl651" or found.length, f"{what}: an answer that is no frame"
+                result = talk.find_frame(answer)
+                assert not answer or name == "sl651" or result.length, f"{what}: an answer that is no frame"
     assert heard_of

@@ -286,10 +286,10 @@ def test_who_may_be_carried(decoder: Decoder) -> None:
 
 def test_frames_come_by_the_devices_own_network_servers(profiles: ProfileSet) -> None:
     """Where a gateway is a network server, those of another kind are foreign; two are two ways."""
-    one, two = device("server", "net/work"), device("other", "net/other")
+    first, two = device("server", "net/work"), device("other", "net/other")
     tree = {"hex": "00D7", "p": 2, "n": 7}
     for gateway, reason in (("server", QuarantineReason.FOREIGN_TOPIC), ("server other", None), ("", None)):
-        decoder = Decoder(profiles, Registry(device("probe", "acme/probe", gateway), one, two))
+        decoder = Decoder(profiles, Registry(device("probe", "acme/probe", gateway), first, two))
         fields = run(decoder, tree, "other/probe")
         assert [refused.reason for refused in fields.quarantined] == ([reason] if reason else [])
         assert (
@@ -317,8 +317,8 @@ def test_several_frames_in_one_message(profiles: ProfileSet) -> None:
     good = {"eui": "p1", "data": "00d7", "p": 2, "n": 1}
     tree = {"frames": [good, {**good, "eui": "p2"}, {**good, "data": "00"}, {**good, "eui": "b"}]}
     fields = run(decoder, tree, "batch/b")
-    found = readings_of(fields, profiles.specs, devices.ids)
-    assert [(item.device, item.value) for item in found] == [("p1", 21.5), ("p2", 21.5)]
+    readings = readings_of(fields, profiles.specs, devices.ids)
+    assert [(item.device, item.value) for item in readings] == [("p1", 21.5), ("p2", 21.5)]
     assert [value.reason for value in fields.rejected] == [RejectReason.FRAME] * 2
     fields = run(decoder, {"frames": tree["frames"][2:]}, "batch/b")
     assert len(fields) == 0
@@ -328,13 +328,13 @@ def test_several_frames_in_one_message(profiles: ProfileSet) -> None:
 def test_both_networks_give_one_identity(profiles: ProfileSet) -> None:
     """The same frame by two network servers has one key and two ways, whatever they call its members."""
     decoder = Decoder(profiles, Registry(device("probe", "acme/probe")))
-    one = run(decoder, envelope(b"\x00\xd7", count=65_536 + 7))
+    result = run(decoder, envelope(b"\x00\xd7", count=65_536 + 7))
     two = run(decoder, {"hex": "00D7", "p": 2, "t": 1_767_225_600_900, "n": 7}, "other/probe")
-    assert key(one) == key(two)
-    assert one.spec[0] == two.spec[0]
-    assert one.path[0] != two.path[0]
+    assert key(result) == key(two)
+    assert result.spec[0] == two.spec[0]
+    assert result.path[0] != two.path[0]
     third = run(decoder, {"hex": "00D7", "p": 2, "t": 1_767_225_600_900, "n": 8}, "other/probe")
-    assert key(third) != key(one)
+    assert key(third) != key(result)
 
 
 def test_keys_of_frames() -> None:
@@ -455,10 +455,10 @@ def test_whatever_a_network_server_says_is_decoded_or_refused(data: st.DataObjec
     """Any value in any member of the library's envelopes: never an exception, and by both paths the same."""
     loaded = library()
     name = data.draw(st.sampled_from([item for item in loaded.ids if loaded.find(item).carries]))  # type: ignore[union-attr]
-    found = loaded.find(name)
-    assert found is not None
+    match = loaded.find(name)
+    assert match is not None
     example = data.draw(
-        st.sampled_from([example for example in found.source.examples if isinstance(example.payload, dict)])
+        st.sampled_from([example for example in match.source.examples if isinstance(example.payload, dict)])
     )
     tree = example.payload
     for _ in range(data.draw(st.integers(0, 3))):

@@ -73,11 +73,11 @@ class World:
     async def meet(self, *nodes: str) -> None:
         """Have nodes ask until all is said."""
         for node in nodes:
-            again = True
-            while again:
+            resumed = True
+            while resumed:
                 choice = self.nodes[node]
                 state = await self.asked(node, choice.lease_request("here"))
-                again = choice.note_active("here", state, self.clock.monotonic())
+                resumed = choice.note_active("here", state, self.clock.monotonic())
 
     async def passes(self, seconds: float) -> None:
         """Let time pass, once all that has begun waits for it."""
@@ -301,12 +301,12 @@ async def test_one_node_that_tells_of_a_later_term_is_looked_into(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A node may lie: the other centre is asked at once, and only its word ends this one."""
-    asked: list[float] = []
+    results: list[float] = []
     world = World(tmp_path / "centre", Term(1, active=True, history=((1, 0),)))
 
     async def peer(*_: object) -> CentreState | None:
-        asked.append(world.clock.monotonic())
-        return CentreState(active=True, term=2) if len(asked) > 2 else None
+        results.append(world.clock.monotonic())
+        return CentreState(active=True, term=2) if len(results) > 2 else None
 
     monkeypatch.setattr(active_module, "peer_state", peer)
     await world.open()
@@ -315,7 +315,7 @@ async def test_one_node_that_tells_of_a_later_term_is_looked_into(
     assert (await world.asked("4401", LeaseRequest(2))).active
     assert (await world.asked("4401", LeaseRequest(2**40))).active
     await world.passes(0)
-    assert asked == [asked[0], asked[0] + 1.0], "not at its next turn, but at once"
+    assert results == [results[0], results[0] + 1.0], "not at its next turn, but at once"
     assert world.seat.current_term() == 1
     with pytest.raises(msgspec.ValidationError):
         await world.asked("4401", LeaseRequest(2**62))

@@ -21,14 +21,14 @@ def feed(cut: FrameFinder, pieces: list[bytes]) -> tuple[list[bytes], bytes]:
     for piece in pieces:
         buffer += piece
         while True:
-            found = cut(buffer)
-            assert found.skip + found.length <= len(buffer)
-            skipped += buffer[: found.skip]
-            if not found.length:
-                buffer = buffer[found.skip :]
+            result = cut(buffer)
+            assert result.skip + result.length <= len(buffer)
+            skipped += buffer[: result.skip]
+            if not result.length:
+                buffer = buffer[result.skip :]
                 break
-            frames.append(buffer[found.skip : found.skip + found.length])
-            buffer = buffer[found.skip + found.length :]
+            frames.append(buffer[result.skip : result.skip + result.length])
+            buffer = buffer[result.skip + result.length :]
     return frames, skipped
 
 

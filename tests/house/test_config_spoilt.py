@@ -43,7 +43,7 @@ def test_any_setting_is_taken_or_refused_by_its_key(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("time:\n  late_s: .nan\n", ":2: time.late_s: must be a number up to 1e+12"),
         ("time:\n  stale_h: 1.0e+308\n", ":2: time.stale_h: must be a number up to 1e+12"),
@@ -51,7 +51,7 @@ def test_any_setting_is_taken_or_refused_by_its_key(name: str) -> None:
         ('directory: "\\ud800"\n', ":1: directory: contains half of a character"),
     ],
 )
-def test_what_no_setting_may_be(text: str, said: str) -> None:
+def test_what_no_setting_may_be(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(text, file="x")
-    assert said in str(caught.value)
+    assert message in str(caught.value)

@@ -61,12 +61,12 @@ class Camera:
 
     def batch(self, base: int) -> list[dict[str, Any]]:
         """Return the next vehicles."""
-        found = []
+        results = []
         for _ in range(BATCH):
             self.sent += 1
             local = time.strftime("%Y%m%d%H%M%S", time.gmtime(base + self.sent // 50 + CHINA_S))
             source = f"{self.code}02{local}{self.sent % 100_000:05d}"
-            found.append(
+            results.append(
                 {
                     "MotorVehicleID": f"{source}02{self.sent % 100_000:05d}",
                     "InfoKind": 1,
@@ -78,19 +78,19 @@ class Camera:
                     "Speed": "36",
                 }
             )
-        return found
+        return results
 
 
 def _digest(header: str, code: str, password: str, path: str) -> str:
-    said = dict(re.findall(r'(\w+)="([^"]*)"', header))
+    challenge = dict(re.findall(r'(\w+)="([^"]*)"', header))
 
     def h(text: str) -> str:
         return hashlib.md5(text.encode()).hexdigest()  # noqa: S324 - what the standard's clients compute
 
-    secret, asked = h(f"{code}:{said['realm']}:{password}"), h(f"POST:{path}")
-    response = h(f"{secret}:{said['nonce']}:00000001:c:auth:{asked}")
+    secret, request_hash = h(f"{code}:{challenge['realm']}:{password}"), h(f"POST:{path}")
+    response = h(f"{secret}:{challenge['nonce']}:00000001:c:auth:{request_hash}")
     return (
-        f'Digest username="{code}", realm="{said["realm"]}", nonce="{said["nonce"]}", uri="{path}", '
+        f'Digest username="{code}", realm="{challenge["realm"]}", nonce="{challenge["nonce"]}", uri="{path}", '
         f'qop=auth, nc=00000001, cnonce="c", response="{response}"'
     )
 
@@ -285,14 +285,14 @@ class Campaign:
             await self.city.stop()
 
     async def _cameras(self) -> list[Camera]:
-        found = []
+        cameras = []
         async with self.node.remote() as remote:
             for number in range(1, CAMERAS + 1):
                 code = f"44010600001190{number:06d}"
                 wanted = {"id": code, "division": "440106", "profile": "sensegate/viid"}
                 answer = await remote.post("/api/v1/devices", wanted)
-                found.append(Camera(code, answer["password"]))
-        return found
+                cameras.append(Camera(code, answer["password"]))
+        return cameras
 
     @property
     def _open(self) -> int:
@@ -390,8 +390,8 @@ class Campaign:
 
 def _all_of(camera: Camera, base: int) -> list[dict[str, Any]]:
     """Return everything that a camera has made, once more."""
-    again = Camera(camera.code, "")
-    return [vehicle for _ in range(camera.sent // BATCH) for vehicle in again.batch(base)]
+    reopened = Camera(camera.code, "")
+    return [vehicle for _ in range(camera.sent // BATCH) for vehicle in reopened.batch(base)]
 
 
 def main() -> int:

@@ -127,10 +127,10 @@ def configs(directory: Path, *, automatic: bool = False, lease_s: float = 4.0) -
         )
     uplink = UplinkConfig(other_centres=(CentreConfig(url=urls[1]),), span_ms=50, lease_s=1.25 * lease_s)
     if automatic:  # it joins by code, and votes
-        way = {"centre_url": f"http://127.0.0.1:{ports[0][2]}", "join_code_file": str(directory / "code")}
+        settings = {"centre_url": f"http://127.0.0.1:{ports[0][2]}", "join_code_file": str(directory / "code")}
     else:
-        way = {"url": urls[0], "secret_file": str(directory / "node")}
-    return made[0], made[1], msgspec.structs.replace(uplink, **way)
+        settings = {"url": urls[0], "secret_file": str(directory / "node")}
+    return made[0], made[1], msgspec.structs.replace(uplink, **settings)
 
 
 @contextlib.asynccontextmanager
@@ -138,8 +138,8 @@ async def two_sites(
     directory: Path, *, automatic: bool = False, lease_s: float = 4.0
 ) -> AsyncIterator[tuple[Centre, Centre, Site]]:
     """Run both centres and a node."""
-    one, other, uplink = configs(directory, automatic=automatic, lease_s=lease_s)
-    first, second = Centre(one), Centre(other)
+    config, other, uplink = configs(directory, automatic=automatic, lease_s=lease_s)
+    first, second = Centre(config), Centre(other)
     await first.start()
     if not automatic:
         await first.active()

@@ -18,15 +18,15 @@ class Said(msgspec.Struct):
     @property
     def one(self) -> dict[str, Any]:
         """Return the one status object; all five keys are in it."""
-        found: dict[str, Any] = self.tree["ResponseStatusObject"]
-        assert set(found) == {"RequestURL", "StatusCode", "StatusString", "Id", "LocalTime"}
-        assert isinstance(found["StatusCode"], int)
-        return found
+        element: dict[str, Any] = self.tree["ResponseStatusObject"]
+        assert set(element) == {"RequestURL", "StatusCode", "StatusString", "Id", "LocalTime"}
+        assert isinstance(element["StatusCode"], int)
+        return element
 
     @property
     def codes(self) -> list[int]:
         """Return the codes of a list."""
-        return [one["StatusCode"] for one in self.tree["ResponseStatusListObject"]["ResponseStatusObject"]]
+        return [element["StatusCode"] for element in self.tree["ResponseStatusListObject"]["ResponseStatusObject"]]
 
 
 async def curl(url: str, *options: str, body: bytes | None = None) -> Said:
@@ -67,10 +67,10 @@ class Camera:
             *(["--digest", "-u", f"{code}:{password}"] if digest else []),
         ]
 
-    async def system(self, what: str) -> Said:
+    async def system(self, action: str) -> Said:
         """Register, Keepalive or UnRegister."""
-        body = json.dumps({f"{what}Object": {"DeviceID": self.code}}).encode()
-        return await curl(f"{self.url}/VIID/System/{what}", *self._as, body=body)
+        body = json.dumps({f"{action}Object": {"DeviceID": self.code}}).encode()
+        return await curl(f"{self.url}/VIID/System/{action}", *self._as, body=body)
 
     async def post(self, path: str, body: bytes, *more: str) -> Said:
         """Send objects."""

@@ -65,11 +65,13 @@ async def test_releases_of_the_centre_reach_its_nodes(tmp_path: Path) -> None:
             await release(centre, 4, 0.5)
 
             async def named() -> list[str]:
-                found = await row(centre)
-                return [one for one in found.get("problems", []) if "acme/th@4 exists here with another content" in one]
+                sums = await row(centre)
+                return [
+                    entry for entry in sums.get("problems", []) if "acme/th@4 exists here with another content" in entry
+                ]
 
             await eventually(named)
             assert await said(node, device, 2300) == (23.0, "acme/th@2")
-            assert any("acme/th@4" in one for one in (await node.ready())[1])
-            actions = [one["action"] for one in await node.audit()]
+            assert any("acme/th@4" in sentence for sentence in (await node.ready())[1])
+            actions = [record["action"] for record in await node.audit()]
             assert actions.count("profile.apply_from_centre.refused") == 1

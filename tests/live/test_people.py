@@ -60,7 +60,7 @@ async def test_from_the_command_line(node: Site) -> None:
         assert loop.time() - began < 2
     assert (await node.ask("GET", "/api/v1/me", city)).status == 401
     actions = [row["action"] for row in await node.audit()]
-    assert [one for one in actions if one.startswith("person.")] == [
+    assert [action for action in actions if action.startswith("person.")] == [
         "person.create",
         "person.password",
         "person.create",

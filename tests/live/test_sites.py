@@ -154,11 +154,11 @@ async def drill(directory: Path, *, rate: float, seconds: float, batch: int, aut
                 late = "" if automatic else await strand(first, second)
                 await first.kill()
                 killed = time.monotonic()
-                seen = len(reader.records)
+                result = len(reader.records)
                 if not automatic:
                     second.hold(signal.SIGCONT)
                     second.promote()
-                await eventually(lambda: len(reader.records) > seen + batch, 30)
+                await eventually(lambda: len(reader.records) > result + batch, 30)
                 resumed_s = time.monotonic() - killed
                 before = sender.sent
                 await eventually(lambda: sender.sent >= before + rate * seconds / 3, 120)
@@ -225,10 +225,10 @@ async def fail_back(first: Centre, second: Centre, reader: Reader, sender: Sende
     await eventually(first.copied, 30)
     await second.stop()
     first.promote()
-    began, seen = time.monotonic(), len(reader.records)
+    began, rows = time.monotonic(), len(reader.records)
     sending = asyncio.create_task(sender.run())
     try:
-        await eventually(lambda: len(reader.records) > seen + batch, 30)
+        await eventually(lambda: len(reader.records) > rows + batch, 30)
         back_s = time.monotonic() - began
     finally:
         await sender.stop(sending)
@@ -309,23 +309,23 @@ GOOD = {"lost": 0, "doubled": 0, "ids": 0, "disordered": 0, "old centre": "fence
 @pytest.mark.parametrize("automatic", [False, True], ids=["by order", "granted by the nodes"])
 async def test_fail_over(tmp_path: Path, *, automatic: bool) -> None:
     """The active centre is killed with its server: none lost, none twice, cursors go on, the old one is fenced."""
-    found = await drill(tmp_path, rate=200, seconds=3, batch=20, automatic=automatic)
-    assert {key: found[key] for key in GOOD} == GOOD, found
-    assert len(found["named"]) == found["set aside"], found
-    assert found["terms"] == (1 if automatic else 2), found
+    result = await drill(tmp_path, rate=200, seconds=3, batch=20, automatic=automatic)
+    assert {key: result[key] for key in GOOD} == GOOD, result
+    assert len(result["named"]) == result["set aside"], result
+    assert result["terms"] == (1 if automatic else 2), result
     if automatic:
-        assert found["votes"] == [("4401.1",), (), ()], found
+        assert result["votes"] == [("4401.1",), (), ()], result
         return
-    assert not found["hostile"].wrong, found
-    assert found["hostile"].good, found
+    assert not result["hostile"].wrong, result
+    assert result["hostile"].good, result
     # What only the first had is named, lies beside its old store, and is in force nowhere.
-    (named,) = found["named"]
+    (named,) = result["named"]
     tail = [
         json.loads(line) for line in (tmp_path / "centre0" / named["directory"] / TAIL_FILE).read_text().splitlines()
     ]
     assert [record["number"] for record in tail] == list(range(named["trail_after"] + 1, named["trail_last"] + 1))
     assert "token.create" in [record["action"] for record in tail]
-    assert found["late"] == 401
+    assert result["late"] == 401
 
 
 if __name__ == "__main__":

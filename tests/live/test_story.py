@@ -122,16 +122,16 @@ class Story:
         async with self.centre.session.ws_connect(url, headers=headers, params=query) as socket:
             async for message in socket:
                 assert message.type is aiohttp.WSMsgType.TEXT
-                said = json.loads(message.data)
-                if "problem" in said:
-                    reader.end(said["problem"]["status"])
+                document = json.loads(message.data)
+                if "problem" in document:
+                    reader.end(document["problem"]["status"])
                     return
-                await reader.take(said["records"])
+                await reader.take(document["records"])
 
     async def by_mqtt(self, reader: Reader) -> None:
         """Paho, QoS 1."""
-        said = json.dumps({"after": reader.last or "first", "tag": "m"})
-        async with by_mqtt(self.centre, self.grant, said, tag="m") as mqtt:
+        text = json.dumps({"after": reader.last or "first", "tag": "m"})
+        async with by_mqtt(self.centre, self.grant, text, tag="m") as mqtt:
             while (event := await mqtt.phone.either("message", "closed"))[0] == "message":
                 await reader.take(json.loads(event[1][1])["records"])
             reader.end("closed")
@@ -143,8 +143,8 @@ class Story:
             subscription = await subscriber.client.subscribe(subject)
             await subscriber.subscription.unsubscribe()
             subscriber.subscription = subscription
-            control, said = f"sg.control.{self.grant.id}.nats", reader.last or "first"
-            await subscriber.client.request(control, said.encode(), timeout=30)
+            control, cursor = f"sg.control.{self.grant.id}.nats", reader.last or "first"
+            await subscriber.client.request(control, cursor.encode(), timeout=30)
             closed = asyncio.create_task(subscriber.closed.wait())
             heard = asyncio.create_task(self._nats_heard(subscriber, reader))
             await closed
@@ -232,9 +232,9 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
         # Another city applies at the centre; the owner decides at his own node.
         story.grant = Granted("", reader, reader_id, FEED)
         wish = {"feeds": [FEED], "purpose": "聯合預報", "legal_basis": "國務院令第809號", "days": 30}
-        asked = await centre.ask("POST", "/api/v1/applications", reader, json=wish)
-        assert asked.status == 201, asked.body
-        application = asked.body["id"]
+        reply = await centre.ask("POST", "/api/v1/applications", reader, json=wish)
+        assert reply.status == 201, reply.body
+        application = reply.body["id"]
 
         async def arrived() -> Any:
             rows = (await node.ask("GET", "/api/v1/applications", city)).body["rows"]
@@ -270,7 +270,7 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
             "mqtt": story.by_mqtt,
             "nats": story.by_nats,
         }
-        tasks = {name: asyncio.create_task(way(readers[name]), name=name) for name, way in ways.items()}
+        tasks = {name: asyncio.create_task(route(readers[name]), name=name) for name, route in ways.items()}
         hook = await centre.ask("POST", "/api/v1/webhooks", reader, json={"feed": FEED, "url": receiver.url})
         assert hook.status == 201, hook.body
 
@@ -359,8 +359,8 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
         ledger = (await centre.ask("GET", "/api/v1/ledger", params={"since": "1h"})).body
         counts = (await centre.ask("GET", "/api/v1/usage")).body["rows"]
         assert ledger["balanced"]
-        assert ledger["delivered"] == sum(one["records"] for one in counts)
-        assert sum(one["records"] for one in counts if one["token"] == reader_id) == 66
+        assert ledger["delivered"] == sum(count["records"] for count in counts)
+        assert sum(count["records"] for count in counts if count["token"] == reader_id) == 66
         receipt = await centre.ask("GET", f"/api/v1/grants/{grant}/statements/{usage['month']}", reader)
         key = public_key(centre.config_file("statements.pub"))
         assert verify_statement(msgspec.json.encode(receipt.body), key=key).records == 66

@@ -100,12 +100,12 @@ async def test_a_feed_of_another_city_is_as_one_that_is_not_there(centre: Site, 
     listed = await centre.ask("GET", "/api/v1/feeds", token)
     assert [row["name"] for row in listed.body["rows"] if "canary" in row["name"]] == []
     for path in ("", "/records", "/stream"):
-        said = []
+        results = []
         for name in ("canary-feed", "no-such-feed"):
             answer = await centre.ask("GET", f"/api/v1/feeds/{name}{path}", token)
             assert answer.status == 404
-            said.append(answer.body["detail"].replace(name, "NAME"))
-        assert said[0] == said[1]
+            results.append(answer.body["detail"].replace(name, "NAME"))
+        assert results[0] == results[1]
 
 
 async def test_the_cursor_of_another_token_opens_nothing(centre: Site, fleet: dict[str, Made]) -> None:

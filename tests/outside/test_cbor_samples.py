@@ -36,7 +36,9 @@ def vectors(name: str) -> list[dict[str, Any]]:
 
 
 def parse(payload: bytes) -> Any:
-    setting = FormatContext("vendor/model", 1, Path(), lambda what, *_, remedy="": ProfileError(what, remedy=remedy))
+    setting = FormatContext(
+        "vendor/model", 1, Path(), lambda problem, *_, remedy="": ProfileError(problem, remedy=remedy)
+    )
     return FORMATS["cbor"].compile(None, setting)(PayloadFrame(payload, 32))
 
 
@@ -65,13 +67,13 @@ def as_text_keys(tree: Any) -> Any:
 @pytest.mark.parametrize("vector", vectors("appendix-a.jsonl"), ids=lambda vector: vector["hex"][:40])
 def test_a_good_item_is_its_value(vector: dict[str, Any]) -> None:
     """The value is that of the table, and of its kind: 1 is not 1.0 and not true."""
-    seen = parse(bytes.fromhex(vector["hex"]))
+    parsed = parse(bytes.fromhex(vector["hex"]))
     if vector.get("diagnostic") == "NaN":
-        assert seen != seen  # noqa: PLR0124 - that is what NaN is
+        assert parsed != parsed  # noqa: PLR0124 - that is what NaN is
         return
     expected = as_text_keys(vector["decoded"]) if "decoded" in vector else meant(vector["diagnostic"])
-    assert seen == expected
-    assert type(seen) is type(expected)
+    assert parsed == expected
+    assert type(parsed) is type(expected)
 
 
 def test_all_good_items_are_there() -> None:

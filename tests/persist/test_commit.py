@@ -282,8 +282,8 @@ async def test_a_checkpoint_that_cannot_be_written_stops_the_intake(
         rig.prepare([one(1.0)])
     monkeypatch.setattr(CheckpointStore, "save", plain)
     await rig.open()
-    again = await rig.commit([one(1.0), one(2.0, 1), one(3.0, 9)])
-    assert again.accepted.tolist() == [False, False, True]
+    repeated = await rig.commit([one(1.0), one(2.0, 1), one(3.0, 9)])
+    assert repeated.accepted.tolist() == [False, False, True]
 
 
 async def test_what_a_torn_batch_left_is_not_doubled(tmp_path: Path) -> None:
@@ -299,9 +299,9 @@ async def test_what_a_torn_batch_left_is_not_doubled(tmp_path: Path) -> None:
     rig.duplicates.wait_idle()
     assert rig.duplicates.checkpoint > 0
     await rig.restart()
-    again = await rig.commit([one(1.0), one(3.0, 1)])
-    assert again.accepted.tolist() == [False, True]
-    assert again.results[0].revision.tolist() == [0, 1]
+    repeated = await rig.commit([one(1.0), one(3.0, 1)])
+    assert repeated.accepted.tolist() == [False, True]
+    assert repeated.results[0].revision.tolist() == [0, 1]
     assert set((await rig.shown()).values()) == {1}
 
 
@@ -320,8 +320,8 @@ async def test_a_log_that_has_lost_its_end_gives_no_sequence_again(tmp_path: Pat
     assert reached > (await older.bounds())[1]
     rig.log = older
     assert await rig.restart() == {"mqtt": SourcePosition("life", 1)}
-    again = await rig.commit([one(1.0), one(2.0, 1)])
-    assert again.accepted.tolist() == [False, True]
+    repeated = await rig.commit([one(1.0), one(2.0, 1)])
+    assert repeated.accepted.tolist() == [False, True]
     entries = await rig.log.fetch(0, limit=50_000)
     new = [entry.sequence for entry in entries if entry.subject.startswith("readings.")][1:]
     assert min(new) > reached
@@ -349,8 +349,8 @@ async def test_a_lost_end_is_noticed_where_nodes_write_on(tmp_path: Path) -> Non
     rig.start()
     rig.committer._sole_writer = False
     await rig.open()
-    again = rig.prepare([one(1.0), one(2.0, 1), one(3.0, 2)])
-    assert again.accepted.tolist() == [False, True, True]
+    repeated = rig.prepare([one(1.0), one(2.0, 1), one(3.0, 2)])
+    assert repeated.accepted.tolist() == [False, True, True]
 
 
 async def lost_behind(directory: Path) -> list[bool]:
@@ -610,8 +610,8 @@ async def test_on_the_real_log(log: JetStreamLog, tmp_path: Path) -> None:
     await rig.commit(sent)
     await rig.commit([one(5.0, spec=SUPPRESS), one(5.0, 1, spec=SUPPRESS)])
     assert await rig.restart() == {"mqtt": SourcePosition("life", 6)}
-    again = await rig.commit([one(1.0), one(5.0, 1, spec=SUPPRESS), one(7.0, 3)])
-    assert again.accepted.tolist() == [False, False, True]
+    repeated = await rig.commit([one(1.0), one(5.0, 1, spec=SUPPRESS), one(7.0, 3)])
+    assert repeated.accepted.tolist() == [False, False, True]
     stale = rig.committer
     pending = rig.prepare([one(8.0, 4)])
     other = Rig(tmp_path / "other", log=log, clock=clock)  # type: ignore[arg-type]

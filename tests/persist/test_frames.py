@@ -30,12 +30,12 @@ class Air:
         self._messages = 0
 
     def heard(
-        self, path: int, at: int, *, counter: int = 0, value: float = 21.5, data: bytes = b"\xd7", again: bytes = b""
+        self, path: int, at: int, *, counter: int = 0, value: float = 21.5, data: bytes = b"\xd7", resent: bytes = b""
     ) -> str:
         """Return the verdict on a frame that a network heard at `at` (from NOW); `again`: the very message, again."""
         self._messages += 1
         row = Row(FRAME, value, NOW + at, frame_key(counter, data, 0))
-        sent = Sent((row,), again or str(self._messages).encode(), path, NOW + at)
+        sent = Sent((row,), resent or str(self._messages).encode(), path, NOW + at)
         judgement = self._loop.run_until_complete(self.rig.commit([sent])).results[0]
         conflict = bool(judgement.flags[0] & int(Flag.CONFLICT))
         return f"{VERDICTS[judgement.kind[0]]}, conflict" if conflict else str(VERDICTS[judgement.kind[0]])
@@ -71,9 +71,9 @@ def test_one_frame_by_two_networks_is_one_reading(air: Air) -> None:
 
 def test_one_message_twice_is_a_redelivery(air: Air) -> None:
     """Byte for byte the same, by the same way; also where the server gave no time and the arrivals differ."""
-    assert air.heard(ONE, 0, again=b"m") == "accepted"
-    assert air.heard(ONE, 0, again=b"m") == "redelivery"
-    assert air.heard(ONE, 30 * SECOND, again=b"m") == "redelivery"
+    assert air.heard(ONE, 0, resent=b"m") == "accepted"
+    assert air.heard(ONE, 0, resent=b"m") == "redelivery"
+    assert air.heard(ONE, 30 * SECOND, resent=b"m") == "redelivery"
 
 
 def test_one_frame_handed_on_twice_is_a_repeat(air: Air) -> None:

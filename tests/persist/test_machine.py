@@ -148,7 +148,7 @@ class Machine(RuleBasedStateMachine):
             self.count += 1
             expected += [self.oracle.judge(row, message, self.count) for row in message.rows]
         mask = LATE | CONFLICT | UNJUDGED
-        told = [
+        rows = [
             (VERDICTS[kind], int(revision) if kind == 0 else 0, int(flags) & mask if kind == 0 else 0)
             for kind, revision, flags in zip(judgement.kind, judgement.revision, judgement.flags, strict=True)
         ]
@@ -156,7 +156,7 @@ class Machine(RuleBasedStateMachine):
             (word, revision if word == "accepted" else 0, flags if word == "accepted" else 0)
             for word, revision, flags in expected
         ]
-        assert told == wanted
+        assert rows == wanted
         self.sent += sent
 
     @rule(sent=messages())

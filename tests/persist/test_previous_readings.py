@@ -72,8 +72,8 @@ class Again(Rig):
         """Prepare the commit of messages decoded again."""
         messages, fields, readings = self.readings(list(sent))
         fields = msgspec.structs.replace(fields, quarantined=list(quarantined))
-        one = delivery(messages, "redecode:1")
-        given = Delivery(one.source, one.messages, one.ack, SourcePosition("1", messages[-1].sequence), "raw")
+        result = delivery(messages, "redecode:1")
+        given = Delivery(result.source, result.messages, result.ack, SourcePosition("1", messages[-1].sequence), "raw")
         return self.committer.prepare([given], fields, readings)
 
     async def again(self, sent: Sequence[Sent], *, learn: bool = True) -> list[str]:
@@ -182,8 +182,8 @@ async def test_every_kind_of_identity(rig: Again, spec: int) -> None:
     await rig.commit(sent)
     assert await rig.again(sent) == ["equal", "equal"]
     rig.use(4)
-    again = [one(values[1], spec=spec, key=7), one(values[0], spec=spec, key=8, time=NOW + 1, payload=b"b")]
-    assert await rig.again(again) == ["revision 1", "equal"]
+    repeated = [one(values[1], spec=spec, key=7), one(values[0], spec=spec, key=8, time=NOW + 1, payload=b"b")]
+    assert await rig.again(repeated) == ["revision 1", "equal"]
 
 
 async def test_another_life_of_a_counter(rig: Again) -> None:
@@ -310,39 +310,39 @@ async def test_property_the_last_version_has_the_last_word(steps: list[tuple[str
     with tempfile.TemporaryDirectory() as directory:
         rig = Again(Path(directory), limits=CommitLimits())
         await rig.open()
-        version, said, history = 1, list[int](), dict[int, list[float]]()
+        version, versions, history = 1, list[int](), dict[int, list[float]]()
         rig.use(version)
 
         def message(number: int) -> Sent:
-            return one(float(said[number] * version), time=NOW + number, payload=b"%d" % number)
+            return one(float(versions[number] * version), time=NOW + number, payload=b"%d" % number)
 
         async def decode_again(count: int, size: int) -> None:
             await rig.learn()
             for first in range(0, count, size):
                 await rig.again([message(at) for at in range(first, min(first + size, count))], learn=False)
             for number in range(count):
-                if history[number][-1] != said[number] * version:
-                    history[number].append(float(said[number] * version))
+                if history[number][-1] != versions[number] * version:
+                    history[number].append(float(versions[number] * version))
 
         for what, number in steps:
             if what == "say":
-                said.append(number + 1)
-                history[len(said) - 1] = [float(said[-1] * version)]
-                await rig.commit([message(len(said) - 1)])
+                versions.append(number + 1)
+                history[len(versions) - 1] = [float(versions[-1] * version)]
+                await rig.commit([message(len(versions) - 1)])
             elif what == "use":
                 version = number
                 rig.use(version)
-            elif what == "again" and said:
-                await decode_again(len(said), number)
+            elif what == "again" and versions:
+                await decode_again(len(versions), number)
             elif what == "die":
                 # It dies in the middle of a job: what was committed of it stays, the next life learns it.
-                await decode_again(min(number, len(said)), 1)
-                if said:
+                await decode_again(min(number, len(versions)), 1)
+                if versions:
                     rig.prepare_again([message(0)])
                 await rig.restart()
                 rig.use(version)
-        found: dict[int, list[float]] = {}
+        result: dict[int, list[float]] = {}
         for batch in await rig.batches():
             for row in np.argsort(batch.time, kind="stable").tolist():
-                found.setdefault(int(batch.time[row]) - NOW, []).append(float(batch.value[row]))
-        assert found == history
+                result.setdefault(int(batch.time[row]) - NOW, []).append(float(batch.value[row]))
+        assert result == history

@@ -137,9 +137,9 @@ def _other_unit(unit: str) -> str:
 def _of_words(reading: ReadingRule, row: Property, here: Path) -> Iterator[_Change]:
     if isinstance(reading.words, str):  # a table by name: its meanings are moved by one
         pairs = TABLES[reading.words].words
-        meanings = list(dict.fromkeys(meant for _, meant in pairs))
+        meanings = list(dict.fromkeys(pair for _, pair in pairs))
         after = dict(zip(meanings, meanings[1:] + meanings[:1], strict=True))
-        moved = {sent: after[meant] for sent, meant in pairs if not isinstance(sent, bool)}
+        moved = {sent: after[pair] for sent, pair in pairs if not isinstance(sent, bool)}
         yield _Change("words", (*here, "words"), f"{reading.words} moved by one", moved)
         return
     for sent, meant in (reading.words or {}).items():
@@ -147,18 +147,18 @@ def _of_words(reading: ReadingRule, row: Property, here: Path) -> Iterator[_Chan
         yield _Change("words", (*here, "words", sent), f"{sent!r}: {meant!r} -> {wrong!r}", wrong)
 
 
-def _otherwise(meant: Scalar, row: Property) -> Scalar:
+def _otherwise(unit: Scalar, row: Property) -> Scalar:
     if row.kind is ValueKind.BOOLEAN:
-        return not meant
-    return meant + 1 if isinstance(meant, (int, float)) and row.kind is ValueKind.NUMBER else f"{meant}_"
+        return not unit
+    return unit + 1 if isinstance(unit, (int, float)) and row.kind is ValueKind.NUMBER else f"{unit}_"
 
 
 def _neighbours(names: tuple[str, ...], here: Path) -> Iterator[_Change]:
     """Yield the columns with each pair of neighbours exchanged."""
-    for index, (one, other) in enumerate(pairwise(names)):
-        if one or other:
-            swapped = (*names[:index], other, one, *names[index + 2 :])
-            yield _Change("position", here, f"{one or 'nothing'} and {other or 'nothing'} exchanged", swapped)
+    for index, (pair, other) in enumerate(pairwise(names)):
+        if pair or other:
+            swapped = (*names[:index], other, pair, *names[index + 2 :])
+            yield _Change("position", here, f"{pair or 'nothing'} and {other or 'nothing'} exchanged", swapped)
 
 
 # ── binary layouts ───────────────────────────────────────────────────────────────────────────────────
@@ -177,15 +177,15 @@ def _words(tree: Any) -> set[str]:
 
 def _expressions(steps: tuple[Step, ...]) -> set[str]:
     """Return the words of the expressions in steps."""
-    found: set[str] = set()
+    expressions: set[str] = set()
     for step in steps:
-        found |= _words([
+        expressions |= _words([
             step.value, step.text, step.skip, step.when, step.switch, step.repeat, step.within, step.size, step.at,
             step.equals, step.over, step.leave, re.findall(r"\{(\w+)", step.name),
         ])  # fmt: skip
         inner = [step.read, *step.cases.values(), step.default if isinstance(step.default, tuple) else ()]
-        found = found.union(*map(_expressions, inner))
-    return found
+        expressions = expressions.union(*map(_expressions, inner))
+    return expressions
 
 
 class _Steps:

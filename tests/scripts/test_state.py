@@ -63,8 +63,8 @@ def test_a_script_that_answers_otherwise_the_second_time_is_refused(monkeypatch:
     monkeypatch.setattr(engine, "_text", files.__getitem__)
     room = engine.Script(source)
     assert room.call(READ, 1, 0).text == '{"d":{"n":1}}'
-    found = room.call(READ, 1, 0)
-    assert (found.kind, found.text) == ("script_state", "its result depends on earlier calls")
+    result = room.call(READ, 1, 0)
+    assert (result.kind, result.text) == ("script_state", "its result depends on earlier calls")
 
 
 def test_every_so_manieth_call_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:

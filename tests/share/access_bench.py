@@ -56,10 +56,10 @@ class AccessBench:
 
     @staticmethod
     def _subscriber(name: str, by: Principal) -> Scope:
-        found_ = TOKENS.get(name)
-        if found_ is None or not by.scope.covers(found_.division):
+        record = TOKENS.get(name)
+        if record is None or not by.scope.covers(record.division):
             raise NotFound(f"no token {name}")
-        return found_
+        return record
 
     async def open(self) -> None:
         await self.feeds.open()

@@ -57,8 +57,8 @@ async def _open(mask: Mask) -> tuple[Sharing, Ask]:
     batch = make_batch([(0, "air_temperature", 21.0)], places=[SECRET], start=ARRIVED - 777_777)
     await log.write([LogMessage("readings.4401.440106.1", columns.encode(batch), 72)])
     await clock.advance(5 * 3_600)
-    shelf = RecordStore(MemoryBucket(), clock)
-    sharing = sharing_in_memory(LogReader(log, clock), clock, shelf)
+    store = RecordStore(MemoryBucket(), clock)
+    sharing = sharing_in_memory(LogReader(log, clock), clock, store)
     await sharing.open()
     grant = grant_record(
         {"id": "g0123456789abcdef", "feed": "all", "subscriber": "reader", "expires": ARRIVED + 10**14, "mask": mask}

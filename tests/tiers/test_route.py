@@ -33,9 +33,9 @@ async def asked(
     """Restore where the first centre fails (until it has been asked often enough); return who was asked."""
     urls: list[str] = []
 
-    async def connected(way: route.CentreRoute, *_: Any) -> Connection:
-        urls.append(way.url)
-        if way.url == TOLD.url and len(urls) < recovers:
+    async def connected(route: route.CentreRoute, *_: Any) -> Connection:
+        urls.append(route.url)
+        if route.url == TOLD.url and len(urls) < recovers:
             raise why
         return Connection()
 

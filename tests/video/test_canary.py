@@ -30,10 +30,10 @@ def kept_of(name: str, topic: str, payload: bytes) -> tuple[bytes, bytes]:
     cut = stored.decode_stored(kept)
     assert cut is not None
     try:
-        seen = form.decode(bytes(cut.body), topic, AT, CameraInfo(id="c1"))
+        decoded = form.decode(bytes(cut.body), topic, AT, CameraInfo(id="c1"))
     except Rejected as why:
         return kept, str(why).encode()
-    return kept, msgspec.json.encode(seen)
+    return kept, msgspec.json.encode(decoded)
 
 
 def test_forty_kinds() -> None:
@@ -68,10 +68,10 @@ def test_what_is_kept_holds_no_mark(name: str) -> None:
 def test_the_scan_finds_what_is_not_cut() -> None:
     """Control: the same messages as they come hold all kinds."""
     for name, found in BASES.items():
-        seen: set[str] = set()
+        results: set[str] = set()
         for topic, payload in found:
             assert topic is not None
             for shift in range(0, len(KINDS), 5):
-                for _, message in planted(payload, shift) if len(seen) < 40 else ():
-                    seen |= marks_in(message).keys()
-        assert len(seen) >= 40, name
+                for _, message in planted(payload, shift) if len(results) < 40 else ():
+                    results |= marks_in(message).keys()
+        assert len(results) >= 40, name

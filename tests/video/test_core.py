@@ -40,16 +40,16 @@ json_values = st.recursive(
 
 
 @given(st.text(min_size=1), st.text(min_size=1), st.integers(0, 4_000_000_000_000_000))
-def test_pseudonyms_are_alike_for_alike_and_for_nothing_else(one: str, other: str, at: int) -> None:
+def test_pseudonyms_are_alike_for_alike_and_for_nothing_else(first: str, other: str, at: int) -> None:
     """Of one day and key; another day, another key and another kind give another one."""
-    same = normalised_plate(one) == normalised_plate(other)
-    assert (VEIL.plate(one, at) == VEIL.plate(other, at)) == same
-    assert VEIL.plate(one, at) != VEIL.plate(one, at + DAY_US)
-    assert VEIL.plate(one, at) != KeyedPseudonymiser(b"other").plate(one, at)
-    assert VEIL.identifier(one) != VEIL.plate(one, at)
-    assert (VEIL.identifier(one) == VEIL.identifier(other)) == (one == other)
+    same = normalised_plate(first) == normalised_plate(other)
+    assert (VEIL.plate(first, at) == VEIL.plate(other, at)) == same
+    assert VEIL.plate(first, at) != VEIL.plate(first, at + DAY_US)
+    assert VEIL.plate(first, at) != KeyedPseudonymiser(b"other").plate(first, at)
+    assert VEIL.identifier(first) != VEIL.plate(first, at)
+    assert (VEIL.identifier(first) == VEIL.identifier(other)) == (first == other)
     assert day_of(at + DAY_US) == day_of(at) + 1
-    assert set(VEIL.plate(one, at)) <= set("0123456789abcdef")
+    assert set(VEIL.plate(first, at)) <= set("0123456789abcdef")
 
 
 # ── body ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -92,12 +92,12 @@ def test_nothing_else_is_a_body(payload: bytes) -> None:
 @given(st.text(max_size=100))
 def test_names_of_fields_tell_of_nobody(name: str) -> None:
     """A told name is of Latin letters, its words have at most two digits behind them; any other is `other`."""
-    told = field_name(name)
-    assert told in {name, OTHER}
-    if told != OTHER:
-        assert set(told) <= set(string.ascii_letters + string.digits + "@#_.:/-[]")
+    label = field_name(name)
+    assert label in {name, OTHER}
+    if label != OTHER:
+        assert set(label) <= set(string.ascii_letters + string.digits + "@#_.:/-[]")
         run = 0
-        for sign in told:
+        for sign in label:
             run = run + 1 if sign.isdigit() else 0
             assert run <= 2
 
@@ -152,8 +152,8 @@ def test_only_what_is_named_falls_through(tree: dict[str, Any]) -> None:
     for name, value in tree.items():
         if name not in kept and value not in (None, "", [], {}):
             assert any(told.split(".")[0] in {name, OTHER} for told in passing.removed), name
-    again = AllowListRedactor(VEIL, AT).apply_object(tree, SHAPE)
-    assert again == kept
+    repeated = AllowListRedactor(VEIL, AT).apply_object(tree, SHAPE)
+    assert repeated == kept
     cut = passing.result(kept)
     assert json.loads(cut.payload) == json.loads(msgspec.json.encode(kept))
 
@@ -161,8 +161,8 @@ def test_only_what_is_named_falls_through(tree: dict[str, Any]) -> None:
 @given(st.text(alphabet=string.ascii_letters + string.digits + "_-", min_size=1, max_size=50))
 def test_a_slug_is_no_number_of_anybody(text: str) -> None:
     """What passes as a name has no run of more than four digits, and none inside a word."""
-    found = allowlist.allow_slug(text, AllowListRedactor(VEIL, AT))
-    if found == text:
+    result = allowlist.allow_slug(text, AllowListRedactor(VEIL, AT))
+    if result == text:
         assert text[0].isalpha()
         for word in text.replace("-", "_").split("_"):
             bare = word.rstrip(string.digits)
@@ -209,11 +209,11 @@ def sighting(
     )  # fmt: skip
 
 
-def walked(rule: SamplingRule, *seen: VideoObservation) -> list[bool]:
+def walked(rule: SamplingRule, *observation: VideoObservation) -> list[bool]:
     """Return which of some sightings are kept."""
     track: TrackSample | None = None
     kept = []
-    for item in seen:
+    for item in observation:
         keep, track = sample_track(item, track, rule)
         kept.append(keep)
     return kept

@@ -74,8 +74,8 @@ CLASSES = [
 @pytest.mark.parametrize(("types", "kind", "confidence"), [row[1:] for row in CLASSES], ids=[row[0] for row in CLASSES])
 def test_likelihoods_of_objects_in_events(types: str, kind: str, confidence: float | None) -> None:
     """Only a number from 0 to 1 that the camera states is a confidence."""
-    seen = only(decode("onvif_xml", notice(element(types))))
-    assert (seen.track, seen.object_class, seen.confidence) == ("9", kind, confidence)
+    only_row = only(decode("onvif_xml", notice(element(types))))
+    assert (only_row.track, only_row.object_class, only_row.confidence) == ("9", kind, confidence)
 
 
 @pytest.mark.parametrize(

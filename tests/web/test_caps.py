@@ -190,8 +190,8 @@ async def test_streams_of_one_caller_are_capped() -> None:
             responses[0].close()
 
             async def has_room() -> bool:
-                async with streams(gateway, greedy, 1) as again:
-                    return again[0].status == 200
+                async with streams(gateway, greedy, 1) as reconnected:
+                    return reconnected[0].status == 200
 
             async with asyncio.timeout(10):
                 while not await has_room():

@@ -61,7 +61,7 @@ class TimeReader(msgspec.Struct, frozen=True):
     missing: frozenset[Any] = frozenset()
     """Values that a device sends when it knows no time; such readings are dated by their arrival."""
     interval: str = "end"
-    """Which end of an ISO 8601 interval is the time: ``start`` or ``end``."""
+    """End of an ISO 8601 interval that is the time: ``start`` or ``end``."""
 
     def is_time(self, raw: Any) -> bool:
         """Return whether a value can be read as a time."""
@@ -327,7 +327,7 @@ _ISO_HEAD = _Layout(
     ((4, "-"), (7, "-"), (10, "T "), (13, ":"), (16, ":")),
     19,
 )
-"""Only ISO text with seconds is vectorised."""
+"""Head of ISO text with seconds, the only ISO text that is vectorised."""
 
 
 def _bytes_of(raws: Sequence[str]) -> U8 | None:

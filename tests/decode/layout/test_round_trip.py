@@ -31,8 +31,8 @@ def typed(tree: Any) -> Any:
 @given(frames())
 def test_what_was_encoded_is_decoded(made: Made) -> None:
     """The tree is exactly what the encoder meant, member for member and type for type."""
-    found = tree_of(layout(read=made.steps), made.data)
-    assert typed(found) == typed(made.tree)
+    tree = tree_of(layout(read=made.steps), made.data)
+    assert typed(tree) == typed(made.tree)
 
 
 @given(frames())
@@ -77,11 +77,11 @@ def open_ended(steps: Steps) -> bool:
 def test_any_bytes_give_a_tree_or_a_reason(made: Made, data: st.DataObject) -> None:
     """On any bytes a layout raises `Rejected` or nothing; both ways of reading agree in which."""
     compiled = layout(read=made.steps)
-    way = data.draw(st.sampled_from(["random", "changed", "longer"]))
+    result = data.draw(st.sampled_from(["random", "changed", "longer"]))
     some = data.draw(st.binary(max_size=40))
-    if way == "random":
+    if result == "random":
         frame = some
-    elif way == "changed" and made.data:
+    elif result == "changed" and made.data:
         at = data.draw(st.integers(0, len(made.data) - 1))
         frame = made.data[:at] + some[:3] + made.data[at + 1 :]
     else:

@@ -29,7 +29,7 @@ _POLL_S = 0.5
 """Interval of polling the stream's last sequence without a notifying consumer."""
 _POLL_FOLLOWED_S = 60.0
 """The same while the notifying consumer is known to work: its heartbeats give the sequence of its last message."""
-_HEARTBEAT_S = 3
+_HEARTBEAT_S = 3.0
 _FETCH_MAX = 1000
 _FETCH_BYTES_MAX = 8 * 1024**2
 _NS = 1_000_000_000
@@ -318,7 +318,7 @@ class StreamFollower:
             "headers_only": True,
             "mem_storage": True,
             "inactive_threshold": 60 * _NS,
-            "idle_heartbeat": _HEARTBEAT_S * _NS,
+            "idle_heartbeat": int(_HEARTBEAT_S * _NS),
             **({"filter_subject": self._live} if self._live else {}),
         }
         body = {"stream_name": self._stream, "config": config}

@@ -94,6 +94,7 @@ def test_a_written_profile_is_a_draft_and_not_in_force(recorded: Path, tmp_path:
     assert [problem.problem for problem in problems.problems] == ["is a draft and not in force"] * 3
     for written in folder.rglob("*.yaml"):
         text = written.read_text(encoding="utf-8")
+        assert text.startswith("# yaml-language-server: $schema=../_schema.json\n")
         written.write_text(text.replace("draft: true", "draft: false"), encoding="utf-8")
     assert len(ProfileSet([], []).reload([folder]).ids) == 3
 

@@ -249,6 +249,7 @@ async def open_gateway(
             quality_hours=stages.quality.since,
             observers=[returns] if returns else [],
             centre=Centre(tier.connection.ask, config.member_id) if tier.connection else None,
+            feature_prefixes=tuple(prefix for feature in FEATURES for prefix in feature.subscription_prefixes),
         ),
         stack,
     )

@@ -95,6 +95,7 @@ def test_examples_that_do_not_hold_are_told(tmp_path: Path) -> None:
         ("value: 1}", "value: 1, time: '2026-01-01T00:00:01Z'}", "air_temperature = 1 differs by its time alone"),
         ("expect: [{property: air_temperature, value: 1}]", "expect: []", "not expected: d1 air_temperature (a) = 1.0"),
         ("payload: {a: 1}", "payload: {b: 1}", "refused: no_values"),
+        ("topic: acme/d1", "topic: acme/x", "registered; the devices of this example are d1: use such a name in topic"),
         ("payload: {a: 1}", "payload: {a: x}", "expected rejections none, saw {'a': 'wrong_type'}"),
         ("payload: {a: 1}", "payload_b64: '?'", "Only base64 data is allowed"),
         ("payload: '{'", "payload: {a: 1}", "expected refusal malformed, saw readings"),

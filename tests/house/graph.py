@@ -10,33 +10,6 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src"
 PACKAGE = "sensegate"
-LAYERS = (
-    ("foundations", ("clock", "errors", "logs", "metrics", "model", "wording", "config", "frames", "quantities")),
-    ("engine", ("bus", "scripts", "video")),
-    ("who and what exists", ("authority",)),
-    ("stages", ("collect", "decode", "normalise", "persist", "share")),
-    ("over the stages", ("authoring", "ingest", "lifecycle")),
-    ("HTTP, and what features share", ("web", "feature")),
-    (
-        "features",
-        (
-            "alarms",
-            "cameras",
-            "control",
-            "failover",
-            "history",
-            "home_assistant",
-            "influx",
-            "ngsi_ld",
-            "sensorthings",
-            "tiers",
-            "viid",
-        ),
-    ),
-    ("programs", ("flow", "demo", "cli")),
-)
-"""Title -> rooms, from the bottom to the top."""
-
 Graph = Mapping[str, frozenset[str]]
 
 
@@ -65,6 +38,29 @@ def imported(tree: ast.AST, known: Mapping[str, object]) -> set[str]:
 def room_of(module: str) -> str:
     """Return the room of a module; empty: the package itself, which holds nothing but its version."""
     return module.partition(".")[2].partition(".")[0]
+
+
+@cache
+def feature_rooms() -> frozenset[str]:
+    """Return the rooms that hold a feature."""
+    return frozenset(
+        room_of(module)
+        for module, path in modules().items()
+        if "\nFEATURE = FeatureSpec(" in path.read_text(encoding="utf-8")
+    )
+
+
+LAYERS = (
+    ("foundations", ("clock", "errors", "logs", "metrics", "model", "wording", "config", "frames", "quantities")),
+    ("engine", ("bus", "scripts", "video")),
+    ("who and what exists", ("authority",)),
+    ("stages", ("collect", "decode", "normalise", "persist", "share")),
+    ("over the stages", ("authoring", "ingest", "lifecycle")),
+    ("HTTP, and what features share", ("web", "feature")),
+    ("features", tuple(sorted(feature_rooms()))),
+    ("programs", ("flow", "demo", "cli")),
+)
+"""Title -> rooms, from the bottom to the top."""
 
 
 @cache

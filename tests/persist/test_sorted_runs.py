@@ -17,6 +17,7 @@ from sensegate.persist.checkpoint_store import Checkpoint, CheckpointStore
 from sensegate.persist.identity import hashes
 from sensegate.persist.memtable import Memtable
 from sensegate.persist.sorted_runs import ARRIVAL_BUCKETS, DamagedFile, SortedRun, bucket_of, merge_runs, write_run
+from sensegate.persist.watermarks import WatermarkState
 
 ROW = st.tuples(st.integers(0, 5), st.integers(-3, 40), st.integers(100, 104), st.integers(0, 1 << 62))
 """(series, key, bucket, bits)."""
@@ -123,7 +124,9 @@ def test_buckets() -> None:
 def checkpoint(rows: list[tuple[int, int, int, int]], series: int = 3, floor: int = 0) -> Checkpoint:
     """Return a checkpoint of some rows."""
     marks = [np.arange(series, dtype=np.int64) + n for n in range(5)]
-    return Checkpoint(1, recent_of(rows), marks, [f"dev\np{n}\n\n0" for n in range(series)], floor, 7)
+    return Checkpoint(
+        1, recent_of(rows), WatermarkState(series, marks), [f"dev\np{n}\n\n0" for n in range(series)], floor, 7
+    )
 
 
 LINE = Timelines.in_memory("e")

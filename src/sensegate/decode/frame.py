@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -180,4 +181,15 @@ class PayloadFormat(NamedTuple):
 
 def plain(parse: Parse) -> PayloadFormat:
     """Return the format of a parse without options."""
-    return PayloadFormat(lambda _options, _setting: parse)
+    return PayloadFormat(lambda _options, _context: parse)
+
+
+def plain_text(parse: Callable[[bytes, str], Any], *, typed: bool = True) -> PayloadFormat:
+    """Return the format of a parse of text without options; `parse`: (payload, charset) -> tree."""
+    return PayloadFormat(
+        lambda _options, context: partial(_parse_text, parse=parse, charset=context.charset), text=True, typed=typed
+    )
+
+
+def _parse_text(frame: PayloadFrame, parse: Callable[[bytes, str], Any], charset: str) -> Any:
+    return parse(frame.payload, charset)

@@ -576,7 +576,7 @@ class Committer:
                 yield LogMessage(f"{kind}.{city}.{OWN_AREA}.{group & 255}", payload, ttl_h)
 
     def _encode_batch(self, batch: Batch) -> Iterator[bytes]:
-        payload = columns.encode(batch)
+        payload = columns.encode(batch, is_ordered=True)
         if len(payload) <= self._limits.message_bytes_max:
             yield payload
             return

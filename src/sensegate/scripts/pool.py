@@ -380,6 +380,8 @@ def problems() -> list[str]:
 
 
 def close() -> None:
-    """End all children of this process."""
+    """End all children of this process; the next gateway in it starts them only if it inspects a script."""
     for scripts in (*_shared, *_inspector):
         scripts.close()
+    with _once:
+        _inspector.clear()

@@ -152,9 +152,9 @@ async def test_an_absent_stream_is_lost_not_empty(gateway: Client) -> None:
 
 async def test_the_epoch_is_the_life_of_the_stream(gateway: Client, log: JetStreamLog) -> None:
     """The same for each reader; cursors of another life are told by it."""
-    again = JetStreamLog(gateway)
-    await again.open()
-    assert again.epoch == log.epoch != ""
+    reopened = JetStreamLog(gateway)
+    await reopened.open()
+    assert reopened.epoch == log.epoch != ""
 
 
 def test_stamps_of_the_server_are_microseconds() -> None:

@@ -27,20 +27,20 @@ ROOT_COMMAND = loaded_root()
 def calls(text: str) -> list[list[str]]:
     """Return the words of each call in a text: of code blocks, and between backticks."""
     text = text.replace("\\\n", " ")
-    return [re.findall(r"'[^']*'|\"[^\"]*\"|\S+", found[1]) for found in CALL.finditer(text)]
+    return [re.findall(r"'[^']*'|\"[^\"]*\"|\S+", call[1]) for call in CALL.finditer(text)]
 
 
 def wrong(words: list[str]) -> str:
     """Return what is wrong with a call; empty where nothing is, or where it is no call but prose."""
     command, at = ROOT_COMMAND, 0
     while hasattr(command, "commands") and at < len(words):
-        found = command.commands.get(words[at].rstrip(".,:"))
-        if found is None:
+        record = command.commands.get(words[at].rstrip(".,:"))
+        if record is None:
             break
-        command, at = found, at + 1
+        command, at = record, at + 1
     if command is ROOT_COMMAND:
-        said = words[0]
-        return "" if said in PROSE or not re.fullmatch("[a-z-]+", said) else f"no '{said}'"
+        head = words[0]
+        return "" if head in PROSE or not re.fullmatch("[a-z-]+", head) else f"no '{head}'"
     if hasattr(command, "commands"):
         return f"no '{words[at]}' in {command.name}" if at < len(words) and re.fullmatch("[a-z-]+", words[at]) else ""
     known = {option for parameter in command.params for option in parameter.opts + parameter.secondary_opts}
@@ -52,8 +52,8 @@ def wrong(words: list[str]) -> str:
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda path: str(path.relative_to(ROOT)))
 def test_commands_in_documents_exist(path: Path) -> None:
     """What a reader copies is understood."""
-    found = [f"sensegate {' '.join(words)}: {why}" for words in calls(path.read_text("utf-8")) if (why := wrong(words))]
-    assert found == []
+    texts = [f"sensegate {' '.join(words)}: {why}" for words in calls(path.read_text("utf-8")) if (why := wrong(words))]
+    assert texts == []
 
 
 def test_what_is_not_there_is_found() -> None:

@@ -1,4 +1,4 @@
-"""Who may connect by MQTT, and where it may publish: the answers to nats-server's auth callout.
+"""Answers to nats-server's auth callout: permission to connect by MQTT, and topics to publish.
 
         CONNECT ─▶ question ─▶ credential right? device enabled? client id free? ─▶ signed rights, or a refusal
         registry change ─▶ disabled, or its rights changed ─▶ its connections are closed (it comes again with the new)
@@ -104,7 +104,7 @@ class Guest(msgspec.Struct, frozen=True):
     account: str
     rights: Permissions
     kind: str = "STANDARD"
-    """Of connection: STANDARD or MQTT."""
+    """Kind of connection: STANDARD or MQTT."""
     until: int = 0
     """µs UTC; 0: no end is known."""
 
@@ -114,7 +114,7 @@ GuestOf = Callable[[AuthRequest], "Guest | None"]
 
 
 class Server(Protocol):
-    """What the callout needs of `bus.engine.Engine`."""
+    """Part of `bus.engine.Engine` that the callout needs."""
 
     async def connect(self, user: server_conf.User) -> Client: ...
 

@@ -109,9 +109,9 @@ class LinkOptions(msgspec.Struct, frozen=True):
     reconnect_timeout_s: float = 5.0
     ping_s: float = 10.0
     raw_subjects: bool = False
-    """Whether subjects are sent unchecked, as the client's own are valid."""
+    """True if subjects are sent unchecked, as the client's own are valid."""
     answering: bool = False
-    """Whether it is a `ServiceClient`, for requests of untrusted peers."""
+    """True if it is a `ServiceClient`, for requests of untrusted peers."""
 
 
 NO_EVENTS, USUAL = LinkEvents(), LinkOptions()

@@ -117,7 +117,7 @@ class StreamFollower:
         self._pending_gets: dict[str, _PendingGet] = {}
         self._response_futures = nc.response_futures if isinstance(nc, BusClient) else set()
         self._is_replicated = isinstance(nc, BusClient) and nc.replicas > 1
-        """Whether copies on other servers answer direct gets, and may lag behind the leader's."""
+        """True if copies on other servers answer direct gets, and may lag behind the leader's."""
         self._count = 0
         self._subscription: Subscription | None = None
         self._last = 0

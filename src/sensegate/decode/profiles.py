@@ -200,7 +200,7 @@ class ProfileSet:
 
     @property
     def video(self) -> bool:
-        """Whether any of the profiles decodes video metadata."""
+        """Return whether any of the profiles decodes video metadata."""
         return bool(self._cameras)
 
     def is_video(self, name: str) -> bool:
@@ -336,7 +336,7 @@ class ProfileSet:
 
     @property
     def reads_metadata(self) -> bool:
-        """Whether any rule reads what MQTT states beside the payload."""
+        """Return whether any rule reads what MQTT states beside the payload."""
         return self._reads_metadata
 
     def match(self, topic: str) -> list[tuple[CompiledRule, dict[str, str]]]:

@@ -65,11 +65,11 @@ class UplinkHealth(msgspec.Struct):
     """Problems of a member's uplink, as the list of nodes shows them."""
 
     refused_frame: str = ""
-    """Why its last span was refused as a whole."""
+    """Reason why its last span was refused as a whole."""
     denied_claim: str = ""
-    """Why a second process was denied as its writer."""
+    """Reason why a second process was denied as its writer."""
     over_share: bool = False
-    """Whether its share of the log is used up."""
+    """True if its share of the log is used up."""
     refused_rows: dict[str, int] = {}
     """Reason -> rows refused since this process started."""
 
@@ -116,7 +116,7 @@ class MemberChecks(msgspec.Struct, frozen=True, eq=False):
     probe: Callable[[str, str], Awaitable[bool]] | None = None
     """(member, token) -> whether the process with that token answers now; None: nobody knows."""
     admits: Callable[[str], bool] = lambda _member: True
-    """Whether a member may send spans; the peer centre uses the same link and may not."""
+    """True if a member may send spans; the peer centre uses the same link and may not."""
 
 
 class Receiver:

@@ -16,6 +16,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
 from nats.aio.client import Client
 
+from sensegate.authoring.examples import failing_example
 from sensegate.authority import passwords
 from sensegate.bus import process, server_conf, streams
 from sensegate.bus.engine import Engine, User
@@ -25,6 +26,11 @@ from sensegate.bus.unreadable import UNREADABLE
 from sensegate.clock import FakeClock
 from sensegate.config import EngineConfig, StoreConfig
 from sensegate.decode import codec_scripts
+from sensegate.decode.profile import CompiledProfile
+from sensegate.errors import ProfileError
+from sensegate.lifecycle import examined
+from sensegate.lifecycle import opening as lifecycle_opening
+from tests.support import scratch
 
 # A loaded machine is slow, not wrong: no deadlines. The gate asks the same of every change, `make quick` asks less;
 # `make fuzz` looks further, elsewhere each time, and what it finds becomes an example of its test.
@@ -57,6 +63,12 @@ LONG = ("ledger", "test_bench.py", "demo", "live")
 UNTRACED = ("outside", "test_bench.py", "test_fuzz.py", "test_mutations.py", "test_library.py")
 """What these reach is not counted as covered: others' samples need not be there, and masses of examples assert little
 of the lines that they pass. Untraced they take half the time."""
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_configure() -> None:
+    """Choose the place of temporary files before the first is made; workers inherit it."""
+    scratch.use_memory()
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -105,12 +117,12 @@ async def eventually(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
     while True:
-        told = true()
-        if inspect.isawaitable(told):
-            told = await told
-        if told:
-            return told
-        assert loop.time() < deadline, f"not within {timeout_s:g} s; the last answer was {told!r}"
+        path = true()
+        if inspect.isawaitable(path):
+            path = await path
+        if path:
+            return path
+        assert loop.time() < deadline, f"not within {timeout_s:g} s; the last answer was {path!r}"
         await asyncio.sleep(every_s)
 
 
@@ -123,6 +135,25 @@ def cheap_password_hashes() -> Iterator[None]:
     """Hash passwords at the least cost: each sign-in of the tests would otherwise spend a tenth of a second."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(passwords, "_hasher", PasswordHasher(time_cost=1, memory_cost=8, parallelism=1))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def examples_once() -> Iterator[None]:
+    """Run the examples of a profile for one gateway of this process, not for each, as a gateway does over restarts."""
+    passed: set[str] = set()
+
+    def examine(profile: CompiledProfile) -> ProfileError | None:
+        digest = "" if examined.reads_files(profile) else examined.digest_of(profile)
+        if digest in passed:
+            return None
+        problem = failing_example(profile)
+        if digest and problem is None:
+            passed.add(digest)
+        return problem
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(lifecycle_opening, "failing_example", examine)
         yield
 
 

@@ -92,7 +92,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
 
 def rows_of(entries: Sequence[LogEntry]) -> list[Row]:
     """Return the readings of a log; commits are counted."""
-    found: list[Row] = []
+    rows: list[Row] = []
     commit = 0
     for entry in entries:
         kind = entry.subject.partition(".")[0]
@@ -103,7 +103,7 @@ def rows_of(entries: Sequence[LogEntry]) -> list[Row]:
         batch = columns.decode(entry.payload, sequence=entry.sequence)
         for row in range(len(batch)):
             origin = int(batch.origin[row])
-            found.append(
+            rows.append(
                 Row(
                     batch.origins.device[origin],
                     int(batch.time[row]) // 1_000,
@@ -113,28 +113,28 @@ def rows_of(entries: Sequence[LogEntry]) -> list[Row]:
                     commit,
                 )
             )
-    return found
+    return rows
 
 
 def verdict(rows: Sequence[Row], sent: dict[tuple[str, int], int]) -> Verdict:
     """Return what became of messages: (device, time in ms) -> value as sent."""
-    found: dict[tuple[str, int], list[Row]] = {}
+    result: dict[tuple[str, int], list[Row]] = {}
     commits: dict[int, set[int]] = {}
     for row in rows:
-        found.setdefault((row.device, row.at_ms), []).append(row)
+        result.setdefault((row.device, row.at_ms), []).append(row)
         commits.setdefault(row.commit, set()).add(row.bears)
     lost = doubled = mixed = 0
     versions: Counter[int] = Counter()
     for key, raw in sent.items():
-        mine = found.get(key, [])
+        mine = result.get(key, [])
         counts = Counter(row.property for row in mine)
         lost += any(not counts[name] for name in PROPERTIES)
         doubled += any(counts[name] > 1 for name in PROPERTIES)
-        said = {version for row in mine for version in (row.bears, _read(row.value, raw))}
-        mixed += len(said) > 1
-        versions.update(said if len(said) == 1 else ())
-    made_up = len(found.keys() - sent.keys())
-    torn = sum(len(said) > 1 for said in commits.values())
+        results = {version for row in mine for version in (row.bears, _read(row.value, raw))}
+        mixed += len(results) > 1
+        versions.update(results if len(results) == 1 else ())
+    made_up = len(result.keys() - sent.keys())
+    torn = sum(len(commit) > 1 for commit in commits.values())
     return Verdict(len(sent), lost, doubled + made_up, mixed, torn, dict(sorted(versions.items())))
 
 

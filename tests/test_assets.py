@@ -67,8 +67,8 @@ async def world() -> World:
 
 async def test_the_second_is_a_shadow_and_is_compared(world: World) -> None:
     """Marked, counted, with mean and greatest difference; the first is never marked."""
-    one, two = await world.put("a"), await world.put("b", secondary=True)
-    assert world.hear((one, AIR, 20.0, 0), (two, AIR, 20.1, 1), (two, AIR, 25.0, 2)) == [False, True, True]
+    first, two = await world.put("a"), await world.put("b", secondary=True)
+    assert world.hear((first, AIR, 20.0, 0), (two, AIR, 20.1, 1), (two, AIR, 25.0, 2)) == [False, True, True]
     (row,) = world.assets.deviations()
     assert (row.authority, row.secondary, row.compared, row.different) == ("a", "b", 2, 1)
     assert row.max == pytest.approx(5.0)
@@ -78,28 +78,28 @@ async def test_the_second_is_a_shadow_and_is_compared(world: World) -> None:
 
 async def test_alone_or_without_an_asset_nothing_is_marked(world: World) -> None:
     """Neither is what measures something else of the same asset."""
-    one, two, three = await world.put("a"), await world.put("b", asset=""), await world.put("c", profile="acme/wind")
-    assert world.hear((one, AIR, 1, 0), (two, AIR, 1, 0), (three, WIND, 1, 0)) == [False] * 3
+    first, two, three = await world.put("a"), await world.put("b", asset=""), await world.put("c", profile="acme/wind")
+    assert world.hear((first, AIR, 1, 0), (two, AIR, 1, 0), (three, WIND, 1, 0)) == [False] * 3
 
 
 async def test_the_registry_says_who_is_the_source(world: World) -> None:
     """Not registered as a shadow goes before id; disabled, it is nobody's source any more."""
-    one, two = await world.put("a", secondary=True), await world.put("b")
-    assert world.hear((one, AIR, 1, 0), (two, AIR, 1, 0)) == [True, False]
+    first, two = await world.put("a", secondary=True), await world.put("b")
+    assert world.hear((first, AIR, 1, 0), (two, AIR, 1, 0)) == [True, False]
     await world.devices.disable("b", by=ADMIN)
-    assert world.hear((one, AIR, 1, 1)) == [False]
+    assert world.hear((first, AIR, 1, 1)) == [False]
 
 
 async def test_what_no_profile_says_is_known_once_it_is_heard(world: World) -> None:
     """The plain profile may measure anything: the authority counts from its first reading on."""
-    one, two = await world.put("a", profile="acme/any"), await world.put("b", profile="acme/any", secondary=True)
-    assert world.hear((two, AIR, 1, 0), (one, AIR, 1, 1), (two, AIR, 1, 2)) == [False, False, True]
+    first, two = await world.put("a", profile="acme/any"), await world.put("b", profile="acme/any", secondary=True)
+    assert world.hear((two, AIR, 1, 0), (first, AIR, 1, 1), (two, AIR, 1, 2)) == [False, False, True]
 
 
 async def test_what_is_far_apart_in_time_is_not_compared(world: World) -> None:
     """A quarter of an hour."""
-    one, two = await world.put("a"), await world.put("b", secondary=True)
-    world.hear((one, AIR, 1, 0), (two, AIR, 9, APART_US / 1e6 + 1))
+    first, two = await world.put("a"), await world.put("b", secondary=True)
+    world.hear((first, AIR, 1, 0), (two, AIR, 9, APART_US / 1e6 + 1))
     assert world.assets.deviations() == []
 
 

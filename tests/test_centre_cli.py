@@ -24,8 +24,8 @@ TERM = Term(
 def run(*words: str) -> tuple[int, str]:
     """Return exit code and all that it said, as one line."""
     result = CliRunner().invoke(app, ["centre", *words])
-    said = f"{result.output} {result.exception or ''}"
-    return result.exit_code, " ".join(said.split())
+    text = f"{result.output} {result.exception or ''}"
+    return result.exit_code, " ".join(text.split())
 
 
 def stands_by(
@@ -37,26 +37,26 @@ def stands_by(
     ago_s: float = 0.0,
 ) -> None:
     """Leave what a standby tells."""
-    told = StandbyStatus(1, 3, reached, behind, missing, time.time() - ago_s)
-    (directory / STATUS).write_bytes(msgspec.json.encode(told))
+    status = StandbyStatus(1, 3, reached, behind, missing, time.time() - ago_s)
+    (directory / STATUS).write_bytes(msgspec.json.encode(status))
 
 
 def test_status_says_who_votes(tmp_path: Path) -> None:
     """The electorate in force, not the one before; nothing where nobody votes."""
     terms.write(tmp_path, TERM)
-    code, said = run("status", str(tmp_path))
-    assert (code, said.startswith("active, term 3")) == (0, True), said
-    assert "voters of the automatic fail-over: 4401, 4403.2" in said
-    code, said = run("status", str(tmp_path), "--json")
-    assert msgspec.json.decode(said)["voters"] == ["4401", "4403.2"]
+    code, result = run("status", str(tmp_path))
+    assert (code, result.startswith("active, term 3")) == (0, True), result
+    assert "voters of the automatic fail-over: 4401, 4403.2" in result
+    code, result = run("status", str(tmp_path), "--json")
+    assert msgspec.json.decode(result)["voters"] == ["4401", "4403.2"]
     stands_by(tmp_path, behind=2, missing=("registries",))
-    said = run("status", str(tmp_path))[1]
-    assert "standby, term 3" in said
-    assert "not copied yet: registries" in said
+    result = run("status", str(tmp_path))[1]
+    assert "standby, term 3" in result
+    assert "not copied yet: registries" in result
     terms.write(tmp_path, Term(3))
     (tmp_path / STATUS).unlink()
-    code, said = run("status", str(tmp_path))
-    assert (code, "not running" in said, "vote" in said) == (1, True, False)
+    code, result = run("status", str(tmp_path))
+    assert (code, "not running" in result, "vote" in result) == (1, True, False)
 
 
 @pytest.mark.parametrize(
@@ -77,6 +77,6 @@ def test_it_orders_only_what_loses_nothing(
 ) -> None:
     """Or what was asked for by force; a centre that does not run is ordered nothing."""
     stands_by(tmp_path, **state)
-    code, said = run("promote", str(tmp_path), *words)
-    assert why in said
-    assert ((tmp_path / PROMOTE).exists(), code == 0) == (not why, not why), said
+    code, result = run("promote", str(tmp_path), *words)
+    assert why in result
+    assert ((tmp_path / PROMOTE).exists(), code == 0) == (not why, not why), result

@@ -301,6 +301,15 @@ def test_profiles_are_listed_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert call("profile", "test", "device_profiles/sensegate/plain.yaml").exit_code == 0
 
 
+def test_properties_are_found_by_their_words() -> None:
+    """By the standard name, the English or the Chinese one, all words together; in a domain."""
+    rows = json.loads(call("profile", "properties", "valve", "position", "--json").output)
+    assert [(row["property"], row["unit"], row["domain"]) for row in rows] == [("valve_position", "%", "building")]
+    assert "valve_position" in call("profile", "properties", "阀门开度").output
+    rows = json.loads(call("profile", "properties", "--domain", "gas", "--json").output)
+    assert {row["domain"] for row in rows} == {"gas"}
+
+
 def test_a_bench_that_is_not_there_names_those_that_are() -> None:
     """An unknown name is an error that lists the known ones."""
     with pytest.raises(ConfigError, match="no bench"):
@@ -327,15 +336,17 @@ def test_files_that_are_not_there_are_named_with_how_to_make_them(
     config.write_text(text.format(tmp_path))
     result = call("check", str(config), "--json")
     assert result.exit_code == 0
-    uplink = next(one for one in json.loads(result.output)["findings"] if one["key"] == "uplink.secret_file")
+    uplink = next(
+        finding for finding in json.loads(result.output)["findings"] if finding["key"] == "uplink.secret_file"
+    )
     assert (uplink["severity"], uplink["line"]) == ("warning", 7)
     assert f"openssl rand -hex 32 > {tmp_path}/none.secret" in uplink["remedy"]
     monkeypatch.setattr("sys.argv", ["sensegate", "run", str(config)])
     with pytest.raises(SystemExit) as end:
         main()
     assert end.value.code == 2
-    told = capsys.readouterr().err.splitlines()
-    assert [line.split(": ")[2] for line in told] == ["external_brokers.0.password_file", "uplink.secret_file"]
+    output = capsys.readouterr().err.splitlines()
+    assert [line.split(": ")[2] for line in output] == ["external_brokers.0.password_file", "uplink.secret_file"]
 
 
 def test_recordings_are_read(tmp_path: Path) -> None:
@@ -367,12 +378,12 @@ def test_the_doctor_finds_what_is_wrong(tmp_path: Path) -> None:
         f"role: node\ndivision: '4401'\ndirectory: {tmp_path / 'store'}\nprofiles: [{profiles}]\n"
         f"uplink: {{url: 'nats://127.0.0.1:1', secret_file: {secret}}}\n"
     )
-    found = examine(config)
-    bad = {finding.check: finding for finding in found if finding.verdict is CheckOutcome.BAD}
+    report = examine(config)
+    bad = {finding.check: finding for finding in report if finding.verdict is CheckOutcome.BAD}
     assert set(bad) == {"secrets"}
     assert bad["secrets"].remedy == f"chmod 600 {secret}"
-    assert "engine version" in {finding.check for finding in found if finding.verdict is CheckOutcome.GOOD}
-    assert all(finding.remedy for finding in found if finding.verdict is not CheckOutcome.GOOD)
+    assert "engine version" in {finding.check for finding in report if finding.verdict is CheckOutcome.GOOD}
+    assert all(finding.remedy for finding in report if finding.verdict is not CheckOutcome.GOOD)
     config.write_text(config.read_text() + "listen: {mqtt: {host: 0.0.0.0}}\n")
     assert "listen.mqtt.host: 0.0.0.0 is not loopback" in examine(config)[-1].detail
 

@@ -102,15 +102,15 @@ def test_findings_as_json(profile: Path) -> None:
     """Severity, place and words of each; `problems` stays the list of lines."""
     profile.write_text(GOOD.replace("unit: Cel", "unit: hPa"), encoding="utf-8")
     answer = json.loads(call("check", "--json", str(profile)).output)
-    (one,) = answer["findings"]
-    assert answer["problems"] == [one["text"]]
-    assert (one["severity"], one["line"], one["column"]) == ("error", 8, 53)
-    assert one["key"] == "messages[0].readings[0].unit"
-    assert one["file"] == str(profile)
+    (row,) = answer["findings"]
+    assert answer["problems"] == [row["text"]]
+    assert (row["severity"], row["line"], row["column"]) == ("error", 8, 53)
+    assert row["key"] == "messages[0].readings[0].unit"
+    assert row["file"] == str(profile)
 
 
 @pytest.mark.parametrize(
-    ("line", "key", "meant"),
+    ("line", "key", "suggestion"),
     [
         ("  range: [1, 5] # c", "messages[0].range", "[1, 5]"),
         ("  - {a: 'x, y', unit: hPa}", "m.unit", "hPa"),
@@ -121,12 +121,12 @@ def test_findings_as_json(profile: Path) -> None:
         ("  b: &idle [1]", "&idle", "&idle"),
     ],
 )
-def test_what_is_meant_in_a_line(tmp_path: Path, line: str, key: str, meant: str) -> None:
+def test_what_is_meant_in_a_line(tmp_path: Path, line: str, key: str, suggestion: str) -> None:
     """The value of the key; the key where the value begins below; the item of a list."""
     file = tmp_path / "x.yaml"
     file.write_text(line + "\n", encoding="utf-8")
     column, length = caret(ConfigError("x", file=str(file), line=1, key=key))
-    assert line[column - 1 : column - 1 + length] == meant
+    assert line[column - 1 : column - 1 + length] == suggestion
 
 
 def test_carets_stand_under_wide_letters(tmp_path: Path) -> None:

@@ -49,7 +49,7 @@ def test_a_draft_is_written_and_reported(recorded: Path, tmp_path: Path) -> None
     assert result.exit_code == 0
     file = folder / "acme" / "station.yaml"
     assert check_profile(file) == []
-    rows = {one.field: one for one in parse(file.read_text(encoding="utf-8"))[0].messages[0].readings}
+    rows = {reading.field: reading for reading in parse(file.read_text(encoding="utf-8"))[0].messages[0].readings}
     assert (rows["temp"].property, rows["temp"].scale) == ("air_temperature", 0.1)
     assert "guess" in result.output
     assert "a draft of 20 messages" in result.output
@@ -89,11 +89,12 @@ def test_a_written_profile_is_a_draft_and_not_in_force(recorded: Path, tmp_path:
     file = tmp_path / "exposes.json"
     file.write_text(json.dumps([{"model": "X-1", "vendor": "Acme", "exposes": exposes}]), encoding="utf-8")
     assert call("profile", "import", str(file), "--into", str(folder)).exit_code == 0
-    found = ProfileSet([], []).reload([folder])
-    assert found.ids == []
-    assert [problem.problem for problem in found.problems] == ["is a draft and not in force"] * 3
+    problems = ProfileSet([], []).reload([folder])
+    assert problems.ids == []
+    assert [problem.problem for problem in problems.problems] == ["is a draft and not in force"] * 3
     for written in folder.rglob("*.yaml"):
         text = written.read_text(encoding="utf-8")
+        assert text.startswith("# yaml-language-server: $schema=../_schema.json\n")
         written.write_text(text.replace("draft: true", "draft: false"), encoding="utf-8")
     assert len(ProfileSet([], []).reload([folder]).ids) == 3
 

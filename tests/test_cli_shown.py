@@ -28,8 +28,8 @@ def test_a_narrow_terminal_wraps_between_words() -> None:
 def test_where_no_width_fits_rows_become_blocks() -> None:
     """No id is broken: `key  value` lines instead, without what is empty."""
     assert fit_widths([IDS, IDS, IDS], 40) is None
-    told = blocks(["id", "note", "more"], [["gz-water-level-17", WORDS[2], ""], ["b", "", "x"]], 40)
-    assert told == [
+    lines = blocks(["id", "note", "more"], [["gz-water-level-17", WORDS[2], ""], ["b", "", "x"]], 40)
+    assert lines == [
         "id    gz-water-level-17",
         "note  one that says very much more than",
         "      all others do here",

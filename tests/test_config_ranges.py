@@ -49,9 +49,11 @@ def refusal(text: str) -> ConfigError:
     return refused.value
 
 
-def without_range(found: list[Setting]) -> list[str]:
+def without_range(settings: list[Setting]) -> list[str]:
     """Return the keys of numbers that lack a bound."""
-    return [setting.key for setting in found if setting.is_number and (setting.least is None or setting.most is None)]
+    return [
+        setting.key for setting in settings if setting.is_number and (setting.least is None or setting.most is None)
+    ]
 
 
 def records(record: type[ConfigRecord] = Config) -> list[type[ConfigRecord]]:
@@ -104,7 +106,7 @@ def test_a_number_outside_its_range_is_refused_at_its_key(setting: Setting) -> N
 
 
 @pytest.mark.parametrize(
-    ("key", "value", "said"),
+    ("key", "value", "message"),
     [
         ("web.port", 99_999, "web.port: 99999 is out of range; give a number from 0 to 65,535"),
         ("duplicates.horizon_h", -1, "duplicates.horizon_h: -1 is out of range"),
@@ -126,9 +128,9 @@ def test_a_number_outside_its_range_is_refused_at_its_key(setting: Setting) -> N
         ("egress.retry_max_s", 0.5, "egress.retry_initial_s: 1 exceeds egress.retry_max_s"),
     ],
 )
-def test_what_a_start_would_refuse_or_misread(key: str, value: object, said: str) -> None:
+def test_what_a_start_would_refuse_or_misread(key: str, value: object, message: str) -> None:
     """The text names the key and what is wrong with it."""
-    assert said in str(refusal(document(key, value)))
+    assert message in str(refusal(document(key, value)))
 
 
 @pytest.mark.parametrize(

@@ -104,18 +104,18 @@ async def test_a_bug_behind_the_decoding_costs_one_message(
 async def test_a_part_without_a_connection_or_room_begins_again(why: Exception) -> None:
     """It ends nothing else: what comes by the other parts goes on."""
     tried: list[int] = []
-    again = asyncio.Event()
+    resumed = asyncio.Event()
 
     async def work() -> None:
         tried.append(1)
         if len(tried) < 3:
             raise why
-        again.set()
+        resumed.set()
         await asyncio.Event().wait()
 
     clock = FakeClock()
     running = asyncio.create_task(flow.supervised("a part", work, clock))
-    while not again.is_set():
+    while not resumed.is_set():
         await asyncio.sleep(0)
         await clock.advance(0.5)
     running.cancel()
@@ -127,18 +127,18 @@ async def test_trouble_is_said_while_there_is_some(devices: Devices, tmp_path: P
     source = Script(SystemClock().now(), [2])
     walk = Walk(Faulty({}), source, devices, tmp_path)
     assert walk.ingest.trouble == "starting"
-    said: set[str] = set()
+    results: set[str] = set()
     walking = asyncio.create_task(walk.ingest.run())
 
     def done() -> bool:
-        said.add(walk.ingest.trouble)
+        results.add(walk.ingest.trouble)
         return source.acknowledged == COUNT
 
     await eventually(done, every_s=0.002)
     walking.cancel()
     await asyncio.gather(walking, return_exceptions=True)
     assert walk.ingest.trouble == ""
-    assert any("as the script says" in trouble for trouble in said)
+    assert any("as the script says" in trouble for trouble in results)
 
 
 # ── a whole node ────────────────────────────────────────────────────────────────────────────────────────
@@ -177,7 +177,7 @@ async def test_the_first_token(tmp_path: Path) -> None:
 @pytest.mark.live
 async def test_run_json_follows_the_engine(tmp_path: Path) -> None:
     """It says where the node is reached, and after a kill of the engine its new process; the node is ready again."""
-    async with running(config_of(tmp_path / "node")) as site, site.phone() as phone, site.phone() as again:
+    async with running(config_of(tmp_path / "node")) as site, site.phone() as phone, site.phone() as reconnected:
         file = tmp_path / "node" / "run.json"
 
         def written() -> GatewayAddresses:
@@ -200,15 +200,15 @@ async def test_run_json_follows_the_engine(tmp_path: Path) -> None:
         # The device stays connected to its front, which stores what it could not when the server is back.
         await eventually(lambda: len(phone.acknowledged) == len(sent))
         acknowledged = {sent[mid] for mid in phone.acknowledged}
-        assert await again.connect(device.id, device.password) == 0
-        await again.publish(f"sg/{device.id}/up", reading(555, "2026-01-01T01:00:00Z"))
+        assert await reconnected.connect(device.id, device.password) == 0
+        await reconnected.publish(f"sg/{device.id}/up", reading(555, "2026-01-01T01:00:00Z"))
 
         async def there() -> bool:
             return {*acknowledged, 555} <= set(await numbers(site, device))
 
         await eventually(there)
-        found = await numbers(site, device)
-        assert len(found) == len(set(found))
+        values = await numbers(site, device)
+        assert len(values) == len(set(values))
 
 
 @pytest.mark.live
@@ -230,8 +230,8 @@ async def test_an_orderly_stop_under_load(tmp_path: Path) -> None:
             return acknowledged <= set(await numbers(site, device))
 
         await eventually(there)
-        found = await numbers(site, device)
-        assert len(found) == len(set(found))
+        values = await numbers(site, device)
+        assert len(values) == len(set(values))
         await site.totals()
 
 

@@ -17,7 +17,7 @@ from tests.decode.formats.sparkplug_payloads import metric, payload
 from tests.live.site import PROFILES
 from tests.support.pipeline import ADMIN, COUNT, Faulty, Script, Walk
 
-LIFE = 7
+RUN = 7
 """So many messages between two births; each birth gives the aliases to the other metric."""
 
 
@@ -26,12 +26,12 @@ def node_life(now: int) -> list[Message]:
     at = now // 1_000 - COUNT
     messages = []
     for number in range(1, COUNT + 1):
-        life, place = divmod(number - 1, LIFE)
-        level, tilt = (1, 2) if life % 2 else (2, 1)
+        result, place = divmod(number - 1, RUN)
+        level, tilt = (1, 2) if result % 2 else (2, 1)
         if place == 0:
             kind = "NBIRTH"
             metrics = [
-                metric("bdSeq", "UInt64", life),
+                metric("bdSeq", "UInt64", result),
                 metric("Level", "Double", number / 10, alias=level, timestamp=at + number),
                 metric("Tilt", "Double", -number / 10, alias=tilt, timestamp=at + number),
             ]
@@ -53,14 +53,14 @@ class Node(Walk):
 
     async def values(self) -> dict[str, list[tuple[float, int]]]:
         """Return (value, quality) of the readings on the log by property, in its order."""
-        found: dict[str, list[tuple[float, int]]] = {}
+        values: dict[str, list[tuple[float, int]]] = {}
         for entry in await self.log.fetch(0, limit=10_000):
             if entry.subject.startswith("readings."):
                 batch = columns.decode(entry.payload, sequence=entry.sequence)
                 names = [batch.properties[index] for index in batch.property.tolist()]
                 for name, value, quality in zip(names, batch.value.tolist(), batch.quality.tolist(), strict=True):
-                    found.setdefault(name, []).append((round(value, 1), quality))
-        return found
+                    values.setdefault(name, []).append((round(value, 1), quality))
+        return values
 
     async def quarantined(self) -> int:
         entries = await self.log.fetch(0, limit=10_000)
@@ -99,9 +99,9 @@ async def test_a_batch_that_comes_again_meets_the_births_that_it_met(
     """Aliases change hands with each birth: every value is committed once, under its own property, none in doubt."""
     walk = walk_of(devices, tmp_path, faults, lost_after, DecoderMemory(undoable=True))
     await walk.until_done()
-    found = await walk.values()
-    assert found["liquid_level"] == [(number / 10, 0) for number in range(1, COUNT + 1)]
-    assert found["tilt_angle"] == [(-number / 10, 0) for number in range(1, COUNT + 1)]
+    values = await walk.values()
+    assert values["liquid_level"] == [(number / 10, 0) for number in range(1, COUNT + 1)]
+    assert values["tilt_angle"] == [(-number / 10, 0) for number in range(1, COUNT + 1)]
     assert await walk.quarantined() == 0
 
 
@@ -116,9 +116,9 @@ async def test_without_the_rewind_it_would_not(devices: Devices, tmp_path: Path)
     """The control: a memory ahead of the log refuses, doubts or mistakes what comes again."""
     walk = walk_of(devices, tmp_path, {2: "fenced", 6: "fenced"}, [1, 4, 7], Stubborn(undoable=True))
     await walk.until_done()
-    found = await walk.values()
+    values = await walk.values()
     right = [(number / 10, 0) for number in range(1, COUNT + 1)]
-    assert found["liquid_level"] != right or await walk.quarantined()
+    assert values["liquid_level"] != right or await walk.quarantined()
 
 
 async def test_a_batch_that_is_halved_after_a_crash_meets_the_births_that_it_met(
@@ -133,7 +133,7 @@ async def test_a_batch_that_is_halved_after_a_crash_meets_the_births_that_it_met
         fields: Fields, received: I64, best_effort: BOOL | None = None, redelivered: BOOL | None = None
     ) -> tuple[Readings, list[RejectedValue]]:
         nonlocal crashes
-        if len(received) > LIFE // 2:
+        if len(received) > RUN // 2:
             crashes += 1
             raise RuntimeError("a bug that some batches meet")
         return sound(fields, received, best_effort, redelivered)
@@ -142,6 +142,6 @@ async def test_a_batch_that_is_halved_after_a_crash_meets_the_births_that_it_met
     await walk.until_done()
     assert crashes > 1
     assert await walk.quarantined() == 0
-    found = await walk.values()
-    assert found["liquid_level"] == [(number / 10, 0) for number in range(1, COUNT + 1)]
-    assert found["tilt_angle"] == [(-number / 10, 0) for number in range(1, COUNT + 1)]
+    values = await walk.values()
+    assert values["liquid_level"] == [(number / 10, 0) for number in range(1, COUNT + 1)]
+    assert values["tilt_angle"] == [(-number / 10, 0) for number in range(1, COUNT + 1)]

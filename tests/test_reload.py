@@ -29,7 +29,7 @@ NOW_MS = SystemClock().now() // 1_000 - 600_000
 async def under_load(node: Node) -> Verdict:
     """Let devices speak without a pause while one version after the other is released; return what the log says."""
     sent: dict[tuple[str, int], int] = {}
-    async with node.alive() as life:
+    async with node.alive() as process:
         for name in NAMES:
             await node.devices.add(Device(name, "440106", PROFILE), by=ADMIN)
         for change in range(CHANGES):
@@ -43,10 +43,10 @@ async def under_load(node: Node) -> Verdict:
                 node.source.give(made)
                 await asyncio.sleep(0)
             version = change + 2
-            await life.releases.draft(Content(text(version)), by=ADMIN)
-            await life.releases.propose(PROFILE, version, by=ADMIN)
-            await life.releases.release(PROFILE, version, by=ADMIN)
-            assert await life.rollout.wait_in_force()
+            await process.releases.draft(Content(text(version)), by=ADMIN)
+            await process.releases.propose(PROFILE, version, by=ADMIN)
+            await process.releases.release(PROFILE, version, by=ADMIN)
+            assert await process.rollout.wait_in_force()
         await eventually(lambda: node.source.acknowledged == len(node.source.messages), 30)
     return verdict(rows_of(await node.log.fetch(0, limit=1_000_000, max_bytes=2**40)), sent)
 
@@ -64,11 +64,11 @@ def node(tmp_path: Path) -> Node:
 
 async def test_releases_under_load(node: Node) -> None:
     """Five releases in the middle of it; at least three versions were seen at work."""
-    found = await under_load(node)
-    assert found.good, found
-    assert found.messages == len(NAMES) * ROUNDS * CHANGES
-    assert sum(found.versions.values()) == found.messages
-    assert len(found.versions) >= 3, found
+    verdict = await under_load(node)
+    assert verdict.good, verdict
+    assert verdict.messages == len(NAMES) * ROUNDS * CHANGES
+    assert sum(verdict.versions.values()) == verdict.messages
+    assert len(verdict.versions) >= 3, verdict
 
 
 def swap_in_a_batch(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,12 +97,12 @@ def swap_in_a_message(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
         use(self, profiles)
 
     def decoded(self: Decoder, messages: Any) -> Fields:
-        found = decode(self, messages)
-        if id(self) not in before or not len(found):
-            return found
+        decoded = decode(self, messages)
+        if id(self) not in before or not len(decoded):
+            return decoded
         spec = decode(Decoder(before.pop(id(self)), self._devices), messages).spec.copy()
-        spec[1::2] = found.spec[1::2]
-        return msgspec.structs.replace(found, spec=spec)
+        spec[1::2] = decoded.spec[1::2]
+        return msgspec.structs.replace(decoded, spec=spec)
 
     monkeypatch.setattr(Decoder, "set_profiles", used)
     monkeypatch.setattr(Decoder, "decode", decoded)
@@ -115,14 +115,14 @@ def forget_a_batch(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BatchBoundary, "add", lambda _self, turn: turns.append(turn))
 
     def understand(self: IngestPipeline, span: MessageBatch, eyes: Interpreter) -> Any:
-        found = whole(self, span, eyes)
+        result = whole(self, span, eyes)
         if turns:
             turns.pop(0)()
             nothing = eyes.decoder.decode([])
             return msgspec.structs.replace(
-                found, fields=nothing, readings=eyes.normaliser.normalise(nothing, found.received)[0]
+                result, fields=nothing, readings=eyes.normaliser.normalise(nothing, result.received)[0]
             )
-        return found
+        return result
 
     monkeypatch.setattr(IngestPipeline, "_interpret", understand)
 
@@ -135,9 +135,9 @@ async def test_control_a_double_that_gets_it_wrong_is_caught(
 ) -> None:
     """The same measurement is not zero where the fault is built in."""
     double(node, monkeypatch)
-    found = await under_load(node)
-    assert not found.good
-    assert getattr(found, caught) > 0, found
+    verdict = await under_load(node)
+    assert not verdict.good
+    assert getattr(verdict, caught) > 0, verdict
 
 
 def test_control_an_empty_log_has_lost_all() -> None:

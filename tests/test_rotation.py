@@ -13,11 +13,11 @@ def test_what_changes_is_taken_when_it_is_there(tmp_path: Path) -> None:
     """Nothing without a change, nothing while a file is away; what is not good is tried again with the next change."""
     file = tmp_path / "server.pem"
     file.write_text("one")
-    told: list[str] = []
+    results: list[str] = []
 
     def renew() -> None:
-        told.append(file.read_text())
-        if told[-1] == "bad":
+        results.append(file.read_text())
+        if results[-1] == "bad":
             raise ConfigError("no certificate")
 
     rotation = CertificateReload([str(file), ""], [renew], FakeClock())
@@ -31,4 +31,4 @@ def test_what_changes_is_taken_when_it_is_there(tmp_path: Path) -> None:
     (tmp_path / "next").write_text("two")
     (tmp_path / "next").rename(file)
     assert rotation.check()
-    assert told == ["bad", "two"]
+    assert results == ["bad", "two"]

@@ -28,27 +28,27 @@ def kept(directory: Path) -> tuple[bytes, bytes]:
 
 async def test_a_machine_with_a_copy_of_the_store_has_the_same_keys(tmp_path: Path) -> None:
     """Made once, 0600; with another store they are others."""
-    one, other, alone = (tmp_path / name for name in ("one", "other", "alone"))
+    first, other, alone = (tmp_path / name for name in ("one", "other", "alone"))
     bucket = MemoryBucket()
-    for directory, store in ((one, bucket), (other, bucket), (alone, MemoryBucket())):
+    for directory, store in ((first, bucket), (other, bucket), (alone, MemoryBucket())):
         await wiring.prepare_secrets(centre(directory), store)
         assert all(file.stat().st_mode & 0o077 == 0 for file in directory.glob("*.key"))
-    assert kept(one) == kept(other)
-    assert kept(one)[0] != kept(alone)[0], "negative control"
-    assert kept(one)[1] != kept(alone)[1], "negative control"
-    assert (one / "statements.pub").read_bytes() == (other / "statements.pub").read_bytes()
+    assert kept(first) == kept(other)
+    assert kept(first)[0] != kept(alone)[0], "negative control"
+    assert kept(first)[1] != kept(alone)[1], "negative control"
+    assert (first / "statements.pub").read_bytes() == (other / "statements.pub").read_bytes()
 
 
 async def test_what_was_here_is_set_aside(tmp_path: Path) -> None:
     """A centre that was active with keys of its own takes those of the one that was active last; none is lost."""
-    one, other = tmp_path / "one", tmp_path / "other"
+    first, other = tmp_path / "one", tmp_path / "other"
     bucket = MemoryBucket()
-    await wiring.prepare_secrets(centre(one), bucket)
+    await wiring.prepare_secrets(centre(first), bucket)
     config = centre(other)
     await wiring.prepare_secrets(config, MemoryBucket())
     before = kept(other)
     await wiring.prepare_secrets(config, bucket)
-    assert kept(other) == kept(one)
+    assert kept(other) == kept(first)
     assert {file.read_bytes() for file in other.glob("*.key.*")} == set(before)
     await wiring.prepare_secrets(config, bucket)
     assert len(list(other.glob("*.key.*"))) == 2, "nothing is set aside twice"

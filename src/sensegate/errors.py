@@ -184,7 +184,7 @@ class CancellableTaskGroup(asyncio.TaskGroup):
     """
 
     _parent_cancel_requested: bool
-    """Of the base class: whether the group has cancelled the task that waits for it."""
+    """True if the group has cancelled the task that waits for it; an attribute of the base class."""
 
     async def __aenter__(self) -> Self:
         task = asyncio.current_task()

@@ -38,7 +38,7 @@ Check = Callable[[], Sequence[str]]
 
 
 class Place(StrEnum):
-    """Where a task may run once a gateway has several processes; today one process runs all."""
+    """Process in which a task may run once a gateway has several; today one process runs all."""
 
     FRONT = "front"
     """In each process that serves devices or clients."""
@@ -76,7 +76,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     guests: Sequence[GuestOf] = ()
     """Admit connections of clients that are no devices."""
     answers: Mapping[str, Answer] = {}
-    """AuthRequest of a node, or of the other centre -> its answer."""
+    """Name of a request of a node, or of the other centre -> its answer."""
     addresses: Mapping[str, str] = {}
     """Name of a listener -> its URL."""
     not_ready: Check = tuple
@@ -183,7 +183,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
     name: str
     title: str
-    """What it is for, in one line."""
+    """Purpose in one line."""
     config: tuple[str, ...] = ()
     """Sections of the configuration."""
     buckets: tuple[str, ...] = ()
@@ -191,5 +191,7 @@ class FeatureSpec(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     routes: tuple[Route, ...] = ()
     commands: tuple[str, ...] = ()
     """Groups of the command line."""
+    subscription_prefixes: tuple[str, ...] = ()
+    """Of the ids of its push subscriptions, whose committed offsets it deletes itself."""
     open: Callable[[Parts], Awaitable[Feature | None]]
     """Opens it; returns None where the configuration does not ask for it."""

@@ -88,7 +88,7 @@ FEATURES: tuple[FeatureSpec, ...] = (
     ngsi_ld.FEATURE,
     home_assistant.FEATURE,
 )
-"""In the order in which they are opened: each may use parts of those before it."""
+"""Features in the order in which they are opened: each may use parts of those before it."""
 ROUTES: tuple[Route, ...] = (*CORE_ROUTES, *(route for feature in FEATURES for route in feature.routes))
 """All operations of the HTTP interface."""
 
@@ -249,6 +249,7 @@ async def open_gateway(
             quality_hours=stages.quality.since,
             observers=[returns] if returns else [],
             centre=Centre(tier.connection.ask, config.member_id) if tier.connection else None,
+            feature_prefixes=tuple(prefix for feature in FEATURES for prefix in feature.subscription_prefixes),
         ),
         stack,
     )

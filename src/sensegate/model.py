@@ -144,12 +144,12 @@ class MessageBatch(list[Message]):
 
     @cached_property
     def is_cut(self) -> BOOL:
-        """Whether each message is redacted video metadata."""
+        """Return whether each message is redacted video metadata."""
         return np.fromiter((message.cut for message in self), np.bool_, len(self))
 
     @cached_property
     def has_metadata(self) -> BOOL:
-        """Whether each message has metadata."""
+        """Return whether each message has metadata."""
         return np.fromiter((message.metadata is not None for message in self), np.bool_, len(self))
 
     @cached_property
@@ -173,9 +173,9 @@ class ReceivedFrame(msgspec.Struct, frozen=True):
     centre: str = ""
     """Address of the centre that the frame is for; empty: such a frame names none."""
     is_stored: bool = True
-    """Whether the frame goes to the log; False for keep-alives and connection management."""
+    """True if the frame goes to the log; False for keep-alives and connection management."""
     checksum_ok: bool = True
-    """Whether the checksum is right."""
+    """True if the checksum is right."""
 
 
 class FrameOutcome(StrEnum):
@@ -196,7 +196,7 @@ class FrameOutcome(StrEnum):
 
 
 class BatchNumbers(msgspec.Struct, frozen=True, gc=False, array_like=True):
-    """Which batches of a front are committed."""
+    """Numbers of the committed batches of a front."""
 
     last: int
     """Greatest number."""
@@ -235,7 +235,7 @@ REPROCESSING_PREFIX = "redecode:"
 
 
 class UnreadableBatch(msgspec.Struct, frozen=True):
-    """Why a batch cannot be read, and how many messages are lost with it."""
+    """Reason why a batch cannot be read, and the number of messages lost with it."""
 
     reason: str
     count: int
@@ -259,7 +259,7 @@ class Delivery(msgspec.Struct, frozen=True, eq=False):
 
     ``correction``: each is a batch of readings to be written as revisions, its topic their subject."""
     ack_is_cumulative: bool = False
-    """Whether its acknowledgement includes all earlier deliveries of the source."""
+    """True if its acknowledgement includes all earlier deliveries of the source."""
     position_after: Callable[[int], SourcePosition] | None = None
     """Returns the position after so many of the messages; None: it is the sequence and arrival of the last one."""
     unreadable: UnreadableBatch | None = None
@@ -316,7 +316,7 @@ class Device(msgspec.Struct, frozen=True, omit_defaults=True):
     asset: str = ""
     """Asset that it measures, as its owner names it (a component code, a site); empty: none."""
     secondary: bool = False
-    """Whether another device is the primary source of its asset."""
+    """True if another device is the primary source of its asset."""
     revision: int = 0
     """Revision of the registry entry (for If-Match)."""
 
@@ -364,14 +364,14 @@ class Spec(msgspec.Struct, frozen=True):
     suppress: bool = False
     """True where the profile asks for report by exception (`unchanged` readings are suppressed)."""
     heartbeat_s: float = 3600.0
-    """With `suppress`, the last value is repeated at least this often."""
+    """Longest interval at which `suppress` repeats the last value, seconds."""
     interval_s: float = 0.0
     """Expected interval; 0 unknown."""
     alarm: bool = False
-    """Whether its readings have priority on the uplink."""
+    """True if its readings have priority on the uplink."""
     identity: IdentityKind = IdentityKind.TIME
     channel: str = ""
-    """Which of several equal sensors of a device: a phase (``a``), a probe (``2``), a socket. (device, property,
+    """Name of one of several equal sensors of a device: a phase (``a``), a probe (``2``), a socket. (device, property,
     channel) is a series, within which duplicates, steps and gaps are found. Empty: the only one."""
     modulus: float = 0.0
     """A counter wraps to 0 at this value (canonical unit); 0: it does not wrap."""
@@ -637,7 +637,7 @@ class LogMessage(msgspec.Struct, frozen=True, gc=False):
     ttl_h: int = 0
     """Lifetime in hours; 0: unlimited."""
     rollup: bool = False
-    """Whether it replaces all earlier messages of the subject."""
+    """True if it replaces all earlier messages of the subject."""
     expect: int | None = None
     """Expected last sequence of the subject (0: none); the whole batch is refused if it differs."""
 
@@ -649,7 +649,7 @@ class LogEntry(msgspec.Struct, frozen=True, gc=False):
     subject: str
     payload: bytes
     time: int
-    """When the log stored it, µs UTC."""
+    """Time when the log stored it, µs UTC."""
 
 
 # ── publish ──────────────────────────────────────────────────────────────────────────────────────────

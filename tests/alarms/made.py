@@ -75,15 +75,15 @@ class Gateway:
 
     def events(self) -> list[tuple[str, str, str]]:
         """Return (event, rule, device) of everything in the feed of alarms, in order."""
-        found = []
+        events = []
         for entry in self.log._entries:
             if entry.subject.startswith("alarms.") and (batch := read_rows(entry, "test")) is not None:
                 for row, text in sorted(batch.text.items()):
                     event = msgspec.json.decode(text)
                     device = batch.origins.device[int(batch.origin[row])]
                     assert device not in text
-                    found.append((event["event"], event["rule"], device))
-        return found
+                    events.append((event["event"], event["rule"], device))
+        return events
 
 
 class Process(msgspec.Struct, frozen=True):

@@ -34,9 +34,9 @@ class Judge:
         late_s = more.pop("late_s", 0.0)
         batch = make_batch([(device, name, value)], start=NOW + round(second * 1e6))
         batch = msgspec.structs.replace(batch, received=batch.time + round(late_s * 1e6), **more)
-        found = self.conditions.judge(batch, self.entry)
-        assert len(found) <= 1
-        return "" if not found else "opens" if found[0].opens else "closes"
+        result = self.conditions.judge(batch, self.entry)
+        assert len(result) <= 1
+        return "" if not result else "opens" if result[0].opens else "closes"
 
 
 def judged(rule: AlarmRule, *readings: tuple[float | str, float], **more: Any) -> list[str]:

@@ -137,8 +137,8 @@ async def test_channels_of_a_device_have_alarms_of_their_own() -> None:
         for name, value in (("pm2_5", 80.0), ("pm2_5#b", 90.0), ("pm2_5", 10.0)):
             await gateway.commit(value, name=name)
             await running.step()
-        found = {(alarm.key.rule, alarm.key.property): alarm.state for alarm in running.states.all()}
-    assert found == {
+        states = {(alarm.key.rule, alarm.key.property): alarm.state for alarm in running.states.all()}
+    assert states == {
         ("high", "pm2_5"): AlarmState.CLOSED,
         ("high", "pm2_5#b"): AlarmState.OPEN,
         ("b only", "pm2_5#b"): AlarmState.OPEN,
@@ -180,9 +180,9 @@ async def test_acknowledged_silenced_and_closed() -> None:
         await gateway.commit(10.0)
         await gateway.commit(90.0)
         await running.step()
-        (again,) = running.operations.list(OPERATOR)
-        assert again.id != alarm.id
-        assert (again.state, again.silenced_until) == (AlarmState.OPEN, silenced.silenced_until)
+        (repeated,) = running.operations.list(OPERATOR)
+        assert repeated.id != alarm.id
+        assert (repeated.state, repeated.silenced_until) == (AlarmState.OPEN, silenced.silenced_until)
         assert running.states.get(alarm.id) is None
     assert [event for event, _, _ in gateway.events()] == ["opened", "acknowledged", "silenced", "closed", "opened"]
     actions = [action for _, action, *_ in gateway.trail.records]

@@ -45,7 +45,7 @@ def test_the_file_has_a_rule_for_each_of_the_gateway() -> None:
     rules = {rule["alert"]: rule for rule in group["rules"]}
     assert len(rules) == len(group["rules"])
     for rule in GATEWAY_RULES:
-        (found,) = [alert for alert in rules.values() if f'kind="{rule.kind}"' in alert["expr"]]
-        assert f"{rule.above if rule.above is not None else rule.below:g}" in found["expr"]
-        assert found.get("for", "0s") == f"{rule.for_s:g}s"
-        assert found["labels"]["severity"] == rule.severity
+        (alerts,) = [alert for alert in rules.values() if f'kind="{rule.kind}"' in alert["expr"]]
+        assert f"{rule.above if rule.above is not None else rule.below:g}" in alerts["expr"]
+        assert alerts.get("for", "0s") == f"{rule.for_s:g}s"
+        assert alerts["labels"]["severity"] == rule.severity

@@ -31,10 +31,10 @@ S = 1_000_000
 
 
 def facts(name: str, *values: Any) -> FieldFacts:
-    found = FieldFacts(tuple(name.split(".")))
+    facts = FieldFacts(tuple(name.split(".")))
     for value in values:
-        found.add(value)
-    return found
+        facts.add(value)
+    return facts
 
 
 def station(at: int, device: str, **more: Any) -> Sample:
@@ -63,23 +63,23 @@ STATION = [station(at, device) for at in range(40) for device in ("acme-0017", "
 
 
 def made(samples: list[Sample], profile: str = "acme/station") -> ProfileDraft:
-    found = draft_of(samples, profile)
-    assert found is not None
-    assert found.problem == ""
-    return found
+    draft = draft_of(samples, profile)
+    assert draft is not None
+    assert draft.problem == ""
+    return draft
 
 
-def problems(tmp_path: Path, found: ProfileDraft) -> list[str]:
-    file = tmp_path / f"{found.profile}.yaml"
+def problems(tmp_path: Path, draft: ProfileDraft) -> list[str]:
+    file = tmp_path / f"{draft.profile}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
-    file.write_text(found.text, encoding="utf-8")
+    file.write_text(draft.text, encoding="utf-8")
     return [str(problem) for problem in check_profile(file)]
 
 
 def test_a_station_is_understood() -> None:
     """Topic, time with its zone, running number, cadence, tenths, millivolts, a sentinel: found, with reasons."""
-    found = made(STATION)
-    source, _ = parse(found.text)
+    draft = made(STATION)
+    source, _ = parse(draft.text)
     rule = source.messages[0]
     assert rule.topics == ("acme/{device}/up",)
     assert rule.time is not None
@@ -96,18 +96,18 @@ def test_a_station_is_understood() -> None:
     assert rows["data.pm25"].property == "pm2_5"
     assert rows["alarm"].words == "on_off"
     assert rows["data.door"].property == "door_open"
-    assert "fits only times 0.1" in found.text
-    assert "which is which is a guess" in found.text
-    assert "2 s from the arrival if it is in Asia/Shanghai" in found.text
-    assert "left out: fw" in found.text
-    assert "devId seems to name the device as well" in found.text
+    assert "fits only times 0.1" in draft.text
+    assert "which is which is a guess" in draft.text
+    assert "2 s from the arrival if it is in Asia/Shanghai" in draft.text
+    assert "left out: fw" in draft.text
+    assert "devId seems to name the device as well" in draft.text
 
 
 def test_a_draft_loads_and_its_examples_run(tmp_path: Path) -> None:
     """`check` finds nothing: two examples of what came, one with the sentinel, and a refusal."""
-    found = made(STATION)
-    assert problems(tmp_path, found) == []
-    source, _ = parse(found.text)
+    draft = made(STATION)
+    assert problems(tmp_path, draft) == []
+    source, _ = parse(draft.text)
     assert [bool(example.refuse) for example in source.examples] == [False, False, True]
     assert source.examples[1].ignored == 1
 
@@ -152,10 +152,10 @@ def test_names_and_values_together_say_what_it_is(
     name: str, values: list[Any], property_: str, unit: str, scale: float
 ) -> None:
     """English, Chinese, pinyin and abbreviations; the values decide between units and scales."""
-    found = guess(facts(name, *values))
-    assert found is not None
-    assert (found.property, found.unit, found.scale) == (property_, unit, scale)
-    assert name.rpartition(".")[2] in found.reason or name in found.reason
+    convention = guess(facts(name, *values))
+    assert convention is not None
+    assert (convention.property, convention.unit, convention.scale) == (property_, unit, scale)
+    assert name.rpartition(".")[2] in convention.reason or name in convention.reason
 
 
 def test_what_fits_nothing_is_left() -> None:
@@ -173,9 +173,9 @@ def test_what_fits_nothing_is_left() -> None:
 def test_a_unit_that_is_named_is_believed() -> None:
     """What the payload or a document names wins over what is usual; nonsense is not believed."""
     assert guess(facts("temperature", 70.1, 68.0), "°F") == guess(facts("temperature", 70.1, 68.0), "[degF]")
-    found = guess(facts("temperature", 20.0), "bananas")
-    assert found is not None
-    assert found.unit == "Cel"
+    convention = guess(facts("temperature", 20.0), "bananas")
+    assert convention is not None
+    assert convention.unit == "Cel"
 
 
 def test_marks_for_no_value_are_suspected_only_if_they_stand_apart() -> None:
@@ -192,13 +192,13 @@ def test_alike_members_get_channels(tmp_path: Path) -> None:
         Sample("acme/d-001/up", json.dumps({"temp1": 20 + at / 10, "temp2": 5 + at / 10}).encode(), (T0 + at) * S)
         for at in range(10)
     ]
-    found = made(samples)
-    source, _ = parse(found.text)
+    draft = made(samples)
+    source, _ = parse(draft.text)
     assert [(reading.field, reading.channel) for reading in source.messages[0].readings] == [
         ("temp1", "1"),
         ("temp2", "2"),
     ]
-    assert problems(tmp_path, found) == []
+    assert problems(tmp_path, draft) == []
 
 
 def test_elements_that_name_themselves(tmp_path: Path) -> None:
@@ -219,30 +219,30 @@ def test_elements_that_name_themselves(tmp_path: Path) -> None:
         )
         for at in range(10)
     ]
-    found = made(samples)
-    rule = parse(found.text)[0].messages[0]
+    draft = made(samples)
+    rule = parse(draft.text)[0].messages[0]
     assert rule.each == "list"
     assert rule.named is not None
     assert (rule.named.name, rule.named.value, rule.named.unit) == ("name", ("value",), "unit")
     assert rule.time is not None
     assert (rule.time.field, rule.time.format) == ("$.ts", "epoch_ms")
-    assert problems(tmp_path, found) == []
+    assert problems(tmp_path, draft) == []
 
 
 def test_a_list_of_records(tmp_path: Path) -> None:
     """Records go to their own times; what stands around the list goes once, to the time of the message."""
     records = [{"no": at, "ts": T0 + at * 300, "z": 3.1 + at / 100, "wt": 17.2} for at in range(4)]
     payload = json.dumps({"batt": 12.6, "records": records}).encode()
-    found = made([Sample("acme/gauge-07/records", payload, (T0 + 1000) * S)] * 3)
-    rule = parse(found.text)[0].messages[0]
+    draft = made([Sample("acme/gauge-07/records", payload, (T0 + 1000) * S)] * 3)
+    rule = parse(draft.text)[0].messages[0]
     assert rule.each == ""
     assert rule.time is not None
     assert rule.time.field == "ts"
     assert ("wt", "records") in {(reading.field, reading.each) for reading in rule.readings} | {
-        (item, "records") for item, _ in found.unrecognised
+        (item, "records") for item, _ in draft.unrecognised
     }
     assert [reading.each for reading in rule.readings if reading.field == "batt"] == [""]
-    assert problems(tmp_path, found) == []
+    assert problems(tmp_path, draft) == []
 
 
 @pytest.mark.parametrize(
@@ -274,14 +274,14 @@ def test_bytes_that_nothing_explains_are_described(tmp_path: Path) -> None:
     samples = [
         Sample("x", frame, (T0 + index) * S, carried=True, port=2, maker="a84041") for index, frame in enumerate(frames)
     ]
-    found = draft_of(samples)
-    assert found is not None
-    assert found.problem == ""
-    assert found.profile == "maker-a84041/port-2"
-    assert "frames: {ports: [2]}" in found.text
-    assert "byte 0: always 0xce" in found.text
-    assert "byte 3: 0 to 19" in found.text
-    assert all("no example" in problem for problem in problems(tmp_path, found))
+    draft = draft_of(samples)
+    assert draft is not None
+    assert draft.problem == ""
+    assert draft.profile == "maker-a84041/port-2"
+    assert "frames: {ports: [2]}" in draft.text
+    assert "byte 0: always 0xce" in draft.text
+    assert "byte 3: 0 to 19" in draft.text
+    assert all("no example" in problem for problem in problems(tmp_path, draft))
 
 
 # ── shapes ───────────────────────────────────────────────────────────────────────────────────────────
@@ -291,8 +291,8 @@ def test_shapes_are_told_apart() -> None:
     """Two makes on one broker are two shapes; a device that leaves members out is no third one."""
     other = [Sample(f"beta/{n:04}/up", b'{"p": 1013.2, "co2": 455}', (T0 + n) * S) for n in range(20)]
     short = [Sample("acme/acme-0017/up", b'{"data": {"temp": 201}}', T0 * S)]
-    found = group([*STATION, *other, *short])
-    assert [(item.pattern, len(item.messages)) for item in found] == [
+    result = group([*STATION, *other, *short])
+    assert [(item.pattern, len(item.messages)) for item in result] == [
         ("acme/{device}/up", 121),
         ("beta/{device}/up", 20),
     ]
@@ -351,7 +351,7 @@ def test_frames_are_taken_out_of_known_envelopes(tmp_path: Path) -> None:
     (tmp_path / "net").mkdir()
     (tmp_path / "net" / "server.yaml").write_text(CARRIER, encoding="utf-8")
     profiles = ProfileSet.load([tmp_path])
-    told = [
+    lines = [
         RecordedMessage(
             Message(
                 "net/a84041000181c061/up",
@@ -363,11 +363,11 @@ def test_frames_are_taken_out_of_known_envelopes(tmp_path: Path) -> None:
         )
         for at in range(5)
     ]
-    found = shapes(list(samples_of(told, profiles)))
-    assert [(item.name, item.port, item.maker, item.messages) for item in found] == [
+    result = shapes(list(samples_of(lines, profiles)))
+    assert [(item.name, item.port, item.maker, item.messages) for item in result] == [
         ("maker-a84041/port-2", 2, "a84041", 5)
     ]
-    assert found[0].reasons == {"unknown_device": 5}
+    assert result[0].reasons == {"unknown_device": 5}
 
 
 # ── writing ──────────────────────────────────────────────────────────────────────────────────────────
@@ -378,7 +378,11 @@ KEYS = st.text(min_size=1, max_size=8)
 
 
 @given(
-    st.recursive(SCALARS, lambda one: st.lists(one, max_size=3) | st.dictionaries(KEYS, one, max_size=3), max_leaves=8)
+    st.recursive(
+        SCALARS,
+        lambda children: st.lists(children, max_size=3) | st.dictionaries(KEYS, children, max_size=3),
+        max_leaves=8,
+    )
 )
 def test_what_is_written_is_read_again_property(value: Any) -> None:
     """A value in flow style, or as JSON, is the same value to the parser of profiles."""
@@ -393,8 +397,8 @@ def test_comments_cannot_break_out() -> None:
     samples = [
         Sample("acme/d-001/up", json.dumps({wild: {"x": [1, 2]}, "co2": 400 + at}).encode(), T0 * S) for at in range(3)
     ]
-    found = made(samples)
-    source, _ = parse(found.text)
+    draft = made(samples)
+    source, _ = parse(draft.text)
     assert [reading.field for reading in source.messages[0].readings] == ["co2"]
     assert plain_text("yes: no") == '"yes: no"'
 
@@ -404,10 +408,10 @@ def test_comments_cannot_break_out() -> None:
 def test_no_message_breaks_learning_property(messages: list[tuple[str, bytes]]) -> None:
     """Whatever was recorded, a draft comes out, and it loads or says why not."""
     learned = learn([Sample(topic or "t", payload, T0 * S) for topic, payload in messages])
-    found = draft(learned, "acme/x")
-    assert found.text
-    if not found.problem:
-        parse(found.text)
+    profile_draft = draft(learned, "acme/x")
+    assert profile_draft.text
+    if not profile_draft.problem:
+        parse(profile_draft.text)
 
 
 @pytest.mark.parametrize(

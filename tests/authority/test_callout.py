@@ -54,7 +54,7 @@ class Phone:
         client.on_connect = lambda _c, _u, _f, reason, _p: self._note("connack", reason.value)
         client.on_disconnect = lambda _c, _u, _f, reason, _p: self._note("closed", reason.value)
         client.on_publish = lambda _c, _u, mid, _r, _p: self._note("puback", mid)
-        client.on_subscribe = lambda _c, _u, _m, reasons, _p: self._note("suback", [one.value for one in reasons])
+        client.on_subscribe = lambda _c, _u, _m, reasons, _p: self._note("suback", [reason.value for reason in reasons])
         client.on_message = lambda _c, _u, message: self._note("message", (message.topic, message.payload))
         self._client = client
         await asyncio.to_thread(client.connect, "127.0.0.1", self._port)
@@ -79,17 +79,17 @@ class Phone:
         """Return what the next event of a kind tells; others before it are dropped."""
         async with asyncio.timeout(timeout_s):
             while True:
-                name, told = await self._events.get()
+                name, record = await self._events.get()
                 if name == kind:
-                    return told
+                    return record
 
     async def hang_up(self) -> None:
         if self._client:
             self._client.disconnect()
             await asyncio.to_thread(self._client.loop_stop)
 
-    def _note(self, kind: str, told: Any) -> None:
-        self._loop.call_soon_threadsafe(self._events.put_nowait, (kind, told))
+    def _note(self, kind: str, detail: Any) -> None:
+        self._loop.call_soon_threadsafe(self._events.put_nowait, (kind, detail))
 
 
 class Site:
@@ -204,12 +204,12 @@ async def test_who_is_not_known_is_refused(site: Site, user: str, password: str)
 async def test_a_disabled_device_is_cut_within_two_seconds(site: Site) -> None:
     """Its open connection is closed, and it does not get in again; others stay."""
     secrets = [await site.add(name) for name in ("a", "b")]
-    one, other = site.phone(), site.phone()
-    assert await one.connect("a", secrets[0]) == 0
+    first, other = site.phone(), site.phone()
+    assert await first.connect("a", secrets[0]) == 0
     assert await other.connect("b", secrets[1]) == 0
     began = time.monotonic()
     await site.registry.disable("a", by=site.admin)
-    await one.next("closed", 2)
+    await first.next("closed", 2)
     assert time.monotonic() - began < WITHIN_TWO_SECONDS
     assert await site.phone().connect("a", secrets[0]) != 0
     await other.publish("sg/b/up")
@@ -254,13 +254,13 @@ async def test_nobody_takes_over_the_client_id_of_another(site: Site) -> None:
 async def test_rotation_ends_the_old_password(site: Site) -> None:
     """During the grace both are good; what came in by the old one is closed at its end; without grace at once."""
     old = await site.add("a")
-    phone, again = site.phone(), site.phone()
+    phone, repeated = site.phone(), site.phone()
     assert await phone.connect("a", old) == 0
     new = await site.registry.rotate("a", by=site.admin, grace_s=2)
     await phone.publish("sg/a/up")
     await phone.hang_up()
-    assert await again.connect("a", old) == 0
-    await again.next("closed", 6)
+    assert await repeated.connect("a", old) == 0
+    await repeated.next("closed", 6)
     assert await site.phone().connect("a", old) != 0
     last = site.phone()
     assert await last.connect("a", new) == 0
@@ -271,12 +271,12 @@ async def test_rotation_ends_the_old_password(site: Site) -> None:
 async def test_a_gateway_publishes_for_what_is_behind_it(site: Site) -> None:
     """A new sub-device widens the rights of its gateway: it is closed once, and comes again with them."""
     secret = await site.add("bridge")
-    phone, again = site.phone(), site.phone()
+    phone, repeated = site.phone(), site.phone()
     assert await phone.connect("bridge", secret) == 0
     await site.add("bulb", gateway="bridge")
     await phone.next("closed", 2)
-    assert await again.connect("bridge", secret) == 0
-    await again.publish("sg/bulb/up", b"on")
+    assert await repeated.connect("bridge", secret) == 0
+    await repeated.publish("sg/bulb/up", b"on")
     assert await asyncio.wait_for(site.heard.get(), WAIT_S) == b"on"
     assert await site.phone().connect("bulb", "") != 0
 
@@ -325,17 +325,17 @@ async def test_a_device_without_topics_may_do_nothing(site: Site) -> None:
 
 async def test_rights_follow_the_profile(site: Site) -> None:
     """Each topic of the profile with the device's names in it; behind a gateway the gateway's too; once each."""
-    asked: list[tuple[str, list[str], list[str] | None, str]] = []
+    results: list[tuple[str, list[str], list[str] | None, str]] = []
 
     def publish_of(device: Device, names: Sequence[str], gateways: Sequence[str] | None, carrier: str) -> list[str]:
-        asked.append((device.profile, list(names), None if gateways is None else list(gateways), carrier))
+        results.append((device.profile, list(names), None if gateways is None else list(gateways), carrier))
         return [f"tele/{name}/+" for name in names]
 
     site.callout._topics_of = profile_topics(publish_of, site.registry)
     await site.add("bridge", alias="B", profile="acme/bridge")
     await site.add("bulb", gateway="bridge", profile="acme/bulb")
     rights = site.callout.rights(site.registry.get("bridge"))
-    assert asked == [
+    assert results == [
         ("acme/bridge", ["bridge", "B"], None, ""),
         ("acme/bulb", ["bulb"], ["bridge", "B"], "acme/bridge"),
     ]
@@ -422,7 +422,7 @@ async def test_two_thousand_connects_a_second(site: Site) -> None:
         async def respond(self, answer: bytes) -> None:
             self.answer = answer
 
-    asked = msgspec.json.encode(
+    encoded = msgspec.json.encode(
         {
             "nats": AuthRequest(
                 user_nkey="U" * 56,
@@ -434,7 +434,7 @@ async def test_two_thousand_connects_a_second(site: Site) -> None:
     from base64 import urlsafe_b64encode
 
     message = Mute()
-    message.data = b"e30." + urlsafe_b64encode(asked).rstrip(b"=") + b".x"  # type: ignore[attr-defined]
+    message.data = b"e30." + urlsafe_b64encode(encoded).rstrip(b"=") + b".x"  # type: ignore[attr-defined]
     began = time.process_time()
     for _ in range(500):
         await site.callout._asked(message)  # type: ignore[arg-type]

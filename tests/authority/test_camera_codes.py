@@ -49,7 +49,7 @@ def test_the_division_is_that_of_the_centre(digits: str, division: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("4401060400132000001", "1 digits too few"),
         ("440106040013200000011", "1 digits too many"),
@@ -60,15 +60,15 @@ def test_the_division_is_that_of_the_centre(digits: str, division: str) -> None:
         ("", "characters other than digits"),
     ],
 )
-def test_what_is_no_code_is_told(text: str, told: str) -> None:
-    with pytest.raises(ConfigError, match=told):
+def test_what_is_no_code_is_told(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
         camera_codes.parse(text)
     assert camera_codes.parse_or_none(text) is None
     assert camera_codes.division_of(text) == ""
 
 
 @pytest.mark.parametrize(
-    ("digits", "told"),
+    ("digits", "message"),
     [
         ("44010604009990000001", "type 999"),
         ("44010604003010000001", "not a device: user"),
@@ -78,12 +78,12 @@ def test_what_is_no_code_is_told(text: str, told: str) -> None:
         ("44010604001320000000", "serial number 000000"),
     ],
 )
-def test_oddities_are_told_and_taken(make: Make, digits: str, told: str) -> None:
+def test_oddities_are_told_and_taken(make: Make, digits: str, message: str) -> None:
     """A registry entry with such an id is good; the finding is a warning with a remedy."""
-    found = check_device(make(device_id=digits, division="440106"), Divisions.load(), home="4401")
-    assert [finding.warning for finding in found] == [True]
-    assert told in found[0].problem
-    assert found[0].remedy
+    check = check_device(make(device_id=digits, division="440106"), Divisions.load(), home="4401")
+    assert [finding.warning for finding in check] == [True]
+    assert message in check[0].problem
+    assert check[0].remedy
 
 
 def test_the_registry_compares_the_division(make: Make) -> None:
@@ -120,11 +120,16 @@ def test_nothing_crashes(text: str) -> None:
 
 
 def test_the_command_line_takes_a_code_apart() -> None:
-    told = CliRunner().invoke(app, ["device", "parse-id", "44010604009990000000", "--json"])
-    found = json.loads(told.output)
-    assert (told.exit_code, found["division"], found["camera"], len(found["deviations"])) == (0, "440106", False, 2)
-    told = CliRunner().invoke(app, ["device", "parse-id", "4401060400132"])
-    assert (told.exit_code, told.output.strip()) == (
+    output = CliRunner().invoke(app, ["device", "parse-id", "44010604009990000000", "--json"])
+    document = json.loads(output.output)
+    assert (output.exit_code, document["division"], document["camera"], len(document["deviations"])) == (
+        0,
+        "440106",
+        False,
+        2,
+    )
+    output = CliRunner().invoke(app, ["device", "parse-id", "4401060400132"])
+    assert (output.exit_code, output.output.strip()) == (
         1,
         "4401060400132 code: has 7 digits too few; give 20 digits",
     )

@@ -26,8 +26,8 @@ async def test_what_ends_soon_is_named(tmp_path: Path) -> None:
     expiry = CertificateExpiry({"web.tls.cert_file": str(pair.cert_file), "empty": ""}, clock)
     assert expiry.warnings() == []
     await clock.advance(796 * DAY_S)
-    (said,) = expiry.warnings()
-    assert "(web.tls.cert_file) expires on 2028-04-05" in said
+    (warning,) = expiry.warnings()
+    assert "(web.tls.cert_file) expires on 2028-04-05" in warning
     await clock.advance(30 * DAY_S)
     assert "expired on" in expiry.warnings()[0]
     pair.cert_file.unlink()

@@ -148,8 +148,8 @@ async def promoted(*, names: bool = True) -> tuple[list[bytes], list[SignedHead]
         await first.record(BY, "device.add", f"late{number}")
         heads.append(await first.signed())
     await second.record(BY, "centre.active", "44", after={"trail": 4})
-    said = {"place": "aside-1", "trail_after": 4, "trail_last": 7, "trail_hash": digest(first.raw[-1])}
-    await second.record(BY, ASIDE if names else "centre.active", "44", after=said)
+    detail = {"place": "aside-1", "trail_after": 4, "trail_last": 7, "trail_hash": digest(first.raw[-1])}
+    await second.record(BY, ASIDE if names else "centre.active", "44", after=detail)
     return [*second.raw, line_of(await second.signed())], heads, first.raw[4:]
 
 

@@ -55,9 +55,9 @@ Make = Callable[..., Device]
 )
 def test_each_fault_is_found_at_its_key(make: Make, keys: dict[str, object], wrong: str) -> None:
     """One finding, at the key that is wrong, with what to do."""
-    found = check_device(make(**keys), TABLE, home="4401", profiles=frozenset({"sensegate/plain"}))
-    assert [finding.key for finding in found] == [wrong]
-    assert found[0].remedy
+    check = check_device(make(**keys), TABLE, home="4401", profiles=frozenset({"sensegate/plain"}))
+    assert [finding.key for finding in check] == [wrong]
+    assert check[0].remedy
     with pytest.raises(ConfigError, match=f"^{wrong}: "):
         require_valid(make(**keys), TABLE, home="4401", profiles=frozenset({"sensegate/plain"}))
 
@@ -70,8 +70,8 @@ def test_a_good_entry_has_no_finding(make: Make) -> None:
 
 def test_a_division_of_the_past_is_a_warning(make: Make) -> None:
     """It is kept and said so."""
-    found = require_valid(make(division="440116"), TABLE)
-    assert [(finding.key, finding.warning) for finding in found] == [("division", True)]
+    result = require_valid(make(division="440116"), TABLE)
+    assert [(finding.key, finding.warning) for finding in result] == [("division", True)]
 
 
 def test_the_nearest_profile_is_named(make: Make) -> None:

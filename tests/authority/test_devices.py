@@ -31,9 +31,9 @@ async def test_add_shows_the_password_once(
     """The password opens the device; neither it nor anything like it is stored."""
     secret = await devices.add(make(), by=admin)
     assert len(secret) == 32
-    found = devices.verify("air-1", secret)
-    assert found
-    assert found[0].id == "air-1"
+    principal = devices.verify("air-1", secret)
+    assert principal
+    assert principal[0].id == "air-1"
     assert devices.verify("air-1", secret[:-1] + "!") is None
     assert devices.verify("air-2", secret) is None
     item = await bucket.get("air-1")
@@ -50,14 +50,14 @@ async def test_a_gateway_of_others_does_not_exist(devices: Devices, make: Make, 
     city = Principal("gz", Role.CITY_OPERATOR, Scope("4401", "police"))
     changes: list[str] = []
     devices.on_change.append(lambda at, *_: changes.append(devices.id(at)))
-    told = set()
+    results = set()
     for gateway in ("theirs", "env", "nobody"):
         with pytest.raises(ConfigError) as why:
             await devices.add(make("bulb", department="police", gateway=gateway), by=city)
-        told.add(str(why.value).replace(gateway, "*"))
+        results.add(str(why.value).replace(gateway, "*"))
         with pytest.raises(ConfigError) as why:
             await devices.change(make("mine", department="police", gateway=gateway), revision=3, by=city)
-        told.add(str(why.value).replace(gateway, "*"))
+        results.add(str(why.value).replace(gateway, "*"))
         report = await import_csv(
             devices,
             f"id,division,department,profile,gateway\nlamp,440106,police,sensegate/plain,{gateway}\n".encode(),
@@ -66,7 +66,7 @@ async def test_a_gateway_of_others_does_not_exist(devices: Devices, make: Make, 
         )
         assert not report.rows[0].password
         assert report.rows[0].reason == f"gateway: no device {gateway}"
-    assert len(told) == 1
+    assert len(results) == 1
     assert not changes
     await devices.add(make("bulb", department="police", gateway="mine"), by=city)
     assert changes == ["bulb"], "negative control"
@@ -137,9 +137,9 @@ async def test_place_goes_through_the_conversion(
     devices = Devices(bucket, trail, clock, facts=RegistrationFacts(to_wgs84=shifted))
     await devices.add(make("a", lon=113.0, lat=23.0, datum=Datum.GCJ02), by=admin)
     await devices.add(make("b", lon=113.0, lat=23.0), by=admin)
-    again = Devices(bucket, trail, clock, facts=RegistrationFacts(to_wgs84=shifted))
-    await again.load()
-    for registry in (devices, again):
+    reopened = Devices(bucket, trail, clock, facts=RegistrationFacts(to_wgs84=shifted))
+    await reopened.load()
+    for registry in (devices, reopened):
         assert registry.lon[:2].tolist() == [112.0, 113.0]
         assert registry.lat[:2].tolist() == [21.0, 23.0]
         assert registry.record(0).lon == 113.0
@@ -203,10 +203,10 @@ async def test_two_processes_at_once_agree_on_a_doubled_alias(
     bucket: MemoryBucket, trail: MemoryTrail, clock: FakeClock, admin: Principal, make: Make
 ) -> None:
     """Where two processes take one alias at the same moment, whoever loads the registry gives it to the earlier."""
-    one, two = Devices(bucket, trail, clock), Devices(bucket, trail, clock)
-    await one.add(make("a", alias="x"), by=admin)
+    first, two = Devices(bucket, trail, clock), Devices(bucket, trail, clock)
+    await first.add(make("a", alias="x"), by=admin)
     await two.add(make("b", alias="x"), by=admin)
-    for registry in (one, two):
+    for registry in (first, two):
         fresh = Devices(bucket, trail, clock)
         await fresh.load()
         assert fresh.id(fresh.find("x")) == "a"
@@ -217,16 +217,16 @@ async def test_changes_are_seen_by_the_other_process(
     bucket: MemoryBucket, trail: MemoryTrail, clock: FakeClock, admin: Principal, make: Make
 ) -> None:
     """Additions and states written by one reach the other by watch, with before and after for its listeners."""
-    one, two = Devices(bucket, trail, clock), Devices(bucket, trail, clock)
-    await one.add(make("early"), by=admin)
+    first, two = Devices(bucket, trail, clock), Devices(bucket, trail, clock)
+    await first.add(make("early"), by=admin)
     await two.load()
     heard: list[tuple[int, bool]] = []
     two.on_change.append(lambda at, before, _after: heard.append((at, before is None)))
     watching = asyncio.create_task(two.watch())
-    secret = await one.add(make("late"), by=admin)
+    secret = await first.add(make("late"), by=admin)
     await asyncio.wait_for(two.until(lambda: two.find("late") == 1), 30)
     assert two.verify("late", secret)
-    await one.disable("late", by=admin)
+    await first.disable("late", by=admin)
     await asyncio.wait_for(two.until(lambda: not two.enabled[1]), 30)
     assert two.verify("late", secret) is None
     assert heard == [(1, True), (1, False)]
@@ -363,11 +363,11 @@ async def test_devices_take_little_memory(trail: MemoryTrail, clock: FakeClock) 
     devices = Devices(bucket, trail, clock)
     await devices.load()
     tracemalloc.start()
-    again = Devices(bucket, trail, clock)
-    await again.load()
+    reopened = Devices(bucket, trail, clock)
+    await reopened.load()
     used = tracemalloc.get_traced_memory()[0] / 1e6
     tracemalloc.stop()
-    stored = sum(len(value or b"") + 33 for value in again._values) / 1e6
+    stored = sum(len(value or b"") + 33 for value in reopened._values) / 1e6
     assert devices.find("gz-air-019999") == devices.find("A84041FFFF004e1f") == 19_999
     assert used + stored < 20
 
@@ -406,11 +406,11 @@ async def test_order_and_search_are_those_of_the_rows(
     clock = FakeClock(1_800_000_000_000_000)
     devices = Devices(MemoryBucket(), MemoryTrail(), clock)
     by = Principal("admin", Role.ADMIN, Scope("44"))
-    for number, (name, department, owner, seen) in enumerate(entries):
+    for number, (name, department, owner, entry) in enumerate(entries):
         # The order of registration is not that of the ids.
         device = Device(f"d{(number * 7) % 13:02d}", "440106", "p/p", name=name, department=department, owner=owner)
         await devices.add(device, by=by)
-        devices.observe(np.array([number], np.int32), np.array([seen and clock.now() + seen], np.int64))
+        devices.observe(np.array([number], np.int32), np.array([entry and clock.now() + entry], np.int64))
     rows = [device for device in devices.list() if text in f"{device.id}\n{device.name}\n{device.owner}"]
     for name, descends in reversed(sort):
         keys = {

@@ -43,8 +43,8 @@ async def test_many_counts_are_several_records(tmp_path: Path) -> None:
     audit = MemoryAudit(clock)
     rows: list[Facts] = [{"token": f"t{number}", "records": number} for number in range(1_201)]
     await HourlyHeads(audit, tmp_path / "heads", clock, BY, lambda _since: rows).write_head()
-    told = [decode(raw).after or {} for raw in audit.raw]
-    assert [len(one["totals"]) for one in told] == [500, 500, 201]  # type: ignore[arg-type]
+    results = [decode(raw).after or {} for raw in audit.raw]
+    assert [len(result["totals"]) for result in results] == [500, 500, 201]  # type: ignore[arg-type]
 
 
 async def test_a_silent_gateway_gives_a_sign_of_life_once_a_day(tmp_path: Path) -> None:

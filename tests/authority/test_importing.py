@@ -58,8 +58,8 @@ async def test_a_dry_run_writes_nothing(devices: Devices, trail: MemoryTrail, ad
 async def test_a_file_may_be_given_twice(devices: Devices, admin: Principal) -> None:
     """What is there already is unchanged; what differs is refused unless told to update, and keeps its password."""
     first = await import_csv(devices, GOOD.encode(), by=admin, dry_run=False)
-    again = await import_csv(devices, GOOD.encode(), by=admin, dry_run=False)
-    assert again.count(RowOutcome.UNCHANGED) == 3
+    repeated = await import_csv(devices, GOOD.encode(), by=admin, dry_run=False)
+    assert repeated.count(RowOutcome.UNCHANGED) == 3
     other = GOOD.replace("屋顶", "地面").encode()
     refused = await import_csv(devices, other, by=admin, dry_run=False)
     assert (refused.count(RowOutcome.REFUSED), refused.count(RowOutcome.UNCHANGED)) == (1, 2)

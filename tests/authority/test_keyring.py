@@ -33,9 +33,9 @@ def test_a_day_has_one_key_and_the_next_another(tmp_path: Path, fake_clock: Fake
     assert keys.plate(PLATE, now - 8 * HOUR_US) == first
     assert keys.plate(PLATE, now - 8 * HOUR_US - 1) != first
     assert keys.plate("粤B12346", now) != first
-    again = Keyring(tmp_path / "keys", fake_clock)
-    assert again.plate(PLATE, now) == first
-    assert again.identifier(PLATE) == keys.identifier(PLATE) != first
+    reopened = Keyring(tmp_path / "keys", fake_clock)
+    assert reopened.plate(PLATE, now) == first
+    assert reopened.identifier(PLATE) == keys.identifier(PLATE) != first
     assert (tmp_path / "keys").stat().st_mode & 0o077 == 0
 
 
@@ -44,27 +44,27 @@ async def test_a_key_is_destroyed_in_time(tmp_path: Path, fake_clock: FakeClock)
     file = tmp_path / "keys"
     keys = Keyring(file, fake_clock, days=1)
     then = fake_clock.now()
-    told = keys.plate(PLATE, then)
+    pseudonym = keys.plate(PLATE, then)
     held = file.read_bytes()
     await fake_clock.advance(86_400)
-    assert keys.plate(PLATE, then) == told
+    assert keys.plate(PLATE, then) == pseudonym
     await fake_clock.advance(86_400)
     keys.expire_keys()
     late = keys.plate(PLATE, then)
-    assert late != told
+    assert late != pseudonym
     assert late != keys.plate(PLATE, fake_clock.now())
     assert late == Keyring(file, fake_clock, days=1).plate(PLATE, then)
     key = held.partition(f'"{day_of(then)}":"'.encode())[2][:64]
     assert len(key) == 64
-    assert not [one for one in tmp_path.iterdir() if key in one.read_bytes()]
+    assert not [path for path in tmp_path.iterdir() if key in path.read_bytes()]
 
 
 def test_a_clock_that_is_wrong_makes_no_keys(tmp_path: Path, fake_clock: FakeClock) -> None:
     """Days far ahead or behind share today's key, and are told apart: nobody can have a file of keys made."""
     keys = Keyring(tmp_path / "keys", fake_clock)
     now = fake_clock.now()
-    told = {keys.plate(PLATE, now + day * DAY_US) for day in range(-400, 400)}
-    assert len(told) == 800
+    pseudonyms = {keys.plate(PLATE, now + day * DAY_US) for day in range(-400, 400)}
+    assert len(pseudonyms) == 800
     assert len((tmp_path / "keys").read_bytes()) < 600
 
 
@@ -93,9 +93,9 @@ def test_files_that_are_no_keys(tmp_path: Path, fake_clock: FakeClock) -> None:
     """A broken file or one that others may read is refused, and is not told; a full disk holds the walk back."""
     file = tmp_path / "keys"
     file.write_text("secret-that-is-no-key")
-    with pytest.raises(ConfigError, match="restore the file") as told:
+    with pytest.raises(ConfigError, match="restore the file") as refusal:
         Keyring(file, fake_clock)
-    assert "secret-that" not in str(told.value)
+    assert "secret-that" not in str(refusal.value)
     file.unlink()
     Keyring(file, fake_clock)
     file.chmod(0o640)
@@ -103,7 +103,7 @@ def test_files_that_are_no_keys(tmp_path: Path, fake_clock: FakeClock) -> None:
         Keyring(file, fake_clock)
     with pytest.raises(StoreFull):
         Keyring(tmp_path / "no" / "such" / "folder", fake_clock)
-    assert [one.name for one in tmp_path.iterdir()] == ["keys"]
+    assert [path.name for path in tmp_path.iterdir()] == ["keys"]
 
 
 @pytest.mark.parametrize(
@@ -121,10 +121,10 @@ def test_a_basis_that_is_none(text: str, wrong: str) -> None:
     """A legal basis without purpose, law, kinds, fields or end, or for what never passes, is refused."""
     given = {"purpose": "p", "law": "l", "kinds": "[vehicle]", "fields": "[plate.number]", "expires": "'2026-12-31'"}
     name, _, value = text.partition(": ")
-    lines = [f"      {key}: {value if key == name else one}" for key, one in given.items()]
+    lines = [f"      {key}: {value if key == name else original}" for key, original in given.items()]
     body = "\n".join(["role: node", "division: '4401'", "directory: x", "video:", "  basis:", "    -", *lines])
     with pytest.raises(ConfigError, match=wrong):
         parse(body)
-    good = "\n".join(f"      {key}: {one}" for key, one in given.items())
+    good = "\n".join(f"      {key}: {original}" for key, original in given.items())
     parsed: Config = parse(f"role: node\ndivision: '4401'\ndirectory: x\nvideo:\n  basis:\n    -\n{good}")
     assert parsed.video.basis[0].kinds == ("vehicle",)

@@ -48,12 +48,12 @@ async def test_another_owner_with_the_same_within_so_many_metres(devices: Device
     await put(devices, "nobody", 3, owner="")
     await put(devices, "far", 60, owner="B")
     await put(devices, "other", 4, owner="B", profile="acme/lamp")
-    found = near(devices).near("here", ADMIN)
-    assert [(one.other, one.same, one.other_owner) for one in found] == [
+    result = near(devices).near("here", ADMIN)
+    assert [(neighbour.other, neighbour.same, neighbour.other_owner) for neighbour in result] == [
         ("closer", "air_temperature", "C"),
         ("close", "air_temperature", "B"),
     ]
-    assert found[1].metres == pytest.approx(10, abs=0.1)
+    assert result[1].metres == pytest.approx(10, abs=0.1)
     assert near(devices, 0).near("here", ADMIN) == []
     assert near(devices).near("nothing", ADMIN) == []
 
@@ -62,8 +62,8 @@ async def test_outside_of_the_scope_it_has_no_name(devices: Devices) -> None:
     """That something is there is told, in which division and how far; not what or whose."""
     await put(devices, "here")
     await put(devices, "theirs", 10, division="440103", owner="B")
-    (one,) = near(devices).near("here", COUNTY)
-    assert (one.other, one.other_owner, one.division) == ("", "", "440103")
+    (neighbour,) = near(devices).near("here", COUNTY)
+    assert (neighbour.other, neighbour.other_owner, neighbour.division) == ("", "", "440103")
     assert near(devices).near("here", ADMIN)[0].other == "theirs"
 
 
@@ -73,8 +73,8 @@ async def test_all_pairs_once(devices: Devices) -> None:
     for number, (east, owner) in enumerate(zip(rng.uniform(0, 400, 30), rng.choice(["A", "B"], 30), strict=True)):
         await put(devices, f"d{number}", float(east), owner=str(owner))
     looker = near(devices)
-    pairs = {frozenset((one.device, one.other)) for one in looker.all(scope("44"), ADMIN)}
-    each = {frozenset((f"d{n}", one.other)) for n in range(30) for one in looker.near(f"d{n}", ADMIN)}
+    pairs = {frozenset((entry.device, entry.other)) for entry in looker.all(scope("44"), ADMIN)}
+    each = {frozenset((f"d{n}", neighbour.other)) for n in range(30) for neighbour in looker.near(f"d{n}", ADMIN)}
     assert pairs == each
     assert len(pairs) == len(looker.all(scope("44"), ADMIN))
     assert looker.all(scope("4403"), ADMIN) == []

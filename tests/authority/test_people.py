@@ -137,10 +137,10 @@ async def test_a_life(people: People, trail: MemoryTrail) -> None:
     assert not people.is_valid(principal)
     with pytest.raises(PermissionDenied):
         people.verify(done.token)
-    again = await people.sign_in("li.wei", GOOD)
+    repeated = await people.sign_in("li.wei", GOOD)
     await people.remove("li.wei", by=ROOT)
     with pytest.raises(PermissionDenied):
-        people.verify(again.token)
+        people.verify(repeated.token)
     with pytest.raises(PermissionDenied, match="wrong"):
         await people.sign_in("li.wei", GOOD)
     with pytest.raises(Conflict, match="was in use"):
@@ -293,8 +293,8 @@ async def test_whom_a_provider_vouches_for(people: People, trail: MemoryTrail) -
 )
 def test_what_is_a_password(password: str, why: str) -> None:
     """Twelve characters of three kinds, or a long phrase; no beginnings of leaked ones."""
-    found = weakness(password, name="li.wei")
-    assert (why in found) if why else found == ""
+    result = weakness(password, name="li.wei")
+    assert (why in result) if why else result == ""
 
 
 def test_a_hash_costs_as_much_as_it_should() -> None:

@@ -24,10 +24,10 @@ class Plan(msgspec.Struct, frozen=True):
 
 async def opened(bucket: MemoryBucket) -> tuple[RecordStore, RecordTable[Plan]]:
     """Return the records of a process that has just started."""
-    shelf = RecordStore(bucket, SystemClock())
-    records: RecordTable[Plan] = RecordTable(shelf, "plan", Plan)
-    await shelf.open()
-    return shelf, records
+    store = RecordStore(bucket, SystemClock())
+    records: RecordTable[Plan] = RecordTable(store, "plan", Plan)
+    await store.open()
+    return store, records
 
 
 async def test_a_name_is_free_again_after_a_restart() -> None:
@@ -56,23 +56,23 @@ async def test_a_new_record_replaces_none() -> None:
 async def test_what_was_removed_does_not_come_back_late() -> None:
     """A change that was under way when the record was removed here is older than its absence."""
     bucket = MemoryBucket()
-    shelf, records = await opened(bucket)
+    reopened, records = await opened(bucket)
     made = await records.put("flood", Plan("Flood"), expected=0)
     late = await bucket.get("plan/flood")
     assert late is not None
     await records.delete("flood", expected=made.revision)
-    await shelf._take(late)
+    await reopened._take(late)
     assert records.find("flood") is None
 
 
 async def test_what_was_removed_is_forgotten_in_time() -> None:
     """Nothing stays in memory of records that are no more, once the bucket has told so."""
     bucket = MemoryBucket()
-    shelf, records = await opened(bucket)
+    reopened, records = await opened(bucket)
     for number in range(3):
         made = await records.put(f"n{number}", Plan("Flood"), expected=0)
         await records.delete(f"n{number}", expected=made.revision)
-    following = asyncio.create_task(shelf.run())
+    following = asyncio.create_task(reopened.run())
     try:
         await eventually(lambda: not records._revisions)
     finally:
@@ -91,10 +91,10 @@ async def test_a_row_that_cannot_be_read_counts_as_absent() -> None:
     bucket, clock = MemoryBucket(), FakeClock()
     for key, value in (("note/a", b'{"text":"a"}'), ("note/b", b"{"), ("note/c", b"[" * 100_000), ("note/d", b"\xff")):
         await bucket.put(key, value)
-    shelf = RecordStore(bucket, clock)
-    notes = RecordTable(shelf, "note", Note)
+    store = RecordStore(bucket, clock)
+    notes = RecordTable(store, "note", Note)
     before = metrics.REGISTRY.get_sample_value("sensegate_log_unreadable_total", {"reader": "note"}) or 0
-    await shelf.open()
+    await store.open()
     assert notes.names() == ["a"]
     assert metrics.REGISTRY.get_sample_value("sensegate_log_unreadable_total", {"reader": "note"}) == before + 3
     row = await bucket.get("note/b")

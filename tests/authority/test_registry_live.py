@@ -32,7 +32,7 @@ async def audit(gateway: Client) -> AsyncIterator[Audit]:
 
 
 @pytest.fixture
-async def one(gateway: Client, audit: Audit) -> AsyncIterator[Devices]:
+async def devices(gateway: Client, audit: Audit) -> AsyncIterator[Devices]:
     bucket = await KvBucket.open(gateway, "devices", bytes_max=BYTES_MAX)
     made = Devices(bucket, audit, SystemClock(), home="44")
     await made.load()
@@ -41,7 +41,7 @@ async def one(gateway: Client, audit: Audit) -> AsyncIterator[Devices]:
 
 
 @pytest.fixture
-async def two(engine: Engine, one: Devices, audit: Audit) -> AsyncIterator[Devices]:
+async def two(engine: Engine, devices: Devices, audit: Audit) -> AsyncIterator[Devices]:
     """The registry of another process, with a connection of its own, following."""
     nc = await engine.connect(User.GATEWAY)
     bucket = await KvBucket.open(nc, "devices", bytes_max=BYTES_MAX)
@@ -56,14 +56,14 @@ async def two(engine: Engine, one: Devices, audit: Audit) -> AsyncIterator[Devic
 
 
 async def test_changes_are_seen_by_the_other_process_within_a_second(
-    one: Devices, two: Devices, audit: Audit, admin: Principal, make: Make
+    devices: Devices, two: Devices, audit: Audit, admin: Principal, make: Make
 ) -> None:
     """Additions, changes and states; and every one of them stands in a whole audit chain."""
-    secret = await one.add(make("a", alias="空气-1"), by=admin)
+    secret = await devices.add(make("a", alias="空气-1"), by=admin)
     began = time.monotonic()
     await asyncio.wait_for(two.until(lambda: two.find("空气-1") == 0), 30)
     assert two.verify("a", secret)
-    await one.disable("a", by=admin)
+    await devices.disable("a", by=admin)
     await asyncio.wait_for(two.until(lambda: not two.enabled[0]), 30)
     assert time.monotonic() - began < WITHIN_TWO_SECONDS
     assert [record.action for _, record in await audit.read()] == ["device.add", "device.disable"]
@@ -71,29 +71,29 @@ async def test_changes_are_seen_by_the_other_process_within_a_second(
 
 
 async def test_two_processes_cannot_both_add_or_change(
-    one: Devices, two: Devices, admin: Principal, make: Make
+    devices: Devices, two: Devices, admin: Principal, make: Make
 ) -> None:
     """The second of two changes at once is refused, not lost."""
-    await one.add(make("a"), by=admin)
+    await devices.add(make("a"), by=admin)
     await asyncio.wait_for(two.until(lambda: two.find("a") == 0), 30)
     entry = two.get("a")
     results = await asyncio.gather(
-        one.change(make("a", name="x"), revision=entry.revision, by=admin),
+        devices.change(make("a", name="x"), revision=entry.revision, by=admin),
         two.change(make("a", name="y"), revision=entry.revision, by=admin),
         return_exceptions=True,
     )
     assert sum(isinstance(result, Conflict) for result in results) == 1
-    await asyncio.wait_for(two.until(lambda: two.get("a") == one.get("a")), 30)
+    await asyncio.wait_for(two.until(lambda: two.get("a") == devices.get("a")), 30)
 
 
 async def test_the_registry_outlives_a_restart_of_the_server(
-    engine: Engine, one: Devices, two: Devices, admin: Principal, make: Make
+    engine: Engine, devices: Devices, two: Devices, admin: Principal, make: Make
 ) -> None:
     """While the server is away what is in memory stays in force; then changes are seen again."""
     import os
     import signal
 
-    secret = await one.add(make("a"), by=admin)
+    secret = await devices.add(make("a"), by=admin)
     await asyncio.wait_for(two.until(lambda: two.find("a") == 0), 30)
     engine.restarted.clear()
     os.kill(engine.info.pid, signal.SIGKILL)
@@ -105,7 +105,7 @@ async def test_the_registry_outlives_a_restart_of_the_server(
 
         while True:
             try:
-                await one.disable("a", by=admin)
+                await devices.disable("a", by=admin)
             except Unavailable:
                 await asyncio.wait({asyncio.get_running_loop().create_future()}, timeout=0.1)
                 continue

@@ -56,8 +56,8 @@ async def test_a_version_never_changes(office: Office) -> None:
     """A draft may be written anew; a proposal, and what was ever in force, may not; withdrawn numbers are free."""
     await office.releases.draft(text(1, "first"), by=COUNTY)
     await office.releases.draft(text(1, "second"), by=COUNTY)
-    again, _ = await office.releases.draft(text(1, "second"), by=COUNTY)
-    assert again.digest == digest_of(text(1, "second"))
+    repeated, _ = await office.releases.draft(text(1, "second"), by=COUNTY)
+    assert repeated.digest == digest_of(text(1, "second"))
     assert len(office.steps()) == 2, "the same content again is no step"
     await office.releases.propose(NAME, 1, by=COUNTY)
     with pytest.raises(Conflict, match=r"acme/th@1 is proposed with another content; .* `version: 2`"):
@@ -124,7 +124,7 @@ async def test_a_county_has_no_hand_in_anothers(office: Office) -> None:
     with pytest.raises(PermissionDenied):
         await office.releases.draft(text(1, "mine"), by=OTHER_COUNTY)
     assert office.releases.list(OTHER_COUNTY) == []
-    assert [life.profile for life in office.releases.list(CITY)] == [NAME]
+    assert [entry.profile for entry in office.releases.list(CITY)] == [NAME]
     await office.releases.propose(NAME, 1, by=COUNTY)
     await office.releases.release(NAME, 1, by=CITY)
     assert office.releases.version(NAME, 1, OTHER_COUNTY).state is VersionState.RELEASED
@@ -201,7 +201,7 @@ async def test_a_release_for_a_part(office: Office) -> None:
     await office.released(1)
     await office.released(2, target=Scope("440106"))
     assert {office.of(device) for device in DEVICES} == {1, 2}
-    assert all((office.of(one.id) == 2) == (one.division == "440106") for one in DEVICES.values())
+    assert all((office.of(device.id) == 2) == (device.division == "440106") for device in DEVICES.values())
     assert office.states() == {1: "released", 2: "released"}
     with pytest.raises(ConfigError, match="4403 is not served here"):
         await office.releases.release(NAME, 2, by=PROVINCE, target=Scope("4403"))
@@ -229,9 +229,9 @@ async def test_a_canary_picks_its_share(office: Office, share: float, count: int
     """Exactly so many of those that were there, the same in every process; the others keep what they had."""
     await office.released(1)
     await office.proposed(2)
-    life = await office.releases.canary(NAME, 2, by=CITY, plan=CanaryPlan(share=share))
-    assert life.canary is not None
-    assert life.canary.device_count == count
+    result = await office.releases.canary(NAME, 2, by=CITY, plan=CanaryPlan(share=share))
+    assert result.canary is not None
+    assert result.canary.device_count == count
     assert [office.of(device) for device in DEVICES].count(2) == count
     with pytest.raises(Conflict, match="is a canary already"):
         await office.releases.canary(NAME, 2, by=CITY, plan=CanaryPlan(share=share))
@@ -274,8 +274,8 @@ async def test_a_decision_of_one_area_leaves_the_canary_of_another(office: Offic
     canary = before.canary
     assert canary is not None
     await office.releases.shadow(NAME, 2, by=CITY, target=Scope("440106"), devices=("d1",))
-    seen = office.releases.get(NAME, BESIDE)
-    assert (seen.canary, seen.shadow) == (None, None)
+    record = office.releases.get(NAME, BESIDE)
+    assert (record.canary, record.shadow) == (None, None)
     with pytest.raises(Conflict, match="no canary"):
         await office.releases.end_canary(NAME, by=BESIDE)
     with pytest.raises(Conflict, match="no version of acme/th is shadowed"):
@@ -303,9 +303,9 @@ async def test_of_a_canary_around_it_a_county_is_not_told_the_devices(office: Of
     await office.released(1)
     await office.proposed(2)
     await office.releases.canary(NAME, 2, by=CITY, plan=CanaryPlan(devices=("d1", "d30")))
-    seen = office.releases.get(NAME, COUNTY).canary
-    assert seen is not None
-    assert (seen.number, seen.device_count, seen.devices) == (2, 2, ())
+    result = office.releases.get(NAME, COUNTY).canary
+    assert result is not None
+    assert (result.number, result.device_count, result.devices) == (2, 2, ())
     whole = office.releases.get(NAME, CITY).canary
     assert whole is not None
     assert whole.devices == ("d1", "d30")
@@ -322,8 +322,8 @@ async def test_a_shadow_changes_nothing_in_force(office: Office) -> None:
     with pytest.raises(PermissionDenied):
         await office.releases.shadow(NAME, 1, by=COUNTY, target=Scope("4401"))
     await office.releases.end_shadow(NAME, by=COUNTY, report={"messages": 7})
-    _, what, _, _, after = office.trail.records[-1]
-    assert (what, after) == ("profile.shadow.end", {"target": "440106", "report": {"messages": 7}})
+    _, result, _, _, after = office.trail.records[-1]
+    assert (result, after) == ("profile.shadow.end", {"target": "440106", "report": {"messages": 7}})
     with pytest.raises(Conflict):
         await office.releases.end_shadow(NAME, by=COUNTY)
 
@@ -331,9 +331,9 @@ async def test_a_shadow_changes_nothing_in_force(office: Office) -> None:
 async def test_a_county_may_not_shadow_beyond_itself(office: Office) -> None:
     """Its own part is what is shadowed."""
     await office.releases.draft(text(1), by=COUNTY)
-    life = await office.releases.shadow(NAME, 1, by=COUNTY)
-    assert life.shadow is not None
-    assert life.shadow.target == Scope("440106")
+    result = await office.releases.shadow(NAME, 1, by=COUNTY)
+    assert result.shadow is not None
+    assert result.shadow.target == Scope("440106")
 
 
 async def test_two_processes_see_and_fence_one_another(office: Office, tmp_path: Path) -> None:
@@ -358,10 +358,10 @@ async def test_a_store_read_anew_says_the_same(office: Office, tmp_path: Path) -
     await office.released(1)
     await office.proposed(2)
     await office.releases.canary(NAME, 2, by=CITY, plan=CanaryPlan(share=0.25))
-    again = Office(tmp_path / "again", like=office)
-    await again.releases.load()
-    assert [again.of(device) for device in DEVICES] == [office.of(device) for device in DEVICES]
-    assert again.releases.history(NAME) == office.releases.history(NAME)
+    reopened = Office(tmp_path / "again", like=office)
+    await reopened.releases.load()
+    assert [reopened.of(device) for device in DEVICES] == [office.of(device) for device in DEVICES]
+    assert reopened.releases.history(NAME) == office.releases.history(NAME)
 
 
 async def test_notes_are_one_plain_line(office: Office) -> None:

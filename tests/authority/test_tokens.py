@@ -27,14 +27,14 @@ async def tokens(bucket: MemoryBucket, trail: MemoryTrail, clock: FakeClock) -> 
 async def test_a_token_proves_its_principal(tokens: Tokens, bucket: MemoryBucket, admin: Principal) -> None:
     """Role, scope and feeds come back; the secret is stored nowhere."""
     text, token = await tokens.create(Role.SUBSCRIBER, Scope("4401", "police"), by=admin, feeds=("air",), name="ops")
-    found = tokens.verify(text)
-    assert (found.id, found.role, found.scope, found.feeds) == (
+    principal = tokens.verify(text)
+    assert (principal.id, principal.role, principal.scope, principal.feeds) == (
         token.id,
         Role.SUBSCRIBER,
         Scope("4401", "police"),
         ("air",),
     )
-    assert tokens.is_valid(found)
+    assert tokens.is_valid(principal)
     row = await bucket.get(token.id)
     assert row
     assert row.value
@@ -80,12 +80,12 @@ async def test_a_revocation_reaches_every_process(
     text, token = await tokens.create(Role.SUBSCRIBER, Scope("44"), by=admin)
     await asyncio.wait_for(other.until(lambda: len(other) == 1), 30)
     principal = other.verify(text)
-    told: list[int] = []
-    other.on_change.append(lambda changed: told.append(changed.revoked))
+    results: list[int] = []
+    other.on_change.append(lambda changed: results.append(changed.revoked))
     await tokens.revoke(token.id, by=admin)
     await asyncio.wait_for(other.until(lambda: not other.is_valid(principal)), 30)
     watching.cancel()
-    assert told == [clock.now()]
+    assert results == [clock.now()]
     with pytest.raises(PermissionDenied, match="was revoked"):
         other.verify(text)
 
@@ -136,11 +136,11 @@ async def test_the_first_start_makes_an_admin_and_an_auditor(tokens: Tokens, buc
     }
     assert await tokens.bootstrap(Scope("4401")) == {}
     await bucket.delete(tokens.verify(made[Role.ADMIN]).id, expected=2)
-    again = Tokens(bucket, MemoryTrail(), FakeClock())
-    await again.load()
-    assert set(await again.bootstrap(Scope("4401"))) == {Role.ADMIN}
-    await again.create(Role.ADMIN, Scope("4401"), by=Principal("x", Role.ADMIN, Scope("44")))
-    assert await again.bootstrap(Scope("4401")) == {}
+    reopened = Tokens(bucket, MemoryTrail(), FakeClock())
+    await reopened.load()
+    assert set(await reopened.bootstrap(Scope("4401"))) == {Role.ADMIN}
+    await reopened.create(Role.ADMIN, Scope("4401"), by=Principal("x", Role.ADMIN, Scope("44")))
+    assert await reopened.bootstrap(Scope("4401")) == {}
 
 
 async def test_changes_are_recorded_without_secrets(tokens: Tokens, trail: MemoryTrail, admin: Principal) -> None:
@@ -170,9 +170,9 @@ async def test_tokens_that_ended_long_ago_go(
         tokens.get(expired.id, admin)
     assert tokens.verify(good).id == kept.id
     assert [row[2] for row in trail.records if row[1] == "token.prune"] == [revoked.id, expired.id]
-    again = Tokens(bucket, MemoryTrail(), clock)
-    await again.load()
-    assert len(again) == 2
+    reopened = Tokens(bucket, MemoryTrail(), clock)
+    await reopened.load()
+    assert len(reopened) == 2
 
 
 async def test_the_first_tokens_stay(tokens: Tokens, clock: FakeClock) -> None:
@@ -240,23 +240,25 @@ async def test_a_token_does_not_outlive_the_rights_of_the_person_who_made_it(
     others, _ = await tokens.create(Role.CITY_OPERATOR, Scope("4401"), by=ROOT)
     good = [tokens.verify(text) for text in (own, narrow, others)]
 
-    async def changed(**what: Any) -> tuple[list[bool], list[bool]]:
+    async def changed(**changes: Any) -> tuple[list[bool], list[bool]]:
         """Change the account; return which tokens are still taken, and which stay valid on open streams."""
         heard.clear()
         version = tokens.version
-        await people.change("li", by=OPERATOR, revision=people.get("li", ROOT).revision, **what)
+        await people.change("li", by=OPERATOR, revision=people.get("li", ROOT).revision, **changes)
         assert tokens.version > version
         assert {*heard} == {good[0].id, good[1].id}
-        return [is_taken(tokens, text) for text in (own, narrow, others)], [tokens.is_valid(one) for one in good]
+        return [is_taken(tokens, text) for text in (own, narrow, others)], [
+            tokens.is_valid(example) for example in good
+        ]
 
-    for what, expected in (
+    for change, expected in (
         ({"disabled": True}, [False, False, True]),
         ({"disabled": False}, [True, True, True]),
         ({"role": Role.COUNTY_OPERATOR, "scope": Scope("440106")}, [False, False, True]),
         ({"role": Role.CITY_OPERATOR, "scope": Scope("4401")}, [True, True, True]),
         ({"scope": Scope("4401", "water")}, [False, False, True]),
     ):
-        assert await changed(**what) == (expected, expected), what
+        assert await changed(**change) == (expected, expected), change
     with pytest.raises(PermissionDenied, match="has ended"):
         tokens.principal(good[1].id)
     with pytest.raises(PermissionDenied, match="may no longer make it"):

@@ -52,10 +52,10 @@ async def test_a_camera_becomes_a_device_behind_its_platform() -> None:
     assert device.lon is None  # nobody has said in which datum
     await rig.catalogue.take(await rig.platform(RIVAL), [ape()])
     assert rig.devices.get(CAMERA).gateway == PLATFORM
-    again = rig.made()
-    await again.load()
-    assert [one.id for one in again.entries("APE", PLATFORM)] == [CAMERA]
-    assert not again.entries("APE", RIVAL)
+    repeated = rig.made()
+    await repeated.load()
+    assert [entry.id for entry in repeated.entries("APE", PLATFORM)] == [CAMERA]
+    assert not repeated.entries("APE", RIVAL)
 
 
 @pytest.mark.parametrize(("lon", "lat", "placed"), [(113.3, 23.1, True), (0, 0, False), (23.1, 113.3, False)])
@@ -97,22 +97,22 @@ async def test_what_is_given() -> None:
     await rig.devices.add(Device("gate", "440106", "onvif/camera", alias="44010600001320000008"), by=ADMIN)
 
     def ids(kind: str, owner: str | None, *names: str) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(rig.catalogue.envelope(kind, owner, names))[f"{kind}ListObject"][
+        result: list[dict[str, Any]] = json.loads(rig.catalogue.envelope(kind, owner, names))[f"{kind}ListObject"][
             f"{kind}Object"
         ]
-        return found
+        return result
 
-    assert [one["ApeID"] for one in ids("APE", None)] == [CAMERA, "44010600001320000008", PLATFORM]
-    assert [one["ApeID"] for one in ids("APE", PLATFORM)] == [CAMERA, PLATFORM]
-    assert [one["ApeID"] for one in ids("APE", None, CAMERA)] == [CAMERA]
+    assert [entity_id["ApeID"] for entity_id in ids("APE", None)] == [CAMERA, "44010600001320000008", PLATFORM]
+    assert [entity_id["ApeID"] for entity_id in ids("APE", PLATFORM)] == [CAMERA, PLATFORM]
+    assert [entity_id["ApeID"] for entity_id in ids("APE", None, CAMERA)] == [CAMERA]
     assert ids("APE", None, CAMERA)[0]["FunctionType"] == "1/2"
     lanes = [
         CatalogueRecord(kind="Lane", id=number, unique_id=True, owner=owner) for number in "12" for owner in ("7", "8")
     ]
     await rig.catalogue.take(platform, lanes)
-    again = rig.made()
-    await again.load()
-    assert len(ids("Lane", None)) == len(again.entries("Lane")) == 4
+    repeated = rig.made()
+    await repeated.load()
+    assert len(ids("Lane", None)) == len(repeated.entries("Lane")) == 4
     assert ids("Tollgate", None) == [{"TollgateID": "2141245", "Name": "2141245", "PlaceCode": "", "LaneNum": 3}]
 
 
@@ -126,7 +126,7 @@ async def test_a_platform_learns_nothing_of_a_camera_of_others() -> None:
     for code in ("44030500001320000001", CAMERA):
         await rig.catalogue.take(platform, [ape(code)])
     rig.devices.index.last_seen[rig.devices.find(CAMERA)] = FakeClock().now()
-    told = json.loads(rig.catalogue.envelope("APE", PLATFORM, []))["APEListObject"]["APEObject"]
-    online = {one["ApeID"]: one.get("IsOnline") for one in told}
+    entries = json.loads(rig.catalogue.envelope("APE", PLATFORM, []))["APEListObject"]["APEObject"]
+    online = {entry["ApeID"]: entry.get("IsOnline") for entry in entries}
     assert online["44030500001320000001"] == "9", "unknown, as of a camera that reports no state"
     assert online[CAMERA] in {"1", "2"}, "negative control"

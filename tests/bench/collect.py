@@ -25,11 +25,11 @@ async def drain(source: IntakeSource, count: int) -> tuple[float, float]:
     """Receive and acknowledge `count` messages; return (wall, CPU) in seconds."""
     wall, cpu = time.perf_counter(), time.process_time()
     await source.start(None)
-    seen = 0
+    result = 0
     async for delivery in source.deliveries():
-        seen += len(delivery.messages)
+        result += len(delivery.messages)
         await delivery.ack()
-        if seen >= count:
+        if result >= count:
             break
     spent = time.perf_counter() - wall, time.process_time() - cpu
     await source.stop()
@@ -60,7 +60,7 @@ async def bench(messages: int = MESSAGES, devices: int = 1_000, rounds: int = RO
         "figure": round(1 / rig.median([wall for wall, _ in ours])),
         "unit": "messages/s received",
         "baseline": round(1 / rig.median([wall for wall, _ in bare])),
-        "ratio": round(rig.median([other[0] / one[0] for one, other in zip(ours, bare, strict=True)]), 2),
+        "ratio": round(rig.median([other[0] / row[0] for row, other in zip(ours, bare, strict=True)]), 2),
         "cpu_us_per_message": round(rig.median([cpu for _, cpu in ours]) * 1e6, 2),
         "baseline_cpu_us": round(rig.median([cpu for _, cpu in bare]) * 1e6, 2),
     }

@@ -99,11 +99,11 @@ async def ours(name: str, durability: str) -> AsyncIterator[Side]:
                     before = {pid: rig.cpu_s(pid) for pid in _processes(member)}
                     done = await flood.go()
                     expected = (len(work.messages) - work.duplicates) * VALUES
-                    seen, last = await subscriber.until(expected, timeout_s=ROUND_S)
+                    delivered, last = await subscriber.until(expected, timeout_s=ROUND_S)
                     used = {pid: rig.cpu_s(pid) - spent for pid, spent in before.items()}
                 count, side = len(work.messages), sum(used.values())
                 own = side - used[engine]
-                return Round(count / (last - done.began), own / count * 1e6, side / count * 1e6, seen == expected)
+                return Round(count / (last - done.began), own / count * 1e6, side / count * 1e6, delivered == expected)
 
             yield Side(name, MESSAGES, run)
         finally:
@@ -122,10 +122,10 @@ async def _measured(work: Workload, port: int, counter: Counting, pids: Sequence
     async with Flood(Plan("127.0.0.1", port, connections)) as flood:
         before = [rig.cpu_s(pid) for pid in pids]
         done = await flood.go()
-        seen, last = await counter.until(base + expected, timeout_s=ROUND_S)
+        number, last = await counter.until(base + expected, timeout_s=ROUND_S)
         used = [rig.cpu_s(pid) - spent for pid, spent in zip(pids, before, strict=True)]
     count = len(work.messages)
-    whole = seen - base == expected
+    whole = number - base == expected
     return Round(count / (last - done.began), used[0] / count * 1e6, sum(used) / count * 1e6, whole)
 
 

@@ -182,14 +182,14 @@ async def requests_of(browser: Any, url: str, token: str, watched_s: float) -> l
     page = await context.new_page()
     await page.goto(f"{url}/console/")
     await page.wait_for_function(DRAWN)
-    asked: list[str] = []
+    requests: list[str] = []
     page.on(
         "request",
-        lambda request: asked.append(request.url) if "/api/" in request.url or "ready" in request.url else None,
+        lambda request: requests.append(request.url) if "/api/" in request.url or "ready" in request.url else None,
     )
     await page.wait_for_timeout(watched_s * 1_000)
     await context.close()
-    return asked
+    return requests
 
 
 def cpu_s(*pids: int) -> float:
@@ -208,7 +208,7 @@ async def quiet(pids: list[int]) -> None:
                 used = (cpu_s(*pids) - before) / 3.0
 
 
-async def repeated(asked: list[str], token: str, watched_s: float) -> None:
+async def repeated(paths: list[str], token: str, watched_s: float) -> None:
     """Ask for what `CONSOLES` open consoles ask for in `watched_s`, spread evenly."""
     headers = {"Authorization": f"Bearer {token}"}
     async with aiohttp.ClientSession(headers=headers) as session:
@@ -218,9 +218,9 @@ async def repeated(asked: list[str], token: str, watched_s: float) -> None:
             async with session.get(url) as response:
                 await response.read()
 
-        step = watched_s / max(len(asked) * CONSOLES, 1)
+        step = watched_s / max(len(paths) * CONSOLES, 1)
         await asyncio.gather(
-            *(ask(asked[number % len(asked)], number * step) for number in range(len(asked) * CONSOLES))
+            *(ask(paths[number % len(paths)], number * step) for number in range(len(paths) * CONSOLES))
         )
 
 
@@ -241,14 +241,14 @@ async def bench(devices: int = DEVICES, pages: Sequence[str] = PAGES, watched_s:
             async with async_playwright() as play:
                 browser = await play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
                 rows, density = await visits(browser, filled.http, token, pids, pages)
-                asked = await requests_of(browser, filled.http, token, watched_s)
+                requests = await requests_of(browser, filled.http, token, watched_s)
                 await browser.close()
             sizes = {path: await _list_bytes(filled.http, token, path) for path in LISTS}
             idle = cpu_s(*pids)
             await asyncio.sleep(IDLE_S)
             idle = (cpu_s(*pids) - idle) / IDLE_S
             before, began = cpu_s(*pids), time.perf_counter()
-            await repeated(asked, token, watched_s)
+            await repeated(requests, token, watched_s)
             share = (cpu_s(*pids) - before) / (time.perf_counter() - began) - idle
             memory["gateway_after"] = round(rig.rss_mb(pids[0]))
     finally:
@@ -275,7 +275,7 @@ async def bench(devices: int = DEVICES, pages: Sequence[str] = PAGES, watched_s:
         "list_bytes_goal": LIST_BYTES,
         "points_per_pixel": density,
         "consoles": CONSOLES,
-        "requests_a_console_s": round(len(asked) / watched_s, 2),
+        "requests_a_console_s": round(len(requests) / watched_s, 2),
         "core_share": round(share, 3),
         "core_share_goal": CORE_SHARE,
     }

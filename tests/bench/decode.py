@@ -166,12 +166,12 @@ def messages(profiles: list[str], count: int, seed: int = 1) -> list[Message]:
     """Return messages of devices of these profiles in random order."""
     r = random.Random(seed)
     make = makers(r)
-    found = []
+    messages = []
     for at in range(count):
         device = r.randrange(DEVICES)
         topic, payload = make[profiles[device % len(profiles)]](f"d{device:05d}", at)
-        found.append(Message(topic, msgspec.json.encode(payload), NOW + at, at))
-    return found
+        messages.append(Message(topic, msgspec.json.encode(payload), NOW + at, at))
+    return messages
 
 
 def micros(call: Callable[[], object], count: int, rounds: int = 7) -> float:

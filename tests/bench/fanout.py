@@ -58,7 +58,7 @@ def batches(records: int, first: int) -> list[Any]:
         rows = [(row // 5, PROPERTIES[row % 5], 20 + (at * 7 + row) % 100 / 10) for row in range(ROWS)]
         every = members(make_batch(rows, places=places, start=1_767_225_600_000_000 + at * 1_000_000))
         # Its commit, of a partition of our own, tells those who follow the log that there is something new.
-        readings = [one for one in every if one.subject.startswith("readings.")]
+        readings = [entry for entry in every if entry.subject.startswith("readings.")]
         made.append([*readings, LogMessage("commit.bench-0", b"commit", rollup=True)])
     return made
 
@@ -76,8 +76,8 @@ class Node:
     async def fill(self, records: int) -> str:
         """Write so many readings more; return the cursor before them."""
         cursor = await self.end()
-        for one in batches(records, self.written):
-            await self.log.write(one)
+        for batch in batches(records, self.written):
+            await self.log.write(batch)
         self.written += records // ROWS
         return cursor
 
@@ -90,10 +90,10 @@ class Node:
             while True:
                 query = {"limit": "1", **({"after": after} if after else {"since": "0s"})}
                 async with http.get(url, headers=headers, params=query) as response:
-                    told = await response.json()
-                if not told["records"]:
-                    return str(told["next"])
-                after = told["next"]
+                    body = await response.json()
+                if not body["records"]:
+                    return str(body["next"])
+                after = body["next"]
 
     @property
     def memory(self) -> float:
@@ -142,11 +142,11 @@ async def _subscribers() -> None:
     """Take orders on standard input: connect so many, tell when all have had so many bytes after the head."""
     loop = asyncio.get_running_loop()
     while line := await loop.run_in_executor(None, sys.stdin.readline):
-        told, sockets = await _taken(**msgspec.json.decode(line))
-        print(msgspec.json.encode(told).decode(), flush=True)
+        summary, sockets = await _taken(**msgspec.json.decode(line))
+        print(msgspec.json.encode(summary).decode(), flush=True)
         await loop.run_in_executor(None, sys.stdin.readline)
-        for one in sockets:
-            one.close()
+        for sock in sockets:
+            sock.close()
 
 
 class Discarded:
@@ -158,52 +158,52 @@ class Discarded:
         self._left = {*sockets}
         self._wanted = 0
         self._done = asyncio.Event()
-        for one in sockets:
-            asyncio.get_running_loop().add_reader(one, self._take, one)
+        for sock in sockets:
+            asyncio.get_running_loop().add_reader(sock, self._take, sock)
 
-    def _take(self, one: socket.socket) -> None:
-        count = one.recv_into(self._scratch, 0, socket.MSG_TRUNC)
-        self.taken[one] += count
+    def _take(self, connection: socket.socket) -> None:
+        count = connection.recv_into(self._scratch, 0, socket.MSG_TRUNC)
+        self.taken[connection] += count
         if not count:
-            asyncio.get_running_loop().remove_reader(one)
-            self._left.discard(one)
-        self._look(one)
+            asyncio.get_running_loop().remove_reader(connection)
+            self._left.discard(connection)
+        self._look(connection)
 
-    def _look(self, one: socket.socket) -> None:
-        if self._wanted and self.taken[one] >= self._wanted:
-            asyncio.get_running_loop().remove_reader(one)
-            self._left.discard(one)
+    def _look(self, connection: socket.socket) -> None:
+        if self._wanted and self.taken[connection] >= self._wanted:
+            asyncio.get_running_loop().remove_reader(connection)
+            self._left.discard(connection)
         if not self._left:
             self._done.set()
 
     async def until(self, size: int) -> None:
         """Return once each has had so many bytes."""
         self._wanted = size
-        for one in list(self._left):
-            self._look(one)
+        for subscriber in list(self._left):
+            self._look(subscriber)
         if self.taken:
             await self._done.wait()
-        if cut := [one for one, count in self.taken.items() if count < size]:
+        if cut := [subscriber for subscriber, count in self.taken.items() if count < size]:
             raise ConnectionResetError(f"{len(cut)} subscribers were cut")
 
     def end(self) -> None:
         """Look at none any more."""
-        for one in self.taken:
-            asyncio.get_running_loop().remove_reader(one)
+        for entry in self.taken:
+            asyncio.get_running_loop().remove_reader(entry)
 
 
-async def _read(one: socket.socket, events: int) -> int:
+async def _read(connection: socket.socket, events: int) -> int:
     """Read so many events; return the bytes up to the last."""
     loop = asyncio.get_running_loop()
     buffer = bytearray(1 << 18)
-    seen, size, rest = 0, 0, b""
-    while seen < events:
-        count = await loop.sock_recv_into(one, buffer)
+    number, size, rest = 0, 0, b""
+    while number < events:
+        count = await loop.sock_recv_into(connection, buffer)
         if not count:
             raise ConnectionResetError(bytes(buffer[:400]).decode(errors="replace"))
         piece = bytes(memoryview(buffer)[:count])
         # A mark lies across two pieces now and then.
-        seen += (rest + piece).count(b"\ndata: ")
+        number += (rest + piece).count(b"\ndata: ")
         rest = piece[-6:]
         size += count
     return size - len(rest)
@@ -217,14 +217,14 @@ async def _taken(url: str, token: str, count: int, events: int) -> tuple[dict[st
     head = f"GET {parts.path}{query} HTTP/1.1\r\nHost: bench\r\nAuthorization: Bearer {token}\r\n\r\n".encode()
     sockets = []
     for _ in range(count):
-        one = socket.socket()
-        one.setblocking(False)
-        one.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262_144 if count <= 100 else 65_536)
-        await loop.sock_connect(one, (parts.hostname, parts.port))
-        sockets.append(one)
+        result = socket.socket()
+        result.setblocking(False)
+        result.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 262_144 if count <= 100 else 65_536)
+        await loop.sock_connect(result, (parts.hostname, parts.port))
+        sockets.append(result)
     began = time.monotonic()
-    for one in sockets:
-        await loop.sock_sendall(one, head)
+    for result in sockets:
+        await loop.sock_sendall(result, head)
     others = Discarded(sockets[1:])
     # All are sent the same bytes, in the same pieces.
     size = await _read(sockets[0], events)
@@ -253,10 +253,10 @@ class Subscribers:
         self._process.stdin.write(msgspec.json.encode(order) + b"\n")
         async with asyncio.timeout(TIMEOUT_S):
             line = await self._process.stdout.readline()
-        told = msgspec.json.decode(line)
+        decoded = msgspec.json.decode(line)
         held()
         self._process.stdin.write(b"close\n")
-        return told["seconds"], told["bytes"]
+        return decoded["seconds"], decoded["bytes"]
 
 
 @contextlib.asynccontextmanager
@@ -330,18 +330,18 @@ async def bare(events: bytes) -> AsyncIterator[str]:
             await process.wait()
 
 
-async def _events(one: Node, cursor: str, records: int) -> bytes:
+async def _events(node: Node, cursor: str, records: int) -> bytes:
     """Return the bytes of the events as the node sends them."""
-    url = f"{one.addresses.http}/api/v1/feeds/all/stream"
-    headers = {"Authorization": f"Bearer {one.token}"}
-    found = bytearray()
+    url = f"{node.addresses.http}/api/v1/feeds/all/stream"
+    headers = {"Authorization": f"Bearer {node.token}"}
+    events = bytearray()
     async with aiohttp.ClientSession() as http, http.get(url, headers=headers, params={"after": cursor}) as response:
-        seen = 0
-        while seen < records + 1:
-            begin = max(0, len(found) - 1)
-            found += await response.content.readany()
-            seen += found.count(b"\n\n", begin)
-    return bytes(found).removeprefix(b"retry: 1000\n\n")
+        result = 0
+        while result < records + 1:
+            begin = max(0, len(events) - 1)
+            events += await response.content.readany()
+            result += events.count(b"\n\n", begin)
+    return bytes(events).removeprefix(b"retry: 1000\n\n")
 
 
 # ── the bench ─────────────────────────────────────────────────────────────────────────────────────────
@@ -354,25 +354,25 @@ async def bench(
     rates: dict[int, float] = {}
     cost: dict[int, float] = {}
     memory: list[float] = []
-    async with node() as one, subscribers() as readers:
+    async with node() as first_node, subscribers() as readers:
 
         async def measure(count: int, records: int) -> float:
-            cursor = await one.fill(records)
-            url = f"{one.addresses.http}/api/v1/feeds/all/stream?after={cursor}"
-            used = rig.cpu_s(one.child.pid)
-            seconds, _ = await readers.take(url, one.token, count, records)
-            cost[count] = min(cost.get(count, 1e9), (rig.cpu_s(one.child.pid) - used) / (count * records) * 1e6)
+            cursor = await first_node.fill(records)
+            url = f"{first_node.addresses.http}/api/v1/feeds/all/stream?after={cursor}"
+            used = rig.cpu_s(first_node.child.pid)
+            seconds, _ = await readers.take(url, first_node.token, count, records)
+            cost[count] = min(cost.get(count, 1e9), (rig.cpu_s(first_node.child.pid) - used) / (count * records) * 1e6)
             return count * records / seconds
 
         await measure(1, ROWS * 2)  # what is made once is made
         cost.clear()
         # First of all, while the process has no memory left from others.
-        cursor, before = await one.fill(ROWS), one.memory
-        url = f"{one.addresses.http}/api/v1/feeds/all/stream?after={cursor}"
-        await readers.take(url, one.token, max(counts), ROWS, lambda: memory.append(one.memory - before))
+        cursor, before = await first_node.fill(ROWS), first_node.memory
+        url = f"{first_node.addresses.http}/api/v1/feeds/all/stream?after={cursor}"
+        await readers.take(url, first_node.token, max(counts), ROWS, lambda: memory.append(first_node.memory - before))
         whole = most // ROWS * ROWS
-        cursor = await one.fill(whole)
-        events = await _events(one, cursor, whole)
+        cursor = await first_node.fill(whole)
+        events = await _events(first_node, cursor, whole)
         size = len(events) / whole
         for count in counts:
             records = max(ROWS, min(most, deliveries // count) // ROWS * ROWS)

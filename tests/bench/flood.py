@@ -174,12 +174,12 @@ class Connection(asyncio.Protocol):
             at = packet_id - 1
         else:
             at = np.empty(len(raw), np.int64)
-            for row, one in enumerate(packet_id.tolist()):
-                at[row] = lap[one] * PACKET_IDS + one - 1
-                lap[one] += 1
-        found = np.zeros(len(self._packets), np.int64)
-        found[at] = when
-        return found
+            for row, identifier in enumerate(packet_id.tolist()):
+                at[row] = lap[identifier] * PACKET_IDS + identifier - 1
+                lap[identifier] += 1
+        result = np.zeros(len(self._packets), np.int64)
+        result[at] = when
+        return result
 
     def close(self) -> None:
         """Say good-bye."""
@@ -208,7 +208,7 @@ async def _main(file: Path) -> None:
     made = [Connection(share, number, plan.window) for number, share in enumerate(plan.shares)]
     async with asyncio.timeout(CONNECT_S):
         for first in range(0, len(made), CONNECTING):
-            await asyncio.gather(*(one.open(plan.host, plan.port) for one in made[first : first + CONNECTING]))
+            await asyncio.gather(*(entry.open(plan.host, plan.port) for entry in made[first : first + CONNECTING]))
     print("ready", flush=True)
     await asyncio.get_running_loop().run_in_executor(None, sys.stdin.readline)
     cpu, began = time.process_time(), time.monotonic()
@@ -216,31 +216,31 @@ async def _main(file: Path) -> None:
     if plan.rate:
         late = await _paced(plan, made)
     else:
-        for one in made:
-            one.flood()
-    await asyncio.gather(*(one.done for one in made))
+        for entry in made:
+            entry.flood()
+    await asyncio.gather(*(entry.done for entry in made))
     ended = time.monotonic()
-    done = Done(sum(one.acknowledged for one in made), began, ended, time.process_time() - cpu, late)
+    done = Done(sum(entry.acknowledged for entry in made), began, ended, time.process_time() - cpu, late)
     times = np.empty(done.acknowledged, np.int64)
-    for one, share in zip(made, plan.shares, strict=True):
-        times[share.at] = one.times()
-        one.close()
+    for entry, share in zip(made, plan.shares, strict=True):
+        times[share.at] = entry.times()
+        entry.close()
     file.with_suffix(".times").write_bytes(times.tobytes())
     print(msgspec.json.encode(done).decode(), flush=True)
 
 
 def shares(messages: Sequence[Sent], passwords: dict[str, str]) -> list[Share]:
     """Return messages by the connection that publishes them; without passwords all share one."""
-    found: dict[str, Share] = {}
-    for at, one in enumerate(messages):
-        user = one.user if passwords else ""
-        share = found.get(user)
+    shares: dict[str, Share] = {}
+    for at, message in enumerate(messages):
+        user = message.user if passwords else ""
+        share = shares.get(user)
         if share is None:
-            share = found[user] = Share(user, passwords.get(user, ""), [], [], [])
-        share.topics.append(one.topic)
-        share.payloads.append(one.payload)
+            share = shares[user] = Share(user, passwords.get(user, ""), [], [], [])
+        share.topics.append(message.topic)
+        share.payloads.append(message.payload)
         share.at.append(at)
-    return list(found.values())
+    return list(shares.values())
 
 
 class Flood:

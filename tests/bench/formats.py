@@ -190,7 +190,7 @@ def makers() -> dict[str, Maker]:
         ),
         "binary, tags": Maker(
             {
-                "binary": {"read": [{"tlv": "u8", "cases": {at: [one] for at, one in enumerate([ts, *FIELDS])}}]},
+                "binary": {"read": [{"tlv": "u8", "cases": {at: [field] for at, field in enumerate([ts, *FIELDS])}}]},
                 "time": TIME,
             },
             _tags,
@@ -334,7 +334,7 @@ class Subject:
             self.batch.append(Message(topic.replace("*", name), maker.payload(sent), NOW + at, at))
         fields = [self._decoder.decode(self.batch) for _ in range(3)][-1]
         self.rows = len(fields)
-        self.refused = [f"{one.reason.value}: {one.detail}" for one in fields.quarantined[:1]]
+        self.refused = [f"{refused.reason.value}: {refused.detail}" for refused in fields.quarantined[:1]]
         self.complete = self.rows == messages * maker.values and not fields.quarantined
 
     def micros(self, clock: Callable[[], float]) -> float:
@@ -351,8 +351,8 @@ class Borrowed(Subject):
         """`redacted`: video metadata stand as the pipeline stores them; else the redaction is measured with them."""
         profile, example = next(
             (profile, example)
-            for one in loaded.ids
-            if (profile := loaded.find(one)) is not None and name in {rule.format for rule in profile.rules}
+            for entity_id in loaded.ids
+            if (profile := loaded.find(entity_id)) is not None and name in {rule.format for rule in profile.rules}
             for example in profile.source.examples
             if example.expect and not example.before
         )
@@ -368,7 +368,7 @@ class Borrowed(Subject):
         self.batch = [message] * messages
         fields = [self._decoder.decode(self.batch) for _ in range(3)][-1]
         self.rows = len(fields)
-        self.refused = [f"{one.reason.value}: {one.detail}" for one in fields.quarantined[:1]]
+        self.refused = [f"{message.reason.value}: {message.detail}" for message in fields.quarantined[:1]]
         self.complete = self.rows == messages * len(example.expect) and not fields.quarantined
         self.of = profile.name
 
@@ -401,7 +401,7 @@ class Enveloped(Subject):
             self.batch.append(Message(topic, msgspec.json.encode(tree), NOW + at, at))
         fields = [self._decoder.decode(self.batch) for _ in range(3)][-1]
         self.rows = len(fields)
-        self.refused = [f"{one.reason.value}: {one.detail}" for one in fields.quarantined[:1]]
+        self.refused = [f"{message.reason.value}: {message.detail}" for message in fields.quarantined[:1]]
         self.complete = not fields.quarantined and self.rows % messages == 0
         self.of = profile
 
@@ -412,7 +412,7 @@ def measure(messages: int, rounds: int) -> list[dict[str, Any]]:
     lines: list[dict[str, Any]] = []
     with tempfile.TemporaryDirectory() as folder:
         loaded = profiles(made, Path(folder))
-        subjects = {name: Subject(loaded, number, one, messages) for number, (name, one) in enumerate(made.items())}
+        subjects = {name: Subject(loaded, number, entry, messages) for number, (name, entry) in enumerate(made.items())}
         library = ProfileSet.load([LIBRARY])
         subjects |= {name: Borrowed(library, name, messages) for name in unmeasured()}
         subjects["video, with redaction"] = Borrowed(library, "video", messages, redacted=False)
@@ -422,7 +422,7 @@ def measure(messages: int, rounds: int) -> list[dict[str, Any]]:
             baseline = subjects[made[name].baseline if name in made else "json"]
             clock = _with_children if name == "script" else time.process_time
             pairs = [(subject.micros(clock), baseline.micros(time.process_time)) for _ in range(rounds)]
-            figure, other = min(one for one, _ in pairs), min(one for _, one in pairs)
+            figure, other = min(figure_of_pair for figure_of_pair, _ in pairs), min(pair for _, pair in pairs)
             line = {
                 "bench": f"formats/{name}",
                 "format": name,

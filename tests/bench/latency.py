@@ -28,7 +28,7 @@ from sensegate.errors import EngineError
 from sensegate.model import F64, I64, Device
 from tests.bench import rig
 from tests.bench.flood import Flood, Plan, shares
-from tests.bench.subscriber import Seen, Subscriber
+from tests.bench.subscriber import Receipt, Subscriber
 from tests.bench.workload import VALUES, Sent, Workload, make, through_hubs
 
 MESSAGES = 100_000
@@ -77,26 +77,26 @@ async def enrol(member: CityMember, devices: Iterable[Device]) -> dict[str, str]
     return {row["id"]: row["password"] for row in report["rows"] if row.get("password")}
 
 
-def latencies(messages: Sequence[Sent], acknowledged: I64 | F64, seen: Sequence[Seen]) -> tuple[F64, int]:
+def latencies(messages: Sequence[Sent], acknowledged: I64 | F64, receipts: Sequence[Receipt]) -> tuple[F64, int]:
     """Return (seconds from PUBACK to event of each reading on the plain layout, how many of their messages never came).
 
     A message that was sent twice counts from its first PUBACK. Times may be negative: a commit need not wait for
     the broker's answer to the device.
     """
     when: dict[tuple[str, int], int] = {}
-    for at, one in enumerate(messages):
-        if not one.topic.startswith("sg/"):
+    for at, message in enumerate(messages):
+        if not message.topic.startswith("sg/"):
             continue
-        stamp = json.loads(one.payload)["time"]
-        key = one.topic.split("/")[1], round(_second(stamp) * 1e3)
+        stamp = json.loads(message.payload)["time"]
+        key = message.topic.split("/")[1], round(_second(stamp) * 1e3)
         when[key] = min(when.get(key, 1 << 62), int(acknowledged[at]))
-    took, found = [], set()
-    for event in seen:
+    took, latencies = [], set()
+    for event in receipts:
         key = event.device, round(_second(event.time) * 1e3)
         if key in when:
-            found.add(key)
+            latencies.add(key)
             took.append((event.came - when[key]) / 1e6)
-    return np.array(took), len(when) - len(found)
+    return np.array(took), len(when) - len(latencies)
 
 
 def _second(stamp: float | str) -> float:
@@ -151,12 +151,12 @@ class Load:
             expected = (len(work.messages) - work.duplicates) * VALUES
             _, last = await subscriber.until(expected, timeout_s=120)
             used = rig.cpu_s(self.member.process.pid) - cpu
-            seen = await subscriber.seen()
-            took, missing = latencies(work.messages, flood.times(), seen)
+            report = await subscriber.seen()
+            took, missing = latencies(work.messages, flood.times(), report)
         count = len(work.messages)
         due = np.zeros(0)
         if rate:
-            due, _ = latencies(work.messages, np.round((done.began + np.arange(count) / rate) * 1e6), seen)
+            due, _ = latencies(work.messages, np.round((done.began + np.arange(count) / rate) * 1e6), report)
         return LoadRun(count / (last - done.began), done.late_s, took, due, missing, used / count * 1e6)
 
 

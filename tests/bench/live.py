@@ -47,7 +47,7 @@ async def bare(broker: Mosquitto, messages: list[Sent], connections: int, spent:
     """Time until the last message is parsed by a consumer that does nothing else."""
     parse = msgspec.json.Decoder().decode
     parsed = 0
-    spread = [Sent(f"c{at % connections}", one.topic, one.payload) for at, one in enumerate(messages)]
+    spread = [Sent(f"c{at % connections}", message.topic, message.payload) for at, message in enumerate(messages)]
     plan = Plan("127.0.0.1", broker.port, shares(spread, {f"c{at}": "-" for at in range(connections)}))
     async with aiomqtt.Client("127.0.0.1", broker.port) as client, Flood(plan) as flood:
         await client.subscribe("#", qos=1)
@@ -111,9 +111,9 @@ async def bench(
         "unit": "messages/s, QoS 1 publish to committed",
         "baseline": round(rig.median(other.rates)),
         "baseline_is": "aiomqtt on Mosquitto without persistence, parses the JSON and drops it",
-        "ratio": round(rig.median([one / two for one, two in zip(ours.rates, other.rates, strict=True)]), 2),
-        "rounds": [round(one) for one in ours.rates],
-        "baseline_rounds": [round(one) for one in other.rates],
+        "ratio": round(rig.median([rate / two for rate, two in zip(ours.rates, other.rates, strict=True)]), 2),
+        "rounds": [round(rate) for rate in ours.rates],
+        "baseline_rounds": [round(rate) for rate in other.rates],
         "cpu_us_per_message": round(rig.median(ours.cpu), 2),
         "baseline_cpu_us_per_message": round(rig.median(other.cpu), 2),
         "puback_per_s": round(rig.median(ours.acknowledged)),

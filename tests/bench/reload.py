@@ -66,15 +66,15 @@ class Load:
             done = await flood.go()
             await subscriber.until(2 * count, timeout_s=60)
             await other
-            seen = await subscriber.seen()
+            report = await subscriber.seen()
             acknowledged = flood.times()
-        came = np.unique([event.came for event in seen])
+        came = np.unique([event.came for event in report])
         inside = came[(came > done.began * 1e6) & (came < done.ended * 1e6)]
         silence = float(np.diff(inside).max()) / 1e3 if len(inside) > 1 else float("nan")
-        when = {(one.user, self.first_ms + self.number - count + at): at for at, one in enumerate(messages)}
+        when = {(message.user, self.first_ms + self.number - count + at): at for at, message in enumerate(messages)}
         took = [
             (event.came - int(acknowledged[when[key]])) / 1e3
-            for event in seen
+            for event in report
             if (key := (event.device, round(_second(event.time) * 1e3))) in when
         ]
         p50, p99 = np.percentile(took, (50, 99)).tolist()
@@ -90,14 +90,14 @@ class Load:
                 page = await remote.get("/api/v1/feeds/all/records", limit="10000", **query)
                 rows += [
                     Row(
-                        one["device"],
-                        round(_second(one["time"]) * 1e3),
-                        one["property"],
-                        one["value"],
-                        int(one["profile"].partition("@")[2]),
-                        int(one["id"].split("-")[2]),
+                        row["device"],
+                        round(_second(row["time"]) * 1e3),
+                        row["property"],
+                        row["value"],
+                        int(row["profile"].partition("@")[2]),
+                        int(row["id"].split("-")[2]),
                     )
-                    for one in page["records"]
+                    for row in page["records"]
                 ]
                 after = page["next"]
                 if len(page["records"]) < 10_000:
@@ -126,9 +126,9 @@ async def bench(
                 await remote.post(f"{path}/versions", {"text": text(version)})
                 await remote.post(f"{path}/versions/{version}/propose", {})
                 began = time.perf_counter()
-                life = await remote.post(f"{path}/versions/{version}/release", {})
+                result = await remote.post(f"{path}/versions/{version}/release", {})
                 in_force_ms.append((time.perf_counter() - began) * 1e3)
-                applied.append(life["applied"])
+                applied.append(result["applied"])
 
         await release(1)
         in_force_ms.clear()
@@ -149,7 +149,7 @@ async def bench(
         await load.run(max(devices, count // 4), rate, nothing)  # warm
         baseline, _, base_p99, _ = await load.run(count, rate, nothing)
         silence, p50, p99, late = await load.run(count, rate, change)
-        found = await load.verdict()
+        result = await load.verdict()
         memory = rig.rss_mb(member.process.pid)
     return {
         "figure": round(silence, 1),
@@ -163,13 +163,13 @@ async def bench(
         "p50_ms": round(p50, 1),
         "p99_ms": round(p99, 1),
         "baseline_p99_ms": round(base_p99, 1),
-        "messages": found.messages,
-        "lost": found.lost,
-        "doubled": found.doubled,
-        "mixed": found.mixed,
-        "torn_commits": found.torn,
-        "versions": {str(version): number for version, number in found.versions.items()},
+        "messages": result.messages,
+        "lost": result.lost,
+        "doubled": result.doubled,
+        "mixed": result.mixed,
+        "torn_commits": result.torn,
+        "versions": {str(version): number for version, number in result.versions.items()},
         "late_publisher_s": round(late, 3),
         "rss_mb": round(memory),
-        "complete": found.good and len(found.versions) > 1,
+        "complete": result.good and len(result.versions) > 1,
     }

@@ -143,15 +143,15 @@ async def bare_consumer(parts: flow.Gateway, name: str) -> None:
 async def drain_bare(parts: flow.Gateway, name: str, count: int) -> tuple[float, float]:
     """Receive `count` stored messages, acknowledge every 1,000th; return (wall, CPU of the client) in seconds."""
     nc: Client = await parts.core.engine.connect(User.INTAKE, name="bench")
-    seen = 0
+    received = 0
     done = asyncio.Event()
 
     async def take(message: Msg) -> None:
-        nonlocal seen
-        seen += 1
-        if seen % 1_000 == 0 or seen == count:
+        nonlocal received
+        received += 1
+        if received % 1_000 == 0 or received == count:
             await nc.publish(message.reply)
-            if seen == count:
+            if received == count:
                 done.set()
 
     wall, cpu = time.perf_counter(), time.process_time()

@@ -136,7 +136,7 @@ async def attack(
             ]
             load = Load(member, await enrol(member, [*first.devices, *hostile]), devices, hubs)
             await load.run(load.work(devices * 4), 0)  # warm
-            found: dict[str, float] = {}
+            result: dict[str, float] = {}
             lost = 0
             for phase in ("before", "during", "after"):
                 work = load.work(round(rate * seconds))
@@ -144,9 +144,9 @@ async def attack(
                 work = _among(work, hostile, count, chance)
                 run = await load.run(work, rate * len(work.messages) / (len(work.messages) - count))
                 lost += run.missing
-                found[f"p50_{phase}_ms"], found[f"p99_{phase}_ms"] = np.percentile(run.latencies, (50, 99)) * 1e3
-            found["missing"] = lost
-            return found
+                result[f"p50_{phase}_ms"], result[f"p99_{phase}_ms"] = np.percentile(run.latencies, (50, 99)) * 1e3
+            result["missing"] = lost
+            return result
         finally:
             await city.stop()
 
@@ -163,8 +163,8 @@ async def bench(  # noqa: PLR0917
 ) -> dict[str, Any]:
     """Return calls a second a core, and the p99 of other devices before, during and after an attack."""
     speed = throughput(calls, batch)
-    found = await attack(seconds, rate, devices, hubs, hostile_devices, hostile_rate)
-    quiet = (found["p99_before_ms"] + found["p99_after_ms"]) / 2
+    result = await attack(seconds, rate, devices, hubs, hostile_devices, hostile_rate)
+    quiet = (result["p99_before_ms"] + result["p99_after_ms"]) / 2
     return {
         "figure": round(speed["calls_s_core"]),
         "unit": "calls/s a core, script of 6 kB, payload of 20 bytes",
@@ -174,8 +174,8 @@ async def bench(  # noqa: PLR0917
         "script_bytes": round(speed["script_bytes"]),
         "baseline": round(1e6 / speed["fresh_room_us"]),
         "baseline_is": "calls/s with a room made for each call",
-        **{name: round(float(value), 1) for name, value in found.items()},
-        "attack_ratio": round(found["p99_during_ms"] / quiet, 2),
+        **{name: round(float(value), 1) for name, value in result.items()},
+        "attack_ratio": round(result["p99_during_ms"] / quiet, 2),
         "hostile_frames": round(hostile_rate * seconds),
-        "complete": found["missing"] == 0,
+        "complete": result["missing"] == 0,
     }

@@ -70,7 +70,7 @@ def telemetry(devices: int, first: float, seconds: int, *, seed: int = 1) -> lis
 
 def bridged(messages: Sequence[Sent]) -> int:
     """Return the bytes of the messages as MQTT packets with their PUBACKs."""
-    return sum(len(publish_packet(one.topic, one.payload, 1)) + 4 for one in messages)
+    return sum(len(publish_packet(message.topic, message.payload, 1)) + 4 for message in messages)
 
 
 class CatchUp(msgspec.Struct, frozen=True):
@@ -91,7 +91,7 @@ async def catch_up(city: City, passwords: dict[str, str], hub_of: dict[str, str]
         page = await remote.get("/api/v1/feeds/all/records", since="0s", limit="1")
 
     def plan(first: float, seconds: int, rate: float) -> tuple[list[Sent], Plan]:
-        made = [Sent(hub_of[one.user], one.topic, one.payload) for one in telemetry(devices, first, seconds, seed=2)]
+        made = [Sent(hub_of[row.user], row.topic, row.payload) for row in telemetry(devices, first, seconds, seed=2)]
         return made, Plan("127.0.0.1", node.mqtt_port, shares(made, passwords), rate=rate)
 
     await link.cut()
@@ -106,10 +106,10 @@ async def catch_up(city: City, passwords: dict[str, str], hub_of: dict[str, str]
         mended = time.monotonic()
         await flood.go()
         await subscriber.until((len(missed) + len(live)) * len(PROPERTIES), timeout_s=120)
-        seen = await subscriber.seen()
-        took, missing = latencies(live, flood.times(), seen)
-    earlier = {(one.topic.split("/")[1], _stamp_of(one)) for one in missed}
-    came = [event.came for event in seen if (event.device, _milliseconds(event.time)) in earlier]
+        report = await subscriber.seen()
+        took, missing = latencies(live, flood.times(), report)
+    earlier = {(row.topic.split("/")[1], _stamp_of(row)) for row in missed}
+    came = [event.came for event in report if (event.device, _milliseconds(event.time)) in earlier]
     lost = len(missed) * len(PROPERTIES) - len(came)
     return CatchUp(len(came), max(came, default=0) / 1e6 - mended, took, missing + lost)
 
@@ -149,7 +149,7 @@ async def bench(
             hub_of = {device.id: device.gateway for device in work.devices if device.gateway}
 
             def plan(first: float, span: int) -> tuple[list[Sent], Plan]:
-                made = [Sent(hub_of[one.user], one.topic, one.payload) for one in telemetry(devices, first, span)]
+                made = [Sent(hub_of[row.user], row.topic, row.payload) for row in telemetry(devices, first, span)]
                 return made, Plan("127.0.0.1", node.mqtt_port, shares(made, passwords), rate=devices)
 
             url = f"{city.centre.url}/api/v1/feeds/all/stream"
@@ -162,18 +162,18 @@ async def bench(
                 messages, whole = plan(time.time() + 2, seconds)
                 async with Flood(whole) as flood:
                     up, down = link.bytes_up, link.bytes_down
-                    used = [rig.cpu_s(one.process.pid) for one in (node, city.centre)]
+                    used = [rig.cpu_s(member.process.pid) for member in (node, city.centre)]
                     done = await flood.go()
                     readings = len(messages) * len(PROPERTIES)
                     await subscriber.until(before_count + readings, timeout_s=120)
                     up, down = link.bytes_up - up, link.bytes_down - down
                     cost = [
-                        (rig.cpu_s(one.process.pid) - was) / len(messages) * 1e6
-                        for one, was in zip((node, city.centre), used, strict=True)
+                        (rig.cpu_s(member.process.pid) - was) / len(messages) * 1e6
+                        for member, was in zip((node, city.centre), used, strict=True)
                     ]
                     took, missing = latencies(messages, flood.times(), await subscriber.seen())
             caught = await catch_up(city, passwords, hub_of, *cut)
-            memory = [rig.rss_mb(one.process.pid) for one in (node, city.centre)]
+            memory = [rig.rss_mb(member.process.pid) for member in (node, city.centre)]
         finally:
             await city.stop()
             await asyncio.sleep(0)
@@ -195,7 +195,7 @@ async def bench(
         "late_publisher_s": round(done.late_s, 3),
         "node_cpu_us_per_message": round(cost[0], 1),
         "centre_cpu_us_per_message": round(cost[1], 1),
-        "rss_mb": [round(one) for one in memory],
+        "rss_mb": [round(entry) for entry in memory],
         "cut_s": cut[1],
         "cut_readings": caught.cut_readings,
         "caught_up_s": round(caught.took_s, 2),

@@ -41,12 +41,12 @@ def _stamp(at: float) -> str:
 def xml(camera: str, number: int, batch: int, at: float) -> Sent:
     """Return a frame as XML."""
     objects = ""
-    for one in range(batch):
-        sides = f'left="{-0.9 + one * 0.05}" top="0.5" right="{-0.7 + one * 0.05}" bottom="0.0"'
+    for entry in range(batch):
+        sides = f'left="{-0.9 + entry * 0.05}" top="0.5" right="{-0.7 + entry * 0.05}" bottom="0.0"'
         objects += (
-            f'<tt:Object ObjectId="{number * batch + one}"><tt:Appearance><tt:Shape><tt:BoundingBox {sides}/>'
+            f'<tt:Object ObjectId="{number * batch + entry}"><tt:Appearance><tt:Shape><tt:BoundingBox {sides}/>'
             '<tt:CenterOfGravity x="0.1" y="0.25"/></tt:Shape><tt:Class><tt:Type Likelihood="0.94">'
-            f"{'Human' if one % 3 == 0 else 'Vehicle'}</tt:Type></tt:Class></tt:Appearance>"
+            f"{'Human' if entry % 3 == 0 else 'Vehicle'}</tt:Type></tt:Class></tt:Appearance>"
             "<tt:Behaviour><tt:Speed>10.5</tt:Speed></tt:Behaviour></tt:Object>"
         )
     whole = (
@@ -61,17 +61,17 @@ def frame(camera: str, number: int, batch: int, at: float) -> Sent:
     """Return a frame of moving vehicles and people as JSON."""
     stamp = _stamp(at)
     objects = []
-    for one in range(batch):
-        left = -0.9 + one * 0.05 + number % 10 * 0.01
+    for entry in range(batch):
+        left = -0.9 + entry * 0.05 + number % 10 * 0.01
         shape = {
             "BoundingBox": {"@left": left, "@top": 0.5, "@right": left + 0.2, "@bottom": 0.0},
             "CenterOfGravity": {"@x": left + 0.1, "@y": 0.25},
         }
-        kind = "Human" if one % 3 == 0 else "Vehicle"
+        kind = "Human" if entry % 3 == 0 else "Vehicle"
         looks: dict[str, Any] = {"Shape": shape, "Class": {"Type": [{"@Likelihood": 0.94, "#text": kind}]}}
         if kind == "Vehicle":
             looks["VehicleInfo"] = {"Type": [{"@Likelihood": 0.8, "#text": "Car"}], "Color": "White"}
-        objects.append({"@ObjectId": number * batch + one, "Appearance": looks, "Behaviour": {"Speed": 10.5}})
+        objects.append({"@ObjectId": number * batch + entry, "Appearance": looks, "Behaviour": {"Speed": 10.5}})
     payload = {"Frame": [{"@UtcTime": stamp, "@Source": "MyModule", "Object": objects}]}
     topic = f"{camera}/onvif-mj/VideoAnalytics/Profile1/Module1"
     return Sent(camera, topic, json.dumps(payload, separators=(",", ":")).encode())
@@ -91,8 +91,8 @@ def _bare(bodies: list[bytes], objects: int) -> float:
     """Return CPU seconds of a bare decode of as many objects."""
     decode = msgspec.json.Decoder().decode
     began = time.process_time()
-    for one in bodies:
-        decode(one)
+    for document in bodies:
+        decode(document)
     return (time.process_time() - began) / (len(bodies) * BATCH) * objects
 
 
@@ -141,7 +141,7 @@ async def _onvif(parts: flow.Gateway, cameras: int, objects: int, write: Write) 
     ended, used = time.monotonic(), time.process_time() - cpu
     walk.cancel()
     await asyncio.gather(walk, return_exceptions=True)
-    bare = _bare([one.payload for one in frames[:500]], count) if write is frame else 0.0
+    bare = _bare([frame.payload for frame in frames[:500]], count) if write is frame else 0.0
     return Spent(count, ended - began, used, bare), count
 
 
@@ -151,13 +151,13 @@ async def bench(objects: int = OBJECTS, cameras: int = CAMERAS) -> dict[str, Any
         viid, done = await _viid(parts, cameras, objects)
         totals = dict(parts.stages.committer.totals)
         whole = done.other == 0 and totals.get("accepted") == 2 * done.accepted  # each with its speed
-    found = []
+    results = []
     for write in (frame, xml):
         async with rig.gateway() as parts:
             spent, count = await _onvif(parts, cameras, objects, write)
             whole = whole and parts.stages.committer.totals.get("accepted") == count
-            found.append(spent)
-    onvif, in_xml = found
+            results.append(spent)
+    onvif, in_xml = results
     return {
         "figure": round(viid.rate),
         "unit": "VIID objects/s, pushed with a digest, answered after their commit",

@@ -16,38 +16,40 @@ _NOT = (type, ModuleType, FunctionType, MethodType, BuiltinFunctionType, asyncio
         threading.Thread)  # fmt: skip
 
 
-def _parts(one: object) -> Iterator[object]:
-    if isinstance(one, np.ndarray):
-        if one.base is not None:
-            yield one.base
-    elif isinstance(one, Mapping):
-        yield from one.keys()
-        yield from one.values()
-    elif isinstance(one, list | tuple | set | frozenset) or type(one).__name__ == "deque":
-        assert isinstance(one, Iterable)
-        yield from one
+def _parts(root: object) -> Iterator[object]:
+    if isinstance(root, np.ndarray):
+        if root.base is not None:
+            yield root.base
+    elif isinstance(root, Mapping):
+        yield from root.keys()
+        yield from root.values()
+    elif isinstance(root, list | tuple | set | frozenset) or type(root).__name__ == "deque":
+        assert isinstance(root, Iterable)
+        yield from root
     else:
-        yield from getattr(one, "__dict__", {}).values()
-        names: Any = one.__struct_fields__ if isinstance(one, msgspec.Struct) else getattr(type(one), "__slots__", ())
+        yield from getattr(root, "__dict__", {}).values()
+        names: Any = (
+            root.__struct_fields__ if isinstance(root, msgspec.Struct) else getattr(type(root), "__slots__", ())
+        )
         for name in (names,) if isinstance(names, str) else names:
-            found = getattr(one, name, None)
-            if found is not None:
-                yield found
+            result = getattr(root, name, None)
+            if result is not None:
+                yield result
 
 
 def weigh(roots: Mapping[str, object]) -> dict[str, int]:
     """Return name -> bytes; what two roots share counts for the first."""
-    seen: set[int] = {id(one) for one in roots.values()}
-    found = {}
+    ids: set[int] = {id(root) for root in roots.values()}
+    result = {}
     for name, root in roots.items():
         total, waiting = 0, [root]
         while waiting:
-            one = waiting.pop()
-            total += one.nbytes if isinstance(one, np.ndarray) and one.base is None else sys.getsizeof(one, 0)
-            for part in _parts(one):
-                if isinstance(part, (int, float, bool, type(None), *_NOT)) or id(part) in seen:
+            value = waiting.pop()
+            total += value.nbytes if isinstance(value, np.ndarray) and value.base is None else sys.getsizeof(value, 0)
+            for part in _parts(value):
+                if isinstance(part, (int, float, bool, type(None), *_NOT)) or id(part) in ids:
                     continue
-                seen.add(id(part))
+                ids.add(id(part))
                 waiting.append(part)
-        found[name] = total
-    return found
+        result[name] = total
+    return result

@@ -198,7 +198,7 @@ def make(
         names.append((kind, name, user))
     rounds = max(1, round(messages * (1 - duplicates) / devices))
     sent: list[Sent] = []
-    again = 0
+    repeated = 0
     for number in range(rounds):
         second = end - (rounds - 1 - number) * step_s
         start = len(sent)
@@ -207,8 +207,8 @@ def make(
             sent.append(Sent(user, topic, json.dumps(content).encode()))
         for _ in range(round(devices * duplicates / (1 - duplicates))):
             sent.append(sent[start + chance.randrange(devices)])
-            again += 1
-    return Workload(registered, sent, again)
+            repeated += 1
+    return Workload(registered, sent, repeated)
 
 
 def through_hubs(work: Workload, hubs: int) -> Workload:
@@ -225,5 +225,5 @@ def through_hubs(work: Workload, hubs: int) -> Workload:
             continue
         hub_of[device.id] = names[len(hub_of) % hubs]
         devices.append(msgspec.structs.replace(device, gateway=hub_of[device.id]))
-    sent = [Sent(hub_of.get(one.user, one.user), one.topic, one.payload) for one in work.messages]
+    sent = [Sent(hub_of.get(message.user, message.user), message.topic, message.payload) for message in work.messages]
     return Workload(devices, sent, work.duplicates)

@@ -151,9 +151,9 @@ class BorderCampaign(Campaign):
         done = await asyncio.gather(*(self._strike_one(planned) for planned in group))
         for struck in done:
             await self._measure(struck, began)
-        again = [planned for planned in map(self._judge_kill, done) if planned is not None]
-        if again and len(self.weak) < self.wanted:
-            self.rounds.append(again)
+        repeated = [planned for planned in map(self._judge_kill, done) if planned is not None]
+        if repeated and len(self.weak) < self.wanted:
+            self.rounds.append(repeated)
 
     async def _strike_one(self, planned: Kill) -> Done:
         await asyncio.sleep(planned.delay_s)

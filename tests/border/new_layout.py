@@ -38,8 +38,8 @@ def text(kept: EngineState, directory: Path, secrets: Mapping[str, str], tight: 
 
 def question(slot: str) -> Question:
     """Return a question of a node in the product's own form."""
-    asked = envelope.encode(LinkRequest(PROTOCOL_VERSIONS[-1], 0, "report", b""))
-    return Question(request_subject(slot, Channel.QUESTIONS), f"{inbox_prefix(slot)}.1", asked)
+    encoded = envelope.encode(LinkRequest(PROTOCOL_VERSIONS[-1], 0, "report", b""))
+    return Question(request_subject(slot, Channel.QUESTIONS), f"{inbox_prefix(slot)}.1", encoded)
 
 
 NEW = Layout(

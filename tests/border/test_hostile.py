@@ -115,10 +115,10 @@ class Play:
         """Return the records of a node at the centre."""
         return [record for record in await self.centre.records() if record["node"] == node]
 
-    async def counted(self, what: str, label: str, value: str) -> float:
+    async def counted(self, metric: str, label: str, value: str) -> float:
         """Return a counter of the hostile node at the centre."""
         labels = ",".join(sorted((f'node="{SENDER}"', f'{label}="{value}"')))
-        return await self.centre.metric(f"sensegate_node_{what}_total{{{labels}}}")
+        return await self.centre.metric(f"sensegate_node_{metric}_total{{{labels}}}")
 
     async def troubles(self) -> str:
         """Return what the page of nodes says of the hostile node."""
@@ -237,7 +237,7 @@ async def test_a_frame_that_lies_changes_nothing(play: Play) -> None:
         answer = await play.hostile.span(request)
         assert outcome(answer) == expected, (name, answer)
         lanes = [
-            protocol.decode_position_answer(told.value).lanes for told in (before, await play.hostile.ask("position"))
+            protocol.decode_position_answer(reply.value).lanes for reply in (before, await play.hostile.ask("position"))
         ]
         assert lanes[0] == lanes[1], name
         if expected == "refused":

@@ -142,9 +142,9 @@ async def answered(place: World) -> bool:
     for code in TIERS:
         user = f"node-{code}"
         async with place.wire(user, place.secrets.get(code, "s")) as wire:
-            asked = place.layout.question(code)
+            result = place.layout.question(code)
             await wire.subscribe(f"_INBOX_{code}.>")
-            await wire.send([Frame(asked.subject, asked.payload, f"_INBOX_{code}.last")])
+            await wire.send([Frame(result.subject, result.payload, f"_INBOX_{code}.last")])
             await wire.flush()
             try:
                 await eventually(partial(attrgetter("answers"), wire), 1.0)

@@ -202,16 +202,16 @@ class World:
         self._admissions[user] = admission
 
     async def _answer_callout(self, message: Msg) -> None:
-        asked: Asked = decode_request(message.data)
-        admission = self._admissions.get(asked.connect_opts.user)
+        result: Asked = decode_request(message.data)
+        admission = self._admissions.get(result.connect_opts.user)
         now_s = int(time.time())
-        if admission is None or admission.password != asked.connect_opts.password:
-            await message.respond(self._signer.refuse(asked, "unknown", now_s=now_s))
+        if admission is None or admission.password != result.connect_opts.password:
+            await message.respond(self._signer.refuse(result, "unknown", now_s=now_s))
             return
         answer = self._signer.admit(
-            asked,
+            result,
             account=admission.account,
-            name=asked.connect_opts.user,
+            name=result.connect_opts.user,
             rights=admission.rights,
             now_s=now_s,
             kind=admission.kind,
@@ -326,10 +326,10 @@ class World:
             await self.write_others()
         except (EngineError, Unavailable, StoreFull) as why:
             faults.append(f"the gateway's write: {why}")
-        asked, mark = self.layout.question(HONEST), random_secrets.token_hex(4)
+        question, mark = self.layout.question(HONEST), random_secrets.token_hex(4)
         before = len(self.node.received)
-        await self.node.send([Frame(asked.subject, asked.payload, f"{asked.reply}{mark}")])
-        if not await _soon(lambda: _received(self.node.received[before:], f"{asked.reply}{mark}")):
+        await self.node.send([Frame(question.subject, question.payload, f"{question.reply}{mark}")])
+        if not await _soon(lambda: _received(self.node.received[before:], f"{question.reply}{mark}")):
             faults.append("the honest node's question")
         if but != User.INTAKE.account:
             try:

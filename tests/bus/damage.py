@@ -36,14 +36,14 @@ def _altered(draw: st.DrawFn, tree: Any, *, deep: bool = False) -> Any:
         return draw(st.sampled_from(ODD))
     names = list(tree) if isinstance(tree, dict) else list(range(len(tree)))
     name = draw(st.sampled_from(names))
-    what = draw(st.sampled_from(["in", "in", "in", "in", "out", "twice"]))
+    result = draw(st.sampled_from(["in", "in", "in", "in", "out", "twice"]))
     if isinstance(tree, dict):
-        if what == "out":
-            return {key: one for key, one in tree.items() if key != name}
-        return {key: _altered(draw, one) if key == name else one for key, one in tree.items()}
+        if result == "out":
+            return {key: element for key, element in tree.items() if key != name}
+        return {key: _altered(draw, element) if key == name else element for key, element in tree.items()}
     old = tree[name]
     return [
         *tree[:name],
-        *([_altered(draw, old)] if what == "in" else [old, old] if what == "twice" else []),
+        *([_altered(draw, old)] if result == "in" else [old, old] if result == "twice" else []),
         *tree[name + 1 :],
     ]

@@ -151,14 +151,14 @@ def test_any_bytes_are_a_batch_or_a_value_error(payload: bytes) -> None:
 def test_any_members_are_a_batch_or_a_value_error(payload: bytes) -> None:
     """Property: a batch whose inside is wrong is refused likewise, or can be worked with."""
     try:
-        found = decode(payload)
+        decoded = decode(payload)
     except ValueError as why:
         assert "batch of readings" in str(why)  # noqa: PT017
         return
-    assert len(found) < 1_000
-    assert len(found.take(np.ones(len(found), np.bool_))) == len(found)
-    assert [found.origins.device[entry] for entry in found.origin]
-    assert len(facts(found)) == len(found)
+    assert len(decoded) < 1_000
+    assert len(decoded.take(np.ones(len(decoded), np.bool_))) == len(decoded)
+    assert [decoded.origins.device[entry] for entry in decoded.origin]
+    assert len(facts(decoded)) == len(decoded)
 
 
 def test_local_columns_do_not_travel() -> None:

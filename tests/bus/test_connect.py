@@ -38,20 +38,20 @@ async def test_nobody_there_is_lost_in_time() -> None:
 
 async def test_attempts_that_fail_in_the_handshake_leave_no_socket_open() -> None:
     """A server that turns away who comes again is tried again; each socket is closed (or Python warns of it)."""
-    said: list[bytes] = []
+    results: list[bytes] = []
 
     async def entered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         writer.write(b'INFO {"server_id": "x", "version": "2.11.0", "max_payload": 1048576, "headers": true}\r\n')
         await reader.readuntil(b"PING\r\n")
-        said.append(b"-ERR 'not now'\r\n" if said else b"PONG\r\n")
-        writer.write(said[-1])
-        if len(said) > 1:
+        results.append(b"-ERR 'not now'\r\n" if results else b"PONG\r\n")
+        writer.write(results[-1])
+        if len(results) > 1:
             await reader.read()  # until the client lets go
         writer.close()
 
     server = await asyncio.start_server(entered, "127.0.0.1", port := free_port())
     client = await connect.connect(f"nats://127.0.0.1:{port}", link_options=LinkOptions(5.0, 0.01))
-    await until(lambda: len(said) > 3)
+    await until(lambda: len(results) > 3)
     await client.close()
     gc.collect()
     server.close()
@@ -59,11 +59,11 @@ async def test_attempts_that_fail_in_the_handshake_leave_no_socket_open() -> Non
 
 async def test_who_waits_for_an_answer_hears_at_once_that_the_connection_is_gone(engine: Engine) -> None:
     """Not after the whole time-out of the request."""
-    told: list[str] = []
+    results: list[str] = []
     client = await engine.connect(
         User.GATEWAY,
-        on_disconnect=lambda: told.append("disconnected"),
-        on_reconnect=lambda: told.append("connected"),
+        on_disconnect=lambda: results.append("disconnected"),
+        on_reconnect=lambda: results.append("connected"),
     )
     silent = await client.subscribe("silent")
     asking = asyncio.create_task(client.request("silent", b"", timeout=60))
@@ -72,7 +72,7 @@ async def test_who_waits_for_an_answer_hears_at_once_that_the_connection_is_gone
     async with asyncio.timeout(30):
         with pytest.raises(nats.errors.Error):
             await asking
-    await until(lambda: told == ["disconnected", "connected"])
+    await until(lambda: results == ["disconnected", "connected"])
     await client.close()
 
 
@@ -411,3 +411,37 @@ async def test_nothing_is_written_at_once_without_a_connection(engine: Engine) -
     await client.close()
     with pytest.raises(nats.errors.Error):
         client.publish_at_once("x", "y", b"", b"")
+
+
+PLAIN = {
+    b"NATS/1.0\r\nNats-Sequence: 7\r\nNats-Subject: readings.4401.all.1\r\n\r\n",
+    "NATS/1.0\r\nplace: 广州: 1\r\n\r\n".encode(),
+}
+"""Blocks of headers in the form of the server."""
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        *sorted(PLAIN),
+        b"NATS/1.0\r\nname:value\r\n\r\n",
+        b"NATS/1.0\r\nname: \xff\r\n\r\n",
+        b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 0\r\n\r\n",
+        b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 1\r\nNats-Last-Stream: 9\r\n\r\n",
+        b"NATS/1.0 503\r\n\r\n",
+        b"NATS/1.0\r\n\r\n",
+        b"",
+    ],
+)
+async def test_headers_are_read_as_the_client_library_reads_them(block: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form of the server is read without the library, every other form by it, with the same result."""
+    by_library = await Client()._process_headers(block)
+    asked = []
+
+    async def counted(_client: Client, headers: bytes) -> dict[str, str] | None:
+        asked.append(headers)
+        return by_library
+
+    monkeypatch.setattr(Client, "_process_headers", counted)
+    assert await connect.BusClient("test")._process_headers(block) == by_library
+    assert asked == ([] if block in PLAIN else [block])

@@ -54,8 +54,8 @@ async def test_what_was_stored_is_there_after_a_start(tmp_path: Path) -> None:
     async with Engine(EngineConfig(), SMALL, tmp_path, name="4401") as engine:
         assert engine.is_encrypted
         client = await engine.connect(User.GATEWAY)
-        found = await client.jetstream().get_last_msg("LOG", "raw.4401-0", direct=True)
-        assert found.data == CANARY
+        result = await client.jetstream().get_last_msg("LOG", "raw.4401-0", direct=True)
+        assert result.data == CANARY
         await client.close()
 
 

@@ -75,10 +75,10 @@ async def killed(tmp_path: Path) -> AsyncIterator[EngineInfo]:
     info = await gateway.started()
     gateway.kill()
     yield info
-    found = process.find(tmp_path / "engine")
-    if found is not None:
-        await found.terminate()
-        found.release()
+    match = process.find(tmp_path / "engine")
+    if match is not None:
+        await match.terminate()
+        match.release()
 
 
 def listening(pid: int) -> set[tuple[str, int]]:

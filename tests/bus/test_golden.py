@@ -62,19 +62,19 @@ def batch() -> Batch:
     )
 
 
-def facts(one: Batch) -> dict[str, Any]:
+def facts(batch: Batch) -> dict[str, Any]:
     """Return a batch as plain values."""
     tree: dict[str, Any] = {
-        "node": one.node,
-        "partition": one.partition,
-        "variables": [list(pair) for pair in one.variables()],
-        "text": {str(row): word for row, word in one.text.items()},
-        "device": one.origins.device,
-        **{name: getattr(one.origins, name).tolist() for name in ("division", "department", "domain", "profile")},
-        "lon": [None if np.isnan(x) else x for x in one.origins.lon.tolist()],
-        "lat": [None if np.isnan(x) else x for x in one.origins.lat.tolist()],
-        "grade_of_origin": one.origins.grade.tolist(),
-        "value": [None if np.isnan(x) else x for x in one.value.tolist()],
+        "node": batch.node,
+        "partition": batch.partition,
+        "variables": [list(pair) for pair in batch.variables()],
+        "text": {str(row): word for row, word in batch.text.items()},
+        "device": batch.origins.device,
+        **{name: getattr(batch.origins, name).tolist() for name in ("division", "department", "domain", "profile")},
+        "lon": [None if np.isnan(x) else x for x in batch.origins.lon.tolist()],
+        "lat": [None if np.isnan(x) else x for x in batch.origins.lat.tolist()],
+        "grade_of_origin": batch.origins.grade.tolist(),
+        "value": [None if np.isnan(x) else x for x in batch.value.tolist()],
     }
     for name in (
         "origin",
@@ -88,10 +88,10 @@ def facts(one: Batch) -> dict[str, Any]:
         "seq",
         "index",
     ):
-        tree[name] = getattr(one, name).tolist()
-    if one.local:
+        tree[name] = getattr(batch, name).tolist()
+    if batch.local:
         tree["local"] = {
-            name: getattr(one.local, name).tolist() for name in ("key", "path", "identity", "message", "digest")
+            name: getattr(batch.local, name).tolist() for name in ("key", "path", "identity", "message", "digest")
         }
     return tree
 
@@ -159,9 +159,9 @@ def read(name: str, payload: bytes) -> Any:
 )
 def test_an_old_record_says_what_it_said(path: Path) -> None:
     """What an earlier release wrote is read to the same values."""
-    said = msgspec.json.decode((GOLDEN / f"{path.name}.says.json").read_bytes())
+    decoded = msgspec.json.decode((GOLDEN / f"{path.name}.says.json").read_bytes())
     name = path.name.partition("-")[2]
-    assert msgspec.json.decode(msgspec.json.encode(read(name, path.read_bytes()))) == said
+    assert msgspec.json.decode(msgspec.json.encode(read(name, path.read_bytes()))) == decoded
 
 
 @pytest.mark.parametrize("name", sorted(made()))
@@ -177,5 +177,5 @@ if __name__ == "__main__":
         place = GOLDEN / f"{sys.argv[1]}-{name}"
         if not place.exists():
             place.write_bytes(payload)
-            said = msgspec.json.format(msgspec.json.encode(read(name, payload)), indent=1)
-            (GOLDEN / f"{place.name}.says.json").write_bytes(said)
+            formatted = msgspec.json.format(msgspec.json.encode(read(name, payload)), indent=1)
+            (GOLDEN / f"{place.name}.says.json").write_bytes(formatted)

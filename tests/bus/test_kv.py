@@ -63,12 +63,12 @@ async def test_a_watch_sees_changes_of_another_process_within_a_second(engine: E
     other = await engine.connect(User.GATEWAY, name="another process")
     writer = await KvBucket.open(other, "devices", bytes_max=MIB)
     before = await writer.put("a", b"1")
-    seen: list[KvRow] = []
+    results: list[KvRow] = []
     arrived = asyncio.Event()
 
     async def watch() -> None:
         async for rows in bucket.watch(before):
-            seen.extend(rows)
+            results.extend(rows)
             arrived.set()
 
     task = asyncio.create_task(watch())
@@ -77,7 +77,7 @@ async def test_a_watch_sees_changes_of_another_process_within_a_second(engine: E
         async with asyncio.timeout(1.0):
             await arrived.wait()
         arrived.clear()
-    assert [(row.key, row.value) for row in seen] == [("b", b"2"), ("a", None)]
+    assert [(row.key, row.value) for row in results] == [("b", b"2"), ("a", None)]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     await writer.close()

@@ -60,10 +60,10 @@ def _some() -> Ledger:
 def test_any_members_are_a_ledger_or_a_value_error(payload: bytes) -> None:
     """Property: a ledger whose inside is wrong is refused, or can be summed up."""
     try:
-        found = Ledger.decode(payload)
+        decoded = Ledger.decode(payload)
     except ValueError:
         return
-    assert sum(row.count for row in found.rows()) == sum(found.totals().values())
+    assert sum(row.count for row in decoded.rows()) == sum(decoded.totals().values())
 
 
 def test_counts_of_many_devices_are_added_at_once() -> None:

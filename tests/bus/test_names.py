@@ -25,9 +25,9 @@ def test_a_token_round_trips_and_is_plain(text: str) -> None:
 
 
 @given(proper, proper)
-def test_two_ids_never_share_a_token(one: str, other: str) -> None:
+def test_two_ids_never_share_a_token(first: str, other: str) -> None:
     """Injective: no device can take another's place by its name."""
-    assert (token(one) == token(other)) == (one == other)
+    assert (token(first) == token(other)) == (first == other)
 
 
 def test_plain_ids_are_their_own_token() -> None:

@@ -164,15 +164,15 @@ ISSUER = "SAAIQWL2SDZXJHGKFODL6HVRDVCJTXWG6DDCHYGWNYBHDSZWDQKXGCPTVI"
 async def test_rule_4_log_and_intake_refuse_instead_of_forgetting(gateway: Client, intake: Client) -> None:
     """Both are capped with `discard: new`."""
     for client, name in ((gateway, "LOG"), (intake, "$MQTT_msgs")):
-        told = json.loads((await client.request(f"$JS.API.STREAM.INFO.{name}", timeout=30)).data)["config"]
-        assert told["discard"] == "new"
-        assert told["max_bytes"] > 0
+        config = json.loads((await client.request(f"$JS.API.STREAM.INFO.{name}", timeout=30)).data)["config"]
+        assert config["discard"] == "new"
+        assert config["max_bytes"] > 0
 
 
 async def test_rule_5_lives_are_those_of_the_members(gateway: Client, log: JetStreamLog) -> None:
     """The stream has no `max_age`; members carry hours; the commit record carries a rollup and lives for ever."""
-    told = json.loads((await gateway.request("$JS.API.STREAM.INFO.LOG", timeout=30)).data)["config"]
-    assert told["max_age"] == 0
+    config = json.loads((await gateway.request("$JS.API.STREAM.INFO.LOG", timeout=30)).data)["config"]
+    assert config["max_age"] == 0
     await log.write([LogMessage("readings.4401.all.1", b"x", ttl_h=9600), LogMessage("commit.a", b"c", rollup=True)])
     headers = [message.headers or {} for message in await log._reader.fetch(0, limit=10, max_bytes=MIB)]
     assert headers[0]["Nats-TTL"] == "9600h"

@@ -44,8 +44,8 @@ async def test_each_start_adds_one(tmp_path: Path) -> None:
     assert line(made) == [(0, False), (1, True), (7, True)]
     ids = [timeline.id for timeline in made.history.current]
     assert [ids.index(made.timeline_at(at)) for at in (0, 1, 2, 7, 8, 99)] == [0, 0, 1, 1, 2, 2]
-    again = Timelines.open(tmp_path, "e")
-    assert (again.history, again.fingerprint) == (made.history, made.fingerprint)
+    repeated = Timelines.open(tmp_path, "e")
+    assert (repeated.history, repeated.fingerprint) == (made.history, made.fingerprint)
     assert Timelines.open(tmp_path, "other").history == TimelineHistory("other")
     assert (tmp_path / FILE).stat().st_mode & 0o077 == 0
 
@@ -131,8 +131,8 @@ async def test_a_full_log_has_no_mark(tmp_path: Path) -> None:
     assert line(made)[1:] == [(1, True), (2, False)]
     log._bytes_max = 10_000
     await written(log, 3)
-    again = await started(log, tmp_path)
-    assert line(again)[1:] == [(1, True), (2, False), (6, True)]
+    repeated = await started(log, tmp_path)
+    assert line(repeated)[1:] == [(1, True), (2, False), (6, True)]
 
 
 async def test_a_full_disk_changes_nothing(tmp_path: Path) -> None:

@@ -39,36 +39,36 @@ def shake(client: ssl.SSLContext, shown: CertificateFiles) -> None:
 
 
 @pytest.fixture
-def told(tmp_path: Path) -> ssl.SSLContext:
+def context(tmp_path: Path) -> ssl.SSLContext:
     """What a node trusts that joined a centre at HERE, whose certificate names another address, with its authority."""
     centre = issue(tmp_path, "centre", "centre.example")
     return trust.joined_centre_context(centre.cert_file.read_text(), HERE)
 
 
-def test_the_certificate_that_was_told(told: ssl.SSLContext, tmp_path: Path) -> None:
+def test_the_certificate_that_was_told(context: ssl.SSLContext, tmp_path: Path) -> None:
     """It is taken whatever names stand in it: it was told by the centre itself."""
-    shake(told, issue(tmp_path, "centre"))
+    shake(context, issue(tmp_path, "centre"))
 
 
-def test_one_in_its_place_for_the_same_host(told: ssl.SSLContext, tmp_path: Path) -> None:
+def test_one_in_its_place_for_the_same_host(context: ssl.SSLContext, tmp_path: Path) -> None:
     """A renewed certificate of the same authority is taken without anything done at the node."""
-    shake(told, issue(tmp_path, "renewed", HERE))
+    shake(context, issue(tmp_path, "renewed", HERE))
 
 
-def test_another_of_the_same_authority(told: ssl.SSLContext, tmp_path: Path) -> None:
+def test_another_of_the_same_authority(context: ssl.SSLContext, tmp_path: Path) -> None:
     """That of a node or of another server is no centre."""
     other = issue(tmp_path, "node-4401", "10.9.9.9")
     with pytest.raises(ssl.SSLCertVerificationError, match=r"neither the one received on joining.*10\.2\.0\.1"):
-        shake(told, other)
+        shake(context, other)
     plain = ssl.create_default_context(cadata=other.cert_file.read_text())
     plain.check_hostname = False
     shake(plain, other)  # the control: by the authority alone it would be taken
 
 
-def test_one_of_another_authority(told: ssl.SSLContext, tmp_path: Path) -> None:
+def test_one_of_another_authority(context: ssl.SSLContext, tmp_path: Path) -> None:
     """Even with the right address."""
     with pytest.raises(ssl.SSLCertVerificationError, match="certificate verify failed"):
-        shake(told, issue(tmp_path / "other", "centre", HERE))
+        shake(context, issue(tmp_path / "other", "centre", HERE))
 
 
 def test_contexts_offer_no_suite_with_cbc(tmp_path: Path) -> None:

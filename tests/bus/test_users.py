@@ -33,11 +33,11 @@ from tests.conftest import eventually
 async def test_accounts_are_kept_apart(engine: Engine, gateway: Client) -> None:
     """A message in one account is seen in no other."""
     intake = await engine.connect(User.INTAKE)
-    seen = await intake.subscribe(">")
+    result = await intake.subscribe(">")
     await gateway.publish("sg.secret", b"x")
     await gateway.flush()
     await intake.flush()
-    assert seen.pending_msgs == 0
+    assert result.pending_msgs == 0
     await intake.close()
 
 
@@ -72,9 +72,9 @@ async def test_internal_users_are_refused_over_mqtt(engine: Engine) -> None:
 
 async def test_kick_closes_the_connections_of_a_client(engine: Engine) -> None:
     """By MQTT client id or by user, within two seconds; others stay."""
-    async with MqttDevice(engine, "device-1") as one, MqttDevice(engine, "device-2") as other:
+    async with MqttDevice(engine, "device-1") as phone, MqttDevice(engine, "device-2") as other:
         assert await engine.kick("SUB", "device-1") == 1
-        await until(lambda: one.disconnects, 2.0)
+        await until(lambda: phone.disconnects, 2.0)
         assert other.disconnects == 0
         assert await engine.kick("SUB", "nobody") == 0
         assert await engine.kick("SUB", user="feeds") >= 1
@@ -169,14 +169,14 @@ async def test_an_external_server_that_was_started_again_is_asked_under_its_new_
         async with asyncio.timeout(20):
             await engine.restarted.wait()
         client = await outside.connect(User.FEEDS)
-        seen = await eventually(lambda: _asked(outside), 20)
-        await outside.close_connection(seen[0].cid)
+        result = await eventually(lambda: _connections(outside), 20)
+        await outside.close_connection(result[0].cid)
         await client.close()
     finally:
         await outside.stop()
 
 
-async def _asked(outside: Engine) -> list[Connection]:
+async def _connections(outside: Engine) -> list[Connection]:
     try:
         return await outside.connections("SUB")
     except Unavailable:

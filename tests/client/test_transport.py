@@ -74,16 +74,16 @@ def problem(status: int, **more: str) -> web.Response:
 )
 async def test_each_refusal_has_its_error_and_is_not_repeated(status: int, kind: type[ClientError]) -> None:
     """The caller gets class, status, detail and the id of the request; the gateway is asked once."""
-    asked: list[str] = []
+    results: list[str] = []
 
     async def handler(request: web.Request) -> web.Response:
-        asked.append(request.path)
+        results.append(request.path)
         return problem(status, first="c1.first")
 
     async with serving(handler) as url, Client(url, "t") as client:
         with pytest.raises(kind, match=f"{status} Error: because") as raised:
             await anext(client.feed("air").records())
-    assert len(asked) == 1
+    assert len(results) == 1
     assert getattr(raised.value, "request_id", "") == "r-1"
     if isinstance(raised.value, CursorExpired):
         assert raised.value.first == "c1.first"
@@ -175,10 +175,10 @@ async def test_compressed_answers(coding: str) -> None:
 
 async def test_the_selection_reaches_the_gateway() -> None:
     """Every part of a selection is a query parameter; a time without a zone is refused here."""
-    seen: list[list[tuple[str, str]]] = []
+    results: list[list[tuple[str, str]]] = []
 
     async def handler(request: web.Request) -> web.Response:
-        seen.append([*request.query.items()])
+        results.append([*request.query.items()])
         return web.Response(body=EMPTY, content_type="application/json")
 
     async with serving(handler) as url, Client(url) as client:
@@ -187,7 +187,7 @@ async def test_the_selection_reaches_the_gateway() -> None:
         naive = client.feed("a", begin=datetime(2026, 1, 1))  # noqa: DTZ001 - what is refused
         with pytest.raises(ClientError, match=r"from: .* has no zone"):
             await anext(naive.latest())
-    assert seen == [
+    assert results == [
         [
             ("device", "x"),
             ("device", "y"),

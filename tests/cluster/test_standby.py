@@ -59,7 +59,7 @@ async def progressed(fleet: list[Retransmitter], count: int) -> None:
     before = [len(device.acknowledged) for device in fleet]
 
     def done() -> bool:
-        return all(len(device.acknowledged) >= seen + count for device, seen in zip(fleet, before, strict=True))
+        return all(len(device.acknowledged) >= entry + count for device, entry in zip(fleet, before, strict=True))
 
     await eventually(done, 60.0)
 
@@ -101,8 +101,8 @@ async def missing(machines: City, fleet: list[Retransmitter], rows: list[dict[st
     """Return which numbers of which device are not among the records, and what the ledger and quarantine say."""
     lines = []
     for device in fleet:
-        seen = {int(str(row["value"]).split(".")[0]) for row in rows if row["device"] == device.device}
-        absent = sorted(set(range(device.sent)) - seen)
+        results = {int(str(row["value"]).split(".")[0]) for row in rows if row["device"] == device.device}
+        absent = sorted(set(range(device.sent)) - results)
         lines.append(f"{device.device}: {len(absent)} of {device.sent} are missing: {absent[:20]} to {absent[-1:]}")
     lines.append(f"active: {await machines.active()!r}")
     lines += [f"{path}: {await machines.ask('GET', path)}" for path in ("/api/v1/ledger", "/api/v1/quarantine/groups")]

@@ -35,8 +35,8 @@ def alert(kind: str = "VMD", state: str = "active", second: int = 0, since: date
 
 def part(content: bytes, kind: str = "application/xml", *, length: int | None = -1, token: str = BOUNDARY) -> bytes:
     """Return one part; `length`: as it claims, -1: the true one, None: none."""
-    said = len(content) if length == -1 else length
-    line = "" if said is None else f"Content-Length: {said}\r\n"
+    declared = len(content) if length == -1 else length
+    line = "" if declared is None else f"Content-Length: {declared}\r\n"
     return f'--{token}\r\nContent-Type: {kind}; charset="UTF-8"\r\n{line}\r\n'.encode() + content + b"\r\n"
 
 
@@ -78,31 +78,31 @@ class TheCamera:
                 self._changed.clear()
                 await self._changed.wait()
 
-    def _said(self, status: int) -> None:
+    def _note(self, status: int) -> None:
         self.asked.append(str(status))
         self._changed.set()
 
     def _good(self, request: web.Request) -> bool:
         head = request.headers.get("Authorization", "")
-        said = dict(re.findall(r'(\w+)="?([^",]+)"?', head.removeprefix("Digest ")))
-        if said.get("username") != self._user or said.get("nonce") != self._nonce:
+        parameters = dict(re.findall(r'(\w+)="?([^",]+)"?', head.removeprefix("Digest ")))
+        if parameters.get("username") != self._user or parameters.get("nonce") != self._nonce:
             return False
 
         def md5(text: str) -> str:
             return hashlib.md5(text.encode(), usedforsecurity=False).hexdigest()
 
         secret = md5(f"{self._user}:{REALM}:{self._password}")
-        about = md5(f"GET:{said['uri']}")
-        right = md5(f"{secret}:{self._nonce}:{said['nc']}:{said['cnonce']}:auth:{about}")
-        return bool(said["response"] == right)
+        about = md5(f"GET:{parameters['uri']}")
+        right = md5(f"{secret}:{self._nonce}:{parameters['nc']}:{parameters['cnonce']}:auth:{about}")
+        return bool(parameters["response"] == right)
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if self._user and not self._good(request):
-            self._said(401)
+            self._note(401)
             ask = f'Digest realm="{REALM}", qop="auth", nonce="{self._nonce}", opaque=""'
             return web.Response(status=401, headers={"WWW-Authenticate": ask})
         self.paths.append(request.path_qs)
-        self._said(200)
+        self._note(200)
         response = web.StreamResponse(headers={"Content-Type": f"multipart/mixed; boundary={self.boundary}"})
         await response.prepare(request)
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]

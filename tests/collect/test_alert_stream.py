@@ -34,17 +34,17 @@ LIMITS = IngestConfig()
 
 @contextlib.asynccontextmanager
 async def camera(*scripts: Script, **more: str) -> AsyncIterator[TheCamera]:
-    one = await TheCamera(*scripts, **more).start()
+    result = await TheCamera(*scripts, **more).start()
     try:
-        yield one
+        yield result
     finally:
-        await one.stop()
+        await result.stop()
 
 
-def config(one: TheCamera, folder: Path, *, password: str = SECRET, **more: object) -> CameraConfig:
+def config(camera: TheCamera, folder: Path, *, password: str = SECRET, **more: object) -> CameraConfig:
     (folder / "password").write_text(f"{password}\n", encoding="utf-8")
     first = CameraConfig(
-        device="cam7", make="hikvision", url=one.url, user="reader", password_file=str(folder / "password")
+        device="cam7", make="hikvision", url=camera.url, user="reader", password_file=str(folder / "password")
     )
     return msgspec.structs.replace(first, **more)
 
@@ -69,14 +69,14 @@ async def source(
 
 async def messages(made: CameraSource, count: int) -> list[bytes]:
     """Return so many payloads, each acknowledged when it came."""
-    found: list[bytes] = []
+    messages: list[bytes] = []
     async with asyncio.timeout(10):
         async for delivery in made.deliveries():
-            found += [message.payload for message in delivery.messages]
+            messages += [message.payload for message in delivery.messages]
             await delivery.ack()
-            if len(found) >= count:
+            if len(messages) >= count:
                 break
-    return found
+    return messages
 
 
 async def test_a_stream_with_digest_gives_its_alerts(tmp_path: Path) -> None:
@@ -84,19 +84,19 @@ async def test_a_stream_with_digest_gives_its_alerts(tmp_path: Path) -> None:
     done = asyncio.Event()
     jpeg = b"\xff\xd8\xff" + bytes(70_000) + b"\xff\xd9"
     sent = [part(alert(second=1)), part(jpeg, "image/jpeg"), part(alert("IO", second=2))]
-    async with camera(sending(*sent, then=done)) as one, source(config(one, tmp_path)) as made:
+    async with camera(sending(*sent, then=done)) as device, source(config(device, tmp_path)) as made:
         delivery: Delivery = await anext(made.deliveries())
         (first,) = delivery.messages[:1]
         assert (first.topic, first.principal, first.payload) == ("http/cam7", "cam7", alert(second=1))
         assert delivery.source == "cameras"
         await delivery.ack()
         second = delivery.messages[1].payload if len(delivery.messages) > 1 else (await messages(made, 1))[0]
-        assert [(one.picture, one.content) for one in split(second)] == [(True, b""), (False, alert("IO", second=2))]
+        assert [(part.picture, part.content) for part in split(second)] == [(True, b""), (False, alert("IO", second=2))]
         cut = FORMATS["hikvision"].redact(second, "http/cam7", 0, KeyedPseudonymiser(b"tests" * 8))
         assert cut.removed["part.picture"] == 1  # the ledger counts it with the next alert
         assert b'"images"' not in cut.payload  # which did not bring it
-        assert (one.asked, made.warnings()) == (["401", "200"], [])
-        assert one.paths == ["/ISAPI/Event/notification/alertStream"]
+        assert (device.asked, made.warnings()) == (["401", "200"], [])
+        assert device.paths == ["/ISAPI/Event/notification/alertStream"]
         done.set()
 
 
@@ -104,7 +104,10 @@ async def test_a_stream_with_digest_gives_its_alerts(tmp_path: Path) -> None:
 async def test_a_part_does_not_wait_for_the_next_one(tmp_path: Path, length: int | None) -> None:
     """Whatever length it claims: the next boundary may be minutes away."""
     done = asyncio.Event()
-    async with camera(sending(part(alert(), length=length), then=done)) as one, source(config(one, tmp_path)) as made:
+    async with (
+        camera(sending(part(alert(), length=length), then=done)) as device,
+        source(config(device, tmp_path)) as made,
+    ):
         assert await messages(made, 1) == [alert()]
         done.set()
 
@@ -114,9 +117,9 @@ async def test_half_a_part_is_none_and_the_stream_is_opened_anew(tmp_path: Path)
     done = asyncio.Event()
     half = sending(part(alert(second=1))[:150])
     whole = sending(part(alert(second=2), token="<boundary>"), then=done)
-    async with camera(half, half, whole, boundary="<boundary>") as one, source(config(one, tmp_path)) as made:
+    async with camera(half, half, whole, boundary="<boundary>") as device, source(config(device, tmp_path)) as made:
         assert await messages(made, 1) == [alert(second=2)]
-        assert len(one.paths) == 3
+        assert len(device.paths) == 3
         done.set()
 
 
@@ -125,24 +128,24 @@ async def test_a_silent_stream_is_not_believed(tmp_path: Path) -> None:
     done = asyncio.Event()
     quiet = sending(part(alert(second=1)), then=done)
     drip = sending(*[b"."] * 400, each_s=0.02, then=done)
-    async with camera(quiet, drip, sending(part(alert(second=2)), then=done)) as one:
-        async with source(config(one, tmp_path, idle_timeout_s=0.3)) as made:
+    async with camera(quiet, drip, sending(part(alert(second=2)), then=done)) as device:
+        async with source(config(device, tmp_path, idle_timeout_s=0.3)) as made:
             assert await messages(made, 2) == [alert(second=1), alert(second=2)]
-            assert len(one.paths) == 3
+            assert len(device.paths) == 3
         done.set()
 
 
 async def test_a_wrong_password_is_not_tried_again_and_again(tmp_path: Path) -> None:
     """Cameras lock users out: the next attempt comes after `auth_failure_wait_s`, and there is always a next one."""
     clock = FakeClock()
-    async with camera(sending()) as one, source(config(one, tmp_path, password="wrong"), clock=clock) as made:
+    async with camera(sending()) as device, source(config(device, tmp_path, password="wrong"), clock=clock) as made:
         await eventually(lambda: "password is wrong" in "".join(made.warnings()))
-        tried = len(one.asked)
-        assert (tried, set(one.asked)) == (2, {"401"})
+        tried = len(device.asked)
+        assert (tried, set(device.asked)) == (2, {"401"})
         await clock.advance(299)
-        assert len(one.asked) == tried
+        assert len(device.asked) == tried
         await clock.advance(2)
-        await one.answers(tried + 1)
+        await device.answers(tried + 1)
 
 
 async def test_attempts_spread_and_become_rare(tmp_path: Path) -> None:
@@ -167,8 +170,8 @@ async def test_what_is_not_committed_holds_the_camera_back(tmp_path: Path) -> No
     """At most `inflight_max` parts wait; they are given again when the ingest starts anew, and none is lost."""
     done = asyncio.Event()
     many = [part(alert(second=at)) for at in range(20)]
-    async with camera(sending(*many, then=done)) as one:
-        async with source(config(one, tmp_path, inflight_max=4)) as made:
+    async with camera(sending(*many, then=done)) as device:
+        async with source(config(device, tmp_path, inflight_max=4)) as made:
             delivery = await anext(made.deliveries())
             await eventually(lambda: len(made._waiting) + len(made._delivered) == 4)
             await made.stop()
@@ -219,7 +222,7 @@ async def test_nothing_that_is_answered_ends_it(tmp_path: Path, answer: bytes) -
 
     server = await asyncio.start_server(odd, "127.0.0.1", free_port())
     (place,) = server.sockets
-    one = CameraConfig(
+    config = CameraConfig(
         device="cam7",
         make="hikvision",
         url=f"http://127.0.0.1:{place.getsockname()[1]}",
@@ -229,7 +232,7 @@ async def test_nothing_that_is_answered_ends_it(tmp_path: Path, answer: bytes) -
         idle_timeout_s=0.3,
         auth_failure_wait_s=0.01,
     )
-    async with server, source(one) as made:
+    async with server, source(config) as made:
         async with asyncio.timeout(10):
             for _ in range(3):
                 await tries.acquire()
@@ -241,9 +244,13 @@ async def test_it_can_be_stopped_while_it_waits_for_a_commit(tmp_path: Path) -> 
     """Also where the camera's last part has just come."""
     done = asyncio.Event()
     many = [part(alert(second=at)) for at in range(9)] + [part(alert(second=10))[:-4]]
-    async with camera(sending(*many, then=done)) as one:
+    async with camera(sending(*many, then=done)) as device:
         made = CameraSource(
-            [config(one, tmp_path, inflight_max=2)], LIMITS, SystemClock(), LOOPBACK, partial(EgressConnector, LOOPBACK)
+            [config(device, tmp_path, inflight_max=2)],
+            LIMITS,
+            SystemClock(),
+            LOOPBACK,
+            partial(EgressConnector, LOOPBACK),
         )
         await made.start(None)
         reading = asyncio.create_task(made.run())
@@ -258,22 +265,22 @@ async def test_dahua_events_and_heartbeats(tmp_path: Path) -> None:
     done = asyncio.Event()
     event = b'Code=VideoMotion;action=Start;index=0;data={\n "UTC": 1768449600\n}'
     stream = [part(event, "text/plain", token="myboundary"), part(b"Heartbeat", "text/plain", token="myboundary")]
-    async with camera(sending(*stream, then=done), boundary="myboundary") as one:
-        async with source(config(one, tmp_path, make="dahua")) as made:
+    async with camera(sending(*stream, then=done), boundary="myboundary") as device:
+        async with source(config(device, tmp_path, make="dahua")) as made:
             assert await messages(made, 2) == [event, b"Heartbeat"]
-            assert one.paths == ["/cgi-bin/eventManager.cgi?action=attach&codes=%5BAll%5D&heartbeat=5"]
+            assert device.paths == ["/cgi-bin/eventManager.cgi?action=attach&codes=%5BAll%5D&heartbeat=5"]
         done.set()
 
 
 def test_where_may_be_connected_to(tmp_path: Path) -> None:
     """Only what `egress.cameras` names; the error names the key of the camera and the remedy."""
-    one = CameraConfig(device="cam7", make="hikvision", url="http://10.1.2.3")
-    assert stream_url(one) == "http://10.1.2.3/ISAPI/Event/notification/alertStream"
-    assert stream_url(msgspec.structs.replace(one, url="http://10.1.2.3/x?y=1")) == "http://10.1.2.3/x?y=1"
+    config = CameraConfig(device="cam7", make="hikvision", url="http://10.1.2.3")
+    assert stream_url(config) == "http://10.1.2.3/ISAPI/Event/notification/alertStream"
+    assert stream_url(msgspec.structs.replace(config, url="http://10.1.2.3/x?y=1")) == "http://10.1.2.3/x?y=1"
     connector = partial(EgressConnector, LOOPBACK)
     with pytest.raises(ConfigError, match=r"cameras\[0\].url: 10.1.2.3 is not allowed; .*egress.cameras"):
-        CameraSource([one], LIMITS, FakeClock(), LOOPBACK, connector)
-    here = msgspec.structs.replace(one, url="http://127.0.0.1")
+        CameraSource([config], LIMITS, FakeClock(), LOOPBACK, connector)
+    here = msgspec.structs.replace(config, url="http://127.0.0.1")
     with pytest.raises(ConfigError, match="'cam7' is listed twice"):
         CameraSource([here, here], LIMITS, FakeClock(), LOOPBACK, connector)
     nobody = msgspec.structs.replace(here, user="x", password_file=str(tmp_path / "none"))
@@ -281,16 +288,16 @@ def test_where_may_be_connected_to(tmp_path: Path) -> None:
         CameraSource([nobody], LIMITS, FakeClock(), LOOPBACK, connector)
 
 
-@pytest.mark.parametrize(("let_out", "told"), [("10.0.0.0/8", "not reachable"), ("localhost", "")])
-async def test_a_name_is_followed_only_to_what_is_let_out(tmp_path: Path, let_out: str, told: str) -> None:
+@pytest.mark.parametrize(("let_out", "message"), [("10.0.0.0/8", "not reachable"), ("localhost", "")])
+async def test_a_name_is_followed_only_to_what_is_let_out(tmp_path: Path, let_out: str, message: str) -> None:
     done = asyncio.Event()
-    async with camera(sending(part(alert()), then=done)) as one:
-        there = config(one, tmp_path, url=one.url.replace("127.0.0.1", "localhost"))
+    async with camera(sending(part(alert()), then=done)) as device:
+        there = config(device, tmp_path, url=device.url.replace("127.0.0.1", "localhost"))
         connector = partial(EgressConnector, Egress([let_out]))
         made = CameraSource([there], LIMITS, SystemClock(), Egress(["localhost"]), connector, jitter=lambda: 0)
         await made.start(None)
         task = asyncio.create_task(made.run())
-        await eventually(lambda: made.warnings() == [] if not told else told in "".join(made.warnings()))
+        await eventually(lambda: made.warnings() == [] if not message else message in "".join(made.warnings()))
         done.set()
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
@@ -306,24 +313,26 @@ async def test_a_certificate_of_its_own_is_known_by_its_fingerprint(tmp_path: Pa
     tls.load_cert_chain(cert, key)
     pin = hashlib.sha256(ssl.PEM_cert_to_DER_cert(cert.read_text())).hexdigest()
     done = asyncio.Event()
-    one = await TheCamera(sending(part(alert()), then=done)).start(tls)
+    result = await TheCamera(sending(part(alert()), then=done)).start(tls)
     try:
-        async with source(config(one, tmp_path, pin_sha256=pin)) as made:
+        async with source(config(result, tmp_path, pin_sha256=pin)) as made:
             assert await messages(made, 1) == [alert()]
-        asked = len(one.asked)
+        outcome = len(result.asked)
         for wrong in ("0" * 64, ""):
-            async with source(config(one, tmp_path, pin_sha256=wrong)) as made:
-                told = made.warnings
-                await eventually(lambda: "not reachable" in "".join(told()))  # noqa: B023 - waited for within the loop
-        assert len(one.asked) == asked
+            async with source(config(result, tmp_path, pin_sha256=wrong)) as made:
+                output = made.warnings
+                await eventually(lambda: "not reachable" in "".join(output()))  # noqa: B023 - waited for within the loop
+        assert len(result.asked) == outcome
     finally:
         done.set()
-        await one.stop()
+        await result.stop()
 
 
 def test_a_camera_that_is_not_registered_is_told() -> None:
-    one = CameraConfig(device="cam7", make="hikvision", url="http://127.0.0.1:9")
-    made = CameraSource([one], LIMITS, FakeClock(), LOOPBACK, partial(EgressConnector, LOOPBACK), known=lambda _: False)
+    config = CameraConfig(device="cam7", make="hikvision", url="http://127.0.0.1:9")
+    made = CameraSource(
+        [config], LIMITS, FakeClock(), LOOPBACK, partial(EgressConnector, LOOPBACK), known=lambda _: False
+    )
     assert made.warnings() == [
         "camera cam7: not registered, its messages go to quarantine; sensegate device add",
         "camera cam7: not open yet",
@@ -334,12 +343,12 @@ def test_the_configuration_refuses_what_cannot_work() -> None:
     head = "role: node\ndivision: '4401'\ndirectory: x\ncameras:\n"
     good = "  - {device: cam7, make: hikvision, url: 'http://10.1.2.3', user: reader, password_env: CAM7}\n"
     assert parse(head + good).cameras[0].idle_timeout_s == 60
-    for bad, told in (
+    for bad, message in (
         ("  - {device: cam7, make: hikvision, url: 'rtsp://10.1.2.3'}\n", "does not begin with http"),
         ("  - {device: cam7, make: hikvision, url: 'http://a:b@10.1.2.3'}\n", "holds a user or password"),
         ("  - {device: cam7, make: acme, url: 'http://10.1.2.3'}\n", "acme"),
         ("  - {device: cam7, make: dahua, url: 'http://10.1.2.3', idle_timeout_s: 0}\n", "idle_timeout_s"),
         ("  - {device: cam7, make: dahua, url: 'https://10.1.2.3', pin_sha256: ab}\n", "64 hex digits"),
     ):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             parse(head + bad)

@@ -27,8 +27,8 @@ Version = Literal["3.1.1", "5"]
 @pytest.fixture
 async def broker(tmp_path: Path) -> AsyncIterator[Mosquitto]:
     """A Mosquitto of its own."""
-    async with Mosquitto(tmp_path) as one:
-        yield one
+    async with Mosquitto(tmp_path) as broker:
+        yield broker
 
 
 def source_of(broker: Mosquitto, *, version: Version = "3.1.1", inflight_max: int = 5_000, port: int = 0) -> MqttSource:
@@ -78,8 +78,8 @@ async def test_the_session_survives_the_broker(broker: Mosquitto, version: Versi
         await broker.start()
         await connected(source)
         await delivery.ack()  # of the connection before: it must not acknowledge anything here
-    again = await take(source, 5, ack=True)
-    assert [message.payload for message in again[-5:]] == [b"%d" % n for n in range(5)]
+    repeated = await take(source, 5, ack=True)
+    assert [message.payload for message in repeated[-5:]] == [b"%d" % n for n in range(5)]
     await source.stop()
 
 

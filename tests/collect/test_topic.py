@@ -27,9 +27,9 @@ def test_a_topic_comes_back_from_its_subject(topic: str) -> None:
 
 
 @given(TOPIC, TOPIC)
-def test_two_topics_have_two_subjects(one: str, other: str) -> None:
+def test_two_topics_have_two_subjects(first: str, other: str) -> None:
     """No two topics share a subject."""
-    assert (subject_of(one) == subject_of(other)) == (one == other)
+    assert (subject_of(first) == subject_of(other)) == (first == other)
 
 
 def test_bytes_that_are_not_utf8_stay_visible() -> None:
@@ -40,14 +40,14 @@ def test_bytes_that_are_not_utf8_stay_visible() -> None:
 async def test_the_server_maps_as_we_do(engine: Engine) -> None:
     """What nats-server makes of a topic is what `subject_of` says, for levels that are empty or hold dots."""
     topics = ["a", "a/b", "/a", "a/", "/", "a//b", "//", "a.b/c", ".", "a/./b", "..", "/./", "a///b", "温度/1", "$x/y"]
-    seen: list[str] = []
+    results: list[str] = []
     all_seen = asyncio.Event()
     client = await engine.connect(User.FEEDS)
 
     async def note(msg: Msg) -> None:
         if not msg.subject.startswith(("$JS", "$MQTT", "_")):
-            seen.append(msg.subject)
-        if len(seen) == len(topics):
+            results.append(msg.subject)
+        if len(results) == len(topics):
             all_seen.set()
 
     await client.subscribe(">", cb=note)
@@ -59,6 +59,6 @@ async def test_the_server_maps_as_we_do(engine: Engine) -> None:
         await publisher.publish([(topic, b"x") for topic in topics])
     async with asyncio.timeout(10):
         await all_seen.wait()
-    assert seen == [subject_of(topic) for topic in topics]
-    assert [topic_of(subject.encode()) for subject in seen] == topics
+    assert results == [subject_of(topic) for topic in topics]
+    assert [topic_of(subject.encode()) for subject in results] == topics
     await client.close()

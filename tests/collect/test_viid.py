@@ -34,12 +34,12 @@ class Rig:
 
     def __init__(self, *, wait: float = 5.0, **limits: Any) -> None:
         self.adopted: list[CatalogueRecord] = []
-        veil = KeyedPseudonymiser(b"a key")
+        pseudonymiser = KeyedPseudonymiser(b"a key")
         self.trusts = False
         self.source = ViidSource(
             IngestConfig(**limits),
             SystemClock(),
-            veil,
+            pseudonymiser,
             DEVICES.get,
             self._adopt,
             trusts=lambda _sender: self.trusts,
@@ -78,9 +78,9 @@ def face(number: int, camera: str = CAMERA, **more: Any) -> dict[str, Any]:
 
 async def test_each_object_is_answered_for_itself() -> None:
     rig = Rig()
-    found = await rig.take(listed("Face", face(1), face(2, BEHIND), face(3, FOREIGN), face(4, "44" * 10), 7), "Face")
-    assert [one.code for one in found.answers] == [0, 0, 4, 4, 8]
-    assert [one.id for one in found.answers[:2]] == [face(1)["FaceID"], face(2)["FaceID"]]
+    taken = await rig.take(listed("Face", face(1), face(2, BEHIND), face(3, FOREIGN), face(4, "44" * 10), 7), "Face")
+    assert [answer.code for answer in taken.answers] == [0, 0, 4, 4, 8]
+    assert [answer.id for answer in taken.answers[:2]] == [face(1)["FaceID"], face(2)["FaceID"]]
     [message] = rig.messages
     assert (message.topic, message.principal, message.cut) == (f"http/{CAMERA}", CAMERA, True)
     kept = stored.decode_stored(message.payload)
@@ -97,7 +97,7 @@ async def test_nothing_is_answered_before_the_commit() -> None:
             assert not asking.done()
             await delivery.ack()
             break
-    assert [one.code for one in (await asking).answers] == [0]
+    assert [answer.code for answer in (await asking).answers] == [0]
 
 
 async def test_without_a_commit_the_outcome_is_unknown() -> None:
@@ -116,13 +116,13 @@ async def test_too_many_that_wait_are_told_to_come_back() -> None:
 async def test_a_large_body_becomes_several_messages_that_the_log_takes() -> None:
     rig = Rig()
     pictures: dict[str, Any] = {"SubImageList": {"SubImageInfoObject": [{"Type": "11", "Data": "A" * 2_000}]}}
-    found = await rig.take(listed("Face", *(face(number, **pictures) for number in range(1_200))))
-    assert len(found.answers) == 1_200
+    taken = await rig.take(listed("Face", *(face(number, **pictures) for number in range(1_200))))
+    assert len(taken.answers) == 1_200
     assert len(rig.messages) >= 3
-    assert max(len(one.payload) for one in rig.messages) < IngestConfig().message_bytes_max
-    bodies = [stored.decode_stored(one.payload) for one in rig.messages]
+    assert max(len(message.payload) for message in rig.messages) < IngestConfig().message_bytes_max
+    bodies = [stored.decode_stored(message.payload) for message in rig.messages]
     assert sum(kept.removed.get("SubImageInfoObject.Data", 0) for kept in bodies if kept) == 1_200
-    assert not any(b"AAAA" in one.payload for one in rig.messages)
+    assert not any(b"AAAA" in message.payload for message in rig.messages)
 
 
 async def test_of_a_body_that_is_none_a_trace_is_kept_and_nothing_of_it() -> None:
@@ -130,9 +130,9 @@ async def test_of_a_body_that_is_none_a_trace_is_kept_and_nothing_of_it() -> Non
     for payload, kinds in ((b'{"FaceListObject": {"Secr', ()), (listed("Face", face(1)), ("Person",))):
         with pytest.raises(Rejected):
             await rig.take(payload, *kinds)
-    kept = [stored.decode_stored(one.payload) for one in rig.messages]
-    assert [one.reason for one in kept if one] == ["malformed", "schema"]
-    assert not any(b"Secr" in one.payload or b"FaceID" in one.payload for one in rig.messages)
+    kept = [stored.decode_stored(message.payload) for message in rig.messages]
+    assert [row.reason for row in kept if row] == ["malformed", "schema"]
+    assert not any(b"Secr" in message.payload or b"FaceID" in message.payload for message in rig.messages)
 
 
 async def test_what_an_image_shows_is_taken_and_the_image_is_answered() -> None:
@@ -142,8 +142,8 @@ async def test_what_an_image_shows_is_taken_and_the_image_is_answered() -> None:
         "FaceList": {"FaceObject": [face(1), face(2)]},
         "Data": "/9j/4AAQ",
     }
-    found = await rig.take(json.dumps({"ImageListObject": {"Image": [image]}}).encode(), "Image")
-    assert [one.code for one in found.answers] == [0]
+    taken = await rig.take(json.dumps({"ImageListObject": {"Image": [image]}}).encode(), "Image")
+    assert [answer.code for answer in taken.answers] == [0]
     kept = stored.decode_stored(rig.messages[0].payload)
     assert kept is not None
     assert bytes(kept.body).count(b'"kind":"Face"') == 2
@@ -159,9 +159,9 @@ async def test_notifications_are_answered_as_such() -> None:
         {"NotificationID": "4", "SubscribeID": "s"},
     ]
     rig = Rig()
-    found = await rig.take(listed("SubscribeNotification", *notices))
-    assert [(one.id, one.code) for one in found.answers] == [("1", 0), ("2", 4), ("3", 0), ("4", 0)]
-    assert [one.id for one in rig.adopted] == [BEHIND]
+    taken = await rig.take(listed("SubscribeNotification", *notices))
+    assert [(answer.id, answer.code) for answer in taken.answers] == [("1", 0), ("2", 4), ("3", 0), ("4", 0)]
+    assert [device.id for device in rig.adopted] == [BEHIND]
 
 
 async def test_cameras_that_only_objects_name_are_taken_from_a_platform_that_is_trusted() -> None:
@@ -170,4 +170,4 @@ async def test_cameras_that_only_objects_name_are_taken_from_a_platform_that_is_
         rig = Rig()
         rig.trusts = trusts
         await rig.take(listed("Face", face(1), face(2, new)))
-        assert [one.id for one in rig.adopted] == ([new] if trusts else [])
+        assert [device.id for device in rig.adopted] == ([new] if trusts else [])

@@ -33,7 +33,7 @@ class Platform:
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
-        self.said: list[tuple[int, int]] = []
+        self.responses: list[tuple[int, int]] = []
         """(HTTP status, status code) of the next subscriptions; then all are good."""
         self.apes = b'{"APEListObject": {"APEObject": []}}'
 
@@ -48,7 +48,7 @@ class Platform:
         self.asked.append(
             {"method": request.method, **(await request.json())["SubscribeListObject"]["SubscribeObject"][0]}
         )
-        status, code = self.said.pop(0) if self.said else (200, 0)
+        status, code = self.responses.pop(0) if self.responses else (200, 0)
         name = self.asked[-1]["SubscribeID"]
         return web.Response(status=status, body=answers.encode_status_list(request.path, [ObjectResult(name, code)], 0))
 
@@ -78,8 +78,8 @@ class Rig:
 
 
 @contextlib.asynccontextmanager
-async def running(one: ViidSubordinate) -> AsyncIterator[None]:
-    task = asyncio.create_task(one.run())
+async def running(subordinate: ViidSubordinate) -> AsyncIterator[None]:
+    task = asyncio.create_task(subordinate.run())
     try:
         yield
     finally:
@@ -104,23 +104,23 @@ async def test_it_subscribes_when_the_platform_has_registered(rig: Rig) -> None:
         assert not rig.platform.asked
         below.registered()
         await eventually(lambda: below.in_force and bool(rig.adopted))
-    [one] = rig.platform.asked
-    assert ids.is_order_id(one["SubscribeID"], ids.SUBSCRIPTION)
-    assert (one["method"], one["SubscribeDetail"], one["OperateType"]) == ("POST", "13,3", 0)
-    assert one["ReceiveAddr"] == "http://us:1/VIID/SubscribeNotifications"
-    assert (one["ResultImageDeclare"], one["ResultFeatureDeclare"]) == ("-1", -1)
+    [request] = rig.platform.asked
+    assert ids.is_order_id(request["SubscribeID"], ids.SUBSCRIPTION)
+    assert (request["method"], request["SubscribeDetail"], request["OperateType"]) == ("POST", "13,3", 0)
+    assert request["ReceiveAddr"] == "http://us:1/VIID/SubscribeNotifications"
+    assert (request["ResultImageDeclare"], request["ResultFeatureDeclare"]) == ("-1", -1)
     assert rig.adopted == [rig.platform.apes]
 
 
 @pytest.mark.parametrize("bad", [(401, 4), (503, 2), (500, 1), (200, 1)])
 async def test_it_says_it_until_it_is_taken(rig: Rig, bad: tuple[int, int]) -> None:
-    rig.platform.said = [bad, bad]
+    rig.platform.responses = [bad, bad]
     below = rig.below()
     async with running(below):
         below.registered()
         await eventually(lambda: below.in_force)
     assert len(rig.platform.asked) == 3
-    assert len({one["SubscribeID"] for one in rig.platform.asked}) == 1
+    assert len({request["SubscribeID"] for request in rig.platform.asked}) == 1
 
 
 async def test_another_process_asks_for_the_same_and_so_does_a_new_registration(rig: Rig) -> None:
@@ -134,7 +134,7 @@ async def test_another_process_asks_for_the_same_and_so_does_a_new_registration(
             below.registered()
             await eventually(partial(rig.platform.has, count))
     first = rig.platform.asked[0]
-    assert all(one == first for one in rig.platform.asked)
+    assert all(request == first for request in rig.platform.asked)
 
 
 async def test_a_cancellation_is_told_even_after_a_crash(rig: Rig) -> None:
@@ -144,18 +144,18 @@ async def test_a_cancellation_is_told_even_after_a_crash(rig: Rig) -> None:
     async with running(below):
         below.registered()
         await eventually(lambda: below.in_force)
-        rig.platform.said = [(503, 2)] * 3
+        rig.platform.responses = [(503, 2)] * 3
         assert (await below.cancel()).cancelled
         assert not below.in_force
-    rig.platform.said = []
-    told = len(rig.platform.asked)
-    async with running(again := rig.below()):
-        again.registered()
-        await eventually(lambda: len(rig.platform.asked) > told)
+    rig.platform.responses = []
+    requests = len(rig.platform.asked)
+    async with running(repeated := rig.below()):
+        repeated.registered()
+        await eventually(lambda: len(rig.platform.asked) > requests)
         assert rig.platform.asked[-1]["OperateType"] == 1
-        assert not again.in_force
-        assert not (await again.renew()).cancelled
-        assert again.in_force
+        assert not repeated.in_force
+        assert not (await repeated.renew()).cancelled
+        assert repeated.in_force
     assert rig.platform.asked[-1]["OperateType"] == 0
 
 
@@ -166,7 +166,7 @@ async def test_what_is_asked_is_what_the_other_side_reads(rig: Rig) -> None:
         below.registered()
         await eventually(lambda: below.in_force)
     body = msgspec.json.encode({"SubscribeListObject": {"SubscribeObject": rig.platform.asked}})
-    [one] = parse_subscriptions(body, OURS, SystemClock().now())
-    assert one.subscription is not None
-    assert one.subscription.kinds == ("MotorVehicle", "APE")
-    assert one.subscription.is_active(SystemClock().now() + 1_000_000)
+    [subscription] = parse_subscriptions(body, OURS, SystemClock().now())
+    assert subscription.subscription is not None
+    assert subscription.subscription.kinds == ("MotorVehicle", "APE")
+    assert subscription.subscription.is_active(SystemClock().now() + 1_000_000)

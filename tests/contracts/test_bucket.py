@@ -85,8 +85,8 @@ async def test_what_is_deleted_is_gone(bucket: Bucket) -> None:
     assert await bucket.tombstone_revision("a") == gone
     assert await bucket.tombstone_revision("b") == 0
     assert (await bucket.load_all())[0] == []
-    again = await bucket.put("a", b"2", expected=gone)
-    assert await bucket.get("a") == KvRow("a", b"2", again)
+    repeated = await bucket.put("a", b"2", expected=gone)
+    assert await bucket.get("a") == KvRow("a", b"2", repeated)
 
 
 async def test_load_all_and_watch_leave_no_gap(bucket: Bucket) -> None:
@@ -98,19 +98,19 @@ async def test_load_all_and_watch_leave_no_gap(bucket: Bucket) -> None:
     assert [row.key for row in rows] == ["c", "a"]
     await bucket.put("d", b"d")
     await bucket.delete("c")
-    seen: list[tuple[str, bytes | None]] = []
+    results: list[tuple[str, bytes | None]] = []
 
     async def watch() -> None:
         async with aclosing(bucket.watch(after)) as changes:  # type: ignore[type-var]
             async for changed in changes:
-                seen.extend((row.key, row.value) for row in changed)
-                if len(seen) >= 3:
+                results.extend((row.key, row.value) for row in changed)
+                if len(results) >= 3:
                     return
 
     watching = asyncio.create_task(watch())
     await bucket.put("e", b"e")
     await asyncio.wait_for(watching, 30)
-    assert seen == [("d", b"d"), ("c", None), ("e", b"e")]
+    assert results == [("d", b"d"), ("c", None), ("e", b"e")]
 
 
 async def test_a_change_is_seen_within_a_second(bucket: Bucket) -> None:

@@ -77,32 +77,32 @@ def paged(form: RecordEncoding, limit: int) -> Take:
     """Read page after page with `next`."""
 
     async def take(delivery: FeedServer, selection: FeedSelection, place: Cursor, count: int) -> list[tuple[str, str]]:
-        found: list[tuple[str, str]] = []
-        while len(found) < count:
+        results: list[tuple[str, str]] = []
+        while len(results) < count:
             page = await delivery.page(selection, place, form, limit, 5.0)
             records = records_of(page.body, form)
             assert page.count == len(records)
             assert page.count or page.next != str(place), "an empty page without progress: the log has ended"
-            found += records
+            results += records
             place = cursor.parse(page.next)
-        return found
+        return results
 
     return take
 
 
 async def streamed(delivery: FeedServer, selection: FeedSelection, place: Cursor, count: int) -> list[tuple[str, str]]:
     """Read the event stream as a browser would."""
-    found: list[tuple[str, str]] = []
+    results: list[tuple[str, str]] = []
     async with aclosing(delivery.stream(lambda: Admission(ALL_FEED, selection), place, heartbeat_s=0.2)) as stream:
         async for events in stream:
             for block in events.body.decode().split("\n\n"):
                 fields = dict(line.split(": ", 1) for line in block.splitlines() if not line.startswith(":"))
                 if "data" in fields:
                     assert json.loads(fields["data"])["cursor"] == fields["id"]
-                    found.append((json.loads(fields["data"])["id"], fields["id"]))
-            if len(found) >= count:
+                    results.append((json.loads(fields["data"])["id"], fields["id"]))
+            if len(results) >= count:
                 break
-    return found
+    return results
 
 
 DELIVERIES = {

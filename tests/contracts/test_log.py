@@ -134,12 +134,12 @@ async def test_fetch_is_bounded_and_goes_on(any_log: Log) -> None:
     whole = await any_log.fetch(0, limit=1000)
     assert len(whole) == 101
     for limits in ({"limit": 7}, {"limit": 1000, "max_bytes": 1}, {"limit": 1000, "max_bytes": 20}):
-        seen, after = [], 0
+        results, after = [], 0
         while page := await any_log.fetch(after, **limits):
             assert len(page) <= limits["limit"]
-            seen += page
+            results += page
             after = page[-1].sequence
-        assert seen == whole
+        assert results == whole
 
 
 async def test_sequence_at_finds_the_first_at_or_after_a_time(any_log: Log) -> None:

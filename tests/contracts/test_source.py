@@ -197,14 +197,14 @@ async def test_what_was_not_acknowledged_comes_again(outside: Outside) -> None:
     await deliveries[0].ack()
     await source.stop()
     await outside.publish(payloads(61, 70))
-    again = outside.make()
-    await again.start(deliveries[0].position)
+    repeated = outside.make()
+    await repeated.start(deliveries[0].position)
     rest = [message.payload for message in messages[len(done) :]] + payloads(61, 70)
-    messages, deliveries = await take(again, len(rest))
+    messages, deliveries = await take(repeated, len(rest))
     assert [message.payload for message in messages] == rest
     for delivery in deliveries:
         await delivery.ack()
-    await again.stop()
+    await repeated.stop()
 
 
 async def test_an_acknowledgement_of_an_earlier_life_does_nothing(outside: Outside) -> None:

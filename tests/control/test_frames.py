@@ -111,12 +111,12 @@ async def test_a_task_ends_at_the_last_that_it_can_expect(
     assert (world.task.state, world.broker.sent) == (TaskState.SENT, ["app/1/device/d1/command/down"])
     world.dispatch(tasking)
     await world.tasking._check()
-    seen = []
+    results = []
     for topic, members in (("/event/txack", {}), ("/event/ack", {"ok": True})):
         await world.hear(topic, id=uuid_of("f" * 20), **members)  # of another downlink
         await world.hear(topic, id=uuid_of(world.task.id), **members)
-        seen.append(world.task.state.value)
-    assert list(dict.fromkeys(seen)) == states
+        results.append(world.task.state.value)
+    assert list(dict.fromkeys(results)) == states
     assert world.broker.sent == ["app/1/device/d1/command/down"], "once"
 
 

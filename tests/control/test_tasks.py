@@ -68,12 +68,12 @@ async def test_an_order_tells_a_device_each_of_its_tasks() -> None:
     await modes.approve("flood", by=ADMIN, revision=written.revision)
     order = await modes.order("flood", by=WRITER, hours=1, reason="flood")
     await emergency._advance(order)
-    told = sorted((task.device, task.command.task) for task in world.tasks.list(ADMIN))
-    assert told == [("d1", "blink"), ("d1", "faster"), ("d2", "blink"), ("d2", "faster")]
+    commands = sorted((task.device, task.command.task) for task in world.tasks.list(ADMIN))
+    assert commands == [("d1", "blink"), ("d1", "faster"), ("d2", "blink"), ("d2", "faster")]
     await emergency._advance(order) if modes.get(order.id, ADMIN) == order else None
-    again = msgspec.structs.replace(modes.get(order.id, ADMIN), steps=())
-    for number, one in enumerate(tellings):
-        await emergency._command(again, one, one.parameters, "task", str(number))
+    repeated = msgspec.structs.replace(modes.get(order.id, ADMIN), steps=())
+    for number, telling in enumerate(tellings):
+        await emergency._command(repeated, telling, telling.parameters, "task", str(number))
     assert len(list(world.tasks.list(ADMIN))) == 4
 
 
@@ -84,14 +84,14 @@ async def test_an_order_tells_devices_no_more_than_its_giver_may(monkeypatch: py
     modes = ModeRegistry(MemoryBucket(), world.trail, world.clock)
     emergency = ModeOrderExecutor(modes, world.tasking, world.devices, world.clock, cast("EmergencyGrants", None))
     city = Principal("city", Role.CITY_OPERATOR, scope("4401"))
-    for giver, told in ((city, 0), (Principal("province", Role.PROVINCE_OPERATOR, scope("44")), 2)):
+    for giver, number in ((city, 0), (Principal("province", Role.PROVINCE_OPERATOR, scope("44")), 2)):
         plan = ModePlan(name=giver.id, title="t", place=Scope("4401"), tasks=(EmergencyCommand("acme/meter", "blink"),))
         written = await modes.write(plan, by=giver, revision=0)
         await modes.approve(giver.id, by=ADMIN, revision=written.revision)
         await emergency._advance(await modes.order(giver.id, by=giver, hours=1, reason="r"))
         (order,) = [order for order in modes.orders(ADMIN) if order.by == giver.id]
-        assert order.steps[0].count == told, order.steps
-        assert ("requires the role province_operator" in order.steps[0].problem) is (told == 0)
+        assert order.steps[0].count == number, order.steps
+        assert ("requires the role province_operator" in order.steps[0].problem) is (number == 0)
     assert len(list(world.tasks.list(ADMIN))) == 2
 
 
@@ -132,9 +132,9 @@ async def test_ended_tasks_are_forgotten_some_at_once(monkeypatch: pytest.Monkey
     await world.tasking._check()
     await world.tasking.order(world.device("d1"), "blink", {}, by=ADMIN)
     assert sorted(world.states()) == [TaskState.DONE] * 3 + [TaskState.QUEUED]
-    again = TaskQueue(world.bucket, world.trail, world.clock)
-    await again.load()
-    assert (again._open, len(list(again.list(ADMIN)))) == (1, 4)
+    reopened = TaskQueue(world.bucket, world.trail, world.clock)
+    await reopened.load()
+    assert (reopened._open, len(list(reopened.list(ADMIN)))) == (1, 4)
     assert world.tasks._open == 1
 
 

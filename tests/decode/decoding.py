@@ -11,18 +11,18 @@ from sensegate.decode import Decoder
 from sensegate.model import Fields, Message
 
 
-def same(one: Fields, other: Fields) -> None:
+def same(fields: Fields, other: Fields) -> None:
     """Assert that two results are equal in every column and list."""
     for name in ("message", "device", "spec", "value", "time", "time_quality", "key", "path"):
-        left, right = getattr(one, name), getattr(other, name)
+        left, right = getattr(fields, name), getattr(other, name)
         assert left.dtype == right.dtype, name
         assert np.array_equal(left, right, equal_nan=name == "value"), name
-    assert one.text == other.text
-    assert one.override_scale == other.override_scale
-    assert one.ignored == other.ignored
-    assert one.quarantined == other.quarantined
+    assert fields.text == other.text
+    assert fields.override_scale == other.override_scale
+    assert fields.ignored == other.ignored
+    assert fields.quarantined == other.quarantined
     key = lambda value: (value.message, value.field, value.reason)  # noqa: E731 - three uses, one line
-    assert sorted(one.rejected, key=key) == sorted(other.rejected, key=key)
+    assert sorted(fields.rejected, key=key) == sorted(other.rejected, key=key)
 
 
 NOW = 1_767_225_600_000_000

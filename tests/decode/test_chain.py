@@ -149,7 +149,7 @@ def run(decoder: Decoder, tree: Any, topic: str = "ns/probe/up", principal: str 
     return decoder.decode([Message(topic, payload, NOW, 1, principal=principal)])
 
 
-def seen(decoder: Decoder, fields: Fields) -> list[ExampleReading]:
+def readings_of_batch(decoder: Decoder, fields: Fields) -> list[ExampleReading]:
     return readings_of(fields, decoder.profiles.specs, Registry(*DEVICES).ids)
 
 
@@ -163,7 +163,10 @@ def key(fields: Fields, row: int = 0) -> int:
 def test_frame_is_decoded_by_the_profile_of_its_device(decoder: Decoder) -> None:
     """Values by the device's profile; time and identity by the envelope; link values beside them."""
     fields = run(decoder, envelope(b"\x00\xd7", rssi=-91))
-    assert [(reading.device, reading.property, reading.value, reading.time) for reading in seen(decoder, fields)] == [
+    assert [
+        (reading.device, reading.property, reading.value, reading.time)
+        for reading in readings_of_batch(decoder, fields)
+    ] == [
         ("probe", "air_temperature", 21.5, parse_micros(HEARD)),
         ("probe", "rssi", -91, parse_micros(HEARD)),
     ]
@@ -178,7 +181,7 @@ def test_payload_names_the_device_where_the_topic_names_its_gateway(decoder: Dec
     """By MQTT with the gateway in the topic, and by HTTP; letters are changed as the profile says."""
     for topic, principal in (("any/server/up", ""), ("http/server", "server")):
         fields = run(decoder, envelope(b"\x00\xd7", rssi=-91), topic, principal)
-        assert [reading.device for reading in seen(decoder, fields)] == ["probe", "probe"]
+        assert [reading.device for reading in readings_of_batch(decoder, fields)] == ["probe", "probe"]
     fields = run(decoder, envelope(b"\x00\xd7", eui="ff"), "any/server/up")
     assert fields.quarantined[0].reason is QuarantineReason.FOREIGN_TOPIC
     fields = run(decoder, envelope(b"\x00\xd7", eui="nobody"), "any/server/up")
@@ -189,7 +192,7 @@ def test_device_registered_with_the_servers_profile_has_its_decoded_object(decod
     """Without a chain, by either path, with the same identity by frame."""
     tree = envelope(b"\x00\xd7", object={"t": 21.5}, rssi=-91)
     fields = run(decoder, tree, "ns/decoded/up")
-    assert [(reading.device, reading.property, reading.value) for reading in seen(decoder, fields)] == [
+    assert [(reading.device, reading.property, reading.value) for reading in readings_of_batch(decoder, fields)] == [
         ("decoded", "air_temperature", 21.5)
     ]
     assert key(fields) == frame_key(7, b"\x00\xd7", 0)
@@ -210,7 +213,7 @@ def test_plan_of_one_device_is_not_taken_for_another(decoder: Decoder) -> None:
     carried = [Message("ns/probe/up", msgspec.json.encode(tree), NOW, 1)] * 40
     for _ in range(2):
         fields = decoder.decode([*own, *carried])
-    assert {(reading.device, reading.property, reading.value) for reading in seen(decoder, fields)} == {
+    assert {(reading.device, reading.property, reading.value) for reading in readings_of_batch(decoder, fields)} == {
         ("decoded", "air_temperature", 99.0),
         ("probe", "air_temperature", 21.5),
         ("probe", "rssi", -91),
@@ -221,14 +224,14 @@ def test_time_of_the_frame_wins(decoder: Decoder) -> None:
     """A frame with a time of its own has it, and is known by it; the envelope's counter does not matter."""
     data = (1_767_225_000).to_bytes(4, "big") + b"\x00\xd7"
     fields = run(decoder, envelope(data, 3))
-    assert seen(decoder, fields)[0].time == 1_767_225_000_000_000
+    assert readings_of_batch(decoder, fields)[0].time == 1_767_225_000_000_000
     assert decoder.profiles.specs[fields.spec[0]].identity is IdentityKind.TIME
 
 
 def test_ages_count_from_the_reception(decoder: Decoder) -> None:
     """Samples kept by the device are dated back from when the frame was heard; each has an identity of its own."""
     fields = run(decoder, envelope(b"\x00\x00\xd7\x3c\x00\xd7", 4))
-    assert [reading.time for reading in seen(decoder, fields)] == [
+    assert [reading.time for reading in readings_of_batch(decoder, fields)] == [
         parse_micros(HEARD),
         parse_micros(HEARD) - 60_000_000,
     ]
@@ -286,10 +289,10 @@ def test_who_may_be_carried(decoder: Decoder) -> None:
 
 def test_frames_come_by_the_devices_own_network_servers(profiles: ProfileSet) -> None:
     """Where a gateway is a network server, those of another kind are foreign; two are two ways."""
-    one, two = device("server", "net/work"), device("other", "net/other")
+    first, two = device("server", "net/work"), device("other", "net/other")
     tree = {"hex": "00D7", "p": 2, "n": 7}
     for gateway, reason in (("server", QuarantineReason.FOREIGN_TOPIC), ("server other", None), ("", None)):
-        decoder = Decoder(profiles, Registry(device("probe", "acme/probe", gateway), one, two))
+        decoder = Decoder(profiles, Registry(device("probe", "acme/probe", gateway), first, two))
         fields = run(decoder, tree, "other/probe")
         assert [refused.reason for refused in fields.quarantined] == ([reason] if reason else [])
         assert (
@@ -317,8 +320,8 @@ def test_several_frames_in_one_message(profiles: ProfileSet) -> None:
     good = {"eui": "p1", "data": "00d7", "p": 2, "n": 1}
     tree = {"frames": [good, {**good, "eui": "p2"}, {**good, "data": "00"}, {**good, "eui": "b"}]}
     fields = run(decoder, tree, "batch/b")
-    found = readings_of(fields, profiles.specs, devices.ids)
-    assert [(item.device, item.value) for item in found] == [("p1", 21.5), ("p2", 21.5)]
+    readings = readings_of(fields, profiles.specs, devices.ids)
+    assert [(item.device, item.value) for item in readings] == [("p1", 21.5), ("p2", 21.5)]
     assert [value.reason for value in fields.rejected] == [RejectReason.FRAME] * 2
     fields = run(decoder, {"frames": tree["frames"][2:]}, "batch/b")
     assert len(fields) == 0
@@ -328,13 +331,13 @@ def test_several_frames_in_one_message(profiles: ProfileSet) -> None:
 def test_both_networks_give_one_identity(profiles: ProfileSet) -> None:
     """The same frame by two network servers has one key and two ways, whatever they call its members."""
     decoder = Decoder(profiles, Registry(device("probe", "acme/probe")))
-    one = run(decoder, envelope(b"\x00\xd7", count=65_536 + 7))
+    result = run(decoder, envelope(b"\x00\xd7", count=65_536 + 7))
     two = run(decoder, {"hex": "00D7", "p": 2, "t": 1_767_225_600_900, "n": 7}, "other/probe")
-    assert key(one) == key(two)
-    assert one.spec[0] == two.spec[0]
-    assert one.path[0] != two.path[0]
+    assert key(result) == key(two)
+    assert result.spec[0] == two.spec[0]
+    assert result.path[0] != two.path[0]
     third = run(decoder, {"hex": "00D7", "p": 2, "t": 1_767_225_600_900, "n": 8}, "other/probe")
-    assert key(third) != key(one)
+    assert key(third) != key(result)
 
 
 def test_keys_of_frames() -> None:
@@ -398,13 +401,13 @@ def test_examples_of_frames_and_envelopes_are_held_to_what_they_say(tmp_path: Pa
     opened = "  - {{label: a, topic: ns/d1/up, payload: {}, frame: {{{}}}}}\n"
     good = "hex: 00d7, port: 2, counter: 7, time: '2026-01-01T00:00:01Z'"
     assert wrong(NETWORK, opened.format(tree, good)) == ""
-    for word, other, told in (
+    for word, other, message in (
         ("00d7", "00d8", "bytes"),
         ("port: 2", "port: 3", "port"),
         ("counter: 7", "counter: 8", "frame counter"),
         ("00:01Z", "00:02Z", "time"),
     ):
-        assert f"expected {told}" in wrong(NETWORK, opened.format(tree, good.replace(word, other)))
+        assert f"expected {message}" in wrong(NETWORK, opened.format(tree, good.replace(word, other)))
 
 
 # ── anything may come ────────────────────────────────────────────────────────────────────────────────
@@ -426,7 +429,7 @@ def library() -> ProfileSet:
 def leaves(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Return the paths of all members of a tree."""
     members = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    return [found for key, value in members for found in ((*path, key), *leaves(value, (*path, key)))]
+    return [leaf for key, value in members for leaf in ((*path, key), *leaves(value, (*path, key)))]
 
 
 def changed(tree: Any, path: tuple[Any, ...], value: Any) -> Any:
@@ -455,10 +458,10 @@ def test_whatever_a_network_server_says_is_decoded_or_refused(data: st.DataObjec
     """Any value in any member of the library's envelopes: never an exception, and by both paths the same."""
     loaded = library()
     name = data.draw(st.sampled_from([item for item in loaded.ids if loaded.find(item).carries]))  # type: ignore[union-attr]
-    found = loaded.find(name)
-    assert found is not None
+    match = loaded.find(name)
+    assert match is not None
     example = data.draw(
-        st.sampled_from([example for example in found.source.examples if isinstance(example.payload, dict)])
+        st.sampled_from([example for example in match.source.examples if isinstance(example.payload, dict)])
     )
     tree = example.payload
     for _ in range(data.draw(st.integers(0, 3))):

@@ -71,7 +71,7 @@ DEVICES = Registry(
 )
 
 
-class Shelf:
+class ProfileStore:
     """A folder of profiles, and versions laid out beside it."""
 
     def __init__(self, folder: Path) -> None:
@@ -100,8 +100,8 @@ class Shelf:
 
 
 @pytest.fixture
-def shelf(tmp_path: Path) -> Shelf:
-    return Shelf(tmp_path)
+def store(tmp_path: Path) -> ProfileStore:
+    return ProfileStore(tmp_path)
 
 
 def read(profiles: ProfileSet, *messages: tuple[str, str]) -> list[tuple[str, float, str]]:
@@ -110,12 +110,12 @@ def read(profiles: ProfileSet, *messages: tuple[str, str]) -> list[tuple[str, fl
     fields = decoder.decode(
         [Message(topic, payload.encode(), NOW, index) for index, (topic, payload) in enumerate(messages)]
     )
-    found = []
+    results = []
     for row in range(len(fields)):
         spec = profiles.specs[fields.spec[row]]
         device = DEVICES.record(int(fields.device[row])).id
-        found.append((device, float(fields.value[row]) * spec.scale + spec.offset, spec.profile))
-    return found
+        results.append((device, float(fields.value[row]) * spec.scale + spec.offset, spec.profile))
+    return results
 
 
 def one_each() -> list[tuple[str, str]]:
@@ -123,9 +123,9 @@ def one_each() -> list[tuple[str, str]]:
     return [(f"acme/d{number}/up", '{"t": 10}') for number in range(10)]
 
 
-def test_for_all(shelf: Shelf) -> None:
+def test_for_all(store: ProfileStore) -> None:
     """In place of the folder's version, which is on its shelf still."""
-    now = shelf.library().choose([shelf.chosen("acme/th", 2)])
+    now = store.library().choose([store.chosen("acme/th", 2)])
     assert {(value, name) for _, value, name in read(now, *one_each())} == {(20.0, "acme/th@2")}
     assert (now.versions["acme/th"], now.arms) == (2, {})
     on_shelf = now.folder_version("acme/th")
@@ -134,35 +134,35 @@ def test_for_all(shelf: Shelf) -> None:
     assert {name for _, _, name in read(now.choose([]), *one_each())} == {"acme/th@1"}
 
 
-def test_for_some(shelf: Shelf) -> None:
+def test_for_some(store: ProfileStore) -> None:
     """A list goes before a division, that before the rest; each message is read by the version of its device."""
-    now = shelf.library().choose(
+    now = store.library().choose(
         [
-            shelf.chosen("acme/th", 4, whole=False, devices=frozenset({"d1", "d7"}), trial=True),
-            shelf.chosen("acme/th", 3, whole=False, target=Scope("440103")),
-            shelf.chosen("acme/th", 2),
+            store.chosen("acme/th", 4, whole=False, devices=frozenset({"d1", "d7"}), trial=True),
+            store.chosen("acme/th", 3, whole=False, target=Scope("440103")),
+            store.chosen("acme/th", 2),
         ]
     )
-    found = {device: (value, name) for device, value, name in read(now, *one_each())}
+    readings = {device: (value, name) for device, value, name in read(now, *one_each())}
     for number in range(10):
         version = 4 if number in {1, 7} else 3 if number >= 5 else 2
-        assert found[f"d{number}"] == (10.0 * version, f"acme/th@{version}")
+        assert readings[f"d{number}"] == (10.0 * version, f"acme/th@{version}")
     assert [arm.profile.version for arm in now.arms["acme/th"]] == [4, 3]
 
 
-def test_the_quick_path_keeps_versions_apart(shelf: Shelf) -> None:
+def test_the_quick_path_keeps_versions_apart(store: ProfileStore) -> None:
     """Many messages of one shape: columns of each version are made by its own rules."""
-    now = shelf.library().choose([shelf.chosen("acme/th", 3, whole=False, target=Scope("440103"))])
+    now = store.library().choose([store.chosen("acme/th", 3, whole=False, target=Scope("440103"))])
     messages = [(f"acme/d{number}/up", f'{{"t": {number}}}') for _ in range(30) for number in range(10)]
     for device, value, name in read(now, *messages):
         number = int(device[1:])
         assert (value, name) == ((3.0 * number, "acme/th@3") if number >= 5 else (float(number), "acme/th@1"))
 
 
-def test_a_gateways_message_is_read_by_one_version(shelf: Shelf) -> None:
+def test_a_gateways_message_is_read_by_one_version(store: ProfileStore) -> None:
     """Where many devices are named in one message the gateway's version decides for all of them."""
-    now = shelf.library().choose(
-        [shelf.chosen("acme/hubbed", 5, whole=False, devices=frozenset({"hub-2", "b0", "b2"}))]
+    now = store.library().choose(
+        [store.chosen("acme/hubbed", 5, whole=False, devices=frozenset({"hub-2", "b0", "b2"}))]
     )
     all_of_one = '{"all": [{"id": "b0", "t": 1}, {"id": "b2", "t": 2}]}'
     all_of_two = '{"all": [{"id": "b1", "t": 1}, {"id": "b3", "t": 2}]}'
@@ -170,16 +170,16 @@ def test_a_gateways_message_is_read_by_one_version(shelf: Shelf) -> None:
     assert {name for _, _, name in read(now, ("hub/hub-2/report", all_of_two))} == {"acme/hubbed@5"}
 
 
-def test_a_carried_frame_is_read_by_its_devices_version(shelf: Shelf) -> None:
+def test_a_carried_frame_is_read_by_its_devices_version(store: ProfileStore) -> None:
     """The envelope by that of the network, the frame in it by that of the device."""
-    now = shelf.library().choose([shelf.chosen("acme/probe", 3, whole=False, devices=frozenset({"p1"}))])
+    now = store.library().choose([store.chosen("acme/probe", 3, whole=False, devices=frozenset({"p1"}))])
     messages = [(f"ns/p{number}/up", f'{{"eui": "p{number}", "data": "000a", "port": 2, "n": 1}}') for number in (0, 1)]
     assert read(now, *messages) == [("p0", 10.0, "acme/probe@1"), ("p1", 30.0, "acme/probe@3")]
 
 
-def test_what_is_refused_bears_its_version(shelf: Shelf) -> None:
+def test_what_is_refused_bears_its_version(store: ProfileStore) -> None:
     """Whole messages and single values, by the version of their device."""
-    now = shelf.library().choose([shelf.chosen("acme/th", 4, whole=False, devices=frozenset({"d1"}))])
+    now = store.library().choose([store.chosen("acme/th", 4, whole=False, devices=frozenset({"d1"}))])
     decoder = Decoder(now, DEVICES)
     fields = decoder.decode(
         [
@@ -199,29 +199,29 @@ def test_what_is_refused_bears_its_version(shelf: Shelf) -> None:
     assert [(value.message, value.profile) for value in fields.rejected] == [(2, "acme/th@4")]
 
 
-def test_a_newer_file_does_not_go_before_what_was_decided(shelf: Shelf) -> None:
+def test_a_newer_file_does_not_go_before_what_was_decided(store: ProfileStore) -> None:
     """A library upgrade comes in force only where no release decided otherwise; it is listed meanwhile."""
-    decision = shelf.chosen("acme/th", 2)
-    shelf.write("acme/th", 3, shelf.folder / "library")
-    chosen = shelf.library().choose([decision])
+    decision = store.chosen("acme/th", 2)
+    store.write("acme/th", 3, store.folder / "library")
+    chosen = store.library().choose([decision])
     assert chosen.versions["acme/th"] == 2
     (listed,) = chosen.superseded()
     assert listed.startswith("acme/th@3 of the folder is not in force: acme/th@2 was released; ")
-    assert shelf.library().versions["acme/th"] == 3
-    assert shelf.library().superseded() == []
+    assert store.library().versions["acme/th"] == 3
+    assert store.library().superseded() == []
 
 
-def test_one_that_cannot_be_compiled(shelf: Shelf) -> None:
+def test_one_that_cannot_be_compiled(store: ProfileStore) -> None:
     """While running what was in force stays; at a start its devices wait in quarantine; no others are disturbed."""
-    good = shelf.chosen("acme/th", 2)
-    running = shelf.library().choose([good])
+    good = store.chosen("acme/th", 2)
+    running = store.library().choose([good])
     bad = Chosen(
-        VersionChoice("acme/th", 3, "bad", Scope("4401")), shelf.write("acme/th", 3, shelf.folder / "bad", "?")
+        VersionChoice("acme/th", 3, "bad", Scope("4401")), store.write("acme/th", 3, store.folder / "bad", "?")
     )
     after = running.choose([bad], running)
     assert after.versions["acme/th"] == 2
     assert [why.file for why in after.problems] == [str(bad.file)]
-    start = shelf.library().choose([bad])
+    start = store.library().choose([bad])
     assert "acme/th" not in start.versions
     assert read(start, *one_each()) == []
     assert {name for _, _, name in read(start, ("ns/p0/up", '{"eui": "p0", "data": "000a", "port": 2, "n": 1}'))} == {
@@ -232,24 +232,24 @@ def test_one_that_cannot_be_compiled(shelf: Shelf) -> None:
     assert {name for _, _, name in read(running.choose([good, trial], running), *one_each())} == {"acme/th@2"}
 
 
-def test_specs_keep_their_places(shelf: Shelf) -> None:
+def test_specs_keep_their_places(store: ProfileStore) -> None:
     """What was decoded before is read by the spec it was decoded with; going back makes no new ones."""
-    library = shelf.library()
-    second = library.choose([shelf.chosen("acme/th", 2)])
-    third = second.choose([shelf.chosen("acme/th", 3)], second)
-    back = third.choose([shelf.chosen("acme/th", 2)], third)
+    library = store.library()
+    second = library.choose([store.chosen("acme/th", 2)])
+    third = second.choose([store.chosen("acme/th", 3)], second)
+    back = third.choose([store.chosen("acme/th", 2)], third)
     assert second.specs[: len(library.specs)] == library.specs
     assert third.specs[: len(second.specs)] == second.specs
     assert back.specs == third.specs
     assert back.find("acme/th") is second.find("acme/th")
 
 
-def test_rights_of_all_versions(shelf: Shelf) -> None:
+def test_rights_of_all_versions(store: ProfileStore) -> None:
     """A device may publish where its own version says; behind a gateway where any says. Equal rights compare equal."""
     other = DIRECT.replace("acme/{device}/up", "acme/{device}/now")
-    file = shelf.write("acme/th", 2, shelf.folder / "moved", other)
+    file = store.write("acme/th", 2, store.folder / "moved", other)
     moved = Chosen(VersionChoice("acme/th", 2, "moved", Scope("4401"), whole=False, devices=frozenset({"d1"})), file)
-    library = shelf.library()
+    library = store.library()
     now = library.choose([moved])
     record = DEVICES.record
     assert now.publish_topics(record(DEVICES.find("d1")), ["d1"], None) == ["acme/d1/now"]
@@ -257,15 +257,15 @@ def test_rights_of_all_versions(shelf: Shelf) -> None:
     behind = Device("d1", "440106", "acme/th", gateway="hub-1")
     assert now.publish_topics(behind, ["d1"], ["hub-1"]) == ["acme/d1/up", "acme/d1/now"]
     assert len(now.topic_rights("acme/th")) == 2
-    same = library.choose([shelf.chosen("acme/th", 3)])
+    same = library.choose([store.chosen("acme/th", 3)])
     assert same.topic_rights("acme/th") == library.topic_rights("acme/th")
 
 
-def test_versions_without_a_file_of_the_folder(shelf: Shelf) -> None:
+def test_versions_without_a_file_of_the_folder(store: ProfileStore) -> None:
     """A profile that only the store has is in force as any other; one that only some have is known by name."""
-    file = shelf.write("new/one", 1, shelf.folder / "v1", DIRECT.replace("acme/", "new/"))
+    file = store.write("new/one", 1, store.folder / "v1", DIRECT.replace("acme/", "new/"))
     some = Chosen(VersionChoice("new/one", 1, "n", Scope("4401"), whole=False, devices=frozenset({"n1"})), file)
-    now = shelf.library().choose([some])
+    now = store.library().choose([some])
     assert "new/one" in now
     assert "new/one" in now.ids
     assert "new/one" not in now.versions

@@ -30,9 +30,9 @@ KNOWN = [  # the `checksum` of each model in the reveng catalogue: the value of 
 @pytest.mark.parametrize(("name", "value", "size"), KNOWN)
 def test_the_catalogues_check_values(name: str, value: int, size: int) -> None:
     """Each model gives the value that the catalogue prints for it."""
-    found = checksum(name)
-    assert found.compute(NINE) == value
-    assert found.size == size
+    result = checksum(name)
+    assert result.compute(NINE) == value
+    assert result.size == size
 
 
 @pytest.mark.parametrize(

@@ -174,8 +174,8 @@ def test_units_of_the_payload_replace_those_of_the_profile(plain: Decoder, profi
     messages = [message(text % (70.7 + at)) for at in range(20)]
     for _ in range(2):
         fields = plain.decode(messages)
-        seen = readings_of(fields, profiles.specs, [f"d{at}" for at in range(10)])
-        values = [reading.value for reading in seen]
+        readings = readings_of(fields, profiles.specs, [f"d{at}" for at in range(10)])
+        values = [reading.value for reading in readings]
         assert values[0] == pytest.approx(21.5)
         assert values[2] == pytest.approx(21.5 + 5 / 9)
         assert values[1] == 60

@@ -26,10 +26,10 @@ DATA = base64.b64encode(b"\x01\xff").decode()
 
 def part(profile: str) -> DownlinkPart:
     """Return how a network server takes downlinks."""
-    found = PROFILES.find(profile)
-    assert found is not None
-    assert found.source.downlink is not None
-    return found.source.downlink
+    match = PROFILES.find(profile)
+    assert match is not None
+    assert match.source.downlink is not None
+    return match.source.downlink
 
 
 ENVELOPES = [

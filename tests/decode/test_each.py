@@ -41,18 +41,18 @@ TREE = {
 def rows(machine: Decoder, tree: Any, names: tuple[str, ...] = ("d1",)) -> tuple[Fields, list[tuple[Any, ...]]]:
     fields = machine.decode([Message("x/d1", json.dumps(tree).encode(), 1_767_225_600_000_000, 1)])
     specs = machine.profiles.specs
-    seen = readings_of(fields, specs, names)
+    readings = readings_of(fields, specs, names)
     channels = [specs[int(spec)].channel for spec in fields.spec]
     return fields, [
         (item.property, channel, item.value, item.time // 1_000_000)
-        for item, channel in zip(seen, channels, strict=True)
+        for item, channel in zip(readings, channels, strict=True)
     ]
 
 
 def test_lists_in_lists_see_what_is_around_them(make: Make) -> None:
     """Each probe of each station is an element; its station gives the time and the channel, the site the number."""
-    _, seen = rows(make(NESTED), TREE)
-    assert seen == [
+    _, records = rows(make(NESTED), TREE)
+    assert records == [
         ("air_temperature", "north", 1.5, 1767225600),
         ("air_temperature", "north", 2.5, 1767225600),
         ("relative_humidity", "", 40.0, 1767225600),
@@ -63,8 +63,8 @@ def test_lists_in_lists_see_what_is_around_them(make: Make) -> None:
 def test_a_reading_for_a_word_around_it_is_left_out_elsewhere(make: Make) -> None:
     """A station that the profile does not name gives no reading of that rule (the negative control)."""
     tree = {"site": {"n": 1, "stations": [{"name": "west", "at": 1767225600, "probes": [{"t": 9, "h": 1}]}]}}
-    _, seen = rows(make(NESTED), tree)
-    assert [reading[0] for reading in seen] == ["relative_humidity"]
+    _, records = rows(make(NESTED), tree)
+    assert [reading[0] for reading in records] == ["relative_humidity"]
 
 
 def test_nested_elements_by_plan_are_those_one_by_one(make: Make) -> None:
@@ -88,10 +88,10 @@ def test_members_of_objects_within_lists(make: Make) -> None:
     readings:
       - {field: t, property: air_temperature, channels: [f1, f2], where: {^@key: "{channel}"}}
 """)
-    _, seen = rows(
+    _, records = rows(
         machine, {"floors": {"f1": {"rooms": {"a": {"t": 20}}}, "f2": {"rooms": {"a": {"t": 21}, "b": {"t": 22}}}}}
     )
-    assert [(reading[1], reading[2]) for reading in seen] == [("f1", 20.0), ("f2", 21.0), ("f2", 22.0)]
+    assert [(reading[1], reading[2]) for reading in records] == [("f1", 20.0), ("f2", 21.0), ("f2", 22.0)]
 
 
 def test_every_member_is_for_each_only(make: Make) -> None:
@@ -124,8 +124,8 @@ def test_several_lists_in_one_message(make: Make) -> None:
         "meters": [{"w": 7, "at": 1767225601}, {"w": 8, "at": 1767225602}],
         "samples": [{"t": [1, 2]}, {"t": [3]}],
     }
-    _, seen = rows(make(SEVERAL), tree)
-    assert seen == [
+    _, records = rows(make(SEVERAL), tree)
+    assert records == [
         ("uptime", "", 5.0, 1767225600),
         ("switched_on", "0", True, 1767225600),
         ("switched_on", "1", False, 1767225600),

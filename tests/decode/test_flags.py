@@ -124,7 +124,7 @@ def test_every_word_means_something() -> None:
 
 
 @pytest.mark.parametrize(
-    ("quality", "said"),
+    ("quality", "message"),
     [
         ("{field: f, words: {N: god}}", "unknown word 'god'; did you mean 'good'?"),
         ("{field: f, words: hj213}", "unknown word 'hj213'; did you mean 'hj212'?"),
@@ -132,7 +132,7 @@ def test_every_word_means_something() -> None:
         ("{words: hj212}", "no path to a flag"),
     ],
 )
-def test_wrong_words_are_said(make: Make, quality: str, said: str) -> None:
+def test_wrong_words_are_said(make: Make, quality: str, message: str) -> None:
     """A wrong word names its key and the nearest right one."""
     with pytest.raises(ProfileError, match=r"x\.yaml:\d+") as caught:
         make(
@@ -140,7 +140,7 @@ def test_wrong_words_are_said(make: Make, quality: str, said: str) -> None:
                 "flag: tf, ", ""
             )
         )
-    assert said in str(caught.value)
+    assert message in str(caught.value)
 
 
 def test_a_flag_without_a_meaning_is_refused(make: Make) -> None:

@@ -134,18 +134,18 @@ trees = st.recursive(
 
 
 @given(trees, trees)
-def test_equal_shapes_hold_the_same_members(one: Any, other: Any) -> None:
+def test_equal_shapes_hold_the_same_members(first: Any, other: Any) -> None:
     """Each leaf stands where its pointer says; two trees of one shape have the same pointers and types of leaves."""
     parse = Flattened(lambda frame: msgspec.json.decode(frame.payload), 32)
-    seen = []
-    for tree in (one, other):
+    results = []
+    for tree in (first, other):
         payload = msgspec.json.encode(tree)
         shape, leaves = parse.flatten(payload, None)
         pointers = parse.pointers(payload, None)
         assert [walk(msgspec.json.decode(payload), pointer) for pointer in pointers] == leaves
-        seen.append((shape, pointers, [float if type(leaf) is int else type(leaf) for leaf in leaves]))
-    if seen[0][0] == seen[1][0]:
-        assert seen[0] == seen[1]
+        results.append((shape, pointers, [float if type(leaf) is int else type(leaf) for leaf in leaves]))
+    if results[0][0] == results[1][0]:
+        assert results[0] == results[1]
 
 
 def test_large_trees_are_left_alone() -> None:

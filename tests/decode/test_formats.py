@@ -16,8 +16,8 @@ from sensegate.model import QuarantineReason
 from sensegate.quantities import units
 
 
-def _error(what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
-    return ProfileError(what, key=str(path), remedy=remedy)
+def _error(problem: str, /, *path: str | int, remedy: str = "") -> ProfileError:
+    return ProfileError(problem, key=str(path), remedy=remedy)
 
 
 @pytest.mark.parametrize("name", sorted(FORMATS))

@@ -88,11 +88,11 @@ def test_memory_is_that_of_the_walks_that_count(walks: list[list[tuple[str, int 
                 memory.put(("x", name), value, 1)
             now[name] = value
         open_.append((memory.savepoint(), dict(now)))
-        what = data.draw(st.sampled_from(["go on", "settle", "lose"]))
-        if what == "settle":
+        result = data.draw(st.sampled_from(["go on", "settle", "lose"]))
+        if result == "settle":
             mark, settled = open_.pop(0)
             memory.release(mark)
-        elif what == "lose":
+        elif result == "lose":
             memory.rollback()
             open_.clear()
             now = dict(settled)

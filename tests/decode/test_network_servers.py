@@ -27,9 +27,9 @@ def decoded(profiles: ProfileSet, profile: str, topic: str, payload: dict[str, A
     example: dict[str, object] = {"label": "x", "topic": topic, "payload": members, "devices": [EUI]}
     if by_http:
         example |= {"gateway": "server-1", "carried": True}
-    found = profiles.find(profile)
-    assert found is not None
-    fields = decode_example(profiles, found, msgspec.convert(example, Example)).fields
+    match = profiles.find(profile)
+    assert match is not None
+    fields = decode_example(profiles, match, msgspec.convert(example, Example)).fields
     if fields.quarantined:
         return fields.quarantined[0].reason.value
     assert fields.rejected == []
@@ -85,8 +85,8 @@ def test_how_chirpstack_heard_a_frame(
 ) -> None:
     """LoRa has a spreading factor; FSK and LR-FHSS have none."""
     payload = {**UP, "txInfo": {"frequency": 868100000, "modulation": modulation}}
-    found = decoded(profiles, "chirpstack/v4", f"application/1/device/{EUI}/event/up", payload)
-    assert found == {"rssi": -90, "snr": 7.5, **expected}
+    report = decoded(profiles, "chirpstack/v4", f"application/1/device/{EUI}/event/up", payload)
+    assert report == {"rssi": -90, "snr": 7.5, **expected}
 
 
 HEARD = {"rssi": -21, "snr": 10, "radio_frequency": 867_500_000}

@@ -52,12 +52,12 @@ def test_broken_profile_keeps_the_last_good_version(tmp_path: Path) -> None:
 def test_topics_of_a_device_name_it(tmp_path: Path) -> None:
     """Every topic of its profile, with its names in place; unknown profiles give no rights."""
     write(tmp_path, "x")
-    found = ProfileSet.load([tmp_path])
-    assert found.topics_of("acme/x", ["d1", "EUI"]) == ["acme/d1", "acme/EUI", "+/x/d1", "+/x/EUI"]
-    assert found.topics_of("acme/none", ["d1"]) == []
-    assert found.topics_at_qos0() == []
-    assert "acme/x" in found
-    assert len(found) == 1
+    profiles = ProfileSet.load([tmp_path])
+    assert profiles.topics_of("acme/x", ["d1", "EUI"]) == ["acme/d1", "acme/EUI", "+/x/d1", "+/x/EUI"]
+    assert profiles.topics_of("acme/none", ["d1"]) == []
+    assert profiles.topics_at_qos0() == []
+    assert "acme/x" in profiles
+    assert len(profiles) == 1
 
 
 def test_topics_of_a_gateway_are_not_those_of_its_devices(profiles: ProfileSet) -> None:
@@ -95,6 +95,7 @@ def test_examples_that_do_not_hold_are_told(tmp_path: Path) -> None:
         ("value: 1}", "value: 1, time: '2026-01-01T00:00:01Z'}", "air_temperature = 1 differs by its time alone"),
         ("expect: [{property: air_temperature, value: 1}]", "expect: []", "not expected: d1 air_temperature (a) = 1.0"),
         ("payload: {a: 1}", "payload: {b: 1}", "refused: no_values"),
+        ("topic: acme/d1", "topic: acme/x", "registered; the devices of this example are d1: use such a name in topic"),
         ("payload: {a: 1}", "payload: {a: x}", "expected rejections none, saw {'a': 'wrong_type'}"),
         ("payload: {a: 1}", "payload_b64: '?'", "Only base64 data is allowed"),
         ("payload: '{'", "payload: {a: 1}", "expected refusal malformed, saw readings"),

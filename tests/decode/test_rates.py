@@ -11,8 +11,8 @@ from sensegate.decode.rates import MINUTE_US, DeviceRates
 
 def over(rates: DeviceRates, devices: list[int], minutes: list[int]) -> list[bool]:
     """Return which of some messages are too many."""
-    found = rates.exceeding(np.array(devices, np.int32), np.array(minutes, np.int64) * MINUTE_US + 7)
-    return [False] * len(devices) if found is None else found.tolist()
+    result = rates.exceeding(np.array(devices, np.int32), np.array(minutes, np.int64) * MINUTE_US + 7)
+    return [False] * len(devices) if result is None else result.tolist()
 
 
 def test_the_first_too_many_and_all_after_it_are_over_until_the_minute_ends() -> None:
@@ -26,12 +26,12 @@ def test_the_first_too_many_and_all_after_it_are_over_until_the_minute_ends() ->
 @given(st.lists(st.tuples(st.integers(-1, 3), st.integers(100, 102)), max_size=60), st.integers(1, 60))
 def test_rates_agree_with_counting_one_by_one(messages: list[tuple[int, int]], cut: int) -> None:
     """Property: however messages are cut into batches, the verdicts are those of a dictionary."""
-    rates, counts, wanted, found = DeviceRates(2 / 60), dict[tuple[int, int], int](), [], []
-    messages.sort(key=lambda one: one[1])
+    rates, counts, wanted, limited = DeviceRates(2 / 60), dict[tuple[int, int], int](), [], []
+    messages.sort(key=lambda message: message[1])
     for device, minute in messages:
         counts[device, minute] = counts.get((device, minute), 0) + 1
         wanted.append(device >= 0 and counts[device, minute] > 2)
     for first in range(0, len(messages), cut):
         part = messages[first : first + cut]
-        found += over(rates, [device for device, _ in part], [minute for _, minute in part])
-    assert found == wanted
+        limited += over(rates, [device for device, _ in part], [minute for _, minute in part])
+    assert limited == wanted

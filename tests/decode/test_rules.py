@@ -57,8 +57,8 @@ def test_an_object_is_not_null(make: Make) -> None:
     machine = make(rules)
     payloads = [{"a": 1}, {"a": 1, "x": None}, {"a": 1, "x": {"y": 1}}, {"a": 1, "x": []}, {"a": 1, "x": 0}]
     fields = run(machine, *payloads)
-    seen = [machine.profiles.specs[fields.spec[row]].property for row in range(0, len(fields), 40)]
-    assert seen == ["air_temperature", "air_temperature", "dew_point", "dew_point", "dew_point"]
+    properties = [machine.profiles.specs[fields.spec[row]].property for row in range(0, len(fields), 40)]
+    assert properties == ["air_temperature", "air_temperature", "dew_point", "dew_point", "dew_point"]
     assert machine.plans.plans
 
 
@@ -71,8 +71,8 @@ def test_one_value_or_a_list_of_them(make: Make) -> None:
     )
     specs = decoder.profiles.specs
     fields = run(decoder, {"f": 230}, {"f": [231, 232]}, {"f": None}, {"f": []}, {"f": {"0": 5}})
-    seen = {(specs[fields.spec[row]].channel, float(fields.value[row])) for row in range(len(fields))}
-    assert seen == {("", 230), ("0", 231), ("1", 232)}
+    readings = {(specs[fields.spec[row]].channel, float(fields.value[row])) for row in range(len(fields))}
+    assert readings == {("", 230), ("0", 231), ("1", 232)}
     assert not [value for value in fields.rejected if value.reason is not RejectReason.WRONG_TYPE]
 
 

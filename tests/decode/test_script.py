@@ -200,7 +200,7 @@ def test_an_envelope_whose_frame_is_refused_says_so(decoder: Decoder, tmp_path: 
 
 
 @pytest.mark.parametrize(
-    ("text", "options", "file", "line", "what"),
+    ("text", "options", "file", "line", "message"),
     [
         ("var a = 1;\nfunction (", "", "codec.js", 2, "SyntaxError"),
         ("function decodeUplink(i) {\n  return {};\n", "", "codec.js", 3, "not closed"),
@@ -221,7 +221,7 @@ def test_an_envelope_whose_frame_is_refused_says_so(decoder: Decoder, tmp_path: 
     ],
 )
 def test_errors_name_file_and_line(
-    make: Make, tmp_path: Path, text: str | None, options: str, file: str, line: int, what: str
+    make: Make, tmp_path: Path, text: str | None, options: str, file: str, line: int, message: str
 ) -> None:
     """Of the script where the script is wrong, of the profile where that is."""
     (tmp_path / "acme").mkdir()
@@ -231,7 +231,7 @@ def test_errors_name_file_and_line(
     with pytest.raises(ProfileError) as caught:
         make(RULE.replace("{file: codec.js}", f"{{{name}{options}}}".replace("{, ", "{")))
     assert Path(caught.value.file).name == file
-    assert (caught.value.line, what) == (line, what if what in str(caught.value) else str(caught.value))
+    assert (caught.value.line, message) == (line, message if message in str(caught.value) else str(caught.value))
 
 
 def test_a_script_that_is_no_text(make: Make, tmp_path: Path) -> None:
@@ -269,11 +269,11 @@ async def test_a_changed_script_is_taken_up(make: Make, tmp_path: Path, rule: st
 def test_downlinks_are_recognised(decoder: Decoder, tmp_path: Path) -> None:
     """A script with `encodeDownlink` is known as one, for the day when commands are sent."""
     (tmp_path / "acme" / "codec.js").write_text(SCRIPT + "function encodeDownlink(i) { return {}; }", encoding="utf-8")
-    found = ProfileSet.load([tmp_path]).find("acme/x")
-    assert found is not None
-    assert isinstance(found.rules[0].parse, script.ScriptParse)
-    assert found.rules[0].parse.facts.encodes
-    assert found.rules[0].parse.facts.entry == "decodeUplink"
+    match = ProfileSet.load([tmp_path]).find("acme/x")
+    assert match is not None
+    assert isinstance(match.rules[0].parse, script.ScriptParse)
+    assert match.rules[0].parse.facts.encodes
+    assert match.rules[0].parse.facts.entry == "decodeUplink"
 
 
 def test_examples_and_explain_know_scripts(decoder: Decoder, tmp_path: Path) -> None:

@@ -128,36 +128,38 @@ def accounted(case: Case, fields: Fields) -> None:
     assert len(set(refused)) == len(refused)
     assert fields.device.min(initial=0) >= 0
     if case.video:
-        told = [refusal.detail for refusal in fields.quarantined] + [
+        details = [refusal.detail for refusal in fields.quarantined] + [
             f"{value.field} {value.detail}" for value in fields.rejected
         ]
-        for text in (*told, *fields.text.values()):
+        for text in (*details, *fields.text.values()):
             assert not any(mark in text for mark in NOBODYS), f"personal data: {text[:200]}"
 
 
 def findings(case: Case, changes: Iterator[tuple[str, Make]], chunk: int = CHUNK) -> list[str]:
     """Return what went wrong, one message of each kind."""
-    found: dict[str, str] = {}
+    findings: dict[str, str] = {}
     machine = case.decoder()
     good = case.message(payload_of(case.example))
     machine.decode([good] * 60)
     while made := list(islice(changes, chunk)):
         messages: list[tuple[str, Message]] = []
-        for what, make in made:
+        for fault, make in made:
             try:
-                messages.append((what, case.message(make())))
+                messages.append((fault, case.message(make())))
             except UNWRITABLE:
                 continue
         batch = [message for _, message in messages]
         if not batch or wrong(case, machine, [good] * 20 + batch) is None:
             continue
-        for what, message in messages:
+        for fault, message in messages:
             why = wrong(case, machine, [good] * 40 + [message] * 6) or wrong(case, case.decoder(), [message])
             if why is not None:
-                found.setdefault(why, f"{name_of(case)}: {what}: {why}\n    {message.topic} {message.payload[:600]!r}")
-        if not found:
-            found["batch"] = f"{name_of(case)}: a batch with {messages[0][0]} … {messages[-1][0]}"
-    return list(found.values())
+                findings.setdefault(
+                    why, f"{name_of(case)}: {fault}: {why}\n    {message.topic} {message.payload[:600]!r}"
+                )
+        if not findings:
+            findings["batch"] = f"{name_of(case)}: a batch with {messages[0][0]} … {messages[-1][0]}"
+    return list(findings.values())
 
 
 def wrong(case: Case, machine: Decoder, messages: Sequence[Message]) -> str | None:
@@ -181,8 +183,8 @@ def place_of(why: Exception) -> str:
 def test_no_change_of_an_example_breaks_anything(case: Case) -> None:
     """Each odd value in each place, each shape, each name: decoded by both paths, normalised, accounted for."""
     start = 0 if WHOLE else CASES.index(case) % EACH
-    found = findings(case, islice(spoilt(payload_of(case.example)), start, None, EACH))
-    assert not found, "\n".join(found)
+    problems = findings(case, islice(spoilt(payload_of(case.example)), start, None, EACH))
+    assert not problems, "\n".join(problems)
 
 
 @pytest.mark.slow
@@ -190,8 +192,8 @@ def test_no_change_of_an_example_breaks_anything(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES if WHOLE else CASES[::29], ids=name_of)
 def test_no_large_message_takes_long(case: Case) -> None:
     """What is as large as a message may be, in each place: no time that grows faster than its size."""
-    found = findings(case, islice(swollen(payload_of(case.example)), 0, None, 1 if WHOLE else 29), chunk=1)
-    assert not found, "\n".join(found)
+    problems = findings(case, islice(swollen(payload_of(case.example)), 0, None, 1 if WHOLE else 29), chunk=1)
+    assert not problems, "\n".join(problems)
 
 
 @settings(max_examples=settings().max_examples // 2)
@@ -199,19 +201,19 @@ def test_no_large_message_takes_long(case: Case) -> None:
 def test_several_changes_at_once(data: st.DataObject) -> None:
     """Changes of what is changed already."""
     case = data.draw(st.sampled_from(CASES))
-    payload, told = payload_of(case.example), []
+    payload, outcomes = payload_of(case.example), []
     for _ in range(data.draw(st.integers(1, 4))):
         changes = list(islice(spoilt(payload), 20_000))
         if not changes:
             break
-        what, make = changes[data.draw(st.integers(0, len(changes) - 1))]
+        result, make = changes[data.draw(st.integers(0, len(changes) - 1))]
         try:
             payload = make()
         except UNWRITABLE:
             continue
-        told.append(what)
+        outcomes.append(result)
     message = case.message(payload)
-    assert wrong(case, case.decoder(), [message] * 3) is None, (told, payload)
+    assert wrong(case, case.decoder(), [message] * 3) is None, (outcomes, payload)
 
 
 def unlearned(messages: Sequence[Message]) -> str | None:
@@ -231,7 +233,7 @@ def unlearned(messages: Sequence[Message]) -> str | None:
 @pytest.mark.parametrize("case", CASES[::3] if WHOLE else CASES[::61], ids=name_of)
 def test_no_change_of_an_example_breaks_learning(case: Case) -> None:
     """What nobody's profile takes is drafted from: a few changed messages of one topic together, and large ones."""
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     payload = payload_of(case.example)
     changes = islice(spoilt(payload), 0, None, 11 if WHOLE else 311)
     sizes = islice(swollen(payload), 0, None, 7 if WHOLE else 97)
@@ -242,8 +244,8 @@ def test_no_change_of_an_example_breaks_learning(case: Case) -> None:
                 with suppress(*UNWRITABLE):
                     messages.append(case.message(make()))
             if messages and (why := unlearned(messages)) is not None:
-                found.setdefault(why, f"{made[0][0]}: {why}\n    {[message.payload[:300] for message in messages]}")
-    assert not found, "\n".join(found.values())
+                result.setdefault(why, f"{made[0][0]}: {why}\n    {[message.payload[:300] for message in messages]}")
+    assert not result, "\n".join(result.values())
 
 
 @pytest.mark.slow
@@ -251,15 +253,15 @@ def test_no_change_of_an_example_breaks_learning(case: Case) -> None:
 @pytest.mark.parametrize("case", CASES[::5] if WHOLE else CASES[::71], ids=name_of)
 def test_no_change_of_an_example_breaks_what_explains_it(case: Case) -> None:
     """What people ask of a message that went wrong is answered."""
-    found: dict[str, str] = {}
-    for what, make in islice(spoilt(payload_of(case.example)), 0, None, 37 if WHOLE else 611):
+    result: dict[str, str] = {}
+    for fault, make in islice(spoilt(payload_of(case.example)), 0, None, 37 if WHOLE else 611):
         with suppress(*UNWRITABLE):
             message = case.message(make())
             try:
                 explain(PROFILES, message.topic, message.payload, clock=FakeClock(message.received))
             except Exception as error:  # noqa: BLE001 - any is a finding
-                found.setdefault(place_of(error), f"{what}: {message.payload[:300]!r}")
-    assert not found
+                result.setdefault(place_of(error), f"{fault}: {message.payload[:300]!r}")
+    assert not result
 
 
 class _Broken(Decoder):
@@ -270,8 +272,10 @@ class _Broken(Decoder):
             raise IndexError("of a list")
         fields = super().decode(messages)
         sum(range(10_000_000 * any(len(message.payload) > SIZE for message in messages)))
-        told = [msgspec.structs.replace(refusal, detail=f"'{NOBODYS[0]}' is none") for refusal in fields.quarantined]
-        return msgspec.structs.replace(fields, quarantined=told)
+        refusals = [
+            msgspec.structs.replace(refusal, detail=f"'{NOBODYS[0]}' is none") for refusal in fields.quarantined
+        ]
+        return msgspec.structs.replace(fields, quarantined=refusals)
 
 
 def test_the_search_is_not_blind(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -281,7 +285,7 @@ def test_the_search_is_not_blind(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Case, "decoder", lambda _: _Broken(PROFILES, devices, LIMITS))
     monkeypatch.setitem(globals(), "SLOW_S", 0.05)
     good = payload_of(case.example)
-    found = findings(case, iter([("a list", lambda: b"[[[1]]]"), ("a name", lambda: b"{}")]), chunk=1)
-    assert [item.split(": ")[2] for item in found] == ["IndexError", "AssertionError"]
-    assert "personal data" in found[1]
+    problems = findings(case, iter([("a list", lambda: b"[[[1]]]"), ("a name", lambda: b"{}")]), chunk=1)
+    assert [item.split(": ")[2] for item in problems] == ["IndexError", "AssertionError"]
+    assert "personal data" in problems[1]
     assert "slow" in "".join(findings(case, iter([("blanks", lambda: good + b" " * SIZE)]), chunk=1))

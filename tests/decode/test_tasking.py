@@ -81,28 +81,30 @@ def test_a_text_cannot_break_out_of_json(text: str) -> None:
     assert made == {"set": {"name": text}, "also": f"<{text}>"}
 
 
-@pytest.mark.parametrize("said", [True, "5", 5.5, float("nan"), float("inf"), 0, 601])
-def test_what_is_no_such_number(said: Any) -> None:
+@pytest.mark.parametrize("payload", [True, "5", 5.5, float("nan"), float("inf"), 0, 601])
+def test_what_is_no_such_number(payload: Any) -> None:
     """Another kind, no whole number, none at all, out of range."""
     with pytest.raises(ConfigError, match="integer from 1 to 600"):
-        tasking.validate_parameters(task(hex="{n:u16be}", parameters=number(1, 600)), {"n": said})
+        tasking.validate_parameters(task(hex="{n:u16be}", parameters=number(1, 600)), {"n": payload})
 
 
-@pytest.mark.parametrize("said", ["", "a\x00b", "a\nb", "x" * 65])
-def test_what_is_no_such_text(said: str) -> None:
+@pytest.mark.parametrize("payload", ["", "a\x00b", "a\nb", "x" * 65])
+def test_what_is_no_such_text(payload: str) -> None:
     """Empty, with control characters, too long."""
     with pytest.raises(ConfigError, match="printable"):
-        tasking.validate_parameters(task(text="{n}", parameters={"n": {"label": LABEL, "kind": "text"}}), {"n": said})
+        tasking.validate_parameters(
+            task(text="{n}", parameters={"n": {"label": LABEL, "kind": "text"}}), {"n": payload}
+        )
 
 
 def test_words_and_defaults() -> None:
     """Words are what people say; 1 is not true."""
     part = ParameterPart(label=LABEL, kind="boolean", words={True: "ON", False: "OFF"}, default=False)
-    one = msgspec.structs.replace(task(text="{n}"), parameters={"n": part})
-    assert tasking.encode_payload(one, tasking.validate_parameters(one, {})) == b"OFF"
-    assert tasking.encode_payload(one, tasking.validate_parameters(one, {"n": True})) == b"ON"
+    changed = msgspec.structs.replace(task(text="{n}"), parameters={"n": part})
+    assert tasking.encode_payload(changed, tasking.validate_parameters(changed, {})) == b"OFF"
+    assert tasking.encode_payload(changed, tasking.validate_parameters(changed, {"n": True})) == b"ON"
     with pytest.raises(ConfigError, match="one of: True, False"):
-        tasking.validate_parameters(one, {"n": 1})
+        tasking.validate_parameters(changed, {"n": 1})
 
 
 @pytest.mark.parametrize(
@@ -160,7 +162,7 @@ def test_a_good_one(tmp_path: Path) -> None:
 def test_mistakes(tmp_path: Path, wrong: str, right: str, says: str) -> None:
     """One line with the file, the line, the key and what to do."""
     assert wrong in GOOD
-    (said,) = checked(tmp_path, GOOD.replace(wrong, right, 1))
-    assert says in said
-    assert "a1.yaml:" in said
-    assert "tasks[0]" in said
+    (finding,) = checked(tmp_path, GOOD.replace(wrong, right, 1))
+    assert says in finding
+    assert "a1.yaml:" in finding
+    assert "tasks[0]" in finding

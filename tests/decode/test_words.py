@@ -44,11 +44,13 @@ def test_a_word_that_is_not_in_the_table_is_rejected(make: Make) -> None:
     assert run(decoder, {"wd": "C"}, {"wd": "静风"}).ignored == 80
 
 
-@pytest.mark.parametrize(("sent", "meant"), [("ON", 1.0), ("off", 0.0), (True, 1.0), (1, 1.0), ("0", 0.0), ("关", 0.0)])
-def test_switches_in_all_their_forms(make: Make, sent: object, meant: float) -> None:
+@pytest.mark.parametrize(
+    ("sent", "expected"), [("ON", 1.0), ("off", 0.0), (True, 1.0), (1, 1.0), ("0", 0.0), ("关", 0.0)]
+)
+def test_switches_in_all_their_forms(make: Make, sent: object, expected: float) -> None:
     """One table for the words, the numbers and JSON's own true and false."""
     decoder = make(RULE + "{field: s, property: switched_on, words: on_off}\n")
-    assert values(decoder, run(decoder, {"s": sent})) == {"s": meant}
+    assert values(decoder, run(decoder, {"s": sent})) == {"s": expected}
 
 
 def test_a_table_that_is_not_there_names_the_nearest(make: Make) -> None:
@@ -65,11 +67,11 @@ def test_tables_lead_where_they_say() -> None:
         assert table.label, name
         keys = [(type(sent) is bool, sent) for sent, _ in table.words]
         assert len(set(keys)) == len(keys), name
-        texts = {meant for _, meant in table.words if isinstance(meant, str)}
+        texts = {word for _, word in table.words if isinstance(word, str)}
         if texts:
             codes = CODES[name.removesuffix("_number")]
             assert texts <= set(codes), name
-    degrees = [meant for _, meant in TABLES["wind_16"].words]
+    degrees = [word for _, word in TABLES["wind_16"].words]
     assert sorted(set(map(float, degrees))) == [22.5 * at for at in range(16)]
 
 
@@ -83,7 +85,7 @@ def test_a_counter_says_where_it_ends(make: Make) -> None:
 
 
 @pytest.mark.parametrize(
-    ("reading", "what"),
+    ("reading", "message"),
     [
         ("{field: n, property: air_temperature, counter: {modulus: 9}}", "'air_temperature' is not a counter"),
         ("{field: n, property: energy, counter: {modulus: -1}}", "must be 0 or more"),
@@ -94,9 +96,9 @@ def test_a_counter_says_where_it_ends(make: Make) -> None:
         ("{field: n, property: longitude, datum: gcj}", "enum"),
     ],
 )
-def test_what_makes_no_sense_does_not_load(make: Make, reading: str, what: str) -> None:
+def test_what_makes_no_sense_does_not_load(make: Make, reading: str, message: str) -> None:
     """Counters and data belong to properties that have them."""
-    with pytest.raises(ProfileError, match=what):
+    with pytest.raises(ProfileError, match=message):
         make(RULE + reading + "\n")
 
 

@@ -55,9 +55,9 @@ def alive(pid: int) -> bool:
 
 async def until(condition: Callable[[], Any], timeout_s: float = DEADLINE_S) -> Any:
     async with asyncio.timeout(timeout_s):
-        while not (found := condition()):
+        while not (result := condition()):
             await asyncio.sleep(0.05)
-    return found
+    return result
 
 
 def read(path: Path) -> dict[str, Any]:
@@ -186,9 +186,9 @@ async def test_a_demo_survives_its_processes_and_leaves_nothing(tmp_path: Path) 
             before = read(path)["nodes"][0][killed]
             os.kill(before, signal.SIGKILL)
             await until(lambda key=killed, old=before: read(path)["nodes"][0][key] not in (0, old))  # type: ignore[misc]
-        again = await until(lambda: _whole(read(path)))
-        assert (again["nodes"][0]["http"], again["nodes"][0]["mqtt"]) == (node["http"], node["mqtt"])
-        await by_hand(again)
+        repeated = await until(lambda: _whole(read(path)))
+        assert (repeated["nodes"][0]["http"], repeated["nodes"][0]["mqtt"]) == (node["http"], node["mqtt"])
+        await by_hand(repeated)
     finally:
         demo.send_signal(signal.SIGINT)
         assert await asyncio.wait_for(demo.wait(), DEADLINE_S) == 0

@@ -93,14 +93,14 @@ def test_a_backlog_keeps_the_order() -> None:
 @pytest.mark.live
 async def test_each_publish_is_acknowledged_in_order(mosquitto: Mosquitto) -> None:
     """The token of each message comes back once, with its PUBACK."""
-    seen: list[str] = []
+    results: list[str] = []
     publisher = await Publisher.connect(
-        "127.0.0.1", mosquitto.port, client_id="x", acknowledged=seen.append, lost=lambda: None
+        "127.0.0.1", mosquitto.port, client_id="x", acknowledged=results.append, lost=lambda: None
     )
     for number in range(500):
         publisher.publish(str(number), b"t", b"payload")
-    await until(lambda: len(seen) == 500)
-    assert seen == [str(number) for number in range(500)]
+    await until(lambda: len(results) == 500)
+    assert results == [str(number) for number in range(500)]
     assert not publisher.in_flight
     publisher.close()
 
@@ -161,8 +161,8 @@ def test_every_kind_of_fault_is_injected_early() -> None:
         devices = simulated()
         victim = next(device for device in devices if device.kind == "water")
         injector = Injector(random.Random(7), peers={"4401": victim})
-        found = [injector.after(original) for original in originals(devices)]
-        return [injection.kind for injection in found if injection]
+        faults = [injector.after(original) for original in originals(devices)]
+        return [injection.kind for injection in faults if injection]
 
     first = kinds()
     assert set(first[: len(FAULTS)]) == set(FAULTS)
@@ -183,13 +183,13 @@ def test_what_is_sent_is_what_the_profiles_read() -> None:
     devices = simulated(count=40)
     decoder, specs, names = decoding(devices)
     injector = Injector(random.Random(5), peers={"4401": devices[2]})
-    seen: set[str] = set()
+    results: set[str] = set()
     for original in list(originals(devices))[:900]:
         injection = injector.after(original)
         sent: list[Sent] = [(original.topic, original.payload, original.frame.time, original.frame.values, "plain")]
         if injection and injection.kind != "refused":
             sent.append((injection.topic, injection.payload, injection.time, injection.values, injection.kind))
-            seen.add(injection.kind)
+            results.add(injection.kind)
         for topic, payload, time, values, kind in sent:
             fields = decoder.decode([Message(topic, payload, time, 1)])
             read = {
@@ -203,7 +203,7 @@ def test_what_is_sent_is_what_the_profiles_read() -> None:
                 assert [item.reason for item in fields.quarantined] == [kind]
             if FAULTS.get(kind) and FAULTS[kind].outcome is ExpectedOutcome.REJECTION:
                 assert [item.reason for item in fields.rejected] == [kind]
-    assert seen == set(FAULTS) - {"refused"}
+    assert results == set(FAULTS) - {"refused"}
     assert names
 
 

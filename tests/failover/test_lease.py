@@ -66,8 +66,8 @@ class Centre:
             self.stand_by(max(self.seen, request.term))
         return CentreState(active=active, term=self.term.number, voters_version=version, stamp=stamp, lease_s=LEASE_S)
 
-    def stand_by(self, seen: int) -> None:
-        self.lease, self.seen, self.votes = None, seen, Votes(GRANT_S)
+    def stand_by(self, sequence: int) -> None:
+        self.lease, self.seen, self.votes = None, sequence, Votes(GRANT_S)
 
 
 class World:
@@ -81,13 +81,13 @@ class World:
         self.late: list[tuple[Centre, str, LeaseRequest]] = []
         self.cut: set[tuple[str, str]] = set()
         self.terms = 0
-        one, other = self.centres
-        one.term, one.members = Term(1, voters=(VoterConfiguration((1, 1), POOL[:3]),)), set(POOL[:3])
-        other.term, other.members, other.seen = Term(0, voters=one.term.voters), set(POOL[:3]), 1
-        one.take_seat(self.now)
+        centre, other = self.centres
+        centre.term, centre.members = Term(1, voters=(VoterConfiguration((1, 1), POOL[:3]),)), set(POOL[:3])
+        other.term, other.members, other.seen = Term(0, voters=centre.term.voters), set(POOL[:3]), 1
+        centre.take_seat(self.now)
         for _ in range(2):
             for name in POOL[:3]:
-                self.talk(name, one)
+                self.talk(name, centre)
 
     def talk(self, name: str, centre: Centre) -> None:
         """As `tiers.Above._is_active`; a message may be late, an answer lost."""
@@ -103,10 +103,10 @@ class World:
             if luck < 0.1:
                 return
             if choice.follows(state):
-                again = choice.note_active(centre.name, state, self.now)
-            elif again := choice.grant(centre.name, state, self.now):
+                repeated = choice.note_active(centre.name, state, self.now)
+            elif repeated := choice.grant(centre.name, state, self.now):
                 grant = state.proposed_term
-            if not again:
+            if not repeated:
                 return
 
     def step(self) -> None:
@@ -190,8 +190,8 @@ def two_leases(seeds: int = SEEDS) -> tuple[str, int]:
 
 def test_never_two_leases() -> None:
     """And terms do begin, or nothing was tried."""
-    found, terms = two_leases()
-    assert found == ""
+    result, terms = two_leases()
+    assert result == ""
     assert terms > SEEDS
 
 
@@ -226,8 +226,8 @@ def _heard_is_here(patch: pytest.MonkeyPatch) -> None:
     answered = Centre.answer
 
     def answer(self: Centre, node: str, request: LeaseRequest, now: float) -> CentreState:
-        seat = self.lease.lease_id if self.lease else 0
-        return answered(self, node, msgspec.structs.replace(request, stamp=(seat, now)), now)
+        result = self.lease.lease_id if self.lease else 0
+        return answered(self, node, msgspec.structs.replace(request, stamp=(result, now)), now)
 
     patch.setattr(Centre, "answer", answer)
 

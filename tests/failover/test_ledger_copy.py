@@ -24,8 +24,8 @@ TTL_H = 9_600
 def asks(hours: Log) -> Callable[[str, bytes], Awaitable[bytes]]:
     """Return the way to the sums of the active centre."""
 
-    async def ask(what: str, payload: bytes) -> bytes:
-        assert what == "hours"
+    async def ask(subject: str, payload: bytes) -> bytes:
+        assert subject == "hours"
         return await ledger_copy.answer_sums(hours, payload)
 
     return ask
@@ -137,15 +137,15 @@ async def test_it_goes_on_where_it_was_and_lives_no_longer(monkeypatch: pytest.M
         await first.commit("4401", now - ago, 1)
     await first.books.flush()
     await caught_up(LedgerCopy(second.hours, clock, ttl_h=31), first, second, 99)
-    asked: list[bytes] = []
+    results: list[bytes] = []
 
-    async def ask(what: str, payload: bytes) -> bytes:
-        asked.append(payload)
-        return await asks(first.hours)(what, payload)
+    async def ask(subject: str, payload: bytes) -> bytes:
+        results.append(payload)
+        return await asks(first.hours)(subject, payload)
 
-    again = LedgerCopy(second.hours, clock, ttl_h=31)
-    await again.copy_next(ask, second.log.epoch, 99)
-    assert asked == [ledger_copy._encode((await first.hours.bounds())[1])]
+    reopened = LedgerCopy(second.hours, clock, ttl_h=31)
+    await reopened.copy_next(ask, second.log.epoch, 99)
+    assert results == [ledger_copy._encode((await first.hours.bounds())[1])]
     await clock.advance(2 * 3_600)
     left = [entry.subject for entry in await second.hours.fetch(0)]
     assert left == [f"hours.4401.{now}", "hours.position"]
@@ -154,7 +154,7 @@ async def test_it_goes_on_where_it_was_and_lives_no_longer(monkeypatch: pytest.M
     await fresh.open()
     await fresh.commit("4401", now, 7)
     await fresh.books.flush()
-    await caught_up(again, fresh, second, 99)
+    await caught_up(reopened, fresh, second, 99)
     await second.open()
     assert second.sums("4401")[MESSAGES] == 7
 

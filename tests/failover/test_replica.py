@@ -36,8 +36,8 @@ def _soon(monkeypatch: pytest.MonkeyPatch) -> None:
 def asks(original: ReplicationSource) -> Ask:
     """Return the way to an original."""
 
-    async def ask(what: str, payload: bytes) -> bytes:
-        assert what == "log"
+    async def ask(subject: str, payload: bytes) -> bytes:
+        assert subject == "log"
         return await original.answer_log(decode_log_request(payload))
 
     return ask

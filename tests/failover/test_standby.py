@@ -73,16 +73,16 @@ async def test_without_the_registries_it_takes_over_by_no_vote(tmp_path: Path) -
     await clock.advance(LEASE_S)
     assert not standby._is_candidate()
 
-    async def ask(what: str, _payload: bytes) -> bytes:
-        if what == "buckets" and "registries" in standby._missing and not asked:
-            asked.append(what)
+    async def ask(subject: str, _payload: bytes) -> bytes:
+        if subject == "buckets" and "registries" in standby._missing and not results:
+            results.append(subject)
             raise PermissionDenied("this centre is still starting; ask again")
         return msgspec.msgpack.encode([])
 
-    asked: list[str] = []
+    results: list[str] = []
     copying = asyncio.create_task(standby._copy_registries(ask))
     try:
-        await eventually(lambda: asked)
+        await eventually(lambda: results)
         await clock.advance(POLL_S)
         await eventually(standby._is_candidate)
     finally:
@@ -135,7 +135,7 @@ async def test_rows_that_are_gone_at_the_active_centre_are_gone_here(
     async def opened(_name: str) -> Any:
         return own
 
-    async def ask(_what: str, payload: bytes) -> bytes:
+    async def ask(subject: str, payload: bytes) -> bytes:
         _, after = msgspec.msgpack.decode(payload, type=tuple[str, int])
         rows = there._newer(after)[:1]
         return msgspec.msgpack.encode(([(row.key, row.value) for row in rows], rows[-1].revision if rows else after))

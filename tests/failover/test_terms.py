@@ -68,10 +68,10 @@ def test_who_lacks_what_was_delivered_is_granted_nothing() -> None:
     node = choice()
     node.note_active("a", msgspec.structs.replace(ACTIVE, voters_version=INITIAL_VERSION, unreplicated=True), 20.0)
     assert not node.grant("b", WANTS, 100.0)
-    again = CentreChoice(LEASE_S, node.term)
-    assert not again.grant("b", WANTS, 100.0)
-    assert not again.grant("b", WANTS, 200.0)
-    assert again.grant("a", WANTS, 200.0)
+    reopened = CentreChoice(LEASE_S, node.term)
+    assert not reopened.grant("b", WANTS, 100.0)
+    assert not reopened.grant("b", WANTS, 200.0)
+    assert reopened.grant("a", WANTS, 200.0)
 
 
 def test_a_term_is_granted_once() -> None:
@@ -80,11 +80,11 @@ def test_a_term_is_granted_once() -> None:
     assert node.grant("b", WANTS, 20.0)
     assert not node.grant("a", WANTS, 21.0 + REVOTE_S)
     assert (node.lease_request("a").granted_elsewhere, node.lease_request("b").granted_elsewhere) == (2, 0)
-    again = CentreChoice(LEASE_S, node.term)
-    assert not again.grant("a", WANTS, 100.0)
-    assert not again.grant("a", WANTS, 200.0)
-    assert again.grant("b", WANTS, 200.0)
-    assert again.grant("a", msgspec.structs.replace(WANTS, proposed_term=3), 300.0)
+    reopened = CentreChoice(LEASE_S, node.term)
+    assert not reopened.grant("a", WANTS, 100.0)
+    assert not reopened.grant("a", WANTS, 200.0)
+    assert reopened.grant("b", WANTS, 200.0)
+    assert reopened.grant("a", msgspec.structs.replace(WANTS, proposed_term=3), 300.0)
     node.note_active("a", msgspec.structs.replace(ACTIVE, term=5, voters_version=INITIAL_VERSION), 400.0)
     assert not node.grant("b", msgspec.structs.replace(WANTS, proposed_term=5), 500.0)
 
@@ -150,10 +150,10 @@ def test_what_was_learnt_is_told_at_once() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0.01, 5.0), st.booleans()), max_size=60))
-def test_no_two_centres_are_granted_a_term(asked: list[tuple[str, float, bool]]) -> None:
+def test_no_two_centres_are_granted_a_term(requests: list[tuple[str, float, bool]]) -> None:
     """However a node is asked and started again: a term is granted to one, and a later one follows it."""
     node, now, to = choice(), 0.0, dict[int, str]()
-    for centre, pause, again in asked:
+    for centre, pause, request in requests:
         now += pause
         # Each would begin the term after all that it has heard of.
         own, other = node.term.granted, node.term.granted_to
@@ -162,7 +162,7 @@ def test_no_two_centres_are_granted_a_term(asked: list[tuple[str, float, bool]])
             assert would >= max(to, default=0)
             assert to.setdefault(would, centre) == centre
             assert node.lease_request("b" if centre == "a" else "a").granted_elsewhere == would
-        if again:
+        if request:
             node = CentreChoice(1.0, node.term)
 
 

@@ -56,8 +56,8 @@ async def write(audit: Audit, count: int, name: str) -> None:
 def asks(audit: Audit) -> Callable[[str, bytes], Awaitable[bytes]]:
     """Return the way to a trail."""
 
-    async def ask(what: str, payload: bytes) -> bytes:
-        assert what == "trail"
+    async def ask(subject: str, payload: bytes) -> bytes:
+        assert subject == "trail"
         return await trail_copy.answer_trail(audit, payload)
 
     return ask

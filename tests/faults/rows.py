@@ -91,13 +91,13 @@ async def silence(scene: Scene, form: Form) -> str:
     took: dict[str, float] = {}
 
     async def named() -> bool:
-        _, said = await scene.ready(scene.centre)
+        _, reasons = await scene.ready(scene.centre)
         _, here = await scene.ready(scene.nodes[HALF_OPEN])
         for subject, is_named in (
             ("hung node in the list", "hangs" in " ".join((await scene.row(HUNG))["problems"])),
             ("half-open node in the list", (await scene.row(HALF_OPEN))["state"] == "silent"),
-            ("hung node in /readyz", any(f"node {HUNG}: link" in text for text in said)),
-            ("half-open node in /readyz", any(f"node {HALF_OPEN}: link" in text for text in said)),
+            ("hung node in /readyz", any(f"node {HUNG}: link" in text for text in reasons)),
+            ("half-open node in /readyz", any(f"node {HALF_OPEN}: link" in text for text in reasons)),
             ("centre in the node's /readyz", any("has not answered" in text for text in here)),
         ):
             if is_named:

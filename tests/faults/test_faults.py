@@ -26,6 +26,6 @@ async def shared(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Scen
 @pytest.mark.parametrize("fault", ROWS, ids=lambda fault: fault.title)
 async def test_a_fault(shared: Scene, fault: Fault) -> None:
     """What is expected of the row is seen, and each acknowledged reading is there exactly once."""
-    seen = await fault.inject(shared, FORM)
+    result = await fault.inject(shared, FORM)
     books = await shared.settled()
-    print(f"\n| {fault.title} | {fault.expected} | {seen}; {books} |")
+    print(f"\n| {fault.title} | {fault.expected} | {result}; {books} |")

@@ -52,9 +52,9 @@ def test_a_convention_is_recognised(data: bytes) -> None:
     """Each convention's own value is told as right, in either case of its digits."""
     for item in Convention:
         value = checksum(data, item)
-        found = detect_convention(data, b"%04x" % value)
-        assert found is not None
-        assert checksum(data, found) == value
+        result = detect_convention(data, b"%04x" % value)
+        assert result is not None
+        assert checksum(data, result) == value
     assert detect_convention(data, b"zzzz") is None
 
 

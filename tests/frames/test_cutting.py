@@ -21,14 +21,14 @@ def feed(cut: FrameFinder, pieces: list[bytes]) -> tuple[list[bytes], bytes]:
     for piece in pieces:
         buffer += piece
         while True:
-            found = cut(buffer)
-            assert found.skip + found.length <= len(buffer)
-            skipped += buffer[: found.skip]
-            if not found.length:
-                buffer = buffer[found.skip :]
+            result = cut(buffer)
+            assert result.skip + result.length <= len(buffer)
+            skipped += buffer[: result.skip]
+            if not result.length:
+                buffer = buffer[result.skip :]
                 break
-            frames.append(buffer[found.skip : found.skip + found.length])
-            buffer = buffer[found.skip + found.length :]
+            frames.append(buffer[result.skip : result.skip + result.length])
+            buffer = buffer[result.skip + result.length :]
     return frames, skipped
 
 
@@ -49,13 +49,13 @@ def test_frames_come_out_however_they_are_split(name: str, data: st.DataObject) 
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-@given(rubbish=st.lists(st.text(alphabet="abcxyz 019=;\n", max_size=30).map(str.encode), min_size=1, max_size=4))
-def test_rubbish_between_frames_costs_none(name: str, rubbish: list[bytes]) -> None:
+@given(noise=st.lists(st.text(alphabet="abcxyz 019=;\n", max_size=30).map(str.encode), min_size=1, max_size=4))
+def test_rubbish_between_frames_costs_none(name: str, noise: list[bytes]) -> None:
     """What belongs to no frame is skipped; the frames behind it are found."""
     cut, known = FRAMES[name]
-    stream = b"".join(piece + known[0] for piece in rubbish)
+    stream = b"".join(piece + known[0] for piece in noise)
     frames, _ = feed(cut, [stream])
-    assert [frame.rstrip(b"\r\n") for frame in frames] == [known[0].rstrip(b"\r\n")] * len(rubbish)
+    assert [frame.rstrip(b"\r\n") for frame in frames] == [known[0].rstrip(b"\r\n")] * len(noise)
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

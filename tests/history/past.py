@@ -80,14 +80,14 @@ class Past:
 
     async def records(self, wanted: FeedFilter = EVERYTHING, **more: Any) -> list[dict[str, Any]]:
         """Return the readings of a request, page after page."""
-        limit, found, after = more.pop("limit", 1_000), list[dict[str, Any]](), ""
+        limit, records, after = more.pop("limit", 1_000), list[dict[str, Any]](), ""
         for _ in range(1_000):
             request = HistoryRequest("all", wanted, after, **more)
             page = await self.history.page(READER, request, form="json", limit=limit)
-            found += json.loads(page.body)["records"]
+            records += json.loads(page.body)["records"]
             after = page.next
             if not after:
-                return found
+                return records
         raise AssertionError("the pages do not end")
 
     async def feed(self) -> list[dict[str, Any]]:
@@ -111,8 +111,8 @@ class Past:
         """Return aggregates."""
         assert wanted.begin is not None
         assert wanted.end is not None
-        what = Aggregate(functions, by, Windows.of(wanted.begin, wanted.end, window, zone))
-        page = await self.history.aggregate(READER, "all", wanted, what, form="json", gaps=gaps)
+        aggregate = Aggregate(functions, by, Windows.of(wanted.begin, wanted.end, window, zone))
+        page = await self.history.aggregate(READER, "all", wanted, aggregate, form="json", gaps=gaps)
         rows: list[dict[str, Any]] = json.loads(page.body)["rows"]
         assert page.count == len(rows)
         return rows

@@ -29,12 +29,12 @@ PERIOD = FeedFilter(begin=NOW, end=NOW + 3 * HOUR_US)
 
 def report(kind: str, track: str = "", zone: str = "") -> str:
     """Return an observation as it is stored."""
-    seen: dict[str, Any] = {"id": "0", "kind": "observation", "object_class": kind, "box": [0, 0, 1, 1]}
+    body: dict[str, Any] = {"id": "0", "kind": "observation", "object_class": kind, "box": [0, 0, 1, 1]}
     if track:
-        seen["track"] = track
+        body["track"] = track
     if zone:
-        seen["event"] = {"type": "line_crossed", "zone": zone}
-    return json.dumps(seen)
+        body["event"] = {"type": "line_crossed", "zone": zone}
+    return json.dumps(body)
 
 
 @pytest.fixture

@@ -46,9 +46,9 @@ MINUTES = {"a": [(60 * number, 10.0 * number) for number in range(11)]}
 
 def test_a_sample_holds_for_the_lookback() -> None:
     """Until five minutes after it, exclusively; an offset looks back."""
-    one: dict[str, list[tuple[int, float]]] = {"a": [(100, 1.5)]}
-    seen = values("x", one, [99, 100, 399, 400])["a"]
-    assert [math.isnan(value) for value in seen] == [True, False, False, True]
+    samples: dict[str, list[tuple[int, float]]] = {"a": [(100, 1.5)]}
+    result = values("x", samples, [99, 100, 399, 400])["a"]
+    assert [math.isnan(value) for value in result] == [True, False, False, True]
     assert values("x offset 5m", MINUTES, [600])["a"] == [50.0]
 
 
@@ -85,8 +85,8 @@ def test_over_time_equals_a_calculation(rows: list[tuple[int, float]], function:
         "sum_over_time": math.fsum,
     }
     quantile = "0.3, " if function.startswith("quantile") else ""
-    seen = values(f"{function}({quantile}x[5m])", {"a": rows}, steps)["a"]
-    for step, value in zip(steps, seen, strict=True):
+    result = values(f"{function}({quantile}x[5m])", {"a": rows}, steps)["a"]
+    for step, value in zip(steps, result, strict=True):
         window = [number for at, number in rows if step - 300 < at <= step]
         assert math.isnan(value) if not window else math.isclose(value, oracles[function](window), abs_tol=1e-6)
 
@@ -152,7 +152,7 @@ def test_matchers() -> None:
     """The name of a metric is a matcher of its own label."""
     selector = PARSER.selector('x{device=~"a.*",division!="44"}')
     assert isinstance(selector, Selector)
-    assert [(one.label, one.operator, one.text) for one in selector.matchers] == [
+    assert [(matcher.label, matcher.operator, matcher.text) for matcher in selector.matchers] == [
         ("__name__", "=", "x"),
         ("device", "=~", "a.*"),
         ("division", "!=", "44"),

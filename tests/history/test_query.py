@@ -65,10 +65,10 @@ async def test_the_history_equals_the_feed(past: Past, limit: int) -> None:
     """Record by record, in the order of phenomenon time, forwards and backwards, whatever the size of a page."""
     expected = await past.feed()
     wanted = replace(EVERYTHING, end=NOW + 4 * HOUR_US) if limit < 100 else EVERYTHING
-    found = await past.records(wanted, limit=limit)
-    assert [without(record) for record in found] == expected[: len(found)]
-    assert len(found) == (4 * 48 if limit < 100 else len(expected))
-    assert await past.records(wanted, limit=limit, descending=True) == found[::-1]
+    records = await past.records(wanted, limit=limit)
+    assert [without(record) for record in records] == expected[: len(records)]
+    assert len(records) == (4 * 48 if limit < 100 else len(expected))
+    assert await past.records(wanted, limit=limit, descending=True) == records[::-1]
 
 
 async def test_conditions(past: Past) -> None:
@@ -82,8 +82,8 @@ async def test_conditions(past: Past) -> None:
         (FeedFilter(near=Circle(113.1, 23.0, 11_000)), lambda record: record["device"] in {"d-0", "d-1", "d-2"}),
         (FeedFilter(properties=("humidity'; DROP",)), lambda _record: False),
     ):
-        found = await past.records(replace(wanted, begin=EVERYTHING.begin, end=EVERYTHING.end))
-        assert [without(record) for record in found] == [record for record in feed if holds(record)], wanted
+        records = await past.records(replace(wanted, begin=EVERYTHING.begin, end=EVERYTHING.end))
+        assert [without(record) for record in records] == [record for record in feed if holds(record)], wanted
 
 
 def brute_force(
@@ -172,12 +172,12 @@ async def test_late_readings_and_revisions(past: Past) -> None:
     twice = make_batch([(0, "pm2_5", 222.0)], places=PLACES, start=time, revision=np.array([2], np.uint8))
     await past.write(late, once, twice)
     wanted = FeedFilter(devices=("d-0",), properties=("pm2_5",), begin=NOW, end=NOW + HOUR_US)
-    found = await past.records(wanted)
-    assert [record["value"] for record in found] == [500.0, 222.0, *(record["value"] for record in before[1:])]
+    records = await past.records(wanted)
+    assert [record["value"] for record in records] == [500.0, 222.0, *(record["value"] for record in before[1:])]
     everything = await past.records(wanted, revisions=True)
     assert [record["value"] for record in everything[:4]] == [500.0, before[0]["value"], 111.0, 222.0]
     rows = await past.aggregate(HOUR_US, ("count", "max", "sum"), wanted=wanted)
-    values = [record["value"] for record in found]
+    values = [record["value"] for record in records]
     assert [(row["count"], row["max"]) for row in rows] == [(len(values), 500.0)]
     assert math.isclose(rows[0]["sum"], math.fsum(values))
 

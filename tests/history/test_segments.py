@@ -48,8 +48,8 @@ async def test_the_history_equals_the_log(tmp_path: Path, monkeypatch: pytest.Mo
     assert [after for after, _ in spans[1:]] == [end for _, end in spans[:-1]]
     assert len(spans) < 20, "neighbours are merged"
     assert sum(segment.rows for segment in writer.store.segments) == len(await rows_of_log(log))
-    again = open_store(tmp_path, log)
-    assert again.segments == writer.store.segments
+    reopened = open_store(tmp_path, log)
+    assert reopened.segments == writer.store.segments
 
 
 @pytest.mark.parametrize("sizes", [(30_000,), (30_000, 100, 5), (3_000, 250_000)])
@@ -173,8 +173,8 @@ async def test_a_division_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyP
     assert rows_of_history(tmp_path) == [row for row in rows if not row[3].startswith("4403")]
     import duckdb
 
-    found = duckdb.connect().execute(f"SELECT DISTINCT division FROM read_parquet('{tmp_path}/*.sums')").fetchall()
-    assert found == [("440106",)]
+    result = duckdb.connect().execute(f"SELECT DISTINCT division FROM read_parquet('{tmp_path}/*.sums')").fetchall()
+    assert result == [("440106",)]
 
 
 class _LostEnd:

@@ -98,7 +98,7 @@ def index(text: str) -> str:
 def main() -> None:
     """Write the index."""
     text = FILE.read_text(encoding="utf-8")
-    FILE.write_text(INDEX.sub(lambda found: f"{found[1]}{index(text)}\n{found[2]}", text), encoding="utf-8")
+    FILE.write_text(INDEX.sub(lambda match: f"{match[1]}{index(text)}\n{match[2]}", text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -31,7 +31,7 @@ ROOT = Path(__file__).parents[2]
 
 def _metrics() -> str:
     rows = ["| metric | kind | labels | what it tells |", "|---|---|---|---|"]
-    for family in sorted(vars(metrics).values(), key=lambda one: getattr(one, "_name", "")):
+    for family in sorted(vars(metrics).values(), key=lambda metric: getattr(metric, "_name", "")):
         if hasattr(family, "_documentation"):
             suffix = "_total" if family._type == "counter" else ""
             labels = ", ".join(family._labelnames) or "–"
@@ -177,7 +177,7 @@ WHOLE: dict[Path, Callable[[], str]] = {
 
 def regenerate(text: str) -> str:
     """Return a document with each generated table written again."""
-    return MARKED.sub(lambda found: f"{found[1]}{TABLES[found[2]]().strip()}\n{found[4]}", text)
+    return MARKED.sub(lambda match: f"{match[1]}{TABLES[match[2]]().strip()}\n{match[4]}", text)
 
 
 def documents() -> list[Path]:

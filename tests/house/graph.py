@@ -10,45 +10,18 @@ from pathlib import Path
 
 SOURCE = Path(__file__).parents[2] / "src"
 PACKAGE = "sensegate"
-LAYERS = (
-    ("foundations", ("clock", "errors", "logs", "metrics", "model", "wording", "config", "frames", "quantities")),
-    ("engine", ("bus", "scripts", "video")),
-    ("who and what exists", ("authority",)),
-    ("stages", ("collect", "decode", "normalise", "persist", "share")),
-    ("over the stages", ("authoring", "ingest", "lifecycle")),
-    ("HTTP, and what features share", ("web", "feature")),
-    (
-        "features",
-        (
-            "alarms",
-            "cameras",
-            "control",
-            "failover",
-            "history",
-            "home_assistant",
-            "influx",
-            "ngsi_ld",
-            "sensorthings",
-            "tiers",
-            "viid",
-        ),
-    ),
-    ("programs", ("flow", "demo", "cli")),
-)
-"""Title -> rooms, from the bottom to the top."""
-
 Graph = Mapping[str, frozenset[str]]
 
 
 def modules(source: Path = SOURCE) -> dict[str, Path]:
     """Return the modules of the package, by name."""
-    found = {}
+    modules = {}
     for path in (source / PACKAGE).rglob("*.py"):
         parts = list(path.relative_to(source).with_suffix("").parts)
         if parts[-1] == "__init__":
             parts.pop()
-        found[".".join(parts)] = path
-    return found
+        modules[".".join(parts)] = path
+    return modules
 
 
 def imported(tree: ast.AST, known: Mapping[str, object]) -> set[str]:
@@ -65,6 +38,29 @@ def imported(tree: ast.AST, known: Mapping[str, object]) -> set[str]:
 def room_of(module: str) -> str:
     """Return the room of a module; empty: the package itself, which holds nothing but its version."""
     return module.partition(".")[2].partition(".")[0]
+
+
+@cache
+def feature_rooms() -> frozenset[str]:
+    """Return the rooms that hold a feature."""
+    return frozenset(
+        room_of(module)
+        for module, path in modules().items()
+        if "\nFEATURE = FeatureSpec(" in path.read_text(encoding="utf-8")
+    )
+
+
+LAYERS = (
+    ("foundations", ("clock", "errors", "logs", "metrics", "model", "wording", "config", "frames", "quantities")),
+    ("engine", ("bus", "scripts", "video")),
+    ("who and what exists", ("authority",)),
+    ("stages", ("collect", "decode", "normalise", "persist", "share")),
+    ("over the stages", ("authoring", "ingest", "lifecycle")),
+    ("HTTP, and what features share", ("web", "feature")),
+    ("features", tuple(sorted(feature_rooms()))),
+    ("programs", ("flow", "demo", "cli")),
+)
+"""Title -> rooms, from the bottom to the top."""
 
 
 @cache
@@ -90,14 +86,14 @@ def circles(rooms: Graph) -> list[list[str]]:
     """Return the sets of rooms that import each other, directly or not."""
     reached: dict[str, set[str]] = {}
     for room in rooms:
-        seen: set[str] = set()
+        circles: set[str] = set()
         waiting = [*rooms[room]]
         while waiting:
             target = waiting.pop()
-            if target not in seen:
-                seen.add(target)
+            if target not in circles:
+                circles.add(target)
                 waiting += rooms.get(target, ())
-        reached[room] = seen
+        reached[room] = circles
     groups = {
         tuple(sorted(other for other in rooms if room in reached[other] and other in reached[room]))
         for room in rooms
@@ -123,11 +119,11 @@ def mermaid(rooms: Graph) -> str:
 
 
 def _reachable(rooms: Graph, start: str) -> set[str]:
-    seen: set[str] = set()
+    results: set[str] = set()
     waiting = [*rooms.get(start, ())]
     while waiting:
         room = waiting.pop()
-        if room not in seen:
-            seen.add(room)
+        if room not in results:
+            results.add(room)
             waiting += rooms.get(room, ())
-    return seen
+    return results

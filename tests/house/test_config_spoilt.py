@@ -29,7 +29,7 @@ def written(tree: Any) -> bytes:
 @pytest.mark.parametrize("name", ["centre.yaml", "node.yaml"])
 def test_any_setting_is_taken_or_refused_by_its_key(name: str) -> None:
     source = {**yaml.safe_load((ROOT / name).read_text(encoding="utf-8")), "time": TIMES}
-    for what, make in islice(in_tree(source, written), 0, None, EACH):
+    for fault, make in islice(in_tree(source, written), 0, None, EACH):
         try:
             text = make().decode()
         except (*UNWRITABLE, yaml.YAMLError):
@@ -39,11 +39,11 @@ def test_any_setting_is_taken_or_refused_by_its_key(name: str) -> None:
         except ConfigError:
             continue
         except Exception as why:
-            raise AssertionError(what) from why
+            raise AssertionError(fault) from why
 
 
 @pytest.mark.parametrize(
-    ("text", "said"),
+    ("text", "message"),
     [
         ("time:\n  late_s: .nan\n", ":2: time.late_s: must be a number up to 1e+12"),
         ("time:\n  stale_h: 1.0e+308\n", ":2: time.stale_h: must be a number up to 1e+12"),
@@ -51,7 +51,7 @@ def test_any_setting_is_taken_or_refused_by_its_key(name: str) -> None:
         ('directory: "\\ud800"\n', ":1: directory: contains half of a character"),
     ],
 )
-def test_what_no_setting_may_be(text: str, said: str) -> None:
+def test_what_no_setting_may_be(text: str, message: str) -> None:
     with pytest.raises(ConfigError) as caught:
         parse(text, file="x")
-    assert said in str(caught.value)
+    assert message in str(caught.value)

@@ -17,9 +17,9 @@ def test_an_entry_is_short_and_stands_once() -> None:
 
 def test_the_index_leads_to_entries() -> None:
     """Each line of the index leads to an entry; what was added since `make docs` is still missing."""
-    found = INDEX.search(TEXT)
-    assert found
-    links = re.findall(r"\]\(#(.+)\)$", found[0], re.MULTILINE)
+    match = INDEX.search(TEXT)
+    assert match
+    links = re.findall(r"\]\(#(.+)\)$", match[0], re.MULTILINE)
     anchors = {anchor(f"{date} {title}") for date, title, _ in ENTRIES}
     assert len(links) > 150
     assert [link for link in links if link not in anchors] == []

@@ -35,6 +35,6 @@ def test_the_page_offers_all() -> None:
 def test_documents_count_them_right(name: str) -> None:
     """Where a document says how many deliveries there are, that is how many."""
     text = (ROOT / name).read_text(encoding="utf-8")
-    said = [word.lower() for word in re.findall(r"\b(\w+) deliveries\b", text) if word.lower() in NUMBERS]
-    assert said
-    assert set(said) == {NUMBERS[len(DELIVERIES)]}
+    counts = [word.lower() for word in re.findall(r"\b(\w+) deliveries\b", text) if word.lower() in NUMBERS]
+    assert counts
+    assert set(counts) == {NUMBERS[len(DELIVERIES)]}

@@ -23,7 +23,7 @@ def test_generated_tables_are_fresh() -> None:
 def test_every_table_stands_in_a_document() -> None:
     """No generated table is forgotten."""
     text = "".join(path.read_text(encoding="utf-8") for path in docs.documents())
-    assert {found[2] for found in docs.MARKED.finditer(text)} == set(docs.TABLES)
+    assert {block[2] for block in docs.MARKED.finditer(text)} == set(docs.TABLES)
 
 
 def test_the_walk_names_every_folder() -> None:
@@ -62,6 +62,6 @@ def test_a_profile_has_one_name_in_chinese() -> None:
     """物模型, wherever people read Chinese."""
     pages = (ROOT / "src/sensegate/web/page").rglob("*.*")
     read = [ROOT / "README.zh-CN.md", *(path for path in pages if path.is_file())]
-    found = {path.name: re.findall("画像|设备描述|设备档案|配置文件", path.read_text("utf-8")) for path in read}
-    assert not any(found.values()), found
+    terms = {path.name: re.findall("画像|设备描述|设备档案|配置文件", path.read_text("utf-8")) for path in read}
+    assert not any(terms.values()), terms
     assert "物模型" in read[0].read_text("utf-8")

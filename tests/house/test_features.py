@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import msgspec
@@ -14,6 +15,7 @@ from sensegate.feature import FeatureSpec, Place, Task
 from sensegate.web.app import CORE_ROUTES
 from tests.house import graph
 
+OWN_LINES_MAX = 353
 SPECS = pytest.mark.parametrize("spec", flow.FEATURES, ids=lambda spec: spec.name)
 
 
@@ -45,12 +47,22 @@ def test_every_feature_of_the_package_is_listed() -> None:
 
 
 def test_the_page_of_wiring_is_one_page() -> None:
-    """What builds a gateway is read in one go; each feature adds an import and a line to the list."""
-    # The lease of a node with a standby is taken before everything and held beside it: 15 lines. Two features since
-    # (SensorThings, line protocol) are four, the token files of outlets one; NGSI-LD two, Home Assistant two,
-    # the threshold of the collector six; the import of errors has a line a name since the task group is ours: eight.
-    # The pipeline hears of delivery that is behind: one line.
-    assert len(Path(flow.__file__).read_text("utf-8").splitlines()) <= 374
+    """What builds a gateway is read in one go, beside the import and the line of each feature."""
+    # The lease of a node with a standby is taken before everything and held beside it: 15 lines. The token files of
+    # outlets are one, the threshold of the collector six; the import of errors has a line a name since the task group
+    # is ours: eight. The pipeline hears of delivery that is behind: one line; sharing of the prefixes: one.
+    lines = Path(flow.__file__).read_text("utf-8").splitlines()
+    own = [line for line in lines if not re.fullmatch(r"from \S+ import feature as \w+|    \w+\.FEATURE,", line)]
+    assert len(own) <= OWN_LINES_MAX
+
+
+def test_ids_of_push_subscriptions_are_of_one_owner() -> None:
+    """A prefix is no beginning of another one, of the id of a webhook (w) or of a grant (g), and 16 digits."""
+    prefixes = [prefix for feature in flow.FEATURES for prefix in feature.subscription_prefixes]
+    assert prefixes
+    for prefix in prefixes:
+        assert not re.match(r"[gw][0-9a-f]*$", prefix)
+        assert [other for other in prefixes if other.startswith(prefix)] == [prefix]
 
 
 def test_a_task_runs_where_the_log_is_written_unless_it_says_otherwise() -> None:

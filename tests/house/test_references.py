@@ -22,15 +22,15 @@ def _resolves(reference: str) -> bool:
     parts = reference.split(".")
     for length in range(len(parts), 0, -1):
         try:
-            found: object = importlib.import_module(".".join(["sensegate", *parts[:length]]))
+            result: object = importlib.import_module(".".join(["sensegate", *parts[:length]]))
         except ModuleNotFoundError:
             continue
         for name in parts[length:]:
-            annotations = getattr(found, "__annotations__", {})
-            if not hasattr(found, name) and name not in annotations:
+            annotations = getattr(result, "__annotations__", {})
+            if not hasattr(result, name) and name not in annotations:
                 return False
-            found = getattr(found, name, None)
-        return isinstance(found, ModuleType) or length > 0
+            result = getattr(result, name, None)
+        return isinstance(result, ModuleType) or length > 0
     return False
 
 

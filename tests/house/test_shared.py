@@ -10,7 +10,7 @@ TESTS = Path(__file__).parents[1]
 
 def imports_of_tests(source: str) -> list[str]:
     """Return the test files that a module imports from."""
-    found: list[str] = []
+    imports_of_tests: list[str] = []
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "tests":
             names = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -19,18 +19,18 @@ def imports_of_tests(source: str) -> list[str]:
         else:
             continue
         # The last part of `from tests.x import test_y` may be a module, or a function of one.
-        found += [name for name in names if any(part.startswith("test_") for part in name.split(".")[1:])]
-    return found
+        imports_of_tests += [name for name in names if any(part.startswith("test_") for part in name.split(".")[1:])]
+    return imports_of_tests
 
 
 def test_no_test_file_is_imported() -> None:
     """A maker, a double or a constant of one test is shared from a helper module (tests/README.md)."""
-    found = {
+    selected = {
         str(file.relative_to(TESTS)): names
         for file in TESTS.rglob("*.py")
         if (names := imports_of_tests(file.read_text(encoding="utf-8")))
     }
-    assert found == {}
+    assert selected == {}
 
 
 def test_such_an_import_is_seen() -> None:

@@ -23,8 +23,10 @@ def broad_handlers(file: Path) -> list[int]:
 
 def test_only_the_rim_catches_everything() -> None:
     """`except Exception` stands in one place: the wiring, where a bug in decode or normalise becomes a rejection."""
-    places = {str(file.relative_to(SOURCE)): found for file in SOURCE.rglob("*.py") if (found := broad_handlers(file))}
-    assert {name: len(found) for name, found in places.items()} == {"ingest/pipeline.py": 1}
+    places = {
+        str(file.relative_to(SOURCE)): result for file in SOURCE.rglob("*.py") if (result := broad_handlers(file))
+    }
+    assert {name: len(place) for name, place in places.items()} == {"ingest/pipeline.py": 1}
 
 
 def test_the_package_readme_names_every_room() -> None:

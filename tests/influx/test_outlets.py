@@ -7,16 +7,22 @@ import time
 from collections.abc import AsyncIterator
 from datetime import UTC, datetime
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 from aiohttp import web
 from msgspec.structs import replace
 
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.bus.free_ports import free_port
+from sensegate.clock import FakeClock
 from sensegate.config import Config
 from sensegate.config.influx import InfluxConfig, InfluxOutletConfig
+from sensegate.influx.outlets import Outlets
 from sensegate.influx.transport import InfluxTransport
+from sensegate.share.subscriptions import CommittedOffset
 from sensegate.share.transports.contract import OutboundDelivery
 from tests.conftest import eventually
 from tests.influx.store import BINARY, Sample, victoria_metrics
@@ -206,3 +212,16 @@ def test_a_bad_outlet_is_refused(change: dict[str, str], problem: str) -> None:
     same = InfluxOutletConfig(name="a", url="http://x", subscriber="t")
     with pytest.raises(ValueError, match="occurs twice"):
         InfluxConfig(outlets=(same, same))
+
+
+async def test_the_offset_of_a_removed_outlet_is_forgotten() -> None:
+    """An outlet of the same name later starts as a new one; offsets of others stay."""
+    store = RecordStore(MemoryBucket(), FakeClock())
+    offsets: RecordTable[CommittedOffset] = RecordTable(store, "offset", CommittedOffset)
+    await store.open()
+    for name in ("outlet-here", "outlet-gone", "w0123456789abcdef"):
+        await offsets.put(name, CommittedOffset(after="x"), expected=0)
+    push: Any = SimpleNamespace(offsets=offsets)
+    configured = InfluxOutletConfig(name="here", url="http://127.0.0.1:1", subscriber="t")
+    await Outlets((configured,), push, str).forget_removed()
+    assert sorted(offsets.names()) == ["outlet-here", "w0123456789abcdef"]

@@ -283,11 +283,11 @@ async def test_a_poison_message_costs_itself(gateway: Client, tmp_path: Path, mo
 async def test_what_a_device_sends_again(gateway: Client, tmp_path: Path) -> None:
     """With an identity the repetition is a duplicate; without one it is accepted and flagged, never dropped."""
     world = World(gateway, tmp_path)
-    again = QOS_1 | DUP | 1
+    header = QOS_1 | DUP | 1
     await world.front.write(telemetry(0, 2), flags=QOS_1 | 1)
-    await world.front.write(telemetry(0, 2), flags=again)
+    await world.front.write(telemetry(0, 2), flags=header)
     await world.front.write([b"online"] * 3, "sg/d1/status", flags=QOS_1 | 1)
-    await world.front.write([b"online"] * 3, "sg/d1/status", flags=again)
+    await world.front.write([b"online"] * 3, "sg/d1/status", flags=header)
     await world.run_until_total(10)
     flags = await world.flags()
     assert [bool(flag & Flag.REDELIVERED) for flag in flags] == [False] * 5 + [True] * 3
@@ -300,14 +300,14 @@ async def test_control_repetitions_dropped_by_packet_id(
 ) -> None:
     """Control: a filter of repetitions by packet id drops what was new: a device may use one id for all."""
     messages = intake_source._messages
-    seen: set[int] = set()
+    results: set[int] = set()
 
     def dropping(decoded: IntakeBatch, sequence: int) -> list[Message]:
         kept = []
         for flags, message in zip(decoded.flags.tolist(), messages(decoded, sequence), strict=True):
-            if not (flags & DUP and flags & 0xFFFF in seen):
+            if not (flags & DUP and flags & 0xFFFF in results):
                 kept.append(message)
-            seen.add(flags & 0xFFFF)
+            results.add(flags & 0xFFFF)
         return kept
 
     monkeypatch.setattr(intake_source, "_messages", dropping)

@@ -342,8 +342,8 @@ class Campaign:
         if await self._recovered(node, nearest, time.time_ns() // 1000):
             done.recovery_s = (time.time_ns() // 1000 - done.at) / 1e6
         await self._measure(done, began)
-        if again := self._judge_kill(done):
-            self.kills.append(again)
+        if repeated := self._judge_kill(done):
+            self.kills.append(repeated)
 
     def _judge_kill(self, done: Done) -> Kill | None:
         """Count a kill, or return it to be done again sooner: what is faster than the delay would be too late again."""

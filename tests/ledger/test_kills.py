@@ -14,6 +14,8 @@ SEED = int(os.environ.get("SENSEGATE_SEED", "20260101"))
 KILLS, EACH = 6, 1
 NODES = ("4401", "4404")
 """A short campaign, each target once; `make soak` has 300 kills."""
+RATE = 50.0
+"""Messages a second between the bursts: enough to see a recovery by."""
 
 
 def test_a_plan_is_repeated_by_its_seed() -> None:
@@ -33,7 +35,7 @@ async def test_kills_lose_and_double_nothing(tmp_path: Path) -> None:
     A hostile node lies and raids beside the honest ones all the while; nothing of it is taken.
     """
     planned = [[kill] for kill in plan(SEED, KILLS, least=EACH, nodes=NODES)]
-    campaign = BorderCampaign(tmp_path, planned, seed=SEED, nodes=NODES, paired=False, say=say)
+    campaign = BorderCampaign(tmp_path, planned, seed=SEED, nodes=NODES, paired=False, rate=RATE, say=say)
     report = await campaign.run()
     say(f"{report.table()}\n{campaign.raider}")
     assert report.good, report.table()

@@ -55,18 +55,18 @@ class Camera:
     open: int = 0
     """Objects sent and not answered."""
     acked: set[str] = field(default_factory=set)
-    again: int = 0
+    resent: int = 0
     """Batches sent again."""
     faults: Counter[str] = field(default_factory=Counter)
 
     def batch(self, base: int) -> list[dict[str, Any]]:
         """Return the next vehicles."""
-        found = []
+        results = []
         for _ in range(BATCH):
             self.sent += 1
             local = time.strftime("%Y%m%d%H%M%S", time.gmtime(base + self.sent // 50 + CHINA_S))
             source = f"{self.code}02{local}{self.sent % 100_000:05d}"
-            found.append(
+            results.append(
                 {
                     "MotorVehicleID": f"{source}02{self.sent % 100_000:05d}",
                     "InfoKind": 1,
@@ -78,19 +78,19 @@ class Camera:
                     "Speed": "36",
                 }
             )
-        return found
+        return results
 
 
 def _digest(header: str, code: str, password: str, path: str) -> str:
-    said = dict(re.findall(r'(\w+)="([^"]*)"', header))
+    challenge = dict(re.findall(r'(\w+)="([^"]*)"', header))
 
     def h(text: str) -> str:
         return hashlib.md5(text.encode()).hexdigest()  # noqa: S324 - what the standard's clients compute
 
-    secret, asked = h(f"{code}:{said['realm']}:{password}"), h(f"POST:{path}")
-    response = h(f"{secret}:{said['nonce']}:00000001:c:auth:{asked}")
+    secret, request_hash = h(f"{code}:{challenge['realm']}:{password}"), h(f"POST:{path}")
+    response = h(f"{secret}:{challenge['nonce']}:00000001:c:auth:{request_hash}")
     return (
-        f'Digest username="{code}", realm="{said["realm"]}", nonce="{said["nonce"]}", uri="{path}", '
+        f'Digest username="{code}", realm="{challenge["realm"]}", nonce="{challenge["nonce"]}", uri="{path}", '
         f'qop=auth, nc=00000001, cnonce="c", response="{response}"'
     )
 
@@ -139,7 +139,7 @@ class Pusher:
                     return
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError) as why:
                 self.camera.faults[type(why).__name__] += 1
-            self.camera.again += 1
+            self.camera.resent += 1
             await asyncio.sleep(0.1)
 
     async def _register(self, http: aiohttp.ClientSession) -> bool:
@@ -195,7 +195,7 @@ class Verdict:
     weak: int
     sent: int
     acked: int
-    again: int
+    resent: int
     lost: dict[str, int]
     doubled: dict[str, int]
     phantom: dict[str, int]
@@ -218,7 +218,7 @@ class Verdict:
         return "\n".join(
             [
                 f"{self.kills} kills in {self.seconds:.0f} s ({self.weak} more did not count): {dict(self.targets)}",
-                f"objects {self.sent:,}, answered with 0 {self.acked:,}, batches sent again {self.again:,}",
+                f"objects {self.sent:,}, answered with 0 {self.acked:,}, batches sent again {self.resent:,}",
                 f"lost {self.lost} doubled {self.doubled} made up {self.phantom} balanced {self.balanced}",
                 f"recovery p50 {times[len(times) // 2]:.2f} s max {times[-1]:.2f} s" if times else "no recovery",
                 f"cameras saw {dict(self.faults)}",
@@ -285,14 +285,14 @@ class Campaign:
             await self.city.stop()
 
     async def _cameras(self) -> list[Camera]:
-        found = []
+        cameras = []
         async with self.node.remote() as remote:
             for number in range(1, CAMERAS + 1):
                 code = f"44010600001190{number:06d}"
                 wanted = {"id": code, "division": "440106", "profile": "sensegate/viid"}
                 answer = await remote.post("/api/v1/devices", wanted)
-                found.append(Camera(code, answer["password"]))
-        return found
+                cameras.append(Camera(code, answer["password"]))
+        return cameras
 
     @property
     def _open(self) -> int:
@@ -375,7 +375,7 @@ class Campaign:
             self.weak,
             sum(camera.sent for camera in cameras),
             len(acked),
-            sum(camera.again for camera in cameras),
+            sum(camera.resent for camera in cameras),
             {name: len(acked - tap.seen.keys()) for name, tap in self.taps.items()},
             {name: sum(count - 1 for count in tap.seen.values()) for name, tap in self.taps.items()},
             {name: len(tap.seen.keys() - made) for name, tap in self.taps.items()},
@@ -390,8 +390,8 @@ class Campaign:
 
 def _all_of(camera: Camera, base: int) -> list[dict[str, Any]]:
     """Return everything that a camera has made, once more."""
-    again = Camera(camera.code, "")
-    return [vehicle for _ in range(camera.sent // BATCH) for vehicle in again.batch(base)]
+    reopened = Camera(camera.code, "")
+    return [vehicle for _ in range(camera.sent // BATCH) for vehicle in reopened.batch(base)]
 
 
 def main() -> int:

@@ -59,7 +59,7 @@ async def office(tmp_path: Path) -> Office:
 
 
 @pytest.mark.parametrize(
-    ("tried", "others", "said"),
+    ("tried", "others", "verdict"),
     [
         pytest.param(Outcomes(readings=100), Outcomes(readings=100), "", id="both are good"),
         pytest.param(Outcomes(readings=9, faults=9), Outcomes(), "", id="too few to say"),
@@ -70,10 +70,10 @@ async def office(tmp_path: Path) -> Office:
         pytest.param(Outcomes(readings=50, faults=50), Outcomes(readings=50, faults=50), "", id="all are bad alike"),
     ],
 )
-def test_when_it_is_enough(tried: Outcomes, others: Outcomes, said: str) -> None:
+def test_when_it_is_enough(tried: Outcomes, others: Outcomes, verdict: str) -> None:
     """Shares are held against those of the others; where there are none, against perfection."""
-    assert canary_failure(tried, others, CanaryLimits(outcomes_min=10)).startswith(said)
-    assert bool(canary_failure(tried, others, CanaryLimits(outcomes_min=10))) == bool(said)
+    assert canary_failure(tried, others, CanaryLimits(outcomes_min=10)).startswith(verdict)
+    assert bool(canary_failure(tried, others, CanaryLimits(outcomes_min=10))) == bool(verdict)
 
 
 COUNT = st.integers(0, 1_000)

@@ -62,8 +62,8 @@ def folder(tmp_path: Path) -> Path:
 def test_a_profile_that_has_passed_is_not_examined_by_the_next_start(tmp_path: Path, folder: Path) -> None:
     """The second start finds it in the gateway's directory, in a file that others cannot read or write."""
     assert Start(tmp_path, folder).names == ["acme/a"]
-    again = Start(tmp_path, folder)
-    assert (again.names, again.set.ids) == ([], ["acme/a"])
+    reopened = Start(tmp_path, folder)
+    assert (reopened.names, reopened.set.ids) == ([], ["acme/a"])
     assert (tmp_path / FILE).stat().st_mode & 0o777 == 0o600
 
 

@@ -18,10 +18,10 @@ def message(number: int, payload: bytes = b"x") -> Message:
 
 async def read(log: MemoryLog, progress: Progress, *kinds: str) -> list[tuple[str, int, bool]]:
     """Return (topic, bytes, quarantined) of what is recorded."""
-    found = []
+    results = []
     async for entry in read_recorded(log, NAME, progress, kinds or (RAW, QUARANTINE)):
-        found += [(message.topic, len(message.payload), entry.quarantined) for message in entry.messages]
-    return found
+        results += [(message.topic, len(message.payload), entry.quarantined) for message in entry.messages]
+    return results
 
 
 async def filled() -> MemoryLog:

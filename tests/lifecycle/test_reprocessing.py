@@ -28,12 +28,12 @@ def node(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Node:
 
 def expected(scale: float, revision: int, before: float = 0.1) -> dict[tuple[str, int], list[tuple[int, float]]]:
     """Return a history that was read by one scale and then revised to another."""
-    found = {}
+    result = {}
     for name in NAMES:
         for at in range(ROUNDS):
             first = [(0, round((200 + at) * before, 6))]
-            found[name, at] = first + ([(revision, round((200 + at) * scale, 6))] if revision else [])
-    return found
+            result[name, at] = first + ([(revision, round((200 + at) * scale, 6))] if revision else [])
+    return result
 
 
 FAULTS = [
@@ -78,14 +78,14 @@ async def test_killed_at_any_commit_it_goes_on(node: Node, kills: int) -> None:
     while order.state is not OrderState.DONE:
         lives += 1
         assert lives < 100
-        async with node.alive() as life:
+        async with node.alive() as process:
             node.log.arm({})
 
-            def died_or_done(life: ProfileLifecycle = life, source: str = order.id) -> bool:
-                return node.log.writes >= kills or life.orders.get(source, ADMIN).state is OrderState.DONE
+            def died_or_done(lifecycle: ProfileLifecycle = process, source: str = order.id) -> bool:
+                return node.log.writes >= kills or lifecycle.orders.get(source, ADMIN).state is OrderState.DONE
 
             await eventually(died_or_done, every_s=0.001)
-            order = life.orders.get(order.id, ADMIN)
+            order = process.orders.get(order.id, ADMIN)
     assert lives > 2
     assert await node.history() == expected(0.01, 1)
     assert order.counts["revised"] == len(NAMES) * ROUNDS
@@ -96,13 +96,13 @@ async def test_killed_at_any_commit_it_goes_on(node: Node, kills: int) -> None:
 
 async def test_there_and_back_again(node: Node) -> None:
     """What is in force in the end is what the history ends with, though an older revision said the same."""
-    async with node.alive() as life:
+    async with node.alive() as process:
         await node.enrol()
         await node.spoken()
         await node.released(2, 0.01)
         await node.done(await node.order())
-        await life.releases.rollback("acme/th", by=ADMIN)
-        assert await life.rollout.wait_in_force()
+        await process.releases.rollback("acme/th", by=ADMIN)
+        assert await process.rollout.wait_in_force()
         back = await node.done(await node.order())
         assert back.counts["revised"] == len(NAMES) * ROUNDS
         await node.released(3, 0.01)
@@ -111,8 +111,8 @@ async def test_there_and_back_again(node: Node) -> None:
         history = await node.history()
         assert {tuple(revision for revision, _ in rows) for rows in history.values()} == {(0, 1, 2, 3)}
         assert all(rows[0] == (0, rows[2][1]) and rows[1][1] == rows[3][1] for rows in history.values())
-        again = await node.done(await node.order())
-        assert "revised" not in again.counts
+        repeated = await node.done(await node.order())
+        assert "revised" not in repeated.counts
 
 
 async def test_live_messages_meanwhile(node: Node) -> None:
@@ -149,14 +149,14 @@ async def test_only_what_is_meant(node: Node) -> None:
 
 async def test_an_order_that_is_given_up(node: Node) -> None:
     """What was committed of it stays; the next one does the rest and no more."""
-    async with node.alive() as life:
+    async with node.alive() as process:
         await node.enrol()
         await node.spoken()
         await node.released(2, 0.01)
         node.log.arm({})
         order = await node.order()
         await eventually(lambda: node.log.writes >= 3, every_s=0.001)
-        assert (await life.orders.cancel(order.id, by=ADMIN)).state is OrderState.CANCELLED
+        assert (await process.orders.cancel(order.id, by=ADMIN)).state is OrderState.CANCELLED
         rest = await node.done(await node.order())
         assert 0 < rest.counts["equal"] < len(NAMES) * ROUNDS
         assert await node.history() == expected(0.01, 1)

@@ -90,8 +90,10 @@ async def visitor(
         )
         page.on(
             "request",
-            lambda asked: (
-                faults.append(asked.url) if not asked.url.startswith((site.addresses.http, "blob:", "data:")) else None
+            lambda request: (
+                faults.append(request.url)
+                if not request.url.startswith((site.addresses.http, "blob:", "data:"))
+                else None
             ),
         )
         await page.goto(f"{site.addresses.http}/console/")
@@ -127,7 +129,7 @@ async def browser_of(
             )
             page.on(
                 "request",
-                lambda asked: faults.append(asked.url) if not asked.url.startswith(site.addresses.http) else None,
+                lambda request: faults.append(request.url) if not request.url.startswith(site.addresses.http) else None,
             )
             await page.goto(f"{site.addresses.http}/console/")
             await page.fill("#token", token)

@@ -104,16 +104,16 @@ class Row:
         for start in range(first, until, batch):
             objects = [vehicle(number) for number in range(start, min(start + batch, until))]
             tree = {"MotorVehicleListObject": {"MotorVehicleObject": objects}}
-            told = await self.camera.send("POST", "/VIID/MotorVehicles", tree)
-            assert [one.code for one in told] == [0] * len(objects), told
+            statuses = await self.camera.send("POST", "/VIID/MotorVehicles", tree)
+            assert [status.code for status in statuses] == [0] * len(objects), statuses
 
     async def arrived(self) -> Counter[str]:
         """Return how often each object's id came out of the feed at the top."""
-        found: Counter[str] = Counter()
-        for one in await self.top.records():
-            if one["property"] == "video_observation":
-                found[json.loads(one["value"])["native_id"]] += 1
-        return found
+        results: Counter[str] = Counter()
+        for record in await self.top.records():
+            if record["property"] == "video_observation":
+                results[json.loads(record["value"])["native_id"]] += 1
+        return results
 
     async def until(self, count: int, timeout_s: float = 60.0) -> Counter[str]:
         """Return what arrived when so many different ones have."""
@@ -180,9 +180,9 @@ async def row(directory: Path) -> AsyncIterator[Row]:
         await made.camera.register()
 
         async def subscribed() -> bool:
-            told = (await made.middle_site.ask("GET", "/api/v1/viid")).body
+            body = (await made.middle_site.ask("GET", "/api/v1/viid")).body
             there = (await made.top.ask("GET", "/api/v1/viid")).body
-            return bool(told["subordinates"][0]["in_force"] and there["subordinates"][0]["in_force"])
+            return bool(body["subordinates"][0]["in_force"] and there["subordinates"][0]["in_force"])
 
         await eventually(subscribed, 30)
         yield made
@@ -202,14 +202,14 @@ async def main(count: int) -> None:
 
             killing = asyncio.create_task(kills())
             await made.send(0, count)
-            found = await made.until(count, 600.0)
+            records = await made.until(count, 600.0)
             await killing
-            found = await made.until(count, 600.0)
-            lost = count - len(found)
-            doubled = sum(times - 1 for times in found.values())
+            records = await made.until(count, 600.0)
+            lost = count - len(records)
+            doubled = sum(times - 1 for times in records.values())
             seconds = time.monotonic() - began
-            what = f"{count} objects, {made.middle.kills} kills of the middle one"
-            print(f"{what}: {lost} lost, {doubled} doubled, {seconds:.1f} s")
+            text = f"{count} objects, {made.middle.kills} kills of the middle one"
+            print(f"{text}: {lost} lost, {doubled} doubled, {seconds:.1f} s")
             if lost or doubled:
                 sys.exit(1)
 

@@ -127,10 +127,10 @@ def configs(directory: Path, *, automatic: bool = False, lease_s: float = 4.0) -
         )
     uplink = UplinkConfig(other_centres=(CentreConfig(url=urls[1]),), span_ms=50, lease_s=1.25 * lease_s)
     if automatic:  # it joins by code, and votes
-        way = {"centre_url": f"http://127.0.0.1:{ports[0][2]}", "join_code_file": str(directory / "code")}
+        settings = {"centre_url": f"http://127.0.0.1:{ports[0][2]}", "join_code_file": str(directory / "code")}
     else:
-        way = {"url": urls[0], "secret_file": str(directory / "node")}
-    return made[0], made[1], msgspec.structs.replace(uplink, **way)
+        settings = {"url": urls[0], "secret_file": str(directory / "node")}
+    return made[0], made[1], msgspec.structs.replace(uplink, **settings)
 
 
 @contextlib.asynccontextmanager
@@ -138,8 +138,8 @@ async def two_sites(
     directory: Path, *, automatic: bool = False, lease_s: float = 4.0
 ) -> AsyncIterator[tuple[Centre, Centre, Site]]:
     """Run both centres and a node."""
-    one, other, uplink = configs(directory, automatic=automatic, lease_s=lease_s)
-    first, second = Centre(one), Centre(other)
+    config, other, uplink = configs(directory, automatic=automatic, lease_s=lease_s)
+    first, second = Centre(config), Centre(other)
     await first.start()
     if not automatic:
         await first.active()
@@ -147,7 +147,7 @@ async def two_sites(
     try:
         await first.active()  # where no order makes it active, the other one has to say that it is not
         if automatic:
-            answer = await asked(first, "POST", "/api/v1/nodes", body={"division": "4401"})
+            answer = await reply_of(first, "POST", "/api/v1/nodes", body={"division": "4401"})
             (directory / "code").write_text(answer["code"], encoding="ascii")
         async with running(msgspec.structs.replace(config_of(directory / "node4401"), uplink=uplink)) as node:
             yield first, second, node
@@ -156,7 +156,7 @@ async def two_sites(
         await second.stop()
 
 
-async def asked(centre: Centre, method: str, path: str, *, token: str = "", body: object = None) -> Any:
+async def reply_of(centre: Centre, method: str, path: str, *, token: str = "", body: object = None) -> Any:
     """Return what a centre answers: JSON, or the bytes of another kind; without a token: the administrator of both."""
     token = token or (centre.directory.parent / "centre0" / "admin.token").read_text().strip()
     headers = {"Authorization": f"Bearer {token}"}

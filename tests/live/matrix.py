@@ -104,12 +104,12 @@ def lines() -> list[dict[str, str]]:
 
 def _roles(row: dict[str, str]) -> list[str]:
     """Return the roles of a line."""
-    said = row["roles"].replace("operators", "county_operator city_operator province_operator").split()
-    if said != ["others"]:
-        assert set(said) <= set(ROLES), row
-        return said
-    same = [one for one in lines() if (one["method"], one["path"]) == (row["method"], row["path"]) and one != row]
-    return [role for role in ROLES if role != "device" and not any(role in _roles(one) for one in same)]
+    roles = row["roles"].replace("operators", "county_operator city_operator province_operator").split()
+    if roles != ["others"]:
+        assert set(roles) <= set(ROLES), row
+        return roles
+    same = [line for line in lines() if (line["method"], line["path"]) == (row["method"], row["path"]) and line != row]
+    return [role for role in ROLES if role != "device" and not any(role in _roles(row) for row in same)]
 
 
 def cases(routes: set[tuple[str, str]]) -> list[Case]:
@@ -120,13 +120,13 @@ def cases(routes: set[tuple[str, str]]) -> list[Case]:
             key = row["method"], row["path"], role
             assert key not in table, f"two lines for {key}"
             table[key] = row
-    found = []
+    cases = []
     for method, path in sorted(routes):
         for role in ROLES:
             line = table.get((method, path, role)) or table.get(("*", "*", role))
             if line is not None:
-                found += [Case(method, path, role, scope, line[scope]) for scope in SCOPES if line[scope] != "-"]
-    return found
+                cases += [Case(method, path, role, scope, line[scope]) for scope in SCOPES if line[scope] != "-"]
+    return cases
 
 
 def missing(routes: set[tuple[str, str]]) -> list[str]:
@@ -231,7 +231,7 @@ class World:
         made = await make("POST", "/api/v1/webhooks", hook, reader)
         await make("POST", f"/api/v1/webhooks/{made['id']}/pause", {}, reader)
         task = {"task": "report-interval", "parameters": {"interval": 10}, "note": CANARY}
-        told = await make("POST", f"/api/v1/devices/{CANARY}/tasks", task)
+        created = await make("POST", f"/api/v1/devices/{CANARY}/tasks", task)
         person = {"id": CANARY, "role": "county_operator", "scope": "440106", "department": "police"}
         await make("POST", "/api/v1/people", person)
         await make("POST", "/api/v1/nodes", {"division": "4401"})
@@ -264,7 +264,7 @@ class World:
             "application": first["id"],
             "grant": done["grants"][0],
             "webhook": made["id"],
-            "task": told["id"],
+            "task": created["id"],
             "person": CANARY,
             "token": reader_id,
             "member": "4401",
@@ -292,7 +292,7 @@ class World:
             "subscription": (await _subscription(self))["subscription"],
         }
         self.absent = {
-            name: re.sub(r"[0-9a-z]", lambda found: "9" if found[0].isdigit() else "z", value)
+            name: re.sub(r"[0-9a-z]", lambda character: "9" if character[0].isdigit() else "z", value)
             for name, value in self.names.items()
         }
         for name in ("application", "grant", "webhook", "task", "token", "order", "move", "context"):
@@ -355,10 +355,10 @@ class World:
             case.method, url, headers=headers, allow_redirects=False, params=asking.query, **more
         ) as response:
             if response.status == 200 and response.content_type == "text/event-stream":
-                told = ""
-                while "data:" not in told:
-                    told += (await response.content.readuntil(b"\n\n")).decode()
-                return 200, told
+                text = ""
+                while "data:" not in text:
+                    text += (await response.content.readuntil(b"\n\n")).decode()
+                return 200, text
             return response.status, (await response.read()).decode(errors="replace")
 
     def filled(self, text: str, names: dict[str, str]) -> str:
@@ -760,13 +760,13 @@ async def wrong(world: World, case: Case) -> str:
     asking = ASKS.get(f"{case.method} {case.path}", Ask())
     names = {**world.names, **await _thing_of(world, case, asking)}
     status, body = await world.ask(case, names)
-    said = f"{case}: {status}, expected {expected}: {body[:300]}"
+    text = f"{case}: {status}, expected {expected}: {body[:300]}"
     good = status in PASSED if expected.startswith("yes") else str(status) == expected.rstrip("!")
     if not good or (expected == "yes+" and asking.sign not in body):
-        return said
+        return text
     if expected.endswith(("!", "+")) or expected in {"yes", "401"}:
         return ""
-    return f"{said}\n   {found}" if (found := await _told(world, case, names, (status, body))) else ""
+    return f"{text}\n   {result}" if (result := await _difference(world, case, names, (status, body))) else ""
 
 
 async def _thing_of(world: World, case: Case, asking: Ask) -> dict[str, str]:
@@ -775,21 +775,21 @@ async def _thing_of(world: World, case: Case, asking: Ask) -> dict[str, str]:
         return {}
     if case.expected.startswith("yes"):
         return await asking.fresh(world)
-    asked = f"{case.method} {case.path}"
-    if asked not in world.refused:
-        world.refused[asked] = await asking.fresh(world)
-    return world.refused[asked]
+    text = f"{case.method} {case.path}"
+    if text not in world.refused:
+        world.refused[text] = await asking.fresh(world)
+    return world.refused[text]
 
 
-async def _told(world: World, case: Case, names: dict[str, str], answer: tuple[int, str]) -> str:
+async def _difference(world: World, case: Case, names: dict[str, str], answer: tuple[int, str]) -> str:
     """Return what tells the thing from one that does not exist, or an empty string."""
     status, body = answer
     asking = ASKS.get(f"{case.method} {case.path}", Ask())
-    asked = case.path + json.dumps(asking.json).replace("<", "{").replace(">", "}")
-    named = [name for name in names if f"{{{name}}}" in asked and names[name] != world.absent[name]]
+    result = case.path + json.dumps(asking.json).replace("<", "{").replace(">", "}")
+    named = [name for name in names if f"{{{name}}}" in result and names[name] != world.absent[name]]
     if not named:
         return "the thing is shown" if case.expected == "yes-" and asking.sign in body else ""
     other, twin = await world.ask(case, world.absent)
-    there, not_there = ({name: one[name] for name in named} for one in (names, world.absent))
+    there, not_there = ({name: table[name] for name in named} for table in (names, world.absent))
     alike = (other, plain(twin, not_there)) == (status, plain(body, there))
     return "" if alike else f"what does not exist: {other}: {twin[:300]}"

@@ -108,8 +108,8 @@ class Paho:
     def _heard(self, message: paho.MQTTMessage) -> None:
         self._loop.call_soon_threadsafe(self.received.append, message)
         stated = getattr(message.properties, "SubscriptionIdentifier", [])
-        found = (message.topic, bool(message.retain), tuple(stated))
-        self._loop.call_soon_threadsafe(self.messages.append, found)
+        delivered = (message.topic, bool(message.retain), tuple(stated))
+        self._loop.call_soon_threadsafe(self.messages.append, delivered)
 
     async def _answer(self) -> list[int]:
         async with asyncio.timeout(30):
@@ -209,12 +209,12 @@ class Aiomqtt:
 
     async def settled(self) -> list[Message]:
         await self.subscribe(f"{self._broker.prefix}/none", handling=0)
-        found: list[Message] = []
+        results: list[Message] = []
         while len(self._client.messages):
             message = await anext(aiter(self._client.messages))
             stated = getattr(message.properties, "SubscriptionIdentifier", [])
-            found.append((str(message.topic), bool(message.retain), tuple(stated)))
-        return found
+            results.append((str(message.topic), bool(message.retain), tuple(stated)))
+        return results
 
     async def unsubscribe(self, topic_filter: str) -> list[int]:
         await self._client.unsubscribe(topic_filter)

@@ -110,7 +110,7 @@ async def callers(world: World) -> list[Caller]:
     await world.make("DELETE", f"/api/v1/tokens/{revoked_id}")
     limited, _ = await site.token("city_operator", "4401", feeds=["shared"], name="limited")
     auditor = site.config_file("auditor.token").read_text().strip()
-    found = [
+    operations = [
         Caller("without a token", "", None),
         Caller("with a wrong secret", f"sg_{revoked_id}_{'x' * 32}", None),
         Caller("with a revoked token", revoked, None),
@@ -132,8 +132,8 @@ async def callers(world: World) -> list[Caller]:
         sign_in = {"name": name, "password": made["password"], "new_password": PASSWORD, "bearer": True}
         session = await world.make("POST", "/api/v1/session", sign_in, "")
         principal = Principal("", Role(role), scope(place), person=True)
-        found.append(Caller(f"{role} of {place} in person", session["token"], principal, is_inside))
-    return found
+        operations.append(Caller(f"{role} of {place} in person", session["token"], principal, is_inside))
+    return operations
 
 
 def object_names(operation: Operation) -> set[str]:
@@ -210,8 +210,8 @@ async def fault(world: World, operation: Operation, caller: Caller) -> str:
     if not named or operation.path in FOR_ALL:
         return f"{text}shows {CANARY}: {present.body[:200]}" if CANARY in present.body else ""
     missing = await exchange(world, operation, caller.token, world.absent)
-    found = difference(world, named, present, missing)
-    return f"{text}{found}" if found else ""
+    result = difference(world, named, present, missing)
+    return f"{text}{result}" if result else ""
 
 
 def _has_right(operation: Operation, principal: Principal) -> bool:
@@ -241,7 +241,7 @@ FILTERS: dict[str, str] = {
 def filters(world: World, operation: Operation) -> list[tuple[str, str, set[str]]]:
     """Return (parameter, value for the object, names) of the parameters of a list by which an object can be named."""
     last = operation.path.rpartition("/")[2]
-    found = []
+    filters = []
     for parameter in operation.query:
         name = parameter if parameter in {"device", "feed", "token", "person", "grant", "webhook", "plan"} else ""
         if parameter == "id":
@@ -249,8 +249,8 @@ def filters(world: World, operation: Operation) -> list[tuple[str, str, set[str]
         if parameter in {"q", "text"}:
             name = "device"  # named after the canary, as all objects are
         if name:
-            found.append((parameter, name, {name}))
-    return [(parameter, world.names[name], names) for parameter, name, names in found]
+            filters.append((parameter, name, {name}))
+    return [(parameter, world.names[name], names) for parameter, name, names in filters]
 
 
 async def filter_fault(world: World, operation: Operation, caller: Caller) -> str:
@@ -263,8 +263,8 @@ async def filter_fault(world: World, operation: Operation, caller: Caller) -> st
         (name,) = names
         present = await exchange(world, operation, caller.token, {}, {parameter: value})
         missing = await exchange(world, operation, caller.token, {}, {parameter: world.absent[name]})
-        if found := difference(world, names, present, missing):
-            return f"{operation}?{parameter}= {caller.name}: {found}"
+        if result := difference(world, names, present, missing):
+            return f"{operation}?{parameter}= {caller.name}: {result}"
     return ""
 
 
@@ -389,8 +389,8 @@ async def reference_fault(world: World, city: str, reference: Reference) -> str:
         answer = await world.site.ask(reference.method, path, city, params=query, headers=headers, **more)
         if reference.undo:
             await world.site.ask("DELETE", reference.undo, city)
-        told = plain(msgspec.json.encode(answer.body).decode() if not isinstance(answer.body, bytes) else "", names)
-        answers.append((answer.status, _NEW.sub("", told)))
+        shown = plain(msgspec.json.encode(answer.body).decode() if not isinstance(answer.body, bytes) else "", names)
+        answers.append((answer.status, _NEW.sub("", shown)))
     return "" if answers[0] == answers[1] else f"{reference}:\n  {answers[0]}\n  {answers[1]}"
 
 

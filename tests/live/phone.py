@@ -38,7 +38,7 @@ class Phone:
         client.on_connect = lambda _c, _u, _f, reason, _p: self._note("connack", reason.value)
         client.on_disconnect = lambda _c, _u, _f, reason, _p: self._note("closed", reason.value)
         client.on_publish = lambda _c, _u, mid, _r, _p: self._note("puback", mid)
-        client.on_subscribe = lambda _c, _u, _m, reasons, _p: self._note("suback", [one.value for one in reasons])
+        client.on_subscribe = lambda _c, _u, _m, reasons, _p: self._note("suback", [reason.value for reason in reasons])
         client.on_message = self._heard_message
         self._client = client
         await asyncio.to_thread(client.connect, "127.0.0.1", self._port)
@@ -69,17 +69,17 @@ class Phone:
         """Return what the next event of a kind tells; others before it are dropped."""
         async with asyncio.timeout(timeout_s):
             while True:
-                name, told = await self._events.get()
+                name, record = await self._events.get()
                 if name == kind:
-                    return told
+                    return record
 
     async def either(self, *kinds: str, timeout_s: float = 60.0) -> tuple[str, Any]:
         """Return (kind, what it tells) of the next event of some kinds."""
         async with asyncio.timeout(timeout_s):
             while True:
-                name, told = await self._events.get()
+                name, record = await self._events.get()
                 if name in kinds:
-                    return name, told
+                    return name, record
 
     @property
     def connected(self) -> bool:
@@ -98,10 +98,10 @@ class Phone:
         client.ack(message.mid, message.qos)
         self._note("message", (message.topic, message.payload))
 
-    def _note(self, kind: str, told: Any) -> None:
-        self._loop.call_soon_threadsafe(self._heard, kind, told)
+    def _note(self, kind: str, detail: Any) -> None:
+        self._loop.call_soon_threadsafe(self._heard, kind, detail)
 
-    def _heard(self, kind: str, told: Any) -> None:
+    def _heard(self, kind: str, detail: Any) -> None:
         if kind == "puback":
-            self.acknowledged.add(told)
-        self._events.put_nowait((kind, told))
+            self.acknowledged.add(detail)
+        self._events.put_nowait((kind, detail))

@@ -145,14 +145,14 @@ async def prepare(url: str, token: str) -> str:
                     return str(device["id"])
             return ""
 
-        found: str = await eventually(with_values, START_S, every_s=1.0)
+        result: str = await eventually(with_values, START_S, every_s=1.0)
 
         async def is_lively() -> bool:
             ledger = await remote.get("/api/v1/ledger", since="1h")
             return bool(ledger["totals"].get("accepted", 0) > 2_000)
 
         await eventually(is_lively, START_S, every_s=1.0)
-    return found
+    return result
 
 
 async def picture(page: Page, address: str, file: Path, *, height: int = HEIGHT) -> int:

@@ -28,24 +28,26 @@ class Mqtt:
 
     async def records(self, count: int) -> list[dict[str, Any]]:
         """Return the next records, exactly so many."""
-        found: list[dict[str, Any]] = []
-        while len(found) < count:
+        records: list[dict[str, Any]] = []
+        while len(records) < count:
             topic, payload = await self.phone.next("message")
             assert topic.startswith(f"sg/grants/{self.grant.id}/")
-            found += json.loads(payload)["records"]
-        assert len(found) == count
-        return found
+            records += json.loads(payload)["records"]
+        assert len(records) == count
+        return records
 
 
 @contextlib.asynccontextmanager
-async def by_mqtt(site: Site, grant: Granted, said: str, *, clean: bool = True, tag: str = "#") -> AsyncIterator[Mqtt]:
+async def by_mqtt(
+    site: Site, grant: Granted, control: str, *, clean: bool = True, tag: str = "#"
+) -> AsyncIterator[Mqtt]:
     """Connect, subscribe (no tag: the session has done so), and say where to begin."""
     async with site.phone() as phone:
         code = await phone.connect(grant.token_id, grant.token, client_id=f"{grant.token_id}-c", clean=clean)
         assert code == 0, code
         if tag:
             assert await phone.subscribe(f"sg/grants/{grant.id}/{tag}", 1) == 1
-        phone.send(f"sg/control/{grant.id}/mqtt", said)
+        phone.send(f"sg/control/{grant.id}/mqtt", control)
         yield Mqtt(phone, grant)
 
 
@@ -62,17 +64,17 @@ class Nats:
 
     async def records(self, count: int) -> list[dict[str, Any]]:
         """Return the next records, exactly so many; each message is answered."""
-        found: list[dict[str, Any]] = []
-        while len(found) < count:
+        records: list[dict[str, Any]] = []
+        while len(records) < count:
             message = await self.message()
-            found += json.loads(message.data)["records"]
+            records += json.loads(message.data)["records"]
             await message.respond(b"")
-        assert len(found) == count
-        return found
+        assert len(records) == count
+        return records
 
 
 @contextlib.asynccontextmanager
-async def by_nats(site: Site, grant: Granted, said: str | None) -> AsyncIterator[Nats]:
+async def by_nats(site: Site, grant: Granted, control: str | None) -> AsyncIterator[Nats]:
     """Connect and subscribe, saying where to begin first."""
     gone = asyncio.Event()
 
@@ -88,12 +90,12 @@ async def by_nats(site: Site, grant: Granted, said: str | None) -> AsyncIterator
         allow_reconnect=False,
     )
     try:
-        if said is not None:
-            answer = await client.request(f"sg.control.{grant.id}.nats", said.encode(), timeout=30)
+        if control is not None:
+            answer = await client.request(f"sg.control.{grant.id}.nats", control.encode(), timeout=30)
             assert "problem" not in json.loads(answer.data), answer.data
-        found = Nats(client, await client.subscribe(f"sg.feeds.{grant.id}.>"))
-        found.closed = gone
+        result = Nats(client, await client.subscribe(f"sg.feeds.{grant.id}.>"))
+        result.closed = gone
         await client.flush()
-        yield found
+        yield result
     finally:
         await client.close()

@@ -28,14 +28,14 @@ class Letter(msgspec.Struct):
 
     @property
     def records(self) -> list[dict[str, Any]]:
-        found: list[dict[str, Any]] = json.loads(self.body)["records"]
-        return found
+        rows: list[dict[str, Any]] = json.loads(self.body)["records"]
+        return rows
 
     def signed_by(self, secret: str) -> bool:
         """Return whether the signature is that of the secret, by Standard Webhooks' own recipe."""
         key = base64.b64decode(secret.removeprefix("whsec_"))
-        told = f"{self.id}.{self.timestamp}.".encode() + self.body
-        made = base64.b64encode(hmac.new(key, told, hashlib.sha256).digest()).decode()
+        text = f"{self.id}.{self.timestamp}.".encode() + self.body
+        made = base64.b64encode(hmac.new(key, text, hashlib.sha256).digest()).decode()
         return hmac.compare_digest(self.signature, f"v1,{made}")
 
 
@@ -66,7 +66,7 @@ class Receiver:
         self.attempts.append(letter)
         status = self.answers.pop(0) if self.answers else 200
         await self.open.wait()
-        if 200 <= status < 300 and letter.id not in {one.id for one in self.kept}:
+        if 200 <= status < 300 and letter.id not in {row.id for row in self.kept}:
             self.kept.append(letter)
         async with self._arrived:
             self._arrived.notify_all()

@@ -19,10 +19,10 @@ REFUSAL = """\
 
 def version(number: int, *, scale: float = 0.1, topic: str = "acme/{device}/up") -> str:
     """Return a version of the thermometer that says tenths of a degree."""
-    found = THERMOMETER.replace("version: 1", f"version: {number}").replace("scale: 0.1", f"scale: {scale}")
-    found = found.replace("value: 21.5", f"value: {215 * scale}").replace('"acme/{device}/up"', f'"{topic}"')
+    changed = THERMOMETER.replace("version: 1", f"version: {number}").replace("scale: 0.1", f"scale: {scale}")
+    changed = changed.replace("value: 21.5", f"value: {215 * scale}").replace('"acme/{device}/up"', f'"{topic}"')
     here = topic.replace("{device}", "d1")
-    return found.replace("topic: acme/d1/up", f"topic: {here}") + REFUSAL.replace("TOPIC", here)
+    return changed.replace("topic: acme/d1/up", f"topic: {here}") + REFUSAL.replace("TOPIC", here)
 
 
 async def step(site: Site, path: str, token: str | None = None, expect: int = 200, **body: Any) -> Any:
@@ -48,10 +48,10 @@ async def job(site: Site, path: str, token: str | None = None, **body: Any) -> d
         row: dict[str, Any] = (await site.ask("GET", f"{PATH}/jobs/{begun['id']}", token)).body
         return row if row["state"] != "running" else None
 
-    found: dict[str, Any] = await eventually(ended)
-    assert found["state"] == "done", found
-    assert found["share"] == 1
-    return found
+    result: dict[str, Any] = await eventually(ended)
+    assert result["state"] == "done", result
+    assert result["share"] == 1
+    return result
 
 
 async def in_force(node: Site) -> Any:

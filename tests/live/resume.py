@@ -173,12 +173,12 @@ class Tier:
 
     async def usage(self) -> dict[str, tuple[int, int]]:
         """Return (counted, unsettled) records of each subscriber by the usage of its grant."""
-        found: dict[str, tuple[int, int]] = {}
+        result: dict[str, tuple[int, int]] = {}
         for row in (await self.site.ask("GET", f"/api/v1/grants/{self.grant.id}/usage")).body["rows"]:
             name = {"msgpack": "columns", "json": "http"}.get(row["delivery"], row["delivery"])
-            counted, unsettled = found.get(name, (0, 0))
-            found[name] = counted + row["records"], unsettled + row["unsettled"]
-        return found
+            counted, unsettled = result.get(name, (0, 0))
+            result[name] = counted + row["records"], unsettled + row["unsettled"]
+        return result
 
     async def log(self) -> list[dict[str, Any]]:
         """Return all records by page, as the administrator reads them."""
@@ -206,16 +206,16 @@ class Run:
                 number = self.published.get(device.id, 0) + 1
                 # Within the horizon in which duplicates are judged: what is pushed again must not count twice.
                 stamp = time.strftime("%Y-%m-%dT%H:%M:%S", time.gmtime(self.began + number))
-                said = f'{{"time": "{stamp}Z", "values": {{"air_temperature": {number / 1000}}}}}'
-                await self._push(device, said)
+                text = f'{{"time": "{stamp}Z", "values": {{"air_temperature": {number / 1000}}}}}'
+                await self._push(device, text)
                 self.published[device.id] = number
                 await asyncio.sleep(PAUSE_S)
 
-    async def _push(self, device: Made, said: str) -> None:
+    async def _push(self, device: Made, name: str) -> None:
         while True:
             with contextlib.suppress(aiohttp.ClientError, OSError, TimeoutError):
                 async with asyncio.timeout(10):
-                    if (await self.node.site.push(device, said)).status == 202:
+                    if (await self.node.site.push(device, name)).status == 202:
                         return
             await asyncio.sleep(0.1)
 
@@ -276,10 +276,12 @@ class Run:
     async def judged(self, rounds: dict[str, int]) -> Verdict:
         """Return the verdict; the load has ended."""
         # All readings, not the last ones only: what is live goes up before a backlog of before it.
-        told = {(name, at / 1000) for name, number in self.published.items() for at in range(1, number + 1)}
+        results = {(name, at / 1000) for name, number in self.published.items() for at in range(1, number + 1)}
         every = [(tier, delivery) for tier in (self.node, self.centre) for delivery in DELIVERIES]
         taken, moved = 0, time.monotonic()
-        while any(not tier.has(delivery, told) for tier, delivery in every) and time.monotonic() < moved + CATCH_UP_S:
+        while (
+            any(not tier.has(delivery, results) for tier, delivery in every) and time.monotonic() < moved + CATCH_UP_S
+        ):
             if (present := sum(tier.count(delivery) for tier, delivery in every)) != taken:
                 taken, moved = present, time.monotonic()
             await asyncio.sleep(0.1)
@@ -290,9 +292,9 @@ class Run:
             ids = [row["id"] for row in rows]
             log = [(row["cursor"], row["device"], row["value"]) for row in rows]
             readings = Counter((device, value) for _, device, value in log)
-            verdict.log_lost[where] = len(told - readings.keys())
+            verdict.log_lost[where] = len(results - readings.keys())
             verdict.log_doubled[where] = sum(count - 1 for count in readings.values())
-            twice = {one for one, count in readings.items() if count > 1}
+            twice = {reading for reading, count in readings.items() if count > 1}
             verdict.samples += [
                 f"{where}: {row}" for row in await tier.log() if (row["device"], row["value"]) in twice
             ][:6]

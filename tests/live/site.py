@@ -172,16 +172,16 @@ class Site:
 
     async def records(self, token: str | None = None, **query: Any) -> list[dict[str, Any]]:
         """Return all records of the feed `all` up to now, page by page."""
-        found: list[dict[str, Any]] = []
+        records: list[dict[str, Any]] = []
         after = query.pop("after", "")
         while True:
             params = {**query, "limit": "5000", **({"after": after} if after else {})}
             answer = await self.ask("GET", "/api/v1/feeds/all/records", token, params=params)
             assert answer.status == 200, answer.body
-            found += answer.body["records"]
+            records += answer.body["records"]
             after = answer.body["next"]
             if len(answer.body["records"]) < 5_000:
-                return found
+                return records
 
     async def quarantine(self, **query: Any) -> list[dict[str, Any]]:
         """Return the quarantined messages."""
@@ -305,5 +305,5 @@ class Stream:
         event = await self.next(timeout_s)
         assert event is not None
         assert "event" not in event, event
-        found: dict[str, Any] = json.loads(event["data"])
-        return found
+        document: dict[str, Any] = json.loads(event["data"])
+        return document

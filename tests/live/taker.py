@@ -81,7 +81,9 @@ class Kept:
 
     def take(self, records: Sequence[dict[str, Any]], letter: str = "") -> None:
         """Keep records, all or none."""
-        lines = [json.dumps([one["cursor"], one["id"], one["device"], one["value"]]) + "\n" for one in records]
+        lines = [
+            json.dumps([record["cursor"], record["id"], record["device"], record["value"]]) + "\n" for record in records
+        ]
         if letter:
             self.ids.add(letter)
             lines.append(f"#{letter}\n")
@@ -201,7 +203,7 @@ class Taker:
             time.sleep(AGAIN_S)
 
     def _session(self, topic: str) -> None:
-        said = json.dumps({"after": self.kept.last or "first", "tag": topic.rpartition("/")[2]})
+        text = json.dumps({"after": self.kept.last or "first", "tag": topic.rpartition("/")[2]})
         ended = threading.Event()
         client = Paho(CallbackAPIVersion.VERSION2, client_id=f"{self.spec.token_id}-taker", clean_session=True)
         client.username_pw_set(self.spec.token_id, self.spec.token)
@@ -210,7 +212,7 @@ class Taker:
             client.subscribe(topic, 1)
 
         def subscribed(*_: Any) -> None:
-            client.publish(f"sg/control/{self.spec.grant}/mqtt", said, qos=1)
+            client.publish(f"sg/control/{self.spec.grant}/mqtt", text, qos=1)
 
         client.on_connect = connected
         client.on_subscribe = subscribed

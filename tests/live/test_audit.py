@@ -63,8 +63,8 @@ async def test_evidence_leaves_the_gateway_and_every_tampering_is_found(node: Si
     auditor, _ = await node.token("auditor", "4401")
     await node.device("audited-1")
     for number in range(5):
-        _, one = await node.token(name=f"t{number}")
-        assert (await node.ask("DELETE", f"/api/v1/tokens/{one}")).status in {200, 204}
+        _, token = await node.token(name=f"t{number}")
+        assert (await node.ask("DELETE", f"/api/v1/tokens/{token}")).status in {200, 204}
     export, heads, key = tmp_path / "a.ndjson", tmp_path / "heads", Path(node.config.directory) / "audit.pub"
     result = await shell(node, auditor, "head")
     assert result.exit_code == 0, result.output
@@ -150,8 +150,8 @@ async def test_every_hour_deliveries_and_a_signed_head(tmp_path: Path) -> None:
         lines = (await site.ask("GET", "/api/v1/audit/export", auditor)).body.splitlines()
     key = public_key(tmp_path / "node" / "audit.pub")
     assert check_export(lines, heads=read_heads(file, key=key), key=key).fault is None
-    told = [record.after for line in lines[:-1] if (record := decode(line)).action == "delivery.counts"]
-    rows: list[Any] = [row for one in told if one for row in one["totals"]]  # type: ignore[attr-defined]
+    results = [record.after for line in lines[:-1] if (record := decode(line)).action == "delivery.counts"]
+    rows: list[Any] = [row for result in results if result for row in result["totals"]]  # type: ignore[attr-defined]
     assert [(row["feed"], row["records"]) for row in rows if row["token"] == reader_id] == [("all", 1)]
 
 
@@ -212,7 +212,7 @@ async def test_one_chain_through_kills_and_two_processes(tmp_path: Path) -> None
             os.kill(node.process.pid, signal.SIGKILL)
         await eventually(lambda least=len(added) + 10: len(added) > least, 30)  # type: ignore[misc] # noqa: B008
         other.kill()
-        told, _ = await other.communicate()
+        output, _ = await other.communicate()
         adding.cancel()
         await asyncio.gather(adding, return_exceptions=True)
         remote = node.remote()
@@ -223,10 +223,10 @@ async def test_one_chain_through_kills_and_two_processes(tmp_path: Path) -> None
         report = check_export(lines, key=public_key(store / "audit.pub"))
         assert report.fault is None, report
         records = [decode(line) for line in lines[:-1]]
-        recorded = [one.target for one in records if one.action == "device.add"]
+        recorded = [record.target for record in records if record.action == "device.add"]
         assert set(added) <= set(recorded), "what was answered is recorded"
-        others = [int(one.target) for one in records if one.action == "other.write"]
-        acknowledged = len(told.split())
+        others = [int(record.target) for record in records if record.action == "other.write"]
+        acknowledged = len(output.split())
         assert others == list(range(1, len(others) + 1)), "none twice, none missing"
         assert acknowledged > 10
         assert acknowledged <= len(others) <= acknowledged + 1

@@ -39,8 +39,8 @@ async def push(site: Site, device: Made, *values: float) -> None:
     """Have readings with times of their own."""
     for value in values:
         minute = next(_minute)
-        said = reading(value, f"2026-01-01T{minute // 60:02d}:{minute % 60:02d}:00Z")
-        assert (await site.push(device, said)).status == 202
+        sample = reading(value, f"2026-01-01T{minute // 60:02d}:{minute % 60:02d}:00Z")
+        assert (await site.push(device, sample)).status == 202
 
 
 async def end_of(site: Site, grant: Granted) -> str:
@@ -66,15 +66,15 @@ async def test_mqtt_history_then_live_with_the_cursors_of_a_page(node: Site, dev
     await push(node, device, 1, 2, 3)
     await eventually(lambda: _least(node, grant, 3))
     async with by_mqtt(node, grant, "first") as mqtt:
-        seen = await mqtt.records(len(await page_of(node, grant, "")))
+        records = await mqtt.records(len(await page_of(node, grant, "")))
         await push(node, device, 4)
-        seen += await mqtt.records(1)
-        assert [row["cursor"] for row in seen] == [row["cursor"] for row in await page_of(node, grant, "")]
+        records += await mqtt.records(1)
+        assert [row["cursor"] for row in records] == [row["cursor"] for row in await page_of(node, grant, "")]
     await push(node, device, 5, 6)
-    async with by_mqtt(node, grant, seen[1]["cursor"]) as mqtt:
-        again = await mqtt.records(len(seen) - 2 + 2)
-        assert [row["cursor"] for row in again] == [
-            row["cursor"] for row in await page_of(node, grant, seen[1]["cursor"])
+    async with by_mqtt(node, grant, records[1]["cursor"]) as mqtt:
+        repeated = await mqtt.records(len(records) - 2 + 2)
+        assert [row["cursor"] for row in repeated] == [
+            row["cursor"] for row in await page_of(node, grant, records[1]["cursor"])
         ]
 
 
@@ -88,18 +88,18 @@ async def test_a_kept_mqtt_session_goes_on_where_it_stood(node: Site, device: Ma
     start = await end_of(node, grant)
     async with by_mqtt(node, grant, start, clean=False) as mqtt:
         await push(node, device, 10)
-        seen = await mqtt.records(1)
+        records = await mqtt.records(1)
     await push(node, device, 11, 12)
     async with by_mqtt(node, grant, "", clean=False, tag="") as mqtt:
-        seen += await mqtt.records(2)
-    assert [row["value"] for row in seen] == [10, 11, 12]
+        records += await mqtt.records(2)
+    assert [row["value"] for row in records] == [10, 11, 12]
 
 
 async def test_mqtt_in_a_form_and_under_a_tag_of_its_own(node: Site, device: Made) -> None:
     """CSV under the topic that the subscriber chose."""
     grant = await granted(node, "by-mqtt")
-    said = json.dumps({"after": await end_of(node, grant), "form": "csv", "tag": "x7"})
-    async with by_mqtt(node, grant, said, tag="x7") as mqtt:
+    text = json.dumps({"after": await end_of(node, grant), "form": "csv", "tag": "x7"})
+    async with by_mqtt(node, grant, text, tag="x7") as mqtt:
         await push(node, device, 20)
         topic, payload = await mqtt.phone.next("message")
     assert topic == f"sg/grants/{grant.id}/x7"
@@ -225,7 +225,7 @@ async def test_a_slow_mqtt_subscriber_is_held_and_shown(node: Site, device: Made
 
             async def row() -> dict[str, Any]:
                 rows = (await node.ask("GET", "/api/v1/subscribers", grant.token)).body["rows"]
-                return next((one for one in rows if one["id"] == f"{grant.id}-mqtt"), {})
+                return next((row for row in rows if row["id"] == f"{grant.id}-mqtt"), {})
 
             await eventually(row)
             for value in range(12):
@@ -233,8 +233,8 @@ async def test_a_slow_mqtt_subscriber_is_held_and_shown(node: Site, device: Made
                 await mqtt.records(1)
 
             async def held() -> bool:
-                seen = await row()
-                return "slow" in str(seen.get("reason")) and int(seen["lag_entries"]) > 0
+                sums = await row()
+                return "slow" in str(sums.get("reason")) and int(sums["lag_entries"]) > 0
 
             await eventually(held)
             assert len(got) == WAITING_MAX
@@ -266,19 +266,19 @@ async def test_nats_history_then_live_with_the_cursors_of_a_page(node: Site, dev
     await push(node, device, 1, 2, 3)
     await eventually(lambda: _least(node, grant, 3))
     async with by_nats(node, grant, "first") as subscriber:
-        seen = await subscriber.records(len(await page_of(node, grant, "")))
+        records = await subscriber.records(len(await page_of(node, grant, "")))
         await push(node, device, 4)
-        seen += await subscriber.records(1)
-        assert [row["cursor"] for row in seen] == [row["cursor"] for row in await page_of(node, grant, "")]
+        records += await subscriber.records(1)
+        assert [row["cursor"] for row in records] == [row["cursor"] for row in await page_of(node, grant, "")]
         await push(node, device, 5)
         unanswered = await subscriber.message()
     async with by_nats(node, grant, None) as subscriber:
-        again = await subscriber.message()
-        assert again.headers is not None
+        repeated = await subscriber.message()
+        assert repeated.headers is not None
         assert unanswered.headers is not None
-        assert again.headers["Nats-Msg-Id"] == unanswered.headers["Nats-Msg-Id"]
-        assert again.data == unanswered.data
-        await again.respond(b"")
+        assert repeated.headers["Nats-Msg-Id"] == unanswered.headers["Nats-Msg-Id"]
+        assert repeated.data == unanswered.data
+        await repeated.respond(b"")
 
 
 async def test_what_nats_lets_nobody_hear_or_say(node: Site, device: Made) -> None:
@@ -308,7 +308,7 @@ async def test_what_nats_lets_nobody_hear_or_say(node: Site, device: Made) -> No
         await push(node, device, 11)
         assert [row["value"] for row in await subscriber.records(1)] == [11]
         assert [row["value"] for row in await control.records(1)] == [11]
-        assert all(one.pending_msgs == 0 for one in heard)
+        assert all(message.pending_msgs == 0 for message in heard)
         # Last: a control message has the subscriber's own line go on from where it is known to stand.
         for reply in (
             f"sg.feeds.{other.id}.records",
@@ -334,8 +334,8 @@ async def test_nats_revocation_is_in_force_within_two_seconds(node: Site, device
         by_nats(node, other, await end_of(node, other)) as control,
     ):
         await push(node, device, 20)
-        for one in (first, second, control):
-            await one.records(1)
+        for awarded in (first, second, control):
+            await awarded.records(1)
         began = time.monotonic()
         assert (await node.ask("DELETE", f"/api/v1/grants/{grant.id}")).status == 200
         assert (await node.ask("DELETE", f"/api/v1/tokens/{third.token_id}")).status == 200
@@ -356,7 +356,7 @@ async def test_who_is_subscribed_is_shown(node: Site, device: Made) -> None:
 
         async def row() -> dict[str, Any]:
             rows = (await node.ask("GET", "/api/v1/subscribers", grant.token)).body["rows"]
-            return next((one for one in rows if one["id"] == f"{grant.id}-nats"), {})
+            return next((row for row in rows if row["id"] == f"{grant.id}-nats"), {})
 
         await eventually(row)
         await push(node, device, 30)

@@ -53,7 +53,7 @@ async def city(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[City]:
     stream += [part(alert(kind, "inactive", second=2, since=NOW)) for kind in ("VMD", "heartBeat")]
     fetched = await TheCamera(sending(*stream[:2]), sending(*stream[2:], then=done)).start()
     event = b'Code=CrossLineDetection;action=Pulse;index=0;data={"UTC": 1768449600, "EventID": 5, "Name": "Line1"}'
-    parts = [part(one, "text/plain", token="myboundary") for one in (event, b"Heartbeat")]
+    parts = [part(body, "text/plain", token="myboundary") for body in (event, b"Heartbeat")]
     dahua = await TheCamera(sending(*parts, then=done), boundary="myboundary").start()
     config = config_of(
         folder / "4401",
@@ -87,12 +87,12 @@ async def city(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[City]:
 async def rows(site: Site, device: str, count: int) -> list[dict[str, Any]]:
     """Return the records of a device once there are so many."""
 
-    async def found() -> list[dict[str, Any]]:
-        told = await site.records(device=device)
-        return told if len(told) >= count else []
+    async def stored() -> list[dict[str, Any]]:
+        records = await site.records(device=device)
+        return records if len(records) >= count else []
 
-    told: list[dict[str, Any]] = await eventually(found)
-    return told
+    result: list[dict[str, Any]] = await eventually(stored)
+    return result
 
 
 def observations(records: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -106,8 +106,10 @@ async def pushed(site: Site, device: Made, body: bytes, media: str = "applicatio
 def produced(*boxes: tuple[int, float, float, float, float, str]) -> dict[str, Any]:
     """Return metadata as the published producer builds it."""
     objects = [
-        DetectedObject(object_id=one, bbox=BoundingBox(left, top, right, bottom), classes=[ClassCandidate(kind, 0.9)])
-        for one, left, top, right, bottom, kind in boxes
+        DetectedObject(
+            object_id=observation, bbox=BoundingBox(left, top, right, bottom), classes=[ClassCandidate(kind, 0.9)]
+        )
+        for observation, left, top, right, bottom, kind in boxes
     ]
     payload: dict[str, Any] = build_payload([build_frame(NOW, source="cam-7", objects=objects)])
     return payload
@@ -122,11 +124,11 @@ async def test_a_published_onvif_producer_is_taken_in(city: City) -> None:
     async with site.phone() as phone:
         assert await phone.connect(camera.id, camera.password) == 0
         phone.send("onvif1/onvif-mj/VideoAnalytics/Profile1/Module1", json.dumps(payload).encode())
-        seen = observations(await rows(site, "onvif1", 4))
-    boxes = [(one["object_class"], one["track"], tuple(one["box"])) for one in seen]
+        observation = observations(await rows(site, "onvif1", 4))
+    boxes = [(row["object_class"], row["track"], tuple(row["box"])) for row in observation]
     person, vehicle = ("person", "0", (0.1, 0.1, 0.3, 0.5)), ("vehicle", "1", (0.46875, 0.416665, 0.78125, 0.833335))
     assert sorted(boxes) == sorted([person, vehicle] * 2)
-    assert {one["format"] for one in seen} == {"onvif_xml", "onvif_mj"}
+    assert {row["format"] for row in observation} == {"onvif_xml", "onvif_mj"}
 
 
 TT = "http://www.onvif.org/ver10/schema"
@@ -147,8 +149,8 @@ def notification(topic: str, operation: str, data: dict[str, str], **source: str
         parent = etree.SubElement(message, f"{{{TT}}}{name}")
         for key, value in items.items():
             etree.SubElement(parent, f"{{{TT}}}SimpleItem", Name=key, Value=value)
-    found: bytes = etree.tostring(root, xml_declaration=True, encoding="UTF-8", pretty_print=True)
-    return found
+    result: bytes = etree.tostring(root, xml_declaration=True, encoding="UTF-8", pretty_print=True)
+    return result
 
 
 async def test_events_with_a_state_become_readings(city: City) -> None:
@@ -161,11 +163,11 @@ async def test_events_with_a_state_become_readings(city: City) -> None:
     counter = "tns1:RuleEngine/CountAggregation/Counter"
     assert (await pushed(site, camera, notification(counter, "Changed", {"Count": "41"}, Rule="Line1"))).status == 202
 
-    async def found() -> list[tuple[str, str, Any]]:
-        told = [row for row in await site.records(device="onvif1") if row["property"] != "video_observation"]
-        return [(row["property"], row.get("channel", ""), row["value"]) for row in told] if len(told) == 3 else []
+    async def stored() -> list[tuple[str, str, Any]]:
+        rows = [row for row in await site.records(device="onvif1") if row["property"] != "video_observation"]
+        return [(row["property"], row.get("channel", ""), row["value"]) for row in rows] if len(rows) == 3 else []
 
-    assert await eventually(found) == [
+    assert await eventually(stored) == [
         ("field_occupied", "zone2", True),
         ("field_occupied", "zone2", False),
         ("object_count_total", "line1", 41),
@@ -183,8 +185,8 @@ async def test_a_property_ends_with_an_empty_message(city: City) -> None:
         phone.send(topic, json.dumps(alarm).encode())
         await rows(site, "onvif3", 2)
         phone.send(topic, b"")
-        told = await rows(site, "onvif3", 4)
-    assert [row["value"] for row in told if row["property"] == "motion"] == [True, False]
+        records = await rows(site, "onvif3", 4)
+    assert [row["value"] for row in records if row["property"] == "motion"] == [True, False]
     assert await site.quarantine(device="onvif3") == []
 
 
@@ -199,21 +201,26 @@ async def test_a_push_of_hikvision_with_pictures(city: City) -> None:
     assert (await pushed(site, camera, body, media)).status == 202
     assert (await pushed(site, camera, body + JPEG * 20, media)).status == 413
     assert (await pushed(site, camera, part(b"<a>" * 700_000, token="MIME"), media)).status == 202
-    (one,) = observations(await rows(site, "hik2", 1))
-    assert (one["object_class"], one["lane"], one["images"], one["plate"]["region"]) == ("vehicle", 2, 1, "粤B")
-    assert "part.picture" not in one["removed"]
-    assert PLATE not in json.dumps(one, ensure_ascii=False)
+    (observation,) = observations(await rows(site, "hik2", 1))
+    assert (
+        observation["object_class"],
+        observation["lane"],
+        observation["images"],
+        observation["plate"]["region"],
+    ) == ("vehicle", 2, 1, "粤B")
+    assert "part.picture" not in observation["removed"]
+    assert PLATE not in json.dumps(observation, ensure_ascii=False)
     assert await site.metric('sensegate_video_fields_removed_total{field="part.picture",format="hikvision"}') >= 1
 
     bad = alert().replace(b"<channelID>", f"<channelName>{PLATE} & B</channelName><channelID>".encode())
     assert (await pushed(site, camera, bad)).status == 202
 
     async def both() -> list[dict[str, Any]]:
-        found = await site.quarantine(device="hik2")
-        return found if len(found) == 2 else []
+        result = await site.quarantine(device="hik2")
+        return result if len(result) == 2 else []
 
     quarantined = await eventually(both)
-    assert {one["reason"] for one in quarantined} == {"malformed", "too_large"}
+    assert {message["reason"] for message in quarantined} == {"malformed", "too_large"}
     assert PLATE not in json.dumps(quarantined, ensure_ascii=False)
 
 
@@ -225,12 +232,12 @@ async def test_the_cameras_of_a_recorder_without_a_mac_address(city: City) -> No
         await site.device(camera, profile="hikvision/recorder", gateway="nvr1", alias=f"nvr1/{channel}")
     address = b"<macAddress>44:19:b6:00:00:01</macAddress><channelID>1</channelID>"
 
-    def told(kind: str, channel: int, more: str = "") -> bytes:
+    def event_xml(kind: str, channel: int, more: str = "") -> bytes:
         body = alert(kind, second=5, since=NOW).replace(address, b"<dynChannelID>%d</dynChannelID>" % channel)
         return body.replace(b"</Event", f"{more}</Event".encode())
 
     lanes = [f"<ANPR><licensePlate>{PLATE}</licensePlate><line>{lane}</line></ANPR>" for lane in (1, 2)]
-    bodies = [told("VMD", 2), told("VMD", 3), *(told("ANPR", 4, lane) for lane in lanes)]
+    bodies = [event_xml("VMD", 2), event_xml("VMD", 3), *(event_xml("ANPR", 4, lane) for lane in lanes)]
     before = (await site.totals()).get("messages", 0)
     for body in (*bodies, *bodies):
         assert (await pushed(site, recorder, body)).status == 202
@@ -239,32 +246,35 @@ async def test_the_cameras_of_a_recorder_without_a_mac_address(city: City) -> No
         return (await site.totals()).get("messages", 0) >= before + 2 * len(bodies)
 
     await eventually(accounted, 30)
-    found = [await rows(site, camera, 2) for camera in cameras]
-    assert [[row["value"] for row in records if row["property"] == "motion"] for records in found] == [
+    results = [await rows(site, camera, 2) for camera in cameras]
+    assert [[row["value"] for row in records if row["property"] == "motion"] for records in results] == [
         [True],
         [True],
         [],
     ]
-    seen = [sorted((one["camera"], one.get("lane") or 0) for one in observations(records)) for records in found]
-    assert seen == [[("nvr1/2", 0)], [("nvr1/3", 0)], [("nvr1/4", 1), ("nvr1/4", 2)]]
+    entries = [
+        sorted((observation["camera"], observation.get("lane") or 0) for observation in observations(records))
+        for records in results
+    ]
+    assert entries == [[("nvr1/2", 0)], [("nvr1/3", 0)], [("nvr1/4", 1), ("nvr1/4", 2)]]
 
 
 async def test_streams_are_fetched(city: City) -> None:
     """Digest, a break in between, a state that is told again, a heartbeat; a Dahua stream beside it."""
-    told = await rows(city.site, "hik1", 5)
-    assert [one["event"] for one in observations(told)] == [
+    records = await rows(city.site, "hik1", 5)
+    assert [observation["event"] for observation in observations(records)] == [
         {"type": "motion", "state": True},
         {"type": "motion", "state": False},
     ]
-    states = [(row["property"], row["value"]) for row in told if row["property"] != "video_observation"]
+    states = [(row["property"], row["value"]) for row in records if row["property"] != "video_observation"]
     assert states == [("motion", True), ("motion", False), ("online", True)]
     assert city.fetched.asked[-1] == "200"
     assert len(city.fetched.paths) >= 2
 
-    told = await rows(city.site, "dahua1", 2)
-    (crossed,) = observations(told)
+    records = await rows(city.site, "dahua1", 2)
+    (crossed,) = observations(records)
     assert crossed["event"] == {"type": "line_crossed", "rule": "Line1"}
-    assert ("online", True) in [(row["property"], row["value"]) for row in told]
+    assert ("online", True) in [(row["property"], row["value"]) for row in records]
     lag = (await city.site.ask("GET", "/api/v1/devices/hik1")).body["clock_lag_s"]
     since_s = (datetime.now(UTC) - NOW).total_seconds()  # the file was read long ago where many run
     assert -5 < lag < since_s + 300
@@ -284,14 +294,14 @@ async def test_files_are_sent(city: City, tmp_path: Path) -> None:
     (tmp_path / "in" / "2.json").write_text(json.dumps(produced((5, -0.8, 0.8, -0.4, 0.0, "Vehicle"))))
     (tmp_path / "password").write_text(camera.password)
     args = ["device", "publish", "onvif2", str(tmp_path / "in"), "--url", site.addresses.http]
-    told = await asyncio.to_thread(CliRunner().invoke, app, [*args, "--password-file", str(tmp_path / "password")])
-    assert (told.exit_code, told.output.splitlines()[-1]) == (0, "2 messages published and committed, 0 refused")
-    seen = observations(await rows(site, "onvif2", 2))
-    assert [one["object_class"] for one in seen] == ["person", "vehicle"]
+    result = await asyncio.to_thread(CliRunner().invoke, app, [*args, "--password-file", str(tmp_path / "password")])
+    assert (result.exit_code, result.output.splitlines()[-1]) == (0, "2 messages published and committed, 0 refused")
+    observation = observations(await rows(site, "onvif2", 2))
+    assert [row["object_class"] for row in observation] == ["person", "vehicle"]
     (tmp_path / "password").write_text("wrong")
-    told = await asyncio.to_thread(CliRunner().invoke, app, [*args, "--password-file", str(tmp_path / "password")])
-    assert told.exit_code == 1
-    assert "1.xml  401" in told.output
+    result = await asyncio.to_thread(CliRunner().invoke, app, [*args, "--password-file", str(tmp_path / "password")])
+    assert result.exit_code == 1
+    assert "1.xml  401" in result.output
 
 
 async def test_a_code_names_the_division(city: City) -> None:

@@ -100,23 +100,29 @@ def cast(step: int) -> tuple[list[Camera], list[Planted]]:
         for example in profile.source.examples:
             if example.refuse is not None:
                 continue
-            known = {one: _renamed(one, name) for one in (*example.devices, example.gateway) if one}
+            known = {
+                name_or_gateway: _renamed(name_or_gateway, name)
+                for name_or_gateway in (*example.devices, example.gateway)
+                if name_or_gateway
+            }
             gateway = known.get(example.gateway, "")
             if gateway:
                 cameras[gateway] = Camera(gateway, name)
-            for one in example.devices:
-                if known[one] != gateway:
-                    cameras[known[one]] = Camera(known[one], name, gateway)
+            for device in example.devices:
+                if known[device] != gateway:
+                    cameras[known[device]] = Camera(known[device], name, gateway)
             sender = gateway or known[example.devices[0]]
             topic = "/".join(known.get(level, level) for level in example.topic.split("/"))
             payload = payload_of(example)
-            for one, other in known.items():
-                payload = payload.replace(f'"{one}"'.encode(), f'"{other}"'.encode())
+            for device, other in known.items():
+                payload = payload.replace(f'"{device}"'.encode(), f'"{other}"'.encode())
             number += 1
             every = list(planted(payload, number * 5 % len(KINDS)))
             messages += [Planted(sender, topic, message) for _, message in every[:: 1 if len(every) < step else 2]]
-    behind = {one.id: one.gateway for one in cameras.values() if one.gateway}
-    return list(cameras.values()), [structs.replace(one, device=behind.get(one.device, one.device)) for one in messages]
+    behind = {camera.id: camera.gateway for camera in cameras.values() if camera.gateway}
+    return list(cameras.values()), [
+        structs.replace(message, device=behind.get(message.device, message.device)) for message in messages
+    ]
 
 
 class Running:
@@ -150,9 +156,9 @@ async def gateway(
         log_level="debug",
         log_format="json",
     )
-    file, told = directory / "config.yaml", directory / "log.txt"
+    file, log = directory / "config.yaml", directory / "log.txt"
     file.write_bytes(msgspec.yaml.encode(config))
-    with told.open("wb") as out:
+    with log.open("wb") as out:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "sensegate.cli", "run", str(file),
             stderr=out, stdout=out, cwd=directory, env={**os.environ, **(environment or {})},
@@ -160,11 +166,11 @@ async def gateway(
     try:
         run = directory / "run" / "run.json"
         await eventually(lambda: run.exists() or process.returncode is not None, 60)
-        assert process.returncode is None, told.read_text()
+        assert process.returncode is None, log.read_text()
         addresses = msgspec.json.decode(run.read_bytes(), type=GatewayAddresses)
         admin = (directory / "run" / "admin.token").read_text().strip()
         async with aiohttp.ClientSession() as http:
-            yield Running(Site(config, addresses, http, admin), process, told)
+            yield Running(Site(config, addresses, http, admin), process, log)
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGCONT)
@@ -178,7 +184,7 @@ async def gateway(
 async def registered(site: Site, cameras: list[Camera]) -> dict[str, Made]:
     """Register cameras, those behind others after them."""
     made = {}
-    for camera in sorted(cameras, key=lambda one: bool(one.gateway)):
+    for camera in sorted(cameras, key=lambda camera: bool(camera.gateway)):
         made[camera.id] = await site.device(
             camera.id, profile=camera.profile, **({"gateway": camera.gateway} if camera.gateway else {})
         )
@@ -189,46 +195,46 @@ async def send(site: Site, made: dict[str, Made], messages: list[Planted]) -> in
     """Send all, by MQTT where the topic is one of it, else by HTTP; return how many were taken."""
     by_sender: dict[str, list[Planted]] = {}
     pushed: list[Planted] = []
-    for one in messages:
-        if one.topic.startswith("http/"):
-            pushed.append(one)
+    for message in messages:
+        if message.topic.startswith("http/"):
+            pushed.append(message)
         else:
-            by_sender.setdefault(one.device, []).append(one)
+            by_sender.setdefault(message.device, []).append(message)
     for sender, theirs in by_sender.items():
         async with site.phone() as phone:
             assert await phone.connect(sender, made[sender].password) == 0
-            for one in theirs[:-1]:
-                phone.send(one.topic, one.payload)
+            for message in theirs[:-1]:
+                phone.send(message.topic, message.payload)
             await phone.publish(theirs[-1].topic, theirs[-1].payload, 30)
     gate = asyncio.Semaphore(40)
 
-    async def push(one: Planted) -> int:
+    async def push(planted: Planted) -> int:
         async with gate:
-            return (await site.push(made[one.device], one.payload)).status
+            return (await site.push(made[planted.device], planted.payload)).status
 
     statuses = await asyncio.gather(*map(push, pushed))
-    refused = {one.device for one, status in zip(pushed, statuses, strict=True) if status != 202}
+    refused = {message.device for message, status in zip(pushed, statuses, strict=True) if status != 202}
     assert not refused, (refused, set(statuses))
     return len(messages)
 
 
 def in_files(directory: Path) -> dict[str, str]:
     """Return kind -> file of each mark in any file below a directory."""
-    found: dict[str, str] = {}
+    in_files: dict[str, str] = {}
     for file in sorted(directory.rglob("*")):
         if file.is_file():
             for blob in opened(file.read_bytes()):
-                found |= {kind: str(file.relative_to(directory)) for kind in marks_in(blob)}
-    return found
+                in_files |= {kind: str(file.relative_to(directory)) for kind in marks_in(blob)}
+    return in_files
 
 
 def readings_of(subject: str, payload: bytes) -> Iterator[bytes]:
     """Yield a member of the log as our own readers read it."""
     kind = subject.partition(".")[0]
     if kind in {"raw", "quarantine"}:
-        for one in raw.decode_quarantined(payload) if kind == "quarantine" else raw.decode(payload):
-            yield msgspec.json.encode(one)
-            yield (one.message if isinstance(one, raw.StoredMessage) else one[0]).payload
+        for message in raw.decode_quarantined(payload) if kind == "quarantine" else raw.decode(payload):
+            yield msgspec.json.encode(message)
+            yield (message.message if isinstance(message, raw.StoredMessage) else message[0]).payload
     elif kind in {"readings", "observations", "seen"}:
         batch = columns.decode(payload, sequence=1)
         yield "\n".join(json_records.json_lines(batch, np.arange(len(batch), dtype=np.int64), 1, "c")).encode()
@@ -238,8 +244,8 @@ def readings_of(subject: str, payload: bytes) -> Iterator[bytes]:
 
 async def in_streams(config: Config) -> tuple[dict[str, str], dict[str, int]]:
     """Return (kind -> subject of each mark in what the gateway itself stores, subject's first word -> messages)."""
-    found: dict[str, str] = {}
-    seen: dict[str, int] = {}
+    in_streams: dict[str, str] = {}
+    result: dict[str, int] = {}
     async with Engine.of(config, slots=(), personal=any_video_profile(config.profile_folders)) as engine:
         client = await engine.connect(User.GATEWAY)
         context = client.jetstream()
@@ -250,25 +256,25 @@ async def in_streams(config: Config) -> tuple[dict[str, str], dict[str, int]]:
                 except Exception:  # noqa: BLE001, S112 - replaced or expired
                     continue
                 subject, payload = str(message.subject), message.data or b""
-                seen[subject.partition(".")[0]] = seen.get(subject.partition(".")[0], 0) + 1
+                result[subject.partition(".")[0]] = result.get(subject.partition(".")[0], 0) + 1
                 for blob in (*opened(payload), *readings_of(subject, payload), subject.encode()):
-                    found |= dict.fromkeys(marks_in(blob), subject)
+                    in_streams |= dict.fromkeys(marks_in(blob), subject)
         await client.close()
-    return found, seen
+    return in_streams, result
 
 
 async def in_answers(site: Site) -> tuple[dict[str, str], int]:
     """Return (kind -> path of each mark in what HTTP tells, number of good answers)."""
-    found: dict[str, str] = {}
+    in_answers: dict[str, str] = {}
     auditor, _ = await site.token("auditor", site.config.division)
     paths = [
         path for path, verbs in (await site.ask("GET", "/openapi.json", "")).body["paths"].items() if "get" in verbs
     ]
-    asked = [(path, "*/*") for path in ("/metrics", "/readyz", "/healthz", *paths) if "{" not in path]
-    asked += [("/api/v1/feeds/all/records?limit=10000", media) for media in MEDIA_TYPES.values()]
-    asked += [(path, "*/*") for path in ("/api/v1/quarantine?limit=1000", "/api/v1/ledger?since=1h&by=device")]
+    requests = [(path, "*/*") for path in ("/metrics", "/readyz", "/healthz", *paths) if "{" not in path]
+    requests += [("/api/v1/feeds/all/records?limit=10000", media) for media in MEDIA_TYPES.values()]
+    requests += [(path, "*/*") for path in ("/api/v1/quarantine?limit=1000", "/api/v1/ledger?since=1h&by=device")]
     good = 0
-    for path, media in dict.fromkeys(asked):
+    for path, media in dict.fromkeys(requests):
         if path.endswith(("stream", "/ws")):
             continue
         for token in ("", site.admin, auditor):
@@ -276,8 +282,8 @@ async def in_answers(site: Site) -> tuple[dict[str, str], int]:
             async with asyncio.timeout(20), site.session.get(site.addresses.http + path, headers=headers) as answer:
                 good += answer.status == 200
                 for blob in opened(await answer.read()):
-                    found |= dict.fromkeys(marks_in(blob), f"{path} {media}")
-    return found, good
+                    in_answers |= dict.fromkeys(marks_in(blob), f"{path} {media}")
+    return in_answers, good
 
 
 async def flooded(running: Running, step: int) -> int:
@@ -325,20 +331,20 @@ async def by_viid(site: Site, made: dict[str, Made]) -> Counter[int]:
             await answer.read()
             statuses[answer.status] += 1
 
-    asked = []
+    results = []
     for number, (name, body) in enumerate(BODIES.items()):
         headers = {**member, "User-Identify": ABOVE} if name == "Subscribes" else member
-        asked += [ask("POST", name, headers, message) for _, message in list(planted(body, number * 3))[::3]]
+        results += [ask("POST", name, headers, message) for _, message in list(planted(body, number * 3))[::3]]
     for value in MARKS.values():
-        asked += [
+        results += [
             ask("GET", f"Faces/{quote(value, safe='')}?Name={quote(value, safe='')}", member),
             ask("DELETE", f"Subscribes?IDList={quote(value, safe='')}", {**member, "User-Identify": ABOVE}),
             ask("POST", f"{quote(value, safe='')}/Info", member, value.encode()),
             ask("POST", "System/Register", {}, json.dumps({"RegisterObject": {"DeviceID": value}}).encode()),
         ]
         if value.isascii():
-            asked.append(ask("POST", "Faces", {**member, "User-Identify": value}, BODIES["Faces"]))
-    await asyncio.gather(*asked)
+            results.append(ask("POST", "Faces", {**member, "User-Identify": value}, BODIES["Faces"]))
+    await asyncio.gather(*results)
     return statuses
 
 
@@ -352,9 +358,9 @@ async def waiting(running: Running, directory: Path) -> dict[str, str]:
         topic = "onvif-waits/onvif-mj/VideoAnalytics/Profile1/MyAnalytics1"
         for value in MARKS.values():
             await phone.publish(topic, json.dumps({"Frame": [value]}, ensure_ascii=False), 10)
-        found = in_files(directory / "run" / "engine" / "store")
+        result = in_files(directory / "run" / "engine" / "store")
         running.process.send_signal(signal.SIGCONT)
-    return found
+    return result
 
 
 async def test_nothing_of_anybody_is_in_any_byte(tmp_path: Path) -> None:
@@ -370,10 +376,10 @@ async def test_nothing_of_anybody_is_in_any_byte(tmp_path: Path) -> None:
             return any(row["property"] == "video_observation" for row in await centre.records())
 
         await eventually(there, 20)
-        found, _ = await in_answers(centre)
-        assert found == {}
-    found, stored = await in_streams(above)
-    assert found == {}
+        result, _ = await in_answers(centre)
+        assert result == {}
+    result, stored = await in_streams(above)
+    assert result == {}
     assert {"observations", "readings", "ledger", "commit"} <= stored.keys(), stored
     assert in_files(tmp_path / "44") == {}
 
@@ -392,18 +398,18 @@ async def nothing_at_a_node(tmp_path: Path, uplink: UplinkConfig) -> None:
         assert not {status for status in statuses if status >= 500 and status != 503}, statuses
         assert await waiting(running, tmp_path) == {}
         await odd_topics(site)
-        found, asked = await in_answers(site)
-        assert found == {}
-        assert asked > 20
-        seen = await site.records()
-        assert {row["property"] for row in seen} >= {"video_observation"}
+        result, asked_paths = await in_answers(site)
+        assert result == {}
+        assert asked_paths > 20
+        records = await site.records()
+        assert {row["property"] for row in records} >= {"video_observation"}
         for pid in (site.addresses.pid, site.addresses.engine_pid):
             limits = Path(f"/proc/{pid}/limits").read_text()
             assert next(line.split()[4:6] for line in limits.splitlines() if "core file" in line) == ["0", "0"]
         running.process.send_signal(signal.SIGABRT)
         await running.process.wait()
-        found, stored = await in_streams(site.config)
-        assert found == {}
+        result, stored = await in_streams(site.config)
+        assert result == {}
         assert {"raw", "observations", "readings", "quarantine", "ledger", "audit"} <= stored.keys(), stored
         assert in_files(tmp_path) == {}
         assert not [file for file in tmp_path.rglob("core*") if file.is_file()]
@@ -413,25 +419,25 @@ async def test_with_the_filter_patched_out_the_scan_finds_them(tmp_path: Path) -
     """Control: the same messages, walked as they came, are found in the streams and in what HTTP tells."""
     async with gateway(tmp_path, environment=patched(LEAKY, tmp_path / "copy")) as running:
         await flooded(running, 20)
-        told, _ = await in_answers(running.site)
+        leaks, _ = await in_answers(running.site)
         running.process.kill()
         await running.process.wait()
         stored, _ = await in_streams(running.site.config)
     assert len(stored) >= 40, set(KINDS) - stored.keys()
-    assert len(told) >= 30, set(KINDS) - told.keys()
+    assert len(leaks) >= 30, set(KINDS) - leaks.keys()
 
 
 async def test_without_the_key_the_scan_finds_them_in_the_store(tmp_path: Path) -> None:
     """Control: a store that is not encrypted holds what waits in it as it came, though nothing of ours does."""
     async with gateway(tmp_path, encryption="off") as running:
-        found = await waiting(running, tmp_path)
-        assert len(found) >= 40, set(KINDS) - found.keys()
+        result = await waiting(running, tmp_path)
+        assert len(result) >= 40, set(KINDS) - result.keys()
 
 
 def test_explain_tells_nothing() -> None:
     """What `explain` prints of such messages holds no mark."""
     profiles = ProfileSet.load(PROFILES)
     _, messages = cast(20)
-    for one in messages[::7]:
-        told = json.dumps(explain(profiles, one.topic, one.payload, device=one.device), ensure_ascii=False)
-        assert marks_in(told.encode()) == {}, (one, told)
+    for message in messages[::7]:
+        text = json.dumps(explain(profiles, message.topic, message.payload, device=message.device), ensure_ascii=False)
+        assert marks_in(text.encode()) == {}, (message, text)

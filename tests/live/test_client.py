@@ -50,9 +50,9 @@ async def test_the_readme_and_all_calls(tmp_path: Path) -> None:
         assert [("page-1" in text, "23.125" in text) for text in printed] == [(True, True)] * 4, printed
         assert "'mean': 22.125" in printed[3]
         # Both files of the blocks hold a cursor: nothing comes again.
-        again = [await output("python", start + block, environment) for block in BLOCKS[:2]]
-        assert again[0] == ""
-        assert again[1] == printed[1]
+        repeated = [await output("python", start + block, environment) for block in BLOCKS[:2]]
+        assert repeated[0] == ""
+        assert repeated[1] == printed[1]
         async with Client(site.addresses.http, grant.token) as client:
             feed = client.feed("page", begin="30d")
             assert "page" in [description.name for description in await client.feeds()]

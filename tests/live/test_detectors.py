@@ -24,19 +24,19 @@ NOW = time.time()
 async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
     folders = tuple(str(PROFILES / name) for name in ("frigate", "axis", "sensegate"))
     config = config_of(tmp_path_factory.mktemp("detectors") / "4401", profiles=folders)
-    async with running(config) as found:
-        yield found
+    async with running(config) as gateway:
+        yield gateway
 
 
 async def rows(site: Site, device: str, count: int) -> list[dict[str, Any]]:
     """Return the records of a device once there are so many."""
 
-    async def found() -> list[dict[str, Any]]:
-        told = await site.records(device=device)
-        return told if len(told) >= count else []
+    async def stored() -> list[dict[str, Any]]:
+        records = await site.records(device=device)
+        return records if len(records) >= count else []
 
-    told: list[dict[str, Any]] = await eventually(found)
-    return told
+    result: list[dict[str, Any]] = await eventually(stored)
+    return result
 
 
 async def test_frigate_speaks_for_its_cameras(site: Site) -> None:
@@ -63,14 +63,18 @@ async def test_frigate_speaks_for_its_cameras(site: Site) -> None:
         phone.send("frigate/front_door/motion", b"ON")
         phone.send("frigate/front_door/person/snapshot", b"\xff\xd8\xff\xe0" + NAME.encode())
         phone.send("frigate/available", b"online")
-        told = await rows(site, "front_door", 3)
-        assert [(one["property"], one["value"]) for one in await rows(site, "frigate", 1)] == [("online", True)]
-    assert sorted(one["property"] for one in told) == ["motion", "people_present", "video_observation"]
-    (seen,) = [json.loads(one["value"]) for one in told if one["property"] == "video_observation"]
-    assert (seen["object_class"], seen["box_quality"], seen["event"]["zone"]) == ("person", "unresolved", "yard")
-    assert seen["removed"] == ["after.recognized_license_plate", "after.sub_label"]
+        records = await rows(site, "front_door", 3)
+        assert [(row["property"], row["value"]) for row in await rows(site, "frigate", 1)] == [("online", True)]
+    assert sorted(record["property"] for record in records) == ["motion", "people_present", "video_observation"]
+    (documents,) = [json.loads(record["value"]) for record in records if record["property"] == "video_observation"]
+    assert (documents["object_class"], documents["box_quality"], documents["event"]["zone"]) == (
+        "person",
+        "unresolved",
+        "yard",
+    )
+    assert documents["removed"] == ["after.recognized_license_plate", "after.sub_label"]
     for word in (NAME, PLATE):
-        assert word not in json.dumps([told, await site.quarantine()], ensure_ascii=False)
+        assert word not in json.dumps([records, await site.quarantine()], ensure_ascii=False)
 
     async def counted() -> dict[str, int]:
         totals = await site.totals()
@@ -93,8 +97,8 @@ async def test_one_feed_holds_counts_of_cameras_and_sensors(site: Site) -> None:
         phone.send(f"axis/{camera.id}/event/{topic}", json.dumps(counts).encode())
         other.send("sg/air1/up", b'{"values": {"pm2_5": 17}}')
         await asyncio.gather(rows(site, camera.id, 2), rows(site, "air1", 1))
-    told = [one for one in await site.records() if one["device"] in {camera.id, "air1"}]
-    assert {(one["property"], one.get("channel", ""), one["value"]) for one in told} == {
+    matches = [record for record in await site.records() if record["device"] in {camera.id, "air1"}]
+    assert {(match["property"], match.get("channel", ""), match["value"]) for match in matches} == {
         ("object_count_total", "scenario1", 20),
         ("vehicle_count_total", "scenario1_car", 12),
         ("pm2_5", "", 17),

@@ -68,7 +68,7 @@ async def test_publishing_to_the_topic_of_another(node: Site) -> None:
 async def test_a_disabled_device_is_cut(node: Site) -> None:
     """Within 2 s its connection is closed and its HTTP ingest refused; its neighbour stays; enabled, it is back."""
     device, neighbour = await node.device("disabled"), await node.device("neighbour")
-    async with node.phone() as phone, node.phone() as other, node.phone() as again:
+    async with node.phone() as phone, node.phone() as other, node.phone() as reconnected:
         assert await phone.connect(device.id, device.password) == 0
         assert await other.connect(neighbour.id, neighbour.password) == 0
         assert (await node.push(device, reading(20))).status == 202
@@ -77,11 +77,11 @@ async def test_a_disabled_device_is_cut(node: Site) -> None:
         await phone.next("closed", 2)
         assert (await node.push(device, reading(21, "2026-01-01T00:01:00Z"))).status == 401
         assert time.monotonic() - began < WITHIN_TWO_SECONDS
-        assert await again.connect(device.id, device.password) == NOT_AUTHORISED
+        assert await reconnected.connect(device.id, device.password) == NOT_AUTHORISED
         await other.publish("sg/neighbour/up", reading(20))
         assert other.connected
         assert (await node.ask("POST", f"/api/v1/devices/{device.id}/enable")).status == 200
-        assert await again.connect(device.id, device.password) == 0
+        assert await reconnected.connect(device.id, device.password) == 0
         assert (await node.push(device, reading(22, "2026-01-01T00:02:00Z"))).status == 202
     assert [row["value"] for row in await node.records(device=device.id)] == [20, 22]
 
@@ -95,7 +95,7 @@ async def test_ten_megabytes(node: Site) -> None:
         for start in range(0, len(huge), 65_536):
             yield huge[start : start + 65_536]
 
-    async with node.phone() as phone, node.phone() as other, node.phone() as again:
+    async with node.phone() as phone, node.phone() as other, node.phone() as reconnected:
         assert await phone.connect(device.id, device.password) == 0
         assert await other.connect(neighbour.id, neighbour.password) == 0
         phone.send(f"sg/{device.id}/up", huge)
@@ -103,8 +103,8 @@ async def test_ten_megabytes(node: Site) -> None:
         assert (await node.push(device, io.BytesIO(huge))).status == 413
         with contextlib.suppress(aiohttp.ClientConnectionError):  # the answer may come before all was sent
             assert (await node.push(device, pieces())).status == 413
-        assert await again.connect(device.id, device.password) == 0
-        await again.publish(f"sg/{device.id}/up", reading(23))
+        assert await reconnected.connect(device.id, device.password) == 0
+        await reconnected.publish(f"sg/{device.id}/up", reading(23))
         await other.publish("sg/modest/up", reading(24))
     assert other.acknowledged
     await eventually(lambda: node.records(device=device.id))
@@ -152,7 +152,7 @@ async def test_messages_that_cannot_be_read(node: Site) -> None:
     assert [(row["reason"], row["bytes"]) for row in kept] == [(reason, len(payload)) for reason, payload in STRANGE]
     totals = await node.totals()
     for reason in {reason for reason, _ in STRANGE}:
-        assert totals[f"quarantined.{reason}"] >= [one for one, _ in STRANGE].count(reason)
+        assert totals[f"quarantined.{reason}"] >= [reasons for reasons, _ in STRANGE].count(reason)
 
 
 async def test_the_same_by_http(node: Site) -> None:
@@ -165,14 +165,14 @@ async def test_the_same_by_http(node: Site) -> None:
     assert [row["reason"] for row in kept] == [reason for reason, _ in STRANGE if reason != "too_large"]
 
 
-@pytest.mark.parametrize("way", ["mqtt", "http"])
+@pytest.mark.parametrize("transport", ["mqtt", "http"])
 @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e400", "-1e400"])
-async def test_a_value_that_is_no_number(node: Site, number: str, way: str) -> None:
+async def test_a_value_that_is_no_number(node: Site, number: str, transport: str) -> None:
     """It is rejected alone, as `not_finite`, and counted; the other value of its message is a reading."""
-    device = await node.device(f"odd-{way}-{number.replace('-', 'minus')}")
+    device = await node.device(f"odd-{transport}-{number.replace('-', 'minus')}")
     payload = '{"time": 1767225600, "values": {"air_temperature": %s, "relative_humidity": 60}}' % number  # noqa: UP031
     before = (await node.totals()).get("rejected.not_finite", 0)
-    if way == "mqtt":
+    if transport == "mqtt":
         async with node.phone() as phone:
             assert await phone.connect(device.id, device.password) == 0
             await phone.publish(f"sg/{device.id}/up", payload)

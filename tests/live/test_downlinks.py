@@ -85,14 +85,14 @@ async def order(site: Site, task: str, **parameters: Any) -> dict[str, Any]:
 
 async def reach(site: Site, task: dict[str, Any], state: str) -> dict[str, Any]:
     """Wait until a task is in a state; return it."""
-    found: dict[str, Any] = {}
+    result: dict[str, Any] = {}
 
     async def reached() -> bool:
-        found.update((await site.ask("GET", f"/api/v1/tasks/{task['id']}")).body)
-        return bool(found["state"] == state)
+        result.update((await site.ask("GET", f"/api/v1/tasks/{task['id']}")).body)
+        return bool(result["state"] == state)
 
     await eventually(reached)
-    return found
+    return result
 
 
 async def test_a_device_is_configured_over_its_network_server(tmp_path: Path) -> None:

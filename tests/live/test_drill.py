@@ -80,10 +80,10 @@ class City:
 
     async def history(self) -> dict[tuple[str, str], list[dict[str, Any]]]:
         """Return (device, time) -> records of the feed, in its order."""
-        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        result: dict[tuple[str, str], list[dict[str, Any]]] = {}
         for row in await self.site.records():
-            found.setdefault((row["device"], row["time"]), []).append(row)
-        return found
+            result.setdefault((row["device"], row["time"]), []).append(row)
+        return result
 
 
 async def redecoded(site: Site, query: str, token: str | None = None, **body: Any) -> dict[str, Any]:
@@ -94,10 +94,10 @@ async def redecoded(site: Site, query: str, token: str | None = None, **body: An
         row: dict[str, Any] = (await site.ask("GET", f"{PATH}/redecode/{order['id']}")).body
         return row if row["state"] not in {"waiting", "running"} else None
 
-    found: dict[str, Any] = await eventually(ended, 30)
-    assert found["state"] == "done", found
-    assert found["share"] == 1
-    return found
+    result: dict[str, Any] = await eventually(ended, 30)
+    assert result["state"] == "done", result
+    assert result["share"] == 1
+    return result
 
 
 @contextlib.asynccontextmanager
@@ -115,8 +115,8 @@ async def city_with_thermometers(directory: Path, uplink: UplinkConfig | None = 
 async def spoil(city: City, operator: str) -> tuple[str, Spoiled]:
     """Try the wrong version as a canary until it is rolled back; return when it began and what it spoiled."""
     site = city.site
-    life = await step(site, "/versions/2/canary", operator, share=0.1, least=6)
-    assert life["canary"]["count"] == DEVICES // 10
+    result = await step(site, "/versions/2/canary", operator, share=0.1, least=6)
+    assert result["canary"]["count"] == DEVICES // 10
 
     async def rolled_back() -> bool:
         await city.speak()
@@ -128,26 +128,26 @@ async def spoil(city: City, operator: str) -> tuple[str, Spoiled]:
     assert 1 <= len({device for device, _ in spoiled}) <= DEVICES // 10
     assert all(rows[-1]["value"] == pytest.approx(10 * city.sent[key]) for key, rows in spoiled.items())
     assert all(rows[-1]["quality"].startswith("bad") for rows in spoiled.values())
-    return life["canary"]["since"], spoiled
+    return result["canary"]["since"], spoiled
 
 
 def wrong_in(city: City, history: Spoiled, spoiled: Spoiled) -> list[str]:
     """Return what is wrong with a history that should end right, with one revision of what was spoiled."""
-    found = [f"{key}: missing or made up" for key in history.keys() ^ city.sent.keys()]
+    texts = [f"{key}: missing or made up" for key in history.keys() ^ city.sent.keys()]
     for key in history.keys() & city.sent.keys():
         rows, revisions = history[key], [0, 1] if key in spoiled else [0]
         last = rows[-1]
         if [row["revision"] for row in rows] != revisions:
-            found.append(f"{key}: revisions {[row['revision'] for row in rows]}, not {revisions}")
+            texts.append(f"{key}: revisions {[row['revision'] for row in rows]}, not {revisions}")
         if (
             last["value"] != pytest.approx(city.sent[key])
             or last["quality"] != "good"
             or last["profile"] != "acme/th@1"
         ):
-            found.append(f"{key}: ends as {last['value']} by {last['profile']}, {last['quality']}")
+            texts.append(f"{key}: ends as {last['value']} by {last['profile']}, {last['quality']}")
         if ("redecoded" in last["flags"]) != (key in spoiled):
-            found.append(f"{key}: flags {last['flags']}")
-    return found
+            texts.append(f"{key}: flags {last['flags']}")
+    return texts
 
 
 async def test_the_drill(tmp_path: Path) -> None:
@@ -192,8 +192,8 @@ async def test_the_drill(tmp_path: Path) -> None:
         assert totals["accepted"] == len(city.sent) + len(spoiled)
         assert (totals["revised"], totals["equal"]) == (len(spoiled), done["equal"])
 
-        again = await redecoded(site, f"since={since}", operator)
-        assert (again["revised"], again["added"], again["equal"]) == (0, 0, again["messages"])
+        repeated = await redecoded(site, f"since={since}", operator)
+        assert (repeated["revised"], repeated["added"], repeated["equal"]) == (0, 0, repeated["messages"])
         assert await city.history() == history, "once more changes nothing"
 
 
@@ -211,7 +211,7 @@ async def test_control_a_redecode_that_knows_nothing_of_the_log_is_caught(
         assert (done["revised"], done["equal"]) == (0, 0)
         wrong = wrong_in(city, await city.history(), spoiled)
         assert len(wrong) >= done["messages"]
-        assert any("revisions [0, 0], not [0]" in one for one in wrong)
+        assert any("revisions [0, 0], not [0]" in problem for problem in wrong)
 
 
 async def test_control_without_the_watch_a_canary_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -47,8 +47,8 @@ async def order(site: Site, name: str, token: str | None = None, **more: Any) ->
 
 async def state(site: Site, order_id: str) -> dict[str, Any]:
     """Return an order."""
-    found: dict[str, Any] = (await site.ask("GET", f"/api/v1/mode-orders/{order_id}")).body
-    return found
+    body: dict[str, Any] = (await site.ask("GET", f"/api/v1/mode-orders/{order_id}")).body
+    return body
 
 
 async def approved(site: Site, name: str, plan: dict[str, Any]) -> None:
@@ -89,22 +89,22 @@ async def test_who_may(node: Site) -> None:
 
 async def test_a_name_taken_elsewhere_tells_nothing(node: Site) -> None:
     """Two places have a plan of the name; neither writer learns of the other; who sees both says which by its id."""
-    one, _ = await node.token("city_operator", "440106")
+    result, _ = await node.token("city_operator", "440106")
     other, _ = await node.token("city_operator", "440103")
-    first = await write(node, "same", {**PLAN, "place": "440106"}, one)
+    first = await write(node, "same", {**PLAN, "place": "440106"}, result)
     second = await write(node, "same", {**PLAN, "place": "440103"}, other)
     assert (first.status, second.status) == (200, 200)
-    assert (await write(node, "same", {**PLAN, "place": "440106"}, one)).status == 409, "negative control: its own"
+    assert (await write(node, "same", {**PLAN, "place": "440106"}, result)).status == 409, "negative control: its own"
     assert (await node.ask("GET", "/api/v1/emergency-plans/same", other)).body["place"] == "440103"
     assert (await node.ask("GET", f"/api/v1/emergency-plans/{first.body['id']}", other)).status == 404
     assert (await node.ask("GET", "/api/v1/emergency-plans/same")).status == 409
-    seen = await node.ask("GET", f"/api/v1/emergency-plans/{first.body['id']}")
-    assert (seen.status, seen.body["name"], seen.body["place"]) == (200, "same", "440106")
-    headers = {"If-Match": f'"{seen.body["revision"]}"'}
+    answer = await node.ask("GET", f"/api/v1/emergency-plans/{first.body['id']}")
+    assert (answer.status, answer.body["name"], answer.body["place"]) == (200, "same", "440106")
+    headers = {"If-Match": f'"{answer.body["revision"]}"'}
     changed = {**PLAN, "place": "440106", "title": "x"}
     path = f"/api/v1/emergency-plans/{first.body['id']}"
     assert (await node.ask("PUT", path, json=changed, headers=headers)).body["name"] == "same"
-    assert (await node.ask("PUT", path, one, json=changed, headers=headers)).status == 412, "changed meanwhile"
+    assert (await node.ask("PUT", path, result, json=changed, headers=headers)).status == 412, "changed meanwhile"
     assert (await node.ask("DELETE", path)).status == 204
     assert (await node.ask("GET", "/api/v1/emergency-plans/same")).body["place"] == "440103"
 
@@ -129,9 +129,9 @@ async def test_a_drill(node: Site) -> None:
     assert all(step["problem"] == "" or step["step"].startswith("shed") for step in ended["steps"])
     back = [row for row in (await node.ask("GET", "/api/v1/tasks")).body["rows"] if row["order"] == f"{made['id']}.end"]
     assert sorted((row["device"], row["parameters"]["interval"]) for row in back) == [("g1", 300), ("g2", 300)]
-    told = [row for row in await node.audit() if row["after"] and row["after"].get("order") == made["id"]]
-    assert {row["action"] for row in told} >= {"mode.order", "mode.step", "mode.end"}
-    assert all(row["after"]["drill"] for row in told if row["action"].startswith("mode."))
+    selected = [row for row in await node.audit() if row["after"] and row["after"].get("order") == made["id"]]
+    assert {row["action"] for row in selected} >= {"mode.order", "mode.step", "mode.end"}
+    assert all(row["after"]["drill"] for row in selected if row["action"].startswith("mode."))
 
 
 async def steps(site: Site, order_id: str, count: int) -> bool:
@@ -141,8 +141,8 @@ async def steps(site: Site, order_id: str, count: int) -> bool:
 
 async def is_ended(site: Site, order_id: str) -> dict[str, Any] | None:
     """Return an order once it is undone."""
-    found = await state(site, order_id)
-    return found if found["state"] == "ended" else None
+    order = await state(site, order_id)
+    return order if order["state"] == "ended" else None
 
 
 async def test_it_ends_by_itself_through_a_restart(tmp_path: Path) -> None:
@@ -156,8 +156,8 @@ async def test_it_ends_by_itself_through_a_restart(tmp_path: Path) -> None:
     async with running(config) as site:
         ended = await eventually(lambda: is_ended(site, made["id"]))
         assert ended["ended_by"] == ""
-        told = [row["order"] for row in (await site.ask("GET", "/api/v1/tasks")).body["rows"]]
-        assert sorted(told) == [made["id"], f"{made['id']}.end"]
+        rows = [row["order"] for row in (await site.ask("GET", "/api/v1/tasks")).body["rows"]]
+        assert sorted(rows) == [made["id"], f"{made['id']}.end"]
 
 
 async def test_it_widens_grants(node: Site) -> None:
@@ -167,8 +167,8 @@ async def test_it_widens_grants(node: Site) -> None:
     await approved(node, "wide", {**PLAN, "tasks": [], "grants": [{"feed": "all", "subscriber": stranger_id}]})
     made = (await order(node, "wide", place="440112")).body
     await eventually(lambda: steps(node, made["id"], 2))
-    for one in (device, other):
-        await node.push(one, json.dumps({"values": {"air_temperature": 20}}))
+    for name in (device, other):
+        await node.push(name, json.dumps({"values": {"air_temperature": 20}}))
     await eventually(lambda: reads(node, stranger, {"w1"}))
     await node.ask("DELETE", f"/api/v1/mode-orders/{made['id']}")
     await eventually(lambda: is_ended(node, made["id"]))
@@ -195,19 +195,19 @@ async def test_what_is_shed_stays_at_the_node_and_is_accounted_for(tmp_path: Pat
             assert (await node.push(device, json.dumps(body))).status == 202
 
         await say(1, 1)
-        await eventually(lambda: seen(centre, "illuminance", 1))
+        await eventually(lambda: is_stored(centre, "illuminance", 1))
         made = (await order(node, "shed")).body
         await eventually(lambda: steps(node, made["id"], 2))
         await say(2, 2)
-        await eventually(lambda: seen(centre, "air_temperature", 2))
+        await eventually(lambda: is_stored(centre, "air_temperature", 2))
         (own, *_) = (await node.ask("GET", "/api/v1/nodes")).body["rows"]
         assert (own["forwarded"], own["withheld"]) == (3, 1)
-        assert not await seen(centre, "illuminance", 2), "negative control"
+        assert not await is_stored(centre, "illuminance", 2), "negative control"
         await node.ask("DELETE", f"/api/v1/mode-orders/{made['id']}")
         await eventually(lambda: is_ended(node, made["id"]))
         await say(3, 3)
-        await eventually(lambda: seen(centre, "illuminance", 3))
-        await eventually(lambda: seen(centre, "illuminance", 2))
+        await eventually(lambda: is_stored(centre, "illuminance", 3))
+        await eventually(lambda: is_stored(centre, "illuminance", 2))
         rows = [row for row in await centre.records() if row["property"] == "illuminance"]
         assert sorted(row["value"] for row in rows) == [1, 2, 3]
         assert [row["value"] for row in rows if "backlog" in row.get("flags", ())] == [2]
@@ -216,6 +216,6 @@ async def test_what_is_shed_stays_at_the_node_and_is_accounted_for(tmp_path: Pat
         assert (own["forwarded"], own["withheld"]) == (6, 0)
 
 
-async def seen(site: Site, name: str, value: float) -> bool:
+async def is_stored(site: Site, name: str, value: float) -> bool:
     """Return whether a value has come."""
     return any(row["property"] == name and row["value"] == value for row in await site.records())

@@ -54,7 +54,7 @@ def _client(
 
 def _children(site: Site) -> list[int]:
     """Return the process ids of the fronts of a gateway that runs in this process."""
-    found = []
+    results = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -63,8 +63,8 @@ def _children(site: Site) -> list[int]:
             except OSError:
                 continue
             if b"sensegate.collect.front.process" in words and parent == site.addresses.pid:
-                found.append(int(entry.name))
-    return found
+                results.append(int(entry.name))
+    return results
 
 
 async def test_a_newer_connection_takes_over_whichever_process_has_it(node: Site) -> None:

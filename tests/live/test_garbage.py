@@ -65,7 +65,9 @@ async def written(site: Site, subjects: Mapping[str, bytes] | tuple[str, ...]) -
     sequences = []
     try:
         pairs = (
-            subjects.items() if isinstance(subjects, Mapping) else [(to, what) for to in subjects for what in PAYLOADS]
+            subjects.items()
+            if isinstance(subjects, Mapping)
+            else [(to, payload) for to in subjects for payload in PAYLOADS]
         )
         for subject, payload in pairs:
             answer = msgspec.json.decode((await client.request(subject, payload, timeout=30)).data)
@@ -106,9 +108,9 @@ async def test_a_gateway_lives_with_garbage_of_every_kind(tmp_path: Path) -> Non
             await looked_at(site)
         assert await site.metric('sensegate_log_unreadable_total{reader="feed"}') >= len(ROWS)
         assert await site.metric('sensegate_log_unreadable_total{reader="hourly ledgers"}') >= 2
-        assert any("cannot be read" in what for what in (await site.ready())[1])
-        found = await alive(config)
-        assert any("cannot be read" in finding.detail for finding in found)
+        assert any("cannot be read" in sentence for sentence in (await site.ready())[1])
+        result = await alive(config)
+        assert any("cannot be read" in finding.detail for finding in result)
     async with running(config) as site:
         await committed(site, device, 3)
         await looked_at(site)
@@ -165,8 +167,8 @@ async def test_an_entry_is_set_aside_and_restored(tmp_path: Path) -> None:
 
         async def rows() -> list[dict[str, Any]]:
             answer = await site.ask("GET", "/api/v1/log/unreadable")
-            found: list[dict[str, Any]] = answer.body["rows"]
-            return found
+            rows: list[dict[str, Any]] = answer.body["rows"]
+            return rows
 
         async def met() -> bool:
             await site.records()
@@ -179,7 +181,7 @@ async def test_an_entry_is_set_aside_and_restored(tmp_path: Path) -> None:
         answer = await site.ask("POST", path, json={"note": "damaged"})
         assert answer.status == 200, answer.body
         assert [row["state"] for row in await rows()] == ["set_aside"]
-        assert not any("cannot be read" in what for what in (await site.ready())[1])
+        assert not any("cannot be read" in sentence for sentence in (await site.ready())[1])
         (copy,) = (Path(config.directory) / "set_aside").iterdir()
         assert copy.read_bytes() == b"garbage"
         assert copy.stat().st_mode & 0o077 == 0
@@ -197,5 +199,5 @@ async def test_an_entry_is_set_aside_and_restored(tmp_path: Path) -> None:
 
 async def rows_of(site: Site) -> list[dict[str, Any]]:
     """Return the entries in question."""
-    found: list[dict[str, Any]] = (await site.ask("GET", "/api/v1/log/unreadable")).body["rows"]
-    return found
+    rows: list[dict[str, Any]] = (await site.ask("GET", "/api/v1/log/unreadable")).body["rows"]
+    return rows

@@ -41,9 +41,9 @@ def problem(answer: bytes, status: int) -> dict[str, object]:
     head, _, body = answer.partition(b"\r\n\r\n")
     assert head.split(b" ", 2)[1] == str(status).encode(), answer
     assert f"content-type: {PROBLEM}".encode() in head.lower()
-    found: dict[str, object] = json.loads(body)
-    assert found["status"] == status
-    return found
+    document: dict[str, object] = json.loads(body)
+    assert document["status"] == status
+    return document
 
 
 @pytest.mark.parametrize(
@@ -63,8 +63,8 @@ def problem(answer: bytes, status: int) -> dict[str, object]:
 )
 async def test_what_is_no_request(node: Site, sent: bytes, status: int) -> None:
     """400 as a problem document that says nothing of us; the gateway goes on."""
-    said = problem(await raw(node, sent), status)
-    assert "aiohttp" not in json.dumps(said).lower()
+    refusal = problem(await raw(node, sent), status)
+    assert "aiohttp" not in json.dumps(refusal).lower()
     assert (await node.ask("GET", "/healthz", "")).status == 200
 
 
@@ -176,14 +176,14 @@ async def test_guessing_is_slowed(tmp_path_factory: pytest.TempPathFactory) -> N
     """After 20 wrong tokens of an id it waits (429 with Retry-After); unknown and wrong are told in the same words."""
     async with running(config_of(tmp_path_factory.mktemp("guess"))) as site:
         _, name = await site.token()
-        said = set()
+        results = set()
         for number in range(40):
             secret = "x" * 32
             text = f"sg_{name if number % 2 else '0' * 16}_{secret}"
             answer = await site.ask("GET", "/api/v1/me", text)
             assert answer.status == 401
-            said.add(answer.body["detail"])
-        assert len(said) == 1
+            results.add(answer.body["detail"])
+        assert len(results) == 1
         answer = await site.ask("GET", "/api/v1/me", "sg_0000000000000000_" + "x" * 32)
         assert answer.status == 429
         assert int(answer.headers["Retry-After"]) >= 1

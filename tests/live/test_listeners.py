@@ -89,11 +89,11 @@ async def test_a_station_of_hj_212(city: Site) -> None:
     """Split in odd places; answered when its readings are in the feed; what is in maintenance or failed is not good."""
     await station(city, "air1", "MN-AIR-1", "hj212/air")
     frame = made.upload(FLAGGED.format(at=local()), mn="MN-AIR-1")
-    async with line(city, "hj212") as one:
-        said = await sent(one, frame, b"\r\n noise", frame[:1], frame[1:7], frame[7:90], frame[90:])
-        assert hj212.parse(said).fields["CN"] == "9014"
-        found = await city.records(device="air1")
-        assert values(found) == {
+    async with line(city, "hj212") as bench:
+        answers = await sent(bench, frame, b"\r\n noise", frame[:1], frame[1:7], frame[7:90], frame[90:])
+        assert hj212.parse(answers).fields["CN"] == "9014"
+        records = await city.records(device="air1")
+        assert values(records) == {
             "pm2_5": (pytest.approx(35.2), "good"),
             "pm10": (pytest.approx(61), "uncertain_maintenance"),
             "so2": (pytest.approx(7), "bad_sensor"),
@@ -106,8 +106,8 @@ async def test_a_frame_sent_again_is_no_second_reading(city: Site) -> None:
     frame = made.upload(FLAGGED.format(at=local()), mn="MN-AIR-2")
     before = await city.totals()
     for _ in range(2):
-        async with line(city, "hj212") as one:
-            assert b"CN=9014" in await sent(one, frame)
+        async with line(city, "hj212") as bench:
+            assert b"CN=9014" in await sent(bench, frame)
     assert len(await city.records(device="air2")) == 3
     after = await city.totals()
     assert after["accepted"] - before.get("accepted", 0) == 3
@@ -121,9 +121,9 @@ async def test_a_report_in_two_frames(city: Site) -> None:
     how: dict[str, Any] = {"mn": "MN-AIR-3", "flag": "7"}
     first = made.upload(f"DataTime={local()};a34004-Rtd=12,a34004-Flag=N;a340", more="PNUM=2;PNO=1;", **how)
     second = made.upload("02-Rtd=34,a34002-Flag=N", more="PNUM=2;PNO=2;", **how)
-    async with line(city, "hj212") as one:
+    async with line(city, "hj212") as bench:
         for frame in (first, second):
-            assert b"CN=9014" in await sent(one, frame)
+            assert b"CN=9014" in await sent(bench, frame)
     rows = await city.records(device="air3")
     assert {name: value for name, (value, _) in values(rows).items()} == {"pm2_5": 12, "pm10": 34}
     assert len({row["time"] for row in rows}) == 1
@@ -134,9 +134,9 @@ async def test_a_wrong_check_value_goes_to_quarantine(city: Site) -> None:
     await station(city, "air4", "MN-AIR-4", "hj212/air")
     good = made.upload(f"DataTime={local()};a34004-Rtd=12,a34004-Flag=N", mn="MN-AIR-4")
     spoilt = good.replace(b"a34004-Rtd=12", b"a34004-Rtd=99")
-    async with line(city, "hj212") as one:
-        await one.send(spoilt, good)
-        assert b"CN=9014" in await one.answer()
+    async with line(city, "hj212") as bench:
+        await bench.send(spoilt, good)
+        assert b"CN=9014" in await bench.answer()
     assert [row["value"] for row in await city.records(device="air4")] == [12]
     rows = [row for row in await city.quarantine() if row["reason"] == "crc_fail"]
     assert [row["topic"] for row in rows] == ["tcp/hj212/air4"]
@@ -145,8 +145,8 @@ async def test_a_wrong_check_value_goes_to_quarantine(city: Site) -> None:
 
 async def test_a_stranger_is_refused_and_seen(city: Site) -> None:
     """Nobody registered it: told so, alarmed; its frame lies in quarantine, to see who knocks."""
-    async with line(city, "hj212") as one:
-        assert b"QnRtn=4" in await sent(one, made.upload(f"DataTime={local()};a34004-Rtd=12", mn="STRANGER"))
+    async with line(city, "hj212") as bench:
+        assert b"QnRtn=4" in await sent(bench, made.upload(f"DataTime={local()};a34004-Rtd=12", mn="STRANGER"))
 
     async def knocked() -> object:
         return [row for row in await city.quarantine() if row["topic"] == "tcp/hj212/STRANGER"]
@@ -158,13 +158,13 @@ async def test_a_disabled_station_is_cut(city: Site) -> None:
     """Within 2 s its line is closed; its neighbour's stays."""
     await station(city, "air5", "MN-AIR-5", "hj212/air")
     await station(city, "air6", "MN-AIR-6", "hj212/air")
-    async with line(city, "hj212") as one, line(city, "hj212") as other:
+    async with line(city, "hj212") as bench, line(city, "hj212") as other:
         content = f"DataTime={local()};a34004-Rtd=12,a34004-Flag=N"
-        for mine, mn in ((one, "MN-AIR-5"), (other, "MN-AIR-6")):
+        for mine, mn in ((bench, "MN-AIR-5"), (other, "MN-AIR-6")):
             assert b"CN=9014" in await sent(mine, made.upload(content, mn=mn))
         began = time.monotonic()
         assert (await city.ask("POST", "/api/v1/devices/air5/disable")).status == 200
-        assert await one.answer() == b""
+        assert await bench.answer() == b""
         assert time.monotonic() - began < WITHIN_TWO_SECONDS
         assert b"CN=9014" in await sent(other, made.upload(content, mn="MN-AIR-6"))
 
@@ -175,10 +175,10 @@ async def test_a_hydrological_station(city: Site) -> None:
     now = local()
     elements = made.element(0x39, made.bcd(10490, 4), 3) + made.element(0x20, b"\xff\xff\xff", 1)
     frame = made.report(elements, sent=now[2:], observed=now[2:12])
-    async with line(city, "sl651") as one:
+    async with line(city, "sl651") as bench:
         for _ in range(2):
-            said = sl651.parse(await sent(one, frame, frame[:20], frame[20:]))
-            assert (said.checksum_ok, said.up, said.function) == (True, False, 0x32)
+            parsed = sl651.parse(await sent(bench, frame, frame[:20], frame[20:]))
+            assert (parsed.checksum_ok, parsed.up, parsed.function) == (True, False, 0x32)
     assert values(await city.records(device="river1")) == {"water_level": (10.49, "good")}
 
 
@@ -187,24 +187,24 @@ async def test_a_fire_host(city: Site) -> None:
     await station(city, "host1", "000000000379", "gbt26875/fire-host")
     await station(city, "panel1", "000000000379-1-2", "gbt26875/fire-host", gateway="host1")
     frame = made.fire(1, [b"\x01\x02" + (1 << 1).to_bytes(2, "little") + stamp()])
-    async with line(city, "gbt26875") as one:
-        said = gbt26875.parse(await sent(one, frame))
-        assert (said.command, said.serial) == (gbt26875.CONFIRM, 1)
-    found = values(await city.records(device="panel1"))
-    assert found["fire_alarm"] == (True, "good")
-    assert found["fire_fault"] == (False, "good")
+    async with line(city, "gbt26875") as bench:
+        parsed = gbt26875.parse(await sent(bench, frame))
+        assert (parsed.command, parsed.serial) == (gbt26875.CONFIRM, 1)
+    readings = values(await city.records(device="panel1"))
+    assert readings["fire_alarm"] == (True, "good")
+    assert readings["fire_fault"] == (False, "good")
 
 
 async def test_a_vehicle(city: Site) -> None:
     """A position with an escaped byte in it; answered with its serial number."""
     await station(city, "bus1", "13800138000", "jtt808/vehicle")
     frame = made.vehicle(made.position(at=local()[2:]), serial=0x7E)
-    async with line(city, "jtt808") as one:
-        said = jtt808.parse(await sent(one, frame))
-        assert said.body == b"\x00\x7e\x02\x00\x00"
-    found = values(await city.records(device="bus1"))
-    assert found["latitude"] == (pytest.approx(23.129163), "good")
-    assert found["speed"] == (pytest.approx(36.5), "good")
+    async with line(city, "jtt808") as bench:
+        parsed = jtt808.parse(await sent(bench, frame))
+        assert parsed.body == b"\x00\x7e\x02\x00\x00"
+    readings = values(await city.records(device="bus1"))
+    assert readings["latitude"] == (pytest.approx(23.129163), "good")
+    assert readings["speed"] == (pytest.approx(36.5), "good")
 
 
 async def test_the_ledger_balances_and_the_numbers_tell(city: Site) -> None:

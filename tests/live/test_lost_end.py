@@ -58,9 +58,9 @@ async def refused_everywhere(site: Site, after: str) -> str:
     (first,) = {body["first"] for _, body in problems}
     environment = {"SENSEGATE_URL": site.addresses.http, "SENSEGATE_TOKEN": token}
     words = ["feed", "tail", "all", "--after", after, "--limit", "1"]
-    told = await asyncio.to_thread(CliRunner().invoke, app, words, env=environment)
-    assert told.exit_code != 0
-    assert f"--after {first}" in str(told.exception)
+    result = await asyncio.to_thread(CliRunner().invoke, app, words, env=environment)
+    assert result.exit_code != 0
+    assert f"--after {first}" in str(result.exception)
     return str(first)
 
 

@@ -125,10 +125,10 @@ async def test_streams_with_damaged_metadata(tmp_path: Path) -> None:
         directory = place(config, title)
         before = {block.name: block.read_bytes() for block in (directory / "msgs").glob("*.blk")}
         tamper(directory)
-        said = await refused(config)
-        assert f"'{title}'" in said
-        assert str(directory) in said
-        assert "sensegate doctor CONFIG --repair" in said
+        message = await refused(config)
+        assert f"'{title}'" in message
+        assert str(directory) in message
+        assert "sensegate doctor CONFIG --repair" in message
         assert {block.name: block.read_bytes() for block in (directory / "msgs").glob("*.blk")} == before
         assert title in (await asyncio.to_thread(doctor, config))[1]
         code, output = await asyncio.to_thread(doctor, config, "--repair")

@@ -31,9 +31,9 @@ DELIVERED = {
     ("MQTT", "sg/grants/{grant}/#"),
     ("NATS", "sg.feeds.{grant}.>"),
 }
-ASKED = {(row["method"], row["path"]) for row in matrix.lines() if "?" in row["path"]}
+QUERIED = {(row["method"], row["path"]) for row in matrix.lines() if "?" in row["path"]}
 """Routes once more, with a filter that names the thing."""
-CASES = cases(ROUTED | DELIVERED | ASKED)
+CASES = cases(ROUTED | DELIVERED | QUERIED)
 LISTS = [
     case
     for case in CASES
@@ -62,13 +62,13 @@ async def world(empty: tuple[World, dict[Case, str]]) -> World:
 
 def test_every_route_has_its_lines() -> None:
     """A route that is new is missing here until somebody writes who may use it."""
-    assert missing(ROUTED | DELIVERED | ASKED) == []
+    assert missing(ROUTED | DELIVERED | QUERIED) == []
     assert missing({*ROUTED, ("GET", "/api/v1/new")}), "negative control"
     known = {(row["method"], row["path"].partition("?")[0]) for row in matrix.lines()} - {("*", "*")}
     known = {row for row in known if row[1] != "/api/v1/feeds/all/records"}
     assert known <= ROUTED | DELIVERED, "lines of routes that are no more"
-    asked = {tuple(key.partition("?")[0].split(" ", 1)) for key in matrix.ASKS}
-    assert asked <= ROUTED, "asks of routes that are no more"
+    operations = {tuple(key.partition("?")[0].split(" ", 1)) for key in matrix.ASKS}
+    assert operations <= ROUTED, "asks of routes that are no more"
 
 
 def test_it_is_more_than_a_thousand_cells() -> None:
@@ -83,11 +83,11 @@ def test_it_is_more_than_a_thousand_cells() -> None:
 async def test_lists_do_not_tell_of_what_is_outside(empty: tuple[World, dict[Case, str]], world: World) -> None:
     """What a caller gets of lists, counts and sums is the same before and after all happened in another's scope."""
     _, before = empty
-    told = {case: (await world.ask(case, world.names))[1] for case in before}
+    answers = {case: (await world.ask(case, world.names))[1] for case in before}
     differ = [
-        f"{case}\n  before {before[case][:300]}\n  after  {told[case][:300]}"
+        f"{case}\n  before {before[case][:300]}\n  after  {answers[case][:300]}"
         for case in before
-        if plain(before[case], {}) != plain(told[case], {})
+        if plain(before[case], {}) != plain(answers[case], {})
     ]
     assert not differ, "\n".join(differ[:20])
     assert len(before) > 150
@@ -101,11 +101,11 @@ async def test_every_operation_of_the_document(world: World) -> None:
     assert {str(operation) for operation in known if operation.is_public} == openapi_probe.PUBLIC
     made = await openapi_probe.callers(world)
     faults = [
-        found
+        result
         for caller in made
         for operation in known
         for probe in (openapi_probe.fault, openapi_probe.filter_fault)
-        if (found := await probe(world, operation, caller))
+        if (result := await probe(world, operation, caller))
     ]
     assert not faults, f"{len(faults)}:\n" + "\n".join(faults[:40])
     assert len(known) * len(made) > 1_000
@@ -208,7 +208,7 @@ async def test_viid_and_mqtt_tell_nothing_of_others(world: World) -> None:
 async def viid_answers(site: Site, mine: Made, code: str) -> list[str]:
     """Return what a registered camera gets told about a code, without the code and the time."""
     vehicle = {"MotorVehicleID": "1", "InfoKind": 1, "SourceID": "1", "DeviceID": code, "PlateNo": "x"}
-    told = []
+    viid_answers = []
     for method, path, tree in (
         ("POST", "/VIID/MotorVehicles", {"MotorVehicleListObject": {"MotorVehicleObject": [vehicle]}}),
         ("POST", "/VIID/Faces", {"FaceListObject": {"FaceObject": [{"FaceID": "1", "DeviceID": code}]}}),
@@ -217,17 +217,17 @@ async def viid_answers(site: Site, mine: Made, code: str) -> list[str]:
         ("GET", f"/VIID/APEs/{code}", None),
         ("POST", "/VIID/Subscribes", {"SubscribeListObject": {"SubscribeObject": [{"SubscribeID": code}]}}),
     ):
-        told += [await viid_answer(site, method, path, tree, identify) for identify in (MINE, code)]
+        viid_answers += [await viid_answer(site, method, path, tree, identify) for identify in (MINE, code)]
     for user, password in ((mine.id, mine.password), (code, mine.password), (code, "wrong")):
         other = ViidClient(site.addresses.viid, code, user=user, password=password)
         try:
             await other.register()
-            told.append("registered")
+            viid_answers.append("registered")
         except PermissionDenied as why:
-            told.append(str(why))
+            viid_answers.append(str(why))
         finally:
             await other.close()
-    return [re.sub(r"\d{14}", "TIME", text.replace(code, "*")) for text in told]
+    return [re.sub(r"\d{14}", "TIME", text.replace(code, "*")) for text in viid_answers]
 
 
 async def viid_answer(site: Site, method: str, path: str, tree: object, identify: str) -> str:

@@ -20,9 +20,9 @@ pytestmark = pytest.mark.live
 async def until(look: Callable[[], Awaitable[Any]], timeout_s: float = 15.0) -> Any:
     """Return what `look` gives once it is true."""
     async with asyncio.timeout(timeout_s):
-        while not (found := await look()):
+        while not (result := await look()):
             await asyncio.sleep(0.05)
-    return found
+    return result
 
 
 async def test_the_whole_thread_of_a_membership(tmp_path: Path) -> None:
@@ -39,19 +39,19 @@ async def test_the_whole_thread_of_a_membership(tmp_path: Path) -> None:
             return await centre.records()
 
         records = await until(arrived)
-        assert [(one["device"], one["value"], one["node"]) for one in records] == [("gz-1", 21.5, "4401")]
+        assert [(record["device"], record["value"], record["node"]) for record in records] == [("gz-1", 21.5, "4401")]
 
         async def reported() -> dict[str, Any]:
-            found = await row(centre)
-            return found if found.get("reported") and found["forwarded"] and found["state"] == "up" else {}
+            sums = await row(centre)
+            return sums if sums.get("reported") and sums["forwarded"] and sums["state"] == "up" else {}
 
-        seen = await until(reported)
-        assert seen["membership"] == "joined"
-        assert seen["devices"] == 1
-        assert abs(seen["clock_offset_s"]) < 1
-        assert seen["counts"]["messages"] == 1
-        assert seen["version"]
-        assert seen["last_commit"] > 0
+        rows = await until(reported)
+        assert rows["membership"] == "joined"
+        assert rows["devices"] == 1
+        assert abs(rows["clock_offset_s"]) < 1
+        assert rows["counts"]["messages"] == 1
+        assert rows["version"]
+        assert rows["last_commit"] > 0
         # Used once.
         with pytest.raises(PermissionDenied):
             await membership.join(tmp_path / "other", code, centre.addresses.http)
@@ -60,8 +60,8 @@ async def test_the_whole_thread_of_a_membership(tmp_path: Path) -> None:
         assert (await centre.ask("POST", "/api/v1/nodes/4401/expel", json={"note": "test"})).status == 200
 
         async def away() -> bool:
-            said = (await node.ask("GET", "/api/v1/nodes")).body["rows"][0]["detail"]
-            return not said.startswith("centre connected")
+            detail = (await node.ask("GET", "/api/v1/nodes")).body["rows"][0]["detail"]
+            return not detail.startswith("centre connected")
 
         await until(away)
         assert asyncio.get_running_loop().time() - began < 2.0
@@ -90,7 +90,7 @@ async def test_the_whole_thread_of_a_membership(tmp_path: Path) -> None:
             return bool((await row(centre))["membership"] == "left")
 
         await until(left)
-        actions = [one["action"] for one in await centre.audit() if one["action"].startswith("node.")]
+        actions = [record["action"] for record in await centre.audit() if record["action"].startswith("node.")]
         assert actions == ["node.invite", "node.join", "node.expel", "node.invite", "node.join", "node.leave"]
 
 
@@ -110,8 +110,8 @@ async def test_who_may_not_invite_and_what_may_not_be_invited(tmp_path: Path) ->
             await membership.join(tmp_path / "n", bad, centre.addresses.http)
         # A release too far away is named; one apart is tolerated.
         for version, status in (("9.9.9", 403), ("0.2.0", 201)):
-            asked = {"code": code, "version": version}
-            answer = await centre.ask("POST", "/api/v1/nodes/join", "", json=asked)
+            request = {"code": code, "version": version}
+            answer = await centre.ask("POST", "/api/v1/nodes/join", "", json=request)
             assert answer.status == status, answer.body
             assert status == 201 or "update the centre first" in answer.body["detail"]
         assert "tolerated over one release" in (await until_row(centre))["detail"]
@@ -119,8 +119,8 @@ async def test_who_may_not_invite_and_what_may_not_be_invited(tmp_path: Path) ->
 
 
 async def until_row(centre: Site) -> dict[str, Any]:
-    found: dict[str, Any] = await until(lambda: row(centre))
-    return found
+    records: dict[str, Any] = await until(lambda: row(centre))
+    return records
 
 
 async def test_a_store_that_holds_a_log_is_not_taken_for_the_one_that_sent(tmp_path: Path) -> None:

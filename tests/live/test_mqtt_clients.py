@@ -84,16 +84,16 @@ async def mosquitto(ours: Broker, tmp_path_factory: pytest.TempPathFactory) -> A
 
 async def _script(client: Stranger, prefix: str) -> list[Any]:
     """Subscribe with each Retain Handling and with identifiers; return what is seen, step by step."""
-    seen: list[Any] = []
+    results: list[Any] = []
     for handling, identifier in ((2, 5), (1, 5), (0, 6), (2, 7)):
         await client.subscribe(f"{prefix}/#", handling=handling, identifier=identifier)
-        seen.append(sorted(await client.settled()))
-    seen.append(await client.unsubscribe(f"{prefix}/#"))
-    seen.append(await client.unsubscribe(f"{prefix}/#"))
+        results.append(sorted(await client.settled()))
+    results.append(await client.unsubscribe(f"{prefix}/#"))
+    results.append(await client.unsubscribe(f"{prefix}/#"))
     for identifier in (8, 0):
         await client.subscribe(f"{prefix}/#", handling=1, identifier=identifier)
-        seen.append(sorted(await client.settled()))
-    return seen
+        results.append(sorted(await client.settled()))
+    return results
 
 
 @pytest.mark.parametrize("library", [Paho, Aiomqtt])
@@ -101,13 +101,13 @@ async def test_retain_handling_and_identifiers_are_those_of_mosquitto(
     library: type[Any], ours: Broker, mosquitto: Broker
 ) -> None:
     """Each step of the script is answered alike; retained messages come where they are asked for, with identifiers."""
-    seen = []
+    results = []
     for broker in (mosquitto, ours):
         async with library(broker, library.__name__) as client:
-            seen.append(await _script(client, broker.prefix))
-    assert seen[1] == seen[0]
-    assert [{identifiers for _, _, identifiers in step} for step in seen[1][:4]] == [set(), set(), {(6,)}, set()]
-    assert {topic for topic, _, _ in seen[1][2]} == ours.retained
+            results.append(await _script(client, broker.prefix))
+    assert results[1] == results[0]
+    assert [{identifiers for _, _, identifiers in step} for step in results[1][:4]] == [set(), set(), {(6,)}, set()]
+    assert {topic for topic, _, _ in results[1][2]} == ours.retained
 
 
 async def _listen(broker: Broker, *options: str) -> list[str]:
@@ -131,16 +131,16 @@ async def test_mosquitto_sub_hears_retained_messages_at_each_subscribe(ours: Bro
 
 async def test_a_kept_session_knows_its_subscriptions(ours: Broker, mosquitto: Broker) -> None:
     """Retain Handling 1 finds the subscription of the connection before, also its identifier; Clean Start ends it."""
-    seen = []
+    results = []
     for broker in (mosquitto, ours):
         steps: list[Any] = []
         for clean in (True, False, False, True):
             async with Paho(broker, "kept", expiry_s=60, clean=clean) as client:
                 await client.subscribe(f"{broker.prefix}/#", handling=1, identifier=9)
                 steps.append(sorted(await client.settled()))
-        seen.append(steps)
-    assert seen[1] == seen[0]
-    assert [bool(step) for step in seen[1]] == [True, False, False, True]
+        results.append(steps)
+    assert results[1] == results[0]
+    assert [bool(step) for step in results[1]] == [True, False, False, True]
 
 
 def _packet_client(broker: Broker, name: str, **more: Any) -> PacketClient:
@@ -163,8 +163,8 @@ async def test_what_is_not_acknowledged_comes_again(ours: Broker, mosquitto: Bro
             await older.drop()
         async with _packet_client(broker, name, clean=False, session_expiry_s=60) as client:
             assert client.answer.session_present
-            again = await client.receive()
-            assert again == msgspec.structs.replace(first, duplicate=True)
+            repeated = await client.receive()
+            assert repeated == msgspec.structs.replace(first, duplicate=True)
             client.send(Acknowledgement(PacketType.PUBACK, first.packet_id), Ping(PacketType.PINGREQ))
             assert await client.receive() == Ping(PacketType.PINGRESP)
         if is_open:
@@ -215,8 +215,8 @@ async def test_wills_are_those_of_mosquitto(ours: Broker, mosquitto: Broker) -> 
 
     The front's clock has ticks of a quarter of a second, by which a will may come earlier.
     """
-    (theirs, _), (seen, held_s) = await asyncio.gather(_wills(mosquitto), _wills(ours))
-    assert seen == theirs == ["mark-back", "mark-delayed", "mark-replaced"]
+    (theirs, _), (result, held_s) = await asyncio.gather(_wills(mosquitto), _wills(ours))
+    assert result == theirs == ["mark-back", "mark-delayed", "mark-replaced"]
     assert held_s > 1 - 2 * TICK_S
 
 
@@ -271,7 +271,7 @@ async def test_retain_as_published_is_that_of_mosquitto(ours: Broker, mosquitto:
     The last test: what is retained is deleted.
     """
     [config, *_] = [topic for topic in ours.retained if topic.endswith("/config")]
-    seen = []
+    results = []
     for broker in (mosquitto, ours):
         async with Paho(broker, "flag") as client, Paho(broker, "plain") as other:
             await client.subscribe(f"{broker.prefix}/#", handling=2, as_published=True)
@@ -282,5 +282,5 @@ async def test_retain_as_published_is_that_of_mosquitto(ours: Broker, mosquitto:
                 client.publish(config, b"", retain=True)
             for each in (client, other):
                 await each.until(config)
-            seen.append([{flag for topic, flag, _ in each.messages if topic == config} for each in (client, other)])
-    assert seen == [[{True}, {False}]] * 2
+            results.append([{flag for topic, flag, _ in each.messages if topic == config} for each in (client, other)])
+    assert results == [[{True}, {False}]] * 2

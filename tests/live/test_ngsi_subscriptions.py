@@ -247,8 +247,8 @@ async def test_state_and_changes_in_a_gateway(tmp_path: Path) -> None:
                 assert made.status == 201, made.body
                 return name
 
-            one = await bench(first, 1)
-            await eventually(lambda: one in ids(receiver))
+            result = await bench(first, 1)
+            await eventually(lambda: result in ids(receiver))
             assert (await first.ask("PATCH", path, token, json={"isActive": False})).status == 204
             two = await bench(first, 2)
             assert (await first.ask("PATCH", path, token, json={"isActive": True})).status == 204
@@ -263,4 +263,4 @@ async def test_state_and_changes_in_a_gateway(tmp_path: Path) -> None:
             four = await bench(second, 4)
             await eventually(lambda: four in ids(receiver))
         benches = [name for name in ids(receiver) if "bench" in name]
-        assert benches == [one, two, three, four]
+        assert benches == [result, two, three, four]

@@ -30,7 +30,7 @@ async def send(node: Site, device: Made, *numbers: int, seq: bool = True) -> Non
 
 
 async def heard(centre: Site, device: str) -> list[float]:
-    return sorted(one["value"] for one in await centre.records(device=device))
+    return sorted(record["value"] for record in await centre.records(device=device))
 
 
 class Lost(msgspec.Struct):
@@ -88,7 +88,7 @@ async def test_a_node_lost_with_its_disk(tmp_path: Path) -> None:
         async with running(second) as node:
             # What the centre had: devices with their credentials, tokens, the profile's version.
             rows = (await node.ask("GET", "/api/v1/devices")).body["rows"]
-            assert {one["id"] for one in rows} == {"gz-1", "gz-2", "gz-3"}
+            assert {row["id"] for row in rows} == {"gz-1", "gz-2", "gz-3"}
             assert (await node.ask("GET", "/api/v1/me", lost.reader)).status == 200
             await eventually(lambda: version_is(node, 2))
             await send(node, counted, 10, 11)
@@ -97,7 +97,7 @@ async def test_a_node_lost_with_its_disk(tmp_path: Path) -> None:
             await eventually(lambda: all_of(centre, 14))
             assert await heard(centre, "gz-1") == [1, 2, 3, 4, 5, 10, 11]
             assert await heard(centre, "gz-2") == [1, 3]
-            assert len({one["id"] for one in await centre.records()}) == 14
+            assert len({record["id"] for record in await centre.records()}) == 14
             (gap,) = (await centre.ask("GET", "/api/v1/nodes/4401/gaps")).body["rows"]
             assert gap["since"] < gap["until"]
             assert gap["devices"] == [{"device": "gz-1", "runs": [[6, 9]], "count": 4, "restarted": False}]
@@ -107,8 +107,8 @@ async def test_a_node_lost_with_its_disk(tmp_path: Path) -> None:
 
 
 async def generation_is(centre: Site, number: int) -> bool:
-    seen = await row(centre)
-    return bool(seen.get("generation") == number and len(seen["gaps"]) == number - 1)
+    sums = await row(centre)
+    return bool(sums.get("generation") == number and len(sums["gaps"]) == number - 1)
 
 
 async def all_of(centre: Site, count: int) -> bool:
@@ -120,8 +120,8 @@ def test_the_parts_of_a_gap() -> None:
     missing = gaps.missing_messages
 
     before, after = {"d": [(1, 3), (5, 9)]}, {"d": [(12, 14), (16, 16)]}
-    assert [one.runs for one in missing(before, after, whole=True)] == [[(10, 11), (15, 15)]]
-    assert [one.runs for one in missing(before, after, whole=False)] == [[(4, 4), (10, 11), (15, 15)]]
+    assert [name.runs for name in missing(before, after, whole=True)] == [[(10, 11), (15, 15)]]
+    assert [name.runs for name in missing(before, after, whole=False)] == [[(4, 4), (10, 11), (15, 15)]]
     assert missing({"d": [(1, 9)]}, {"d": [(10, 12)]}, whole=True) == []
     assert missing({"d": [(1, 9)]}, {}, whole=True) == []
     (restarted,) = missing({"d": [(100, 109)]}, {"d": [(1, 4)]}, whole=True)

@@ -87,7 +87,7 @@ async def hostile(centre: Site) -> Made:
 @needs_chromium
 async def test_marked_content_is_text_on_every_page(centre: Site, hostile: Made) -> None:
     """No page executes what a name, a payload or an error contains; the marks are really there, as text."""
-    seen = 0
+    result = 0
     async with browser_of(centre, centre.admin, "en-US", 1440, "light") as (page, faults):
         for path in (
             *ADDRESSES,
@@ -99,7 +99,7 @@ async def test_marked_content_is_text_on_every_page(centre: Site, hostile: Made)
             await shown(page, centre, path.replace("/<", "/%3C").replace("<", "%3C").replace('"', "%22"))
             assert "executed" not in await page.title(), path
             assert await page.locator("main img[src=x], main script").count() == 0, path
-            seen += "onerror=" in await page.inner_text("main")
+            result += "onerror=" in await page.inner_text("main")
         await page.evaluate("() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)))")
         assert "executed" not in await page.title()
         assert faults == []
@@ -107,7 +107,7 @@ async def test_marked_content_is_text_on_every_page(centre: Site, hostile: Made)
         await page.goto("about:blank")
         await page.evaluate("(mark) => { document.body.innerHTML = mark; }", MARK)
         await page.wait_for_function("document.title === 'executed'")
-    assert seen >= 5
+    assert result >= 5
 
 
 @needs_chromium

@@ -60,7 +60,7 @@ async def test_from_the_command_line(node: Site) -> None:
         assert loop.time() - began < 2
     assert (await node.ask("GET", "/api/v1/me", city)).status == 401
     actions = [row["action"] for row in await node.audit()]
-    assert [one for one in actions if one.startswith("person.")] == [
+    assert [action for action in actions if action.startswith("person.")] == [
         "person.create",
         "person.password",
         "person.create",
@@ -156,7 +156,7 @@ async def test_by_a_provider_of_identities(tmp_path: Path) -> None:
                 assert response.status == 201
             added = next(row for row in await site.audit() if row["action"] == "device.add")
             assert added["actor"] == "person:oidc:li-1"
-            kept = {one.key: one.value for one in browser.cookie_jar}
+            kept = {cookie.key: cookie.value for cookie in browser.cookie_jar}
         async with running(config) as site:
             answer = await site.ask("GET", "/api/v1/session", "", headers={"Cookie": f"sensegate={kept['sensegate']}"})
             assert answer.status == 401

@@ -26,14 +26,14 @@ pytestmark = pytest.mark.live
 
 async def sockets(kind: str, pids: set[int]) -> set[tuple[str, int]]:
     """Return (address, port) that processes listen on, as `ss` says; `kind`: t or u."""
-    told = await asyncio.create_subprocess_exec("ss", "-Hln" + kind + "p", stdout=asyncio.subprocess.PIPE)
-    out, _ = await told.communicate()
-    found = set()
+    process = await asyncio.create_subprocess_exec("ss", "-Hln" + kind + "p", stdout=asyncio.subprocess.PIPE)
+    out, _ = await process.communicate()
+    sockets = set()
     for line in out.decode().splitlines():
         if pids & {int(pid) for pid in re.findall(r"pid=(\d+)", line)}:
             address, _, port = line.split()[3].rpartition(":")
-            found.add((address, int(port)))
-    return found
+            sockets.add((address, int(port)))
+    return sockets
 
 
 @pytest.mark.parametrize("division", ["4401", "44"])

@@ -84,9 +84,9 @@ async def test_profiles_of_a_running_node(tmp_path: Path) -> None:
         other = THERMOMETER.replace("version: 1", "version: 3").replace('["acme/{device}/up"]', '["acme/{device}/now"]')
         write(folder, other.replace("topic: acme/d1/up", "topic: acme/d1/now"))
         await phone.next("closed")  # its rights have changed: it comes again with the new ones
-        async with site.phone() as again:
-            assert await again.connect(device.id, device.password) == 0
-            await again.publish("acme/t1/now", '{"t": 230}')
+        async with site.phone() as reconnected:
+            assert await reconnected.connect(device.id, device.password) == 0
+            await reconnected.publish("acme/t1/now", '{"t": 230}')
             await eventually(lambda: count(4))
 
 
@@ -126,11 +126,11 @@ async def test_a_profile_that_is_taken_away(tmp_path: Path) -> None:
         assert await phone.connect(device.id, device.password) == 0
         file.unlink()
         await phone.next("closed")
-        async with site.phone() as again:
-            code = await again.connect(device.id, device.password)
+        async with site.phone() as reconnected:
+            code = await reconnected.connect(device.id, device.password)
             assert code in {0, NOT_AUTHORISED}
             if code == 0:
-                await again.publish("acme/t2/up", '{"t": 200}')
+                await reconnected.publish("acme/t2/up", '{"t": 200}')
 
                 async def refused() -> bool:
                     return any(row["action"] == "refused.publish" for row in await site.audit())

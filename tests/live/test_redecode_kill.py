@@ -48,7 +48,7 @@ async def order(member: CityMember, order_id: str) -> dict[str, Any] | None:
 
 async def history(member: CityMember) -> dict[tuple[str, str, str], list[tuple[int, float]]]:
     """Return (device, property, time) -> (revision, value) of the feed, in its order."""
-    found: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
+    result: dict[tuple[str, str, str], list[tuple[int, float]]] = {}
     after = ""
     async with member.remote() as remote:
         while True:
@@ -56,10 +56,10 @@ async def history(member: CityMember) -> dict[tuple[str, str, str], list[tuple[i
             page = await remote.get("/api/v1/feeds/all/records", limit="10000", **query)
             for row in page["records"]:
                 key = row["device"], row["property"], row["time"]
-                found.setdefault(key, []).append((row["revision"], row["value"]))
+                result.setdefault(key, []).append((row["revision"], row["value"]))
             after = page["next"]
             if len(page["records"]) < 10_000:
-                return found
+                return result
 
 
 async def test_killed_in_the_middle_of_a_redecode(tmp_path: Path) -> None:
@@ -109,11 +109,11 @@ async def test_killed_in_the_middle_of_a_redecode(tmp_path: Path) -> None:
         row = await eventually(done, 90, every_s=0.1)
         assert kills >= 2, "it was done too soon to be killed"
         assert (row["state"], row["messages"], row["revised"], row["added"]) == ("done", MESSAGES, 2 * MESSAGES, 0)
-        found = await history(node)
-        assert len(found) == 2 * MESSAGES
-        wrong = {key: rows for key, rows in found.items() if [revision for revision, _ in rows] != [0, 1]}
+        points = await history(node)
+        assert len(points) == 2 * MESSAGES
+        wrong = {key: rows for key, rows in points.items() if [revision for revision, _ in rows] != [0, 1]}
         assert wrong == {}
-        assert all(rows[1][1] == rows[0][1] / 2 for rows in found.values())
+        assert all(rows[1][1] == rows[0][1] / 2 for rows in points.values())
         async with node.remote() as remote:
             ledger = await remote.get("/api/v1/ledger", since="2h")
         assert ledger["balanced"]

@@ -46,13 +46,13 @@ async def test_a_release_is_in_force_without_a_restart(node: Site) -> None:
 
         await eventually(lambda: count(1))
         await proposed(node, 2, scale=0.01)
-        life = await step(node, "/versions/2/release", note="hundredths")
-        assert life["applied"]
-        assert [(one["version"], one["target"]) for one in life["force"]] == [(2, "4401")]
+        result = await step(node, "/versions/2/release", note="hundredths")
+        assert result["applied"]
+        assert [(release["version"], release["target"]) for release in result["force"]] == [(2, "4401")]
         await phone.publish("acme/released-1/up", '{"t": 2100}')
         await eventually(lambda: count(2))
-        life = await step(node, "/rollback")
-        assert [one["version"] for one in life["force"]] == [1]
+        result = await step(node, "/rollback")
+        assert [release["version"] for release in result["force"]] == [1]
         await phone.publish("acme/released-1/up", '{"t": 220}')
         await eventually(lambda: count(3))
         assert await values(node, device) == [(20, "acme/th@1"), (21, "acme/th@2"), (22, "acme/th@1")]
@@ -78,8 +78,8 @@ async def test_what_was_refused_bears_the_version(node: Site) -> None:
             return await node.quarantine(device=device.id)
 
         row = (await eventually(refused))[0]
-        life = (await node.ask("GET", f"{PATH}/history")).body
-        assert row["profile"] == f"acme/th@{life['force'][0]['version']}"
+        body = (await node.ask("GET", f"{PATH}/history")).body
+        assert row["profile"] == f"acme/th@{body['force'][0]['version']}"
 
 
 @pytest.mark.asyncio(loop_scope="module")
@@ -93,9 +93,9 @@ async def test_a_release_that_changes_topics_closes_connections(node: Site) -> N
         await proposed(node, 3, topic="acme/{device}/now")
         await step(node, "/versions/3/release")
         await phone.next("closed")
-        async with node.phone() as again:
-            assert await again.connect(device.id, device.password) == 0
-            await again.publish("acme/moved-1/now", '{"t": 230}')
+        async with node.phone() as reconnected:
+            assert await reconnected.connect(device.id, device.password) == 0
+            await reconnected.publish("acme/moved-1/now", '{"t": 230}')
 
             async def there() -> bool:
                 return await values(node, device) == [(23, "acme/th@3")]
@@ -167,10 +167,10 @@ async def test_a_canary_that_does_worse_is_rolled_back(node: Site) -> None:
     """Out of range for a tenth of the devices: the gateway itself gives them back the version of the others."""
     devices = [await node.device(f"flock-{number}", profile="acme/th") for number in range(20)]
     await proposed(node, 20, scale=10)
-    life = await step(node, "/versions/20/canary", share=0.1, least=10)
-    count = life["canary"]["count"]
+    result = await step(node, "/versions/20/canary", share=0.1, least=10)
+    count = result["canary"]["count"]
     assert count >= 2
-    before = life["force"][0]["version"]
+    before = result["force"][0]["version"]
 
     async def ended() -> bool:
         for device in devices:
@@ -184,8 +184,8 @@ async def test_a_canary_that_does_worse_is_rolled_back(node: Site) -> None:
     assert (rolled["actor"], rolled["role"]) == ("canary-watch", "admin")
     assert "doubted, the others 0.0%" in rolled["after"]["note"]
     assert rolled["after"]["measured"]["canary"]["faults"] >= 10
-    found = [(row["device"], row["profile"]) for row in await node.records() if row["device"].startswith("flock-")]
-    assert 1 <= len({device for device, profile in found if profile == "acme/th@20"}) <= count
+    rows = [(row["device"], row["profile"]) for row in await node.records() if row["device"].startswith("flock-")]
+    assert 1 <= len({device for device, profile in rows if profile == "acme/th@20"}) <= count
     for device in devices:
         await node.push(device, '{"t": 220}')
     last = {row["device"]: row for row in await node.records() if row["device"].startswith("flock-")}
@@ -225,8 +225,8 @@ async def test_diff_over_what_the_log_recorded(node: Site) -> None:
             await node.push(device, f'{{"t": {value}}}')
     await node.push(near, "no JSON")
     chosen: dict[str, Any] = {"devices": ["diff-1", "diff-2"]}
-    found = (await job(node, "/diff?since=1h", text=version(30, scale=1.0), **chosen))["report"]
-    rows = {row["device"]: row for row in found["differences"]}
+    result = (await job(node, "/diff?since=1h", text=version(30, scale=1.0), **chosen))["report"]
+    rows = {row["device"]: row for row in result["differences"]}
     assert rows["diff-1"] == {
         "kind": "value",
         "device": "diff-1",
@@ -238,13 +238,13 @@ async def test_diff_over_what_the_log_recorded(node: Site) -> None:
         "factor": 10.0,
     }
     assert rows["diff-2"]["count"] == 5
-    assert (found["messages"], found["same"], found["b"]["outside"]) == (11, 0, 10)
-    assert found["a"]["quarantined"] == found["b"]["quarantined"] == {"malformed": 1}
+    assert (result["messages"], result["same"], result["b"]["outside"]) == (11, 0, 10)
+    assert result["a"]["quarantined"] == result["b"]["quarantined"] == {"malformed": 1}
     county, _ = await node.token("county_operator", "440106")
-    found = (await job(node, "/diff?since=1h", county, text=version(30, scale=1.0), **chosen))["report"]
-    assert [row["device"] for row in found["differences"]] == ["diff-1"]
-    found = (await job(node, "/diff?since=1h", a=1, b=2, **chosen))["report"]
-    assert {row["factor"] for row in found["differences"]} == {0.1}
+    result = (await job(node, "/diff?since=1h", county, text=version(30, scale=1.0), **chosen))["report"]
+    assert [row["device"] for row in result["differences"]] == ["diff-1"]
+    result = (await job(node, "/diff?since=1h", a=1, b=2, **chosen))["report"]
+    assert {row["factor"] for row in result["differences"]} == {0.1}
     assert (await node.ask("POST", f"{PATH}/diff", county, json={"a": 1, "b": 99})).status == 404
     assert (await node.ask("POST", f"{PATH}/diff", county, json={"a": 1, "b": 1})).status == 400
     assert (await node.ask("POST", f"{PATH}/diff?since=x", county, json={"a": 1, "b": 2})).status == 400
@@ -260,15 +260,15 @@ async def test_a_shadow_beside_live_traffic(node: Site) -> None:
     await step(node, "/versions", text=version(31, scale=1.0), expect=201)
     await step(node, "/versions/31/shadow", devices=["shadowed-1"])
 
-    async def told() -> dict[str, Any] | None:
+    async def warned() -> dict[str, Any] | None:
         await node.push(device, '{"t": 215}')
         answer = await node.ask("GET", f"{PATH}/shadow")
         return answer.body if answer.status == 200 and answer.body["report"]["differences"] else None
 
-    found = await eventually(told)
-    row = found["report"]["differences"][0]
+    result = await eventually(warned)
+    row = result["report"]["differences"][0]
     assert (row["device"], row["a"], row["b"], row["factor"]) == ("shadowed-1", 21.5, 215, 10)
-    assert found["left_out"] == 0
+    assert result["left_out"] == 0
     assert {profile for _, profile in await values(node, device)} == {"acme/th@1"}
     assert (await node.ask("DELETE", f"{PATH}/shadow")).status == 200
     last = (await node.audit())[-1]
@@ -287,7 +287,7 @@ async def test_a_release_for_qos_0_is_heard_without_a_restart(tmp_path: Path) ->
         assert await phone.connect(device.id, device.password) == 0
         phone.send("acme/zero/up", '{"t": 190}', qos=0)
         await phone.publish("acme/zero/up", '{"t": 200}')
-        await eventually(lambda: seen(site, device, [20]))
+        await eventually(lambda: has_values(site, device, [20]))
         text = version(2).replace("version: 2\n", "version: 2\nqos: 0\n", 1)
         await step(site, "/versions", text=text, expect=201)
         await step(site, "/versions/2/propose")
@@ -295,11 +295,11 @@ async def test_a_release_for_qos_0_is_heard_without_a_restart(tmp_path: Path) ->
 
         async def taken() -> bool:
             phone.send("acme/zero/up", '{"t": 210}', qos=0)
-            return await seen(site, device, [20, 21])
+            return await has_values(site, device, [20, 21])
 
         await eventually(taken)
 
 
-async def seen(site: Site, device: Made, wanted: list[float]) -> bool:
+async def has_values(site: Site, device: Made, wanted: list[float]) -> bool:
     """Return whether exactly these values are on the feed, each at least once."""
     return {value for value, _ in await values(site, device)} == set(wanted)

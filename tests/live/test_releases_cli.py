@@ -106,7 +106,7 @@ async def test_a_shadow_from_the_command_line(shell: Shell) -> None:
 
 
 @pytest.mark.parametrize(
-    ("words", "said"),
+    ("words", "message"),
     [
         (("release", "acme/th"), "'acme/th' is not a version; give vendor/model@version"),
         (("release", "acme/th@77"), "no version 77 of acme/th in your scope"),
@@ -118,12 +118,12 @@ async def test_a_shadow_from_the_command_line(shell: Shell) -> None:
         (("canary", "acme/th@1", "--share", "0.5", "--device", "x"), "exactly one is needed"),
     ],
 )
-async def test_errors_say_what_to_do(shell: Shell, words: tuple[str, ...], said: str) -> None:
+async def test_errors_say_what_to_do(shell: Shell, words: tuple[str, ...], message: str) -> None:
     """One line, with the remedy."""
     result = await shell.run(*words)
     assert result.exit_code != 0
     assert isinstance(result.exception, SensegateError | SystemExit)
-    assert said in str(result.exception) + result.output
+    assert message in str(result.exception) + result.output
 
 
 @pytest.mark.parametrize(

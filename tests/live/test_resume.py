@@ -21,12 +21,12 @@ async def test_each_delivery_resumes_where_it_stood(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("taken", "found"),
+    ("taken", "expected"),
     [("abcd", (0, 0, 0)), ("abd", (1, 0, 0)), ("abccd", (0, 1, 0)), ("acbd", (0, 0, 1)), ("abcdx", (0, 0, 1))],
 )
-def test_the_judge_sees_what_is_wrong(taken: str, found: tuple[int, int, int]) -> None:
+def test_the_judge_sees_what_is_wrong(taken: str, expected: tuple[int, int, int]) -> None:
     """Lost, doubled, out of order, never on the log; the first is the control."""
-    assert faults("abcd", taken) == found
+    assert faults("abcd", taken) == expected
 
 
 def test_a_taker_keeps_only_whole_letters(tmp_path: Path) -> None:
@@ -38,8 +38,8 @@ def test_a_taker_keeps_only_whole_letters(tmp_path: Path) -> None:
     kept.take([record], "m2")
     with file.open("a") as more:
         more.write('["c9", "i", "d", 1]\n["c9"')
-    again = Kept(file, letters=True)
-    assert again.ids == {"m1", "m2"}
+    reopened = Kept(file, letters=True)
+    assert reopened.ids == {"m1", "m2"}
     assert file.read_text().count("\n") == 5
     loose = Kept(file, letters=False)
     loose.take([{**record, "cursor": "c7"}])

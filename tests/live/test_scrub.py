@@ -34,11 +34,11 @@ async def doctor(config: Config, *, by_command: bool = False) -> list[dict[str, 
     """Return what `sensegate doctor --scrub` says of the scrub; without `by_command` nothing else is looked at."""
     file = written(config)
     if not by_command:
-        found: list[dict[str, Any]] = msgspec.to_builtins(await asyncio.to_thread(losses, file))
-        return found
-    told = await asyncio.to_thread(CliRunner().invoke, app, ["doctor", str(file), "--scrub", "--json"])
-    assert told.stdout, told.exception
-    return [row for row in json.loads(told.stdout) if row["check"] == "scrub"]
+        document: list[dict[str, Any]] = msgspec.to_builtins(await asyncio.to_thread(losses, file))
+        return document
+    result = await asyncio.to_thread(CliRunner().invoke, app, ["doctor", str(file), "--scrub", "--json"])
+    assert result.stdout, result.exception
+    return [row for row in json.loads(result.stdout) if row["check"] == "scrub"]
 
 
 async def send(site: Site, device: Made, numbers: range) -> None:
@@ -74,15 +74,15 @@ async def test_a_damaged_store_is_told_counted_and_taken_again(tmp_path: Path) -
     async with running(config) as site:
         left = {row["value"] for row in await site.records()}
         assert len(left) < 30
-        found = await doctor(config)
-        assert {row["verdict"] for row in found} == {"bad"}
-        lost = sum(int(row["detail"].split()[0]) for row in found if "readings lost" in row["detail"])
-        assert lost == 30 - len(left), found
+        result = await doctor(config)
+        assert {row["verdict"] for row in result} == {"bad"}
+        lost = sum(int(row["detail"].split()[0]) for row in result if "readings lost" in row["detail"])
+        assert lost == 30 - len(left), result
         _, reasons = await site.ready()
         assert any("readings lost between sequences" in reason for reason in reasons), reasons
         metrics = (await site.ask("GET", "/metrics", "")).body.decode()
-        told = [row for row in metrics.splitlines() if row.startswith("sensegate_scrub_lost_readings{")]
-        assert sum(float(row.rpartition(" ")[2]) for row in told) == lost
+        rows = [row for row in metrics.splitlines() if row.startswith("sensegate_scrub_lost_readings{")]
+        assert sum(float(row.rpartition(" ")[2]) for row in rows) == lost
         await send(site, device, range(30))
         values = sorted(row["value"] for row in await site.records())
         assert values == [float(number) for number in range(30)]
@@ -100,9 +100,9 @@ async def test_a_damaged_index_of_a_running_gateway_doubles_nothing(tmp_path: Pa
         raw = bytearray(runs[0].read_bytes())
         raw[-20] ^= 0xFF
         await asyncio.to_thread(runs[0].write_bytes, raw)
-        found = await doctor(config)
-        assert [row["verdict"] for row in found] == ["bad"]
-        assert runs[0].name in found[0]["detail"]
+        result = await doctor(config)
+        assert [row["verdict"] for row in result] == ["bad"]
+        assert runs[0].name in result[0]["detail"]
         await send(site, device, range(40))
         values = sorted(row["value"] for row in await site.records())
         assert values == [float(number) for number in range(40)]

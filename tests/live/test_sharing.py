@@ -49,8 +49,8 @@ async def cast(centre: Site) -> AsyncIterator[Cast]:
     answer = await centre.ask("POST", "/api/v1/feeds", owner, json={"name": FEED, "divisions": ["4401"]})
     assert answer.status == 201, answer.body
     for minute in range(10):
-        said = reading(20.123 + minute, f"2026-01-01T00:{minute:02}:30Z")
-        assert (await centre.push(device, said)).status == 202
+        sample = reading(20.123 + minute, f"2026-01-01T00:{minute:02}:30Z")
+        assert (await centre.push(device, sample)).status == 202
     await eventually(lambda: centre.records(device=device.id))
     yield Cast(device, owner, reader, reader_id)
 
@@ -81,12 +81,12 @@ async def test_an_entry_is_a_draft_until_it_is_complete(centre: Site, cast: Cast
     whole = await centre.ask("PATCH", path, cast.owner, json={"usage": ENTRY["usage"]}, headers=etag)
     assert whole.body["state"] == "published", whole.body
     assert whole.body["code"] == "440100-theme-000001"
-    seen = (await centre.ask("GET", path, cast.reader)).body
-    assert [column["name"] for column in seen["columns"]] == ["air_temperature"]
-    assert len(seen["sample"]) == 5
-    assert cast.device.id not in json.dumps(seen["sample"]), "devices are pseudonyms in a sample"
-    assert seen["sample"][0]["lon"] is None
-    assert not seen["can_read"]
+    body = (await centre.ask("GET", path, cast.reader)).body
+    assert [column["name"] for column in body["columns"]] == ["air_temperature"]
+    assert len(body["sample"]) == 5
+    assert cast.device.id not in json.dumps(body["sample"]), "devices are pseudonyms in a sample"
+    assert body["sample"][0]["lon"] is None
+    assert not body["can_read"]
     for words in ("廣州 溫度", "guangzhou temperature", "440100-theme"):
         rows = (await centre.ask("GET", "/api/v1/catalogue", cast.reader, params={"q": words})).body["rows"]
         assert [row["feed"] for row in rows] == [FEED], words
@@ -139,24 +139,24 @@ async def test_the_thread(centre: Site, cast: Cast) -> None:  # noqa: PLR0915 - 
     page = await _read(centre, cast.reader, limit="8")
     assert page.status == 200, page.body
     assert page.headers["X-Quota-Left"] == "4"
-    seen = page.body["records"]
-    assert [row["cursor"] for row in seen] == [row["cursor"] for row in raw]
+    rows = page.body["records"]
+    assert [row["cursor"] for row in rows] == [row["cursor"] for row in raw]
     assert {row["device"] for row in raw} == {cast.device.id}, "the control: unmasked it is there"
-    assert len({row["device"] for row in seen}) == 1
+    assert len({row["device"] for row in rows}) == 1
     assert cast.device.id not in json.dumps(page.body)
-    assert all(row["value"] * 2 == int(row["value"] * 2) for row in seen)
-    assert {row["time"][17:19] for row in seen} == {"00"}
+    assert all(row["value"] * 2 == int(row["value"] * 2) for row in rows)
+    assert {row["time"][17:19] for row in rows} == {"00"}
     assert {row["time"][17:19] for row in raw} == {"30"}
-    assert {(row["lon"], row["lat"]) for row in seen} != {(row["lon"], row["lat"]) for row in raw}
+    assert {(row["lon"], row["lat"]) for row in rows} != {(row["lon"], row["lat"]) for row in raw}
 
-    after = seen[-1]["cursor"]
+    after = rows[-1]["cursor"]
     async with centre.stream(cast.reader, FEED, after=after) as stream:
         assert [(await stream.record())["cursor"] for _ in range(2)] == [
             row["cursor"] for row in (await _read(centre, centre.admin, after=after)).body["records"]
         ]
         for minute in range(3):
-            said = reading(30.0, f"2026-01-01T01:{minute:02}:30Z")
-            assert (await centre.push(cast.device, said)).status == 202
+            sample = reading(30.0, f"2026-01-01T01:{minute:02}:30Z")
+            assert (await centre.push(cast.device, sample)).status == 202
         assert [(await stream.record())["value"] for _ in range(2)] == [30.0, 30.0]
         event = await stream.next()
         assert event is not None
@@ -271,8 +271,8 @@ async def test_by_command(centre: Site, cast: Cast, tmp_path: Path) -> None:
         return result.output
 
     await call(cast.owner, "feed", "create", "by-command", "--division", "4401")
-    said = [f"{key}={value}" for key, value in ENTRY.items() if key != "usage"]
-    assert "missing: usage" in await call(cast.owner, "catalogue", "describe", "by-command", *said)
+    texts = [f"{key}={value}" for key, value in ENTRY.items() if key != "usage"]
+    assert "missing: usage" in await call(cast.owner, "catalogue", "describe", "by-command", *texts)
     assert "published" in await call(cast.owner, "catalogue", "describe", "by-command", "usage=研究")
     text = await call(reader, "catalogue", "list", "廣州", "temperature", "--json")
     assert "by-command" in {row["feed"] for row in json.loads(text)}
@@ -346,8 +346,13 @@ async def test_a_second_source_is_a_shadow(centre: Site, cast: Cast) -> None:
     rows = await eventually(both)
     assert [("secondary" in row["flags"], row["device"]) for row in rows] == [(False, "gate-a"), (True, "gate-b")]
     assert {row["device"] for row in await centre.records(division="440112")} == {"gate-a"}
-    (found,) = (await centre.ask("GET", "/api/v1/devices/secondary-sources", cast.owner)).body["rows"]
-    assert (found["authority"], found["secondary"], found["different"], found["max"]) == ("gate-a", "gate-b", 1, 7.0)
+    (entries,) = (await centre.ask("GET", "/api/v1/devices/secondary-sources", cast.owner)).body["rows"]
+    assert (entries["authority"], entries["secondary"], entries["different"], entries["max"]) == (
+        "gate-a",
+        "gate-b",
+        1,
+        7.0,
+    )
     assert await centre.metric("sensegate_secondary_different_total") >= 1
     other, _ = await centre.token("city_operator", "4403")
     assert (await centre.ask("GET", "/api/v1/devices/secondary-sources", other)).body["rows"] == []

@@ -70,11 +70,15 @@ async def test_nodes_come_and_go_while_devices_stay_connected(tmp_path: Path) ->
         links: dict[str, CentreLink] = {}
         for member in ("4401", "4401-port", "4403"):
             code = await invited(centre, member[:4], member=member)
-            told = kept[member] = await membership.join(tmp_path / member, code, centre.addresses.http, member=member)
-            link = links[member] = CentreLink(await connected(told), slot=told.slot, member=member)
+            membership_record = kept[member] = await membership.join(
+                tmp_path / member, code, centre.addresses.http, member=member
+            )
+            link = links[member] = CentreLink(
+                await connected(membership_record), slot=membership_record.slot, member=member
+            )
             stack.push_async_callback(link.close)
             assert await eventually(partial(greets, link))
-        assert {member: told.slot for member, told in kept.items()} == {
+        assert {member: row.slot for member, row in kept.items()} == {
             "4401": "4401",
             "4401-port": "s01",
             "4403": "4403",
@@ -132,7 +136,7 @@ async def is_up(centre: Site, member: str) -> bool:
 async def taken(centre: Site, folder: Path) -> bool:
     """Return whether a new member of a city gets the first spare slot."""
     member = f"4404-n{len(list(folder.iterdir()))}"
-    told = await membership.join(
+    second = await membership.join(
         folder / member, await invited(centre, "4404", member=member), centre.addresses.http, member=member
     )
-    return told.slot == "s01"
+    return second.slot == "s01"

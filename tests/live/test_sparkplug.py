@@ -49,7 +49,7 @@ async def test_a_birth_that_is_missing_is_asked_for_and_heard(gateway: tuple[Sit
         phone.send("spBv1.0/Water/DDATA/pump-01/probe-A", payload(value, seq=7), qos=0)
         topic, command = await phone.next("message")
         assert topic == COMMANDS
-        assert [(one.name, one.read(None)) for one in read(command, 4).metrics] == [(REBIRTH, True)]
+        assert [(metric.name, metric.read(None)) for metric in read(command, 4).metrics] == [(REBIRTH, True)]
         rows = await eventually(site.quarantine)  # the command does not wait for the commit
         assert [(row["reason"], row["device"]) for row in rows] == [("unresolved", "p1")]
 
@@ -61,8 +61,8 @@ async def test_a_birth_that_is_missing_is_asked_for_and_heard(gateway: tuple[Sit
         phone.send("spBv1.0/Water/DDATA/pump-01/probe-A", payload(later, seq=2), 0)
 
         async def temperatures() -> list[float]:
-            found = [row for row in await site.records(device="p1") if row["property"] == "water_temperature"]
-            return [row["value"] for row in found] if len(found) == 2 else []
+            rows = [row for row in await site.records(device="p1") if row["property"] == "water_temperature"]
+            return [row["value"] for row in rows] if len(rows) == 2 else []
 
         assert await eventually(temperatures) == [20.5, 21.75]
 
@@ -74,8 +74,8 @@ async def test_a_birth_that_is_missing_is_asked_for_and_heard(gateway: tuple[Sit
             row: dict[str, Any] = (await site.ask("GET", f"{path}/{order['id']}")).body
             return row if row["state"] not in {"waiting", "running"} else None
 
-        found = await eventually(done, 30)
-        assert (found["state"], found["recovered"], found["added"]) == ("done", 1, 1)
+        result = await eventually(done, 30)
+        assert (result["state"], result["recovered"], result["added"]) == ("done", 1, 1)
         values = [row["value"] for row in await site.records(device="p1") if row["property"] == "water_temperature"]
         assert sorted(values) == [20.5, 21.5, 21.75]
         await phone.publish("spBv1.0/Water/NDEATH/pump-01", payload(metric("bdSeq", "UInt64", 4), timestamp=None))

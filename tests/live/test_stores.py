@@ -83,8 +83,8 @@ async def test_an_older_copy_of_the_store(tmp_path: Path, part: str) -> None:
         async with site.phone() as phone:
             assert await phone.connect(device.id, device.password) == 0
             for number in numbers:
-                told = f'{{"time": {began + number}, "values": {{"air_temperature": {number / 10}}}}}'
-                await phone.publish(f"sg/{device.id}/up", told)
+                text = f'{{"time": {began + number}, "values": {{"air_temperature": {number / 10}}}}}'
+                await phone.publish(f"sg/{device.id}/up", text)
 
         async def there() -> bool:
             return set(numbers) <= set(await committed(site, device))
@@ -106,9 +106,9 @@ async def test_an_older_copy_of_the_store(tmp_path: Path, part: str) -> None:
         await send(site, device, range(10, 20))
         kept, new = (range(15), range(15, 20)) if part else (range(5), range(10, 20))
         assert sorted(await committed(site, device)) == [*kept, *new]
-        asked = {"after": after, "limit": "5000"}
+        results = {"after": after, "limit": "5000"}
         if not part:
-            gone = await site.ask("GET", "/api/v1/feeds/all/records", params=asked)
+            gone = await site.ask("GET", "/api/v1/feeds/all/records", params=results)
             assert gone.status == 410
             after = gone.body["first"]
         rows = await site.records(device=device.id, after=after)

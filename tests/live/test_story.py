@@ -122,16 +122,16 @@ class Story:
         async with self.centre.session.ws_connect(url, headers=headers, params=query) as socket:
             async for message in socket:
                 assert message.type is aiohttp.WSMsgType.TEXT
-                said = json.loads(message.data)
-                if "problem" in said:
-                    reader.end(said["problem"]["status"])
+                document = json.loads(message.data)
+                if "problem" in document:
+                    reader.end(document["problem"]["status"])
                     return
-                await reader.take(said["records"])
+                await reader.take(document["records"])
 
     async def by_mqtt(self, reader: Reader) -> None:
         """Paho, QoS 1."""
-        said = json.dumps({"after": reader.last or "first", "tag": "m"})
-        async with by_mqtt(self.centre, self.grant, said, tag="m") as mqtt:
+        text = json.dumps({"after": reader.last or "first", "tag": "m"})
+        async with by_mqtt(self.centre, self.grant, text, tag="m") as mqtt:
             while (event := await mqtt.phone.either("message", "closed"))[0] == "message":
                 await reader.take(json.loads(event[1][1])["records"])
             reader.end("closed")
@@ -143,8 +143,8 @@ class Story:
             subscription = await subscriber.client.subscribe(subject)
             await subscriber.subscription.unsubscribe()
             subscriber.subscription = subscription
-            control, said = f"sg.control.{self.grant.id}.nats", reader.last or "first"
-            await subscriber.client.request(control, said.encode(), timeout=30)
+            control, cursor = f"sg.control.{self.grant.id}.nats", reader.last or "first"
+            await subscriber.client.request(control, cursor.encode(), timeout=30)
             closed = asyncio.create_task(subscriber.closed.wait())
             heard = asyncio.create_task(self._nats_heard(subscriber, reader))
             await closed
@@ -173,7 +173,7 @@ async def both(folder: Path) -> AsyncIterator[Story]:
         yield Story(node, centre)
 
 
-async def found(look: Callable[[], Awaitable[Any]]) -> Any:
+async def wait_for(look: Callable[[], Awaitable[Any]]) -> Any:
     """Return what `look` gives once it is there."""
     return await eventually(look, timeout_s=15.0)
 
@@ -209,13 +209,13 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
             rows = (await centre.ask("GET", "/api/v1/catalogue", reader, params={"q": "廣州"})).body["rows"]
             return [row for row in rows if row["feed"] == FEED]
 
-        (row,) = await found(listed)
+        (row,) = await wait_for(listed)
         assert (row["origin"], row["code"]) == ("4401", "440100-theme-000001")
 
         async def coded() -> Any:
             return (await node.ask("GET", "/api/v1/catalogue/gz-air", city)).body["code"]
 
-        assert await found(coded) == row["code"]
+        assert await wait_for(coded) == row["code"]
 
         # What others share at the centre is found at the node, too; it is applied for above.
         assert (await centre.ask("POST", "/api/v1/feeds", json={"name": "sz", "divisions": ["4403"]})).status == 201
@@ -225,22 +225,22 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
             answer = await node.ask("GET", "/api/v1/catalogue/sz", city)
             return answer.body if answer.status == 200 else None
 
-        assert (await found(known_below))["origin"] == "44"
+        assert (await wait_for(known_below))["origin"] == "44"
         below = {"feeds": ["sz"], "purpose": "p", "legal_basis": "l"}
         assert (await node.ask("POST", "/api/v1/applications", city, json=below)).status == 409
 
         # Another city applies at the centre; the owner decides at his own node.
         story.grant = Granted("", reader, reader_id, FEED)
         wish = {"feeds": [FEED], "purpose": "聯合預報", "legal_basis": "國務院令第809號", "days": 30}
-        asked = await centre.ask("POST", "/api/v1/applications", reader, json=wish)
-        assert asked.status == 201, asked.body
-        application = asked.body["id"]
+        reply = await centre.ask("POST", "/api/v1/applications", reader, json=wish)
+        assert reply.status == 201, reply.body
+        application = reply.body["id"]
 
         async def arrived() -> Any:
             rows = (await node.ask("GET", "/api/v1/applications", city)).body["rows"]
             return [row for row in rows if row["id"] == application and row["state"] == "pending"]
 
-        await found(arrived)
+        await wait_for(arrived)
         decision = {
             "approve": True,
             "volume": 60,
@@ -261,7 +261,7 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
         async def up() -> Any:
             return len(await centre.records()) >= 8
 
-        await found(up)
+        await wait_for(up)
         readers = {name: Reader(name) for name in SIX}
         ways = {
             "http": story.by_page,
@@ -270,7 +270,7 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
             "mqtt": story.by_mqtt,
             "nats": story.by_nats,
         }
-        tasks = {name: asyncio.create_task(way(readers[name]), name=name) for name, way in ways.items()}
+        tasks = {name: asyncio.create_task(route(readers[name]), name=name) for name, route in ways.items()}
         hook = await centre.ask("POST", "/api/v1/webhooks", reader, json={"feed": FEED, "url": receiver.url})
         assert hook.status == 201, hook.body
 
@@ -297,7 +297,7 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
         async def eleven() -> Any:
             return len(await centre.records()) == 11
 
-        await found(eleven)
+        await wait_for(eleven)
         for name in ("http", "sse", "ws"):
             async with asyncio.timeout(10):
                 await readers[name].ended.wait()
@@ -329,7 +329,7 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
         async def known() -> Any:
             return (await node.ask("GET", f"/api/v1/grants/{grant}", city)).status == 200
 
-        await found(known)
+        await wait_for(known)
         async with centre.stream(owner, FEED, after=every[0][-1]["cursor"]) as control:
             began = time.monotonic()
             gone = await node.ask("DELETE", f"/api/v1/grants/{grant}", city, params={"reason": "用途不符"})
@@ -359,8 +359,8 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
         ledger = (await centre.ask("GET", "/api/v1/ledger", params={"since": "1h"})).body
         counts = (await centre.ask("GET", "/api/v1/usage")).body["rows"]
         assert ledger["balanced"]
-        assert ledger["delivered"] == sum(one["records"] for one in counts)
-        assert sum(one["records"] for one in counts if one["token"] == reader_id) == 66
+        assert ledger["delivered"] == sum(count["records"] for count in counts)
+        assert sum(count["records"] for count in counts if count["token"] == reader_id) == 66
         receipt = await centre.ask("GET", f"/api/v1/grants/{grant}/statements/{usage['month']}", reader)
         key = public_key(centre.config_file("statements.pub"))
         assert verify_statement(msgspec.json.encode(receipt.body), key=key).records == 66

@@ -37,8 +37,8 @@ async def push(site: Site, device: Made, *values: float) -> None:
     """Have readings with times of their own."""
     for value in values:
         minute = next(_minute)
-        said = reading(value, f"2026-01-01T{minute // 60:02d}:{minute % 60:02d}:00Z")
-        assert (await site.push(device, said)).status == 202
+        sample = reading(value, f"2026-01-01T{minute // 60:02d}:{minute % 60:02d}:00Z")
+        assert (await site.push(device, sample)).status == 202
 
 
 # ── curl ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -63,44 +63,44 @@ async def test_curl_by_page_and_by_events(node: Site, device: Made) -> None:
     token, _ = await node.token()
     feed = f"{node.addresses.http}/api/v1/feeds/all"
     bearer = ("-H", f"Authorization: Bearer {token}")
-    seen: list[dict[str, Any]] = []
+    result: list[dict[str, Any]] = []
     url = f"{feed}/records?limit=2"
     while True:
         async with curl(*bearer, "-D", "/dev/stderr", "-w", "\n%header{link}", url) as process:
             out, _ = await process.communicate()
         body, _, link = out.decode().rpartition("\n")
-        told = json.loads(body)
-        if not told["records"]:
+        document = json.loads(body)
+        if not document["records"]:
             break
-        seen += told["records"]
+        result += document["records"]
         url = node.addresses.http + link[1 : link.index(">")]
     whole = await node.records(token)
-    assert [row["cursor"] for row in seen] == [row["cursor"] for row in whole]
+    assert [row["cursor"] for row in result] == [row["cursor"] for row in whole]
 
-    async with curl(*bearer, f"{feed}/records?wait=20&after={told['next']}") as process:
+    async with curl(*bearer, f"{feed}/records?wait=20&after={document['next']}") as process:
         await push(node, device, 6)
         out, _ = await process.communicate()
     assert [row["value"] for row in json.loads(out)["records"]] == [6]
 
-    async with curl(*bearer, "-N", "-H", f"Last-Event-ID: {seen[1]['cursor']}", f"{feed}/stream") as process:
-        found = await _curled(process, len(seen) - 2 + 1)
-    assert [one["id"] for one in found] == [row["cursor"] for row in (await node.records(token))[2:]]
+    async with curl(*bearer, "-N", "-H", f"Last-Event-ID: {result[1]['cursor']}", f"{feed}/stream") as process:
+        status = await _curled(process, len(result) - 2 + 1)
+    assert [status["id"] for status in status] == [row["cursor"] for row in (await node.records(token))[2:]]
 
 
 async def _curled(process: asyncio.subprocess.Process, count: int) -> list[dict[str, str]]:
     """Return the next events that hold data."""
     assert process.stdout
-    found: list[dict[str, str]] = []
+    result: list[dict[str, str]] = []
     event: dict[str, str] = {}
     async with asyncio.timeout(10):
-        while len(found) < count:
+        while len(result) < count:
             key, _, value = (await process.stdout.readline()).decode().rstrip("\n").partition(": ")
             if key:
                 event[key] = value
             elif "data" in event:
-                found.append(event)
+                result.append(event)
                 event = {}
-    return found
+    return result
 
 
 async def _least(site: Site, count: int) -> bool:
@@ -122,7 +122,7 @@ LISTEN = """(after) => {
 }"""
 
 
-async def _seen(page: Any, count: int) -> bool:
+async def _has_received(page: Any, count: int) -> bool:
     return bool(await page.evaluate("window.seen.length") == count)
 
 
@@ -143,20 +143,20 @@ async def test_a_browsers_event_source(node: Site, device: Made) -> None:
             assert await page.evaluate(SIGN_IN, ["eve", made.body["password"], PASSWORD]) == 201
             await push(node, device, 10, 11)
             await page.evaluate(LISTEN, start)
-            await eventually(partial(_seen, page, 2))
+            await eventually(partial(_has_received, page, 2))
             await push(node, device, 12)
-            await eventually(partial(_seen, page, 3))
+            await eventually(partial(_has_received, page, 3))
             await link.cut()
             await push(node, device, 13, 14)
             link.restore()
-            await eventually(partial(_seen, page, 5))
+            await eventually(partial(_has_received, page, 5))
             await push(node, device, 15)
-            await eventually(partial(_seen, page, 6))
-            seen = await page.evaluate("window.seen")
+            await eventually(partial(_has_received, page, 6))
+            result = await page.evaluate("window.seen")
             assert await page.evaluate("window.opened") >= 2, "the control: it did connect again"
             await browser.close()
     finally:
         await link.stop()
     whole = (await node.ask("GET", "/api/v1/feeds/all/records", params={"after": start})).body["records"]
-    assert seen == [[row["cursor"], row["value"]] for row in whole]
-    assert [value for _, value in seen] == [10, 11, 12, 13, 14, 15]
+    assert result == [[row["cursor"], row["value"]] for row in whole]
+    assert [value for _, value in result] == [10, 11, 12, 13, 14, 15]

@@ -66,8 +66,8 @@ async def test_a_subscriber_of_a_city_gets_that_city(centre: Site, fleet: dict[s
 async def test_a_filter_does_not_widen_the_scope(centre: Site, fleet: dict[str, Made], wanted: str) -> None:
     """Asking for another division is refused with 403, by page and by stream; for the province it is cut to ours."""
     token, _ = await centre.token(scope="4401")
-    for way in ("records", "stream"):
-        assert (await centre.ask("GET", f"{FEED}/{way}", token, params={"division": wanted})).status == 403
+    for route in ("records", "stream"):
+        assert (await centre.ask("GET", f"{FEED}/{route}", token, params={"division": wanted})).status == 403
     rows = await centre.records(token, division="44")
     assert {row["division"] for row in rows} == {OURS}
 
@@ -100,12 +100,12 @@ async def test_a_feed_of_another_city_is_as_one_that_is_not_there(centre: Site, 
     listed = await centre.ask("GET", "/api/v1/feeds", token)
     assert [row["name"] for row in listed.body["rows"] if "canary" in row["name"]] == []
     for path in ("", "/records", "/stream"):
-        said = []
+        results = []
         for name in ("canary-feed", "no-such-feed"):
             answer = await centre.ask("GET", f"/api/v1/feeds/{name}{path}", token)
             assert answer.status == 404
-            said.append(answer.body["detail"].replace(name, "NAME"))
-        assert said[0] == said[1]
+            results.append(answer.body["detail"].replace(name, "NAME"))
+        assert results[0] == results[1]
 
 
 async def test_the_cursor_of_another_token_opens_nothing(centre: Site, fleet: dict[str, Made]) -> None:

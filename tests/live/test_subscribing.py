@@ -46,9 +46,9 @@ async def test_each_block_brings_the_reading(tmp_path: Path) -> None:
             "NATS": site.addresses.nats,
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
         }
-        seen = {name: await output(kind, block, environment) for name, kind, block in BLOCKS}
-        assert list(seen) == ["Long poll", "Server-sent events", "WebSocket", "MQTT", "NATS", "Webhook"]
-        for name, text in seen.items():
+        outputs = {name: await output(kind, block, environment) for name, kind, block in BLOCKS}
+        assert list(outputs) == ["Long poll", "Server-sent events", "WebSocket", "MQTT", "NATS", "Webhook"]
+        for name, text in outputs.items():
             assert ("whsec_" if name == "Webhook" else "21.125") in text, (name, text)
 
 

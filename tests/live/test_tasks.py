@@ -28,8 +28,8 @@ async def give(site: Site, device: str, task: str, token: str | None = None, **p
 
 async def state(site: Site, task: dict[str, Any]) -> str:
     """Return the state of a task."""
-    found: str = (await site.ask("GET", f"/api/v1/tasks/{task['id']}")).body["state"]
-    return found
+    state: str = (await site.ask("GET", f"/api/v1/tasks/{task['id']}")).body["state"]
+    return state
 
 
 async def interval(site: Site, device: Made, value: int) -> None:
@@ -42,12 +42,12 @@ async def test_what_a_device_can_be_told(node: Site) -> None:
     """The capabilities of its profile, with parameters, ranges and both names."""
     await node.device("t1")
     answer = await node.ask("GET", "/api/v1/devices/t1/tasking-capabilities")
-    found = {one["task"]: one for one in answer.body}
-    assert set(found) == {"report-interval", "switch"}
-    (interval_,) = found["report-interval"]["parameters"]
+    matches = {task["task"]: task for task in answer.body}
+    assert set(matches) == {"report-interval", "switch"}
+    (interval_,) = matches["report-interval"]["parameters"]
     assert (interval_["low"], interval_["high"], interval_["unit"]) == (1, 86_400, "s")
-    assert found["report-interval"]["label_zh"] == "上报间隔"
-    assert found["switch"]["role"] == "city_operator"
+    assert matches["report-interval"]["label_zh"] == "上报间隔"
+    assert matches["switch"]["role"] == "city_operator"
 
 
 async def test_a_task_is_sent_and_confirmed(node: Site) -> None:
@@ -63,10 +63,10 @@ async def test_a_task_is_sent_and_confirmed(node: Site) -> None:
     await interval(node, device, 30)
     await interval(node, device, 10)
     await eventually(lambda: state_is(node, task, "done"))
-    told = [row for row in await node.audit() if row["target"] == "t2" and row["action"].startswith("task.")]
-    assert [row["action"] for row in told] == ["task.order", "task.end"]
-    assert told[0]["after"]["parameters"] == {"interval": 10}
-    assert told[1]["after"]["state"] == "done"
+    rows = [row for row in await node.audit() if row["target"] == "t2" and row["action"].startswith("task.")]
+    assert [row["action"] for row in rows] == ["task.order", "task.end"]
+    assert rows[0]["after"]["parameters"] == {"interval": 10}
+    assert rows[1]["after"]["state"] == "done"
 
 
 async def state_is(site: Site, task: dict[str, Any], wanted: str) -> bool:
@@ -106,16 +106,16 @@ async def test_a_command_outlives_a_broken_connection(node: Site, tmp_path: Path
         task = (await give(node, made.id, "report-interval", interval=value)).body
         await eventually(lambda: state_is(node, task, "sent"))
 
-    seen = await _commands(ours, order)
+    result = await _commands(ours, order)
     async with Mosquitto(tmp_path, persistent=False) as server, aiomqtt.Client("127.0.0.1", server.port) as sender:
 
         async def publish(value: int) -> None:
-            await sender.publish(f"sg/{made.id}/down", seen[value // 10 - 1][0], qos=1)
+            await sender.publish(f"sg/{made.id}/down", result[value // 10 - 1][0], qos=1)
 
         theirs = await _commands(msgspec.structs.replace(ours, port=server.port), publish)
-    assert [json.loads(payload) for payload, _ in seen] == [{"set": {"report_interval": value}} for value in (10, 20)]
-    assert seen == theirs
-    assert [qos for _, qos in seen] == [1, 1]
+    assert [json.loads(payload) for payload, _ in result] == [{"set": {"report_interval": value}} for value in (10, 20)]
+    assert result == theirs
+    assert [qos for _, qos in result] == [1, 1]
 
 
 async def test_one_is_under_way_at_a_time(node: Site) -> None:

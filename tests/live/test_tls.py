@@ -115,10 +115,10 @@ def test_the_files_are_private_and_added_to(tmp_path: Path) -> None:
     """Keys 0600; a second run keeps what is there and adds; openssl finds the chain good."""
     lab = init(tmp_path / "tls")
     before = (lab.directory / "server.pem").read_bytes()
-    again = init(tmp_path / "tls", "--device", "d-9")
+    repeated = init(tmp_path / "tls", "--device", "d-9")
     assert (lab.directory / "server.pem").read_bytes() == before
     assert {file.stat().st_mode & 0o077 for file in lab.directory.glob("*.key")} == {0}
-    assert (again.directory / "device-d-9.pem").exists()
+    assert (repeated.directory / "device-d-9.pem").exists()
     result = CliRunner().invoke(app, ["tls", "pin", str(lab.directory / "server.pem")])
     assert result.output.strip() == fingerprint(lab.directory / "server.pem")
 
@@ -131,8 +131,8 @@ async def test_openssl_verifies_what_was_made(lab: Lab) -> None:
         ("device-d-1", "sslserver", False),
         ("node-4401", "sslclient", True),
     ):
-        code, said = await run("openssl", "verify", "-CAfile", lab.ca, "-purpose", purpose, lab.pair(name)[0])
-        assert (code == 0) is good, (name, purpose, said)
+        code, result = await run("openssl", "verify", "-CAfile", lab.ca, "-purpose", purpose, lab.pair(name)[0])
+        assert (code == 0) is good, (name, purpose, result)
 
 
 # ── HTTP ──────────────────────────────────────────────────────────────────────────────────────────────
@@ -145,18 +145,18 @@ async def test_http_by_tls_on_several_planes(lab: Lab, other: Lab, tmp_path: Pat
         place = urlsplit(site.addresses.http)
         assert place.scheme == "https"
         for host in ("127.0.0.1", "[::1]", "localhost"):
-            code, said = await curl(f"https://{host}:{place.port}/healthz", "--cacert", lab.ca)
-            assert (code, "200 OK" in said) == (0, True), said
-            assert "Strict-Transport-Security" in said
-        code, said = await curl(f"{site.addresses.http}/healthz", "--cacert", other.ca)
-        assert (code, "certificate" in said) == (60, True), said
+            code, output = await curl(f"https://{host}:{place.port}/healthz", "--cacert", lab.ca)
+            assert (code, "200 OK" in output) == (0, True), output
+            assert "Strict-Transport-Security" in output
+        code, output = await curl(f"{site.addresses.http}/healthz", "--cacert", other.ca)
+        assert (code, "certificate" in output) == (60, True), output
         code, _ = await curl(f"http://127.0.0.1:{place.port}/healthz")
         assert code != 0
         for version, good in (("-tls1_1", False), ("-tls1_2", True), ("-tls1_3", True)):
-            code, said = await run(
+            code, output = await run(
                 "openssl", "s_client", "-connect", place.netloc, version, "-cipher", "ALL@SECLEVEL=0", "-CAfile", lab.ca
             )
-            assert ("Verify return code: 0 (ok)" in said and code == 0) is good, (version, said)
+            assert ("Verify return code: 0 (ok)" in output and code == 0) is good, (version, output)
         environment = {"SENSEGATE_URL": site.addresses.http, "SENSEGATE_TOKEN": site.admin}
         for more, exit_code in (({"SENSEGATE_CA_FILE": lab.ca}, 0), ({"SENSEGATE_CA_FILE": other.ca}, 1)):
             result = await asyncio.to_thread(CliRunner().invoke, app, ["device", "list"], env={**environment, **more})
@@ -174,7 +174,7 @@ async def test_no_listener_takes_suites_with_cbc(lab: Lab, tmp_path: Path) -> No
         for url in (site.addresses.http, site.addresses.mqtt):
             for suites, good in ((CBC, False), (AEAD, True)):
                 target = urlsplit(url).netloc
-                code, said = await run(
+                code, result = await run(
                     "openssl",
                     "s_client",
                     "-connect",
@@ -185,7 +185,7 @@ async def test_no_listener_takes_suites_with_cbc(lab: Lab, tmp_path: Path) -> No
                     "-CAfile",
                     lab.ca,
                 )
-                assert (code == 0 and "Verify return code: 0 (ok)" in said) is good, (url, suites, said)
+                assert (code == 0 and "Verify return code: 0 (ok)" in result) is good, (url, suites, result)
 
 
 async def test_http_asks_for_certificates(lab: Lab, other: Lab, tmp_path: Path) -> None:
@@ -195,15 +195,15 @@ async def test_http_asks_for_certificates(lab: Lab, other: Lab, tmp_path: Path) 
         url = f"{site.addresses.http}/api/v1/me"
         bearer = ("-H", f"Authorization: Bearer {site.admin}", "--cacert", lab.ca)
         cert, key = lab.pair("client-ops")
-        code, said = await curl(url, *bearer, "--cert", cert, "--key", key)
-        assert (code, "200 OK" in said) == (0, True), said
-        code, said = await curl(url, "--cacert", lab.ca, "--cert", cert, "--key", key)
-        assert "401 Unauthorized" in said
-        code, said = await curl(url, *bearer)
-        assert code != 0, said
+        code, output = await curl(url, *bearer, "--cert", cert, "--key", key)
+        assert (code, "200 OK" in output) == (0, True), output
+        code, output = await curl(url, "--cacert", lab.ca, "--cert", cert, "--key", key)
+        assert "401 Unauthorized" in output
+        code, output = await curl(url, *bearer)
+        assert code != 0, output
         cert, key = other.pair("client-ops")
-        code, said = await curl(url, *bearer, "--cert", cert, "--key", key)
-        assert code != 0, said
+        code, output = await curl(url, *bearer, "--cert", cert, "--key", key)
+        assert code != 0, output
 
 
 def test_beyond_loopback_there_is_no_plain_http(tmp_path: Path) -> None:
@@ -224,21 +224,21 @@ def test_beyond_loopback_there_is_no_plain_http(tmp_path: Path) -> None:
 async def mqtt(site: Site, lab: Lab, device: Any, show: tuple[str, str] | None, payload: str = "") -> int | str:
     """Connect as a device, publish; return the CONNACK's code, or why there was none."""
     place = urlsplit(site.addresses.mqtt)
-    told: asyncio.Queue[int | str] = asyncio.Queue()
+    queue: asyncio.Queue[int | str] = asyncio.Queue()
     loop = asyncio.get_running_loop()
     client = Client(CallbackAPIVersion.VERSION2, client_id=device.id, reconnect_on_failure=False)
     client.username_pw_set(device.id, device.password)
     client.tls_set(lab.ca, *(show or (None, None)))
 
-    def note(said: int | str) -> None:
-        loop.call_soon_threadsafe(told.put_nowait, said)
+    def note(event: int | str) -> None:
+        loop.call_soon_threadsafe(queue.put_nowait, event)
 
     client.on_connect = lambda _c, _u, _f, reason, _p: note(reason.value)
     client.on_disconnect = lambda _c, _u, _f, _r, _p: note("closed")
     try:
         await asyncio.to_thread(client.connect, place.hostname or "", place.port or 0)
         client.loop_start()
-        code = await asyncio.wait_for(told.get(), 10)
+        code = await asyncio.wait_for(queue.get(), 10)
         if code == 0 and payload:
             await asyncio.to_thread(client.publish(device.topics[0], payload, 1).wait_for_publish, 5)
     finally:
@@ -260,8 +260,8 @@ async def test_devices_show_certificates(lab: Lab, other: Lab, tmp_path: Path) -
         place = urlsplit(site.addresses.mqtt).netloc
         for authority, good in ((lab, True), (other, False)):
             words = ("-connect", place, "-CAfile", authority.ca, "-verify_return_error")
-            _, said = await run("openssl", "s_client", *words)
-            assert ("Verify return code: 0 (ok)" in said) is good, said
+            _, result = await run("openssl", "s_client", *words)
+            assert ("Verify return code: 0 (ok)" in result) is good, result
         assert await mqtt(site, lab, second, lab.pair("device-d-1")) != 0, "the certificate of another device"
         assert await mqtt(site, lab, second, lab.pair("client-ops")) == 0, "one that names no device is good for any"
 
@@ -337,12 +337,12 @@ async def test_a_wrong_link_is_refused_and_said(lab: Lab, other: Lab, tmp_path: 
     uplink = {name: files[name] if value == "other" else value for name, value in given.items()}
     async with linked(lab, tmp_path, **uplink) as (centre, node):
 
-        async def told() -> bool:
+        async def is_warned() -> bool:
             return words in await said_of(node)
 
         device = await node.device("d-1")
         assert (await node.push(device, reading(21.5))).status == 202
-        await eventually(told, 20)
+        await eventually(is_warned, 20)
         assert await centre.records() == []
 
 
@@ -495,11 +495,11 @@ async def test_a_server_of_others_with_a_private_authority(lab: Lab, other: Lab,
             device = await site.device("d-1")
             assert (await site.push(device, reading(21.5))).status == 202
             assert [row["value"] for row in await eventually(site.records)] == [21.5]
-        for wrong, said in (
+        for wrong, message in (
             ({"ca_file": other.ca}, "self-signed certificate"),
             ({"tls": TlsConfig()}, "certificate"),
         ):
-            with pytest.raises(EngineError, match=said):
+            with pytest.raises(EngineError, match=message):
                 async with running(replace(config, engine=replace(config.engine, **wrong))):
                     pass
 
@@ -604,8 +604,8 @@ async def test_every_listener_by_ipv6(lab: Lab, tmp_path: Path) -> None:
         assert {urlsplit(url).hostname for url in (site.addresses.http, site.addresses.mqtt, site.addresses.nats)} == {
             "::1"
         }
-        code, said = await curl(f"{site.addresses.http}/healthz", "--cacert", lab.ca)
-        assert (code, "200 OK" in said) == (0, True), said
+        code, output = await curl(f"{site.addresses.http}/healthz", "--cacert", lab.ca)
+        assert (code, "200 OK" in output) == (0, True), output
         connector = aiohttp.TCPConnector(ssl=lab.context())
         async with aiohttp.ClientSession(connector=connector) as site.session:
             device = await site.device("d-1")

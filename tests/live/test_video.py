@@ -26,8 +26,8 @@ PLATE, NAME = "粤B12345", "李雷"
 
 
 def sighting(number: int, **more: Any) -> bytes:
-    seen = {"id": str(number), "at": NOW + number, "class": "vehicle", **more}
-    return json.dumps(seen, ensure_ascii=False).encode()
+    observation = {"id": str(number), "at": NOW + number, "class": "vehicle", **more}
+    return json.dumps(observation, ensure_ascii=False).encode()
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -64,26 +64,26 @@ async def test_a_sighting_becomes_an_observation_and_a_count_a_reading(gateway: 
         phone.send("cam/cam1/meta", sighting(3, plate=PLATE, track="t1", sure=0.5, end=True))
         phone.send("cam/cam1/meta", json.dumps({"at": NOW, "count": 7, "lane": 2, "who": NAME}).encode())
 
-        async def found() -> list[dict[str, Any]]:
+        async def stored() -> list[dict[str, Any]]:
             rows = await site.records(device="cam1")
             return rows if len(rows) == 3 else []
 
-        rows = await eventually(found)
-    seen = [json.loads(row["value"]) for row in rows if row["property"] == "video_observation"]
+        rows = await eventually(stored)
+    documents = [json.loads(row["value"]) for row in rows if row["property"] == "video_observation"]
     counts = [row for row in rows if row["property"] == "object_count"]
-    assert [one["native_id"] for one in seen] == ["1", "3"]
-    assert {one["plate"]["region"] for one in seen} == {"粤B"}
-    assert len({one["plate"]["token"] for one in seen}) == 1
+    assert [document["native_id"] for document in documents] == ["1", "3"]
+    assert {document["plate"]["region"] for document in documents} == {"粤B"}
+    assert len({document["plate"]["token"] for document in documents}) == 1
     assert [(row["value"], row["unit"], row["channel"]) for row in counts] == [(7, "1", "lane2")]
     assert PLATE not in json.dumps(rows, ensure_ascii=False)
 
     async def above() -> list[dict[str, Any]]:
-        told = await site.centre.records(device="cam1")
-        return told if len(told) == 3 else []
+        records = await site.centre.records(device="cam1")
+        return records if len(records) == 3 else []
 
     # Observations and readings are parts of their own on the link, so that their order may differ above.
-    told = await eventually(above)
-    assert sorted(str(row["value"]) for row in told) == sorted(str(row["value"]) for row in rows)
+    result = await eventually(above)
+    assert sorted(str(row["value"]) for row in result) == sorted(str(row["value"]) for row in rows)
     feed = {"name": "traffic", "divisions": ["44"]}
     assert (await site.centre.ask("POST", "/api/v1/feeds", json=feed)).status == 201
     answer = await site.centre.ask("GET", "/api/v1/feeds/traffic/records")
@@ -127,10 +127,10 @@ async def test_topics_and_messages_that_no_rule_reads(gateway: tuple[Site, Made]
         phone.send("cam/cam1/seen/gate_2", sighting(12))
         phone.send("cam/cam1/alive", f"{NAME} is here".encode())
 
-        async def found() -> bool:
+        async def is_stored() -> bool:
             return len(await site.records(device="cam1")) == before + 2
 
-        await eventually(found)
+        await eventually(is_stored)
     assert (await site.totals())["removed.tiny.topic"] == 1
 
 
@@ -167,8 +167,8 @@ async def test_a_legal_basis_lets_its_field_pass_and_is_on_the_trail(tmp_path: P
             [row] = await site.records(device="cam1")
             assert json.loads(row["value"])["plate"]["number"] == PLATE
             assert NAME not in row["value"]
-            [told] = [one for one in await site.audit() if one["action"] == "video.basis"]
-            assert (told["after"]["purpose"], told["after"]["fields"]) == ("stolen vehicles", ["plate.number"])
+            [matches] = [record for record in await site.audit() if record["action"] == "video.basis"]
+            assert (matches["after"]["purpose"], matches["after"]["fields"]) == ("stolen vehicles", ["plate.number"])
 
 
 async def test_what_is_kept_of_a_message_is_decoded_again(gateway: tuple[Site, Made]) -> None:
@@ -183,9 +183,9 @@ async def test_what_is_kept_of_a_message_is_decoded_again(gateway: tuple[Site, M
         row: dict[str, Any] = (await site.ask("GET", f"{path}/{answer.body['id']}")).body
         return row if row["state"] not in {"waiting", "running"} else None
 
-    found = await eventually(done, 30)
-    assert found["state"] == "done", found
-    assert (found["added"], found["revised"], found["recovered"]) == (0, 0, 0), found
+    result = await eventually(done, 30)
+    assert result["state"] == "done", result
+    assert (result["added"], result["revised"], result["recovered"]) == (0, 0, 0), result
     assert [row["id"] for row in await site.records(device="cam1")] == before
     assert await site.totals()
 
@@ -199,11 +199,11 @@ async def test_cameras_that_come_later_wait_for_an_encrypted_store(tmp_path: Pat
     with pytest.MonkeyPatch.context() as patch:
         patch.setitem(FORMATS, tiny.NAME, tiny.FORMAT)
         async with running(config) as site:
-            assert not any("cameras" in one for one in (await site.ready())[1])
+            assert not any("cameras" in sentence for sentence in (await site.ready())[1])
             (folder / "tiny-camera.yaml").write_text(tiny.PROFILE, encoding="utf-8")
 
             async def warned() -> bool:
-                return any("may not publish by MQTT" in one for one in (await site.ready())[1])
+                return any("may not publish by MQTT" in sentence for sentence in (await site.ready())[1])
 
             await eventually(warned, 20)
             camera = await site.device("cam1", profile="acme/tiny-camera")
@@ -214,6 +214,6 @@ async def test_cameras_that_come_later_wait_for_an_encrypted_store(tmp_path: Pat
         assert not (Path(config.directory) / "engine" / "store.json").exists()
         converted = structs.replace(config, engine=EngineConfig(encryption="convert"))
         async with running(converted) as site:
-            assert not any("cameras" in one for one in (await site.ready())[1])
+            assert not any("cameras" in sentence for sentence in (await site.ready())[1])
             assert len(await site.records(device="cam1")) == 1
             assert (await site.device("cam2", profile="acme/tiny-camera")).topics

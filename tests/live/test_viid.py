@@ -61,7 +61,7 @@ def vehicles(*objects: dict[str, Any]) -> bytes:
 
 async def observations(site: Site) -> list[dict[str, Any]]:
     """Return what cameras reported, from the site's feed."""
-    return [json.loads(one["value"]) for one in await site.records() if one["property"] == "video_observation"]
+    return [json.loads(record["value"]) for record in await site.records() if record["property"] == "video_observation"]
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -93,28 +93,28 @@ async def test_a_strangers_client(gateway: tuple[Site, Site, dict[str, Made]]) -
     """Curl --digest registers, keeps alive, sends vehicles, leaves; the observation is read at the centre."""
     site, centre, made = gateway
     camera = Camera(site.addresses.viid, CAMERA, made[CAMERA].password)
-    said = await camera.system("Register")
-    assert (said.status, said.one["StatusCode"], said.one["Id"]) == (200, 0, CAMERA)
-    assert (await camera.system("Keepalive")).one["StatusCode"] == 0
+    response = await camera.system("Register")
+    assert (response.status, response.status_object["StatusCode"], response.status_object["Id"]) == (200, 0, CAMERA)
+    assert (await camera.system("Keepalive")).status_object["StatusCode"] == 0
     time = (await camera.get("System/Time")).tree["SystemTimeObject"]
     assert (time["VIIDServerID"], time["TimeMode"], len(time["LocalTime"])) == (SERVER, "1", 14)
-    said = await camera.post("MotorVehicles", vehicles(vehicle(1, Name=NAME), vehicle(2, STRANGER)))
-    assert (said.status, said.codes) == (200, [0, 4])
-    said = await camera.post("MotorVehicles", vehicles(vehicle(1, Name=NAME)))  # sent again: the same vehicle
-    assert said.codes == [0]
-    assert (await camera.system("UnRegister")).one["StatusCode"] == 0
+    response = await camera.post("MotorVehicles", vehicles(vehicle(1, Name=NAME), vehicle(2, STRANGER)))
+    assert (response.status, response.codes) == (200, [0, 4])
+    response = await camera.post("MotorVehicles", vehicles(vehicle(1, Name=NAME)))  # sent again: the same vehicle
+    assert response.codes == [0]
+    assert (await camera.system("UnRegister")).status_object["StatusCode"] == 0
     assert (await camera.system("Keepalive")).status == 401
 
     async def there() -> list[dict[str, Any]]:
-        return [one for one in await observations(centre) if one["camera"] == CAMERA]
+        return [observation for observation in await observations(centre) if observation["camera"] == CAMERA]
 
     await eventually(there, timeout_s=15)
-    [one] = await there()
-    assert (one["object_class"], one["color"], one["speed"]) == ("vehicle", "black", 10.0)
-    assert one["plate"]["region"] == "粤B"
-    told = str(await site.records()) + str(await site.quarantine())
-    assert PLATE not in told
-    assert NAME not in told
+    [result] = await there()
+    assert (result["object_class"], result["color"], result["speed"]) == ("vehicle", "black", 10.0)
+    assert result["plate"]["region"] == "粤B"
+    stored_text = str(await site.records()) + str(await site.quarantine())
+    assert PLATE not in stored_text
+    assert NAME not in stored_text
     totals = await site.totals()
     repeated = sum(count for kind, count in totals.items() if kind.startswith("duplicate"))
     assert repeated == 2, totals  # the observation, and the reading of the vehicle's speed
@@ -125,11 +125,11 @@ async def test_without_a_digest_only_user_identify(gateway: tuple[Site, Site, di
     site, _, made = gateway
     assert (await Camera(site.addresses.viid, OLD, made[OLD].password).system("Register")).status == 200
     camera = Camera(site.addresses.viid, OLD, "", digest=False)
-    assert (await camera.system("Keepalive")).one["StatusCode"] == 0
-    said = await camera.post("MotorVehicles", vehicles(vehicle(3, OLD), vehicle(4, OLD)))
-    assert said.one["StatusCode"] == 0
+    assert (await camera.system("Keepalive")).status_object["StatusCode"] == 0
+    response = await camera.post("MotorVehicles", vehicles(vehicle(3, OLD), vehicle(4, OLD)))
+    assert response.status_object["StatusCode"] == 0
     body = json.dumps({"FaceObject": {"FaceID": "x", "FaceAppearTime": format_beijing(NOW), "DeviceID": OLD}})
-    assert (await camera.post("Faces", body.encode())).one["StatusCode"] == 0
+    assert (await camera.post("Faces", body.encode())).status_object["StatusCode"] == 0
     rows = (await site.ask("GET", f"/api/v1/devices/{OLD}")).body
     assert rows["state"] == "active"
 
@@ -149,8 +149,8 @@ async def test_sha_256(gateway: tuple[Site, Site, dict[str, Made]]) -> None:
             def h(text: str) -> str:
                 return hashlib.sha256(text.encode()).hexdigest()
 
-            secret, asked = h(f"{CAMERA}:viid:{made[CAMERA].password}"), h(f"POST:{path}")
-            response = h(f"{secret}:{nonce}:{count}:c:auth:{asked}")
+            secret, request_hash = h(f"{CAMERA}:viid:{made[CAMERA].password}"), h(f"POST:{path}")
+            response = h(f"{secret}:{nonce}:{count}:c:auth:{request_hash}")
             return (
                 f'Digest username="{CAMERA}", realm="viid", nonce="{nonce}", uri="{path}", algorithm=SHA-256, '
                 f'qop=auth, nc={count}, cnonce="c", response="{response}"'
@@ -171,42 +171,42 @@ async def test_what_is_refused(gateway: tuple[Site, Site, dict[str, Made]], tmp_
     """Each with a status object: wrong password, unknown device, truncated, huge, compressed and foreign bodies."""
     site, _, made = gateway
     url = site.addresses.viid
-    said = await Camera(url, CAMERA, "wrong").system("Register")
-    assert (said.status, said.one["StatusCode"]) == (401, 4)
-    said = await Camera(url, STRANGER, "any").system("Register")
-    assert (said.status, said.one["StatusCode"]) == (401, 4)
+    response = await Camera(url, CAMERA, "wrong").system("Register")
+    assert (response.status, response.status_object["StatusCode"]) == (401, 4)
+    response = await Camera(url, STRANGER, "any").system("Register")
+    assert (response.status, response.status_object["StatusCode"]) == (401, 4)
     stranger = Camera(url, STRANGER, "", digest=False)
-    said = await stranger.post("MotorVehicles", vehicles(vehicle(9, STRANGER)))
-    assert (said.status, said.one["StatusCode"]) == (401, 4)
+    response = await stranger.post("MotorVehicles", vehicles(vehicle(9, STRANGER)))
+    assert (response.status, response.status_object["StatusCode"]) == (401, 4)
 
     good = Camera(url, CAMERA, made[CAMERA].password)
     assert (await good.system("Register")).status == 200
     camera = Camera(url, CAMERA, "", digest=False)
-    said = await camera.post("MotorVehicles", vehicles(vehicle(10))[:-40])
-    assert (said.status, said.one["StatusCode"]) == (400, 7)
-    said = await camera.post("MotorVehicles", b'{"PersonList": {"PersonObject": []}}')
-    assert (said.status, said.one["StatusCode"]) == (400, 8)
-    said = await camera.post("Faces", vehicles(vehicle(11)))
-    assert (said.status, said.one["StatusCode"]) == (400, 8)
-    said = await camera.post("MotorVehicles", b"\x1f\x8b", "-H", "Content-Encoding: gzip")
-    assert (said.status, said.one["StatusCode"]) == (400, 7)
-    said = await camera.post("Images/1/Data", b"\xff\xd8")
-    assert (said.status, said.one["StatusCode"]) == (403, 4)
-    said = await camera.get("MotorVehicles")
-    assert (said.status, said.one["StatusCode"]) == (405, 4)
-    said = await camera.get("Nothing")
-    assert (said.status, said.one["StatusCode"]) == (404, 4)
-    said = await camera.post("Subscribes", b'{"SubscribeListObject": {"SubscribeObject": []}}')
-    assert (said.status, said.one["StatusCode"]) == (403, 4)
+    response = await camera.post("MotorVehicles", vehicles(vehicle(10))[:-40])
+    assert (response.status, response.status_object["StatusCode"]) == (400, 7)
+    response = await camera.post("MotorVehicles", b'{"PersonList": {"PersonObject": []}}')
+    assert (response.status, response.status_object["StatusCode"]) == (400, 8)
+    response = await camera.post("Faces", vehicles(vehicle(11)))
+    assert (response.status, response.status_object["StatusCode"]) == (400, 8)
+    response = await camera.post("MotorVehicles", b"\x1f\x8b", "-H", "Content-Encoding: gzip")
+    assert (response.status, response.status_object["StatusCode"]) == (400, 7)
+    response = await camera.post("Images/1/Data", b"\xff\xd8")
+    assert (response.status, response.status_object["StatusCode"]) == (403, 4)
+    response = await camera.get("MotorVehicles")
+    assert (response.status, response.status_object["StatusCode"]) == (405, 4)
+    response = await camera.get("Nothing")
+    assert (response.status, response.status_object["StatusCode"]) == (404, 4)
+    response = await camera.post("Subscribes", b'{"SubscribeListObject": {"SubscribeObject": []}}')
+    assert (response.status, response.status_object["StatusCode"]) == (403, 4)
 
     huge = tmp_path / "huge"
     with huge.open("wb") as file:
         file.truncate(100_000_000)
-    said = await curl(f"{url}/VIID/Faces", "-H", f"User-Identify: {CAMERA}", "-T", str(huge), "-X", "POST")
-    assert (said.status, said.one["StatusCode"]) == (413, 8)
+    response = await curl(f"{url}/VIID/Faces", "-H", f"User-Identify: {CAMERA}", "-T", str(huge), "-X", "POST")
+    assert (response.status, response.status_object["StatusCode"]) == (413, 8)
     chunked = ["-H", f"User-Identify: {CAMERA}", "-H", "Transfer-Encoding: chunked", "-T", str(huge), "-X", "POST"]
-    said = await curl(f"{url}/VIID/Faces", *chunked)
-    assert (said.status, said.one["StatusCode"]) == (413, 8)
+    response = await curl(f"{url}/VIID/Faces", *chunked)
+    assert (response.status, response.status_object["StatusCode"]) == (413, 8)
     reasons = {row["reason"] for row in await site.quarantine()}
     assert {"malformed", "schema"} <= reasons
     await site.totals()  # it balances
@@ -235,8 +235,8 @@ async def test_wrong_passwords_lock_out(gateway: tuple[Site, Site, dict[str, Mad
     site, _, made = gateway
     for _ in range(4):
         assert (await Camera(site.addresses.viid, OLD, "wrong").system("Register")).status in {401, 403}
-    said = await Camera(site.addresses.viid, OLD, made[OLD].password).system("Register")
-    assert (said.status, said.one["StatusCode"]) == (403, 4)
+    response = await Camera(site.addresses.viid, OLD, made[OLD].password).system("Register")
+    assert (response.status, response.status_object["StatusCode"]) == (403, 4)
     assert (await Camera(site.addresses.viid, CAMERA, made[CAMERA].password).system("Register")).status == 200
 
 
@@ -254,9 +254,9 @@ async def test_cameras_of_a_catalogue_are_devices_behind_their_platform(
     assert (row["gateway"], row["division"], row["profile"]) == (CAMERA, "440106", "sensegate/viid")
     assert NAME not in str(row)
     assert (await platform.post("MotorVehicles", vehicles(vehicle(20, behind)))).codes == [0]
-    found = (await platform.get("APEs")).tree["APEListObject"]["APEObject"]
-    assert {one["ApeID"] for one in found} == {CAMERA, behind}
-    assert behind in {one["camera"] for one in await observations(site)}
+    result = (await platform.get("APEs")).tree["APEListObject"]["APEObject"]
+    assert {row["ApeID"] for row in result} == {CAMERA, behind}
+    assert behind in {observation["camera"] for observation in await observations(site)}
 
 
 async def test_a_changed_password_ends_the_registration(gateway: tuple[Site, Site, dict[str, Made]]) -> None:
@@ -285,8 +285,8 @@ async def test_what_the_operator_sees(gateway: tuple[Site, Site, dict[str, Made]
     assert (await Camera(site.addresses.viid, CAMERA, made[CAMERA].password).system("Register")).status == 200
     camera = Camera(site.addresses.viid, CAMERA, "", digest=False)
     assert (await camera.post("MotorVehicles", vehicles(vehicle(30)))).codes == [0]
-    told = (await site.ask("GET", "/api/v1/viid")).body
-    row = next(one for one in told["registrations"] if one["device"] == CAMERA)
+    body = (await site.ask("GET", "/api/v1/viid")).body
+    row = next(registration for registration in body["registrations"] if registration["device"] == CAMERA)
     assert row["objects"] == 1
     since_s = (SystemClock().now() - NOW) / 1e6  # the file was read long ago where many run
     assert abs(row["clock_behind_s"] - since_s) < 120
@@ -303,12 +303,16 @@ async def test_registrations_that_begin_and_end_are_readings(gateway: tuple[Site
     camera = Camera(site.addresses.viid, code, made.password)
 
     async def states() -> list[bool]:
-        return [one["value"] for one in await site.records() if (one["device"], one["property"]) == (code, "online")]
+        return [
+            record["value"]
+            for record in await site.records()
+            if (record["device"], record["property"]) == (code, "online")
+        ]
 
     assert (await camera.system("Register")).status == 200
     assert (await camera.system("UnRegister")).status == 200
     await eventually(lambda: _equal(states(), [True, False]))
 
 
-async def _equal(found: Any, wanted: list[bool]) -> bool:
-    return bool(await found == wanted)
+async def _equal(value: Any, wanted: list[bool]) -> bool:
+    return bool(await value == wanted)

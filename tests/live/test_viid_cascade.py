@@ -27,12 +27,12 @@ async def test_objects_pass_upward_through_a_kill(three: Row) -> None:
     await three.until(COUNT // 10)
     await three.middle.kill()
     await sending
-    found = await three.until(COUNT)
-    assert set(found) == {vehicle(number)["MotorVehicleID"] for number in range(COUNT)}
-    assert set(found.values()) == {1}
-    told = str(await three.top.records())
-    assert PLATE not in told
-    assert '"region":"粤B"' in told.replace("\\", "")
+    records = await three.until(COUNT)
+    assert set(records) == {vehicle(number)["MotorVehicleID"] for number in range(COUNT)}
+    assert set(records.values()) == {1}
+    top_records = str(await three.top.records())
+    assert PLATE not in top_records
+    assert '"region":"粤B"' in top_records.replace("\\", "")
     await three.top.totals()  # it balances
 
 
@@ -56,5 +56,5 @@ async def test_a_cancelled_subscription_stops(three: Row) -> None:
     assert [order["status"] for order in orders] == [1]
     assert (await three.middle_site.ask("POST", f"/api/v1/viid/subordinates/{LOW}/renew")).body["in_force"]
     await three.send(COUNT + 20, COUNT + 30)
-    found = await three.until(len(before) + 10)  # the log is read in its order: the others would have come before
-    assert set(found) - before == {vehicle(number)["MotorVehicleID"] for number in range(COUNT + 20, COUNT + 30)}
+    records = await three.until(len(before) + 10)  # the log is read in its order: the others would have come before
+    assert set(records) - before == {vehicle(number)["MotorVehicleID"] for number in range(COUNT + 20, COUNT + 30)}

@@ -41,8 +41,8 @@ async def device(site: Site) -> Made:
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as one:
-        yield one
+    async with receiving() as receiver:
+        yield receiver
 
 
 _minute = iter(range(1, 10_000))
@@ -66,8 +66,8 @@ async def hooked(site: Site, token: str, receiver: Receiver, **more: object) -> 
 async def standing(site: Site, hook: str, token: str | None = None) -> dict[str, object]:
     """Return the row of a line among the subscribers."""
     rows = (await site.ask("GET", "/api/v1/subscribers", token)).body["rows"]
-    found: dict[str, object] = next((row for row in rows if row["id"] == hook), {})
-    return found
+    result: dict[str, object] = next((row for row in rows if row["id"] == hook), {})
+    return result
 
 
 async def test_history_then_live_signed_with_the_cursors_of_a_page(
@@ -82,8 +82,8 @@ async def test_history_then_live_signed_with_the_cursors_of_a_page(
     hook, secret = answer.body["id"], answer.body["secret"]
     await receiver.until(3)
     await push(site, device, 3)
-    seen = await receiver.until(4)
-    assert [row["cursor"] for row in seen] == [row["cursor"] for row in await site.records(token)]
+    records = await receiver.until(4)
+    assert [row["cursor"] for row in records] == [row["cursor"] for row in await site.records(token)]
     assert all(letter.signed_by(secret) for letter in receiver.kept)
     assert not receiver.kept[0].signed_by("whsec_" + "A" * 43 + "=")
     assert len(receiver.kept[0].records) == 2
@@ -176,8 +176,8 @@ async def test_a_revoked_token_gets_nothing_more_within_two_seconds(
         await push(site, device, 41)
         await control.until(2)
         assert [row["value"] for row in receiver.records] == [40]
-        for one in (hook, kept):
-            assert (await site.ask("DELETE", f"{HOOKS}/{one}")).status == 204
+        for webhook in (hook, kept):
+            assert (await site.ask("DELETE", f"{HOOKS}/{webhook}")).status == 204
 
 
 @pytest.mark.parametrize(

@@ -90,8 +90,8 @@ class Entities:
 
     async def ids(self, **query: Any) -> list[str]:
         """Return the ids of the entities that match, without their common beginning."""
-        found = await self.ask("entities", **{"limit": 1_000, **query})
-        return [entity["id"].removeprefix("urn:ngsi-ld:") for entity in found]
+        answer = await self.ask("entities", **{"limit": 1_000, **query})
+        return [entity["id"].removeprefix("urn:ngsi-ld:") for entity in answer]
 
     async def write(self, batch: Batch, subject: str = "readings.4401.all.1") -> None:
         """Commit readings."""

@@ -48,8 +48,8 @@ async def test_each_kind_of_value(entities: Entities) -> None:
     assert entity["temperature"] == {"dataset": {"@none": 21.5, "urn:ngsi-ld:Dataset:2": 22.5}}
     normalized = await entities.ask(f"entities/{WEATHER}")
     assert [instance.get("datasetId") for instance in normalized["temperature"]] == [None, "urn:ngsi-ld:Dataset:2"]
-    one = await entities.ask(f"entities/{WEATHER}", datasetId="urn:ngsi-ld:Dataset:2", options="keyValues")
-    assert set(one) == {"id", "type", "scope", "temperature"}
+    answer = await entities.ask(f"entities/{WEATHER}", datasetId="urn:ngsi-ld:Dataset:2", options="keyValues")
+    assert set(answer) == {"id", "type", "scope", "temperature"}
 
 
 async def test_devices_stand_beside(entities: Entities) -> None:

@@ -172,8 +172,8 @@ async def test_aggregates(evolving: Entities) -> None:
     """Each method by windows from the beginning of the period; texts have counts, least and greatest."""
     query = {"options": "aggregatedValues", "aggrMethods": ",".join(METHODS), **BETWEEN, "aggrPeriodDuration": "PT2H"}
     entity = await evolving.ask("temporal/entities/urn:ngsi-ld:AirQualityObserved:gz-air", attrs="pm25", **query)
-    found = {name: [cell[0] for cell in cells] for name, cells in entity["pm25"].items() if name != "type"}
-    assert found == {
+    columns = {name: [cell[0] for cell in cells] for name, cells in entity["pm25"].items() if name != "type"}
+    assert columns == {
         "totalCount": [2, 1],
         "distinctCount": [2, 1],
         "sum": [23.0, 13.0],

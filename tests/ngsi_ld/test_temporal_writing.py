@@ -46,8 +46,8 @@ async def evolution(site: Site, entity: str, name: str = "temperature") -> list[
     """Return the instances of an attribute."""
     answer = await site.ask("GET", f"{TEMPORAL}/{entity}")
     assert answer.status in {200, 404}, answer.body
-    found: list[Any] = answer.body.get(name, []) if answer.status == 200 else []
-    return found
+    result: list[Any] = answer.body.get(name, []) if answer.status == 200 else []
+    return result
 
 
 async def test_instances_are_readings(site: Site, operator: str) -> None:

@@ -45,10 +45,10 @@ async def test_create_read_and_delete(city: Entities) -> None:
     """An entity that was created is found by queries beside those of devices, and is gone once deleted."""
     _, response = await city.reply("entities", method="POST", json=BUILDING, expect=201)
     assert response.headers["Location"] == f"/ngsi-ld/v1/entities/{NAME}"
-    found = await city.ask(f"entities/{NAME}")
-    assert found["height"] == {"type": "Property", "value": 30, "unitCode": "MTR"}
-    assert found["location"]["type"] == "GeoProperty"
-    assert found["isIn"] == {"type": "Relationship", "object": "urn:ngsi-ld:Park:1"}
+    answer = await city.ask(f"entities/{NAME}")
+    assert answer["height"] == {"type": "Property", "value": 30, "unitCode": "MTR"}
+    assert answer["location"]["type"] == "GeoProperty"
+    assert answer["isIn"] == {"type": "Relationship", "object": "urn:ngsi-ld:Park:1"}
     assert {"Building:1", "Device:gz-air"} <= set(await city.ids(type="Building,Device"))
     assert await city.ids(type="Building") == ["Building:1"]
     problem = await city.ask("entities", method="POST", json=BUILDING, expect=409)
@@ -76,8 +76,8 @@ async def test_attributes(city: Entities) -> None:
     await city.ask(path, method="PATCH", data=b'{"rooms": "urn:ngsi-ld:null"}', headers=media, expect=204)
     await city.ask(f"{path}/attrs/isIn", method="DELETE", expect=204)
     assert (await city.ask(f"{path}/attrs/isIn", method="DELETE", expect=404))["type"].endswith("ResourceNotFound")
-    found = await city.ask(path, options="keyValues")
-    assert found == {
+    answer = await city.ask(path, options="keyValues")
+    assert answer == {
         "id": name,
         "type": "Building",
         "height": 32,
@@ -107,9 +107,9 @@ async def test_batches(city: Entities) -> None:
     await batch("upsert", [{"id": names[0], "type": "Bench", "age": 3}], 204, options="update")
     await batch("update", [{"id": names[0], "seats": 3}], 204)
     await batch("merge", [{"id": names[1], "color": "urn:ngsi-ld:null"}], 204)
-    found = await city.ask("entities", type="Bench", options="keyValues")
-    assert found[0] == {"id": names[0], "type": "Bench", "seats": 3, "color": "red", "age": 3}
-    assert "color" not in found[1]
+    answer = await city.ask("entities", type="Bench", options="keyValues")
+    assert answer[0] == {"id": names[0], "type": "Bench", "seats": 3, "color": "red", "age": 3}
+    assert "color" not in answer[1]
     partly = await batch("delete", [*names, "urn:x:1"], 207)
     assert partly["success"] == names
     await batch("create", [], 400)
@@ -164,12 +164,12 @@ async def test_the_context_inside_a_request_is_linked(city: Entities) -> None:
     media = {"Content-Type": "application/ld+json", "Accept": "application/json"}
     mast = {"id": "urn:x:mast", "type": "Mast", "tall": 9, "@context": source}
     await city.ask("entities", method="POST", json=mast, headers={"Content-Type": media["Content-Type"]}, expect=201)
-    (found,), response = await city.reply("entityOperations/query", method="POST", json=body, headers=media)
-    assert (found["type"], found["tall"]["value"]) == ("Mast", 9)
+    (reply,), response = await city.reply("entityOperations/query", method="POST", json=body, headers=media)
+    assert (reply["type"], reply["tall"]["value"]) == ("Mast", 9)
     address = response.links["http://www.w3.org/ns/json-ld#context"]["url"]
     assert await city.ask(str(address)) == {"@context": source}
-    again = await city.reply("entityOperations/query", method="POST", json=body, headers=media)
-    assert again[1].headers["Link"] == response.headers["Link"]
+    repeated = await city.reply("entityOperations/query", method="POST", json=body, headers=media)
+    assert repeated[1].headers["Link"] == response.headers["Link"]
     assert str(address) in await city.ask("jsonldContexts", kind="ImplicitlyCreated")
     assert str(address) not in await city.ask("jsonldContexts", kind="Hosted")
     assert (await city.ask("entities/urn:x:mast", headers={"Link": link_header(str(address))}))["tall"]["value"] == 9

@@ -39,12 +39,12 @@ class Counted(Bench):
         return self.indicators.drain(NOW + round(hours * HOUR_US) + module.GRACE, final=final)
 
 
-def row_of(found: IndicatorCounts, device: int, hour: int = 0) -> dict[str, float]:
+def row_of(indicators: IndicatorCounts, device: int, hour: int = 0) -> dict[str, float]:
     """Return the counts and indicators of one device and hour (counted from START)."""
-    at = np.flatnonzero((found.device == device) & (found.hour == START + hour))
+    at = np.flatnonzero((indicators.device == device) & (indicators.hour == START + hour))
     assert len(at) == 1, f"{len(at)} rows for device {device}, hour {hour}"
     names = (*IndicatorCounts.__struct_fields__, "authenticity", "accuracy", "continuity", "completeness")
-    return {name: float(getattr(found, name)[at[0]]) for name in names}
+    return {name: float(getattr(indicators, name)[at[0]]) for name in names}
 
 
 def minutes(*, device: int = 0, first: int = 0, last: int = 60, spec: int = TEMP) -> list[Row]:

@@ -28,8 +28,8 @@ class Places:
 
     def extents(self, device: I32) -> F64:
         table = Divisions.load()
-        found = [table.extent(DIVISIONS[at]) if at < len(DIVISIONS) else None for at in device.tolist()]
-        return np.array([(e.west, e.south, e.east, e.north) if e else (math.nan,) * 4 for e in found])
+        boxes = [table.extent(DIVISIONS[at]) if at < len(DIVISIONS) else None for at in device.tolist()]
+        return np.array([(e.west, e.south, e.east, e.north) if e else (math.nan,) * 4 for e in boxes])
 
     def id(self, index: int) -> str:
         return f"d{index}"

@@ -74,13 +74,13 @@ async def test_pieces_add_up(pieces: int) -> None:
         book.book.collect()
         await book.clock.advance(size * 60)
     await book.clock.advance(GRACE / 1e6)
-    expected, found = row_of(whole.take(1), 0), book.row()
-    assert found.received == expected["received"] == 50
-    assert [getattr(found, name) for name in SHARES] == [pytest.approx(expected[name], abs=1e-4) for name in SHARES]
-    assert found.accuracy is not None
-    assert found.accuracy < 1
-    assert found.continuity is not None
-    assert found.continuity < 1
+    expected, results = row_of(whole.take(1), 0), book.row()
+    assert results.received == expected["received"] == 50
+    assert [getattr(results, name) for name in SHARES] == [pytest.approx(expected[name], abs=1e-4) for name in SHARES]
+    assert results.accuracy is not None
+    assert results.accuracy < 1
+    assert results.continuity is not None
+    assert results.continuity < 1
 
 
 async def test_the_hour_that_is_open_is_shown() -> None:
@@ -97,8 +97,8 @@ async def test_none_where_nothing_defines_it() -> None:
     book = Book()
     book.counted.add(Row(50.0, FAHRENHEIT))
     book.counted.add(Row(float("nan"), FAHRENHEIT, device=1))
-    found = book.row()
-    assert (found.authenticity, found.accuracy, found.continuity, found.completeness) == (1, 1, None, None)
+    row = book.row()
+    assert (row.authenticity, row.accuracy, row.continuity, row.completeness) == (1, 1, None, None)
     assert (book.row(1).received, book.row(1).authenticity, book.row(1).accuracy) == (0, None, 0)
 
 

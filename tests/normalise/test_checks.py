@@ -86,10 +86,10 @@ def test_clean_air_is_no_wrong_unit() -> None:
 def test_the_count_goes_on_from_batch_to_batch() -> None:
     """One reading a batch is counted like twelve in one; another device has a count of its own."""
     bench = Bench([PM])
-    seen = [
+    rows = [
         bench.flags(Row(0.03 + n / 1000, 0, time=60.0 * n), Row(30.0, 0, device=1, time=60.0 * n)) for n in range(13)
     ]
-    assert seen == [[0, 0]] * 11 + [[Flag.UNIT, 0]] * 2
+    assert rows == [[0, 0]] * 11 + [[Flag.UNIT, 0]] * 2
 
 
 GCJ = [

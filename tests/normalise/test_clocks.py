@@ -45,17 +45,17 @@ def test_time_against_arrival(time: float, flags: Flag, quality: Quality) -> Non
 def test_a_time_zone_taken_for_another_is_recognised() -> None:
     """A device whose lag stays at eight hours for ten minutes is marked `clock`; the others are not."""
     bench = Bench()
-    seen = []
+    results = []
     for minute in range(15):
         arrival = minute * 60.0
         flags = bench.flags(
             Row(20.0, time=arrival - 8 * HOUR, received=arrival),
             Row(20.0, device=1, time=arrival, received=arrival),
         )
-        seen.append(bool(flags[0] & Flag.CLOCK))
+        results.append(bool(flags[0] & Flag.CLOCK))
         assert flags[0] & Flag.LATE
         assert flags[1] == 0
-    assert seen == [False] * 10 + [True] * 5
+    assert results == [False] * 10 + [True] * 5
     assert bench.run(Row(20.0, time=900 - 8 * HOUR, received=900.0))[0].quality.tolist() == [Quality.UNCERTAIN_CLOCK]
     # Set right: no more marks, and the next shift has to prove itself anew.
     assert bench.flags(Row(20.0, time=960.0)) == [0]

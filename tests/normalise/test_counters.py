@@ -35,9 +35,9 @@ def test_what_a_fall_means(before: float, after: float, modulus: float, wanted: 
 
 def test_differences_by_hand() -> None:
     """A rain gauge of 16 bits that rolls over, and is then replaced."""
-    said = np.array([65_530.0, 65_534.0, 3.0, 3.0, 10.0, 2.0])
-    assert deltas(said, 65_536.0)[1:].tolist() == [4.0, 5.0, 0.0, 7.0, 2.0]
-    assert totals(said, 65_536.0).tolist() == [65_530.0, 65_534.0, 65_539.0, 65_539.0, 65_546.0, 65_548.0]
+    values = np.array([65_530.0, 65_534.0, 3.0, 3.0, 10.0, 2.0])
+    assert deltas(values, 65_536.0)[1:].tolist() == [4.0, 5.0, 0.0, 7.0, 2.0]
+    assert totals(values, 65_536.0).tolist() == [65_530.0, 65_534.0, 65_539.0, 65_539.0, 65_546.0, 65_548.0]
 
 
 def test_a_counter_turned_back_is_told() -> None:
@@ -47,9 +47,9 @@ def test_a_counter_turned_back_is_told() -> None:
 
 def test_an_advance_that_is_not_credible_is_a_reset() -> None:
     """Knowing how much can flow between two readings, a fall that would mean more is no roll-over."""
-    said = np.array([40_010.0, 3.0])
-    assert deltas(said, 65_536.0)[1:].tolist() == [25_529.0]
-    assert deltas(said, 65_536.0, advance_max=250.0)[1:].tolist() == [3.0]
+    values = np.array([40_010.0, 3.0])
+    assert deltas(values, 65_536.0)[1:].tolist() == [25_529.0]
+    assert deltas(values, 65_536.0, advance_max=250.0)[1:].tolist() == [3.0]
 
 
 def test_no_readings_no_totals() -> None:
@@ -77,8 +77,8 @@ def test_after_a_reset_nothing_is_counted_twice_property(lives: list[list[int]])
     """Several lives of a meter: the total is never more than what was counted, and exact if resets can be seen."""
     shown: list[float] = []
     counted = 0
-    for life in lives:
-        values = np.cumsum([0, *life]).tolist()
+    for history in lives:
+        values = np.cumsum([0, *history]).tolist()
         shown += map(float, values)
         counted += values[-1]
     total = float(totals(np.array(shown))[-1])

@@ -94,8 +94,8 @@ def test_every_edge_is_a_reading_or_a_rejection(
 )
 def test_any_place_in_any_datum(lon: float, lat: float, datum: Datum) -> None:
     """Poles, the date line, the box's edges, no number at all: the place itself, or one within two kilometres."""
-    found = [float(item) for item in wgs84(lon, lat, datum)]
-    for was, now in zip((lon, lat), found, strict=True):
+    values = [float(item) for item in wgs84(lon, lat, datum)]
+    for was, now in zip((lon, lat), values, strict=True):
         assert now == was or abs(now - was) < 0.05 or (math.isnan(was) and math.isnan(now))
 
 

@@ -20,9 +20,9 @@ def test_a_perfect_hour() -> None:
     """A device that sends all it should, good and on time, has four ones."""
     counted = Counted()
     counted.add(*minutes())
-    found = row_of(counted.take(1), 0)
-    assert (found["received"], found["expected"], found["gaps"]) == (60, 60, 0)
-    assert [found[name] for name in ("authenticity", "accuracy", "continuity", "completeness")] == [1, 1, 1, 1]
+    row = row_of(counted.take(1), 0)
+    assert (row["received"], row["expected"], row["gaps"]) == (60, 60, 0)
+    assert [row[name] for name in ("authenticity", "accuracy", "continuity", "completeness")] == [1, 1, 1, 1]
 
 
 def test_an_hour_is_taken_once_and_only_when_it_has_ended() -> None:
@@ -48,9 +48,9 @@ def test_doubted_readings_lower_authenticity() -> None:
         Row(23.0, time=4.0),
         proved=[True, False, True, True],
     )
-    found = row_of(counted.take(1), 0)
-    assert (found["received"], found["doubted"], found["authenticity"]) == (4, 2, 0.5)
-    assert found["accuracy"] == 1
+    row = row_of(counted.take(1), 0)
+    assert (row["received"], row["doubted"], row["authenticity"]) == (4, 2, 0.5)
+    assert row["accuracy"] == 1
 
 
 def test_wrong_and_rejected_values_lower_accuracy() -> None:
@@ -59,9 +59,9 @@ def test_wrong_and_rejected_values_lower_accuracy() -> None:
     counted.add(
         Row(20.0, time=0.0), Row(1000.0, time=60.0), Row(math.nan, time=120.0), Row(49.0, time=121.0), Row(0.5, SMOKE)
     )
-    found = row_of(counted.take(1), 0)
-    assert (found["received"], found["rejected"], found["wrong"]) == (3, 2, 4)
-    assert found["accuracy"] == pytest.approx(0.2)
+    row = row_of(counted.take(1), 0)
+    assert (row["received"], row["rejected"], row["wrong"]) == (3, 2, 4)
+    assert row["accuracy"] == pytest.approx(0.2)
 
 
 def test_a_rejection_alone_is_counted_in_the_hour_of_its_arrival() -> None:
@@ -74,12 +74,12 @@ def test_a_rejection_alone_is_counted_in_the_hour_of_its_arrival() -> None:
         [RejectedValue(0, RejectReason.NOT_FINITE)],
         received=np.array([NOW]),
     )
-    found = counted.take(1)
-    assert found.device.tolist() == [3]
-    one = row_of(found, 3)
-    assert (one["received"], one["rejected"], one["accuracy"]) == (0, 1, 0)
-    assert math.isnan(one["authenticity"])
-    assert math.isnan(one["completeness"])
+    taken = counted.take(1)
+    assert taken.device.tolist() == [3]
+    row = row_of(taken, 3)
+    assert (row["received"], row["rejected"], row["accuracy"]) == (0, 1, 0)
+    assert math.isnan(row["authenticity"])
+    assert math.isnan(row["completeness"])
 
 
 def test_duplicates_count_for_nothing() -> None:
@@ -93,11 +93,11 @@ def test_expected_is_the_sum_over_the_series() -> None:
     """Two probes of one minute each are 120 readings an hour; a series without an interval expects nothing."""
     counted = Counted()
     counted.add(*minutes(), *minutes(spec=TEMP2, last=30), Row(1, SMOKE), Row(20.0, FAHRENHEIT, device=1))
-    found = counted.take(1)
-    assert row_of(found, 0)["expected"] == 120
-    assert row_of(found, 0)["completeness"] == pytest.approx(91 / 120)
-    assert math.isnan(row_of(found, 1)["completeness"])
-    assert math.isnan(row_of(found, 1)["continuity"])
+    taken = counted.take(1)
+    assert row_of(taken, 0)["expected"] == 120
+    assert row_of(taken, 0)["completeness"] == pytest.approx(91 / 120)
+    assert math.isnan(row_of(taken, 1)["completeness"])
+    assert math.isnan(row_of(taken, 1)["continuity"])
 
 
 def test_a_gap_is_counted_with_its_length_in_the_hours_it_lasted() -> None:
@@ -105,8 +105,8 @@ def test_a_gap_is_counted_with_its_length_in_the_hours_it_lasted() -> None:
     counted = Counted()
     counted.add(*minutes(last=50))
     counted.add(*minutes(first=80, last=120))
-    found = counted.take(2)
-    first, second = row_of(found, 0), row_of(found, 0, 1)
+    taken = counted.take(2)
+    first, second = row_of(taken, 0), row_of(taken, 0, 1)
     assert (first["gaps"], first["silent"] / 60e6, second["silent"] / 60e6) == (1, 10, 20)
     assert second["gaps"] == 0
     assert first["longest"] / 60e6 == second["longest"] / 60e6 == 31
@@ -123,9 +123,9 @@ def test_a_silent_device_shows_while_it_is_silent_and_is_not_counted_twice() -> 
     second = row_of(counted.take(2), 0, 1)
     assert (second["gaps"], second["continuity"], second["received"], second["completeness"]) == (0, 0, 0, 0)
     counted.add(*minutes(first=150, last=180))
-    found = counted.take(3)
-    assert (found.hour - START).tolist() == [2]
-    third = row_of(found, 0, 2)
+    taken = counted.take(3)
+    assert (taken.hour - START).tolist() == [2]
+    third = row_of(taken, 0, 2)
     assert (third["silent"] / 60e6, third["received"], third["gaps"]) == (30, 30, 0)
 
 
@@ -142,9 +142,9 @@ def test_late_readings_make_an_hour_complete_but_not_continuous() -> None:
     counted.add(*minutes(last=20))
     counted.add(*minutes(first=50))
     counted.add(*(Row(20.0, time=n * 60.0, received=3590.0) for n in range(20, 50)))
-    found = row_of(counted.take(1), 0)
-    assert found["completeness"] == 1
-    assert found["continuity"] == pytest.approx(0.5)
+    row = row_of(counted.take(1), 0)
+    assert row["completeness"] == 1
+    assert row["continuity"] == pytest.approx(0.5)
 
 
 def test_a_backlog_beside_live_readings_makes_no_gap() -> None:
@@ -152,8 +152,8 @@ def test_a_backlog_beside_live_readings_makes_no_gap() -> None:
     counted = Counted()
     counted.add(*minutes(last=50))
     counted.add(Row(20.0, time=60.0, received=3000.0), *minutes(first=50))
-    found = row_of(counted.take(1), 0)
-    assert (found["gaps"], found["silent"]) == (0, 0)
+    row = row_of(counted.take(1), 0)
+    assert (row["gaps"], row["silent"]) == (0, 0)
 
 
 def test_messages_that_come_together_out_of_order_make_no_gap() -> None:
@@ -162,16 +162,16 @@ def test_messages_that_come_together_out_of_order_make_no_gap() -> None:
     rows = minutes(last=10)
     counted.add(*rows[5:], *rows[:5])
     counted.add(*minutes(first=10))
-    found = row_of(counted.take(1), 0)
-    assert (found["gaps"], found["silent"]) == (0, 0)
+    row = row_of(counted.take(1), 0)
+    assert (row["gaps"], row["silent"]) == (0, 0)
 
 
 def test_a_device_is_judged_from_its_first_message_on() -> None:
     """A device that came in the middle of the hour is not missed for the first half."""
     counted = Counted()
     counted.add(*minutes(first=30))
-    found = row_of(counted.take(1), 0)
-    assert (found["expected"], found["completeness"], found["continuity"]) == (30, 1, 1)
+    row = row_of(counted.take(1), 0)
+    assert (row["expected"], row["completeness"], row["continuity"]) == (30, 1, 1)
 
 
 def test_readings_of_long_ago_are_not_counted() -> None:
@@ -180,8 +180,8 @@ def test_readings_of_long_ago_are_not_counted() -> None:
     counted.add(*(Row(20.0, time=-n * 3600.0 - 200 * 3600.0, received=0) for n in range(500)))
     counted.add(*(Row(20.0, time=n * 3600.0, received=0) for n in range(1, 500)))
     assert len(counted.indicators._hours) <= 2
-    found = row_of(counted.take(1), 0)
-    assert (found["received"], found["doubted"]) == (499, 499)
+    row = row_of(counted.take(1), 0)
+    assert (row["received"], row["doubted"]) == (499, 499)
 
 
 def test_nobody_takes() -> None:
@@ -205,8 +205,8 @@ def test_the_open_hour_is_given_out_at_the_end() -> None:
     """At an orderly stop `final` gives out what is open."""
     counted = Counted()
     counted.add(*minutes(last=5))
-    found = counted.take(0.1, final=True)
-    assert row_of(found, 0)["received"] == 5
+    taken = counted.take(0.1, final=True)
+    assert row_of(taken, 0)["received"] == 5
 
 
 @settings(deadline=None)
@@ -236,9 +236,9 @@ def test_nothing_is_counted_twice_or_lost(batches: list[list[tuple[int, int, flo
             taken.append(counted.take(data.draw(st.integers(0, 6))))
     taken.append(counted.take(6, final=True))
     got: dict[tuple[str, int], int] = {}
-    for found in taken:
+    for entry in taken:
         for kind in ("received", "rejected"):
-            for device, count in zip(found.device.tolist(), getattr(found, kind).tolist(), strict=True):
+            for device, count in zip(entry.device.tolist(), getattr(entry, kind).tolist(), strict=True):
                 if count:
                     got[kind, device] = got.get((kind, device), 0) + count
     assert got == wanted
@@ -252,8 +252,8 @@ def test_silence_is_what_the_stamps_say(stamps: list[int], pieces: int) -> None:
     for piece in np.array_split(np.array(stamps), pieces):
         if len(piece):
             counted.add(*(Row(20.0, time=minute * 60.0) for minute in piece.tolist()))
-    found = counted.take(0, final=True)
+    taken = counted.take(0, final=True)
     gaps = np.diff(stamps)
-    assert found.silent.sum() == (gaps[gaps > 1] - 1).sum() * 60_000_000
-    assert found.gaps.sum() == (gaps > 1).sum()
-    assert ((found.continuity >= 0) & (found.continuity <= 1)).all()
+    assert taken.silent.sum() == (gaps[gaps > 1] - 1).sum() * 60_000_000
+    assert taken.gaps.sum() == (gaps > 1).sum()
+    assert ((taken.continuity >= 0) & (taken.continuity <= 1)).all()

@@ -35,7 +35,7 @@ class Site:
 
     def __init__(self, device: Device, gateway: Device | None = None) -> None:
         self._devices = [device, *([gateway] if gateway else [])]
-        self._at = {name: at for at, one in enumerate(self._devices) for name in (one.id, one.alias) if name}
+        self._at = {name: at for at, device in enumerate(self._devices) for name in (device.id, device.alias) if name}
         self.enabled: BOOL = np.ones(len(self._devices), np.bool_)
 
     def find(self, name: str, /) -> int:

@@ -36,7 +36,9 @@ def vectors(name: str) -> list[dict[str, Any]]:
 
 
 def parse(payload: bytes) -> Any:
-    setting = FormatContext("vendor/model", 1, Path(), lambda what, *_, remedy="": ProfileError(what, remedy=remedy))
+    setting = FormatContext(
+        "vendor/model", 1, Path(), lambda problem, *_, remedy="": ProfileError(problem, remedy=remedy)
+    )
     return FORMATS["cbor"].compile(None, setting)(PayloadFrame(payload, 32))
 
 
@@ -44,14 +46,14 @@ DIAGNOSTIC: dict[str, Any] = {"undefined": None, "Infinity": float("inf"), "-Inf
 """Diagnostic notation -> value, for what is no JSON."""
 
 
-def meant(diagnostic: str) -> Any:
+def parse_diagnostic(diagnostic: str) -> Any:
     """Return the tree that an item in diagnostic notation stands for: tags left out, bytes in hex, keys as text."""
     if diagnostic in DIAGNOSTIC:
         return DIAGNOSTIC[diagnostic]
     if diagnostic.startswith("simple("):
         return diagnostic
     if parts := re.fullmatch(r"\(_ (.*)\)", diagnostic):  # bytes or text in pieces
-        return "".join(meant(part) for part in parts[1].split(", "))
+        return "".join(parse_diagnostic(part) for part in parts[1].split(", "))
     text = re.sub(r"\d+\((.*)\)", r"\1", diagnostic)  # a tag
     text = re.sub(r"h'([0-9a-f]*)'", r'"\1"', text)
     text = re.sub(r"(?<=[{ ])(-?\d+): ", r'"\1": ', text).replace("_ ", "")
@@ -65,13 +67,13 @@ def as_text_keys(tree: Any) -> Any:
 @pytest.mark.parametrize("vector", vectors("appendix-a.jsonl"), ids=lambda vector: vector["hex"][:40])
 def test_a_good_item_is_its_value(vector: dict[str, Any]) -> None:
     """The value is that of the table, and of its kind: 1 is not 1.0 and not true."""
-    seen = parse(bytes.fromhex(vector["hex"]))
+    parsed = parse(bytes.fromhex(vector["hex"]))
     if vector.get("diagnostic") == "NaN":
-        assert seen != seen  # noqa: PLR0124 - that is what NaN is
+        assert parsed != parsed  # noqa: PLR0124 - that is what NaN is
         return
-    expected = as_text_keys(vector["decoded"]) if "decoded" in vector else meant(vector["diagnostic"])
-    assert seen == expected
-    assert type(seen) is type(expected)
+    expected = as_text_keys(vector["decoded"]) if "decoded" in vector else parse_diagnostic(vector["diagnostic"])
+    assert parsed == expected
+    assert type(parsed) is type(expected)
 
 
 def test_all_good_items_are_there() -> None:

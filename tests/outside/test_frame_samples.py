@@ -52,16 +52,18 @@ PROFILES = {
 def frames(name: str) -> list[dict[str, Any]]:
     if not SAMPLES:
         return []
-    found: list[dict[str, Any]] = json.loads((Path(SAMPLES) / "frames" / name).read_text(encoding="utf-8"))["frames"]
-    return found
+    samples: list[dict[str, Any]] = json.loads((Path(SAMPLES) / "frames" / name).read_text(encoding="utf-8"))["frames"]
+    return samples
 
 
 def named(name: str, identifier: str) -> dict[str, Any]:
-    return next(one for one in frames(name) if one["id"] == identifier)
+    return next(frame for frame in frames(name) if frame["id"] == identifier)
 
 
 def parse(protocol: str, payload: bytes) -> Any:
-    setting = FormatContext("vendor/model", 1, Path(), lambda what, *_, remedy="": ProfileError(what, remedy=remedy))
+    setting = FormatContext(
+        "vendor/model", 1, Path(), lambda problem, *_, remedy="": ProfileError(problem, remedy=remedy)
+    )
     return FORMATS[protocol].compile(None, setting)(PayloadFrame(payload, 32))
 
 
@@ -90,13 +92,13 @@ def test_none_of_the_frames_is_left_out() -> None:
     """The table of the README: 8, 1, 1, 1."""
     counts = {name: len(frames(f"{name}.json")) for name in ("hj212", "sl651", "gbt26875_3", "jtt808")}
     assert counts == {"hj212": 8, "sl651": 1, "gbt26875_3": 1, "jtt808": 1}
-    assert {one["id"] for one in frames("hj212.json")} == set(PROFILES)
+    assert {frame["id"] for frame in frames("hj212.json")} == set(PROFILES)
 
 
 # ── HJ 212 ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-@pytest.mark.parametrize("sample", frames("hj212.json"), ids=lambda one: one["id"])
+@pytest.mark.parametrize("sample", frames("hj212.json"), ids=lambda sample: sample["id"])
 def test_check_values_are_those_of_the_file(sample: dict[str, Any]) -> None:
     """Length, both routines over the data segment, and which of them the frame follows."""
     packet = hj212.parse(sample["frame"].encode())
@@ -107,54 +109,54 @@ def test_check_values_are_those_of_the_file(sample: dict[str, Any]) -> None:
     assert hj212.detect_convention(packet.data, packet.crc) == expected
 
 
-@pytest.mark.parametrize("sample", frames("hj212.json"), ids=lambda one: one["id"])
+@pytest.mark.parametrize("sample", frames("hj212.json"), ids=lambda sample: sample["id"])
 def test_only_the_deliberately_wrong_frame_is_refused(sample: dict[str, Any]) -> None:
     """Odd content is no reason: every frame with a right check value decodes."""
     fields, _ = station(sample["id"])
-    reasons = [one.reason for one in fields.quarantined]
+    reasons = [message.reason for message in fields.quarantined]
     assert reasons == ([] if sample["valid"] else [QuarantineReason.CRC_FAIL])
 
 
 def test_the_stale_check_value_is_told() -> None:
     """What was sent, and what would be right."""
-    fields, seen = station("hj212-stale-crc")
-    assert seen == []
+    fields, values = station("hj212-stale-crc")
+    assert values == []
     assert "4980 sent, 3C00 expected" in fields.quarantined[0].detail
 
 
 def test_an_air_station() -> None:
     """Eleven means of a minute, all flagged N; pressure comes in kPa."""
-    fields, seen = station("hj212-air-minute-2051")
+    fields, values = station("hj212-air-minute-2051")
     assert fields.rejected == []
-    assert {one.property: one.value for one in seen} == {
+    assert {value.property: value.value for value in values} == {
         "no2": 4, "o3": 63, "so2": 6, "co": 0.427, "pm2_5": 14, "pm10": 31, "wind_speed": 1, "wind_direction": 11,
         "air_temperature": 17, "relative_humidity": 85, "air_pressure": pytest.approx(950),
     }  # fmt: skip
-    assert {one.time for one in seen} == {local("2022-05-13T16:26:00")}
-    assert {one.quality for one in seen} == {"good"}
+    assert {value.time for value in values} == {local("2022-05-13T16:26:00")}
+    assert {value.quality for value in values} == {"good"}
     assert {profiles().specs[spec].channel for spec in fields.spec.tolist()} == {"minute"}
 
 
 def test_codes_that_no_table_has_are_told_and_stop_nothing() -> None:
     """Misused codes: five are factors of the table, two are of none; codes cut short: all are of none."""
-    fields, seen = station("hj212-rtd-a2100x")
-    assert {one.field for one in seen} == {f"a2100{number}-Rtd" for number in (5, 4, 1, 3, 2)}
-    assert {(one.field, one.reason.value) for one in fields.rejected} == {
+    fields, values = station("hj212-rtd-a2100x")
+    assert {value.field for value in values} == {f"a2100{number}-Rtd" for number in (5, 4, 1, 3, 2)}
+    assert {(rejection.field, rejection.reason.value) for rejection in fields.rejected} == {
         ("a21007-Rtd", "unknown_property"),
         ("a21006-Rtd", "unknown_property"),
     }
     for short, identifier in (("a210", "hj212-rtd-a210x"), ("a21", "hj212-rtd-a21x")):
-        fields, seen = station(identifier)
-        assert (seen, fields.quarantined) == ([], [])
-        assert {one.field for one in fields.rejected} == {f"{short}{number}-Rtd" for number in range(1, 8)}
-        assert {one.reason.value for one in fields.rejected} == {"unknown_property"}
+        fields, values = station(identifier)
+        assert (values, fields.quarantined) == ([], [])
+        assert {rejection.field for rejection in fields.rejected} == {f"{short}{number}-Rtd" for number in range(1, 8)}
+        assert {rejection.reason.value for rejection in fields.rejected} == {"unknown_property"}
 
 
 def test_a_station_of_2005() -> None:
     """Old codes, no QN, no Flag, DataTime with milliseconds; the flow has no data flag and is not good."""
-    _, seen = station("hj212-old-codes-17digit-time")
+    _, values = station("hj212-old-codes-17digit-time")
     at = local("2016-08-24T00:38:17")
-    assert [(one.property, one.value, one.quality, one.time) for one in seen] == [
+    assert [(value.property, value.value, value.quality, value.time) for value in values] == [
         ("water_flow_instant", 36.91, "uncertain_unknown", at),
         ("cod", 231.0, "good", at),
         ("ammonia_nitrogen", 1.803, "good", at),
@@ -163,8 +165,8 @@ def test_a_station_of_2005() -> None:
 
 def test_particles_in_nanograms() -> None:
     """The unit is the profile's: 75600 ng/m3 are 75.6 ug/m3."""
-    _, seen = station("hj212-pm-nanograms")
-    values = {one.property: one.value for one in seen}
+    _, readings = station("hj212-pm-nanograms")
+    values = {reading.property: reading.value for reading in readings}
     assert values["pm2_5"] == pytest.approx(75.6)
     assert values["pm10"] == pytest.approx(140.6)
     assert values["tsp"] == pytest.approx(178)
@@ -187,24 +189,24 @@ def test_nanograms_read_as_micrograms_are_marked() -> None:
     """The wrong profile: nothing is good; what is a thousand off, or cannot be, is marked."""
     payload = named("hj212.json", "hj212-pm-nanograms")["frame"].encode()
     fields, _ = decoded("hj212/air", payload)
-    found = judged(fields)
+    judgement = judged(fields)
     for name in ("pm2_5", "pm10", "tsp"):
-        assert found[name][0] != Quality.GOOD, name
-        assert found[name][1] & Flag.RANGE, name
-    assert found["sound_level"] == (Quality.GOOD, 0)
+        assert judgement[name][0] != Quality.GOOD, name
+        assert judgement[name][1] & Flag.RANGE, name
+    assert judgement["sound_level"] == (Quality.GOOD, 0)
 
 
 def test_a_station_without_flags_is_never_good() -> None:
     """Thirteen values of unknown quality; hPa read as kPa is out of range; two factors are of no rule."""
-    fields, seen = station("hj212-no-data-flags")
-    assert {one.quality for one in seen} == {"uncertain_unknown"}
-    assert len(seen) == 13
-    assert {one.field for one in fields.rejected} == {"a06001-Rtd", "a04003-Rtd"}
-    assert {one.property: one.value for one in seen}["o3"] == 29
-    found = judged(fields)
-    assert found["air_pressure"][1] & Flag.RANGE
-    assert found["air_pressure"][0] >= BAD_FROM
-    assert all(quality != Quality.GOOD for quality, _ in found.values())
+    fields, values = station("hj212-no-data-flags")
+    assert {value.quality for value in values} == {"uncertain_unknown"}
+    assert len(values) == 13
+    assert {rejection.field for rejection in fields.rejected} == {"a06001-Rtd", "a04003-Rtd"}
+    assert {value.property: value.value for value in values}["o3"] == 29
+    judgement = judged(fields)
+    assert judgement["air_pressure"][1] & Flag.RANGE
+    assert judgement["air_pressure"][0] >= BAD_FROM
+    assert all(quality != Quality.GOOD for quality, _ in judgement.values())
 
 
 # ── the others ───────────────────────────────────────────────────────────────────────────────────────
@@ -220,17 +222,17 @@ def test_a_hydrological_report() -> None:
         assert tree[key] == expect[key], key
     assert (tree["sent"], tree["time"]) == (expect["sent_at_local"], expect["observed_at_local"])
     assert f"{ord(tree['class']):02X}" == expect["station_class"]
-    assert [(one["id"], one["value"]) for one in tree["elements"]] == [
-        (one["id"], float(Decimal(one["value"]))) for one in expect["elements"]
+    assert [(element["id"], element["value"]) for element in tree["elements"]] == [
+        (element["id"], float(Decimal(element["value"]))) for element in expect["elements"]
     ]
-    _, seen = decoded("sl651/hydrology", payload)
-    assert [(one.property, one.value) for one in seen] == [
+    _, report = decoded("sl651/hydrology", payload)
+    assert [(reading.property, reading.value) for reading in report] == [
         ("rainfall_current", 4.0),
         ("rainfall_total", 4.0),
         ("water_level", 10.490),
         ("battery_voltage", 10.99),
     ]
-    assert {one.time for one in seen} == {local(expect["observed_at_local"])}
+    assert {reading.time for reading in report} == {local(expect["observed_at_local"])}
 
 
 def test_a_question_to_a_fire_device() -> None:
@@ -246,8 +248,8 @@ def test_a_question_to_a_fire_device() -> None:
     )
     assert bytes.fromhex(tree["source"])[::-1].hex() == expect["source_bytes"]
     assert bytes.fromhex(tree["target"])[::-1].hex() == expect["target_bytes"]
-    fields, seen = decoded("gbt26875/fire-host", payload)
-    assert (seen, fields.quarantined, fields.rejected) == ([], [], [])
+    fields, report = decoded("gbt26875/fire-host", payload)
+    assert (report, fields.quarantined, fields.rejected) == ([], [], [])
 
 
 def test_a_vehicle() -> None:
@@ -258,8 +260,8 @@ def test_a_vehicle() -> None:
     tree = parse("jtt808", payload)
     assert (tree["message"], tree["phone"], tree["serial"]) == (expect["message"], expect["phone"], expect["serial"])
     assert tree["reports"][0]["items"] == expect["items"]
-    _, seen = decoded("jtt808/vehicle", payload)
-    values = {one.property: one.value for one in seen}
+    _, report = decoded("jtt808/vehicle", payload)
+    values = {reading.property: reading.value for reading in report}
     assert (values["latitude"], values["longitude"]) == (expect["lat"], expect["lon"])
     assert (values["altitude"], values["speed"], values["heading"]) == (
         expect["altitude_m"],
@@ -269,14 +271,16 @@ def test_a_vehicle() -> None:
     assert (values["mileage"], values["fuel_volume"]) == (10.0, 12.5)  # 100 and 125 tenths
     assert (values["vehicle_alarm"], values["vehicle_status"]) == (expect["alarm"], expect["status"])
     assert values["sos"] is True
-    assert {one.time for one in seen} == {local(expect["time_local"])}
+    assert {reading.time for reading in report} == {local(expect["time_local"])}
 
 
 ALL = [
-    pytest.param(protocol, bytes.fromhex(one["frame"]) if protocol != "hj212" else one["frame"].encode(), id=one["id"])
+    pytest.param(
+        protocol, bytes.fromhex(frame["frame"]) if protocol != "hj212" else frame["frame"].encode(), id=frame["id"]
+    )
     for protocol, name in (("hj212", "hj212"), ("sl651", "sl651"), ("gbt26875", "gbt26875_3"), ("jtt808", "jtt808"))
-    for one in frames(f"{name}.json")
-    if one["valid"]
+    for frame in frames(f"{name}.json")
+    if frame["valid"]
 ]
 
 

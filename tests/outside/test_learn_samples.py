@@ -24,37 +24,37 @@ pytestmark = pytest.mark.skipif(
 
 
 def samples(file: Path) -> list[Sample]:
-    found = []
+    samples = []
     for line in file.read_text(encoding="utf-8").splitlines():
         entry = json.loads(line)
         payload = entry["payload"].encode() if "payload" in entry else base64.b64decode(entry["payload_b64"])
-        found.append(Sample(entry["topic"], payload))
-    return found
+        samples.append(Sample(entry["topic"], payload))
+    return samples
 
 
 @pytest.mark.parametrize("file", RECORDED, ids=lambda file: file.stem)
 def test_a_draft_of_every_recording(file: Path, tmp_path: Path) -> None:
     """All messages of a file in one draft: it loads; but for frames of bytes it has examples, and they run."""
-    found = draft_of(samples(file), "learned/draft")
-    assert found is not None
-    assert found.problem == ""
+    draft = draft_of(samples(file), "learned/draft")
+    assert draft is not None
+    assert draft.problem == ""
     target = tmp_path / "learned" / "draft.yaml"
     target.parent.mkdir()
-    target.write_text(found.text, encoding="utf-8")
-    source, _ = parse(found.text)
-    wrong = [str(one) for one in check_profile(target)]
+    target.write_text(draft.text, encoding="utf-8")
+    source, _ = parse(draft.text)
+    wrong = [str(finding) for finding in check_profile(target)]
     if all(rule.ignore for rule in source.messages):
-        wrong = [one for one in wrong if "no example" not in one]
+        wrong = [problem for problem in wrong if "no example" not in problem]
     assert wrong == []
 
 
 def test_what_zigbee2mqtt_sends_is_understood() -> None:
     """Without any list of what the models expose, the names of the members say most of what they are."""
-    file = next((one for one in RECORDED if one.stem == "zigbee2mqtt"), None)
+    file = next((path for path in RECORDED if path.stem == "zigbee2mqtt"), None)
     assert file is not None
-    found = draft_of(samples(file))
-    assert found is not None
-    guessed = {field: one.property for field, one in found.recognised}
+    draft = draft_of(samples(file))
+    assert draft is not None
+    guessed = {field: recognised.property for field, recognised in draft.recognised}
     for field, property_ in {
         "temperature": "air_temperature",
         "humidity": "relative_humidity",

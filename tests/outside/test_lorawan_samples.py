@@ -191,9 +191,9 @@ def run(vector: dict[str, Any]) -> tuple[Fields, list[ExampleReading]]:
     specs = list(library().specs)
     profile = PROFILES[vector["model"]]
     carrier = compile_stub(CARRIER)
-    found = library().find(profile)
-    assert found is not None
-    loaded = ProfileSet([found, carrier], specs)
+    match = library().find(profile)
+    assert match is not None
+    loaded = ProfileSet([match, carrier], specs)
     payload = carrier_payload(bytes.fromhex(vector["bytes_hex"]), vector["fPort"])
     fields = Decoder(loaded, Site(Device("device", "440106", profile))).decode(
         [Message("carrier/device", payload, RECEIVED, 1)]
@@ -215,25 +215,25 @@ def number(value: Any) -> Any:
 
 def flat(data: dict[str, Any]) -> list[tuple[str, Any]]:
     """Return the maker's members, those of lists and of a cached place too."""
-    found: list[tuple[str, Any]] = []
+    results: list[tuple[str, Any]] = []
     for name, value in data.items():
         if name == "readings":
-            found += [pair for entry in value for pair in flat(entry)]
+            results += [pair for entry in value for pair in flat(entry)]
         elif name == "cached":
-            found += flat(value)
+            results += flat(value)
         else:
-            found.append((name, value))
-    return found
+            results.append((name, value))
+    return results
 
 
 @pytest.mark.parametrize("vector", lines("lorawan/uplink-vectors.jsonl"))
 def test_vector_gives_what_the_maker_says(vector: dict[str, Any]) -> None:
     """Every value, in our unit; nothing more; what is in error is refused."""
-    fields, seen = run(vector)
+    fields, result = run(vector)
     expected = vector["expected"]
     if "errors" in expected:
-        assert not seen
-        assert [one.reason for one in fields.quarantined] == [QuarantineReason.SCHEMA]
+        assert not result
+        assert [message.reason for message in fields.quarantined] == [QuarantineReason.SCHEMA]
         return
     assert not fields.quarantined, fields.quarantined
     assert not fields.rejected, fields.rejected
@@ -247,14 +247,14 @@ def test_vector_gives_what_the_maker_says(vector: dict[str, Any]) -> None:
             wanted = bool(wanted)
         elif isinstance(wanted, (int, float)) and not isinstance(wanted, bool):
             wanted = wanted * scale
-        found = [
-            one
-            for one in seen
-            if one.property == prop and (not field or one.field == field) and near(wanted, one.value, value)
+        matches = [
+            reading
+            for reading in result
+            if reading.property == prop and (not field or reading.field == field) and near(wanted, reading.value, value)
         ]
-        assert found, f"{name} = {value}; saw {[str(one) for one in seen]}"
-        seen.remove(found[0])
-    assert not seen, [str(one) for one in seen]
+        assert matches, f"{name} = {value}; saw {[str(reading) for reading in result]}"
+        result.remove(matches[0])
+    assert not result, [str(reading) for reading in result]
 
 
 def near(wanted: Any, value: Any, sent: Any) -> bool:
@@ -265,12 +265,17 @@ def near(wanted: Any, value: Any, sent: Any) -> bool:
 
 
 @pytest.mark.parametrize(
-    "vector", [one for one in lines("lorawan/uplink-vectors.jsonl") if one.values[0]["expected"].get("warnings")]
+    "vector", [line for line in lines("lorawan/uplink-vectors.jsonl") if line.values[0]["expected"].get("warnings")]
 )
 def test_warning_of_the_maker_is_a_quality(vector: dict[str, Any]) -> None:
     """A place that comes from an earlier fix is marked uncertain, and only that."""
-    _, seen = run(vector)
-    assert {one.property for one in seen if one.quality != "good"} == {"latitude", "longitude", "speed", "heading"}
+    _, result = run(vector)
+    assert {reading.property for reading in result if reading.quality != "good"} == {
+        "latitude",
+        "longitude",
+        "speed",
+        "heading",
+    }
 
 
 def test_times_in_frames() -> None:
@@ -278,18 +283,20 @@ def test_times_in_frames() -> None:
     for param in lines("lorawan/uplink-vectors.jsonl"):
         vector = param.values[0]
         data = vector["expected"].get("data", {})
-        _, seen = run(vector)
-        if vector["model"] == "emu-prof-ii" and seen:
-            assert {one.time for one in seen} == {data["timeStamp"] * 1_000_000}
+        _, result = run(vector)
+        if vector["model"] == "emu-prof-ii" and result:
+            assert {reading.time for reading in result} == {data["timeStamp"] * 1_000_000}
         if data.get("msgType") == "SendBackLogMessage":
-            assert {one.time for one in seen} == {parse_micros("2015-01-01T00:00:02Z")}
+            assert {reading.time for reading in result} == {parse_micros("2015-01-01T00:00:02Z")}
         if data.get("msgType") == "SendBackLogMessages":
-            assert {one.time for one in seen} == {parse_micros("2015-01-01T00:00:00Z")}
+            assert {reading.time for reading in result} == {parse_micros("2015-01-01T00:00:00Z")}
 
 
 def test_control_another_byte_gives_another_value() -> None:
     """Negative control: a frame of which one byte is changed does not give what the maker says of it."""
-    vector = next(one.values[0] for one in lines("lorawan/uplink-vectors.jsonl") if one.values[0]["model"] == "lse01")
+    vector = next(
+        line.values[0] for line in lines("lorawan/uplink-vectors.jsonl") if line.values[0]["model"] == "lse01"
+    )
     data = bytearray.fromhex(vector["bytes_hex"])
     data[5] ^= 1
     with pytest.raises(AssertionError, match="water_SOIL"):
@@ -298,6 +305,6 @@ def test_control_another_byte_gives_another_value() -> None:
 
 def test_there_are_41() -> None:
     """All vectors are here."""
-    found = [json.dumps(one.values[0]) for one in lines("lorawan/uplink-vectors.jsonl")]
-    assert len(found) == 41
-    assert {json.loads(one)["model"] for one in found} == PROFILES.keys()
+    documents = [json.dumps(line.values[0]) for line in lines("lorawan/uplink-vectors.jsonl")]
+    assert len(documents) == 41
+    assert {json.loads(document)["model"] for document in documents} == PROFILES.keys()

@@ -57,14 +57,14 @@ def eui_of(sample: dict[str, Any]) -> str:
     tree = json.loads(sample["payload"])
     tree = tree.get("lns_message", tree)
     lorawan = (tree.get("Metadata") or tree.get("WirelessMetadata") or {}).get("LoRaWAN", {})
-    found = (
+    decoded = (
         tree.get("EUI")
         or tree.get("deviceInfo", {}).get("devEui")
         or tree.get("end_device_ids", {}).get("dev_eui")
         or lorawan.get("DevEUI")
         or lorawan.get("DevEui")
     )
-    return str(found).lower()
+    return str(decoded).lower()
 
 
 def server_of(sample: dict[str, Any]) -> str:
@@ -90,7 +90,7 @@ def decoded(sample: dict[str, Any], profile: str) -> list[ExampleReading]:
     """Return the readings of a message, by topic and by HTTP the same."""
     by_http = decode(site(sample, profile), "http/server", sample["payload"].encode(), principal="server")
     topic = topic_of(sample)
-    fields, seen = decode(
+    fields, decoded = decode(
         site(sample, profile),
         topic,
         sample["payload"].encode(),
@@ -98,8 +98,8 @@ def decoded(sample: dict[str, Any], profile: str) -> list[ExampleReading]:
     )
     assert not fields.quarantined, fields.quarantined
     assert not fields.rejected, fields.rejected
-    assert [str(one) for one in by_http[1]] == [str(one) for one in seen]
-    return seen
+    assert [str(reading) for reading in by_http[1]] == [str(row) for row in decoded]
+    return decoded
 
 
 @pytest.mark.parametrize("sample", ALL)
@@ -109,9 +109,9 @@ def test_envelope_gives_the_frame(sample: dict[str, Any]) -> None:
     topic = topic_of(sample)
     decoder = Decoder(library(), place)
     route = decoder.routes.build(topic, "server" if topic.startswith("http/") else "")
-    found = list(open_frames(route.rules, PayloadFrame(sample["payload"].encode(), 32, topic, RECEIVED)))
-    assert len(found) == 1
-    rule, frame = found[0]
+    opened = list(open_frames(route.rules, PayloadFrame(sample["payload"].encode(), 32, topic, RECEIVED)))
+    assert len(opened) == 1
+    rule, frame = opened[0]
     expected = sample["expected"]
     assert rule.profile == server_of(sample)
     assert frame.data.hex() == expected["bytes_hex"]
@@ -127,48 +127,54 @@ def test_envelope_gives_the_frame(sample: dict[str, Any]) -> None:
     assert frame.reception.counter == counter
 
 
-@pytest.mark.parametrize("sample", [one for one in ALL if "telemetry" in one.values[0]["expected"]])
+@pytest.mark.parametrize("sample", [sample for sample in ALL if "telemetry" in sample.values[0]["expected"]])
 def test_elsys_telemetry(sample: dict[str, Any]) -> None:
     """Every value of the recorded telemetry, at its time; nothing else but how the frame was heard."""
-    seen = decoded(sample, "elsys/ers")
+    report = decoded(sample, "elsys/ers")
     for entry in sample["expected"]["telemetry"]:
         for name, value in entry["values"].items():
             prop, scale = ELSYS[name]
-            found = [
-                one
-                for one in seen
-                if one.property == prop and one.time // 1000 == entry["ts"] and same_value(value * scale, one.value)
+            matches = [
+                reading
+                for reading in report
+                if reading.property == prop
+                and reading.time // 1000 == entry["ts"]
+                and same_value(value * scale, reading.value)
             ]
-            assert found, f"{name} = {value} at {entry['ts']}; saw {[str(one) for one in seen]}"
-            seen.remove(found[0])
+            assert matches, f"{name} = {value} at {entry['ts']}; saw {[str(reading) for reading in report]}"
+            report.remove(matches[0])
     # The ERS2's telemetry leaves out the CO2 that its bytes hold (06 0308).
-    assert {one.property for one in seen} <= {"rssi", "snr", "spreading_factor", "radio_frequency", "co2"}
+    assert {reading.property for reading in report} <= {"rssi", "snr", "spreading_factor", "radio_frequency", "co2"}
 
 
-@pytest.mark.parametrize("sample", [one for one in ALL if "decoded" in one.values[0]["expected"]])
+@pytest.mark.parametrize("sample", [sample for sample in ALL if "decoded" in sample.values[0]["expected"]])
 def test_lht65_values(sample: dict[str, Any]) -> None:
     """The values of the maker's decoder come out of the bytes that AWS brings."""
-    seen = decoded(sample, "dragino/lht65")
+    report = decoded(sample, "dragino/lht65")
     for name, value in sample["expected"]["decoded"].items():
         if name in LHT65:
             prop, field = LHT65[name]
-            found = [one for one in seen if one.property == prop and (not field or one.field == field)]
-            assert [same_value(value, one.value) for one in found] == [True], f"{name}: {[str(one) for one in found]}"
+            matches = [
+                reading for reading in report if reading.property == prop and (not field or reading.field == field)
+            ]
+            assert [same_value(value, match.value) for match in matches] == [True], (
+                f"{name}: {[str(match) for match in matches]}"
+            )
     assert sample["expected"]["decoded"].keys() - LHT65.keys() == {"Bat_status", "Ext_sensor"}
     state = {0: "ultra_low", 1: "low", 2: "ok", 3: "good"}[sample["expected"]["decoded"]["Bat_status"]]
-    assert [one.value for one in seen if one.property == "battery_state"] == [state]
+    assert [reading.value for reading in report if reading.property == "battery_state"] == [state]
 
 
-@pytest.mark.parametrize("sample", [one for one in ALL if one.values[0]["expected"].get("object")])
+@pytest.mark.parametrize("sample", [sample for sample in ALL if sample.values[0]["expected"].get("object")])
 def test_decoded_object(sample: dict[str, Any]) -> None:
     """A device registered with the network server's profile has the members of the object that the profile knows."""
     name = eui_of(sample)
     device = Device("device", "440106", "chirpstack/v4", alias=name)
-    fields, seen = decode(Site(device), sample["topic"], sample["payload"].encode())
+    fields, decoded = decode(Site(device), sample["topic"], sample["payload"].encode())
     known = {key: value for key, value in sample["expected"]["object"].items() if key in DECODED}
     for key, value in known.items():
-        assert [same_value(value, one.value) for one in seen if one.property == DECODED[key]] == [True]
-    assert bool(fields.quarantined) is (not seen)
+        assert [same_value(value, row.value) for row in decoded if row.property == DECODED[key]] == [True]
+    assert bool(fields.quarantined) is (not decoded)
 
 
 def test_one_reading_whatever_network_server_carried_it() -> None:
@@ -177,20 +183,20 @@ def test_one_reading_whatever_network_server_carried_it() -> None:
     for param in ALL:
         sample = param.values[0]
         if "telemetry" in sample["expected"]:
-            seen = [
-                one
-                for one in decoded(sample, "elsys/ers")
-                if one.property not in {"rssi", "snr", "spreading_factor", "radio_frequency"}
+            matches = [
+                row
+                for row in decoded(sample, "elsys/ers")
+                if row.property not in {"rssi", "snr", "spreading_factor", "radio_frequency"}
             ]
-            values = frozenset((one.property, one.value) for one in seen)
+            values = frozenset((match.property, match.value) for match in matches)
             groups.setdefault(sample["expected"]["bytes_hex"], set()).add(values)
     assert len(groups) > 3
-    assert all(len(one) == 1 for one in groups.values())
+    assert all(len(group) == 1 for group in groups.values())
 
 
 def test_control_another_frame_is_noticed() -> None:
     """Negative control: an envelope with other bytes is not what its `expected` says."""
-    sample = next(one.values[0] for one in ALL if "telemetry" in one.values[0]["expected"])
+    sample = next(sample.values[0] for sample in ALL if "telemetry" in sample.values[0]["expected"])
     other = {**sample, "payload": sample["payload"].replace("AQDi", "AQDj")}
     with pytest.raises(AssertionError):
         test_envelope_gives_the_frame(other)

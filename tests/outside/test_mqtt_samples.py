@@ -40,21 +40,21 @@ def canonical(entry: dict[str, Any], name: str) -> Any:
 
 
 def check(sample: dict[str, Any], device: OneDevice) -> None:
-    fields, seen = decode(sample, device)
+    fields, decoded = decode(sample, device)
     assert not fields.quarantined, fields.quarantined
     assert not fields.rejected, fields.rejected
     expected = sample.get("expected", [])
     if isinstance(expected, dict):
-        assert [(one.property, one.value) for one in seen] == [("online", expected["availability"] == "online")]
+        assert [(row.property, row.value) for row in decoded] == [("online", expected["availability"] == "online")]
         return
     for entry in expected:
         path = entry["name"].replace(".0", "[0]").replace(".1", "[1]") if "Tariff" in entry["name"] else entry["name"]
-        found = [one for one in seen if one.field == path]
-        assert len(found) == 1, f"{entry['name']}: {[one.field for one in seen]}"
-        assert same_value(canonical(entry, found[0].property), found[0].value), (entry, str(found[0]))
+        matches = [row for row in decoded if row.field == path]
+        assert len(matches) == 1, f"{entry['name']}: {[row.field for row in decoded]}"
+        assert same_value(canonical(entry, matches[0].property), matches[0].value), (entry, str(matches[0]))
         if "time" in entry:
-            assert found[0].time == parse_micros(entry["time"])
-        seen.remove(found[0])
+            assert matches[0].time == parse_micros(entry["time"])
+        decoded.remove(matches[0])
 
 
 @pytest.mark.parametrize("sample", lines("tasmota.jsonl"))
@@ -67,11 +67,11 @@ def test_tasmota_message_gives_what_is_expected(sample: dict[str, Any]) -> None:
 def test_zigbee2mqtt_message_gives_what_is_expected(sample: dict[str, Any]) -> None:
     """Every expected reading of a Zigbee2MQTT message comes out, and nothing else."""
     check(sample, zigbee(sample))
-    _, seen = decode(sample, zigbee(sample))
+    _, decoded = decode(sample, zigbee(sample))
     if isinstance(sample["expected"], list):
-        assert len(seen) == len(sample["expected"])
+        assert len(decoded) == len(sample["expected"])
     if "last_seen" in sample["payload"]:
-        assert {one.time for one in seen} == {parse_micros(json.loads(sample["payload"])["last_seen"])}
+        assert {row.time for row in decoded} == {parse_micros(json.loads(sample["payload"])["last_seen"])}
 
 
 @pytest.mark.parametrize("sample", lines("shelly-gen2.jsonl"))
@@ -79,9 +79,9 @@ def test_shelly_gen2_message_gives_what_is_expected(sample: dict[str, Any]) -> N
     """Every expected reading of a Shelly status comes out; a full notification is dated by its own time."""
     check(sample, shelly(sample))
     if sample["topic"].endswith("/events/rpc"):
-        _, seen = decode(sample, shelly(sample))
-        assert seen
-        assert {one.time for one in seen} == {round(json.loads(sample["payload"])["params"]["ts"] * 1e6)}
+        _, decoded = decode(sample, shelly(sample))
+        assert decoded
+        assert {row.time for row in decoded} == {round(json.loads(sample["payload"])["params"]["ts"] * 1e6)}
 
 
 def test_full_notification_carries_the_same_readings_as_its_components() -> None:
@@ -90,10 +90,10 @@ def test_full_notification_carries_the_same_readings_as_its_components() -> None
     full = {}
     for sample in samples:
         if sample["topic"].endswith("/events/rpc"):
-            _, seen = decode(sample, shelly(sample))
-            full[sample["topic"].split("/")[0]] = {(one.field, one.value) for one in seen}
+            _, decoded = decode(sample, shelly(sample))
+            full[sample["topic"].split("/")[0]] = {(row.field, row.value) for row in decoded}
     assert full
     for sample in samples:
         if "/status/" in sample["topic"]:
-            _, seen = decode(sample, shelly(sample))
-            assert {(one.field, one.value) for one in seen} <= full[sample["topic"].split("/")[0]]
+            _, decoded = decode(sample, shelly(sample))
+            assert {(row.field, row.value) for row in decoded} <= full[sample["topic"].split("/")[0]]

@@ -40,9 +40,11 @@ def records(sample: dict[str, Any]) -> list[dict[str, Any]]:
     binary = "payload_b64" in sample
     payload = base64.b64decode(sample["payload_b64"]) if binary else sample["payload"].encode()
     assert sample["content_format"].endswith("+cbor" if binary else "+json")
-    setting = FormatContext("vendor/model", 1, Path(), lambda what, *_, remedy="": ProfileError(what, remedy=remedy))
+    setting = FormatContext(
+        "vendor/model", 1, Path(), lambda problem, *_, remedy="": ProfileError(problem, remedy=remedy)
+    )
     parse = FORMATS["senml_cbor" if binary else "senml"].compile(None, setting)
-    found = []
+    parsed = []
     for record in parse(PayloadFrame(payload, 32)):
         time, quality = TIMES.parse(record["t"], RECEIVED)
         if quality == TimeQuality.DERIVED:
@@ -52,8 +54,8 @@ def records(sample: dict[str, Any]) -> list[dict[str, Any]]:
             assert time == round(record["t"] * 1e6)
         t = "now" if quality == TimeQuality.DERIVED else pytest.approx(time / 1e6, abs=1e-6)
         values = {key: record[key] for key in ("v", "vs", "vb", "vd") if key in record}
-        found.append({"n": record["name"], "t": t, **({"u": record["u"]} if "u" in record else {}), **values})
-    return found
+        parsed.append({"n": record["name"], "t": t, **({"u": record["u"]} if "u" in record else {}), **values})
+    return parsed
 
 
 @pytest.mark.parametrize("sample", samples().values(), ids=samples().keys())

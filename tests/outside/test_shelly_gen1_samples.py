@@ -45,20 +45,22 @@ def path_of(name: str) -> str:
 @pytest.mark.parametrize("sample", lines("shelly-gen1.jsonl"))
 def test_shelly_gen1_message_gives_what_is_expected(sample: dict[str, Any]) -> None:
     """Every expected reading of a message comes out, energy in kilowatt hours; a bare value gives that one reading."""
-    fields, seen = decode(sample, shelly(sample))
+    fields, decoded = decode(sample, shelly(sample))
     assert not fields.quarantined, fields.quarantined
     assert not fields.rejected, fields.rejected
     expected = sample["expected"]
     if isinstance(expected, dict):
-        assert [(one.property, one.value) for one in seen] == [("online", expected["availability"] == "online")]
+        assert [(row.property, row.value) for row in decoded] == [("online", expected["availability"] == "online")]
         return
     status = sample["topic"].endswith("/info")
     for entry in expected:
-        found = [one for one in seen if CONDITION.sub("", one.field) == path_of(entry["name"])] if status else seen
-        assert len(found) == 1, (entry, [str(one) for one in seen])
-        assert same_value(canonical(entry, found[0].property), found[0].value), (entry, str(found[0]))
+        matches = (
+            [row for row in decoded if CONDITION.sub("", row.field) == path_of(entry["name"])] if status else decoded
+        )
+        assert len(matches) == 1, (entry, [str(row) for row in decoded])
+        assert same_value(canonical(entry, matches[0].property), matches[0].value), (entry, str(matches[0]))
         if status:
-            assert found[0].time == json.loads(sample["payload"])["unixtime"] * 1_000_000
+            assert matches[0].time == json.loads(sample["payload"])["unixtime"] * 1_000_000
 
 
 def test_the_status_says_what_the_single_values_say() -> None:
@@ -67,10 +69,10 @@ def test_the_status_says_what_the_single_values_say() -> None:
     status: dict[tuple[str, str], Any] = {}
     for sample in (param.values[0] for param in lines("shelly-gen1.jsonl")):
         device = sample["topic"].split("/")[1]
-        fields, seen = decode(sample, shelly(sample))
+        fields, decoded = decode(sample, shelly(sample))
         del fields
         into = status if sample["topic"].endswith("/info") else single
-        into.update({(device, one.property): one.value for one in seen})
+        into.update({(device, row.property): row.value for row in decoded})
     both = single.keys() & status.keys()
     assert {name for _, name in both} >= {"active_power", "energy", "switched_on", "gas_state", "gas_fraction"}
     assert all(same_value(single[key], status[key]) for key in both)

@@ -60,7 +60,7 @@ class Registry:
         self.enabled: BOOL = np.array([True] * len(self._records))
 
     def find(self, name: str, /) -> int:
-        return next((at for at, one in enumerate(self._records) if name in {one.id, one.alias}), -1)
+        return next((at for at, record in enumerate(self._records) if name in {record.id, record.alias}), -1)
 
     def record(self, index: int, /) -> Device:
         return self._records[index]
@@ -75,10 +75,10 @@ def test_metrics_are_as_they_were_sent(at: int) -> None:
         tree = parse(PayloadFrame(payload_of(sample), 32, sample["topic"]))
         assert {key: tree[key] for key in expected} == expected
         return
-    found = read(payload_of(sample), 32)
-    metrics = [{"datatype": None, **one} for one in expected["metrics"]]
-    assert [one.tree() for one in found.metrics] == metrics
-    assert (found.timestamp, found.seq) == (expected.get("timestamp"), expected.get("seq"))
+    parsed = read(payload_of(sample), 32)
+    metrics = [{"datatype": None, **expectation} for expectation in expected["metrics"]]
+    assert [metric.tree() for metric in parsed.metrics] == metrics
+    assert (parsed.timestamp, parsed.seq) == (expected.get("timestamp"), expected.get("seq"))
 
 
 def canonical(entry: dict[str, Any], name: str) -> Any:
@@ -96,7 +96,7 @@ def test_readings_are_those_that_the_births_resolve() -> None:
     decoder = Decoder(profiles, Registry())
     devices = ["n1", "p1", "h1"]
     names = {"pump-01": "n1", "pump-01/probe-A": "p1"}
-    told: list[tuple[str, bool]] = []
+    results: list[tuple[str, bool]] = []
     resolved = 0
     for at, sample in enumerate(samples()):
         if "/NCMD/" in sample["topic"]:
@@ -104,21 +104,25 @@ def test_readings_are_those_that_the_births_resolve() -> None:
         fields = decoder.decode([Message(sample["topic"], payload_of(sample), RECEIVED + at, at + 1)])
         assert not fields.quarantined, (sample["topic"], fields.quarantined)
         assert not fields.rejected, (sample["topic"], fields.rejected)
-        seen = readings_of(fields, profiles.specs, devices)
-        told += [(one.device, bool(one.value)) for one in seen if one.property == "online"]
-        seen = [one for one in seen if one.property != "online"]
+        readings = readings_of(fields, profiles.specs, devices)
+        results += [(reading.device, bool(reading.value)) for reading in readings if reading.property == "online"]
+        readings = [reading for reading in readings if reading.property != "online"]
         if "DBIRTH" in sample["topic"] or "profile" in str(sample["expected"].get("metrics")):
             continue  # its `expected` names metrics only; the data set's rows are compared below
         for entry in sample["expected"].get("resolved", []):
-            found = [one for one in seen if one.field == entry["name"] and one.time == entry["time"] * 1_000]
-            assert len(found) == 1, (entry, seen)
-            assert same_value(canonical(entry, found[0].property), found[0].value), (entry, str(found[0]))
-            assert found[0].device == names[entry.get("device", "pump-01")]
-            seen.remove(found[0])
+            matches = [
+                reading
+                for reading in readings
+                if reading.field == entry["name"] and reading.time == entry["time"] * 1_000
+            ]
+            assert len(matches) == 1, (entry, readings)
+            assert same_value(canonical(entry, matches[0].property), matches[0].value), (entry, str(matches[0]))
+            assert matches[0].device == names[entry.get("device", "pump-01")]
+            readings.remove(matches[0])
             resolved += 1
-        assert seen == []
+        assert readings == []
     # births of node, probe; death of the probe; death of the node; birth; the host
-    assert told == [("n1", True), ("p1", True), ("p1", False), ("n1", False), ("n1", True), ("h1", True)]
+    assert results == [("n1", True), ("p1", True), ("p1", False), ("n1", False), ("n1", True), ("h1", True)]
     assert resolved == sum(len(sample["expected"].get("resolved", [])) for sample in samples())
     assert decoder.memory.take_requests() == []
 
@@ -129,11 +133,11 @@ def test_the_table_gives_its_rows() -> None:
     decoder = Decoder(profiles, Registry())
     for at, sample in enumerate(samples()):
         table = next(
-            (one["value"] for one in sample["expected"].get("metrics", []) if one["datatype"] == "DataSet"), None
+            (entry["value"] for entry in sample["expected"].get("metrics", []) if entry["datatype"] == "DataSet"), None
         )
         fields = decoder.decode([Message(sample["topic"], payload_of(sample), RECEIVED + at, at + 1)])
         if table is not None:
-            seen = readings_of(fields, profiles.specs, ["n1", "p1", "h1"])
-            assert [one.value for one in seen] == [row[1] for row in table["rows"][:2]]
+            readings = readings_of(fields, profiles.specs, ["n1", "p1", "h1"])
+            assert [reading.value for reading in readings] == [row[1] for row in table["rows"][:2]]
             return
     pytest.fail("no sample holds a data set")

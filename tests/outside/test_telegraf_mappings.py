@@ -99,7 +99,7 @@ def compiled(rules: list[dict[str, Any]], folder: Path) -> ProfileSet:
         {
             "topics": ["x/{device}"],
             **rule,
-            "readings": [{**one, "property": PROPERTY[one["property"]]} for one in rule["readings"]],
+            "readings": [{**reading, "property": PROPERTY[reading["property"]]} for reading in rule["readings"]],
         }
         for rule in rules
     ]
@@ -148,9 +148,9 @@ def points(text: str, given: Mapping) -> tuple[int, set[Item]]:
     items: set[Item] = set()
     lines = [line for line in text.splitlines() if line]
     for line in lines:
-        found = _LINE.fullmatch(line)
-        assert found, line
-        measurement, tags, fields, time = found.groups()
+        match = _LINE.fullmatch(line)
+        assert match, line
+        measurement, tags, fields, time = match.groups()
         named = re.findall(rf"({_PART})=({_PART})", tags)
         tagged = frozenset((plain(key), tag_of(plain(value))) for key, value in named)
         at = None if time is None or given.untimed else int(time) // 1_000
@@ -163,7 +163,7 @@ def points(text: str, given: Mapping) -> tuple[int, set[Item]]:
 # ── ours ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def said(
+def items_and_cells(
     rule: CompiledRule, element: Element, given: Mapping, *, timed: bool
 ) -> tuple[set[Item], list[tuple[str, Any, int]]]:
     """Return the items of an element, and (reading, value, time) of each of its cells."""
@@ -207,20 +207,22 @@ def ours(case: str, folder: Path) -> tuple[int, set[Item]]:
         payload = (FOLDER / case / name).read_bytes()
         fields = decoder.decode([Message("x/d1", payload, RECEIVED, 1)])
         if given.refused:
-            assert [one.reason for one in fields.quarantined] == [given.refused]
+            assert [message.reason for message in fields.quarantined] == [given.refused]
             continue
         assert not fields.quarantined, fields.quarantined
-        assert {one.field: one.reason for one in fields.rejected} == given.rejected
-        rows = Counter((one.field, one.value, one.time) for one in readings_of(fields, profiles.specs, ["d1"]))
+        assert {rejection.field: rejection.reason for rejection in fields.rejected} == given.rejected
+        rows = Counter(
+            (reading.field, reading.value, reading.time) for reading in readings_of(fields, profiles.specs, ["d1"])
+        )
         bound: Counter[tuple[str, Any, int]] = Counter()
         rule, elements = next(
-            (rule, found.elements)
+            (rule, result.elements)
             for rule, _ in decoder.routes.build("x/d1").rules
-            if (found := bind(rule, "", rule.parse(PayloadFrame(payload, 32)), [])) and found.elements
+            if (result := bind(rule, "", rule.parse(PayloadFrame(payload, 32)), [])) and result.elements
         )
         timed = bool(rule.time) and not given.untimed
         for element in elements:
-            more, cells = said(rule, element, given, timed=timed)
+            more, cells = items_and_cells(rule, element, given, timed=timed)
             bound.update(cells)
             items |= more
             count += bool(more)
@@ -234,7 +236,7 @@ def rounded(items: set[Item], given: Mapping) -> set[Item]:
     """Return items with times in whole seconds, where the points have no others."""
     if not given.seconds:
         return items
-    return {one._replace(time=None if one.time is None else round(one.time / 1e6)) for one in items}
+    return {item._replace(time=None if item.time is None else round(item.time / 1e6)) for item in items}
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -248,13 +250,13 @@ def test_points_are_equal(case: str, tmp_path: Path) -> None:
             decoder = Decoder(compiled([rule], tmp_path), NamedDevices(["d1"], "telegraf/mapping"))
             payload = (FOLDER / case / "input.json").read_bytes()
             quarantined = decoder.decode([Message("x/d1", payload, RECEIVED, 1)]).quarantined
-            assert [one.reason for one in quarantined] == [given.refused]
+            assert [message.reason for message in quarantined] == [given.refused]
         return
-    count, found = ours(case, tmp_path)
+    count, result = ours(case, tmp_path)
     many, expected = points((FOLDER / case / "expected.out").read_text(encoding="utf-8"), given)
-    if not any(one.time is not None for one in expected):
-        found = {one._replace(time=None) for one in found}
-    assert rounded(found, given) == rounded(expected, given)
+    if not any(expectation.time is not None for expectation in expected):
+        result = {reading._replace(time=None) for reading in result}
+    assert rounded(result, given) == rounded(expected, given)
     assert given.differs or given.merged or count == many
 
 
@@ -282,7 +284,7 @@ def test_a_wrong_mapping_is_noticed(tmp_path: Path) -> None:
         payload = (FOLDER / case / "input.json").read_bytes()
         bound = bind(rule, "", json.loads(payload), [])
         assert bound is not None
-        items = set().union(*(said(rule, element, changed, timed=True)[0] for element in bound.elements))
+        items = set().union(*(items_and_cells(rule, element, changed, timed=True)[0] for element in bound.elements))
         assert items != expected
 
 

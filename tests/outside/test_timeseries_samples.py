@@ -39,9 +39,9 @@ class Line(NamedTuple):
     """One line of the table."""
 
     file: str
-    what: str
+    figure: str
     expected: object
-    seen: object
+    actual: object
 
 
 class Read(NamedTuple):
@@ -106,27 +106,27 @@ def longest_run(there: set[int], hours: range) -> int:
 def beijing(station: str) -> Iterator[Line]:
     """Yield the lines of one station."""
     file = f"beijing-prsa-{station}-2016.csv"
-    found = read(file, "prsa/station", f"prsa/{station}", [station])
-    times = {one.time for one in found.readings}
+    content = read(file, "prsa/station", f"prsa/{station}", [station])
+    times = {reading.time for reading in content.readings}
     first = int(datetime(2015, 12, 31, 16, tzinfo=UTC).timestamp()) * 1_000_000  # midnight in China
     hours = range(first, first + HOURS * HOUR, HOUR)
-    yield Line(file, "rows, refused messages", (HOURS, 0), (found.rows, found.refused))
+    yield Line(file, "rows, refused messages", (HOURS, 0), (content.rows, content.refused))
     yield Line(file, "hours that are not there, or not of the year", 0, len(set(hours) ^ times))
     for column, name in COLUMNS.items():
-        own = [one.time for one in found.readings if one.property == name]
-        seen = (HOURS - len(own), longest_run(set(own), hours))
-        yield Line(file, f"{column} missing, longest run", MISSING[station][column], seen)
+        own = [reading.time for reading in content.readings if reading.property == name]
+        gaps = (HOURS - len(own), longest_run(set(own), hours))
+        yield Line(file, f"{column} missing, longest run", MISSING[station][column], gaps)
         yield Line(file, f"{column} doubled", 0, len(own) - len(set(own)))
-    yield Line(file, "missing in all", sum(count for count, _ in MISSING[station].values()), found.ignored)
+    yield Line(file, "missing in all", sum(count for count, _ in MISSING[station].values()), content.ignored)
 
 
 def weather_of_two_stations() -> Iterator[Line]:
     """Yield whether the two stations have the same weather, and other pollutants."""
     values: dict[str, dict[str, list[tuple[int, object]]]] = {}
     for station in MISSING:
-        found = read(f"beijing-prsa-{station}-2016.csv", "prsa/station", f"prsa/{station}", [station])
-        for one in found.readings:
-            values.setdefault(one.property, {}).setdefault(station, []).append((one.time, one.value))
+        content = read(f"beijing-prsa-{station}-2016.csv", "prsa/station", f"prsa/{station}", [station])
+        for reading in content.readings:
+            values.setdefault(reading.property, {}).setdefault(station, []).append((reading.time, reading.value))
     for column, name in COLUMNS.items():
         left, right = values[name].values()
         yield Line("both stations", f"{column} the same", column in WEATHER, left == right)
@@ -162,13 +162,13 @@ KM = 1.609344
 
 def road(file: str, expected: Road) -> Iterator[Line]:
     """Yield the lines of one file."""
-    found = read(file, "nab/road", f"nab/d1/{expected.topic}", ["d1"])
-    times = [one.time for one in found.readings]
+    content = read(file, "nab/road", f"nab/d1/{expected.topic}", ["d1"])
+    times = [reading.time for reading in content.readings]
     steps = [after - before for before, after in pairwise(times)]
     cadence = Counter(step for step in steps if step > 0).most_common(1)[0][0]
     factor = KM if expected.topic == "speed" else 1.0
-    values = [float(one.value) / factor for one in found.readings]
-    seen = Road(
+    values = [float(reading.value) / factor for reading in content.readings]
+    road = Road(
         topic=expected.topic,
         rows=len(times),
         first=local(times[0]),
@@ -182,8 +182,8 @@ def road(file: str, expected: Road) -> Iterator[Line]:
         high=round(max(values), 6),
     )
     for name in Road._fields[1:]:
-        yield Line(file, name, getattr(expected, name), getattr(seen, name))
-    yield Line(file, "refused messages, missing values", (0, 0), (found.refused, found.ignored))
+        yield Line(file, name, getattr(expected, name), getattr(road, name))
+    yield Line(file, "refused messages, missing values", (0, 0), (content.refused, content.ignored))
 
 
 def local(time: int) -> str:
@@ -202,20 +202,20 @@ def fixed_width() -> Iterator[Line]:
     lines = (Path(SAMPLES) / "timeseries" / file).read_text(encoding="utf-8").splitlines()
     names = sorted({line[:5] for line in lines})
     topic = "citysense/hourly-text/gw"
-    found = read(file, "citysense/hourly-text", topic, names, header=False, gateway="gw")
-    places = {(one.device, one.time) for one in found.readings if one.property == "longitude"}
-    values = [one for one in found.readings if one.property in POLLUTANTS]
+    content = read(file, "citysense/hourly-text", topic, names, header=False, gateway="gw")
+    places = {(reading.device, reading.time) for reading in content.readings if reading.property == "longitude"}
+    values = [reading for reading in content.readings if reading.property in POLLUTANTS]
     sentinels = sum(line.count(" -9999") for line in lines)
     whole = sum(line.count(" -9999") == len(POLLUTANTS) for line in lines)
-    heard = Counter((one.device, one.time) for one in values)
+    heard = Counter((value.device, value.time) for value in values)
     times = sorted({time for _, time in places})
-    yield Line(file, "rows, refused messages", (STATIONS * STATION_HOURS, 0), (found.rows, found.refused))
+    yield Line(file, "rows, refused messages", (STATIONS * STATION_HOURS, 0), (content.rows, content.refused))
     yield Line(file, "stations, hours", (STATIONS, STATION_HOURS), (len({device for device, _ in places}), len(times)))
     yield Line(file, "hours on end", (STATION_HOURS - 1) * HOUR, times[-1] - times[0])
-    yield Line(file, "sentinels (counted in the text)", sentinels, found.ignored)
+    yield Line(file, "sentinels (counted in the text)", sentinels, content.ignored)
     yield Line(file, "values", STATIONS * STATION_HOURS * len(POLLUTANTS) - sentinels, len(values))
     yield Line(file, "rows with sentinels only (in the text)", whole, len(places) - len(heard))
-    yield Line(file, "values of -9999", 0, sum(one.value == -9999 for one in found.readings))
+    yield Line(file, "values of -9999", 0, sum(reading.value == -9999 for reading in content.readings))
 
 
 def lines() -> Iterator[Line]:
@@ -228,9 +228,9 @@ def lines() -> Iterator[Line]:
     yield from fixed_width()
 
 
-def table(found: list[Line]) -> str:
+def table(lines: list[Line]) -> str:
     """Return the table as text."""
-    rows = [f"{line.file:34} {line.what:46} {line.expected!s:>14} {line.seen!s:>14}" for line in found]
+    rows = [f"{line.file:34} {line.figure:46} {line.expected!s:>14} {line.actual!s:>14}" for line in lines]
     return "\n".join([f"{'file':34} {'what':46} {'expected':>14} {'seen':>14}", *rows])
 
 
@@ -238,10 +238,10 @@ def table(found: list[Line]) -> str:
 @needs_samples
 def test_every_file_has_what_its_readme_counts() -> None:
     """Rows, gaps, doubled times, missing values, longest runs and ranges are those that the README states."""
-    found = list(lines())
-    print(f"\n{table(found)}")
-    assert [line for line in found if line.expected != line.seen] == []
-    assert len(found) > 100
+    rows = list(lines())
+    print(f"\n{table(rows)}")
+    assert [line for line in rows if line.expected != line.actual] == []
+    assert len(rows) > 100
 
 
 @needs_samples

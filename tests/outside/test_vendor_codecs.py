@@ -161,13 +161,13 @@ def test_adeunis_decodes_as_its_maker_expects(package: Path) -> None:
     finally:
         scripts.close()
     wrong = []
-    for found in outcomes:
-        for case, outcome in zip(cases, found, strict=True):
+    for entry in outcomes:
+        for case, outcome in zip(cases, entry, strict=True):
             content = None if outcome.kind else msgspec.json.decode(outcome.text)["d"].get("content")
             for path, value in case.expected:
-                seen = walk(content, path)
-                if seen != value or isinstance(seen, bool) is not isinstance(value, bool):
-                    wrong.append((case.name, path, value, seen, outcome.text[:200] if outcome.kind else ""))
+                result = walk(content, path)
+                if result != value or isinstance(result, bool) is not isinstance(value, bool):
+                    wrong.append((case.name, path, value, result, outcome.text[:200] if outcome.kind else ""))
     assert wrong == []
 
 

@@ -45,10 +45,10 @@ def read(model: dict[str, Any], name: str, value: Any) -> list[ExampleReading]:
         "model": model["model"],
         "payload": json.dumps({name: value}),
     }
-    fields, seen = decode(sample, zigbee(sample))
+    fields, decoded = decode(sample, zigbee(sample))
     assert not fields.rejected, (name, value, fields.rejected)
-    assert seen or fields.ignored or fields.quarantined
-    return seen
+    assert decoded or fields.ignored or fields.quarantined
+    return decoded
 
 
 def values_of(member: dict[str, Any]) -> list[Any]:
@@ -67,23 +67,23 @@ def test_members_are_readings_in_the_units_that_the_model_names(model: dict[str,
     """Each value that a member may have is taken; a number comes out as the exposed unit says, a binary both ways."""
     for member in model["exposes"]:
         name = member["property"]
-        found = [(value, read(model, name, value)) for value in values_of(member)]
-        known = [(value, seen[0]) for value, seen in found if seen]
+        readings = [(value, read(model, name, value)) for value in values_of(member)]
+        known = [(value, row[0]) for value, row in readings if row]
         assert bool(known) != (name in SETTINGS), name
-        for value, seen in known:
+        for value, entry in known:
             unit = member.get("unit")
             if member["type"] == "numeric" and unit:
-                scale, offset = conversion(UCUM.get(unit, unit), PROPERTIES.by_name(seen.property).unit)
-                assert same_value(value * scale + offset, seen.value), (name, unit, str(seen))
+                scale, offset = conversion(UCUM.get(unit, unit), PROPERTIES.by_name(entry.property).unit)
+                assert same_value(value * scale + offset, entry.value), (name, unit, str(entry))
         if member["type"] == "binary" and known:
-            assert [seen.value for _, seen in known] in ([True, False], [False, True]), name
+            assert [entry.value for _, entry in known] in ([True, False], [False, True]), name
 
 
 def test_a_contact_that_is_closed_is_true() -> None:
     """`contact: true` means closed, as the list says of it; it is not the opening of a door."""
-    found = 0
+    result = 0
     for model in (param.values[0] for param in models()):
         if any(member["property"] == "contact" for member in model["exposes"]):
-            assert [(one.property, one.value) for one in read(model, "contact", True)] == [("contact", True)]
-            found += 1
-    assert found
+            assert [(row.property, row.value) for row in read(model, "contact", True)] == [("contact", True)]
+            result += 1
+    assert result

@@ -40,15 +40,15 @@ def loaded(code: str, *arguments: str) -> tuple[set[str], str]:
 
 def imported(source: str) -> set[str]:
     """Return the rooms of the package that a module imports, anywhere in it, for types too."""
-    found: set[str] = set()
+    results: set[str] = set()
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.Import):
-            found |= {alias.name for alias in node.names}
+            results |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module == "sensegate":
-            found |= {f"sensegate.{alias.name}" for alias in node.names}
+            results |= {f"sensegate.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            found.add(node.module)
-    return {name.split(".")[1] for name in found if name.startswith("sensegate.")}
+            results.add(node.module)
+    return {name.split(".")[1] for name in results if name.startswith("sensegate.")}
 
 
 def strays(source: str) -> set[str]:
@@ -81,7 +81,7 @@ def test_the_import_graph_stays_inside(room: str) -> None:
     """No module imports another room, not even later in a function or for a type."""
     files = [SOURCE / f"{room}.py"] if (SOURCE / f"{room}.py").exists() else [*(SOURCE / room).rglob("*.py")]
     assert files
-    assert {file.name: found for file in files if (found := strays(file.read_text(encoding="utf-8")))} == {}
+    assert {file.name: result for file in files if (result := strays(file.read_text(encoding="utf-8")))} == {}
 
 
 def test_a_hidden_import_would_be_seen() -> None:
@@ -94,8 +94,8 @@ def test_a_hidden_import_would_be_seen() -> None:
 def test_the_script_of_the_readme_prints_what_it_says() -> None:
     """Each printed line stands as the comment of its call, and nothing of a gateway was loaded."""
     script, _ = examples()
-    names, said = loaded(script)
-    assert said.splitlines() == re.findall(r"print\(.*\)  # (.*)", script)
+    names, modules = loaded(script)
+    assert modules.splitlines() == re.findall(r"print\(.*\)  # (.*)", script)
     assert names.isdisjoint({*FOREIGN, "sensegate.bus", "sensegate.web"})
 
 

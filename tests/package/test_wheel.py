@@ -93,11 +93,11 @@ def test_the_wheel_holds_every_profile_and_no_test(wheel: Path) -> None:
 
 def test_only_the_wheel_is_imported(installed: Installed) -> None:
     """Otherwise the other tests here would be of the checkout."""
-    said = installed.run(
+    result = installed.run(
         "python", "-c", "import sensegate, sensegate.config.builtin as b; print(sensegate.__file__, b.PROFILES)"
     )
     environment = str(installed.bin.parent)
-    assert [word.startswith(environment) for word in said.stdout.split()] == [True, True]
+    assert [word.startswith(environment) for word in result.stdout.split()] == [True, True]
 
 
 def test_check_and_explain_take_the_profiles_of_the_package(installed: Installed) -> None:
@@ -119,9 +119,11 @@ def test_a_profile_begins_with_the_template_of_the_package(installed: Installed)
 
 def test_the_package_has_no_benchmarks(installed: Installed) -> None:
     """It says so in one sentence."""
-    said = installed.run("sensegate", "bench", "drain")
-    assert said.returncode == 2
-    assert re.fullmatch(r"sensegate: no benchmarks in \S+; start it in a checkout of the repository; .*\n", said.stderr)
+    result = installed.run("sensegate", "bench", "drain")
+    assert result.returncode == 2
+    assert re.fullmatch(
+        r"sensegate: no benchmarks in \S+; start it in a checkout of the repository; .*\n", result.stderr
+    )
 
 
 def test_the_demo_runs(installed: Installed) -> None:

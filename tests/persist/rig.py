@@ -193,21 +193,26 @@ class Rig:
     def readings(self, sent: list[Sent]) -> tuple[list[Message], Fields, Readings]:
         """Return what decode and normalise would make of messages."""
         messages, rows = [], []
-        for number, one in enumerate(sent):
+        for number, entry in enumerate(sent):
             self.sequence += 1
             messages.append(
-                Message(f"sg/dev-{one.rows[0].device if one.rows else 0}/up", one.payload, one.received, self.sequence)
+                Message(
+                    f"sg/dev-{entry.rows[0].device if entry.rows else 0}/up",
+                    entry.payload,
+                    entry.received,
+                    self.sequence,
+                )
             )
-            rows += [(number, row, one) for row in one.rows]
+            rows += [(number, row, entry) for row in entry.rows]
         text = {at: row.value for at, (_, row, _) in enumerate(rows) if isinstance(row.value, str)}
         device = np.array([row.device for _, row, _ in rows], np.int32)
         spec = np.array([row.spec for _, row, _ in rows], np.int32)
         time = np.array([row.time for _, row, _ in rows], np.int64)
-        received = np.array([one.received for _, _, one in rows], np.int64)
+        received = np.array([row.received for _, _, row in rows], np.int64)
         value = np.array([np.nan if isinstance(row.value, str) else row.value for _, row, _ in rows], np.float64)
         message = np.array([number for number, _, _ in rows], np.int32)
         key = np.array([row.time if row.key is None else row.key for _, row, _ in rows], np.int64)
-        path = np.array([one.path for _, _, one in rows], np.uint16)
+        path = np.array([row.path for _, _, row in rows], np.uint16)
         variable = np.array([self.series.variable(spec.property, spec.channel) for spec in SPECS], np.int32)
         quality = np.zeros(len(rows), np.uint8)
         fields = Fields(message, device, spec, value, text, time, quality, key, path)
@@ -253,15 +258,15 @@ class Rig:
 
     async def batches(self) -> list[Batch]:
         """Return every batch of readings on the log."""
-        found, at = [], 0
+        batches, at = [], 0
         while entries := await self.log.fetch(at):
             at = entries[-1].sequence
-            found += [
+            batches += [
                 columns.decode(entry.payload, sequence=entry.sequence)
                 for entry in entries
                 if entry.subject.startswith("readings.")
             ]
-        return found
+        return batches
 
     async def ledger(self) -> Ledger:
         """Return the sum of every ledger on the log."""
@@ -275,11 +280,11 @@ class Rig:
 
     async def shown(self) -> Counter[tuple[str, str, int, float | str]]:
         """Return how often a subscriber is shown each (device, property and channel, time, value)."""
-        seen: Counter[tuple[str, str, int, float | str]] = Counter()
+        results: Counter[tuple[str, str, int, float | str]] = Counter()
         for batch in await self.batches():
             variables = batch.variables()
             for row in range(len(batch)):
                 value = batch.text.get(row, float(batch.value[row]))
                 device = batch.origins.device[batch.origin[row]]
-                seen[device, ".".join(variables[batch.property[row]]), int(batch.time[row]), value] += 1
-        return seen
+                results[device, ".".join(variables[batch.property[row]]), int(batch.time[row]), value] += 1
+        return results

@@ -28,22 +28,22 @@ class Row(NamedTuple):
 def plainly(rows: list[Row], kinds: list[int], earlier: list[Row]) -> list[tuple[int, int]]:
     """Return (kind, revision) of each row, one after another."""
     kept = list(earlier)
-    told = []
+    results = []
     for row in rows:
         near = [element for element in kept if element.identity == row.identity]
         if kinds[row.identity] == SEQUENCE:
             near = [neighbour for neighbour in near if abs(neighbour.time - row.time) <= COUNTER_EPOCH_US]
         alike = [neighbour for neighbour in near if neighbour.bits == row.bits]
         if not alike:
-            told.append((ACCEPTED, len(near)))
+            results.append((ACCEPTED, len(near)))
             kept.append(row)
         elif any(plan.printed == row.printed and plan.message != row.message for plan in alike):
-            told.append((REDELIVERY, 0))
+            results.append((REDELIVERY, 0))
         elif any((plan.printed ^ row.printed) & 0xFFFF == 0 for plan in alike):
-            told.append((REPEAT, 0))
+            results.append((REPEAT, 0))
         else:
-            told.append((CROSS_PATH, 0))
-    return told
+            results.append((CROSS_PATH, 0))
+    return results
 
 
 some = st.tuples(
@@ -65,9 +65,9 @@ def test_columns_say_what_the_rules_say(
 ) -> None:
     """Whatever came before and comes together, in one life of a counter or in several."""
     message, rows = 0, []
-    for one, fresh in drawn:
+    for reading, fresh in drawn:
         message += fresh
-        rows.append(Row(*one, message))
+        rows.append(Row(*reading, message))
     # What was kept of one identity differs in its value, within a counter's life.
     earlier: list[Row] = []
     for row in (Row(*values) for values in before):
@@ -85,20 +85,23 @@ def test_columns_say_what_the_rules_say(
         np.array([row.message for row in rows], np.int32),
     )
 
-    def find(asked: Candidates, questions: I64) -> Matches:
-        found = [
+    def find(candidates: Candidates, questions: I64) -> Matches:
+        rows = [
             (at, row_before)
             for at, row in enumerate(questions.tolist())
             for row_before in earlier
-            if row_before.identity == int(asked.number[row])
+            if row_before.identity == int(candidates.number[row])
             # A counter's question goes to the hours beside its own, as `seen` asks.
-            and (asked.kinds[row] != SEQUENCE or abs(row_before.time // HOUR_US - int(asked.time[row]) // HOUR_US) <= 1)
+            and (
+                candidates.kinds[row] != SEQUENCE
+                or abs(row_before.time // HOUR_US - int(candidates.time[row]) // HOUR_US) <= 1
+            )
         ]
         return Matches(
-            np.array([at for at, _ in found], np.int64),
-            np.array([one.bits for _, one in found], np.uint64),
-            np.array([one.printed for _, one in found], np.uint64),
-            np.array([one.time for _, one in found], np.int64),
+            np.array([at for at, _ in rows], np.int64),
+            np.array([row.bits for _, row in rows], np.uint64),
+            np.array([row.printed for _, row in rows], np.uint64),
+            np.array([row.time for _, row in rows], np.int64),
         )
 
     kind, revision = resolve(cut, np.ones(len(rows), np.bool_), find)

@@ -148,7 +148,7 @@ class Machine(RuleBasedStateMachine):
             self.count += 1
             expected += [self.oracle.judge(row, message, self.count) for row in message.rows]
         mask = LATE | CONFLICT | UNJUDGED
-        told = [
+        rows = [
             (VERDICTS[kind], int(revision) if kind == 0 else 0, int(flags) & mask if kind == 0 else 0)
             for kind, revision, flags in zip(judgement.kind, judgement.revision, judgement.flags, strict=True)
         ]
@@ -156,7 +156,7 @@ class Machine(RuleBasedStateMachine):
             (word, revision if word == "accepted" else 0, flags if word == "accepted" else 0)
             for word, revision, flags in expected
         ]
-        assert told == wanted
+        assert rows == wanted
         self.sent += sent
 
     @rule(sent=messages())
@@ -166,7 +166,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.sent)
     @rule(choice=st.data())
-    def again(self, choice: st.DataObject) -> None:
+    def resend(self, choice: st.DataObject) -> None:
         """Some of all that was ever sent comes again, in any order, by the same or another way."""
         picked = choice.draw(st.lists(st.sampled_from(self.sent), min_size=1, max_size=6))
         path = choice.draw(st.sampled_from([None, 9]))

@@ -130,12 +130,12 @@ async def test_a_damaged_block_is_counted_exactly(site: Site) -> None:
     gone = {entry.sequence for entry in entries[60:90]}
     site.rig.log._drop(gone)
     lost = before - await site.count()
-    found = await site.scrub()
+    scrub = await site.scrub()
     assert lost
-    assert {loss.cause for loss in found} == {LossCause.DAMAGED}
-    assert sum(loss.readings for loss in found) == lost
-    assert all(loss.first <= max(gone) and loss.last >= min(gone) for loss in found)
-    assert found[0].since <= entries[60].time <= found[-1].until
+    assert {loss.cause for loss in scrub} == {LossCause.DAMAGED}
+    assert sum(loss.readings for loss in scrub) == lost
+    assert all(loss.first <= max(gone) and loss.last >= min(gone) for loss in scrub)
+    assert scrub[0].since <= entries[60].time <= scrub[-1].until
     assert site.spoiled, "the index knows what the log has lost"
     assert await site.scrub() == []
 
@@ -189,9 +189,9 @@ async def test_readings_without_their_ledger_do_not_balance(site: Site) -> None:
     await site.write(3)
     place = next(entry for entry in reversed(site.rig.log._entries) if entry.subject.startswith("readings."))
     site.rig.log._drop({place.sequence})
-    found = await site.scrub()
-    assert [loss.cause for loss in found] == [LossCause.UNBALANCED]
-    assert found[0].readings > 0
+    scrub = await site.scrub()
+    assert [loss.cause for loss in scrub] == [LossCause.UNBALANCED]
+    assert scrub[0].readings > 0
 
 
 SPOILS: dict[str, Callable[[bytes], bytes]] = {
@@ -208,9 +208,9 @@ async def test_each_file_of_the_index_is_checked(site: Site, name: str, spoil: s
     await site.checkpoint()
     path = min((site.directory / "duplicates").glob(name))
     path.write_bytes(SPOILS[spoil](path.read_bytes()))
-    found = await site.scrub()
-    assert [loss.cause for loss in found] == [LossCause.INDEX_FILE]
-    assert path.name in found[0].description
+    scrub = await site.scrub()
+    assert [loss.cause for loss in scrub] == [LossCause.INDEX_FILE]
+    assert path.name in scrub[0].description
     assert site.spoiled
     await site.start()
     await site.checkpoint()
@@ -226,9 +226,9 @@ async def test_an_index_that_lacks_readings_is_found(site: Site, monkeypatch: py
     monkeypatch.setattr(site.rig.duplicates._index, "add", plain)
     await site.write(2)
     await site.checkpoint()
-    found = await site.scrub()
-    assert [loss.cause for loss in found] == [LossCause.INDEX]
-    assert found[0].readings > 0
+    scrub = await site.scrub()
+    assert [loss.cause for loss in scrub] == [LossCause.INDEX]
+    assert scrub[0].readings > 0
 
 
 async def test_an_index_that_knows_more_than_the_log_is_found(site: Site) -> None:
@@ -237,8 +237,8 @@ async def test_an_index_that_knows_more_than_the_log_is_found(site: Site) -> Non
     await site.checkpoint()
     sequence = next(entry.sequence for entry in site.rig.log._entries if entry.subject.startswith("readings."))
     site.rig.log._drop({sequence})
-    found = await site.scrub()
-    assert LossCause.INDEX in {loss.cause for loss in found}
+    scrub = await site.scrub()
+    assert LossCause.INDEX in {loss.cause for loss in scrub}
 
 
 async def test_control_without_extents_nothing_is_missed(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,6 +17,7 @@ from sensegate.persist.checkpoint_store import Checkpoint, CheckpointStore
 from sensegate.persist.identity import hashes
 from sensegate.persist.memtable import Memtable
 from sensegate.persist.sorted_runs import ARRIVAL_BUCKETS, DamagedFile, SortedRun, bucket_of, merge_runs, write_run
+from sensegate.persist.watermarks import WatermarkState
 
 ROW = st.tuples(st.integers(0, 5), st.integers(-3, 40), st.integers(100, 104), st.integers(0, 1 << 62))
 """(series, key, bucket, bits)."""
@@ -40,7 +41,7 @@ def recent_of(rows: list[tuple[int, int, int, int]], *, timed: bool = False) -> 
     return recent
 
 
-def asked(rows: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def query_columns(rows: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the columns of questions (series, key, bucket)."""
     number = np.array([row[0] for row in rows], np.uint32)
     key = np.array([row[1] for row in rows], np.int64)
@@ -49,9 +50,9 @@ def asked(rows: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, np.
 
 def answers(run: SortedRun, questions: list[tuple[int, int, int]]) -> dict[int, list[int]]:
     """Return the sorted bits found for each question."""
-    found = run.find(*asked(questions))
+    match = run.find(*query_columns(questions))
     table: dict[int, list[int]] = {}
-    for query, bits in zip(found.query.tolist(), found.bits.tolist(), strict=True):
+    for query, bits in zip(match.query.tolist(), match.bits.tolist(), strict=True):
         table.setdefault(query, []).append(bits)
     return {query: sorted(bits) for query, bits in table.items()}
 
@@ -76,16 +77,16 @@ def test_merged_runs_answer_as_a_plain_table(
     expected = {n: sorted(table[question]) for n, question in enumerate(questions) if question in table}
     assert (answers(merged, questions) if merged else {}) == expected
     if merged and timed:
-        found = merged.find(*asked(questions))
-        assert found.time.tolist() == [questions[query][1] * 10 for query in found.query.tolist()]
+        match = merged.find(*query_columns(questions))
+        assert match.time.tolist() == [questions[query][1] * 10 for query in match.query.tolist()]
 
 
 def test_many_rows_over_many_fences(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Runs of many blocks, merged in slices of bounded memory, find each row."""
     monkeypatch.setattr(sorted_runs, "CHUNK_ROWS", 1_000)
     rows = [(n % 50, n, 100 + n % 2, n) for n in range(9_000)]
-    halves = [write_run(tmp_path / f"run-{n}", recent_of(rows[n::2]), 0) for n in range(2)]
-    merged = merge_runs(tmp_path / "run-m", [run for run in halves if run], 0)
+    results = [write_run(tmp_path / f"run-{n}", recent_of(rows[n::2]), 0) for n in range(2)]
+    merged = merge_runs(tmp_path / "run-m", [run for run in results if run], 0)
     assert merged
     for run in (merged, SortedRun(tmp_path / "run-m")):
         run.release_pages()
@@ -97,10 +98,10 @@ def test_memory_finds_what_it_was_given() -> None:
     """Rows in memory are found whatever chains they share, all revisions of an identity."""
     rows = [(n % 3, n // 2, 1, n) for n in range(600)]
     recent = recent_of(rows)
-    hashed, number, _ = asked([row[:3] for row in rows])
-    found = recent.find(hashed, number)
+    hashed, number, _ = query_columns([row[:3] for row in rows])
+    match = recent.find(hashed, number)
     got: dict[int, set[int]] = {}
-    for query, bits in zip(found.query.tolist(), found.bits.tolist(), strict=True):
+    for query, bits in zip(match.query.tolist(), match.bits.tolist(), strict=True):
         got.setdefault(query, set()).add(bits)
     assert got == {n: {bits for s, k, _, bits in rows if (s, k) == rows[n][:2]} for n in range(600)}
 
@@ -123,7 +124,9 @@ def test_buckets() -> None:
 def checkpoint(rows: list[tuple[int, int, int, int]], series: int = 3, floor: int = 0) -> Checkpoint:
     """Return a checkpoint of some rows."""
     marks = [np.arange(series, dtype=np.int64) + n for n in range(5)]
-    return Checkpoint(1, recent_of(rows), marks, [f"dev\np{n}\n\n0" for n in range(series)], floor, 7)
+    return Checkpoint(
+        1, recent_of(rows), WatermarkState(series, marks), [f"dev\np{n}\n\n0" for n in range(series)], floor, 7
+    )
 
 
 LINE = Timelines.in_memory("e")
@@ -136,13 +139,13 @@ def test_a_checkpoint_comes_back(tmp_path: Path) -> None:
     assert store.open(LINE, 99) is None
     store.save(checkpoint(ROWS), LINE, 10)
     store.save(checkpoint([(2, 3, 102, 7)], series=5), LINE, 20)
-    again = CheckpointStore(tmp_path)
-    opened = again.open(LINE, 99)
+    reopened = CheckpointStore(tmp_path)
+    opened = reopened.open(LINE, 99)
     assert opened
-    assert (opened.manifest.sequence, opened.manifest.latest, again.sequence) == (20, 7, 20)
+    assert (opened.manifest.sequence, opened.manifest.latest, reopened.sequence) == (20, 7, 20)
     assert opened.series_names == [f"dev\np{n}\n\n0" for n in range(5)]
     assert [column.tolist() for column in opened.watermarks] == [[n, n + 1, n + 2, n + 3, n + 4] for n in range(5)]
-    assert sorted(len(run) for run in again.runs) == [1, 2]
+    assert sorted(len(run) for run in reopened.runs) == [1, 2]
 
 
 def test_leftovers_of_a_crash_are_ignored_and_removed(tmp_path: Path) -> None:
@@ -156,12 +159,12 @@ def test_leftovers_of_a_crash_are_ignored_and_removed(tmp_path: Path) -> None:
     (tmp_path / "manifest.new").write_bytes(b"{")
     with (tmp_path / "series.names").open("ab") as file:
         file.write(b"half a name")
-    again = CheckpointStore(tmp_path)
-    opened = again.open(LINE, 99)
+    reopened = CheckpointStore(tmp_path)
+    opened = reopened.open(LINE, 99)
     assert opened
-    assert len(again.runs) == 1
+    assert len(reopened.runs) == 1
     assert sorted(path.name for path in tmp_path.iterdir()) == ["manifest", "run-1", "series.names", "state-1"]
-    again.save(checkpoint([(2, 3, 102, 7)], series=4), LINE, 20)
+    reopened.save(checkpoint([(2, 3, 102, 7)], series=4), LINE, 20)
     assert CheckpointStore(tmp_path).open(LINE, 99)
 
 
@@ -186,16 +189,16 @@ def test_damage_means_building_again(tmp_path: Path, name: str, damage: str) -> 
     spoilt = DAMAGES[damage](raw)
     if spoilt is not None:
         path.write_bytes(spoilt)
-    again = CheckpointStore(tmp_path)
-    assert again.open(LINE, 99) is None
-    assert again.runs == ()
-    assert again.sequence == 0
+    reopened = CheckpointStore(tmp_path)
+    assert reopened.open(LINE, 99) is None
+    assert reopened.runs == ()
+    assert reopened.sequence == 0
     if spoilt is None:
-        assert bool(again.damage) == (name != "manifest"), "without a manifest there is no state"
+        assert bool(reopened.damage) == (name != "manifest"), "without a manifest there is no state"
     else:
-        assert name in again.damage
+        assert name in reopened.damage
         assert (tmp_path / f"damaged.{name.partition('-')[0]}").read_bytes() == spoilt
-    again.save(checkpoint(ROWS), LINE, 11)
+    reopened.save(checkpoint(ROWS), LINE, 11)
     assert CheckpointStore(tmp_path).open(LINE, 99)
 
 
@@ -205,9 +208,9 @@ def test_a_state_of_another_log_is_not_used(tmp_path: Path, epoch: str, last: in
     store = CheckpointStore(tmp_path)
     store.open(LINE, 99)
     store.save(checkpoint(ROWS), LINE, 10)
-    again = CheckpointStore(tmp_path)
-    assert again.open(Timelines.in_memory(epoch), last) is None
-    assert again.lost_end == (10 if epoch == "e" else 0)
+    reopened = CheckpointStore(tmp_path)
+    assert reopened.open(Timelines.in_memory(epoch), last) is None
+    assert reopened.lost_end == (10 if epoch == "e" else 0)
 
 
 def test_a_lost_end_is_remembered_until_it_is_dealt_with(tmp_path: Path) -> None:
@@ -254,9 +257,9 @@ def test_damage_is_not_merged_away(tmp_path: Path) -> None:
     path.write_bytes(raw[:-1] + bytes([raw[-1] ^ 1]))
     with pytest.raises(DamagedFile, match="run-2"):
         store.merge_full_level()
-    again = CheckpointStore(tmp_path)
-    assert again.open(LINE, 99) is None
-    assert "run-2" in again.damage
+    reopened = CheckpointStore(tmp_path)
+    assert reopened.open(LINE, 99) is None
+    assert "run-2" in reopened.damage
 
 
 def test_a_state_is_of_one_timeline(tmp_path: Path) -> None:
@@ -268,9 +271,9 @@ def test_a_state_is_of_one_timeline(tmp_path: Path) -> None:
     assert CheckpointStore(tmp_path).open(line, 99)
     for start, known in ((11, True), (10, False)):
         cut = Timelines(line.history.with_timeline(line.history.current, Timeline(b"bbbbbb", start, 1)))
-        again = CheckpointStore(tmp_path)
-        assert (again.open(cut, 99) is not None) == known
-        assert again.lost_end == (0 if known else 10)
+        reopened = CheckpointStore(tmp_path)
+        assert (reopened.open(cut, 99) is not None) == known
+        assert reopened.lost_end == (0 if known else 10)
 
 
 def test_the_past_is_forgotten(tmp_path: Path) -> None:
@@ -292,13 +295,13 @@ def test_runs_of_one_size_are_merged(tmp_path: Path) -> None:
         while store.merge_full_level():
             pass
     assert len(store.runs) < 4
-    again = CheckpointStore(tmp_path)
-    assert again.open(LINE, 99)
-    found = sorted(
+    reopened = CheckpointStore(tmp_path)
+    assert reopened.open(LINE, 99)
+    rows = sorted(
         bits
-        for run in again.runs
+        for run in reopened.runs
         for answer in answers(run, [(0, n, 100) for n in range(40)]).values()
         for bits in answer
     )
-    assert found == list(range(40))
-    assert len(list(tmp_path.glob("run-*"))) == len(again.runs)
+    assert rows == list(range(40))
+    assert len(list(tmp_path.glob("run-*"))) == len(reopened.runs)

@@ -31,7 +31,7 @@ class Mutation(NamedTuple):
     kind: str
     path: Path
     """Where in the profile it is made."""
-    what: str
+    change: str
     source: ProfileFile
     """The profile with it."""
     property: str = ""
@@ -54,7 +54,7 @@ def put(tree: Any, path: Path, value: Any) -> Any:
 class _Change(NamedTuple):
     kind: str
     path: Path
-    what: str
+    change: str
     value: Any
     property: str = ""
 
@@ -64,7 +64,7 @@ def mutations(source: ProfileFile) -> Iterator[Mutation]:
     for index, rule in enumerate(source.messages):
         for change in _of_rule(source, rule, ("messages", index)):
             mutant = put(source, change.path, change.value)
-            yield Mutation(change.kind, change.path, change.what, mutant, change.property)
+            yield Mutation(change.kind, change.path, change.change, mutant, change.property)
 
 
 def _of_rule(source: ProfileFile, rule: MessageRule, here: Path) -> Iterator[_Change]:
@@ -137,28 +137,28 @@ def _other_unit(unit: str) -> str:
 def _of_words(reading: ReadingRule, row: Property, here: Path) -> Iterator[_Change]:
     if isinstance(reading.words, str):  # a table by name: its meanings are moved by one
         pairs = TABLES[reading.words].words
-        meanings = list(dict.fromkeys(meant for _, meant in pairs))
+        meanings = list(dict.fromkeys(pair for _, pair in pairs))
         after = dict(zip(meanings, meanings[1:] + meanings[:1], strict=True))
-        moved = {sent: after[meant] for sent, meant in pairs if not isinstance(sent, bool)}
+        moved = {sent: after[pair] for sent, pair in pairs if not isinstance(sent, bool)}
         yield _Change("words", (*here, "words"), f"{reading.words} moved by one", moved)
         return
-    for sent, meant in (reading.words or {}).items():
-        wrong = _otherwise(meant, row)
-        yield _Change("words", (*here, "words", sent), f"{sent!r}: {meant!r} -> {wrong!r}", wrong)
+    for sent, value in (reading.words or {}).items():
+        wrong = _otherwise(value, row)
+        yield _Change("words", (*here, "words", sent), f"{sent!r}: {value!r} -> {wrong!r}", wrong)
 
 
-def _otherwise(meant: Scalar, row: Property) -> Scalar:
+def _otherwise(unit: Scalar, row: Property) -> Scalar:
     if row.kind is ValueKind.BOOLEAN:
-        return not meant
-    return meant + 1 if isinstance(meant, (int, float)) and row.kind is ValueKind.NUMBER else f"{meant}_"
+        return not unit
+    return unit + 1 if isinstance(unit, (int, float)) and row.kind is ValueKind.NUMBER else f"{unit}_"
 
 
 def _neighbours(names: tuple[str, ...], here: Path) -> Iterator[_Change]:
     """Yield the columns with each pair of neighbours exchanged."""
-    for index, (one, other) in enumerate(pairwise(names)):
-        if one or other:
-            swapped = (*names[:index], other, one, *names[index + 2 :])
-            yield _Change("position", here, f"{one or 'nothing'} and {other or 'nothing'} exchanged", swapped)
+    for index, (pair, other) in enumerate(pairwise(names)):
+        if pair or other:
+            swapped = (*names[:index], other, pair, *names[index + 2 :])
+            yield _Change("position", here, f"{pair or 'nothing'} and {other or 'nothing'} exchanged", swapped)
 
 
 # ── binary layouts ───────────────────────────────────────────────────────────────────────────────────
@@ -177,15 +177,15 @@ def _words(tree: Any) -> set[str]:
 
 def _expressions(steps: tuple[Step, ...]) -> set[str]:
     """Return the words of the expressions in steps."""
-    found: set[str] = set()
+    expressions: set[str] = set()
     for step in steps:
-        found |= _words([
+        expressions |= _words([
             step.value, step.text, step.skip, step.when, step.switch, step.repeat, step.within, step.size, step.at,
             step.equals, step.over, step.leave, re.findall(r"\{(\w+)", step.name),
         ])  # fmt: skip
         inner = [step.read, *step.cases.values(), step.default if isinstance(step.default, tuple) else ()]
-        found = found.union(*map(_expressions, inner))
-    return found
+        expressions = expressions.union(*map(_expressions, inner))
+    return expressions
 
 
 class _Steps:
@@ -291,8 +291,8 @@ class _Steps:
 
     @staticmethod
     def _of_expression(text: str, here: Path) -> Iterator[_Change]:
-        for found in _LITERAL.finditer(text):
-            number = found[0]
+        for literal in _LITERAL.finditer(text):
+            number = literal[0]
             wrong = str(int(number, 0) + 1) if re.fullmatch(r"0[xX].*|\d+", number) else str(float(number) + 1)
-            changed = text[: found.start()] + wrong + text[found.end() :]
+            changed = text[: literal.start()] + wrong + text[literal.end() :]
             yield _Change("expression", here, f"{text} -> {changed}", changed)

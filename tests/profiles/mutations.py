@@ -39,8 +39,8 @@ class Survivor(NamedTuple):
 
     def __str__(self) -> str:
         key = key_text(_steps(self.mutation.path))
-        what = f"{self.mutation.kind} wrong ({self.mutation.what}) and no example fails"
-        return f"{self.file}:{self.line}: {key}: {what}; show it in an example"
+        text = f"{self.mutation.kind} wrong ({self.mutation.change}) and no example fails"
+        return f"{self.file}:{self.line}: {key}: {text}; show it in an example"
 
 
 class Score(NamedTuple):
@@ -103,7 +103,9 @@ def _likely_first(mutation: Mutation) -> Iterable[Example]:
     examples = mutation.source.examples
     if not mutation.property:
         return examples
-    return sorted(examples, key=lambda one: all(mutation.property != expected.property for expected in one.expect))
+    return sorted(
+        examples, key=lambda example: all(mutation.property != expected.property for expected in example.expect)
+    )
 
 
 def table(scores: Sequence[Score]) -> str:

@@ -21,14 +21,14 @@ FILES = files([ROOT])
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_no_warning(file: Path) -> None:
     """Everything is reached, shown, likely, and used."""
-    found = [str(warning) for warning in lint_profile(file)]
+    warnings = [str(warning) for warning in lint_profile(file)]
     if f"{file.parent.name}/{file.stem}" in WEAK:
-        found = [item for item in found if "no example shows" not in item]
-    assert found == []
+        warnings = [item for item in warnings if "no example shows" not in item]
+    assert warnings == []
 
 
 def test_no_topic_is_decided_by_chance() -> None:
     """Where two profiles claim a topic, the registry decides, never the letters of the topic."""
     loaded = library()
-    every = [one for name in loaded.ids if (one := loaded.find(name))]
+    every = [match for name in loaded.ids if (match := loaded.find(name))]
     assert [str(warning) for warning in overlaps(every) if not warning.note] == []

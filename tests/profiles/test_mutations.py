@@ -105,7 +105,7 @@ def test_every_kind_of_mistake_is_made_once() -> None:
 def test_the_sign_of_what_cannot_be_negative_is_left_alone() -> None:
     """A humidity in a byte never reaches 128: whether the byte is signed makes no difference."""
     types = [mutation for mutation in mutations(parsed()) if mutation.kind == "type"]
-    assert [mutation.what for mutation in types] == ["s16 -> u16"]
+    assert [mutation.change for mutation in types] == ["s16 -> u16"]
 
 
 def test_a_mistake_changes_one_thing() -> None:
@@ -118,19 +118,19 @@ def test_a_mistake_changes_one_thing() -> None:
 
 def test_good_examples_notice_all(tmp_path: Path) -> None:
     """Two good messages and a refusal notice every mistake that can be made."""
-    found = score(written(tmp_path, GOOD))
-    assert [str(survivor) for survivor in found.survivors] == []
-    assert found.share == 1
+    result = score(written(tmp_path, GOOD))
+    assert [str(survivor) for survivor in result.survivors] == []
+    assert result.share == 1
 
 
 def test_weak_examples_are_told(tmp_path: Path) -> None:
     """Negative control: zero times ten is zero; what no example shows goes unnoticed and is named with its line."""
     file = written(tmp_path, WEAK_ONES)
-    found = score(file)
-    assert found.share < 0.2
-    text = [str(survivor) for survivor in found.survivors]
+    result = score(file)
+    assert result.share < 0.2
+    text = [str(survivor) for survivor in result.survivors]
     assert f"{file}:10: messages[0].readings[0].scale: scale wrong (times ten) and no example fails;" in text[0]
-    assert "acme/x" in table([found])
+    assert "acme/x" in table([result])
 
 
 def test_a_profile_that_fails_already_has_no_score(tmp_path: Path) -> None:
@@ -156,12 +156,12 @@ SCORES: dict[str, Score] = {}
 @pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_fuzz_mistakes_are_noticed(file: Path) -> None:
     """Nineteen of twenty mistakes in a profile of the library make one of its examples fail."""
-    found = SCORES[str(file)] = score(file, most=0 if WHOLE else EACH, seed=SEED)
-    lost = "\n".join(map(str, found.survivors))
-    if found.profile in WEAK:
-        assert not WHOLE or found.share < SHARE, f"{found.profile} is good now: take it off the list"
+    result = SCORES[str(file)] = score(file, most=0 if WHOLE else EACH, seed=SEED)
+    lost = "\n".join(map(str, result.survivors))
+    if result.profile in WEAK:
+        assert not WHOLE or result.share < SHARE, f"{result.profile} is good now: take it off the list"
     else:
-        assert found.share >= (SHARE if WHOLE else SHARE - 0.1), lost
+        assert result.share >= (SHARE if WHOLE else SHARE - 0.1), lost
 
 
 @pytest.mark.slow

@@ -15,10 +15,10 @@ IN_CHINA = st.tuples(st.floats(73.0, 135.0), st.floats(2.0, 54.0))
 IN_GUANGDONG = st.tuples(st.floats(109.6, 117.4), st.floats(20.1, 25.6))
 
 
-def metres(one: tuple[F64, F64], other: tuple[F64, F64]) -> float:
+def metres(first: tuple[F64, F64], other: tuple[F64, F64]) -> float:
     """Return the distance of two near places."""
-    lon, lat = float(one[0]) - float(other[0]), float(one[1]) - float(other[1])
-    return float(np.hypot(lon * 111_320 * np.cos(np.radians(float(one[1]))), lat * 110_600))
+    lon, lat = float(first[0]) - float(other[0]), float(first[1]) - float(other[1])
+    return float(np.hypot(lon * 111_320 * np.cos(np.radians(float(first[1]))), lat * 110_600))
 
 
 def pair(place: tuple[float, float]) -> tuple[F64, F64]:
@@ -74,7 +74,7 @@ def test_columns_with_holes() -> None:
     lon, lat = np.array([113.27, np.nan, -0.1, 116.4]), np.array([23.13, np.nan, 51.5, 39.9])
     x, y = wgs84(lon, lat, Datum.BD09)
     for row in range(4):
-        one = wgs84(lon[row], lat[row], Datum.BD09)
-        np.testing.assert_allclose([x[row], y[row]], [float(one[0]), float(one[1])], rtol=0, atol=1e-9)
+        result = wgs84(lon[row], lat[row], Datum.BD09)
+        np.testing.assert_allclose([x[row], y[row]], [float(result[0]), float(result[1])], rtol=0, atol=1e-9)
     assert np.isnan(x).tolist() == [False, True, False, False]
     assert wgs84(np.zeros(0), np.zeros(0), Datum.GCJ02)[0].shape == (0,)

@@ -95,16 +95,16 @@ def test_code_tables_are_used_and_complete() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "what"),
+    ("text", "message"),
     [
         ("a,b\n", "the columns are wrong"),
         ("table,code,label_zh,label_en\nt,x,,e\n", "empty"),
         ("table,code,label_zh,label_en\nt,x,z,e\nt,x,z,e\n", "twice"),
     ],
 )
-def test_a_wrong_table_of_codes_is_refused(text: str, what: str) -> None:
+def test_a_wrong_table_of_codes_is_refused(text: str, message: str) -> None:
     """The error names file, line and what is wrong."""
-    with pytest.raises(ConfigError, match=what):
+    with pytest.raises(ConfigError, match=message):
         parse_codes(text)
 
 
@@ -190,7 +190,7 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("row", "what"),
+    ("row", "message"),
     [
         ("a,number,,d,z,e,,,,,,", "only a number has a unit"),
         ("a,boolean,m,d,z,e,,,,,,", "only a number has a unit"),
@@ -205,9 +205,9 @@ def test_an_unknown_name_is_answered_with_the_nearest() -> None:
         ("a,number,m,d,z,e,0,9,,,,,,,compass_16", "codes need a string"),
     ],
 )
-def test_a_wrong_row_is_refused_with_its_line(row: str, what: str) -> None:
+def test_a_wrong_row_is_refused_with_its_line(row: str, message: str) -> None:
     """A wrong table does not load; the error names file, line and what is wrong."""
-    with pytest.raises(ConfigError, match=what) as caught:
+    with pytest.raises(ConfigError, match=message) as caught:
         parse(f"{HEAD}\n{row}\n", file="p.csv")
     assert caught.value.line == 1 + len(row.splitlines())
     assert str(caught.value).startswith(f"p.csv:{caught.value.line}")

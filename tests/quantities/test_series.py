@@ -46,11 +46,11 @@ def test_find_adds_nothing() -> None:
 def test_two_probes_of_one_device_are_two_series() -> None:
     """The channel tells apart what is alike on one device."""
     series = SeriesIndex()
-    one, two = series.variable("air_temperature", "1"), series.variable("air_temperature", "2")
-    assert one != two
-    assert series.variable("air_temperature", "1") == one
+    first, two = series.variable("air_temperature", "1"), series.variable("air_temperature", "2")
+    assert first != two
+    assert series.variable("air_temperature", "1") == first
     assert series.variables[two] == ("air_temperature", "2")
-    assert len(set(series.resolve(*columns([(7, one), (7, two)])).tolist())) == 2
+    assert len(set(series.resolve(*columns([(7, first), (7, two)])).tolist())) == 2
 
 
 def test_numbers_survive_a_restart() -> None:

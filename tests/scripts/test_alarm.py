@@ -52,5 +52,5 @@ async def test_a_suspension_is_seen(monkeypatch: pytest.MonkeyPatch, capsys: pyt
     # A call that ends its process, as on a busy machine, counts twice: the script is suspended before the last one.
     assert limited + refused == 4
     assert limited >= 2
-    said = capsys.readouterr()
-    assert "codec script suspended" in said.out + said.err
+    output = capsys.readouterr()
+    assert "codec script suspended" in output.out + output.err

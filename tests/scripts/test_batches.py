@@ -154,7 +154,7 @@ def test_a_batch_that_is_tidied_at_its_end_alone_would_leak(monkeypatch: pytest.
 # ── limits ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Asked(ChildProcess):
+class NotingProcess(ChildProcess):
     """Notes how children died."""
 
     deaths: ClassVar[list[ChildDied]] = []
@@ -170,18 +170,19 @@ class Asked(ChildProcess):
 @pytest.fixture
 def own() -> Iterator[ScriptPool]:
     """Children of one test."""
-    Asked.deaths.clear()
-    made = ScriptPool(start=Asked)
+    NotingProcess.deaths.clear()
+    made = ScriptPool(start=NotingProcess)
     yield made
     made.close()
 
 
 @pytest.mark.parametrize(
-    "way", ["endless loop", "memory bomb", "regular expression bomb", "deep recursion", "native search", "typed array"]
+    "attack",
+    ["endless loop", "memory bomb", "regular expression bomb", "deep recursion", "native search", "typed array"],
 )
-def test_a_runaway_within_a_batch_costs_its_own_message_alone(own: ScriptPool, way: str) -> None:
+def test_a_runaway_within_a_batch_costs_its_own_message_alone(own: ScriptPool, attack: str) -> None:
     """The others of its evaluation have their results, whether the engine stops it or the kernel ends the process."""
-    source = source_of(hostile(RUNAWAYS[way]), file=f"{way}.js")
+    source = source_of(hostile(RUNAWAYS[attack]), file=f"{attack}.js")
     good = [bytes([7 + at]) for at in range(40)]
     own.run([ask(source, payload) for payload in good])  # the batches grow
     frames = [*good[:20], b"\1", *good[20:]]
@@ -189,9 +190,9 @@ def test_a_runaway_within_a_batch_costs_its_own_message_alone(own: ScriptPool, w
     bad = results.pop(20)
     assert bad.kind in {"script_limit", "script_failed"}, bad
     assert [result.text for result in results] == [f'{{"d":{{"value":{payload[0]}}}}}' for payload in good]
-    if way == "native search":  # once within the batch, once at the frame itself
-        assert [death.index >= BATCHED for death in Asked.deaths] == [True, False]
-        assert all(death.by_cpu for death in Asked.deaths)
+    if attack == "native search":  # once within the batch, once at the frame itself
+        assert [death.index >= BATCHED for death in NotingProcess.deaths] == [True, False]
+        assert all(death.by_cpu for death in NotingProcess.deaths)
 
 
 def test_a_batch_that_exceeds_the_limit_of_a_call_is_made_again_singly() -> None:
@@ -223,11 +224,11 @@ def test_batches_grow_while_they_cost_little() -> None:
     """From one call to the greatest number, halved by one that takes a good part of the limit."""
     size = BatchSize()
     calls = calls_of([b"\1"] * 100)
-    seen = []
+    results = []
     for _ in range(8):
-        seen.append(size.of(calls, 100))
-        size.record(seen[-1], 0.1, 5)
-    assert seen == [1, 2, 4, 8, 16, 32, BATCH_MAX, BATCH_MAX]
+        results.append(size.of(calls, 100))
+        size.record(results[-1], 0.1, 5)
+    assert results == [1, 2, 4, 8, 16, 32, BATCH_MAX, BATCH_MAX]
     size.record(BATCH_MAX, 5 * SHARE + 0.01, 5)
     assert size.of(calls, 100) == BATCH_MAX // 2
     assert size.of(calls, 5) == 5
@@ -242,11 +243,11 @@ def test_a_stop_makes_as_many_single_calls() -> None:
     for count in (1, 2, 4):
         size.record(count, 0.1, 5)
     size.record_stop(3)
-    seen = []
+    results = []
     for _ in range(6):
-        seen.append(size.of(calls, 9))
-        size.record(seen[-1], 0.1, 5)
-    assert seen == [1, 1, 1, 1, 2, 4]
+        results.append(size.of(calls, 9))
+        size.record(results[-1], 0.1, 5)
+    assert results == [1, 1, 1, 1, 2, 4]
 
 
 def test_large_frames_are_called_by_themselves() -> None:

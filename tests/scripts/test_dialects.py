@@ -264,18 +264,18 @@ def outcomes(scripts: ScriptPool) -> list[list[CallResult]]:
 def test_a_dialect_decodes_as_its_layout_says(at: int, outcomes: list[list[CallResult]]) -> None:
     """Data and warnings are those of the layout, whenever and after whatever else the frame is decoded."""
     case = CASES[at]
-    for found in outcomes:
-        seen = result(found[at])
-        assert same(seen["d"], case.data), seen
-        assert tuple(seen.get("w", ())) == case.warnings
+    for outcome in outcomes:
+        observed = result(outcome[at])
+        assert same(observed["d"], case.data), observed
+        assert tuple(observed.get("w", ())) == case.warnings
 
 
 @pytest.mark.parametrize("at", range(len(REFUSALS)), ids=lambda at: f"{REFUSALS[at].file}-{REFUSALS[at].kind}-{at}")
 def test_a_dialect_refuses(at: int, outcomes: list[list[CallResult]]) -> None:
     """Errors of the script refuse the frame, with its words, and the line where it has one."""
     case = REFUSALS[at]
-    for found in outcomes:
-        outcome = found[len(CASES) + at]
+    for entry in outcomes:
+        outcome = entry[len(CASES) + at]
         assert outcome.kind == case.kind
         assert case.text in outcome.text
 
@@ -295,14 +295,18 @@ def test_the_comparison_can_fail() -> None:
     assert not same({"a": 1}, {"a": 1, "b": 2})
 
 
-def same(seen: Any, wanted: Any) -> bool:
+def same(value: Any, wanted: Any) -> bool:
     """Return whether two trees are the same but for the last digits of a division."""
     if isinstance(wanted, dict):
-        return isinstance(seen, dict) and seen.keys() == wanted.keys() and all(same(seen[k], wanted[k]) for k in wanted)
+        return (
+            isinstance(value, dict) and value.keys() == wanted.keys() and all(same(value[k], wanted[k]) for k in wanted)
+        )
     if isinstance(wanted, list):
-        return isinstance(seen, list) and len(seen) == len(wanted) and all(map(same, seen, wanted))
+        return isinstance(value, list) and len(value) == len(wanted) and all(map(same, value, wanted))
     if isinstance(wanted, (int, float)) and not isinstance(wanted, bool):
         return (
-            isinstance(seen, (int, float)) and not isinstance(seen, bool) and math.isclose(seen, wanted, rel_tol=1e-12)
+            isinstance(value, (int, float))
+            and not isinstance(value, bool)
+            and math.isclose(value, wanted, rel_tol=1e-12)
         )
-    return type(seen) is type(wanted) and bool(seen == wanted)
+    return type(value) is type(wanted) and bool(value == wanted)

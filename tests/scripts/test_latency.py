@@ -40,20 +40,23 @@ class Play:
         looker = ScriptPool()
         self._good, *self._bad = [
             msgspec.structs.replace(source, inspection=looker.inspect(source).inspection)  # as profiles are loaded
-            for source in (source_of(GOOD), *(source_of(hostile(RUNAWAYS[way]), file=f"{way}.js") for way in WAYS))
+            for source in (
+                source_of(GOOD),
+                *(source_of(hostile(RUNAWAYS[attack]), file=f"{attack}.js") for attack in WAYS),
+            )
         ]
         looker.close()
 
     def arrivals(self, *, attacked: bool) -> list[tuple[float, PendingCall, bool]]:
         """Return (time, frame, whether it is one of the others') in the order of time."""
-        found = [
+        rows = [
             (self._chance.uniform(0, SECONDS), ask(self._good, bytes([at % 256])), True)
             for at in range(round(SECONDS * RATE))
         ]
         for at in range(round(SECONDS * HOSTILE_RATE) if attacked else 0):
             frame = ask(self._bad[at % len(self._bad)], b"\1" + at.to_bytes(2, "big"), sender=f"evil{at % SENDERS}")
-            found.append((self._chance.uniform(0, SECONDS), frame, False))
-        return sorted(found, key=lambda one: one[0])
+            rows.append((self._chance.uniform(0, SECONDS), frame, False))
+        return sorted(rows, key=lambda row: row[0])
 
     def p99_s(self, *, attacked: bool) -> float:
         """Return the p99 from arrival to acknowledgement of the others' messages."""
@@ -72,14 +75,14 @@ class Play:
 
     def _decode(self, frames: list[PendingCall]) -> float:
         """Return the CPU time for which the loop is held up: ours, and that of the children that are asked."""
-        asked = {child.pid: child._cpu_s() for child in self.scripts.active}
+        cpu_used = {child.pid: child._cpu_s() for child in self.scripts.active}
         began = time.process_time()
         self.scripts.run(frames)
         spent = time.process_time() - began
         after = {child.pid: child._cpu_s() for child in self.scripts.active}
         # A child that is new here was a spare: it got ready while nobody waited.
-        spent += sum(cpu_s - asked[pid] for pid, cpu_s in after.items() if pid in asked)
-        return spent + KILL_S * len(asked.keys() - after.keys())
+        spent += sum(cpu_s - cpu_used[pid] for pid, cpu_s in after.items() if pid in cpu_used)
+        return spent + KILL_S * len(cpu_used.keys() - after.keys())
 
 
 @pytest.mark.slow

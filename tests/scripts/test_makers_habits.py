@@ -90,11 +90,11 @@ THROWN = [
 ]  # fmt: skip
 
 
-@pytest.mark.parametrize(("body", "said"), [row[1:] for row in THROWN], ids=[row[0] for row in THROWN])
-def test_what_scripts_throw(decode: Decode, body: str, said: str) -> None:
+@pytest.mark.parametrize(("body", "message"), [row[1:] for row in THROWN], ids=[row[0] for row in THROWN])
+def test_what_scripts_throw(decode: Decode, body: str, message: str) -> None:
     """Each failure says what was thrown, is the script's alone, and leaves the child to the next one."""
     result = decode(BODY.format(body))
     assert result.kind == "script_failed"
-    assert said in result.text
+    assert message in result.text
     assert "memory" not in result.text
     assert answer(decode, script("", "1")) == 1

@@ -65,14 +65,14 @@ def attempts(how: str) -> tuple[list[str], dict[str, bool]]:
         env={"HOME": "/root"},
         timeout=60,
     )
-    done, found = json.loads(run.stdout.splitlines()[-1])
-    return done, found
+    done, document = json.loads(run.stdout.splitlines()[-1])
+    return done, document
 
 
 def test_a_sealed_process_can_do_nothing() -> None:
     """No file, no socket, no process, no other user, no more memory than it was left."""
-    done, found = attempts("sealed")
-    able = {name for name, succeeded in found.items() if succeeded}
+    done, result = attempts("sealed")
+    able = {name for name, succeeded in result.items() if succeeded}
     assert "system_calls" in done
     assert able == set()
 
@@ -80,9 +80,9 @@ def test_a_sealed_process_can_do_nothing() -> None:
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can become somebody who is nobody")
 def test_without_root_the_rest_still_holds() -> None:
     """A gateway that runs as a service's user cannot change root or user; the child can do no more for that."""
-    done, found = attempts("stranger")
+    done, result = attempts("stranger")
     assert {"user", "root_directory"}.isdisjoint(done)
-    assert {name for name, succeeded in found.items() if succeeded} == set()
+    assert {name for name, succeeded in result.items() if succeeded} == set()
 
 
 @pytest.fixture(scope="module")
@@ -129,12 +129,12 @@ def test_without_a_filter_no_script_runs() -> None:
 def test_the_configuration_may_permit_scripts_without_a_filter() -> None:
     """Control: then they run, and `/readyz` says that they are not filtered; with the filter it says nothing."""
     source = source_of("function decodeUplink(input) { return {data: {a: 1}}; }")
-    for scripts, said in ((unfiltered_pool(require_filter=False), 1), (ScriptPool(), 0)):
+    for scripts, problems in ((unfiltered_pool(require_filter=False), 1), (ScriptPool(), 0)):
         try:
             [result] = scripts.run([ask(source)])
             assert (result.kind, scripts.inspect(source).error) == ("", "")
-            assert len([problem for problem in scripts.problems() if "without a filter" in problem]) == said
-            assert len(scripts.problems()) == said
+            assert len([problem for problem in scripts.problems() if "without a filter" in problem]) == problems
+            assert len(scripts.problems()) == problems
         finally:
             scripts.close()
 

@@ -12,7 +12,7 @@ from tests.scripts.channels import CHANNELS, READ, WRITE, script
 from tests.scripts.conftest import ask, source_of
 
 
-def seen(outcome: CallResult) -> object:
+def value_read(outcome: CallResult) -> object:
     """Return what a read saw."""
     assert not outcome.kind, outcome
     return msgspec.json.decode(outcome.text)["d"].get("seen")
@@ -26,7 +26,7 @@ def test_nothing_is_kept(name: str, scripts: ScriptPool) -> None:
     outcomes = scripts.run([ask(source, frame) for frame in frames])
     for frame, outcome in zip(frames, outcomes, strict=True):
         if frame == READ:
-            assert seen(outcome) is None
+            assert value_read(outcome) is None
         else:
             assert outcome.kind in {"", "script_state", "script_failed"}, outcome
 
@@ -63,8 +63,8 @@ def test_a_script_that_answers_otherwise_the_second_time_is_refused(monkeypatch:
     monkeypatch.setattr(engine, "_text", files.__getitem__)
     room = engine.Script(source)
     assert room.call(READ, 1, 0).text == '{"d":{"n":1}}'
-    found = room.call(READ, 1, 0)
-    assert (found.kind, found.text) == ("script_state", "its result depends on earlier calls")
+    result = room.call(READ, 1, 0)
+    assert (result.kind, result.text) == ("script_state", "its result depends on earlier calls")
 
 
 def test_every_so_manieth_call_is_compared(monkeypatch: pytest.MonkeyPatch) -> None:

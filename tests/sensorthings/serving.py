@@ -59,12 +59,12 @@ class Things:
 
     async def values(self, path: str, **query: Any) -> list[dict[str, Any]]:
         """Return the entities of all pages."""
-        found: list[dict[str, Any]] = []
+        values: list[dict[str, Any]] = []
         page = await self.ask(path, **query)
         for _ in range(1_000):
-            found += page["value"]
+            values += page["value"]
             if "@iot.nextLink" not in page:
-                return found
+                return values
             page = await self.ask(page["@iot.nextLink"])
         raise AssertionError("the pages do not end")
 

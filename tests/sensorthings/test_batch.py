@@ -129,10 +129,10 @@ async def test_requests_in_parts(site: Site) -> None:
     kind = answer.headers["Content-Type"]
     raw = answer.body if isinstance(answer.body, bytes) else str(answer.body).encode()
     message = BytesParser().parsebytes(f"Content-Type: {kind}\r\n\r\n".encode() + raw)
-    found = [part for part in message.walk() if part.get_content_type() == "application/http"]
-    texts = [str(part.get_payload()) for part in found]
+    selected = [part for part in message.walk() if part.get_content_type() == "application/http"]
+    texts = [str(part.get_payload()) for part in selected]
     assert [int(text.split()[1]) for text in texts] == [201, 201, 201, 201, 200, 404]
-    assert [part["Content-ID"] for part in found][:3] == ["yard", "sensor", "stream"]
+    assert [part["Content-ID"] for part in selected][:3] == ["yard", "sensor", "stream"]
     assert '"result":22.5' in texts[4]
 
 

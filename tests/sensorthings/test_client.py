@@ -50,7 +50,7 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
 def work(url: str, token: str) -> dict[str, Any]:
     """Do with the client what a developer does; return what it saw."""
     service = frost.SensorThingsService(url, auth_handler=BearerHandler(token))
-    seen: dict[str, Any] = {}
+    result: dict[str, Any] = {}
     unit = UnitOfMeasurement(name="degree Celsius", symbol="°C", definition="http://unitsofmeasure.org/ucum.html#Cel")
     thing = frost.Thing(
         name="Kettle",
@@ -85,41 +85,41 @@ def work(url: str, token: str) -> dict[str, Any]:
             datastream=frost.Datastream(id=datastream.id),
         )
         service.create(observation)
-        seen.setdefault("ids", []).append(observation.id)
+        result.setdefault("ids", []).append(observation.id)
     values = DataArrayValue()
     values.components = {values.Property.PHENOMENON_TIME, values.Property.RESULT}
     values.datastream = frost.Datastream(id=datastream.id)
     for hour in range(5, 8):
         values.add_observation(frost.Observation(phenomenon_time=f"2026-01-01T0{hour}:00:00Z", result=20 + hour))
-    seen["array"] = len(service.observations().create(DataArrayDocument(value=[values])))
-    seen["thing"] = service.things().find(thing.id).name
+    result["array"] = len(service.observations().create(DataArrayDocument(value=[values])))
+    result["thing"] = service.things().find(thing.id).name
     stored = service.datastreams().find(datastream.id)
-    seen["unit"] = stored.unit_of_measurement.symbol
+    result["unit"] = stored.unit_of_measurement.symbol
     query = stored.get_observations().query()
-    seen["results"] = [entity.result for entity in query.orderby("phenomenonTime", "ASC").top(3).list()]
-    seen["hot"] = [entity.result for entity in stored.get_observations().query().filter("result gt 25").list()]
-    seen["count"] = service.observations().query().count().top(1).list().count
+    result["results"] = [entity.result for entity in query.orderby("phenomenonTime", "ASC").top(3).list()]
+    result["hot"] = [entity.result for entity in stored.get_observations().query().filter("result gt 25").list()]
+    result["count"] = service.observations().query().count().top(1).list().count
     expanded = service.things().query().filter("name eq 'Kettle'").expand("Datastreams($expand=Observations($top=1))")
     (only,) = list(expanded.list())
-    seen["expanded"] = [next(iter(stream.observations)).result for stream in only.datastreams]
+    result["expanded"] = [next(iter(stream.observations)).result for stream in only.datastreams]
     stored.description = "of boiling water"
     service.update(stored)
     service.patch(stored, [{"op": "replace", "path": "/name", "value": "renamed"}])
-    again = service.datastreams().find(datastream.id)
-    seen["changed"] = (again.name, again.description)
-    service.delete(service.observations().find(seen["ids"][0]))
-    seen["left"] = len(list(stored.get_observations().query().list()))
+    repeated = service.datastreams().find(datastream.id)
+    result["changed"] = (repeated.name, repeated.description)
+    service.delete(service.observations().find(result["ids"][0]))
+    result["left"] = len(list(stored.get_observations().query().list()))
     service.delete(thing)
-    seen["things"] = len(list(service.things().query().filter("name eq 'Kettle'").list()))
-    return seen
+    result["things"] = len(list(service.things().query().filter("name eq 'Kettle'").list()))
+    return result
 
 
 @pytest.mark.filterwarnings("ignore:furl.pathstr:DeprecationWarning")
 async def test_the_client_of_another_server(site: Site) -> None:
     """Lists page by page, filters, orders, counts, expands; creates, by data array too, updates, patches, deletes."""
-    seen = await asyncio.to_thread(work, f"{site.addresses.http}/sta/v1.1", site.admin)
-    assert len(set(seen.pop("ids"))) == HOURS
-    assert seen == {
+    result = await asyncio.to_thread(work, f"{site.addresses.http}/sta/v1.1", site.admin)
+    assert len(set(result.pop("ids"))) == HOURS
+    assert result == {
         "array": 3,
         "thing": "Kettle",
         "unit": "°C",

@@ -220,10 +220,10 @@ async def test_entities_and_properties(node: Site) -> None:
         assert await phone.subscribe(f"v1.1/Things({thing})", 1) == 1
         assert await phone.subscribe(f"v1.1/Things({thing})/description", 1) == 1
         await ask(node, f"Things({thing})", method="PATCH", json={"description": "in the yard"})
-        told = dict([await message(phone), await message(phone)])
-        assert told[f"v1.1/Things({thing})/description"] == {"description": "in the yard"}
-        assert told[f"v1.1/Things({thing})"]["description"] == "in the yard"
-        assert told[f"v1.1/Things({thing})"]["@iot.id"] == thing
+        messages = dict([await message(phone), await message(phone)])
+        assert messages[f"v1.1/Things({thing})/description"] == {"description": "in the yard"}
+        assert messages[f"v1.1/Things({thing})"]["description"] == "in the yard"
+        assert messages[f"v1.1/Things({thing})"]["@iot.id"] == thing
 
 
 async def test_who_may_connect_and_subscribe(node: Site, device: Made) -> None:

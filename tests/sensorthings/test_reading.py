@@ -118,14 +118,14 @@ async def test_expand(things: Things) -> None:
 async def test_the_last_observation_of_every_datastream(things: Things) -> None:
     """From memory in one go: the same as the newest of each Datastream."""
     page = await things.ask("Things", expand="Datastreams($expand=Observations($top=1))")
-    seen = 0
+    result = 0
     for thing in page["value"]:
         for datastream in thing["Datastreams"]:
             (last,) = datastream["Observations"]
             listed = await things.ask(f"Datastreams({datastream['@iot.id']})/Observations", top=2)
             assert last == listed["value"][0]
-            seen += 1
-    assert seen == 2 * len(PLACES) + 2
+            result += 1
+    assert result == 2 * len(PLACES) + 2
 
 
 async def test_select(things: Things) -> None:

@@ -111,5 +111,5 @@ async def test_history_and_log_together(tmp_path: Path) -> None:
         assert paged == whole[::-1]
         assert (await ask(f"{path}?$count=true&$top=0"))["@iot.count"] == 40
         assert (await ask(f"{path}?$filter=result%20lt%205&$count=true&$top=2"))["@iot.count"] == 5
-        found = [await ask(f"Observations({entity['@iot.id']})") for entity in whole]
-        assert json.dumps(found) == json.dumps(whole)
+        answers = [await ask(f"Observations({entity['@iot.id']})") for entity in whole]
+        assert json.dumps(answers) == json.dumps(whole)

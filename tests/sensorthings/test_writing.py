@@ -129,10 +129,10 @@ async def test_create_each_entity(writer: Writer) -> None:
     assert (await writer.get(f"ObservedProperties({observed})"))["definition"] == PROPERTY["definition"]
     location = await writer.create("Locations", place(113.3))
     thing = await writer.thing(Locations=[{"@iot.id": location}])
-    found = await writer.get(f"Things({thing})")
-    assert found["properties"]["owner"] == "me"
-    assert found["properties"]["profile"] == "sensegate/plain"
-    device = (await writer.site.ask("GET", f"/api/v1/devices/{found['properties']['device']}")).body
+    record = await writer.get(f"Things({thing})")
+    assert record["properties"]["owner"] == "me"
+    assert record["properties"]["profile"] == "sensegate/plain"
+    device = (await writer.site.ask("GET", f"/api/v1/devices/{record['properties']['device']}")).body
     assert (device["lon"], device["lat"], device["division"]) == (113.3, 23.1247, "440106")
     body = stream(Thing={"@iot.id": thing}, Sensor={"@iot.id": sensor}, ObservedProperty={"@iot.id": observed})
     created = await writer.create("Datastreams", body)
@@ -317,8 +317,8 @@ async def test_delete(writer: Writer) -> None:
     await writer.ask("DELETE", f"Sensors({sensor})")
     await writer.ask("GET", f"Datastreams({number})", expect=404)
     await writer.ask("GET", f"Observations({second})", expect=404)
-    again = await writer.create(f"Things({thing['@iot.id']})/Datastreams", stream())
-    assert again == number
+    repeated = await writer.create(f"Things({thing['@iot.id']})/Datastreams", stream())
+    assert repeated == number
     await writer.ask("DELETE", f"Things({thing['@iot.id']})")
     for gone in (f"Things({thing['@iot.id']})", f"Datastreams({number})"):
         await writer.ask("GET", gone, expect=404)
@@ -332,13 +332,13 @@ async def test_delete(writer: Writer) -> None:
 async def test_delete_of_a_further_channel(writer: Writer) -> None:
     """Of three equal sensors, two with a channel: that of one goes; those of the others at the same time stay."""
     twins = await writer.site.device("twins", profile="acme/twins")
-    said = f'{{"at": "{AT.format(3)}", "in": 7, "out": 8, "own": 9}}'
-    assert (await writer.site.push(twins, said)).status == 202
+    text = f'{{"at": "{AT.format(3)}", "in": 7, "out": 8, "own": 9}}'
+    assert (await writer.site.push(twins, text)).status == 202
 
     async def all_three() -> list[dict[str, Any]]:
         rows = await writer.get("Observations?$filter=Datastream/Thing/name eq 'twins'&$expand=Datastream")
-        found: list[dict[str, Any]] = rows["value"]
-        return found if len(found) == 3 else []
+        result: list[dict[str, Any]] = rows["value"]
+        return result if len(result) == 3 else []
 
     observations = await eventually(all_three)
     for result, left in ((8, [7, 9]), (9, [7])):

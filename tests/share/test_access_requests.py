@@ -49,9 +49,9 @@ ADMIN = Principal("admin", Role.ADMIN, scope("44"))
 
 @pytest_asyncio.fixture
 async def made() -> AsyncIterator[AccessBench]:
-    one = AccessBench()
-    await one.open()
-    yield one
+    bench = AccessBench()
+    await bench.open()
+    yield bench
 
 
 async def test_only_the_level_that_owns_the_data_decides(made: AccessBench) -> None:
@@ -114,8 +114,8 @@ async def test_what_the_province_does_not_answer_lapses_and_a_late_answer_is_tak
         await made.access.decide(PROVINCE, first.id, decision_of({"approve": True}), None)
     ).effective_state is ApplicationState.APPROVED
     assert made.admission().grant is not None
-    again = await made.access.apply(OTHER, access_request({**WISH, "subscriber": "second"}))
-    await made.access.decide(OWNER, again.id, decision_of({"approve": True}), None)
+    repeated = await made.access.apply(OTHER, access_request({**WISH, "subscriber": "second"}))
+    await made.access.decide(OWNER, repeated.id, decision_of({"approve": True}), None)
     with pytest.raises(Conflict, match="meanwhile"):
         await made.access.decide(OWNER, second.id, decision_of({"approve": True}), None)
     done = await made.access.decide(OWNER, second.id, decision_of({"approve": False, "reason": "late"}), None)
@@ -124,7 +124,7 @@ async def test_what_the_province_does_not_answer_lapses_and_a_late_answer_is_tak
 
 async def test_what_lapsed_goes_after_its_time(made: AccessBench) -> None:
     """As what was decided does; not before."""
-    one = await made.access.apply(READER, access_request(WISH))
+    result = await made.access.apply(READER, access_request(WISH))
     for _ in range(2):
         await made.clock.advance(10 * 86_400 + 1)
         await made.access.escalate()
@@ -133,7 +133,7 @@ async def test_what_lapsed_goes_after_its_time(made: AccessBench) -> None:
     await made.clock.advance(2 * 86_400)
     assert await made.access.prune() == 1
     with pytest.raises(NotFound):
-        made.access.get(READER, one.id)
+        made.access.get(READER, result.id)
 
 
 async def test_a_county_decides_about_its_own_and_a_department_about_its_own(made: AccessBench) -> None:
@@ -392,15 +392,15 @@ def test_a_grant_lets_nothing_through_that_the_feed_or_the_grant_has_not(  # noq
 
 
 @given(names, names)
-def test_a_decision_is_never_wider_than_the_wish(asked: tuple[str, ...], decided: tuple[str, ...]) -> None:
+def test_a_decision_is_never_wider_than_the_wish(requested: tuple[str, ...], decided: tuple[str, ...]) -> None:
     """Where something was asked for, only that can be given; where nothing was, all was asked for."""
-    if asked and {*decided} - {*asked}:
+    if requested and {*decided} - {*requested}:
         with pytest.raises(ConfigError):
-            narrowed(asked, decided, "properties")
+            narrowed(requested, decided, "properties")
         return
-    given_ = narrowed(asked, decided, "properties")
-    assert given_ == (decided or asked)
-    assert not asked or {*given_} <= {*asked}
+    given_ = narrowed(requested, decided, "properties")
+    assert given_ == (decided or requested)
+    assert not requested or {*given_} <= {*requested}
 
 
 @given(codes)
@@ -481,9 +481,9 @@ async def test_what_ended_long_ago_goes(made: AccessBench) -> None:
     assert made.actions[-2:] == ["grant.prune", "application.prune"]
     with pytest.raises((NotFound, PermissionDenied)):
         made.admission()
-    again = Grants(shelf := RecordStore(made.bucket, made.clock), made.feeds, made.clock)
-    await shelf.open()
-    assert list(again.records) == []
+    reopened = Grants(store := RecordStore(made.bucket, made.clock), made.feeds, made.clock)
+    await store.open()
+    assert list(reopened.records) == []
 
 
 async def test_a_grant_that_lasts_is_not_pruned(made: AccessBench) -> None:
@@ -535,15 +535,15 @@ async def test_what_becomes_core_is_given_no_more(made: AccessBench) -> None:
 async def test_an_order_does_not_tell_of_feeds_elsewhere(made: AccessBench) -> None:
     """A grant for a feed without a part in the order's place fails as for no feed at all."""
     place = scope("4403")
-    told = set()
+    results = set()
     for name in ("air", "nothing"):
         wanted = EmergencyGrant(name, "second")
         plan = ModePlan(name="p", title="p", place=place, grants=(wanted,))
         order = ModeOrder(id="o", plan=plan, place=place, since=NOW, until=NOW + DAY_US, reason="x", by="owner")
         with pytest.raises(NotFound) as why:
             await EmergencyGrants(made.grants, made.feeds, made.clock).open(order, wanted)
-        told.add(str(why.value).replace(name, "*"))
-    assert len(told) == 1
+        results.add(str(why.value).replace(name, "*"))
+    assert len(results) == 1
     assert not list(made.grants.records)
 
 
@@ -569,10 +569,12 @@ async def test_a_code_is_given_once(made: AccessBench) -> None:
     codes = await asyncio.gather(*(made.catalogue.next_code("4401", DatasetKind.THEME) for _ in range(5)))
     assert len(set(codes)) == 5
     assert await made.catalogue.next_code("4403", DatasetKind.THEME) == "440300-theme-000001", "negative control"
-    again = DatasetCatalogue(shelf := RecordStore(made.bucket, made.clock))
-    await shelf.open()
-    assert await again.next_code("4401", DatasetKind.THEME) == "440100-theme-000006"
-    entry = again.find("air")
+    reopened = DatasetCatalogue(store := RecordStore(made.bucket, made.clock))
+    await store.open()
+    assert await reopened.next_code("4401", DatasetKind.THEME) == "440100-theme-000006"
+    entry = reopened.find("air")
     assert entry is not None
-    await again.records.put("air", msgspec.structs.replace(entry, code="440100-theme-000040"), expected=entry.revision)
-    assert await again.next_code("4401", DatasetKind.THEME) == "440100-theme-000041"
+    await reopened.records.put(
+        "air", msgspec.structs.replace(entry, code="440100-theme-000040"), expected=entry.revision
+    )
+    assert await reopened.next_code("4401", DatasetKind.THEME) == "440100-theme-000041"

@@ -19,19 +19,19 @@ times = st.integers(1_577_836_800_000_000, 2_500_000_000_000_000)
 def test_a_cursor_comes_back_as_it_was(timeline: bytes, sequence: int, stored: int, row: int) -> None:
     """Text and back is the identity, for every entry and row."""
     made = cursor.after(timeline, sequence, stored, row)
-    again = cursor.parse(str(made))
-    assert again == made
-    assert (again.sequence, again.row, again.timeline) == (sequence, row, timeline)
-    assert cursor.stored_before(again) <= stored < cursor.stored_before(again) + 60_000_000
+    repeated = cursor.parse(str(made))
+    assert repeated == made
+    assert (repeated.sequence, repeated.row, repeated.timeline) == (sequence, row, timeline)
+    assert cursor.stored_before(repeated) <= stored < cursor.stored_before(repeated) + 60_000_000
 
 
 @given(sequences, times, rows, rows)
-def test_rows_of_an_entry_share_a_prefix(sequence: int, stored: int, one: int, other: int) -> None:
+def test_rows_of_an_entry_share_a_prefix(sequence: int, stored: int, index: int, other: int) -> None:
     """The text is the entry's prefix and four characters that tell the rows apart."""
-    first, second = (cursor.after(b"a line", sequence, stored, row) for row in (one, other))
+    first, second = (cursor.after(b"a line", sequence, stored, row) for row in (index, other))
     assert first.prefix == second.prefix
-    assert str(first) == first.prefix + cursor.row_text(one)
-    assert (str(first) == str(second)) == (one == other)
+    assert str(first) == first.prefix + cursor.row_text(index)
+    assert (str(first) == str(second)) == (index == other)
 
 
 @given(st.text())

@@ -60,16 +60,16 @@ class Pair:
             raise PermissionDenied(str(why)) from why
 
     def entry(self) -> CatalogueEntry:
-        found = self.centre.catalogue.find("4401-air")
-        assert found is not None
-        return found
+        match = self.centre.catalogue.find("4401-air")
+        assert match is not None
+        return match
 
 
 @pytest_asyncio.fixture
 async def pair() -> AsyncIterator[Pair]:
     pair = Pair()
-    await pair.node.shelf.open()
-    await pair.centre.shelf.open()
+    await pair.node.store.open()
+    await pair.centre.store.open()
     await pair.node.feeds.create(Feed("air", divisions=("4401",)))
     entry = CatalogueEntry(
         "air",
@@ -195,8 +195,8 @@ async def test_what_lapsed_at_the_centre_is_still_answered_at_the_node(pair: Pai
         await pair.centre.clock.advance(10 * 86_400 + 1)
         await pair.centre.access.escalate()
     await pair.up.sync()
-    seen = pair.node.access.get(OWNER, application.id)
-    assert (seen.effective_state, seen.state) == (ApplicationState.LAPSED, ApplicationState.PENDING)
+    record = pair.node.access.get(OWNER, application.id)
+    assert (record.effective_state, record.state) == (ApplicationState.LAPSED, ApplicationState.PENDING)
     done = await pair.node.access.decide(OWNER, application.id, decision_of({"approve": True}), None)
     assert done.effective_state is ApplicationState.APPROVED
 
@@ -249,8 +249,8 @@ async def test_two_nodes_do_not_see_each_others_applications(pair: Pair) -> None
     """The answer to another node holds nothing of this one."""
     await pair.centre.access.apply(READER, access_request(WISH))
     raw = await pair.down.offers("4406", msgspec.msgpack.encode(NodeOffers()))
-    told = msgspec.msgpack.decode(raw, type=CentreUpdate)
-    assert (told.applications, told.grants, told.codes) == ((), (), {})
+    decoded = msgspec.msgpack.decode(raw, type=CentreUpdate)
+    assert (decoded.applications, decoded.grants, decoded.codes) == ((), (), {})
     assert pair.entry().published, "and takes nothing of it out of the catalogue"
 
 
@@ -292,8 +292,8 @@ async def test_a_crash_between_feed_and_entry_leaves_nothing_behind(
         assert pair.centre.feeds.find("4401-air") is None
     await pair.up.sync()
     assert pair.centre.catalogue.find("4401-air") is None
-    again = msgspec.structs.replace(here, revision=0)
-    await pair.node.catalogue.records.put("air", again, expected=0)
+    repeated = msgspec.structs.replace(here, revision=0)
+    await pair.node.catalogue.records.put("air", repeated, expected=0)
     await pair.up.sync()
     assert pair.up.rejected == {}
     assert pair.entry().published
@@ -305,8 +305,8 @@ async def test_a_node_is_told_first_of_what_waits(pair: Pair, monkeypatch: pytes
     monkeypatch.setattr("sensegate.share.federation_centre.UPDATE_RECORDS_MAX", 3)
     made = []
     for _ in range(6):
-        one = await pair.centre.access.apply(READER, access_request(WISH))
-        made.append(one.id)
+        result = await pair.centre.access.apply(READER, access_request(WISH))
+        made.append(result.id)
         await pair.centre.clock.advance(1)
     for name in sorted(made)[3:]:
         await pair.centre.access.decide(OWNER, name, decision_of({"approve": False, "reason": "x"}), None)

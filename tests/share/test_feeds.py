@@ -31,9 +31,9 @@ def caller(where: str, role: Role = Role.SUBSCRIBER, **more: Any) -> Principal:
 @given(st.lists(codes, max_size=4), st.lists(codes, max_size=4), codes)
 def test_common_divisions_are_those_in_both(ours: list[str], theirs: list[str], place: str) -> None:
     """A place lies in the common part exactly if it lies in both; an empty list is everywhere."""
-    found = feeds.common_divisions(feeds.outermost(ours), feeds.outermost(theirs))
+    result = feeds.common_divisions(feeds.outermost(ours), feeds.outermost(theirs))
     inside = all(not codes or any(place.startswith(code) for code in codes) for codes in (ours, theirs))
-    assert (found is not None and (not found or any(place.startswith(code) for code in found))) == inside
+    assert (result is not None and (not result or any(place.startswith(code) for code in result))) == inside
 
 
 @given(
@@ -77,8 +77,8 @@ def test_masks_equal_the_definition(  # noqa: PLR0917 - hypothesis gives them
         and (not properties or name.partition("#")[0] in properties)
     }
     chosen = matches(batch, selection) if selection else np.zeros(0, np.int64)
-    found = {(batch.origins.device[batch.origin[row]], batch.properties[batch.property[row]]) for row in chosen}
-    assert found == expected
+    results = {(batch.origins.device[batch.origin[row]], batch.properties[batch.property[row]]) for row in chosen}
+    assert results == expected
     assert list(chosen) == sorted(chosen)
 
 
@@ -114,8 +114,8 @@ def test_kinds_are_told_by_the_subject() -> None:
 async def test_every_process_sees_a_change(fake_clock: FakeClock) -> None:
     """What one process writes another has within its watch, deletions too; the built-in feed always stays."""
     bucket = MemoryBucket()
-    one, two = Feeds(bucket, fake_clock), Feeds(bucket, fake_clock)
-    await one.open()
+    first, two = Feeds(bucket, fake_clock), Feeds(bucket, fake_clock)
+    await first.open()
     await two.open()
     task = asyncio.create_task(two.run())
     admin = caller("44", Role.ADMIN)
@@ -125,17 +125,17 @@ async def test_every_process_sees_a_change(fake_clock: FakeClock) -> None:
             while [feed.name for feed in two.visible(admin)] != expected:
                 await asyncio.sleep(0)
 
-    made = await one.create(Feed("air", ("4401",)))
+    made = await first.create(Feed("air", ("4401",)))
     await names(["air", "alarms", "all"])
-    await one.change(msgspec.structs.replace(made, description="x"), made.revision)
+    await first.change(msgspec.structs.replace(made, description="x"), made.revision)
     with pytest.raises(Conflict):
-        await one.change(made, made.revision)
-    await one.delete("air")
+        await first.change(made, made.revision)
+    await first.delete("air")
     await names(["alarms", "all"])
-    await one.create(Feed("air"))
+    await first.create(Feed("air"))
     await names(["air", "alarms", "all"])
     with pytest.raises(Conflict):
-        await one.delete("all")
+        await first.delete("all")
     third = Feeds(bucket, fake_clock)
     await third.open()
     assert [feed.name for feed in third.visible(admin)] == ["air", "alarms", "all"]

@@ -137,12 +137,12 @@ class World:
     async def held(self, *, soon_us: int = 0) -> dict[int, list[float]]:
         """Return what the log holds (sequence -> values), without what expires within `soon_us`."""
         reader, at = LogReader(self.log, self.clock), 0
-        found: dict[int, list[float]] = {}
+        result: dict[int, list[float]] = {}
         while (span := await reader.read(at)).end > at:
             kept = (slot for slot in span.entries if slot.stored + TTL_US - soon_us > self.clock.now())
-            found |= {slot.sequence: slot.batch.value.tolist() for slot in kept}
+            result |= {slot.sequence: slot.batch.value.tolist() for slot in kept}
             at = span.end
-        return found
+        return result
 
     async def read_on(self, subscriber: Subscriber, limit: int) -> None:
         """Go on after the cursor: see that it is accepted exactly where it should be, and that nothing is skipped."""

@@ -56,12 +56,12 @@ async def test_a_restart_counts_nothing_twice(memory_log: MemoryLog, clock: Fake
     books.add(entries[1])
     await books.flush()
     books.add(entries[2])
-    again, at = await opened(memory_log, clock)
+    reopened, at = await opened(memory_log, clock)
     assert at == 2
     for record in entries:
-        again.add(record)
-    assert again.total("4401", HOUR).totals() == {"messages": 6}
-    await again.flush()
+        reopened.add(record)
+    assert reopened.total("4401", HOUR).totals() == {"messages": 6}
+    await reopened.flush()
     third, at = await opened(memory_log, clock)
     assert (at, third.total("4401", HOUR).totals()) == (3, {"messages": 6})
 
@@ -71,10 +71,10 @@ async def test_a_log_that_has_lost_its_end_is_counted_on_from_there(memory_log: 
     books, _ = await opened(memory_log, clock)
     books.add(entry(9, (HOUR, "messages", 5)))
     await books.flush()
-    again = HourlyLedgers(memory_log, clock)
-    assert await again.open("e1", 4) == 4
-    again.add(entry(6, (HOUR, "messages", 1)))
-    assert again.total("4401", HOUR).totals() == {"messages": 6}
+    reopened = HourlyLedgers(memory_log, clock)
+    assert await reopened.open("e1", 4) == 4
+    reopened.add(entry(6, (HOUR, "messages", 1)))
+    assert reopened.total("4401", HOUR).totals() == {"messages": 6}
     assert await HourlyLedgers(memory_log, clock).open("e1", 9) == 9
 
 
@@ -91,8 +91,8 @@ async def test_a_write_with_unknown_outcome(memory_log: MemoryLog, clock: FakeCl
     books.add(entry(3, (HOUR, "messages", 1)))
     await books.flush()
     await books.flush()
-    again, at = await opened(memory_log, clock)
-    assert (at, again.total("4401", HOUR).totals()) == (3, {"messages": 13})
+    reopened, at = await opened(memory_log, clock)
+    assert (at, reopened.total("4401", HOUR).totals()) == (3, {"messages": 13})
 
 
 async def test_counts_that_come_while_writing_are_not_forgotten(memory_log: MemoryLog, clock: FakeClock) -> None:
@@ -104,8 +104,8 @@ async def test_counts_that_come_while_writing_are_not_forgotten(memory_log: Memo
     books.add(entry(2, (HOUR, "messages", 1)))
     await flushing
     await books.flush()
-    again, at = await opened(memory_log, clock)
-    assert (at, again.total("4401", HOUR).totals()) == (2, {"messages": 6})
+    reopened, at = await opened(memory_log, clock)
+    assert (at, reopened.total("4401", HOUR).totals()) == (2, {"messages": 6})
 
 
 async def test_a_flush_that_is_cancelled_forgets_nothing(memory_log: MemoryLog, clock: FakeClock) -> None:
@@ -119,8 +119,8 @@ async def test_a_flush_that_is_cancelled_forgets_nothing(memory_log: MemoryLog, 
     assert flushing.cancelled()
     books.add(entry(2, (HOUR - 1, "messages", 1)))
     await books.flush()
-    again, at = await opened(memory_log, clock)
-    assert (at, again.total("4401", HOUR - 1).totals()) == (2, {"messages": 6})
+    reopened, at = await opened(memory_log, clock)
+    assert (at, reopened.total("4401", HOUR - 1).totals()) == (2, {"messages": 6})
 
 
 async def test_many_hours_are_packed_and_old_ones_go(memory_log: MemoryLog, clock: FakeClock) -> None:
@@ -133,8 +133,8 @@ async def test_many_hours_are_packed_and_old_ones_go(memory_log: MemoryLog, cloc
     await books.flush()
     assert {hour for _, hour in books._open} <= {HOUR}
     assert books.total("4401", 0).totals() == {"messages": 49}
-    again, _ = await opened(memory_log, clock)
-    assert again.total("4401", HOUR - 48).totals() == {"messages": 49}
+    reopened, _ = await opened(memory_log, clock)
+    assert reopened.total("4401", HOUR - 48).totals() == {"messages": 49}
 
 
 async def test_what_comes_late_is_added_to_what_was_written(memory_log: MemoryLog, clock: FakeClock) -> None:
@@ -155,9 +155,9 @@ async def test_what_comes_late_is_added_to_what_was_written(memory_log: MemoryLo
         await books.flush()
     await books.flush()
     await books.flush()
-    again = HourlyLedgers(memory_log, clock, window_h=96)  # such that the old hour is at hand
-    await again.open("e1")
-    assert again.total("4401", HOUR).totals() == {"messages": 12}
+    reopened = HourlyLedgers(memory_log, clock, window_h=96)  # such that the old hour is at hand
+    await reopened.open("e1")
+    assert reopened.total("4401", HOUR).totals() == {"messages": 12}
 
 
 async def test_totals_are_those_of_the_ledgers(memory_log: MemoryLog, clock: FakeClock) -> None:
@@ -188,9 +188,9 @@ async def test_totals_are_those_of_the_ledgers(memory_log: MemoryLog, clock: Fak
     check(books)
     await books.flush()  # merges what was stored of the old hour
     check(books)
-    again = HourlyLedgers(memory_log, clock, window_h=96)
-    await again.open("e1")
-    check(again)
+    reopened = HourlyLedgers(memory_log, clock, window_h=96)
+    await reopened.open("e1")
+    check(reopened)
 
 
 async def test_an_hour_of_very_many_devices_is_several_entries(memory_log: MemoryLog, clock: FakeClock) -> None:
@@ -206,9 +206,9 @@ async def test_an_hour_of_very_many_devices_is_several_entries(memory_log: Memor
         await books.flush()
         subjects = [entry.subject for entry in await memory_log.fetch(0)]
         assert len(subjects) == len(set(subjects)) > 3
-        again, at = await opened(memory_log, clock)
+        reopened, at = await opened(memory_log, clock)
         assert at == sequence
-        sums = again.total("4401", HOUR)
+        sums = reopened.total("4401", HOUR)
         assert sums.totals() == {"messages": sequence * 1275}
         assert {row.device: row.count for row in sums.rows()} == {
             f"gz-{number * 7919:05}": sequence * (number + 1) for number in range(50)
@@ -218,8 +218,8 @@ async def test_an_hour_of_very_many_devices_is_several_entries(memory_log: Memor
     await roomy.open("e1")
     roomy.add(entry(3, (HOUR, "messages", 1)))
     await roomy.flush()  # one entry holds it all again, what it was in before is empty
-    again, _ = await opened(memory_log, clock)
-    assert again.total("4401", HOUR).totals() == {"messages": 2551}
+    reopened, _ = await opened(memory_log, clock)
+    assert reopened.total("4401", HOUR).totals() == {"messages": 2551}
 
 
 async def test_another_log_starts_anew(memory_log: MemoryLog, clock: FakeClock) -> None:
@@ -227,10 +227,10 @@ async def test_another_log_starts_anew(memory_log: MemoryLog, clock: FakeClock) 
     books, _ = await opened(memory_log, clock)
     books.add(entry(50, (HOUR, "messages", 5)))
     await books.flush()
-    again, at = await opened(memory_log, clock, epoch="e2")
+    reopened, at = await opened(memory_log, clock, epoch="e2")
     assert at == 0
-    again.add(entry(1, (HOUR, "messages", 2)))
-    assert again.total("4401", HOUR).totals() == {"messages": 7}
+    reopened.add(entry(1, (HOUR, "messages", 2)))
+    assert reopened.total("4401", HOUR).totals() == {"messages": 7}
 
 
 async def test_damage_is_passed_by_loudly(memory_log: MemoryLog, clock: FakeClock) -> None:

@@ -46,13 +46,13 @@ STEPS = st.lists(
 
 def shown(values: LastValues) -> dict[tuple[str, str, str], tuple[object, int, int]]:
     """Return (node, device, property) -> (value, time, entry)."""
-    found: dict[tuple[str, str, str], tuple[object, int, int]] = {}
+    result: dict[tuple[str, str, str], tuple[object, int, int]] = {}
     for part in values.batches(np.arange(len(values))):
         batch = part.batch
         for row in range(len(batch)):
             key = (batch.node, batch.origins.device[batch.origin[row]], batch.properties[batch.property[row]])
-            found[key] = (batch.text.get(row, float(batch.value[row])), int(batch.time[row]), int(part.entry[row]))
-    return found
+            result[key] = (batch.text.get(row, float(batch.value[row])), int(batch.time[row]), int(part.entry[row]))
+    return result
 
 
 def entry_of(steps: list[Step], node: str = "4401") -> columns.Batch:

@@ -231,19 +231,21 @@ async def test_changes_are_streamed(city: City) -> None:
     """All values first, then those that changed; one that changes often is sent as it is at the end."""
     request = LatestRequest("all", FeedFilter(properties=("pm2_5",)))
     stream = await city.latest.open_stream(lambda: READER, request, heartbeat_s=5.0, interval_s=0.0)
-    seen: list[dict[str, Any]] = []
+    result: list[dict[str, Any]] = []
     async with asyncio.timeout(10), aclosing(stream):
         async for events in stream:
-            seen += [json.loads(block[6:]) for block in events.body.decode().split("\n\n") if block.startswith("data")]
-            if len(seen) == len(PLACES):
+            result += [
+                json.loads(block[6:]) for block in events.body.decode().split("\n\n") if block.startswith("data")
+            ]
+            if len(result) == len(PLACES):
                 for number in range(5):
                     await city.write(
                         [(3, "pm2_5", number), (3, "air_temperature#2", 1.0)], start=NOW + (number + 3) * 60_000_000
                     )
                 await city.write([(4, "pm2_5", 5.0)], start=NOW + 600_000_000)
-            if seen[-1]["device"] == "d-04" and seen[-1]["value"] == 5.0:
+            if result[-1]["device"] == "d-04" and result[-1]["value"] == 5.0:
                 break
-    changed = seen[len(PLACES) :]
+    changed = result[len(PLACES) :]
     assert [(record["device"], record["value"]) for record in changed] == [("d-03", 4.0), ("d-04", 5.0)]
 
 

@@ -54,12 +54,12 @@ some_masks = st.builds(
 def test_rows_stay_where_they_are_and_once_is_as_good_as_twice(made: list[Any], mask: Mask) -> None:
     """As many rows in the same order, so that cursors stay what they are; masked again nothing changes."""
     batch, maker = make_batch(made), Masks(SECRET)
-    seen = maker.apply(batch, mask)
-    assert len(seen) == len(batch)
+    result = maker.apply(batch, mask)
+    assert len(result) == len(batch)
     for name in ("property", "origin", "quality", "flags"):
-        assert np.array_equal(getattr(seen, name), getattr(batch, name)), name
-    again = maker.apply(seen, mask)
-    assert columns.encode(again) == columns.encode(seen)
+        assert np.array_equal(getattr(result, name), getattr(batch, name)), name
+    repeated = maker.apply(result, mask)
+    assert columns.encode(repeated) == columns.encode(result)
     assert columns.encode(maker.apply(batch, masks.NO_MASK)) == columns.encode(batch)
 
 
@@ -67,20 +67,20 @@ def test_rows_stay_where_they_are_and_once_is_as_good_as_twice(made: list[Any], 
 def test_what_is_masked_is_as_the_mask_says(made: list[Any], mask: Mask) -> None:
     """Times begin periods, places are middles of cells, values are multiples, names and codes are gone."""
     batch = make_batch(made)
-    seen, gone = Masks(SECRET).apply(batch, mask), hidden_rows(batch, mask)
+    rows, gone = Masks(SECRET).apply(batch, mask), hidden_rows(batch, mask)
     if mask.time_s:
-        assert not (seen.time % (mask.time_s * 1_000_000)).any()
-        assert not (seen.received % (mask.time_s * 1_000_000)).any()
+        assert not (rows.time % (mask.time_s * 1_000_000)).any()
+        assert not (rows.received % (mask.time_s * 1_000_000)).any()
     if "place" in mask.drop:
-        assert np.isnan(seen.origins.lon).all()
+        assert np.isnan(rows.origins.lon).all()
     elif mask.grid_m:
         known = ~np.isnan(batch.origins.lon)
-        across = (seen.origins.lon - batch.origins.lon)[known] * 111_320 * np.cos(np.radians(23))
+        across = (rows.origins.lon - batch.origins.lon)[known] * 111_320 * np.cos(np.radians(23))
         assert (np.abs(across) <= mask.grid_m).all()
     if mask.division_digits:
-        assert all(len(code) <= mask.division_digits for code in seen.origins.division.table)
+        assert all(len(code) <= mask.division_digits for code in rows.origins.division.table)
     if "device" in mask.hash:
-        assert not {*seen.origins.device} & {*batch.origins.device}
+        assert not {*rows.origins.device} & {*batch.origins.device}
     names = [records.base_name(name) for name in batch.properties]
     for row in range(len(batch)):
         name = names[batch.property[row]]
@@ -89,9 +89,9 @@ def test_what_is_masked_is_as_the_mask_says(made: list[Any], mask: Mask) -> None
             assert gone[row] == (batch.value[row] < mask.k or name in mask.drop)
         for rounding in mask.round:
             if rounding.property == name:
-                count = seen.value[row] / rounding.step
+                count = rows.value[row] / rounding.step
                 assert math.isclose(count, round(count), abs_tol=1e-6)
-                assert abs(seen.value[row] - batch.value[row]) <= rounding.step / 2 * (1 + 1e-9)
+                assert abs(rows.value[row] - batch.value[row]) <= rounding.step / 2 * (1 + 1e-9)
 
 
 @given(st.floats(-180, 180), st.floats(-89, 89), st.floats(10, 200_000))
@@ -125,9 +125,9 @@ def test_any_step_gives_a_number(value: float, step: float) -> None:
 def test_pseudonyms_are_alike_for_a_key_and_differ_between_keys_and_secrets() -> None:
     """So that one grant can follow a device, and two cannot be joined."""
     word = "gz-air-1"
-    one, other = Masks(SECRET).pseudonyms("a"), Masks(SECRET).pseudonyms("b")
-    assert one(word) == one(word) == one(one(word))
-    assert len({one(word), other(word), Masks(SECRET[::-1]).pseudonyms("a")(word), word}) == 4
+    first, other = Masks(SECRET).pseudonyms("a"), Masks(SECRET).pseudonyms("b")
+    assert first(word) == first(word) == first(first(word))
+    assert len({first(word), other(word), Masks(SECRET[::-1]).pseudonyms("a")(word), word}) == 4
 
 
 def test_words_of_a_record_in_a_text_are_not_shown_beside_coarse_columns() -> None:
@@ -200,9 +200,9 @@ async def test_no_form_lets_a_canary_through(memory_log: MemoryLog) -> None:
         division_digits=4,
     )
     bare = await _bodies(memory_log, batch, masks.NO_MASK)
-    seen = await _bodies(MemoryLog(CLOCK, epoch="e2"), batch, mask)
+    bodies = await _bodies(MemoryLog(CLOCK, epoch="e2"), batch, mask)
     for form in FORMS:
-        text = seen[form]
+        text = bodies[form]
         assert b"canary-device" in bare[form], "the control"
         assert b"canary-device" not in text
         if form is not RecordEncoding.MSGPACK:
@@ -219,8 +219,8 @@ async def test_a_planted_hole_is_found(memory_log: MemoryLog, monkeypatch: pytes
     """A mask that forgets the devices is seen by the test above: the negative control."""
     monkeypatch.setattr(Masks, "_origins", lambda _self, origins, _mask: origins)
     batch = make_batch([(0, "air_temperature", 21.987), (0, "relative_humidity", 77.123)], places=[CANARY])
-    seen = await _bodies(memory_log, batch, Mask(hash=("device",), key="x"))
-    assert b"canary-device" in seen[RecordEncoding.JSON]
+    bodies = await _bodies(memory_log, batch, Mask(hash=("device",), key="x"))
+    assert b"canary-device" in bodies[RecordEncoding.JSON]
 
 
 def test_the_one_who_asks_by_device_cannot_find_out() -> None:

@@ -28,10 +28,10 @@ async def test_counts_add_up_and_last(clock: FakeClock) -> None:
     made.count("t", "all", "json", requests=1, records=0, size=20)
     made.count("t", "all", "sse", requests=1, size=0)
     await made.flush(last=True)
-    again = Metering(bucket, clock)
-    await again.open()
-    again.count("t", "all", "json", records=1, size=1)
-    assert again.rows() == [Usage("t", "all", "json", 2, 6, 121, NOW), Usage("t", "all", "sse", 1, 0, 0, NOW)]
+    reopened = Metering(bucket, clock)
+    await reopened.open()
+    reopened.count("t", "all", "json", records=1, size=1)
+    assert reopened.rows() == [Usage("t", "all", "json", 2, 6, 121, NOW), Usage("t", "all", "sse", 1, 0, 0, NOW)]
     assert len((await bucket.load_all())[0]) == 4
 
 
@@ -49,9 +49,9 @@ async def test_months_that_are_over_long_ago_go(clock: FakeClock) -> None:
     assert await Metering(bucket, clock).prune() == 0, "negative control: without a span all stays"
     assert await made.prune() == 1
     assert made.months(first) == []
-    again = Metering(bucket, clock)
-    await again.open()
-    assert (again.months(first), [row.records for row in again.rows()]) == ([], [5])
+    reopened = Metering(bucket, clock)
+    await reopened.open()
+    assert (reopened.months(first), [row.records for row in reopened.rows()]) == ([], [5])
 
 
 async def test_months_are_looked_through_every_hour(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -143,15 +143,15 @@ async def test_a_kill_forgets_nothing_that_went(clock: FakeClock) -> None:
     await made.flush()
     await deliver(made, 12)
     await deliver(made, 5, counted=False)
-    again = await after_kill(bucket, clock)
-    for least, most in bounds(again):
+    restarted = await after_kill(bucket, clock)
+    for least, most in bounds(restarted):
         assert least <= 42
         assert 47 <= most <= 30 + 2 * 30, "covered ahead for twice what went before the writing"
-    assert again.used("g") == bounds(again)[1][1]
+    assert restarted.used("g") == bounds(restarted)[1][1]
     # Once more, before anything was written: the same again, not twice.
-    assert bounds(await after_kill(bucket, clock)) == bounds(again)
-    await again.flush()
-    assert bounds(await after_kill(bucket, clock)) == bounds(again)
+    assert bounds(await after_kill(bucket, clock)) == bounds(restarted)
+    await restarted.flush()
+    assert bounds(await after_kill(bucket, clock)) == bounds(restarted)
 
 
 async def test_an_orderly_end_is_exact(clock: FakeClock) -> None:
@@ -162,8 +162,8 @@ async def test_an_orderly_end_is_exact(clock: FakeClock) -> None:
     await made.flush()
     await deliver(made, 12)
     await made.flush(last=True)
-    again = await after_kill(bucket, clock)
-    assert (bounds(again), again.used("g")) == ([(42, 42), (42, 42)], 42)
+    restarted = await after_kill(bucket, clock)
+    assert (bounds(restarted), restarted.used("g")) == ([(42, 42), (42, 42)], 42)
 
 
 async def test_what_is_quiet_is_settled(clock: FakeClock) -> None:
@@ -196,7 +196,7 @@ async def test_whenever_it_is_killed(clock: FakeClock, seed: int) -> None:
     made = Metering(bucket, clock)
     went = 0
 
-    async def one(grant: str) -> None:
+    async def deliver(grant: str) -> None:
         nonlocal went
         for _ in range(20):
             count = dice.choice((1, 3, 30, 400))
@@ -207,14 +207,14 @@ async def test_whenever_it_is_killed(clock: FakeClock, seed: int) -> None:
             if dice.random() < 0.2:
                 await made.flush()
 
-    ends = await asyncio.gather(*(one(grant) for grant in ("g", "g", "h")), return_exceptions=True)
+    ends = await asyncio.gather(*(deliver(grant) for grant in ("g", "g", "h")), return_exceptions=True)
     assert any(isinstance(end, Dead) for end in ends)
-    again = await after_kill(bucket, clock)
-    whole, *months = bounds(again)
+    restarted = await after_kill(bucket, clock)
+    whole, *months = bounds(restarted)
     assert whole[1] >= went
     assert sum(most for _, most in months) >= went
     assert all(least <= went for least, _ in (whole, *months))
-    assert again.used("g") + again.used("h") >= went
+    assert restarted.used("g") + restarted.used("h") >= went
 
 
 class Dead(Exception):
@@ -242,8 +242,8 @@ async def test_a_small_rest_of_a_quota_is_not_covered_ahead(clock: FakeClock) ->
     made = Metering(bucket, clock, quota_left={"g": 10, "h": 10_000}.get)
     for grant in ("g", "h"):
         await deliver(made, 3, grant=grant)
-    again = await after_kill(bucket, clock)
-    assert (again.used("g"), again.used("h")) == (3, 3 + SPARE_RECORDS)
+    restarted = await after_kill(bucket, clock)
+    assert (restarted.used("g"), restarted.used("h")) == (3, 3 + SPARE_RECORDS)
 
 
 async def test_nothing_goes_while_it_cannot_be_covered(clock: FakeClock) -> None:

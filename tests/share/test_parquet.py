@@ -53,9 +53,9 @@ def test_each_value_is_that_of_the_json_form() -> None:
     second = make_batch([(at % 4, "relative_humidity", at / 7) for at in range(100)], start=NOW + 10_000_000)
     parts = [part_of(first), part_of(second, 9)]
     table = read(parts)
-    told = json_of(parts)
-    assert table.num_rows == len(told) == 105
-    for row, wanted in zip(table.to_pylist(), told, strict=True):
+    records = json_of(parts)
+    assert table.num_rows == len(records) == 105
+    for row, wanted in zip(table.to_pylist(), records, strict=True):
         value = row["text"] if row["text"] is not None else row["value"]
         assert value == (float(wanted["value"]) if isinstance(wanted["value"], bool | int | float) else wanted["value"])
         assert row["channel"] == wanted.get("channel", "")

@@ -76,9 +76,9 @@ async def test_sums_are_kept_until_something_changes(memory_log: MemoryLog, cloc
     given.add("a", 5)
     given.add("a", 9, hour=HOUR - 1)
     assert (await given.messages(), await given.messages(HOUR - 1)) == ({("440106", "env"): 5}, {("440106", "env"): 9})
-    asked = given.asked
+    result = given.asked
     assert await given.messages() == {("440106", "env"): 5}
-    assert given.asked == asked
+    assert given.asked == result
     given.add("a", 1)
     assert await given.messages() == {("440106", "env"): 6}
     given.places["a"], given.version = ("4403", ""), 2
@@ -112,10 +112,10 @@ async def test_what_was_loaded_is_summed_before_anybody_asks(memory_log: MemoryL
     await given.books.open("")
     running = asyncio.create_task(given.books.run())
     await eventually(lambda: len(given.books.places._sums) == 26)
-    asked = given.asked
+    result = given.asked
     assert await given.messages(HOUR - 3) == {("440106", "env"): 5}
     assert given.books.totals("4401", HOUR - 3, HOUR - 2) == {HOUR - 3: {"messages": 5, "decoded": 4}}
-    assert given.asked == asked
+    assert given.asked == result
     given._sequence = 1_000
     given.add("b", 7, hour=HOUR - 3)
     assert given.books.totals("4401", HOUR - 3, HOUR - 2) == {HOUR - 3: {"messages": 12, "decoded": 10}}

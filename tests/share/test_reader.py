@@ -308,11 +308,11 @@ async def test_the_ring_is_bounded_and_history_fills_in(clock: FakeClock) -> Non
         assert await made.wait(written[-1], 5)
         assert made._ring_bytes <= 20_000
         assert made._ring_start > written[0]
-        seen, at = [], 0
+        results, at = [], 0
         while (span := await made.read(at)).end > at:
-            seen += [slot.sequence for slot in span.entries]
+            results += [slot.sequence for slot in span.entries]
             at = span.end
-        assert seen == written
+        assert results == written
 
 
 async def test_equal_readers_of_history_share_a_fetch(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -340,9 +340,9 @@ async def test_a_reader_that_is_begun_anew_gives_nothing_twice(clock: FakeClock)
                 await asyncio.sleep(0)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
-    found = [slot.sequence for slot in (await made.read(0)).entries]
-    assert found == sorted(set(found))
-    assert len(found) == 2
+    sequences = [slot.sequence for slot in (await made.read(0)).entries]
+    assert sequences == sorted(set(sequences))
+    assert len(sequences) == 2
 
 
 async def test_a_lost_log_is_waited_out(clock: FakeClock) -> None:
@@ -381,11 +381,11 @@ async def test_ledgers_are_handed_on_from_the_place_asked_for(clock: FakeClock) 
     log = CountedLog(clock)
     for number in range(4):
         await commit(log, float(number))
-    seen: list[int] = []
+    results: list[int] = []
     made = LogReader(log, clock)
-    made.on_ledger.append(lambda entry: seen.append(entry.sequence))
+    made.on_ledger.append(lambda entry: results.append(entry.sequence))
     task = asyncio.create_task(made.run(4))
     await until_live(made)
-    assert seen == [7, 11, 15]
+    assert results == [7, 11, 15]
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)

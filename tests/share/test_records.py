@@ -93,10 +93,10 @@ def test_csv_formulas_are_defused(text: str) -> None:
 
 def test_columns_say_the_same_as_json() -> None:
     """MessagePack read by a foreign library, rebuilt into records, over entries of two nodes."""
-    one = make_batch([*ROWS, (0, "pm2_5#2", 4.0), (2, "plate", "粤A12345")])
+    result = make_batch([*ROWS, (0, "pm2_5#2", 4.0), (2, "plate", "粤A12345")])
     two = make_batch([(1, "pm2_5", 12.0), (3, "door_open", 1.0)], node="4403", seq=np.array([5, 9], np.int64))
     parts = [
-        records.RowSlice(one, every(one)[1:], 12, NOW),
+        records.RowSlice(result, every(result)[1:], 12, NOW),
         records.RowSlice(two, every(two), 13, NOW),
     ]
     tree = msgpack.unpackb(records.columns(parts, "c1.next"))

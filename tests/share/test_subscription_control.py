@@ -11,7 +11,7 @@ from sensegate.share.subscription_control import ControlMessage, parse_control, 
 
 
 @pytest.mark.parametrize(
-    ("payload", "said"),
+    ("payload", "control"),
     [
         (b"", ControlMessage()),
         (b"first", ControlMessage("first")),
@@ -21,9 +21,9 @@ from sensegate.share.subscription_control import ControlMessage, parse_control, 
         (b'{"tag": null}', ControlMessage(tag=None)),
     ],
 )
-def test_what_is_understood(payload: bytes, said: ControlMessage) -> None:
+def test_what_is_understood(payload: bytes, control: ControlMessage) -> None:
     """Nothing, a cursor, or JSON."""
-    assert parse_control(payload) == said
+    assert parse_control(payload) == control
 
 
 @pytest.mark.parametrize(
@@ -58,7 +58,7 @@ def test_an_answer_goes_to_the_subscribers_own_inbox_alone() -> None:
 def test_fuzz_never_raises_anything_else(payload: bytes) -> None:
     """From whoever may publish there."""
     try:
-        said = parse_control(payload)
+        control = parse_control(payload)
     except ConfigError:
         return
-    assert "." not in (said.tag or "")
+    assert "." not in (control.tag or "")

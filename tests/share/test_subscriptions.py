@@ -63,17 +63,17 @@ class Receiver:
 
     async def send(self, letter: OutboundDelivery) -> DeliveryResult:
         self.letters.append(letter)
-        told = self.receipts.pop(0) if self.receipts else TAKEN
-        if told == "die before":
+        receipt = self.receipts.pop(0) if self.receipts else TAKEN
+        if receipt == "die before":
             self.died.set()
             await asyncio.Event().wait()
-        if told is not FAILED and told is not ABSENT and not getattr(told, "too_large", False):
+        if receipt is not FAILED and receipt is not ABSENT and not getattr(receipt, "too_large", False):
             self.kept.setdefault(letter.id, letter)
-        if told == "die after":
+        if receipt == "die after":
             self.died.set()
             await asyncio.Event().wait()
         await asyncio.sleep(0)
-        return told if isinstance(told, DeliveryResult) else TAKEN
+        return receipt if isinstance(receipt, DeliveryResult) else TAKEN
 
     @staticmethod
     def _cursors(letters: list[OutboundDelivery]) -> list[str]:
@@ -183,7 +183,7 @@ def test_hypothesis_each_record_once_whatever_happens(steps: list[Any], commits:
 
     async def run() -> None:
         # So many failures in a row would pause it, which is another test.
-        tame = [one for at, one in enumerate(steps) if one not in (FAILED, LOST) or at % 3 == 0]
+        tame = [step for at, step in enumerate(steps) if step not in (FAILED, LOST) or at % 3 == 0]
         bench = Bench(Receiver(tame), batch=batch)
         async with going(bench):
             for rows in commits:
@@ -205,8 +205,8 @@ async def test_one_who_does_not_look_at_ids_has_some_twice() -> None:
         await lived(bench, len(wanted))
         assert bench.receiver.cursors == wanted
         assert len(bench.receiver.raw) > len(wanted)
-        first, again = bench.receiver.letters[:2]
-        assert (first.id, first.body) == (again.id, again.body)
+        first, repeated = bench.receiver.letters[:2]
+        assert (first.id, first.body) == (repeated.id, repeated.body)
 
 
 async def test_a_letter_that_comes_again_is_the_same_though_more_has_come_meanwhile() -> None:
@@ -293,21 +293,21 @@ async def test_a_place_that_has_expired_is_told() -> None:
     """The line stops there, and its subscriber hears why and where it can go on."""
     bench = Bench(Receiver([]))
     await bench.write(3)
-    said: list[tuple[str, str, str]] = []
+    results: list[tuple[str, str, str]] = []
 
-    async def told(terms: SubscriptionSpec, why: str, first: str) -> None:
-        said.append((terms.id, why, first))
+    async def note(terms: SubscriptionSpec, why: str, first: str) -> None:
+        results.append((terms.id, why, first))
 
     async def gone(_terms: SubscriptionSpec, _form: str, _after: str) -> FeedPages:
         raise Gone("expired", first="c1.first")
 
     line = bench.line()
-    line._open_pages, line._notify_expired = gone, told
+    line._open_pages, line._notify_expired = gone, note
     task = asyncio.create_task(line.run())
-    await bench.until(lambda: line.offset.state is SubscriptionState.GONE and bool(said))
+    await bench.until(lambda: line.offset.state is SubscriptionState.GONE and bool(results))
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
-    assert said == [("w1", "expired", "c1.first")]
+    assert results == [("w1", "expired", "c1.first")]
     assert line.offset.reason == "expired; first: c1.first"
 
 
@@ -364,10 +364,10 @@ async def test_places_without_an_owner_go() -> None:
 async def test_a_webhook_ends_with_its_token() -> None:
     """At the second look, on the trail; that of a good token stays, and so does one whose token is good again."""
     clock, trail, bucket = SystemClock(), MemoryTrail(), MemoryBucket()
-    shelf = RecordStore(bucket, clock)
-    marks: RecordTable[CommittedOffset] = RecordTable(shelf, "mark", CommittedOffset)
+    store = RecordStore(bucket, clock)
+    marks: RecordTable[CommittedOffset] = RecordTable(store, "mark", CommittedOffset)
     lines = PushSubscriptions(lambda _terms: pytest.fail("none runs"))
-    hooks = Webhooks(shelf, marks, lines, Receiver([]), trail, clock, may_see_token=lambda *_: True)
+    hooks = Webhooks(store, marks, lines, Receiver([]), trail, clock, may_see_token=lambda *_: True)
     for name, token in (("w1", "good"), ("w2", "dead"), ("w3", "back")):
         await hooks.records.put(name, Webhook(name, "all", token, "https://x/", ""), expected=0)
     assert await hooks.remove_ended({"good"}.__contains__) == 0

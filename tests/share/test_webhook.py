@@ -26,8 +26,8 @@ from tests.live.receiver import Receiver, receiving
 
 @pytest.fixture
 async def receiver() -> AsyncIterator[Receiver]:
-    async with receiving() as one:
-        yield one
+    async with receiving() as receiver:
+        yield receiver
 
 
 def letter_to(url: str) -> OutboundDelivery:
@@ -45,8 +45,8 @@ def named(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
     names: dict[str, list[str]] = {}
 
     async def look(_loop: object, host: str, port: int, **_: object) -> list[object]:
-        found = names[host].pop(0) if len(names[host]) > 1 else names[host][0]
-        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in found.split(",")]
+        result = names[host].pop(0) if len(names[host]) > 1 else names[host][0]
+        return [(socket.AF_INET, socket.SOCK_STREAM, 6, "", (address, port)) for address in result.split(",")]
 
     monkeypatch.setattr(asyncio.BaseEventLoop, "getaddrinfo", look)
     return names
@@ -55,11 +55,11 @@ def named(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[str]]:
 async def test_the_signature_is_that_of_standard_webhooks() -> None:
     """HMAC-SHA256 made by Python's own hmac, HMAC-SM3 by cryptography; another key gives another."""
     letter = letter_to("https://example.com/x")
-    told = b"msg_1.1700000000." + letter.body
-    plain = b64encode(hmac.new(letter.secret, told, hashlib.sha256).digest()).decode()
+    text = b"msg_1.1700000000." + letter.body
+    plain = b64encode(hmac.new(letter.secret, text, hashlib.sha256).digest()).decode()
     assert sign(letter, 1_700_000_000) == f"v1,{plain}"
     code = HMAC(letter.secret, hashes.SM3())
-    code.update(told)
+    code.update(text)
     sm3 = OutboundDelivery(
         **{**{name: getattr(letter, name) for name in letter.__struct_fields__}, "algorithm": "hmac-sm3"}
     )

@@ -86,8 +86,8 @@ class Office:
 
     def states(self) -> dict[int, str]:
         """Return version -> state."""
-        return {one.number: one.state.value for one in self.releases.history(NAME).versions}
+        return {version.number: version.state.value for version in self.releases.history(NAME).versions}
 
     def steps(self) -> list[tuple[str, str, str]]:
         """Return (who, what, on what) of the trail."""
-        return [(who, what, whom) for who, what, whom, _, _ in self.trail.records]
+        return [(who, record, whom) for who, record, whom, _, _ in self.trail.records]

@@ -132,7 +132,7 @@ class Node:
             config_of(directory / "node", profiles=(str(directory / "acme"),)),
             ingest=IngestConfig(commit_interval_ms=0),
         )
-        self.life: ProfileLifecycle
+        self.lifecycle: ProfileLifecycle
         self.reprocessing: ReprocessingParts
 
     async def bucket(self, name: str) -> Any:
@@ -146,22 +146,22 @@ class Node:
         async with contextlib.AsyncExitStack() as stack:
             devices = Devices(await self.bucket("devices"), self.trail, clock, home="44")
             stores = LifecycleStores(self.config, clock, self.log, self.trail, self.bucket)
-            life = await open_lifecycle(stores, ProfileWatcher(self.config.profiles, clock), devices, stack)
+            result = await open_lifecycle(stores, ProfileWatcher(self.config.profiles, clock), devices, stack)
             await devices.load()
             committer = Committer(
                 self.log,
                 Deduplicator(self.directory / "duplicates", clock=clock, device_id=devices.id),
                 devices.index,
-                life.profiles.set.specs,
+                result.profiles.set.specs,
                 clock,
                 writer=CommitWriter("4401"),
             )
-            decoder = Decoder(life.profiles.set, devices, memory=DecoderMemory(undoable=True))
-            reprocessing = open_reprocessing(life, committer, series=series, memory=decoder.memory)
+            decoder = Decoder(result.profiles.set, devices, memory=DecoderMemory(undoable=True))
+            reprocessing = open_reprocessing(result, committer, series=series, memory=decoder.memory)
             reprocessor, recorded = reprocessing.interpreter, reprocessing.source
             interpreter = Interpreter(
                 decoder,
-                Normaliser(life.profiles.set.specs, series=series, clock=clock, time=TimeConfig()),
+                Normaliser(result.profiles.set.specs, series=series, clock=clock, time=TimeConfig()),
             )
             ingest = IngestPipeline(
                 self.config,
@@ -178,11 +178,11 @@ class Node:
 
                 ingest.boundary.add(turn)
 
-            life.profiles.on_change.append(changed)
-            self.life, self.devices, self.reprocessing = life, devices, reprocessing
-            tasks = [asyncio.ensure_future(work()) for work in (ingest.run, *life.tasks.values())]
+            result.profiles.on_change.append(changed)
+            self.lifecycle, self.devices, self.reprocessing = result, devices, reprocessing
+            tasks = [asyncio.ensure_future(work()) for work in (ingest.run, *result.tasks.values())]
             try:
-                yield life
+                yield result
             finally:
                 for task in tasks:
                     task.cancel()
@@ -211,49 +211,49 @@ class Node:
         text = text.replace("air_temperature, value: 21.5", f"air_temperature, value: {215 * scale}, time: TIME")
         text = text.replace("TIME", f"'{asiso(FIRST)}'")
         text += '  - label: no JSON\n    topic: acme/d1/up\n    payload: "no"\n    refuse: malformed\n'
-        releases = self.life.releases
+        releases = self.lifecycle.releases
         await releases.draft(Content(text), by=ADMIN)
         await releases.propose("acme/th", number, by=ADMIN)
         await releases.release("acme/th", number, by=ADMIN)
-        assert await self.life.rollout.wait_in_force()
+        assert await self.lifecycle.rollout.wait_in_force()
 
     async def order(
-        self, what: ReprocessingInput = ReprocessingInput.RAW, devices: tuple[str, ...] = ()
+        self, source: ReprocessingInput = ReprocessingInput.RAW, devices: tuple[str, ...] = ()
     ) -> ReprocessingOrder:
         """Order everything decoded again."""
-        asked = Asked(NOW - 10**9, NOW + 10**9, devices)
-        return await self.reprocessing.reprocessing.order("acme/th", asked, what, by=ADMIN, target=Scope("4401"))
+        result = Asked(NOW - 10**9, NOW + 10**9, devices)
+        return await self.reprocessing.reprocessing.order("acme/th", result, source, by=ADMIN, target=Scope("4401"))
 
     async def done(self, order: ReprocessingOrder) -> ReprocessingOrder:
         """Wait for an order's end."""
 
         def ended() -> ReprocessingOrder | None:
-            found = self.life.orders.get(order.id, ADMIN)
-            return found if found.state not in {OrderState.WAITING, OrderState.RUNNING} else None
+            record = self.lifecycle.orders.get(order.id, ADMIN)
+            return record if record.state not in {OrderState.WAITING, OrderState.RUNNING} else None
 
-        found: ReprocessingOrder = await eventually(ended, 20)
-        return found
+        result: ReprocessingOrder = await eventually(ended, 20)
+        return result
 
     async def history(self) -> dict[tuple[str, int], list[tuple[int, float]]]:
         """Return (device, round) -> (revision, value) of the readings on the log, in its order."""
-        found: dict[tuple[str, int], list[tuple[int, float]]] = {}
+        result: dict[tuple[str, int], list[tuple[int, float]]] = {}
         for entry in await self.log.fetch(0, limit=100_000, max_bytes=2**40):
             if not entry.subject.startswith("readings."):
                 continue
             batch = columns.decode(entry.payload, sequence=entry.sequence)
             for row in range(len(batch)):
                 key = batch.origins.device[int(batch.origin[row])], (int(batch.time[row]) // 10**6 - FIRST) // 60
-                found.setdefault(key, []).append((int(batch.revision[row]), round(float(batch.value[row]), 6)))
-        return found
+                result.setdefault(key, []).append((int(batch.revision[row]), round(float(batch.value[row]), 6)))
+        return result
 
     async def ledger(self) -> Counter[str]:
         """Return the sums of all ledgers on the log; each balances."""
         total: Counter[str] = Counter()
         for entry in await self.log.fetch(0, limit=100_000, max_bytes=2**40):
             if entry.subject.startswith("ledger."):
-                one = Ledger.decode(entry.payload)
-                one.check()
-                total.update(one.totals())
+                decoded = Ledger.decode(entry.payload)
+                decoded.check()
+                total.update(decoded.totals())
         return total
 
 

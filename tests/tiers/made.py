@@ -237,7 +237,7 @@ class Rows(msgspec.Struct):
 
 async def rows_of(log: Log, *, shared_only: bool = False) -> Rows:
     """Return every reading of a log."""
-    found = Rows([], {}, {}, {})
+    rows = Rows([], {}, {}, {})
     after = 0
     while entries := await log.fetch(after):
         for entry in entries:
@@ -249,11 +249,11 @@ async def rows_of(log: Log, *, shared_only: bool = False) -> Rows:
             batch = columns.decode(entry.payload, sequence=entry.sequence)
             for row in range(len(batch)):
                 name = batch.record_id(row)
-                found.ids.append(name)
-                found.values[name] = (int(batch.time[row]), float(batch.value[row]))
-                found.flags[name] = int(batch.flags[row])
-                found.devices[name] = batch.origins.device[int(batch.origin[row])]
-    return found
+                rows.ids.append(name)
+                rows.values[name] = (int(batch.time[row]), float(batch.value[row]))
+                rows.flags[name] = int(batch.flags[row])
+                rows.devices[name] = batch.origins.device[int(batch.origin[row])]
+    return rows
 
 
 async def check(node: Node, centre: Log) -> None:

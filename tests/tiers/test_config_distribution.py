@@ -29,10 +29,10 @@ class Pair:
             self.node.releases, self.node.releases.contents, self.node.trail, self._ask, centre="44"
         )
 
-    async def _ask(self, what: str, payload: bytes) -> bytes:
-        self.asked.append(what)
+    async def _ask(self, subject: str, payload: bytes) -> bytes:
+        self.asked.append(subject)
         try:
-            answer = self.offers.answer_base if what == "base" else self.offers.answer_content
+            answer = self.offers.answer_base if subject == "base" else self.offers.answer_content
             return await answer("4401", payload)
         except NotFound as why:
             raise PermissionDenied(str(why)) from why
@@ -73,7 +73,7 @@ async def test_a_release_of_the_province_comes_in_force_at_the_node(pair: Pair) 
     await pair.centre.releases.rollback(NAME, by=PROVINCE)
     await pair.sync()
     assert pair.node.of("d1") == 2
-    steps = [what for _, what, _ in pair.node.steps()]
+    steps = [step for _, step, _ in pair.node.steps()]
     assert steps == ["profile.apply_from_centre"] * 3
 
 
@@ -116,8 +116,8 @@ async def test_what_is_not_sound_is_refused_and_the_last_good_stays(
         good = pair.node.releases.examine
 
         async def examine(content: Content) -> Examination:
-            found = await good(content)
-            return Examination(found.profile, found.number, ("example 'one': saw 21",) if found.number == 3 else ())
+            result = await good(content)
+            return Examination(result.profile, result.number, ("example 'one': saw 21",) if result.number == 3 else ())
 
         monkeypatch.setattr(pair.node.releases, "examine", examine)
     elif how == "other content":
@@ -133,7 +133,7 @@ async def test_what_is_not_sound_is_refused_and_the_last_good_stays(
     assert pair.node.of("d1") == 2
     assert len(pair.taking.problems()) == 1
     assert NAME in pair.taking.problems()[0]
-    assert [what for _, what, _ in pair.node.steps()].count("profile.apply_from_centre.refused") == 1
+    assert [step for _, step, _ in pair.node.steps()].count("profile.apply_from_centre.refused") == 1
     await pair.release(4)
     await pair.sync()
     assert pair.node.of("d1") == 4

@@ -28,13 +28,13 @@ async def test_one_that_cannot_leave_may_connect(*, fails: bool, monkeypatch: py
     await devices.load()
     await devices.add(Device("d1", division="440106", profile="acme/meter"), by=ADMIN)
     assert devices.digests("d1") is not None, "negative control"
-    told: list[dict[str, object]] = []
+    result: list[dict[str, object]] = []
 
-    async def ask(what: str, payload: bytes) -> bytes:
-        if what == "orders":
+    async def ask(subject: str, payload: bytes) -> bytes:
+        if subject == "orders":
             return msgspec.msgpack.encode([MoveOrder("m1", "give", "d1", "4403", "440305")])
-        if what == "told":
-            told.append(msgspec.msgpack.decode(payload))
+        if subject == "told":
+            result.append(msgspec.msgpack.decode(payload))
         return b""
 
     async def drained() -> None:
@@ -55,5 +55,5 @@ async def test_one_that_cannot_leave_may_connect(*, fails: bool, monkeypatch: py
         by=ADMIN,
     )
     await mover.run_orders()
-    assert [bool(item["refused"]) for item in told] == [fails]
+    assert [bool(item["refused"]) for item in result] == [fails]
     assert devices.moving_out == (set() if fails else {"d1"})

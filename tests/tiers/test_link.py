@@ -156,11 +156,11 @@ async def raw(link: CentreLink, payload: bytes) -> LinkAnswer | None:
 
 async def test_headers_of_a_node_never_reach_us(centre: Engine) -> None:
     """The server cuts them off; control: a plain connection of the same user sees them."""
-    seen: dict[str, Any] = {}
+    result: dict[str, Any] = {}
 
     def note(name: str) -> Callable[[Any], Awaitable[None]]:
         async def noted(message: Any) -> None:
-            seen[name] = message.headers
+            result[name] = message.headers
 
         return noted
 
@@ -175,10 +175,10 @@ async def test_headers_of_a_node_never_reach_us(centre: Engine) -> None:
     async def both() -> bool:
         await node.publish("up.4401.live", b"x", headers={"Nats-Rollup": "all"})
         await node.flush()
-        return len(seen) == 2
+        return len(result) == 2
 
     await eventually(both)
-    assert seen == {"ours": None, "plain": {"Nats-Rollup": "all"}}
+    assert result == {"ours": None, "plain": {"Nats-Rollup": "all"}}
     for connection in (node, ours, plain):
         await connection.close()
 
@@ -489,11 +489,11 @@ async def test_spans_that_are_handled_at_once_share_the_time(centre: Engine) -> 
         return b""
 
     links.serve(Channel.LIVE, take)
-    async with running(links, BOTH), linked(centre, "4401") as one, linked(centre, "4403") as other:
-        for link in (one, other):
+    async with running(links, BOTH), linked(centre, "4401") as first, linked(centre, "4403") as other:
+        for link in (first, other):
             await link.send_span("live", b"x")
-        await asyncio.gather(one.send_span("live", b"x"), other.send_span("live", b"x"))
-        for link in (one, other):
+        await asyncio.gather(first.send_span("live", b"x"), other.send_span("live", b"x"))
+        for link in (first, other):
             await link.send_span("live", b"x")
     assert len(inside) == 6
     assert clock.waits == []

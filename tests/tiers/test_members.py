@@ -50,10 +50,10 @@ class Register:
     async def invited(self, *, replace: bool = False, life_s: float = 3_600.0) -> str:
         return (await self.members.invite("4401", by=PROVINCE, replace=replace, life_s=life_s))[0]
 
-    async def joined(self, *, came: LaneProgress = NOTHING, life: str = "", replace: bool = False) -> str:
+    async def joined(self, *, came: LaneProgress = NOTHING, epoch: str = "", replace: bool = False) -> str:
         """Return the secret of a node that has joined."""
         code = await self.invited(replace=replace)
-        return (await self.members.join(code, version="1.4.0", log_epoch=life, progress=came)).secret
+        return (await self.members.join(code, version="1.4.0", log_epoch=epoch, progress=came)).secret
 
 
 @pytest.fixture
@@ -92,10 +92,10 @@ async def test_a_node_in_place_of_a_lost_one_begins_where_no_id_was_given(regist
     register.members.verify("4401", fresh, "1.4.0")
     # The same store again is no gap; another one that holds a log is refused.
     came = LaneProgress(position=SEQUENCE_BLOCK + 5, committed_at=2_000, log_epoch="b")
-    await register.joined(came=came, life="b", replace=True)
+    await register.joined(came=came, epoch="b", replace=True)
     assert len(register.members.get("4401").gaps) == 1
     with pytest.raises(Conflict):
-        await register.joined(came=came, life="c", replace=True)
+        await register.joined(came=came, epoch="c", replace=True)
 
 
 async def test_expelled_and_left_nodes_have_no_rights(register: Register) -> None:
@@ -109,35 +109,35 @@ async def test_expelled_and_left_nodes_have_no_rights(register: Register) -> Non
     # Another process of the centre, which has not heard of it yet, writes nothing over it.
     with pytest.raises(Conflict):
         await other.members.leave("4401", secret)
-    again = await register.joined()
+    repeated = await register.joined()
     with pytest.raises(PermissionDenied):
         await register.members.leave("4401", "x" * 32)
-    assert (await register.members.leave("4401", again)).state is MembershipState.LEFT
+    assert (await register.members.leave("4401", repeated)).state is MembershipState.LEFT
 
 
 async def test_which_nodes_are_gone_and_which_are_yet_to_come(register: Register) -> None:
     """By these words moves of devices are forced: one that may still write here is never gone."""
     members = register.members
 
-    def said(division: str) -> tuple[bool, bool]:
+    def membership_of(division: str) -> tuple[bool, bool]:
         return members.is_gone(division), members.never_joined(division)
 
-    assert said("4420") == (False, False), "it stands in the configuration"
-    assert said("4401") == (True, True), "there never was one"
+    assert membership_of("4420") == (False, False), "it stands in the configuration"
+    assert membership_of("4401") == (True, True), "there never was one"
     await register.invited()
-    assert said("4401") == (False, True)
+    assert membership_of("4401") == (False, True)
     secret = await register.joined()
-    assert said("4401") == (False, False)
+    assert membership_of("4401") == (False, False)
     await register.invited(replace=True)
-    assert said("4401") == (False, False), "the present one goes on until the other joins"
+    assert membership_of("4401") == (False, False), "the present one goes on until the other joins"
     await members.leave("4401", secret)
-    assert said("4401") == (True, False)
+    assert membership_of("4401") == (True, False)
     await register.invited()
-    assert said("4401") == (True, False), "a code is no credential of a link"
+    assert membership_of("4401") == (True, False), "a code is no credential of a link"
     await register.joined()
-    assert said("4401") == (False, False)
+    assert membership_of("4401") == (False, False)
     await members.expel("4401", by=PROVINCE)
-    assert said("4401") == (True, False)
+    assert membership_of("4401") == (True, False)
 
 
 async def test_who_may_invite_whom(register: Register) -> None:
@@ -250,9 +250,9 @@ async def test_a_member_has_the_areas_that_the_province_gives(register: Register
         ("4403", "441521"),
         ("4403",),
     )
-    again = Register(register)
-    await again.members.load()
-    assert again.members.areas_of("4403") == ("4403",)
+    reopened = Register(register)
+    await reopened.members.load()
+    assert reopened.members.areas_of("4403") == ("4403",)
 
 
 async def test_areas_that_nobody_may_give(register: Register) -> None:

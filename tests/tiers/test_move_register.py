@@ -107,9 +107,9 @@ async def test_moves_over_long_ago_go_from_the_store_too(clock: FakeClock, monke
         await moves.take_report("4401", pack(MoveReport(move.id, refused="no")))
     assert sorted(await keys(bucket)) == sorted([first.id, *over[-2:]])
     assert {move.id for move in moves.all(ADMIN)} == {first.id, *over[-2:]}
-    again = MoveRegister(bucket, MemoryTrail(), clock, Divisions.load(), Known())
-    await again.load()
-    assert {move.id for move in again.all(ADMIN)} == {first.id, *over[-2:]}
+    reopened = MoveRegister(bucket, MemoryTrail(), clock, Divisions.load(), Known())
+    await reopened.load()
+    assert {move.id for move in reopened.all(ADMIN)} == {first.id, *over[-2:]}
 
 
 # ── called off, and forced: gateways as they are, one of them away at any step ──────────────────────────
@@ -141,15 +141,15 @@ class Province:
         return await self.moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES, options=MoveOptions(**more))
 
     def mover(self, name: str) -> DeviceMover:
-        async def ask(what: str, payload: bytes) -> bytes:
-            if what == "told" and name in self.lost:
+        async def ask(subject: str, payload: bytes) -> bytes:
+            if subject == "told" and name in self.lost:
                 raise Unavailable("the link is down")
             answers = {
                 "orders": self.moves.answer_orders,
                 "part": self.moves.answer_part,
                 "told": self.moves.take_report,
             }
-            return await answers[what](name, payload)
+            return await answers[subject](name, payload)
 
         async def drained() -> None:
             pass
@@ -260,8 +260,8 @@ async def test_only_the_target_knows_whether_it_is_too_late(province: Province, 
     assert province.takers() == (["4403"] if taken else [])
     await province.work("4403", "4401")
     assert province.takers() == (["4403"] if taken else ["4401"])
-    found = province.moves.get(move.id, ADMIN)
-    assert (found.stage, found.stored) == (MoveStage.DONE if taken else MoveStage.CANCELLED, b"")
+    record = province.moves.get(move.id, ADMIN)
+    assert (record.stage, record.stored) == (MoveStage.DONE if taken else MoveStage.CANCELLED, b"")
 
 
 async def test_the_word_of_a_take_that_crosses_a_cancellation_counts_as_taken(province: Province) -> None:
@@ -269,8 +269,8 @@ async def test_the_word_of_a_take_that_crosses_a_cancellation_counts_as_taken(pr
     move = await province.ask()
     await province.work("4401")
     await province.moves.cancel(move.id, by=ADMIN)
-    for what in ("take", ""):
-        await province.moves.take_report("4403", pack(MoveReport(move.id, action=what)))
+    for action in ("take", ""):
+        await province.moves.take_report("4403", pack(MoveReport(move.id, action=action)))
         assert province.moves.get(move.id, ADMIN).stage is MoveStage.TAKEN
 
 
@@ -320,8 +320,8 @@ async def test_a_target_that_never_came_has_taken_nothing(province: Province) ->
     assert (await province.moves.cancel(move.id, by=ADMIN)).stage is MoveStage.SENT_BACK
     await province.work("4401")
     assert province.takers() == ["4401"]
-    found = province.moves.get(move.id, ADMIN)
-    assert (found.stage, found.owed, found.forced) == (MoveStage.CANCELLED, "", None)
+    record = province.moves.get(move.id, ADMIN)
+    assert (record.stage, record.owed, record.forced) == (MoveStage.CANCELLED, "", None)
 
 
 @pytest.mark.parametrize("keep", [True, False])
@@ -374,8 +374,8 @@ async def test_a_source_that_is_gone(province: Province, *, keep: bool) -> None:
     assert facts is not None
     assert facts["not_carried"] == str(move.forced)
     await province.work("4403")
-    found = province.moves.get(move.id, ADMIN)
-    assert (found.stage, found.owed) == (MoveStage.DONE, "4401 has to retire the device when it is back")
+    record = province.moves.get(move.id, ADMIN)
+    assert (record.stage, record.owed) == (MoveStage.DONE, "4401 has to retire the device when it is back")
     # The old gateway goes on alone: what it takes is data of nobody; the credential is good at one of them, or kept.
     assert province.takers() == (["4401", "4403"] if keep else ["4401"])
     assert ("4403", "moved_forced.4401") in province.counted
@@ -412,15 +412,15 @@ async def test_a_forced_move_that_is_refused_leaves_the_entry_as_it_was(province
     province.known.expelled.add("4401")
     move = await province.moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES, options=FORCED)
     await province.work("4403")
-    found = province.moves.get(move.id, ADMIN)
-    assert (found.stage, found.owed_source) == (MoveStage.REFUSED, "back")
+    record = province.moves.get(move.id, ADMIN)
+    assert (record.stage, record.owed_source) == (MoveStage.REFUSED, "back")
     entry = await province.known.find("4401", "d1")
     assert entry is not None
     assert (entry.device.state, entry.credentials) == (DeviceState.REGISTERED, SECRET)
     # Elsewhere by force: what it owed of the first move would let it in at the source again, and is forgotten.
-    again = await province.moves.request("d1", "4405", "440507", by=ADMIN, gateways=PLACES, options=FORCED)
+    repeated = await province.moves.request("d1", "4405", "440507", by=ADMIN, gateways=PLACES, options=FORCED)
     await province.work("4405")
-    assert province.moves.get(again.id, ADMIN).stage is MoveStage.DONE
+    assert province.moves.get(repeated.id, ADMIN).stage is MoveStage.DONE
     assert province.moves.get(move.id, ADMIN).owed == ""
     province.known.expelled.clear()
     await province.work("4401")
@@ -507,10 +507,10 @@ class Storm:
         self.province = province
         self.back: set[str] = set()
 
-    async def step(self, what: str, name: str) -> None:
+    async def step(self, action: str, name: str) -> None:
         """Do one thing at a gateway, or at the centre about one."""
         province = self.province
-        match what:
+        match action:
             case "cancel":
                 for move in province.moves.all(ADMIN):
                     with contextlib.suppress(Conflict):
@@ -539,7 +539,7 @@ class Storm:
                         CITIES[name],
                         by=ADMIN,
                         gateways=PLACES,
-                        options=MoveOptions(force=what == "force", keep_credential=True),
+                        options=MoveOptions(force=action == "force", keep_credential=True),
                     )
 
     def takers(self) -> list[str]:

@@ -24,15 +24,15 @@ from tests.tiers.world import World
 
 async def balance(world: World) -> dict[str, int]:
     """Return what became of what was accepted; it must be all, in the lanes' records and in the centre's ledger."""
-    totals, told = world.uplink.totals, await world.told()
+    totals, counts = world.uplink.totals, await world.ledger_totals()
     families = Counter[str]()
     for kind, count in totals.items():
         families[kind.partition(".")[0]] += count
     settled = families["forwarded"] + families["withheld"] + families["refused_by_centre"]
     assert families["accepted"] == settled
-    for kind in {*totals, *told}:
+    for kind in {*totals, *counts}:
         if kind.partition(".")[0] not in {"released", "readmitted"}:
-            assert totals.get(kind, 0) == told.get(kind, 0), kind
+            assert totals.get(kind, 0) == counts.get(kind, 0), kind
     assert families["forwarded"] == len((await rows_of(world.centre.log)).ids)
     return {kind: count for kind, count in totals.items() if count}
 
@@ -282,11 +282,11 @@ async def test_lives_subjects_and_fences_are_the_centres_own(world: World) -> No
     written: list[LogMessage] = []
     write = world.centre.log.write
 
-    async def seen(members: list[LogMessage]) -> int:
+    async def record(members: list[LogMessage]) -> int:
         written.extend(members)
         return await write(members)
 
-    world.centre.log.write = seen  # type: ignore[assignment, method-assign]
+    world.centre.log.write = record  # type: ignore[assignment, method-assign]
     await world.node.commit([(0, 2), (1, 1)])
     await world.drain()
     rollups = {member.subject for member in written if member.rollup}
@@ -482,8 +482,8 @@ async def test_refusals_orders_cuts_and_kills_in_any_order(seed: int) -> None:  
     assert await world.uplink.refused_parts() == []
     totals = await balance(world)
     assert totals["forwarded"] == total
-    found = await rows_of(world.centre.log)
-    assert len(found.ids) == len(set(found.ids)) == total
+    result = await rows_of(world.centre.log)
+    assert len(result.ids) == len(set(result.ids)) == total
 
 
 async def test_control_without_the_lists_fence_rows_are_doubled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,6 +29,6 @@ async def test_without_a_centre_the_log_says_that_revocations_are_undone(
     with capture_logs() as lines:
         for _ in range(2):
             await restored_registries.settle(config, FakeClock(), {}, "epoch")
-    told = [line for line in lines if "valid again" in line["event"]]
-    assert len(told) == is_restored
-    assert all(line["log_level"] == "warning" for line in told)
+    selected = [line for line in lines if "valid again" in line["event"]]
+    assert len(selected) == is_restored
+    assert all(line["log_level"] == "warning" for line in selected)

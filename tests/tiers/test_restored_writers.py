@@ -56,11 +56,11 @@ async def test_whatever_the_original_did_since(world: World, seed: int) -> None:
     await copy.started()
     await copy.node.commit([(0, 4)])
     await copy.drain()
-    found = await ids(world)
-    assert len(found) == len(set(found))
-    assert {*held} <= {*found}, "a reading of before the backup never came up"
-    assert {*had} <= {*found}
-    assert len(found) == len({*held} | {*had}) + 4
+    entity_ids = await ids(world)
+    assert len(entity_ids) == len(set(entity_ids))
+    assert {*held} <= {*entity_ids}, "a reading of before the backup never came up"
+    assert {*had} <= {*entity_ids}
+    assert len(entity_ids) == len({*held} | {*had}) + 4
     assert copy.keeper.state is not None
     assert not copy.keeper.state.restored
     assert copy.keeper.state.epoch == copy.uplink._claimant.writer.epoch > 0
@@ -68,7 +68,7 @@ async def test_whatever_the_original_did_since(world: World, seed: int) -> None:
 
 async def test_control_a_takeover_alone_skips_what_was_not_up() -> None:
     """Negative control: taken for a copy that another one has displaced, its readings that were not up are skipped."""
-    found = {}
+    result = {}
     for marked in (True, False):
         fresh = World()
         machine = Machine(fresh, fresh.node, fresh.keeper)
@@ -82,8 +82,8 @@ async def test_control_a_takeover_alone_skips_what_was_not_up() -> None:
         if not marked:
             copy.uplink.take_over()
         await copy.drain()
-        found[marked] = len(await ids(fresh))
-    assert found == {True: 8, False: 3}
+        result[marked] = len(await ids(fresh))
+    assert result == {True: 8, False: 3}
 
 
 async def test_beside_the_living_original_it_waits(world: World) -> None:
@@ -103,5 +103,5 @@ async def test_beside_the_living_original_it_waits(world: World) -> None:
     assert len(await ids(world)) == 5
     await machine.stop()
     await copy.drain()
-    found = await ids(world)
-    assert len(found) == len(set(found)) == 9
+    entity_ids = await ids(world)
+    assert len(entity_ids) == len(set(entity_ids)) == 9

@@ -41,8 +41,8 @@ async def test_nothing_goes_back_that_the_standby_does_not_have() -> None:
     returns = ReturnFlow(ReplicatedLog(log, cast("ReplicationSource", confirmed), clock), grade_max=3)
     part = await returns.part("4401", ReturnRequest())
     assert (len(part.entries), part.until) == (1, first)
-    again = await returns.part("4401", ReturnRequest("e1", part.until))
-    assert (again.entries, again.until) == ((), first)
+    repeated = await returns.part("4401", ReturnRequest("e1", part.until))
+    assert (repeated.entries, repeated.until) == ((), first)
     confirmed.end = first + 1
     rest = await returns.part("4401", ReturnRequest("e1", part.until))
     assert [msgspec.structs.replace(entry, payload=b"").kind for entry in rest.entries] == ["readings"]

@@ -267,8 +267,8 @@ async def test_orders_cuts_and_kills_in_any_order(seed: int) -> None:
     await check(world.node, world.centre.log)
 
 
-@pytest.mark.parametrize(("hole", "found"), [("forgotten", "lost"), ("released twice", "doubled")])
-async def test_planted_holes_are_found(world: World, monkeypatch: pytest.MonkeyPatch, hole: str, found: str) -> None:
+@pytest.mark.parametrize(("hole", "message"), [("forgotten", "lost"), ("released twice", "doubled")])
+async def test_planted_holes_are_found(world: World, monkeypatch: pytest.MonkeyPatch, hole: str, message: str) -> None:
     """A part that is not named in the record is lost; one that the live lane keeps when it gives it is doubled."""
     if hole == "forgotten":
         monkeypatch.setattr(Uplink, "_withheld_after", lambda *_: ())
@@ -288,7 +288,7 @@ async def test_planted_holes_are_found(world: World, monkeypatch: pytest.MonkeyP
     for _ in range(4):
         await world.live()
         await drive(world.clock, world.uplink.forward_backlog())
-    with pytest.raises(AssertionError, match=found):
+    with pytest.raises(AssertionError, match=message):
         await check(world.node, world.centre.log)
 
 
@@ -312,27 +312,27 @@ async def test_the_node_tells_what_came_up_afterwards(world: World) -> None:
     await world.node.commit([(0, 3)])
     await world.drain()
     await carried.record()
-    assert await told(world) == {"withheld.mode": 3}
+    assert await ledger_totals(world) == {"withheld.mode": 3}
     world.shed = []
     await world.drain()
     held = world.uplink._exchange.lanes
     live = held.pop(Lane.LIVE)
     await carried.record()
-    assert await told(world) == {"forwarded": 3}
+    assert await ledger_totals(world) == {"forwarded": 3}
     held[Lane.LIVE] = live
     await carried.record()
     held.clear()
     await carried.record()
-    assert await told(world) == {"forwarded": 3}
+    assert await ledger_totals(world) == {"forwarded": 3}
 
 
-async def told(world: World) -> dict[str, int]:
+async def ledger_totals(world: World) -> dict[str, int]:
     """Return what the node's own ledger says of it."""
-    found = Ledger()
+    ledger = Ledger()
     for entry in await world.node.log.fetch(0, limit=10_000):
         if entry.subject.startswith("carried."):
-            found.merge(Ledger.decode(entry.payload))
-    return found.totals()
+            ledger.merge(Ledger.decode(entry.payload))
+    return ledger.totals()
 
 
 async def test_an_uplink_that_was_replaced_writes_nothing(world: World) -> None:
@@ -419,11 +419,11 @@ async def test_what_expired_before_it_could_go_up_is_counted_once(world: World) 
     for _ in range(2):
         totals = world.uplink.totals
         assert (totals["forwarded"], totals["withheld.grade"], totals["withheld.expired"]) == (2, 3, 5)
-        told = Ledger()
+        ledger = Ledger()
         for entry in await world.centre.log.fetch(0):
             if entry.subject == f"ledger.{NODE}":
-                told.merge(Ledger.decode(entry.payload))
-        assert told.totals()["withheld.expired"] == 5
+                ledger.merge(Ledger.decode(entry.payload))
+        assert ledger.totals()["withheld.expired"] == 5
         world.uplink = world.fresh()
         await world.drain()
 

@@ -31,10 +31,10 @@ async def test_a_process_that_is_started_again_goes_on(world: World, machine: Ma
 
 async def test_a_claim_whose_answer_was_lost_is_no_copy(world: World, machine: Machine) -> None:
     """The centre has granted it, the node does not know: the next process of the store is known by its tokens."""
-    asked = world.centre.ask
+    result = world.centre.ask
 
     async def lost(question: str, payload: bytes = b"", timeout_s: float = 10.0) -> bytes:
-        answer = await asked(question, payload, timeout_s)
+        answer = await result(question, payload, timeout_s)
         if question == "claim":
             raise Unavailable("the answer was lost")
         return answer
@@ -44,7 +44,7 @@ async def test_a_claim_whose_answer_was_lost_is_no_copy(world: World, machine: M
         world.centre.ask = lost  # type: ignore[method-assign]
         with pytest.raises(Unavailable):
             await machine.uplink.forward_live()
-    world.centre.ask = asked  # type: ignore[method-assign]
+    world.centre.ask = result  # type: ignore[method-assign]
     await machine.node.commit([(0, 2)])
     await machine.started()
     await machine.node.commit([(0, 3)])
@@ -101,8 +101,8 @@ async def test_the_operator_decides_which_copy_goes_on(world: World, machine: Ma
     await late.node.commit([(0, 6)])
     late.uplink.take_over()
     await late.drain()
-    found = await ids(world)
-    assert len(found) == len(set(found)) == wrote + 3 * 5 + 6
+    entity_ids = await ids(world)
+    assert len(entity_ids) == len(set(entity_ids)) == wrote + 3 * 5 + 6
     late.alive()
     await other.node.commit([(0, 1)])
     with pytest.raises((Unavailable, PermissionDenied), match="writer"):
@@ -128,8 +128,8 @@ async def test_what_was_not_sent_when_a_copy_took_over_comes_up_from_where_it_is
     assert len(set(await ids(world))) == 3 + 2 + 4
     machine.uplink.take_over()
     await machine.drain()
-    found = await ids(world)
-    assert len(found) == len(set(found)) == 3 + 2 + 4 + 7
+    entity_ids = await ids(world)
+    assert len(entity_ids) == len(set(entity_ids)) == 3 + 2 + 4 + 7
 
 
 async def test_control_without_the_writer_the_copys_readings_are_skipped(
@@ -162,8 +162,8 @@ async def test_rows_behind_a_lost_end_bear_places_of_their_own(world: World, mac
     await older.drain()
     await older.node.commit([(0, 1)])
     await older.drain()
-    found = await ids(world)
-    assert len(found) == len(set(found)) == 10
+    entity_ids = await ids(world)
+    assert len(entity_ids) == len(set(entity_ids)) == 10
 
 
 async def test_a_claim_by_force_needs_a_known_place(world: World, machine: Machine) -> None:
@@ -190,8 +190,8 @@ async def test_a_store_that_has_lost_its_file_goes_on_by_order(world: World, mac
             await machine.uplink.forward_live()
     machine.uplink.take_over()
     await machine.drain()
-    found = await ids(world)
-    assert len(found) == len(set(found)) == 5
+    entity_ids = await ids(world)
+    assert len(entity_ids) == len(set(entity_ids)) == 5
     await machine.started()
     await machine.node.commit([(0, 1)])
     await machine.drain()
@@ -235,6 +235,6 @@ async def test_a_centre_that_has_not_copied_a_claim_takes_the_newer_epoch(world:
     machine.uplink._exchange.invalidate()
     await machine.node.commit([(0, 1)])
     await machine.drain()
-    found = await ids(world)
-    assert len(found) == len(set(found)) == 6
+    entity_ids = await ids(world)
+    assert len(entity_ids) == len(set(entity_ids)) == 6
     assert machine.uplink._exchange.lanes[Lane.LIVE].record.writer.epoch == 2

@@ -90,19 +90,19 @@ def _base64(raw: bytes) -> Iterator[bytes]:
 def forms(value: str) -> tuple[bytes, ...]:
     """Return the bytes as which a value would be found."""
     utf8, gbk = value.encode(), value.encode("gb18030")
-    found = {utf8, gbk, value.encode("utf-16-le"), value.encode("utf-16-be")}
+    result = {utf8, gbk, value.encode("utf-16-le"), value.encode("utf-16-be")}
     for raw in {utf8, gbk}:
-        found |= {*_base64(raw), raw.hex().encode(), raw.hex().upper().encode()}
-    found |= {quote(value, safe="").encode(), quote(value, safe="").lower().encode(), quote(value).encode()}
+        result |= {*_base64(raw), raw.hex().encode(), raw.hex().upper().encode()}
+    result |= {quote(value, safe="").encode(), quote(value, safe="").lower().encode(), quote(value).encode()}
     escaped = json.dumps(value)[1:-1]
-    found |= {escaped.encode(), escaped.upper().encode().replace(b"\\U", b"\\u")}
+    result |= {escaped.encode(), escaped.upper().encode().replace(b"\\U", b"\\u")}
     bare = "".join(sign for sign in value if sign.isalnum())
     if value.isascii() and bare.isdecimal() and len(bare) < 20:
         number = int(bare)
-        found.add(bare.encode())
+        result.add(bare.encode())
         for order in "<>":
-            found |= {struct.pack(f"{order}q", number) if number < 2**63 else b"", struct.pack(f"{order}d", number)}
-    return tuple(sorted(item for item in found if len(item) >= 6))
+            result |= {struct.pack(f"{order}q", number) if number < 2**63 else b"", struct.pack(f"{order}d", number)}
+    return tuple(sorted(item for item in result if len(item) >= 6))
 
 
 def _any_mark() -> Any:
@@ -121,12 +121,12 @@ def marks_in(blob: bytes) -> dict[str, int]:
     """Return kind of mark -> place of its first occurrence in some bytes."""
     if ANY_MARK.search(blob) is None:
         return {}
-    found: dict[str, int] = {}
+    marks: dict[str, int] = {}
     for kind, value in MARKS.items():
         places = [at for form in forms(value) if (at := blob.find(form)) >= 0]
         if places:
-            found[kind] = min(places)
-    return found
+            marks[kind] = min(places)
+    return marks
 
 
 _ZSTD = b"\x28\xb5\x2f\xfd"
@@ -207,15 +207,15 @@ def _in_text(text: str, shift: int) -> Iterator[tuple[str, bytes]]:
         parts: list[str] = []
         last = 0
         for at in which:
-            found = values[at]
+            result = values[at]
             value = MARKS[KINDS[(at + shift) % len(KINDS)]]
-            quoted = f'"{value}"' if found[0].strip().startswith('"') else value
-            parts += [text[last : found.start()], quoted]
-            last = found.end()
+            quoted = f'"{value}"' if result[0].strip().startswith('"') else value
+            parts += [text[last : result.start()], quoted]
+            last = result.end()
         return "".join([*parts, text[last:]]).encode("utf-8", "surrogateescape")
 
-    for at, found in enumerate(values):
-        yield f"{found[0][:20]!r} at {found.start()}", with_marks([at])
+    for at, entry in enumerate(values):
+        yield f"{entry[0][:20]!r} at {entry.start()}", with_marks([at])
     everywhere = with_marks(list(range(len(values))))
     yield "everywhere", everywhere
     yield "everywhere as GBK", everywhere.decode("utf-8", "replace").encode("gb18030", "replace")
@@ -261,12 +261,12 @@ PROFILES = [file for file in files([Path(__file__).parents[2] / "device_profiles
 AT = 1_795_832_104_000_000
 
 
-VEIL = KeyedPseudonymiser(b"canary")
+PSEUDONYMISER = KeyedPseudonymiser(b"canary")
 
 
 def bases() -> dict[str, list[tuple[str, bytes]]]:
     """Return format -> (topic, payload) of the examples of its profiles."""
-    found: dict[str, list[tuple[str, bytes]]] = defaultdict(list)
+    bases: dict[str, list[tuple[str, bytes]]] = defaultdict(list)
     profiles = ProfileSet.load(PROFILES)
     for name in profiles.ids:
         profile = profiles.find(name)
@@ -275,9 +275,9 @@ def bases() -> dict[str, list[tuple[str, bytes]]]:
             matched = [rule.video for rule, _ in profiles.match(example.topic) if rule.video]
             names = matched or [rule.video for rule in profile.rules if rule.video]
             for form in dict.fromkeys(names):
-                found[form].append((example.topic, payload_of(example)))
-    found["viid"] += [("viid/network/objects", payload) for payload in BODIES.values()]
-    return found
+                bases[form].append((example.topic, payload_of(example)))
+    bases["viid"] += [("viid/network/objects", payload) for payload in BODIES.values()]
+    return bases
 
 
 BASES = bases()

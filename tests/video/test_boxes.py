@@ -35,8 +35,8 @@ FLIPPED = Transform(0.0002, -0.0002, -1, 1)
 def test_the_vectors_of_onvif(
     given_box: Box, transform: Transform, size: int, expected: Box | None, quality: BoxQuality
 ) -> None:
-    box, said = boxes.from_onvif(*given_box, transform, size)
-    assert said is quality
+    box, wanted = boxes.from_onvif(*given_box, transform, size)
+    assert wanted is quality
     assert box == (None if expected is None else pytest.approx(expected, abs=1e-5))
 
 
@@ -71,11 +71,11 @@ transforms = st.builds(Transform, scales, scales, st.floats(-1e4, 1e4), st.float
 def as_sent(box: Box, transform: Transform) -> Box:
     """The ONVIF numbers of a box under a transformation: the way back."""
 
-    def x(one: float) -> float:
-        return (one * 2 - 1 - transform.translate_x) / transform.scale_x
+    def x(value: float) -> float:
+        return (value * 2 - 1 - transform.translate_x) / transform.scale_x
 
-    def y(one: float) -> float:
-        return (1 - one * 2 - transform.translate_y) / transform.scale_y
+    def y(value: float) -> float:
+        return (1 - value * 2 - transform.translate_y) / transform.scale_y
 
     return x(box[0]), y(box[1]), x(box[2]), y(box[3])
 
@@ -86,9 +86,9 @@ def upright(box: Box) -> Box:
 
 @given(corners, transforms)
 def test_an_onvif_box_comes_back_through_any_transformation(box: Box, transform: Transform) -> None:
-    found, said = boxes.from_onvif(*as_sent(box, transform), transform)
-    assert said is BoxQuality.EXPLICIT
-    assert found == pytest.approx(upright(box), abs=1e-5)
+    result, expected = boxes.from_onvif(*as_sent(box, transform), transform)
+    assert expected is BoxQuality.EXPLICIT
+    assert result == pytest.approx(upright(box), abs=1e-5)
 
 
 @given(corners, transforms, transforms)
@@ -103,19 +103,19 @@ def test_transformations_compose_through_the_tree(box: Box, outer: Transform, in
 @given(corners, st.integers(1, 20_000), st.integers(1, 20_000))
 def test_a_box_in_pixels_comes_back(box: Box, width: int, height: int) -> None:
     left, top, right, bottom = box
-    found, _ = boxes.from_pixels(left * width, top * height, right * width, bottom * height, width, height)
-    assert found == pytest.approx(upright(box), abs=1e-6)
+    result, _ = boxes.from_pixels(left * width, top * height, right * width, bottom * height, width, height)
+    assert result == pytest.approx(upright(box), abs=1e-6)
 
 
 @given(st.tuples(st.floats(), st.floats(), st.floats(), st.floats()), st.sampled_from([0, 1000, 8192, 10_000]))
 def test_whatever_is_sent_a_box_is_upright_and_in_its_image_or_is_none(numbers: Box, size: int) -> None:
-    for box, said in (
+    for box, quality in (
         boxes.from_fractions(*numbers),
         boxes.from_grid(*numbers, size),
         boxes.from_onvif(*numbers, size=size),
     ):
         if box is None:
-            assert said is BoxQuality.UNRESOLVED
+            assert quality is BoxQuality.UNRESOLVED
         else:
             assert 0 <= box[0] <= box[2] <= 1
             assert 0 <= box[1] <= box[3] <= 1

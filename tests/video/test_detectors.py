@@ -23,7 +23,7 @@ from sensegate.video.observation import BoxQuality, ObjectClass, ObservationKind
 from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 NOW = 1_767_225_600_000_000
-VEIL = KeyedPseudonymiser(b"test")
+PSEUDONYMISER = KeyedPseudonymiser(b"test")
 MARKS = (
     "Wang Xiaoming",
     "13800138000",
@@ -174,7 +174,7 @@ Cutter = Callable[[bytes, str, int, Pseudonymiser], Redacted]
 
 
 def run(name: str, message: object, camera: CameraInfo = CameraInfo()) -> tuple[VideoReport, Redacted]:  # noqa: B008
-    cut = FORMATS[name].redact(json.dumps(message).encode(), "t", NOW, VEIL)
+    cut = FORMATS[name].redact(json.dumps(message).encode(), "t", NOW, PSEUDONYMISER)
     return FORMATS[name].decode(cut.payload, "t", NOW, camera), cut
 
 
@@ -229,18 +229,18 @@ def _with(tree: Any, path: tuple[str | int, ...], change: Callable[[Any], Any]) 
 
 def leaks(cut: Cutter, message: Any) -> list[str]:
     """Return the marks that get through somewhere: into what is kept, the names of what was taken out, or a refusal."""
-    found = []
+    leaks = []
     for mark in MARKS:
         for whole in planted(message, mark):
             try:
-                kept = cut(json.dumps(whole).encode(), "t", NOW, VEIL)
+                kept = cut(json.dumps(whole).encode(), "t", NOW, PSEUDONYMISER)
             except Rejected as why:
-                told = str(why)
+                text = str(why)
             else:
-                told = json.dumps(json.loads(kept.payload), ensure_ascii=False) + str(kept.removed)
-            if mark in told:
-                found.append(mark)
-    return found
+                text = json.dumps(json.loads(kept.payload), ensure_ascii=False) + str(kept.removed)
+            if mark in text:
+                leaks.append(mark)
+    return leaks
 
 
 @pytest.mark.parametrize(("name", "message"), MESSAGES)
@@ -259,17 +259,20 @@ def test_the_search_finds_marks() -> None:
 
 def test_deepstream_full() -> None:
     """One object with its place, lane, colour and hidden plate; the event says where its track stands."""
-    seen, cut = run("deepstream", FULL, CameraInfo(width=1920, height=1080, speed_unit="km/h"))
-    one = seen.observations[0]
-    assert (one.kind, one.camera, one.object_class, one.subclass, one.color) == (
+    result, cut = run("deepstream", FULL, CameraInfo(width=1920, height=1080, speed_unit="km/h"))
+    event = result.observations[0]
+    assert (event.kind, event.camera, event.object_class, event.subclass, event.color) == (
         ObservationKind.OBSERVATION, "CAM_1", ObjectClass.VEHICLE, "car", "blue",
     )  # fmt: skip
-    assert (one.box, one.box_quality) == ((0.1, 0.1, 0.5, 0.5), BoxQuality.CAMERA)
-    assert (one.speed, one.device_yaw, one.lane) == (2.7778, 90, 2)
-    assert (one.event.type if one.event else "", one.track_state) == ("field_left", TrackState.END)
-    assert one.place is not None
-    assert (one.place.lon, one.place.lat, one.place.source) == (114.1, 22.5, "camera")
-    assert one.plate is not None
+    assert (event.box, event.box_quality) == ((0.1, 0.1, 0.5, 0.5), BoxQuality.CAMERA)
+    assert (event.speed, event.device_yaw, event.lane) == (2.7778, 90, 2)
+    assert (event.event.type if event.event else "", event.track_state) == (
+        "field_left",
+        TrackState.END,
+    )
+    assert event.place is not None
+    assert (event.place.lon, event.place.lat, event.place.source) == (114.1, 22.5, "camera")
+    assert event.plate is not None
     assert cut.removed == {
         "analyticsModule.description": 1,
         "object.vehicle.license": 1,
@@ -297,22 +300,22 @@ def test_deepstream_minimal() -> None:
 
 def test_an_object_that_is_none_is_refused_alone() -> None:
     """The others of its message are taken."""
-    seen = run("deepstream", {**TEXT, "objects": ["1|2", 5, "7|1|2|3|4|Person"]})[0]
-    assert [item.index for item in seen.rejected] == [0, 1]
-    assert len(seen.observations) == 1
+    result = run("deepstream", {**TEXT, "objects": ["1|2", 5, "7|1|2|3|4|Person"]})[0]
+    assert [item.index for item in result.rejected] == [0, 1]
+    assert len(result.observations) == 1
 
 
 def test_dlstreamer() -> None:
     """Fractions as they are, the colour that a classifier gives, the camera by its tag, the plate hidden."""
-    seen, cut = run("dlstreamer", FRAME)
-    one = seen.observations[0]
-    assert (one.camera, one.track, one.object_class, one.subclass, one.color) == (
+    result, cut = run("dlstreamer", FRAME)
+    event = result.observations[0]
+    assert (event.camera, event.track, event.object_class, event.subclass, event.color) == (
         "cam-1", "2", ObjectClass.VEHICLE, "car", "red",
     )  # fmt: skip
-    assert one.box == (0.25, 0.25, 0.5, 0.5)
-    assert one.plate is not None
-    assert (one.plate.region, one.plate.confidence) == ("粤B", 0.7)
-    assert (one.observed_at, one.time_quality) == (1_768_453_200_123_000, "explicit")
+    assert event.box == (0.25, 0.25, 0.5, 0.5)
+    assert event.plate is not None
+    assert (event.plate.region, event.plate.confidence) == ("粤B", 0.7)
+    assert (event.observed_at, event.time_quality) == (1_768_453_200_123_000, "explicit")
     assert cut.removed == {"objects.license_plate": 1, "objects.tensors": 1, "source": 1, "tags.other": 1}
 
 
@@ -328,39 +331,39 @@ def test_dlstreamer() -> None:
 )
 def test_times_of_dlstreamer(written: str | None, at: int, quality: str) -> None:
     """The stream's own clock is never taken for a time of day."""
-    one = run("dlstreamer", {**FRAME, "system_timestamp": written})[0].observations[0]
-    assert (one.observed_at, one.time_quality) == (at, quality)
+    observation = run("dlstreamer", {**FRAME, "system_timestamp": written})[0].observations[0]
+    assert (observation.observed_at, observation.time_quality) == (at, quality)
 
 
 def test_pixels_where_there_are_no_fractions() -> None:
     """Corner and size in pixels, by the resolution of the message itself."""
-    one = {"x": 192, "y": 108, "w": 768, "h": 432, "roi_type": "car"}
-    assert run("dlstreamer", {**FRAME, "objects": [one]})[0].observations[0].box == (0.1, 0.1, 0.5, 0.5)
+    region = {"x": 192, "y": 108, "w": 768, "h": 432, "roi_type": "car"}
+    assert run("dlstreamer", {**FRAME, "objects": [region]})[0].observations[0].box == (0.1, 0.1, 0.5, 0.5)
 
 
 def test_axis_scene() -> None:
     """Objects, and what becomes of tracks: one that is renamed ends, and the other says where it comes from."""
-    seen, cut = run("axis", SCENE)
-    found = [
+    result, cut = run("axis", SCENE)
+    rows = [
         (observation.track, observation.parent_track, observation.track_state, observation.object_class)
-        for observation in seen.observations
+        for observation in result.observations
     ]
-    assert found == [
+    assert rows == [
         ("1", "", None, ObjectClass.PERSON),
         ("2", "8", None, ObjectClass.VEHICLE),
         ("3", "", TrackState.END, None),
         ("8", "", TrackState.END, None),
     ]
-    assert seen.observations[0].box == (0.1, 0.2, 0.3, 0.4)
-    assert (seen.observations[0].color, seen.observations[1].color) == ("", "grey")
+    assert result.observations[0].box == (0.1, 0.2, 0.3, 0.4)
+    assert (result.observations[0].color, result.observations[1].color) == ("", "grey")
     assert cut.removed == {"observations.class.upper_clothing_colors": 1, "observations.image": 1}
 
 
 def test_axis_track() -> None:
     """One observation of the whole track, of its likeliest class, where it ended."""
-    seen, cut = run("axis", TRACK)
-    (one,) = seen.observations
-    assert (one.object_class, one.subclass, one.color, one.track_state) == (
+    result, cut = run("axis", TRACK)
+    (observation,) = result.observations
+    assert (observation.object_class, observation.subclass, observation.color, observation.track_state) == (
         ObjectClass.VEHICLE, "truck", "red", TrackState.END,
     )  # fmt: skip
     assert cut.removed == {"image": 1, "observations": 1}
@@ -368,10 +371,10 @@ def test_axis_track() -> None:
 
 def test_axis_counts() -> None:
     """Texts become counters by class; without a beginning they are what is in view."""
-    seen = run("axis", COUNTS)[0]
+    result = run("axis", COUNTS)[0]
     assert [
         (measurement.property, measurement.channel, measurement.value, measurement.cumulative)
-        for measurement in seen.measurements
+        for measurement in result.measurements
     ] == [
         ("object_count_total", "scenario1", 3, True),
         ("vehicle_count_total", "scenario1_car", 2, True),
@@ -397,11 +400,11 @@ def test_axis_alarm() -> None:
         "timestamp": 1670518346712,
         "message": {"data": {"active": "0"}},
     }
-    seen = run("axis", alarm)[0]
-    assert [(measurement.property, measurement.value, measurement.channel) for measurement in seen.measurements] == [
+    result = run("axis", alarm)[0]
+    assert [(measurement.property, measurement.value, measurement.channel) for measurement in result.measurements] == [
         ("motion", False, "scenario1")
     ]
-    assert seen.observations[0].kind is ObservationKind.EVENT
+    assert result.observations[0].kind is ObservationKind.EVENT
 
 
 @pytest.mark.parametrize(
@@ -418,9 +421,9 @@ def test_axis_alarm() -> None:
 def test_axis_events(topic: str, data: dict[str, str], expected: list[tuple[str, bool]]) -> None:
     """States by the last level of the topic that a table names; other events are known and mean nothing."""
     event = {"topic": topic, "timestamp": 1670518346712, "message": {"source": {"channel": "1"}, "data": data}}
-    seen = run("axis", event)[0]
-    assert [(measurement.property, measurement.value) for measurement in seen.measurements] == expected
-    assert (len(seen.observations), seen.ignored) == ((1, 0) if expected else (0, 1))
+    result = run("axis", event)[0]
+    assert [(measurement.property, measurement.value) for measurement in result.measurements] == expected
+    assert (len(result.observations), result.ignored) == ((1, 0) if expected else (0, 1))
 
 
 @pytest.mark.parametrize("name", ["axis", "deepstream", "dlstreamer", "frigate"])
@@ -428,11 +431,11 @@ def test_axis_events(topic: str, data: dict[str, str], expected: list[tuple[str,
 def test_rubbish_is_refused(name: str, payload: bytes) -> None:
     """It is never taken for an observation, and nothing but a refusal comes of it."""
     try:
-        cut = FORMATS[name].redact(payload, "t", NOW, VEIL)
-        seen = FORMATS[name].decode(cut.payload, "t", NOW, CameraInfo())
+        cut = FORMATS[name].redact(payload, "t", NOW, PSEUDONYMISER)
+        decoded = FORMATS[name].decode(cut.payload, "t", NOW, CameraInfo())
     except Rejected:
         return
-    assert (name, payload, seen) == ("frigate", b"", VideoReport(ignored=1))
+    assert (name, payload, decoded) == ("frigate", b"", VideoReport(ignored=1))
 
 
 # ── anything ─────────────────────────────────────────────────────────────────────────────────────────
@@ -466,17 +469,17 @@ def disturbed(draw: st.DrawFn) -> tuple[str, Any]:
 
 
 @pytest.mark.parametrize(
-    ("name", "message", "found"),
+    ("name", "message", "expected"),
     [
         ("deepstream", {"sensorId": "c1", "@timestamp": "2024-01-15T10:30:01Z", "objects": ["7|1|2|3|4|"]}, 1),
         ("frigate", {"cameras": {"": {"camera_fps": 5}, "c1": {"camera_fps": 5}}, "detectors": {}}, 1),
     ],
 )
-def test_an_empty_name_is_none(name: str, message: dict[str, Any], found: int) -> None:
+def test_an_empty_name_is_none(name: str, message: dict[str, Any], expected: int) -> None:
     """What passes no check is left out; it is not told as a name of its own."""
-    cut = FORMATS[name].redact(json.dumps(message).encode(), "t/x", NOW, VEIL)
-    seen = FORMATS[name].decode(cut.payload, "t/x", NOW, CameraInfo(width=640, height=480))
-    assert len(seen.observations) + len(seen.measurements) == found
+    cut = FORMATS[name].redact(json.dumps(message).encode(), "t/x", NOW, PSEUDONYMISER)
+    decoded = FORMATS[name].decode(cut.payload, "t/x", NOW, CameraInfo(width=640, height=480))
+    assert len(decoded.observations) + len(decoded.measurements) == expected
     assert b"object at" not in cut.payload
 
 
@@ -485,11 +488,11 @@ def test_property_whatever_comes_is_cut_or_refused(given_one: tuple[str, Any]) -
     """No message makes a format fail; what is cut can be read, and reading it twice gives the same."""
     name, message = given_one
     try:
-        cut = FORMATS[name].redact(json.dumps(message).encode("utf-8", "surrogatepass"), "t/x", NOW, VEIL)
-        seen = FORMATS[name].decode(cut.payload, "t/x", NOW, CameraInfo(width=640, height=480))
+        cut = FORMATS[name].redact(json.dumps(message).encode("utf-8", "surrogatepass"), "t/x", NOW, PSEUDONYMISER)
+        decoded = FORMATS[name].decode(cut.payload, "t/x", NOW, CameraInfo(width=640, height=480))
     except Rejected:
         return
-    assert seen == FORMATS[name].decode(cut.payload, "t/x", NOW, CameraInfo(width=640, height=480))
-    for observation in seen.observations:
+    assert decoded == FORMATS[name].decode(cut.payload, "t/x", NOW, CameraInfo(width=640, height=480))
+    for observation in decoded.observations:
         assert len(observation.id) == 32
         assert observation.box is None or all(0 <= side <= 1 for side in observation.box)

@@ -74,8 +74,8 @@ CLASSES = [
 @pytest.mark.parametrize(("types", "kind", "confidence"), [row[1:] for row in CLASSES], ids=[row[0] for row in CLASSES])
 def test_likelihoods_of_objects_in_events(types: str, kind: str, confidence: float | None) -> None:
     """Only a number from 0 to 1 that the camera states is a confidence."""
-    seen = only(decode("onvif_xml", notice(element(types))))
-    assert (seen.track, seen.object_class, seen.confidence) == ("9", kind, confidence)
+    only_row = only(decode("onvif_xml", notice(element(types))))
+    assert (only_row.track, only_row.object_class, only_row.confidence) == ("9", kind, confidence)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_one_moment_in_two_zones_is_one_event() -> None:
 # ── Hikvision ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def told(**more: Any) -> dict[str, Any]:
+def alert_body(**more: Any) -> dict[str, Any]:
     """Return an alert in JSON; None takes a member away."""
     first = {"macAddress": "44:19:b6:00:00:01", "channelID": 1, "dateTime": "2026-01-15T12:00:00+08:00"}
     alert_ = {**first, "eventType": "VMD", "eventState": "active", **more}
@@ -123,7 +123,7 @@ def told(**more: Any) -> dict[str, Any]:
 
 
 def hikvision(**more: Any) -> VideoReport:
-    return decode("hikvision", json.dumps(told(**more)).encode())
+    return decode("hikvision", json.dumps(alert_body(**more)).encode())
 
 
 @pytest.mark.parametrize(

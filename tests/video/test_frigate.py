@@ -15,7 +15,7 @@ from sensegate.video.observation import BoxQuality, ObjectClass, ObservationKind
 from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 NOW = 1_767_225_600_000_000
-VEIL = KeyedPseudonymiser(b"test")
+PSEUDONYMISER = KeyedPseudonymiser(b"test")
 DEFAULT_CAMERA = CameraInfo()
 
 
@@ -23,7 +23,7 @@ def run(
     payload: object, topic: str = "frigate/events", camera: CameraInfo = DEFAULT_CAMERA
 ) -> tuple[VideoReport, Redacted]:
     data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    cut = FORMAT.redact(data, topic, NOW, VEIL)
+    cut = FORMAT.redact(data, topic, NOW, PSEUDONYMISER)
     return FORMAT.decode(cut.payload, topic, NOW, camera), cut
 
 
@@ -37,49 +37,49 @@ def after(**members: Any) -> dict[str, Any]:
     }
 
 
-@pytest.mark.parametrize(("kind", "what"), [("new", ObservationKind.OBSERVATION), ("end", ObservationKind.EVENT)])
-def test_a_track(kind: str, what: ObservationKind) -> None:
+@pytest.mark.parametrize(("kind", "expected"), [("new", ObservationKind.OBSERVATION), ("end", ObservationKind.EVENT)])
+def test_a_track(kind: str, expected: ObservationKind) -> None:
     """Box by the size of the camera's profile, speed by its unit, zones, and where the track stands."""
     message = {
         "type": kind,
         "before": None,
         "after": after(box=[128, 72, 640, 360], current_estimated_speed=36, score=0.5),
     }
-    seen, _ = run(message, camera=CameraInfo(width=1280, height=720))
-    one = seen.observations[0]
-    assert (one.kind, one.track_state, one.object_class, one.subclass) == (
-        what, TrackState(kind), ObjectClass.VEHICLE, "car",
+    result, _ = run(message, camera=CameraInfo(width=1280, height=720))
+    observation = result.observations[0]
+    assert (observation.kind, observation.track_state, observation.object_class, observation.subclass) == (
+        expected, TrackState(kind), ObjectClass.VEHICLE, "car",
     )  # fmt: skip
-    assert one.box == (0.1, 0.1, 0.5, 0.5)
-    assert one.box_quality is BoxQuality.CAMERA
-    assert one.speed == 10
-    assert (one.observed_at, one.time_quality) == (1_607_123_962_082_975, "explicit")
+    assert observation.box == (0.1, 0.1, 0.5, 0.5)
+    assert observation.box_quality is BoxQuality.CAMERA
+    assert observation.speed == 10
+    assert (observation.observed_at, observation.time_quality) == (1_607_123_962_082_975, "explicit")
 
 
 def test_a_track_of_a_camera_of_unknown_size_has_no_box() -> None:
     """Pixels of an unknown image are no box, and it is said that there was one."""
-    one = run({"type": "new", "after": after(box=[1, 2, 3, 4])})[0].observations[0]
-    assert one.box is None
-    assert one.box_quality is BoxQuality.UNRESOLVED
+    observation = run({"type": "new", "after": after(box=[1, 2, 3, 4])})[0].observations[0]
+    assert observation.box is None
+    assert observation.box_quality is BoxQuality.UNRESOLVED
 
 
 def test_cameras_of_one_box_may_have_sizes_of_their_own() -> None:
     """By the name of the camera; others have the size of most."""
     both = CameraInfo(width=1280, height=720, sizes={"gate": (640, 360)})
     message = {"type": "new", "after": after(box=[64, 36, 320, 180])}
-    one = run(message, camera=both)[0].observations[0]
-    assert (one.box, one.image_size) == ((0.1, 0.1, 0.5, 0.5), (640, 360))
+    observation = run(message, camera=both)[0].observations[0]
+    assert (observation.box, observation.image_size) == ((0.1, 0.1, 0.5, 0.5), (640, 360))
     message["after"]["camera"] = "yard"  # type: ignore[index]
-    one = run(message, camera=both)[0].observations[0]
-    assert (one.box, one.image_size) == ((0.05, 0.05, 0.25, 0.25), (1280, 720))
+    observation = run(message, camera=both)[0].observations[0]
+    assert (observation.box, observation.image_size) == ((0.05, 0.05, 0.25, 0.25), (1280, 720))
 
 
 def test_sent_again_it_is_the_same() -> None:
     """The identity does not depend on what of it came before; another frame is another observation."""
     first = run({"type": "new", "before": None, "after": after()})[0].observations[0]
-    again = run({"type": "new", "before": after(), "after": after()})[0].observations[0]
+    repeated = run({"type": "new", "before": after(), "after": after()})[0].observations[0]
     later = run({"type": "new", "after": after(frame_time=1607123963.0)})[0].observations[0]
-    assert first.id == again.id != later.id
+    assert first.id == repeated.id != later.id
 
 
 MARK = "Wang Xiaoming 13800138000"
@@ -112,7 +112,7 @@ def test_who_it_is_stays_out(place: str, members: dict[str, Any]) -> None:
     """Names, plates and texts are in no field of what is kept, whatever field they come in."""
     whole = {"type": "update", "before": after(), "after": after()}
     whole[place] = after(**members)
-    cut = FORMAT.redact(json.dumps(whole).encode(), "frigate/events", NOW, VEIL)
+    cut = FORMAT.redact(json.dumps(whole).encode(), "frigate/events", NOW, PSEUDONYMISER)
     assert b"Xiaoming" not in cut.payload
     assert b"13800138000" not in cut.payload
     assert not any("Xiaoming" in name for name in cut.removed)
@@ -146,8 +146,8 @@ def test_what_was_taken_out_is_counted_by_field() -> None:
 )
 def test_counts_and_states(topic: str, payload: bytes, expected: tuple[object, ...]) -> None:
     """Words and numbers become ordinary readings, by the end of their topic."""
-    one = run(payload, topic)[0].measurements[0]
-    assert (one.property, one.value, one.channel) == expected
+    measurement = run(payload, topic)[0].measurements[0]
+    assert (measurement.property, measurement.value, measurement.channel) == expected
 
 
 @pytest.mark.parametrize(
@@ -164,8 +164,8 @@ def test_counts_and_states(topic: str, payload: bytes, expected: tuple[object, .
 )
 def test_what_means_nothing_here(topic: str, payload: bytes) -> None:
     """Pictures, texts and settings are known, and nothing of them is kept."""
-    seen, cut = run(payload, topic)
-    assert seen == VideoReport(ignored=1)
+    result, cut = run(payload, topic)
+    assert result == VideoReport(ignored=1)
     assert cut.payload == b'{"is":"nothing"}'
 
 
@@ -176,10 +176,10 @@ def test_rates() -> None:
         "detectors": {},
         "service": {"last_updated": 1_767_225_000},
     }
-    seen = run(stats, "frigate/stats")[0]
+    result = run(stats, "frigate/stats")[0]
     assert [
         (measurement.camera, measurement.property, measurement.value, measurement.time)
-        for measurement in seen.measurements
+        for measurement in result.measurements
     ] == [("gate", "frame_rate", 5.1, 1_767_225_000_000_000)]
 
 

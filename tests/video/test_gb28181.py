@@ -14,7 +14,7 @@ from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 NOW = 1_767_225_600_000_000
 AT = 1_768_453_200_000_000
-VEIL = KeyedPseudonymiser(b"test")
+PSEUDONYMISER = KeyedPseudonymiser(b"test")
 DEVICE = "44010300001340000001"
 ALARM = (
     "<Notify><CmdType>Alarm</CmdType><SN>17</SN><DeviceID>44010300001340000001</DeviceID><AlarmPriority>4"
@@ -35,21 +35,21 @@ ALIVE = f"<Notify><CmdType>Keepalive</CmdType><SN>1</SN><DeviceID>{DEVICE}</Devi
 
 def run(text: str, charset: str = "gb18030", declared: str = "GB2312") -> tuple[VideoReport, Redacted]:
     body = f'<?xml version="1.0" encoding="{declared}"?>{text}'.encode(charset)
-    cut = FORMAT.redact(body, "t", NOW, VEIL)
+    cut = FORMAT.redact(body, "t", NOW, PSEUDONYMISER)
     return FORMAT.decode(cut.payload, "t", NOW, CameraInfo()), cut
 
 
 @pytest.mark.parametrize(("charset", "declared"), [("gb18030", "GB2312"), ("gb18030", "gbk"), ("utf-8", "UTF-8")])
 def test_an_alarm(charset: str, declared: str) -> None:
     """Its kind by method and type, Beijing time, its place; what somebody wrote of it falls."""
-    seen, cut = run(ALARM, charset, declared)
-    (one,) = seen.observations
-    assert one.event is not None
-    assert (one.kind, one.camera, one.event.type, one.observed_at, one.time_quality) == (
+    result, cut = run(ALARM, charset, declared)
+    (event,) = result.observations
+    assert event.event is not None
+    assert (event.kind, event.camera, event.event.type, event.observed_at, event.time_quality) == (
         ObservationKind.EVENT, DEVICE, "intrusion", AT, "assumed_tz",
     )  # fmt: skip
-    assert one.place is not None
-    assert (one.place.lon, one.place.lat) == (113.26, 23.12)
+    assert event.place is not None
+    assert (event.place.lon, event.place.lat) == (113.26, 23.12)
     assert cut.removed == {"AlarmDescription": 1}
 
 
@@ -72,8 +72,8 @@ def test_positions_and_states_are_readings() -> None:
 
 def test_sent_again_it_is_the_same() -> None:
     """By device, number and time."""
-    first, again = run(ALARM)[0].observations[0], run(ALARM.replace("门前有人", ""))[0].observations[0]
-    assert first.id == again.id != run(ALARM.replace("17", "18", 1))[0].observations[0].id
+    first, repeated = run(ALARM)[0].observations[0], run(ALARM.replace("门前有人", ""))[0].observations[0]
+    assert first.id == repeated.id != run(ALARM.replace("17", "18", 1))[0].observations[0].id
 
 
 MARKS = ("Wang Xiaoming", "13800138000", "粤B12345", "rtsp://u:p@h/1")
@@ -83,7 +83,7 @@ MARKS = ("Wang Xiaoming", "13800138000", "粤B12345", "rtsp://u:p@h/1")
 def test_marks_get_through_nowhere(text: str) -> None:
     """In place of each text, and as an element and an attribute of each one."""
     for mark in MARKS:
-        places = [found.span(1) for found in re.finditer(r">([^<]+)<", text)]
+        places = [match.span(1) for match in re.finditer(r">([^<]+)<", text)]
         planted = [text[:begin] + mark + text[end:] for begin, end in places]
         planted += [text.replace("</SN>", f"</SN><Note>{mark}</Note><SN x='{mark}'>{mark}</SN>")]
         planted += [text.replace("<Item>", f"<Item><Owner>{mark}</Owner>")]
@@ -91,10 +91,10 @@ def test_marks_get_through_nowhere(text: str) -> None:
             try:
                 cut = run(whole)[1]
             except Rejected as why:
-                told = str(why)
+                message = str(why)
             else:
-                told = cut.payload.decode() + str(cut.removed)
-            assert mark not in told
+                message = cut.payload.decode() + str(cut.removed)
+            assert mark not in message
 
 
 @pytest.mark.parametrize(

@@ -15,8 +15,8 @@ ALERT = b"<EventNotificationAlert><eventType>VMD</eventType></EventNotificationA
 
 def part(content: bytes, kind: bytes = b"application/xml", *, length: int | None = -1, token: bytes = b"b") -> bytes:
     """Return one part with the length that it has, another, or none."""
-    said = len(content) if length == -1 else length
-    head = b"" if said is None else b"Content-Length: %d\r\n" % said
+    declared = len(content) if length == -1 else length
+    head = b"" if declared is None else b"Content-Length: %d\r\n" % declared
     return b"--" + token + b"\r\nContent-Type: " + kind + b"\r\n" + head + b"\r\n" + content + b"\r\n"
 
 
@@ -99,13 +99,13 @@ def test_a_stream_holds_little_in_memory() -> None:
 @given(st.lists(st.integers(1, 400), max_size=60), st.sampled_from([-1, None, 3, 10**6]))
 def test_however_the_stream_is_cut_the_parts_are_the_same(cuts: list[int], length: int | None) -> None:
     body = part(ALERT, length=length) + part(JPEG[:600], b"image/jpeg", length=length) + part(ALERT + b" ") + b"--b--"
-    found: list[BodyPart] = []
+    results: list[BodyPart] = []
     cutter, at = MultipartParser(b"b"), 0
     for size in cuts:
-        found += cutter.feed(body[at : at + size])
+        results += cutter.feed(body[at : at + size])
         at += size
-    found += [*cutter.feed(body[at:]), *cutter.close()]
-    assert [(item.content.strip(), item.picture) for item in found if item.content or item.picture] == [
+    results += [*cutter.feed(body[at:]), *cutter.close()]
+    assert [(item.content.strip(), item.picture) for item in results if item.content or item.picture] == [
         (ALERT, False),
         (b"", True),
         (ALERT, False),

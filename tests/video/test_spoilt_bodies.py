@@ -15,44 +15,47 @@ from sensegate.errors import Rejected
 from sensegate.video.format import CameraInfo
 from sensegate.video.formats import FORMATS, viid_responses, viid_subscriptions
 from tests.spoil import UNWRITABLE, spoilt
-from tests.video.canary import AT, BASES, MARKS, VEIL
+from tests.video.canary import AT, BASES, MARKS, PSEUDONYMISER
 
 EACH = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 197
 NOBODYS = (MARKS["plate"], MARKS["name"])
 
 
-def told(name: str, topic: str, payload: bytes) -> str:
+def outcome_of(name: str, topic: str, payload: bytes) -> str:
     """Return what is kept and told of a body."""
     try:
-        cut = FORMATS[name].redact(payload, topic, AT, VEIL)
-        seen = FORMATS[name].decode(cut.payload, topic, AT, CameraInfo(id="c1", width=640, height=480))
+        cut = FORMATS[name].redact(payload, topic, AT, PSEUDONYMISER)
+        decoded = FORMATS[name].decode(cut.payload, topic, AT, CameraInfo(id="c1", width=640, height=480))
     except Rejected as why:
         return why.detail
     assert all(
-        observation.box is None or all(0 <= side <= 1 for side in observation.box) for observation in seen.observations
+        observation.box is None or all(0 <= side <= 1 for side in observation.box)
+        for observation in decoded.observations
     )
-    return f"{cut.payload.decode()} {dict(cut.removed)} {seen}"
+    return f"{cut.payload.decode()} {dict(cut.removed)} {decoded}"
 
 
 @pytest.mark.fuzz
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_any_change_of_a_body_is_cut_or_refused(name: str) -> None:
-    found: dict[str, str] = {}
+    result: dict[str, str] = {}
     for number, (topic, payload) in enumerate(BASES[name]):
-        for what, make in islice(spoilt(payload), number % EACH, None, EACH):
+        for fault, make in islice(spoilt(payload), number % EACH, None, EACH):
             try:
                 body = make()
             except UNWRITABLE:
                 continue
             try:
-                text = told(name, topic, body)
+                text = outcome_of(name, topic, body)
             except Exception as why:  # noqa: BLE001 - any is a finding
                 place = traceback.extract_tb(why.__traceback__)[-1]
-                found.setdefault(f"{type(why).__name__} {place.name}:{place.lineno}", f"{what}: {why!r} {body[:400]!r}")
+                result.setdefault(
+                    f"{type(why).__name__} {place.name}:{place.lineno}", f"{fault}: {why!r} {body[:400]!r}"
+                )
                 continue
             if any(mark in text for mark in NOBODYS):
-                found.setdefault("personal data", f"{what}: {text[:400]}")
-    assert not found, "\n".join(f"{key}: {text}" for key, text in found.items())
+                result.setdefault("personal data", f"{fault}: {text[:400]}")
+    assert not result, "\n".join(f"{key}: {text}" for key, text in result.items())
 
 
 @pytest.mark.fuzz
@@ -75,9 +78,9 @@ def test_any_wish_and_any_answer_is_read(body: bytes) -> None:
             continue
         viid_responses.parse_response(payload)
         try:
-            asked = viid_subscriptions.parse_subscriptions(payload, "44000000005030000003", 0)
+            result = viid_subscriptions.parse_subscriptions(payload, "44000000005030000003", 0)
         except Rejected:
             continue
         assert all(
-            item.subscription is None or viid_subscriptions.subscription_fields(item.subscription) for item in asked
+            item.subscription is None or viid_subscriptions.subscription_fields(item.subscription) for item in result
         )

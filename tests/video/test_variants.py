@@ -11,7 +11,7 @@ from sensegate.video.format import CameraInfo, Redacted, VideoReport
 from sensegate.video.formats import FORMATS
 from sensegate.video.pseudonyms import KeyedPseudonymiser
 
-VEIL = KeyedPseudonymiser(b"variants" * 4)
+PSEUDONYMISER = KeyedPseudonymiser(b"variants" * 4)
 NOON = 1_768_453_200_000_000
 """2026-01-15 13:00 in Beijing"""
 DEVICE = "44030500001310000001"
@@ -34,15 +34,15 @@ VEHICLE = {
 FACE = {"FaceID": f"{BASIC}0600001", "DeviceID": DEVICE, "FaceAppearTime": "20260115130000", "Name": "张三"}
 
 
-def told(name: str, body: Any, topic: str = "http/cam7", **camera: Any) -> tuple[Redacted, VideoReport]:
+def redact_and_decode(name: str, body: Any, topic: str = "http/cam7", **camera: Any) -> tuple[Redacted, VideoReport]:
     """Cut and read a message; nothing personal of it may be in either."""
     payload = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
-    cut = FORMATS[name].redact(payload, topic, NOON, VEIL)
-    seen = FORMATS[name].decode(cut.payload, topic, NOON, CameraInfo(**camera))
-    everything = f"{cut.payload.decode()}{seen!r}{dict(cut.removed)!r}"
+    cut = FORMATS[name].redact(payload, topic, NOON, PSEUDONYMISER)
+    decoded = FORMATS[name].decode(cut.payload, topic, NOON, CameraInfo(**camera))
+    everything = f"{cut.payload.decode()}{decoded!r}{dict(cut.removed)!r}"
     assert not [word for word in PERSONAL if word in everything]
-    assert seen.observations or seen.measurements or seen.ignored  # else it would go to quarantine
-    return cut, seen
+    assert decoded.observations or decoded.measurements or decoded.ignored  # else it would go to quarantine
+    return cut, decoded
 
 
 # ── GA/T 1400 ────────────────────────────────────────────────────────────────────────────────────────
@@ -59,8 +59,8 @@ def told(name: str, body: Any, topic: str = "http/cam7", **camera: Any) -> tuple
     ],
 )
 def test_an_empty_batch_is_none_the_worse(body: Any) -> None:
-    _, seen = told("viid", body)
-    assert seen.ignored == 1
+    _, report = redact_and_decode("viid", body)
+    assert report.ignored == 1
 
 
 @pytest.mark.parametrize(
@@ -86,24 +86,28 @@ def test_an_empty_batch_is_none_the_worse(body: Any) -> None:
     ],
 )
 def test_a_vehicle_in_any_envelope(body: Any) -> None:
-    _, seen = told("viid", body)
-    (one,) = seen.observations
-    assert (one.camera, one.observed_at, one.lane, one.speed) == (DEVICE, NOON, 2, 15.0)
-    assert one.box == (0.1, 0.1, 0.5, 0.5)
-    assert one.plate is not None
-    assert one.plate.region == "粤B"
-    (speed,) = seen.measurements
+    _, report = redact_and_decode("viid", body)
+    (observation,) = report.observations
+    assert (observation.camera, observation.observed_at, observation.lane, observation.speed) == (DEVICE, NOON, 2, 15.0)
+    assert observation.box == (0.1, 0.1, 0.5, 0.5)
+    assert observation.plate is not None
+    assert observation.plate.region == "粤B"
+    (speed,) = report.measurements
     assert (speed.property, speed.channel, speed.value, speed.unit) == ("vehicle_speed", "lane2", 54.0, "km/h")
 
 
 def test_names_that_are_no_fields_of_the_standard_are_not_told() -> None:
-    cut, _ = told("viid", {"FaceListObject": {"FaceObject": [{**FACE, "ZHANGSan": "1", "张三": {"Name": "x"}}]}})
+    cut, _ = redact_and_decode(
+        "viid", {"FaceListObject": {"FaceObject": [{**FACE, "ZHANGSan": "1", "张三": {"Name": "x"}}]}}
+    )
     assert dict(cut.removed) == {"Name": 1, "other": 2}
 
 
 def test_a_device_with_any_suffix_is_told_whole() -> None:
-    _, seen = told("viid", {"MotorVehicleListObject": {"MotorVehicleObject": [{**VEHICLE, "DeviceID": f"{DEVICE}1"}]}})
-    assert seen.observations[0].camera == f"{DEVICE}1"
+    _, report = redact_and_decode(
+        "viid", {"MotorVehicleListObject": {"MotorVehicleObject": [{**VEHICLE, "DeviceID": f"{DEVICE}1"}]}}
+    )
+    assert report.observations[0].camera == f"{DEVICE}1"
 
 
 # ── ONVIF ────────────────────────────────────────────────────────────────────────────────────────────
@@ -130,8 +134,8 @@ TT = 'xmlns:tt="http://www.onvif.org/ver10/schema" xmlns:wsnt="http://docs.oasis
     ],
 )
 def test_a_scene_in_which_nothing_is_means_nothing(name: str, body: Any) -> None:
-    _, seen = told(name, body, MJ if name == "onvif_mj" else "http/cam7")
-    assert seen.ignored == 1
+    _, report = redact_and_decode(name, body, MJ if name == "onvif_mj" else "http/cam7")
+    assert report.ignored == 1
 
 
 @pytest.mark.parametrize("around", [(), ("VideoAnalytics",), ("MetadataStream", "VideoAnalytics")])
@@ -139,10 +143,15 @@ def test_a_frame_may_stand_in_what_is_around_it_in_xml(around: tuple[str, ...]) 
     body: Any = {"Frame": {"@UtcTime": "2026-01-15T05:00:00", "Object": THING, "acme:ZHANG": "Secret"}}
     for name in reversed(around):
         body = {name: body}
-    cut, seen = told("onvif_mj", body, f"city/north/{MJ}")
-    (one,) = seen.observations
-    assert (one.camera, one.subclass, one.confidence, one.observed_at) == ("city/north/cam7/p1", "car", 0.8, NOON)
-    assert one.box == (0.25, 0.25, 0.75, 0.75)
+    cut, report = redact_and_decode("onvif_mj", body, f"city/north/{MJ}")
+    (observation,) = report.observations
+    assert (observation.camera, observation.subclass, observation.confidence, observation.observed_at) == (
+        "city/north/cam7/p1",
+        "car",
+        0.8,
+        NOON,
+    )
+    assert observation.box == (0.25, 0.25, 0.75, 0.75)
     assert dict(cut.removed) == {"Frame.other": 1}
 
 
@@ -156,15 +165,15 @@ def test_a_recording_job_tells_its_state_as_an_element() -> None:
         "</tt:RecordingJobStateInformation></tt:ElementItem></tt:Data></tt:Message></wsnt:Message>"
         "</wsnt:NotificationMessage></tt:Event></tt:MetadataStream>"
     )
-    _, seen = told("onvif_xml", body.encode())
-    assert [(measurement.property, measurement.value) for measurement in seen.measurements] == [("recording", True)]
+    _, report = redact_and_decode("onvif_xml", body.encode())
+    assert [(measurement.property, measurement.value) for measurement in report.measurements] == [("recording", True)]
 
 
 def counted(rule: str, **camera: Any) -> str:
     body = {"UtcTime": "2026-01-15T05:00:00Z", "Source": {"Rule": rule}, "Data": {"Count": "7"}}
-    _, seen = told("onvif_ej", body, "cam7/onvif-ej/RuleEngine/CountAggregation/Counter", **camera)
-    (one,) = seen.measurements
-    return one.channel
+    _, report = redact_and_decode("onvif_ej", body, "cam7/onvif-ej/RuleEngine/CountAggregation/Counter", **camera)
+    (measurement,) = report.measurements
+    return measurement.channel
 
 
 def test_counts_of_rules_with_free_names_do_not_mix() -> None:
@@ -179,7 +188,7 @@ def test_counts_of_rules_with_free_names_do_not_mix() -> None:
 
 def test_a_profile_gives_a_rule_its_channel() -> None:
     assert counted("Door", rules={"Door": "line3"}) == "line3"
-    assert counted("张三的店", rules={VEIL.identifier("张三的店"): "line4"}) == "line4"
+    assert counted("张三的店", rules={PSEUDONYMISER.identifier("张三的店"): "line4"}) == "line4"
 
 
 # ── makers ───────────────────────────────────────────────────────────────────────────────────────────
@@ -195,10 +204,12 @@ def test_hikvision_traffic_of_a_lane_becomes_readings() -> None:
         "<TPSInfo><laneNo>1</laneNo><speed>54</speed><queueLen>20</queueLen><driver>张三</driver></TPSInfo>"
         "<TPSInfo><laneNo>2</laneNo><trafficVolume>12</trafficVolume><ZHANG>1</ZHANG></TPSInfo>"
     )
-    cut, seen = told("hikvision", alert(f"<eventType>TPS</eventType><TPS><TPSInfoList>{lanes}</TPSInfoList></TPS>"))
+    cut, report = redact_and_decode(
+        "hikvision", alert(f"<eventType>TPS</eventType><TPS><TPSInfoList>{lanes}</TPSInfoList></TPS>")
+    )
     assert {
         (measurement.property, measurement.channel, measurement.value, measurement.unit)
-        for measurement in seen.measurements
+        for measurement in report.measurements
     } == {
         ("vehicle_speed_mean", "lane1", 54.0, "km/h"),
         ("queue_length", "lane1", 20.0, "m"),
@@ -215,8 +226,8 @@ def test_hikvision_regions_as_a_plain_list() -> None:
     }
     for regions in ([entry], [{"DetectionRegionEntry": entry}], {"DetectionRegionEntry": [entry]}):
         body = {"channelID": 1, "eventType": "fielddetection", "eventState": "active", "DetectionRegionList": regions}
-        (one,) = told("hikvision", body)[1].observations
-        assert (one.box, one.event and one.event.zone) == ((0.1, 0.1, 0.3, 0.3), "1")
+        (observation,) = redact_and_decode("hikvision", body)[1].observations
+        assert (observation.box, observation.event and observation.event.zone) == ((0.1, 0.1, 0.3, 0.3), "1")
 
 
 def test_hikvision_resolution_as_two_members() -> None:
@@ -227,15 +238,17 @@ def test_hikvision_resolution_as_two_members() -> None:
         f"</pictureInfo></pictureInfoList></ANPR><detectionBackgroundImageResolution>{size}"
         "</detectionBackgroundImageResolution>"
     )
-    (one,) = told("hikvision", alert(body))[1].observations
-    assert (one.box, one.image_size) == ((0.1, 0.1, 0.2, 0.2), (1920, 1080))
+    (observation,) = redact_and_decode("hikvision", alert(body))[1].observations
+    assert (observation.box, observation.image_size) == ((0.1, 0.1, 0.2, 0.2), (1920, 1080))
 
 
 @pytest.mark.parametrize("data", ["null", '[{"Name": "张三"}]', "{}"])
 def test_dahua_data_of_any_kind(data: str) -> None:
-    (one,) = told("dahua", f"Code=VideoMotion;action=Start;index=0;data={data}".encode())[1].observations
-    assert one.event is not None
-    assert (one.event.type, one.event.state) == ("motion", True)
+    (observation,) = redact_and_decode("dahua", f"Code=VideoMotion;action=Start;index=0;data={data}".encode())[
+        1
+    ].observations
+    assert observation.event is not None
+    assert (observation.event.type, observation.event.state) == ("motion", True)
 
 
 @pytest.mark.parametrize(
@@ -246,9 +259,9 @@ def test_dahua_data_of_any_kind(data: str) -> None:
     ],
 )
 def test_axis_operations_in_both_forms(operations: Any) -> None:
-    _, seen = told("axis", {"frame": {"timestamp": "2026-01-15T05:00:00Z", "operations": operations}})
+    _, report = redact_and_decode("axis", {"frame": {"timestamp": "2026-01-15T05:00:00Z", "operations": operations}})
     assert [
-        (observation.track, observation.track_state, observation.parent_track) for observation in seen.observations
+        (observation.track, observation.track_state, observation.parent_track) for observation in report.observations
     ] == [
         ("5", "end", ""),
         ("1", "end", ""),
@@ -262,11 +275,11 @@ def test_axis_alarm_of_a_threshold_belongs_to_its_scenario() -> None:
         "timestamp": "1768453200000",
         "message": {"data": {"active": "1", "classTypes": "human,vehicle"}},
     }
-    _, seen = told("axis", body)
-    assert [(measurement.property, measurement.channel, measurement.value) for measurement in seen.measurements] == [
+    _, report = redact_and_decode("axis", body)
+    assert [(measurement.property, measurement.channel, measurement.value) for measurement in report.measurements] == [
         ("field_occupied", "scenario1", True)
     ]
-    assert seen.observations[0].object_class == "person"
+    assert report.observations[0].object_class == "person"
 
 
 @pytest.mark.parametrize(
@@ -279,7 +292,7 @@ def test_axis_alarm_of_a_threshold_belongs_to_its_scenario() -> None:
     ],
 )
 def test_a_detector_that_saw_nothing(name: str, body: Any) -> None:
-    assert told(name, body, "frigate/reviews" if name == "frigate" else "x/y")[1].ignored == 1
+    assert redact_and_decode(name, body, "frigate/reviews" if name == "frigate" else "x/y")[1].ignored == 1
 
 
 def test_deepstream_lane_as_a_word_and_a_box_that_nobody_set() -> None:
@@ -290,27 +303,27 @@ def test_deepstream_lane_as_a_word_and_a_box_that_nobody_set() -> None:
         "place": {"entrance": {"name": "张三", "lane": "lane1"}},
         "object": {"id": "1", "vehicle": {"license": "粤B12345", "type": "sedan"}, "bbox": sides},
     }
-    (one,) = told("deepstream", body, "x/y", width=10, height=10)[1].observations
-    assert (one.lane, one.box, one.box_quality) == (1, None, None)
+    (observation,) = redact_and_decode("deepstream", body, "x/y", width=10, height=10)[1].observations
+    assert (observation.lane, observation.box, observation.box_quality) == (1, None, None)
 
 
 def test_dlstreamer_objects_alone_and_an_offset_before_the_odd_literal() -> None:
     thing = {"detection": {"bounding_box": {"x_min": 0.1, "x_max": 0.5, "y_min": 0.1, "y_max": 0.5}, "label": "person"}}
-    (one,) = told("dlstreamer", {"objects": thing}, "x/y")[1].observations
-    assert one.box == (0.1, 0.1, 0.5, 0.5)
+    (observation,) = redact_and_decode("dlstreamer", {"objects": thing}, "x/y")[1].observations
+    assert observation.box == (0.1, 0.1, 0.5, 0.5)
     body = {"objects": [thing], "system_timestamp": "2026-01-15T13:00:00.000+0800:%z"}
-    assert told("dlstreamer", body, "x/y")[1].observations[0].observed_at == NOON
+    assert redact_and_decode("dlstreamer", body, "x/y")[1].observations[0].observed_at == NOON
 
 
 def test_frigate_end_without_the_time_of_a_frame() -> None:
     after = {"id": "a-b", "camera": "c", "label": "person", "start_time": 1_768_453_199.0, "end_time": 1_768_453_200.0}
-    (one,) = told("frigate", {"type": "end", "after": after}, "frigate/events")[1].observations
-    assert one.observed_at == NOON
+    (observation,) = redact_and_decode("frigate", {"type": "end", "after": after}, "frigate/events")[1].observations
+    assert observation.observed_at == NOON
 
 
 def test_frigate_does_not_tell_a_label_that_is_in_no_table() -> None:
-    (one,) = told("frigate", b"2", "frigate/c/ZHANGSAN", id="c")[1].measurements
-    assert (one.property, one.channel) == ("objects_present", "other")
+    (measurement,) = redact_and_decode("frigate", b"2", "frigate/c/ZHANGSAN", id="c")[1].measurements
+    assert (measurement.property, measurement.channel) == ("objects_present", "other")
 
 
 @pytest.mark.parametrize(("lon", "lat"), [("113.2", "23.1"), ("23.1", "113.2")])
@@ -320,7 +333,7 @@ def test_gb28181_places_that_were_swapped_and_times_with_a_blank(lon: str, lat: 
         f"{DEVICE}</DeviceID><AlarmMethod>5</AlarmMethod><AlarmTime>2026-01-15 13:00:00</AlarmTime>"
         f"<AlarmDescription>张三</AlarmDescription><Longitude>{lon}</Longitude><Latitude>{lat}</Latitude></Notify>"
     )
-    (one,) = told("gb28181", body.encode("gb18030"))[1].observations
-    assert one.observed_at == NOON
-    assert one.place is not None
-    assert (one.place.lon, one.place.lat) == (113.2, 23.1)
+    (observation,) = redact_and_decode("gb28181", body.encode("gb18030"))[1].observations
+    assert observation.observed_at == NOON
+    assert observation.place is not None
+    assert (observation.place.lon, observation.place.lat) == (113.2, 23.1)

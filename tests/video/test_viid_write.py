@@ -16,21 +16,21 @@ from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 CAMERA = "44010600001190000001"
 THERE = "33010101001210000009"
-VEIL = KeyedPseudonymiser(b"a key of tests")
+PSEUDONYMISER = KeyedPseudonymiser(b"a key of tests")
 COLORS = sorted(set(codes.WORDS["color", "gat1400"].values()))
 VEHICLES = sorted(set(codes.WORDS["vehicle", "gat1400"].values()))
 EVENTS = sorted(set(codes.WORDS["event", "gat1400"].values()) - {"other"})
 HEADINGS = sorted({float(word) for word in codes.WORDS["heading", "gat1400"].values()})
 
 
-def read(one: VideoObservation, names: dict[str, str] | None = None) -> VideoObservation:
+def read(observation: VideoObservation, names: dict[str, str] | None = None) -> VideoObservation:
     """Return what a platform above reads."""
-    made = to_viid_object(one, CAMERA)
+    made = to_viid_object(observation, CAMERA)
     assert made is not None
     made = with_peer_camera(made, names or {})
     body = msgspec.json.encode({f"{made.kind}ListObject": {f"{made.kind}Object": [made.fields]}})
-    [found] = FORMAT.decode(FORMAT.redact(body, "http/x", 0, VEIL).payload, "", 0, CameraInfo()).observations
-    return found
+    [result] = FORMAT.decode(FORMAT.redact(body, "http/x", 0, PSEUDONYMISER).payload, "", 0, CameraInfo()).observations
+    return result
 
 
 @st.composite
@@ -70,19 +70,19 @@ def vehicles(draw: st.DrawFn) -> VideoObservation:
 
 
 @given(vehicles())
-def test_property_a_vehicle_comes_back(one: VideoObservation) -> None:
-    found = read(one)
-    assert found.box is not None
-    assert one.box is not None
-    assert found.box == pytest.approx(one.box, abs=2e-6)
-    same = {"id": one.id, "native_id": "", "box": one.box}
-    assert msgspec.structs.replace(found, **same) == one
-    assert read(one) == found  # the same each time: a retransmission is told
+def test_property_a_vehicle_comes_back(vehicle: VideoObservation) -> None:
+    observation = read(vehicle)
+    assert observation.box is not None
+    assert vehicle.box is not None
+    assert observation.box == pytest.approx(vehicle.box, abs=2e-6)
+    same = {"id": vehicle.id, "native_id": "", "box": vehicle.box}
+    assert msgspec.structs.replace(observation, **same) == vehicle
+    assert read(vehicle) == observation  # the same each time: a retransmission is told
 
 
 @given(st.sampled_from([item for item in KINDS if item not in {ObjectClass.VEHICLE, ObjectClass.NONMOTOR}]))
 def test_property_of_people_only_what_an_observation_holds(seen_as: ObjectClass) -> None:
-    one = VideoObservation(
+    observation = VideoObservation(
         id="0123456789abcdef0123456789abcdef",
         kind=ObservationKind.OBSERVATION,
         camera=CAMERA,
@@ -92,12 +92,12 @@ def test_property_of_people_only_what_an_observation_holds(seen_as: ObjectClass)
         object_class=seen_as,
         similarity=0.5,
     )
-    found = read(one)
-    assert (found.object_class, found.similarity, found.observed_at) == (seen_as, 0.5, one.observed_at)
+    reread = read(observation)
+    assert (reread.object_class, reread.similarity, reread.observed_at) == (seen_as, 0.5, observation.observed_at)
 
 
 def test_codes_of_another_platform() -> None:
-    one = VideoObservation(
+    observation = VideoObservation(
         id="0123456789abcdef0123456789abcdef",
         kind=ObservationKind.OBSERVATION,
         camera=CAMERA,
@@ -106,15 +106,15 @@ def test_codes_of_another_platform() -> None:
         format="viid",
         object_class=ObjectClass.FACE,
     )
-    found = read(one, {CAMERA: THERE})
-    assert found.camera == THERE
-    assert found.native_id.startswith(THERE)
+    reread = read(observation, {CAMERA: THERE})
+    assert reread.camera == THERE
+    assert reread.native_id.startswith(THERE)
 
 
 def test_events_and_cameras_without_a_code_are_not_sent() -> None:
-    one = VideoObservation(
+    observation = VideoObservation(
         id="0" * 32, kind=ObservationKind.EVENT, camera="x", observed_at=0, time_quality="explicit", format="viid"
     )
-    assert to_viid_object(one, CAMERA) is None
-    seen = msgspec.structs.replace(one, kind=ObservationKind.OBSERVATION, object_class=ObjectClass.FACE)
-    assert to_viid_object(seen, "front_door") is None
+    assert to_viid_object(observation, CAMERA) is None
+    changed = msgspec.structs.replace(observation, kind=ObservationKind.OBSERVATION, object_class=ObjectClass.FACE)
+    assert to_viid_object(changed, "front_door") is None

@@ -34,12 +34,12 @@ SHAPE: allowlist.ObjectRule = {
 }
 
 
-def cut(payload: bytes, topic: str, received: int, veil: Pseudonymiser) -> Redacted:
+def cut(payload: bytes, topic: str, received: int, pseudonymiser: Pseudonymiser) -> Redacted:
     tree = allowlist.decode_object(payload)
     at = tree.get("at")
     if at == "crash":
         return Redacted(str(1 / len(tree["nothing"])).encode())
-    passing = AllowListRedactor(veil, int(at) if isinstance(at, (int, float)) else received)
+    passing = AllowListRedactor(pseudonymiser, int(at) if isinstance(at, (int, float)) else received)
     return passing.result(passing.apply_object(tree, SHAPE))
 
 

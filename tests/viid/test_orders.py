@@ -50,10 +50,10 @@ def test_an_end_without_end_is_told_again(end: str) -> None:
 @given(st.dictionaries(st.sampled_from(FIELDS), st.sampled_from([*ODD[:60], [], {}, None, 10**400]), min_size=1))
 def test_any_wish_is_an_order_or_none(more: dict[str, Any]) -> None:
     try:
-        found = parse_subscriptions(body(**more), PEER, START)
+        subscriptions = parse_subscriptions(body(**more), PEER, START)
     except Rejected:
         return
-    for result in found:
+    for result in subscriptions:
         assert result.subscription is None or json.dumps(subscription_fields(result.subscription))
 
 
@@ -78,9 +78,9 @@ async def test_made_changed_cancelled() -> None:
     await orders.update(PEER, body(SubscribeDetail="13"))
     [order] = orders.of_peer(PEER)
     assert order.kinds == ("MotorVehicle",)
-    again = await made(clock, bucket, log)
-    assert again.of_peer(PEER) == [order]
-    assert (again.offset(order).sequence, again.offset(order).row) == (7, 3)
+    repeated = await made(clock, bucket, log)
+    assert repeated.of_peer(PEER) == [order]
+    assert (repeated.offset(order).sequence, repeated.offset(order).row) == (7, 3)
     changed = orders.changed(PEER)
     changed.clear()
     assert [result.code for result in await orders.update(PEER, body(OperateType=1))] == [0]

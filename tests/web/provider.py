@@ -75,29 +75,29 @@ class Provider:
         return web.json_response(KeySet([self.key]).as_dict(private=False))
 
     async def _authorize(self, request: web.Request) -> web.Response:
-        asked = dict(request.query)
-        assert asked["response_type"] == "code"
-        assert asked["code_challenge_method"] == "S256"
+        result = dict(request.query)
+        assert result["response_type"] == "code"
+        assert result["code_challenge_method"] == "S256"
         code = secrets.token_urlsafe(8)
-        self._codes[code] = asked
-        back = f"{asked['redirect_uri']}?code={code}&state={asked['state']}&iss={self.issuer}"
+        self._codes[code] = result
+        back = f"{result['redirect_uri']}?code={code}&state={result['state']}&iss={self.issuer}"
         return web.Response(status=302, headers={"Location": back})
 
     async def _token(self, request: web.Request) -> web.Response:
         form = await request.post()
-        asked = self._codes.pop(str(form["code"]), None)
+        result = self._codes.pop(str(form["code"]), None)
         challenge = base64.urlsafe_b64encode(hashlib.sha256(str(form["code_verifier"]).encode()).digest())
         basic = base64.b64encode(f"{CLIENT}:{SECRET}".encode()).decode()
         good = (
-            asked is not None
-            and asked["code_challenge"] == challenge.decode().rstrip("=")
-            and form["redirect_uri"] == asked["redirect_uri"]
+            result is not None
+            and result["code_challenge"] == challenge.decode().rstrip("=")
+            and form["redirect_uri"] == result["redirect_uri"]
             and request.headers.get("Authorization") == f"Basic {basic}"
         )
-        if not good or asked is None:
+        if not good or result is None:
             return web.json_response({"error": "invalid_grant"}, status=400)
         now = int(time.time())
-        claims = {"iss": self.issuer, "aud": CLIENT, "iat": now, "exp": now + 300, "nonce": asked["nonce"]}
+        claims = {"iss": self.issuer, "aud": CLIENT, "iat": now, "exp": now + 300, "nonce": result["nonce"]}
         token = (self.forge or self.signed)({**claims, **self.claims})
         return web.json_response({"access_token": "x", "token_type": "Bearer", "id_token": token})
 

@@ -105,6 +105,6 @@ async def test_the_trail_from_its_end(gateway: Gateway) -> None:
     assert [row["target"] for row in body["rows"]] == ["t-4", "t-3"]
     _, rest, _ = await gateway.ask("GET", f"{path}&limit=9&after={body['next']}", auditor, expect=200)
     assert [row["target"] for row in rest["rows"]] == ["t-2", "t-1", "t-0"]
-    _, one, _ = await gateway.ask("GET", f"{path}&target=t-3", auditor, expect=200)
-    assert [row["target"] for row in one["rows"]] == ["t-3"]
+    _, answer, _ = await gateway.ask("GET", f"{path}&target=t-3", auditor, expect=200)
+    assert [row["target"] for row in answer["rows"]] == ["t-3"]
     await gateway.ask("GET", "/api/v1/audit?target=t-3", auditor, expect=400)

@@ -78,8 +78,8 @@ async def test_the_scope_cuts_every_form(filled: Gateway, where: str, expected: 
     _, raw, _ = await filled.ask("GET", ALL, token, headers={"Accept": "application/vnd.msgpack"}, expect=200)
     assert set(msgpack.unpackb(raw)["origins"]["device"]) == expected
     async with stream_of(filled, token, "all") as events:
-        seen = [await anext(events) for _ in range(5 * len(expected))]
-    assert {record["device"] for _, record in seen} == expected
+        received = [await anext(events) for _ in range(5 * len(expected))]
+    assert {record["device"] for _, record in received} == expected
 
 
 async def test_a_foreign_division_is_refused(filled: Gateway) -> None:
@@ -136,18 +136,18 @@ async def test_pages_chain_in_every_form(filled: Gateway) -> None:
     """`next` in the body, `X-Next-Cursor` and `Link` say the same and chain without gap or repeat."""
     token = await filled.token(Role.SUBSCRIBER, "44")
     for accept in ("application/json", "application/x-ndjson", "text/csv", "application/vnd.msgpack"):
-        seen, path = 0, f"{ALL}?limit=7"
+        count, path = 0, f"{ALL}?limit=7"
         for _ in range(4):
             _, body, response = await filled.ask("GET", path, token, headers={"Accept": accept}, expect=200)
             assert response.content_type == accept
-            seen += int(response.headers["X-Count"])
+            count += int(response.headers["X-Count"])
             following = response.headers["X-Next-Cursor"]
             if accept == "application/json":
                 assert body["next"] == following
             link = str(response.links["next"]["url"])
             assert following in link
             path = link
-        assert seen == 20
+        assert count == 20
 
 
 async def test_a_page_is_cut_to_the_limit_of_the_configuration() -> None:
@@ -277,8 +277,8 @@ async def test_a_revoked_token_ends_its_streams(filled: Gateway) -> None:
             await anext(events)
         await filled.tokens.revoke(token.id, by=ADMIN)
         async with asyncio.timeout(WITHIN_TWO_SECONDS):
-            _, said = await anext(events)
-            assert (said["event"], said["status"]) == ("problem", 401)
+            _, event = await anext(events)
+            assert (event["event"], event["status"]) == ("problem", 401)
             with pytest.raises(StopAsyncIteration):
                 await anext(events)
     status, _, _ = await waiting
@@ -419,10 +419,10 @@ async def test_a_page_as_parquet(filled: Gateway) -> None:
     """The records of the JSON page, read by pyarrow; the cursor to go on from stands in header and file."""
     token = await filled.token(Role.SUBSCRIBER, "4401")
     path = "/api/v1/feeds/all/records?limit=5"
-    _, told, _ = await filled.ask("GET", path, token, expect=200)
+    _, answer, _ = await filled.ask("GET", path, token, expect=200)
     headers = {"Accept": "application/vnd.apache.parquet"}
     _, body, response = await filled.ask("GET", path, token, expect=200, headers=headers)
     table = pq.read_table(io.BytesIO(body))
-    assert table["cursor"].to_pylist() == [row["cursor"] for row in told["records"]]
-    assert response.headers["X-Next-Cursor"] == table.schema.metadata[b"sensegate.next"].decode() == told["next"]
+    assert table["cursor"].to_pylist() == [row["cursor"] for row in answer["records"]]
+    assert response.headers["X-Next-Cursor"] == table.schema.metadata[b"sensegate.next"].decode() == answer["next"]
     assert response.headers["Content-Disposition"].endswith('.parquet"')

@@ -67,8 +67,8 @@ async def test_a_change_by_cookie_needs_the_csrf_text(gateway: Gateway) -> None:
     await account(gateway, "wu")
     cookie, session = await browser(gateway)
     _, other = await browser(gateway, "wu")
-    _, again, _ = await gateway.ask("GET", "/api/v1/session", headers=cookie, expect=200)
-    assert again["csrf"] == session["csrf"]
+    _, repeated, _ = await gateway.ask("GET", "/api/v1/session", headers=cookie, expect=200)
+    assert repeated["csrf"] == session["csrf"]
     wanted = {"id": "hu", "role": "county_operator", "scope": "440106"}
     for given in ({}, {CSRF: ""}, {CSRF: "x"}, {CSRF: other["csrf"]}):
         await gateway.ask("POST", "/api/v1/people", headers={**cookie, **given}, json=wanted, expect=403)
@@ -124,8 +124,8 @@ async def test_accounts_are_cut_to_the_scope(gateway: Gateway) -> None:
     await account(gateway, "sz", scope="4403")
     cookie, session = await browser(gateway, "gz")
     good = {**cookie, CSRF: session["csrf"]}
-    _, told, _ = await gateway.ask("GET", "/api/v1/people", headers=good, expect=200)
-    assert [row["id"] for row in told["rows"]] == ["gz"]
+    _, answer, _ = await gateway.ask("GET", "/api/v1/people", headers=good, expect=200)
+    assert [row["id"] for row in answer["rows"]] == ["gz"]
     for path, method in (("", "GET"), ("", "DELETE"), ("/password", "POST")):
         details = []
         for name in ("sz", "zz"):
@@ -137,8 +137,8 @@ async def test_accounts_are_cut_to_the_scope(gateway: Gateway) -> None:
     for role in (Role.COUNTY_OPERATOR, Role.SUBSCRIBER):
         await gateway.ask("GET", "/api/v1/people", await gateway.token(role, "440106"), expect=403)
     auditor = await gateway.token(Role.AUDITOR, "44")
-    _, told, _ = await gateway.ask("GET", "/api/v1/people", auditor, expect=200)
-    assert told["rows"] == [], "an auditor administers auditors"
+    _, answer, _ = await gateway.ask("GET", "/api/v1/people", auditor, expect=200)
+    assert answer["rows"] == [], "an auditor administers auditors"
 
 
 async def test_changes_need_the_revision(gateway: Gateway) -> None:
@@ -188,14 +188,14 @@ async def test_a_lock_is_the_same_for_all_names() -> None:
     """429 with how long to wait; answers do not tell who exists."""
     async with serving(people=PeopleConfig(failures_max=2)) as gateway:
         await account(gateway)
-        told = []
+        results = []
         for name in ("li", "nobody"):
             body = {"name": name, "password": "wrong"}
             answers = [await gateway.ask("POST", "/api/v1/session", json=body) for _ in range(3)]
-            told.append([(status, answer["detail"]) for status, answer, _ in answers])
-            assert [status for status, _ in told[-1]] == [401, 401, 429]
+            results.append([(status, answer["detail"]) for status, answer, _ in answers])
+            assert [status for status, _ in results[-1]] == [401, 401, 429]
             assert int(answers[-1][2].headers["Retry-After"]) > 800
-        assert told[0] == told[1]
+        assert results[0] == results[1]
 
 
 # ── a provider of identities ──────────────────────────────────────────────────────────────────────────
@@ -267,7 +267,7 @@ async def test_signing_in_by_a_provider(door: Door) -> None:
 
 
 @pytest.mark.parametrize(
-    ("claims", "said"),
+    ("claims", "message"),
     [
         ({"groups": []}, "no rule"),
         ({"groups": "citys"}, "no rule"),
@@ -277,11 +277,11 @@ async def test_signing_in_by_a_provider(door: Door) -> None:
         ({"groups": [], "job": "county"}, "no scope"),
     ],
 )
-async def test_who_has_no_role_does_not_come_in(door: Door, claims: dict[str, Any], said: str) -> None:
+async def test_who_has_no_role_does_not_come_in(door: Door, claims: dict[str, Any], message: str) -> None:
     """403 with the reason; no session."""
     door.provider.claims |= claims
     status, body, response = await door.sign_in()
-    assert (status, said in body["detail"]) == (403, True), body
+    assert (status, message in body["detail"]) == (403, True), body
     assert "sensegate" not in response.cookies
 
 

@@ -39,8 +39,8 @@ async def test_alike_messages_are_one_group(gateway: Gateway) -> None:
     county = await gateway.token(Role.COUNTY_OPERATOR, "440106")
     _, cut, _ = await gateway.ask("GET", path, county, expect=200)
     assert sorted(row["reason"] for row in cut["rows"]) == ["malformed", "no_values"]
-    _, one, _ = await gateway.ask("GET", f"{path}?reason=malformed", await gateway.token(), expect=200)
-    assert one["messages"] == 1
+    _, answer, _ = await gateway.ask("GET", f"{path}?reason=malformed", await gateway.token(), expect=200)
+    assert answer["messages"] == 1
 
 
 async def test_filters_of_a_list(gateway: Gateway) -> None:

@@ -96,13 +96,13 @@ async def test_lists_filter_sort_and_page(city: Gateway) -> None:
     ):
         _, body, _ = await city.ask("GET", f"{DEVICES}?{query}", token, expect=200)
         assert ids(body) == expected, query
-    seen: list[str] = []
+    results: list[str] = []
     after = ""
     for _ in range(3):
         _, body, _ = await city.ask("GET", f"{DEVICES}?limit=2&after={after}", token, expect=200)
-        seen += ids(body)
+        results += ids(body)
         after = body.get("next", "")
-    assert seen == ["dg-1", "gz-1", "gz-2", "gz-3", "sz-1"]
+    assert results == ["dg-1", "gz-1", "gz-2", "gz-3", "sz-1"]
     assert after == ""
     await city.ask("GET", f"{DEVICES}?state=broken", token, expect=400)
     await city.ask("GET", f"{DEVICES}?limit=0", token, expect=400)
@@ -235,8 +235,8 @@ async def _ledger(gateway: Gateway, token: str, rows: int, query: str = "") -> d
         while True:
             _, body, _ = await gateway.ask("GET", f"/api/v1/ledger?since=10000d{query}", token, expect=200)
             if body["totals"].get("messages", 0) == rows:
-                found: dict[str, Any] = body
-                return found
+                answer: dict[str, Any] = body
+                return answer
             await asyncio.sleep(0)
 
 
@@ -425,12 +425,12 @@ async def test_quarantine_shows_messages_whole_and_cut(city: Gateway) -> None:
         ("not_utf8", "base64:/wA="),
         ("unknown_device", "{}"),
     ]
-    token, seen, after = await city.token(), [], ""
+    token, rows, after = await city.token(), [], ""
     for _ in range(3):
         _, body, _ = await city.ask("GET", f"/api/v1/quarantine?limit=1&after={after}", token, expect=200)
-        seen += [row["device"] for row in body["rows"]]
+        rows += [row["device"] for row in body["rows"]]
         after = body["next"]
-    assert seen == ["gz-1", "sz-1", ""]
+    assert rows == ["gz-1", "sz-1", ""]
     _, body, _ = await city.ask("GET", f"/api/v1/quarantine?after={after}", token, expect=200)
     assert body["rows"] == []
     await city.ask("GET", "/api/v1/quarantine?after=x", token, expect=400)
@@ -465,13 +465,13 @@ async def test_ingest_answers_after_the_commit(gateway: Gateway) -> None:
         await committed.wait()
 
     gateway.push = push
-    asked = asyncio.create_task(
+    result = asyncio.create_task(
         gateway.ask("POST", "/api/v1/ingest/air-1", password, data=b"{}", headers={"Content-Type": "application/json"})
     )
-    done, _ = await asyncio.wait((asked,), timeout=0.1)
+    done, _ = await asyncio.wait((result,), timeout=0.1)
     assert not done
     committed.set()
-    status, body, _ = await asked
+    status, body, _ = await result
     assert (status, body) == (202, {"committed": True})
     headers = {"Authorization": aiohttp.encode_basic_auth("air-1", password)}
     await gateway.ask("POST", "/api/v1/ingest/air-1", headers=headers, data=b"[]", expect=202)

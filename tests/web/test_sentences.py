@@ -39,9 +39,9 @@ def unknown(sentences: list[str]) -> list[str]:
 
 def test_every_sentence_of_the_source_has_its_chinese() -> None:
     """A new warning needs its row: the sentences are read from the functions that make them."""
-    found = [text for _, text in templates()]
-    assert len(found) > 50
-    assert unknown([text for text in found if text not in PARTS]) == []
+    texts = [text for _, text in templates()]
+    assert len(texts) > 50
+    assert unknown([text for text in texts if text not in PARTS]) == []
     assert unknown([rule.title for rule in GATEWAY_RULES]) == []
     assert unknown(["uplink: the moon is away"]) != [], "control: not everything matches"
 

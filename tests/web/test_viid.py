@@ -31,7 +31,7 @@ ADMIN = Principal("admin", Role.ADMIN, scope("44"))
 SERVER, CAMERA, OLD, ABOVE = (f"4401000000503000000{number}" for number in range(1, 5))
 
 
-class Told:
+class StubOutcome:
     """What a body became."""
 
     answers = (ObjectResult("x"),)
@@ -91,11 +91,11 @@ class Rig:
         self.url = ""
         self.password = ""
 
-    async def _take(self, _sender: Device, payload: bytes, _kinds: frozenset[str]) -> Told:
+    async def _take(self, _sender: Device, payload: bytes, _kinds: frozenset[str]) -> StubOutcome:
         self.bodies.append(payload)
         if self.raises is not None:
             raise self.raises
-        return Told()
+        return StubOutcome()
 
     async def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, Any]]:
         """Return (status, the tree of the answer)."""
@@ -148,9 +148,9 @@ async def test_whatever_comes_is_answered_by_a_status(rig: Rig) -> None:
                 status, tree = await rig.ask(method, path, body)
                 assert status < 500, (method, path, body)
                 if status >= 400:
-                    one = tree["ResponseStatusObject"]
-                    assert set(one) == {"RequestURL", "StatusCode", "StatusString", "Id", "LocalTime"}
-                    assert one["StatusCode"] > 0
+                    element = tree["ResponseStatusObject"]
+                    assert set(element) == {"RequestURL", "StatusCode", "StatusString", "Id", "LocalTime"}
+                    assert element["StatusCode"] > 0
 
 
 @pytest.mark.parametrize(
@@ -166,8 +166,8 @@ async def test_whatever_comes_is_answered_by_a_status(rig: Rig) -> None:
 )
 async def test_what_a_body_cannot_become_is_told(rig: Rig, raised: Exception, status: int, code: int) -> None:
     rig.raises = raised
-    found, tree = await rig.ask("POST", "/VIID/Faces", b"{}")
-    assert (found, tree["ResponseStatusObject"]["StatusCode"]) == (status, code)
+    answer, tree = await rig.ask("POST", "/VIID/Faces", b"{}")
+    assert (answer, tree["ResponseStatusObject"]["StatusCode"]) == (status, code)
 
 
 async def test_bytes_that_are_no_text_are_answered_too(rig: Rig) -> None:
@@ -242,8 +242,8 @@ async def test_the_address_is_the_clients_behind_a_trusted_proxy_alone(rig: Rig,
     rig.above = "203.0.113.5"
     assert (await rig.ask("GET", "/VIID/Subscribes", b"", **BEHIND))[0] == status
     # The camera registered without the header: behind the proxy it is another sender, else the same.
-    seen, _ = await rig.ask("POST", "/VIID/Faces", b"{}", X_Forwarded_For="203.0.113.6")
-    assert seen == (401 if status == 200 else 200)
+    answer, _ = await rig.ask("POST", "/VIID/Faces", b"{}", X_Forwarded_For="203.0.113.6")
+    assert answer == (401 if status == 200 else 200)
 
 
 async def test_a_password_of_one_device_registers_no_other(rig: Rig) -> None:

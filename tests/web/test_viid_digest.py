@@ -20,10 +20,10 @@ USER, PASSWORD, PATH = "33010101001210000001", "a password", "/VIID/System/Regis
 
 def answer(challenge: str, *, user: str = USER, password: str = PASSWORD, uri: str = PATH, **more: str) -> str:
     """Return the header that a client makes of a challenge."""
-    said = dict(part.strip().split("=", 1) for part in challenge.removeprefix("Digest ").split(","))
-    said = {name: value.strip('"') for name, value in said.items()}
-    algorithm = said.get("algorithm", MD5)
-    given = {"nc": "00000001", "cnonce": "abc", "qop": "auth", "nonce": said["nonce"], **more}
+    parameters = dict(part.strip().split("=", 1) for part in challenge.removeprefix("Digest ").split(","))
+    parameters = {name: value.strip('"') for name, value in parameters.items()}
+    algorithm = parameters.get("algorithm", MD5)
+    given = {"nc": "00000001", "cnonce": "abc", "qop": "auth", "nonce": parameters["nonce"], **more}
     secret = digest(algorithm, f"{user}:viid:{password}")
     middle = f"{given['nc']}:{given['cnonce']}:{given['qop']}:" if given["qop"] else ""
     response = digest(algorithm, f"{secret}:{given['nonce']}:{middle}{digest(algorithm, f'POST:{uri}')}")
@@ -50,8 +50,8 @@ def test_vectors_of_rfc_7616() -> None:
         (SHA256, "753927fa0e85d155564e2e272a28d1802ca10daf4496794697cf8db5856cb6c1"),
     ):
         secret = digest(algorithm, "Mufasa:http-auth@example.org:Circle of Life")
-        asked = digest(algorithm, "GET:/dir/index.html")
-        assert digest(algorithm, f"{secret}:{nonce}:00000001:{cnonce}:auth:{asked}") == wanted
+        result = digest(algorithm, "GET:/dir/index.html")
+        assert digest(algorithm, f"{secret}:{nonce}:00000001:{cnonce}:auth:{result}") == wanted
 
 
 def test_both_algorithms_pass(verifier: DigestVerifier) -> None:
@@ -193,8 +193,8 @@ def test_digests_are_sealed_to_their_device_and_key(tmp_path: Path) -> None:
     assert seals.open(sealed, other.id, USER, MD5) == seals.nobody(USER)
     assert seals.open(sealed, device.id, other.id, MD5) == seals.nobody(other.id)
     assert seals.open(sealed[:-1], device.id, USER, MD5) == seals.nobody(USER)
-    again = PasswordDigests(tmp_path / "viid.key", "viid")
-    assert again.open(sealed, device.id, USER, MD5) == wanted
+    reopened = PasswordDigests(tmp_path / "viid.key", "viid")
+    assert reopened.open(sealed, device.id, USER, MD5) == wanted
     assert PasswordDigests(tmp_path / "other.key", "viid").open(sealed, device.id, USER, MD5) != wanted
     assert PasswordDigests(tmp_path / "viid.key", "another").open(sealed, device.id, USER, MD5) != wanted
     assert not seals.seal(Device("th10", "4401", "acme/th10"), PASSWORD)
@@ -219,7 +219,7 @@ def test_a_session_holds_for_its_address_and_time() -> None:
     assert sessions.find("a", "10.0.0.2", "", 9) is None
     assert sessions.find("b", "10.0.0.1", "", 9) is None
     assert sessions.find("a", "10.0.0.1", "", 11) is None
-    assert [one.device for one in sessions.lapsed(11)] == ["a"]
+    assert [session.device for session in sessions.lapsed(11)] == ["a"]
     assert not sessions.lapsed(11)
     sessions.open(ViidSession("a", "10.0.0.1", "cert", seen=0))
     assert sessions.find("a", "10.0.0.1", "", 1) is None

@@ -47,14 +47,14 @@ async def opened(gateway: Gateway, token: str, query: str = "", **headers: str) 
 
 async def records_of(socket: ClientConnection, count: int) -> list[dict[str, Any]]:
     """Return the next `count` records; it must be exactly so many."""
-    found: list[dict[str, Any]] = []
+    records: list[dict[str, Any]] = []
     async with asyncio.timeout(30):
-        while len(found) < count:
-            told = json.loads(await socket.recv())
-            assert "problem" not in told, told
-            found += told["records"]
-    assert len(found) == count
-    return found
+        while len(records) < count:
+            document = json.loads(await socket.recv())
+            assert "problem" not in document, document
+            records += document["records"]
+    assert len(records) == count
+    return records
 
 
 async def expected(gateway: Gateway, token: str) -> list[str]:
@@ -67,25 +67,25 @@ async def test_history_then_live_with_the_cursors_of_a_page(filled: Gateway) -> 
     """All that is there, then what comes, each once and with the cursor that the page gives it."""
     token = await filled.token(Role.SUBSCRIBER, "44")
     async with opened(filled, token) as socket:
-        seen = await records_of(socket, 40)
+        records = await records_of(socket, 40)
         await write(filled, 9)
-        seen += await records_of(socket, 10)
-    assert [record["cursor"] for record in seen] == await expected(filled, token)
+        records += await records_of(socket, 10)
+    assert [record["cursor"] for record in records] == await expected(filled, token)
 
 
 async def test_never_more_than_the_credit(filled: Gateway) -> None:
     """Seven records for a credit of seven, however much is there; five more for five more."""
     token = await filled.token(Role.SUBSCRIBER, "44")
     async with opened(filled, token, "?credit=7") as socket:
-        seen = await records_of(socket, 7)
+        records = await records_of(socket, 7)
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.3):
                 await socket.recv()
         await socket.send('{"credit": 5}')
-        seen += await records_of(socket, 5)
+        records += await records_of(socket, 5)
         await socket.send('{"credit": 1000}')
-        seen += await records_of(socket, 28)
-    assert [record["cursor"] for record in seen] == await expected(filled, token)
+        records += await records_of(socket, 28)
+    assert [record["cursor"] for record in records] == await expected(filled, token)
 
 
 async def test_a_cursor_resumes_after_a_cut(filled: Gateway) -> None:
@@ -210,17 +210,17 @@ async def test_who_reads_is_shown_with_how_far_behind(filled: Gateway) -> None:
         await records_of(socket, 5)
 
         async def settled() -> bool:
-            seen = await rows(token)
-            return bool(seen["ws"]["state"] == "waiting" and seen["sse"]["lag_entries"] == 0)
+            records = await rows(token)
+            return bool(records["ws"]["state"] == "waiting" and records["sse"]["lag_entries"] == 0)
 
         await write(filled, 9)
         while b"9.9" not in await events.content.readline():
             pass
         await eventually(settled)
-        seen = await rows(admin)
-        assert (seen["ws"]["records"], seen["ws"]["reason"]) == (5, "the subscriber has given no credit")
-        assert seen["ws"]["lag_entries"] > 0
-        assert (seen["sse"]["state"], seen["sse"]["records"]) == ("live", 50)
+        records = await rows(admin)
+        assert (records["ws"]["records"], records["ws"]["reason"]) == (5, "the subscriber has given no credit")
+        assert records["ws"]["lag_entries"] > 0
+        assert (records["sse"]["state"], records["sse"]["records"]) == ("live", 50)
         assert await rows(other) == {}
 
     async def gone() -> bool:

@@ -44,7 +44,7 @@ class ChannelKind(StrEnum):
 
 
 class AlarmChannel(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """Where events of alarms of a place are delivered."""
+    """Channel to which the alarm events of a place are delivered."""
 
     name: str
     kind: ChannelKind
@@ -54,7 +54,7 @@ class AlarmChannel(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True
     events: tuple[str, ...] = ("opened", "closed")
     url: str = ""
     secret: str = ""
-    """Of a webhook and a robot of 钉钉: the key of signatures."""
+    """Key of the signatures of a webhook or a 钉钉 robot."""
     recipients: tuple[str, ...] = ()
     """Mail addresses."""
     on_call: str = ""

@@ -42,7 +42,7 @@ class Transition(msgspec.Struct, frozen=True):
     time: int
     value: float | str | None = None
     subject: AlarmSubject | None = None
-    """Of one that opens."""
+    """Subject of the alarm that opens."""
     position: int = 0
     """Sequence of the entry of the reading; 0: it comes from no reading."""
     reason: str = ""

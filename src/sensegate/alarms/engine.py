@@ -59,7 +59,7 @@ class AlarmEngine:
         self._in_force: dict[str, AlarmRule] = {}
         self._position = 0
         self._judged = False
-        """Whether readings were judged since the position was written."""
+        """True if readings were judged since the position was written."""
         self._position_due = 0.0
         self._tick_due = 0.0
 

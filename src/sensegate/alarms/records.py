@@ -87,12 +87,12 @@ class Alarm(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     silenced_until: int = 0
     closed: int = 0
     reason: str = ""
-    """Why it closed, where no reading did it."""
+    """Reason for closing, unless a reading closed it."""
     format: int = 1
 
     @property
     def is_open(self) -> bool:
-        """Whether the violation lasts."""
+        """Return whether the violation lasts."""
         return self.state is not AlarmState.CLOSED
 
 

@@ -84,7 +84,7 @@ class AlarmRow(msgspec.Struct, frozen=True):
 
 
 class AlarmNote(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """Why an alarm is acknowledged."""
+    """Note with which an alarm is acknowledged."""
 
     note: Annotated[str, msgspec.Meta(max_length=500)] = ""
 

@@ -87,7 +87,7 @@ class AlarmStates:
         self._is_loaded = False
         self.position = 0
         self.position_time = 0
-        """When the entry at `position` was judged, µs UTC; 0: no position is known."""
+        """Time when the entry at `position` was judged, µs UTC; 0: no position is known."""
         self.pending: PendingViolations = ()
         """Violations at `position` that began before readings are read again after a start."""
         self.on_change: list[Callable[[Alarm], None]] = []
@@ -111,7 +111,7 @@ class AlarmStates:
 
     @property
     def is_full(self) -> bool:
-        """Whether no more alarms may open."""
+        """Return whether no more alarms may open."""
         return len(self._alarms) >= ALARMS_MAX
 
     async def load(self) -> None:

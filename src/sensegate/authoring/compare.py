@@ -29,7 +29,7 @@ DIFFERENCES_MAX = 20_000
 CLOSE = 1e-9
 _MESSAGES_MAX = 1 << 19
 _LIMITS = IngestConfig(rate_per_device_s=1e9)
-"""No rate limit: messages that were too many for a minute when they arrived are compared all the same."""
+"""Limits without a rate limit: messages that exceeded it on arrival are compared too."""
 
 DeviceFilter = Callable[[Device], bool]
 

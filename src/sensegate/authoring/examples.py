@@ -27,7 +27,7 @@ from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.decode.routes import looked_up_name
 from sensegate.decode.times import BAD
 from sensegate.errors import ProfileError, Rejected
-from sensegate.model import BOOL, OBSERVATION, Datum, Device, Fields, Message, MqttMetadata, Spec
+from sensegate.model import BOOL, OBSERVATION, Datum, Device, Fields, Message, MqttMetadata, QuarantineReason, Spec
 from sensegate.quantities.coordinates import unshift_coordinates
 from sensegate.quantities.properties import PROPERTIES, ValueKind
 from sensegate.quantities.quality import Quality, quality_word
@@ -68,7 +68,7 @@ class ExampleReading(msgspec.Struct, frozen=True):
     field: str
     property: str
     value: Value
-    """In the property's unit."""
+    """Value in the property's unit."""
     time: int
     quality: str = "good"
     """Quality that the device's own flag gives it."""
@@ -239,14 +239,25 @@ def decode_example(profiles: ProfileSet, profile: CompiledProfile, example: Exam
 def run_example(profiles: ProfileSet, profile: CompiledProfile, example: Example) -> str:
     """Return the first difference between what an example states and what was decoded; empty if there is none."""
     decoder, message, fields, devices = decode_example(profiles, profile, example)
+    refusal = fields.quarantined[0] if fields.quarantined else None
+    reason = refusal.reason if refusal else None
     if example.refuse:
-        reason = fields.quarantined[0].reason if fields.quarantined else None
-        return (
-            "" if reason == example.refuse else f"expected refusal {example.refuse.value}, saw {reason or 'readings'}"
-        )
-    if fields.quarantined:
-        return f"refused: {fields.quarantined[0].reason.value}: {fields.quarantined[0].detail}"
+        if reason == example.refuse:
+            return ""
+        return f"expected refusal {example.refuse.value}, saw {reason or 'readings'}{_device_remedy(reason, example)}"
+    if refusal is not None:
+        return f"refused: {refusal.reason.value}: {refusal.detail}{_device_remedy(reason, example)}"
     return _frame_difference(decoder, message, example) or _value_difference(fields, profiles, devices, example)
+
+
+def _device_remedy(reason: QuarantineReason | None, example: Example) -> str:
+    """Return how the device of an example's message gets known, where it is not."""
+    if reason is not QuarantineReason.UNKNOWN_DEVICE:
+        return ""
+    names = ", ".join(example.devices)
+    return (
+        f"; the devices of this example are {names}: use such a name in topic and payload, or list others in `devices`"
+    )
 
 
 def _value_difference(fields: Fields, profiles: ProfileSet, devices: NamedDevices, example: Example) -> str:

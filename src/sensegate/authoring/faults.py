@@ -1,4 +1,4 @@
-"""Every fault of a profile in one run: after each, the part that holds it is replaced by a harmless one.
+"""Report of every fault of a profile in one run: after each fault, a harmless part replaces the faulty one.
 
 The compiler stops at the first wrong key, as the gateway should. A person who writes a profile wants all of them. What
 is replaced keeps its place, so that lines and indices of the others stay true.

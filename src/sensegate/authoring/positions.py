@@ -1,4 +1,4 @@
-"""Where a key of a profile or a configuration stands in its line: the column and length that an editor marks."""
+"""Column and length of a key of a profile or a configuration, for an editor to mark."""
 
 from __future__ import annotations
 

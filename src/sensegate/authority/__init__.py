@@ -1,1 +1,1 @@
-"""Who and what exists: divisions, devices and their credentials, people and programs, the record of changes."""
+"""Divisions, devices and their credentials, people and programs, the audit trail of changes."""

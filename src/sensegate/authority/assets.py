@@ -66,7 +66,7 @@ class Assets:
         self._by_asset: dict[str, set[int]] = defaultdict(set)
         self._asset: dict[int, str] = {}
         self._rivals: BOOL = np.zeros(0, np.bool_)
-        """Whether another device names the same asset, by device index."""
+        """True if another device names the same asset, by device index."""
         self._authorities: dict[tuple[str, int], int] = {}
         self._heard: dict[tuple[int, int], _LastValue] = {}
         """(device, property) -> the last value."""

@@ -1,4 +1,4 @@
-"""Who may connect by MQTT, and where it may publish: the answers to nats-server's auth callout.
+"""Answers to nats-server's auth callout: permission to connect by MQTT, and topics to publish.
 
         CONNECT ─▶ question ─▶ credential right? device enabled? client id free? ─▶ signed rights, or a refusal
         registry change ─▶ disabled, or its rights changed ─▶ its connections are closed (it comes again with the new)
@@ -104,7 +104,7 @@ class Guest(msgspec.Struct, frozen=True):
     account: str
     rights: Permissions
     kind: str = "STANDARD"
-    """Of connection: STANDARD or MQTT."""
+    """Kind of connection: STANDARD or MQTT."""
     until: int = 0
     """µs UTC; 0: no end is known."""
 
@@ -114,7 +114,7 @@ GuestOf = Callable[[AuthRequest], "Guest | None"]
 
 
 class Server(Protocol):
-    """What the callout needs of `bus.engine.Engine`."""
+    """Part of `bus.engine.Engine` that the callout needs."""
 
     async def connect(self, user: server_conf.User) -> Client: ...
 
@@ -279,7 +279,7 @@ class Callout:
         try:
             asked = decode_request(message.data)
         except EngineError as why:
-            _log.error("auth callout", error=str(why))
+            _log.error("authorization request refused", reason=str(why))
             return
         if not asked.connect_opts.password.startswith(PREFIX):
             await self._decide(message, asked)
@@ -391,7 +391,7 @@ class Callout:
                 await message.respond(answer)
         except Unavailable as why:
             # The server refuses the client after its time-out; it comes again.
-            _log.debug("auth callout", error=str(why))
+            _log.debug("authorization answer not sent", reason=str(why))
 
     def _why_not(self, user: str) -> str:
         at = self._devices.index.find_id(user)
@@ -431,7 +431,7 @@ class Callout:
             try:
                 seen = await self._server.violations()
             except SensegateError as why:
-                _log.debug("violations", error=str(why))
+                _log.debug("violations of rights not read", reason=str(why))
                 await self._clock.sleep(1.0)
                 continue
             for violation in seen:
@@ -467,7 +467,7 @@ class Callout:
             try:
                 await self._trail.record(by, f"refused.{alarm.operation.value}", device.id, after=dict(details))
             except SensegateError as why:
-                _log.error("an alarm is not on the audit trail", device=device.id, error=str(why))
+                _log.error("alarm not on the audit trail", device=device.id, reason=str(why))
 
 
 def _rights_differ(before: Device, after: Device) -> bool:

@@ -117,7 +117,7 @@ class CameraCode(NamedTuple):
 
     @property
     def is_camera(self) -> bool:
-        """Whether the device has a camera; otherwise it is a recorder, a platform or a group."""
+        """Return whether the device has a camera; otherwise it is a recorder, a platform or a group."""
         return self.type in CAMERAS
 
     def parts(self) -> list[tuple[str, str, str]]:

@@ -137,7 +137,7 @@ class DeviceTable:
 
     @property
     def enabled(self) -> BOOL:
-        """Whether readings are accepted, by index: not disabled, retired or deleted."""
+        """Return whether readings are accepted, by index: not disabled, retired or deleted."""
         return self.index.enabled
 
     def observe(self, at: I32, received: I64) -> None:

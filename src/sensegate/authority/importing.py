@@ -65,7 +65,7 @@ class ImportRow(msgspec.Struct, frozen=True):
     id: str
     outcome: RowOutcome
     reason: str = ""
-    """Why the row was refused, or a warning; begins with the column."""
+    """Reason for refusing the row, or a warning; begins with the column."""
     remedy: str = ""
     password: str = ""
     """Password of an added device, shown only here."""

@@ -63,7 +63,7 @@ class Person(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def external(self) -> bool:
-        """Whether the account uses single sign-on."""
+        """Return whether the account uses single sign-on."""
         return self.id.startswith("oidc:")
 
 

@@ -20,7 +20,7 @@ _YIELD_DEVICES = 200
 """Devices checked before other tasks get their turn."""
 
 Differ = Callable[[Device], bool]
-"""Whether the permissions of a device differ from before."""
+"""True if the permissions of a device differ from before."""
 
 
 def users_of(device: Device) -> tuple[str, ...]:

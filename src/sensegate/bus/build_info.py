@@ -32,7 +32,7 @@ class BuildInfo(msgspec.Struct, frozen=True, kw_only=True):
     revision: str
     """Commit of the source."""
     is_modified: bool
-    """Whether the source had changes that were not committed."""
+    """True if the source had changes that were not committed."""
     modules: dict[str, str]
     """``path@version`` of each dependency -> its checksum."""
 

@@ -30,7 +30,7 @@ class ClientFacts(msgspec.Struct, frozen=True, kw_only=True):
     """µs UTC."""
     nonce: str
     is_device: bool
-    """Whether the front has checked the credential of a device; of others `password` is what the client sent."""
+    """True if the front has checked the credential of a device; of others `password` is what the client sent."""
     password: str = ""
 
 

@@ -75,7 +75,7 @@ class LaneRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     number: int
     """Rises by one per commit of a lane."""
     committed_at: int
-    """When the node built the span, µs UTC of its clock."""
+    """Time when the node built the span, µs UTC of its clock."""
     log_epoch: str
     """Epoch of the node's log: sequences of different epochs are not comparable."""
     position: int

@@ -48,7 +48,7 @@ class Log(Protocol):
 
     @property
     def is_settled(self) -> bool:
-        """Whether this is known to be the log that readers follow; of two centres only after the other was heard."""
+        """Return whether this is known to be the log that readers follow; a peer centre must have been heard first."""
         ...
 
     async def stored_end(self) -> int:

@@ -18,7 +18,7 @@ from sensegate.errors import ConfigError
 RESERVE: Final = 128
 """Descriptors kept free for files, connections to the server, other tiers and children."""
 LEAST: Final = 192
-"""With fewer nothing is started."""
+"""Least number of file descriptors with which the gateway starts."""
 SERVER_RESERVE: Final = 512
 """Descriptors that nats-server needs for its store."""
 _WANTED: Final = 65_536

@@ -272,7 +272,7 @@ class Engine:
 
     @property
     def is_encrypted(self) -> bool:
-        """Whether the store is encrypted; for an external server as the configuration says."""
+        """Return whether the store is encrypted; for an external server as the configuration says."""
         if self._config.url:
             return self._config.encryption in {"on", "convert"}
         return bool(self._encryption.cipher)

@@ -16,7 +16,7 @@ _TRIES_MAX = 200
 _LISTEN_TRIES = 20
 _PORTS = range(LOWEST, HIGHEST + 1)
 _offset = itertools.count(random.randrange(len(_PORTS)))  # noqa: S311 - no secret
-"""From a random place on, so that two processes seldom offer the same port, and one process never offers it twice."""
+"""The random start makes two processes seldom offer the same port; one process never offers a port twice."""
 
 
 def free_port(host: str = "127.0.0.1") -> int:

@@ -42,7 +42,7 @@ class KnownStream(msgspec.Struct, frozen=True):
     created: str = ""
     """Creation time as the server reports it, which identifies this incarnation. Empty: unknown."""
     missing: str = ""
-    """Why the running server did not have the stream; empty: it had."""
+    """Reason why the running server lacks the stream; empty: it has it."""
 
 
 class AcceptedLoss(msgspec.Struct, frozen=True):

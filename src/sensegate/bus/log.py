@@ -25,7 +25,7 @@ _WRITE_S = 15.0
 _WRITE_REPLICATED_S = 3.0
 """The same in a cluster, where the server that was to answer may have died and another one has the answer."""
 _RETAINED_MIN_S = 3_000.0
-"""Only padding entries have a shorter lifetime."""
+"""Time after which an entry may have expired; only padding has a shorter lifetime."""
 _HEADERS_BYTES = 512
 """Upper bound of the size of our headers; the server counts them with the payload."""
 

@@ -122,7 +122,7 @@ class ServerProcess:
 
     @property
     def is_alive(self) -> bool:
-        """Whether the process still runs."""
+        """Return whether the process still runs."""
         return not self._ended.is_set()
 
     async def wait_ended(self) -> None:

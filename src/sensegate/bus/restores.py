@@ -19,9 +19,9 @@ class Restore(msgspec.Struct, frozen=True):
     """A store was put in place from a backup."""
 
     made: int
-    """When the backup was made, µs UTC."""
+    """Time when the backup was made, µs UTC."""
     at: int
-    """When it was restored, µs UTC."""
+    """Time when it was restored, µs UTC."""
     by: str
     """User of the system."""
     source: str
@@ -29,7 +29,7 @@ class Restore(msgspec.Struct, frozen=True):
     original: str
     """``host:directory`` of the gateway that was backed up."""
     aside: str = ""
-    """Where the store that was there before lies; empty: there was none."""
+    """Directory to which the previous store was moved; empty: there was none."""
 
 
 class RestoreHistory(msgspec.Struct, frozen=True):
@@ -61,7 +61,7 @@ class RestoreHistory(msgspec.Struct, frozen=True):
 
     @property
     def is_merged(self) -> bool:
-        """Whether the registries are no older than what the centre has of them."""
+        """Return whether the registries are no older than what the centre has of them."""
         return self.merged >= self.count
 
     def epoch(self, epoch: str) -> str:

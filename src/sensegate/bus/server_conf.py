@@ -266,7 +266,7 @@ accounts {{
 
 
 class _Listeners(msgspec.Struct, frozen=True):
-    """Where a server listens and stores, and the blocks that depend on it."""
+    """Ports and directories of a server, and the blocks of its configuration that depend on them."""
 
     host: str
     port: int

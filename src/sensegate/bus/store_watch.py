@@ -76,7 +76,7 @@ class StoreMonitor:
         self._since: dict[str, float] = {}
         """Kind of problem -> when it began."""
         self.problem = ""
-        """Why the store accepts no writes now; empty: it does."""
+        """Reason why the store accepts no writes now; empty: it accepts them."""
 
     async def run(self) -> None:
         """Check the store periodically, until cancelled."""

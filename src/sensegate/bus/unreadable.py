@@ -41,7 +41,7 @@ class UnreadableEntry(msgspec.Struct, frozen=True):
     size: int
     """Size of its payload in bytes."""
     stored: int
-    """When it was stored, µs UTC."""
+    """Time when it was stored, µs UTC."""
     readers: tuple[str, ...]
     """Readers that skipped it, in order."""
 

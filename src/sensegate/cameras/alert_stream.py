@@ -58,7 +58,7 @@ class VendorStream(NamedTuple):
 
     path: str
     is_complete: Callable[[bytes], bool]
-    """Whether a part is complete before the next boundary arrives."""
+    """True if a part is complete before the next boundary arrives."""
 
 
 def _alert(content: bytes) -> bool:
@@ -122,7 +122,7 @@ class CameraStream:
         self.url = stream_url(config)
         policy.check(self.url)
         self.problem = "not open yet"
-        """Why the stream is not open; empty while it is."""
+        """Reason why the stream is not open; empty while it is."""
         self.parts = 0
         """Number of complete parts so far."""
         self._password = read_secret(config.password_file, config.password_env) if config.user else ""

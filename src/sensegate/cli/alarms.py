@@ -133,7 +133,13 @@ def set_(
     margin: Annotated[float, typer.Option(help="Close once the value is back by this much.")] = 0.0,
     for_: Annotated[
         float,
-        typer.Option("--for", parser=parse_duration, metavar="SPAN", show_default="0", help="Open after so long."),
+        typer.Option(
+            "--for",
+            parser=parse_duration,
+            metavar="SPAN",
+            show_default="0",
+            help="Open once the condition has held this long.",
+        ),
     ] = 0.0,
     by: Annotated[float, typer.Option(help="Of change: greatest difference between readings.")] = 0.0,
     after: Annotated[

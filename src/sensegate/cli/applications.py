@@ -108,9 +108,11 @@ def approve(
     property_: Annotated[
         list[str] | None, typer.Option("--property", help="Restrict to this part of the request; repeat for several.")
     ] = None,
-    delivery: Delivery = None,
-    rate: Rate = 0.0,
-    volume: Volume = 0,
+    delivery: Annotated[
+        list[str] | None, typer.Option(help="Restrict to this delivery; repeat for several; default: as applied for.")
+    ] = None,
+    rate: Annotated[float, typer.Option(help="Limit in records per second; 0: as applied for.")] = 0.0,
+    volume: Annotated[int, typer.Option(help="Limit in records per month; 0: as applied for.")] = 0,
     grade_max: Annotated[int, typer.Option(min=1, max=3, help="Highest grade of the readings.")] = 3,
     url: Url = DEFAULT_URL,
     token: Token = "",

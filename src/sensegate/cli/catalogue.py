@@ -28,7 +28,7 @@ from sensegate.errors import ConfigError
 from sensegate.web.client import GatewayClient
 
 app = typer.Typer(
-    help="Search and maintain the catalogue of shared feeds.\n\n"
+    help="List, search, describe and export the catalogue of shared feeds.\n\n"
     "An entry is a draft until all required fields are given; then it is published, and everybody may find it and "
     "apply for the feed (`sensegate application apply`).",
     no_args_is_help=True,

@@ -48,7 +48,7 @@ def annotate(
     begin: Begin,
     end: End,
     note: Note,
-    quality: Annotated[str, typer.Option(help="From now on, e.g. uncertain_calibration, bad_maintenance, good.")],
+    quality: Annotated[str, typer.Option(help="New quality, e.g. uncertain_calibration, bad_maintenance, good.")],
     property_: Properties = None,
     url: Url = DEFAULT_URL,
     token: Token = "",

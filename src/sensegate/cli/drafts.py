@@ -74,7 +74,8 @@ def new(
     if recorded is None and not topic and not shape:
         target = new_profile_file(name, profiles)
         template = next(file for folder in (profiles, builtin.PROFILES) if (file := folder / "_template.yaml").exists())
-        _write(target, template.read_text(encoding="utf-8").replace("vendor/model", name))
+        text = template.read_text(encoding="utf-8").replace("$schema=_schema.json", "$schema=../_schema.json")
+        _write(target, text.replace("vendor/model", name))
         console.print(f"{target}: edit it, then sensegate profile test {name}", highlight=False)
         return
     if recorded is not None:

@@ -53,7 +53,7 @@ class GatewayChoice(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def is_local(self) -> bool:
-        """Whether only this machine reaches the gateway."""
+        """Return whether only this machine reaches the gateway."""
         if self.host == "localhost":
             return True
         try:

@@ -126,7 +126,7 @@ def order(
 def end(order_id: OrderId, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """End an order early, with its grants and tasks.
 
-    Example: sensegate mode end o1
+    Example: sensegate mode end 019b0a3f8e00a1b2c3d4
     """
     call(url, token, lambda remote: remote.delete(f"/api/v1/mode-orders/{order_id}"))
     console.print(f"order {order_id} ends")
@@ -154,7 +154,7 @@ def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False)
 def show(order_id: OrderId, *, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False) -> None:
     """Show an order with its steps.
 
-    Example: sensegate mode show o1
+    Example: sensegate mode show 019b0a3f8e00a1b2c3d4
     """
     row = call(url, token, lambda remote: remote.get(f"/api/v1/mode-orders/{order_id}"))
     if json_form:

@@ -95,7 +95,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
         "trace",
         OPERATION,
         "trace:trace",
-        "Show the way of one reading: message, batch, commit, span to the centre, and which deliveries are past it.",
+        "Trace one reading: its message, batch, commit, span to the centre, and the deliveries that have passed it.",
     ),
     CommandEntry(
         "backup",
@@ -125,7 +125,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
         "size",
         OPERATION,
         "sizing:size",
-        "Print the cores, memory, disk, link and nodes that a number of devices needs, and what gives out next.",
+        "Print the cores, memory, disk, link and nodes that a number of devices needs, and the limit reached next.",
     ),
     CommandEntry(
         "bench",
@@ -177,7 +177,9 @@ COMMANDS: tuple[CommandEntry, ...] = (
     CommandEntry("people", REGISTRIES, "people:app", "Manage user accounts and passwords; sign in and out."),
     CommandEntry("feed", SHARING, "feeds:app", "Create, read and follow feeds; list their subscribers."),
     CommandEntry("webhook", SHARING, "webhooks:app", "Create, list, pause, resume and delete webhooks."),
-    CommandEntry("catalogue", SHARING, "catalogue:app", "Search and maintain the catalogue of shared feeds."),
+    CommandEntry(
+        "catalogue", SHARING, "catalogue:app", "List, search, describe and export the catalogue of shared feeds."
+    ),
     CommandEntry(
         "application", SHARING, "applications:app", "Apply for data of other owners, and decide on applications."
     ),
@@ -213,7 +215,7 @@ COMMANDS: tuple[CommandEntry, ...] = (
     ),
     CommandEntry("tls", OPERATION, "tls:app", "Create certificates for a laboratory; print certificate pins."),
 )
-"""In the order in which the help lists them."""
+"""Commands in the order in which the help lists them."""
 _BY_NAME = {entry.name: entry for entry in COMMANDS}
 
 

@@ -1,4 +1,4 @@
-"""`sensegate size`: what a number of devices needs, by costs that the benchmarks measured, and what gives out next."""
+"""`sensegate size`: what a number of devices needs, by costs that the benchmarks measured, and the next limit."""
 
 from __future__ import annotations
 
@@ -126,7 +126,7 @@ def size(
     retention: Annotated[float, typer.Option(min=1, help="Hours for which the log keeps readings.")] = 168.0,
     replicas: Annotated[int, typer.Option(min=1, max=5, help="Copies of the store: 3 on a cluster.")] = 1,
 ) -> None:
-    """Print the cores, memory, disk, link and nodes that a number of devices needs, and what gives out next.
+    """Print the cores, memory, disk, link and nodes that a number of devices needs, and the limit reached next.
 
     The costs were measured on two cores (tests/bench); deploy/SCALING.md says how. Measure your own before you buy.
 

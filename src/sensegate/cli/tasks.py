@@ -147,7 +147,7 @@ def list_(
 def show(task: TaskId, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Show a task with all its fields, as JSON.
 
-    Example: sensegate task show t1
+    Example: sensegate task show 019b0a3f8e00a1b2c3d4
     """
     print_json(call(url, token, lambda remote: remote.get(f"/api/v1/tasks/{task}")))
 
@@ -156,7 +156,7 @@ def show(task: TaskId, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
 def cancel(task: TaskId, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Cancel a task that was not sent yet.
 
-    Example: sensegate task cancel t1
+    Example: sensegate task cancel 019b0a3f8e00a1b2c3d4
     """
     call(url, token, lambda remote: remote.delete(f"/api/v1/tasks/{task}"))
     console.print(f"task {task} is cancelled")

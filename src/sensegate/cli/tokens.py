@@ -68,7 +68,7 @@ def revoke(
 ) -> None:
     """Revoke a token; its open streams are closed within 2 s.
 
-    Example: sensegate token revoke t0123456789abcdef
+    Example: sensegate token revoke 0123456789abcdef
     """
     call(url, token, lambda remote: remote.delete(f"/api/v1/tokens/{token_id}"))
     console.print(f"{token_id} is revoked")

@@ -41,7 +41,7 @@ class Overview(msgspec.Struct, frozen=True, kw_only=True):
     ready: bool
     balanced: bool
     counts: dict[str, int]
-    """Of 24 hours, by kind of the ledger."""
+    """Counts of 24 hours, by kind of the ledger."""
     delivered: int
     devices: dict[str, int]
     nodes: list[dict[str, Any]]

@@ -22,7 +22,7 @@ def trace(
     token: Token = "",
     json_form: Json = False,
 ) -> None:
-    """Show the way of one reading: message, batch, commit, span to the centre, and which deliveries are past it.
+    """Trace one reading: its message, batch, commit, span to the centre, and the deliveries that have passed it.
 
     Example: sensegate trace 4401-0-00000000001234-5
     """

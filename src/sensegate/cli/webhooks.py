@@ -65,7 +65,7 @@ def create(
 def pause(webhook: Id, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Pause a webhook until it is resumed.
 
-    Example: sensegate webhook pause h1
+    Example: sensegate webhook pause w0123456789abcdef
     """
     call(url, token, lambda remote: remote.post(f"{PATH}/{webhook}/pause"))
     console.print(f"{webhook}: paused", highlight=False)
@@ -81,7 +81,7 @@ def resume(
 ) -> None:
     """Resume a webhook where it was paused, or after a cursor.
 
-    Example: sensegate webhook resume h1
+    Example: sensegate webhook resume w0123456789abcdef
     """
     row = call(url, token, lambda remote: remote.post(f"{PATH}/{webhook}/resume", {"after": after}))
     console.print(f"{webhook}: {row['state']} from {row['cursor']}", highlight=False)
@@ -91,7 +91,7 @@ def resume(
 def delete(webhook: Id, *, url: Url = DEFAULT_URL, token: Token = "") -> None:
     """Delete a webhook.
 
-    Example: sensegate webhook delete h1
+    Example: sensegate webhook delete w0123456789abcdef
     """
     call(url, token, lambda remote: remote.delete(f"{PATH}/{webhook}"))
     console.print(f"{webhook}: deleted", highlight=False)

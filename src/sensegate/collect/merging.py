@@ -51,7 +51,7 @@ class MergedSources:
         self._load = 0.0
         """Share of time that batches take from here to the next, smoothed."""
         self._asked = 0.0
-        """When the present batch was asked for."""
+        """Time when the present batch was requested."""
         self._waited_s = 0.0
         """Time for which the last batch was awaited."""
         self._readers: list[asyncio.Task[None]] = []

@@ -40,7 +40,7 @@ class PushSource:
 
     @property
     def full(self) -> bool:
-        """Whether the limit of uncommitted messages is reached."""
+        """Return whether the limit of uncommitted messages is reached."""
         return len(self._waiting) + len(self._delivered) >= self._limits.depth_messages_max
 
     async def wait_for_room(self) -> None:

@@ -55,7 +55,7 @@ class Registry(Protocol):
 
     @property
     def enabled(self) -> BOOL:
-        """Whether a device may send, by index."""
+        """Return whether a device may send, by index."""
         ...
 
     def find(self, name: str, /) -> int:

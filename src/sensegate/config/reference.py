@@ -15,7 +15,7 @@ class Setting(msgspec.Struct, frozen=True):
     """A setting as the reference describes it."""
 
     key: str
-    """With the keys of its sections, separated by dots; ``[]`` marks a list of records."""
+    """Key with those of its sections, separated by dots; ``[]`` marks a list of records."""
     default: str
     help: str
     is_number: bool

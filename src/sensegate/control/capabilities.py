@@ -51,7 +51,7 @@ class Capability(msgspec.Struct, frozen=True):
     expires_s: float
     again_s: float
     frame: bool = False
-    """Whether the command goes down as a frame, by the device's network server."""
+    """True if the command goes down as a frame, by the device's network server."""
 
 
 class NetworkRoute(NamedTuple):

@@ -29,13 +29,13 @@ from sensegate.errors import ConfigError, Conflict, StoreFull, Unavailable
 from sensegate.model import I32, Device, MessageBatch, Readings, Spec
 
 POLL_S = 0.5
-"""How often tasks are checked for expiry and for repetition."""
+"""Interval of the checks of tasks for expiry and for repetition."""
 _PUSHED = "http/"
 """First level of the topics of messages that are pushed by HTTP."""
 OUTCOMES_MAX = 10_000
 """Greatest number of events of network servers that wait to be taken over."""
 EARLIER_US = 60_000_000
-"""How long before the sending of a task its confirmation may be dated: clocks of devices are coarse."""
+"""Longest time before the sending of a task that its confirmation may bear: clocks of devices are coarse."""
 _log = structlog.get_logger("control")
 
 
@@ -69,7 +69,7 @@ class CommandDispatcher:
         self._topics = topics
         self._channels = channels
         self._in_progress: dict[int, DeviceTask] = {}
-        """By index of the device."""
+        """Tasks in progress, by index of the device."""
         self._indices: I32 = np.empty(0, np.int32)
         self._heard: set[int] = set()
         self._shown: dict[str, DeviceTask] = {}

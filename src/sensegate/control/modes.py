@@ -92,7 +92,7 @@ class ModeStep(msgspec.Struct, frozen=True, omit_defaults=True):
     count: int = 0
     """Number of devices concerned."""
     problem: str = ""
-    """Why it was not, or not completely, done."""
+    """Reason why the step was not, or not completely, done."""
 
 
 class ModeOrder(msgspec.Struct, frozen=True, omit_defaults=True, tag="order", kw_only=True):
@@ -110,7 +110,7 @@ class ModeOrder(msgspec.Struct, frozen=True, omit_defaults=True, tag="order", kw
     role: Role = Role.CITY_OPERATOR
     """Role of who gave it: its tasks need no higher one."""
     drill: bool = False
-    """Whether it is a drill: everything is executed, and all records of it are marked as a drill."""
+    """True if it is a drill: everything is executed, and all records of it are marked as a drill."""
     state: str = "active"
     """``active``, ``ending`` (being undone) or ``ended``."""
     ended: int = 0

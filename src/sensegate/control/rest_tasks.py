@@ -35,7 +35,7 @@ class TaskRow(msgspec.Struct, frozen=True):
     """``queued``, ``sent``, ``transmitted``, ``acknowledged``, ``done``, ``failed``, ``expired`` or ``cancelled``."""
     topics: list[str]
     payload: str
-    """As it is sent; what is no text begins with ``base64:``."""
+    """Payload as it is sent; bytes that are no text begin with ``base64:``."""
     by: str
     created: str
     until: str
@@ -48,7 +48,7 @@ class TaskRow(msgspec.Struct, frozen=True):
     port: int = 0
     """Port of the frame, 0 if it is none."""
     reason: str = ""
-    """Why it failed."""
+    """Reason of the failure."""
 
 
 TASKING = PartKey[CommandDispatcher]("tasking", absent="this gateway sends no commands to devices")

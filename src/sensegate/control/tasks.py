@@ -86,7 +86,7 @@ class Command(msgspec.Struct, frozen=True, omit_defaults=True):
     role: Role = Role.COUNTY_OPERATOR
     """Lowest role that may give the task."""
     when_online: bool = False
-    """Whether it is sent only once a message of the device arrives."""
+    """True if it is sent only once a message of the device arrives."""
     expires_s: float = 600.0
     retry_s: float = 0.0
     """Interval of retries while it is not confirmed; 0: no retries."""
@@ -120,7 +120,7 @@ class DeviceTask(msgspec.Struct, frozen=True, omit_defaults=True):
     base: str = ""
     """Prefix of the device's topics at that server."""
     reason: str = ""
-    """Why it failed."""
+    """Reason of the failure."""
     revision: int = 0
     format: int = 1
 

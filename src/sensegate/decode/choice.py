@@ -1,4 +1,4 @@
-"""Which devices have which version of a profile: the part of a release history that decoding needs."""
+"""Choice of the version of a profile for a device: the part of a release history that decoding needs."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class VersionChoice(msgspec.Struct, frozen=True):
     devices: frozenset[str] = frozenset()
     below: int = EVERY_DEVICE
     trial: bool = False
-    """Whether the version is a canary."""
+    """True if the version is a canary."""
 
     @property
     def name(self) -> str:

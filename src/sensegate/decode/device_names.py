@@ -36,7 +36,7 @@ class DeviceNameTemplates(NamedTuple):
 
     @property
     def has_templates(self) -> bool:
-        """Whether a template builds the name of the publisher."""
+        """Return whether a template forms the name of the publisher."""
         return self.device is not None or self.gateway is not None
 
     def captures(self, name: str) -> dict[str, str] | None:

@@ -55,11 +55,11 @@ class DownlinkFrame(NamedTuple):
     task: str
     """Id of the task, hex digits."""
     time: int = 0
-    """When it is sent, µs UTC."""
+    """Time of sending, µs UTC."""
 
 
 class DownlinkRoute(NamedTuple):
-    """Where a device's downlinks go."""
+    """Route of a device's downlinks."""
 
     base: str
     """Prefix of the topics of the device's uplinks, downlinks and events."""

@@ -64,7 +64,7 @@ READERS: Final[dict[str, Callable[[Any], bytes]]] = {
 
 
 class EnvelopePayload(NamedTuple):
-    """Where an envelope holds the device's bytes, and how they are encoded."""
+    """Place and encoding of the device's bytes in an envelope."""
 
     place: MemberPath
     port: MemberPath | None

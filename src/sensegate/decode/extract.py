@@ -73,7 +73,7 @@ class Element(NamedTuple):
     """The device's flag for all values of the element."""
     doubt: Leaf | None = None
     frame: Leaf | None = None
-    """In an envelope: the device's own bytes, as the carrier encodes them."""
+    """Encoded bytes of the device in an envelope."""
     port: Leaf | None = None
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -85,7 +86,7 @@ class BatchParse(ABC):
     key: str
     """Parses with equal keys give equal results; the key changes with a file beside the profile."""
     ordered: ClassVar[bool] = False
-    """Whether frames must be parsed in the order of their messages, as they change the decoder's memory."""
+    """True if frames must be parsed in the order of their messages, as they change the decoder's memory."""
 
     @abstractmethod
     def __call__(self, frame: PayloadFrame) -> Any:
@@ -167,17 +168,28 @@ class PayloadFormat(NamedTuple):
     options: type[ProfilePart] | None = None
     """Record of its options, under the format's name in a rule; None: it has no options."""
     required: bool = False
-    """Whether options are required."""
+    """True if options are required."""
     text: bool = False
-    """Whether the payload is text, with a selectable `charset`."""
+    """True if the payload is text, with a selectable `charset`."""
     typed: bool = True
-    """Whether leaves have types; if not, all are text, and each reading's property determines its type."""
+    """True if leaves have types; if not, all are text, and each reading's property determines its type."""
     remembers: bool = False
-    """Whether decoding a device needs the messages of another: then those of a disabled device are parsed too."""
+    """True if decoding a device needs messages of others: then those of a disabled device are parsed too."""
     initial_request: Callable[[str, int], DeviceRequest | None] | None = None
     """(device name, now in µs) -> request while nothing is known of the device, None if there is none."""
 
 
 def plain(parse: Parse) -> PayloadFormat:
     """Return the format of a parse without options."""
-    return PayloadFormat(lambda _options, _setting: parse)
+    return PayloadFormat(lambda _options, _context: parse)
+
+
+def plain_text(parse: Callable[[bytes, str], Any], *, typed: bool = True) -> PayloadFormat:
+    """Return the format of a parse of text without options; `parse`: (payload, charset) -> tree."""
+    return PayloadFormat(
+        lambda _options, context: partial(_parse_text, parse=parse, charset=context.charset), text=True, typed=typed
+    )
+
+
+def _parse_text(frame: PayloadFrame, parse: Callable[[bytes, str], Any], charset: str) -> Any:
+    return parse(frame.payload, charset)

@@ -120,7 +120,7 @@ class QualityPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class TimePart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the phenomenon time is, and its format."""
+    """Place and format of the phenomenon time."""
 
     field: Annotated[str, _h("path to the time")] = ""
     fields: Annotated[tuple[str, ...], _h("alternative paths; the first that is present and a time applies")] = ()
@@ -143,7 +143,7 @@ class TimePart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class DevicePart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where the device's name is, if it is not {device} in the topic."""
+    """Place of the device's name, if it is not {device} in the topic."""
 
     field: Annotated[str, _h("path to the name; the device must belong to the topic's {gateway}, if there is one")] = ""
     name: Annotated[str, _h("the name, as a template of the topic's captures: {group}/{node}")] = ""
@@ -171,7 +171,7 @@ class NamedPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 class PayloadPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Where a carrier (a LoRaWAN network server, an IoT platform) puts the bytes that the device sent."""
+    """Place of the bytes of the device in the envelope of a carrier (a LoRaWAN network server, an IoT platform)."""
 
     field: Annotated[str, _h("path to the device's bytes; the rule matches if they are present")]
     encoding: Annotated[
@@ -182,7 +182,7 @@ class PayloadPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class FramesPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Which frames of a carrier a rule decodes."""
+    """Selection of the frames of a carrier that a rule decodes."""
 
     ports: Annotated[tuple[int, ...], _h("ports of the frames; empty: any, and frames without a port")] = ()
 

@@ -35,7 +35,7 @@ class PlanCache:
     def __init__(self, nesting_max: int = 32) -> None:
         self.plans: list[ColumnPlan | EnvelopePlan] = []
         self.readers = ColumnarReaders(nesting_max)
-        """For formats that give flat values."""
+        """Readers for formats that give flat values."""
         self._by_rule: dict[WrappedRule, list[int]] = {}
         self._by_shape: dict[tuple[CompiledRule, str, Shape], int] = {}
         self._seen: dict[tuple[CompiledRule, str, Shape], int] = {}

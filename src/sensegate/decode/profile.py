@@ -248,9 +248,9 @@ class CompiledRule(msgspec.Struct, frozen=True, eq=False):
     format: str
     parse: Parse
     remembers: bool
-    """Whether its format keeps state from all messages of a gateway, including those of a disabled device."""
+    """True if its format keeps state of all messages of a gateway, including those of a disabled device."""
     as_sent: bool
-    """Whether the tree is parsed from the bytes unchanged (no charset, nothing unpacked): plans may be learned."""
+    """True if the tree is parsed from the bytes unchanged (no charset, nothing unpacked): plans may be learned."""
     ignore: bool
     where: tuple[tuple[MemberPath, frozenset[Token]], ...]
     root: Path
@@ -262,11 +262,11 @@ class CompiledRule(msgspec.Struct, frozen=True, eq=False):
     names: DeviceNameTemplates
     """Templates of the device's and gateway's names, over the topic's captures."""
     any_profile: bool
-    """Whether the gateway publishes for the devices behind it, whatever their profiles."""
+    """True if the gateway publishes for the devices behind it, whatever their profiles."""
     by_credential: bool
     time: tuple[MemberPath, ...]
     time_joined: bool
-    """Whether the places form the time together; else the first that is present applies."""
+    """True if the places form the time together; else the first that is present applies."""
     reader: times.TimeReader
     identity: tuple[int, ...]
     """Identity kinds in order of preference (indices into `IDENTITIES`, without NONE)."""
@@ -279,16 +279,16 @@ class CompiledRule(msgspec.Struct, frozen=True, eq=False):
     """Reader of the device's own quality flags; None: there are none."""
     readings: tuple[CompiledReading, ...]
     payload: EnvelopePayload | None
-    """Where the envelope holds the device's bytes; None: it is not an envelope."""
+    """Place of the device's bytes in the envelope; None: it is not an envelope."""
     chains: bool
-    """Whether the bytes inside are decoded by the device's own profile, instead of `readings`."""
+    """True if the device's own profile decodes the bytes inside, instead of `readings`."""
     beside: bool
-    """Whether its values are in addition to those of the frame in the same message."""
+    """True if its values complement those of the frame in the same message."""
     frames: frozenset[int] | None
     """Ports of the frames that the rule decodes, empty: any; None: it decodes no frames."""
     applies_to: AppliesTo
     by_name: Mapping[str, CompiledReading]
-    """For `standard` and `named`: readings by name."""
+    """Readings by name, for `standard` and `named`."""
     groups: Groups
     """The readings of `each`, grouped so that absent members are skipped together."""
     lists: tuple[tuple[MemberPath, Groups], ...]
@@ -296,7 +296,7 @@ class CompiledRule(msgspec.Struct, frozen=True, eq=False):
     video: str = ""
     """Format of video metadata that it decodes: such messages are redacted before anything is written."""
     metadata: bool = False
-    """Whether it reads what MQTT states beside the payload."""
+    """True if it reads what MQTT states beside the payload."""
 
 
 class CompiledProfile(msgspec.Struct, frozen=True, eq=False):
@@ -321,12 +321,12 @@ class CompiledProfile(msgspec.Struct, frozen=True, eq=False):
 
     @property
     def carried(self) -> bool:
-        """Whether it decodes frames that a carrier delivers."""
+        """Return whether it decodes frames that a carrier delivers."""
         return any(rule.frames is not None for rule in self.rules)
 
     @property
     def carries(self) -> bool:
-        """Whether its messages are envelopes with frames of other devices."""
+        """Return whether its messages are envelopes with frames of other devices."""
         return any(rule.chains for rule in self.rules)
 
     def on_port(self, port: int | None) -> list[CompiledRule]:

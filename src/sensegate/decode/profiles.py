@@ -193,14 +193,14 @@ class ProfileSet:
         held = ((self._compiled.from_folder.get(name), profile) for name, profile in sorted(self._by_id.items()))
         return [
             f"{newer.id}@{newer.version} of the folder is not in force: {newer.id}@{profile.version} was released; "
-            f"`sensegate profile draft {newer.file}` submits it"
+            f"`sensegate profile propose {newer.file}` submits it"
             for newer, profile in held
             if newer is not None and newer.version > profile.version
         ]
 
     @property
     def video(self) -> bool:
-        """Whether any of the profiles decodes video metadata."""
+        """Return whether any of the profiles decodes video metadata."""
         return bool(self._cameras)
 
     def is_video(self, name: str) -> bool:
@@ -336,7 +336,7 @@ class ProfileSet:
 
     @property
     def reads_metadata(self) -> bool:
-        """Whether any rule reads what MQTT states beside the payload."""
+        """Return whether any rule reads what MQTT states beside the payload."""
         return self._reads_metadata
 
     def match(self, topic: str) -> list[tuple[CompiledRule, dict[str, str]]]:

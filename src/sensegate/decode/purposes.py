@@ -1,4 +1,4 @@
-"""Which properties the devices of each profile are meant to measure."""
+"""Properties that the devices of each profile are meant to measure."""
 
 from __future__ import annotations
 

@@ -44,7 +44,7 @@ class DeviceNames(Protocol):
 
     @property
     def enabled(self) -> BOOL:
-        """Whether device *i* may send."""
+        """Return whether device *i* may send."""
         ...
 
     def find(self, name: str, /) -> int:
@@ -93,7 +93,7 @@ class TopicRoute:
         self.trees: TreeReader | EllipsisType | None = ...
         """Reader for trees that are parsed many at once; `...`: not determined yet."""
         self.carried = False
-        """Whether the device has a profile of its own, other than that of the rules."""
+        """True if the device has a profile of its own, other than that of the rules."""
         self.video: tuple[str, ...] = ()
         """Formats of video metadata that its messages may have: they are redacted before anything is written."""
 
@@ -131,13 +131,13 @@ class Routes:
         self.path: U16 = np.zeros(64, np.uint16)
         self.plan: I32 = np.full(64, NO_PLAN, np.int32)
         self.video: BOOL = np.zeros(64, np.bool_)
-        """Whether the messages are video metadata."""
+        """True if the messages are video metadata."""
         self.remembers: BOOL = np.zeros(64, np.bool_)
-        """Whether messages are parsed even if the device is disabled, because other devices' messages need them."""
+        """True if messages are parsed even if the device is disabled, because other devices' messages need them."""
 
     @property
     def outdated(self) -> bool:
-        """Whether the registry has changed since, or a limit is reached."""
+        """Return whether the registry has changed since, or a limit is reached."""
         full = len(self.routes) > ROUTES_MAX or len(self._names) > NAMES_MAX
         return full or self._characters > CHARACTERS_MAX or self._version != self._devices.version
 

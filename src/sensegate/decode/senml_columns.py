@@ -39,7 +39,7 @@ class PackForm(msgspec.Struct, frozen=True, eq=False):
     sums: tuple[tuple[int, int], ...]
     """Leaves whose sums are values and times; each pair once."""
     numbers: Callable[[Sequence[Any]], tuple[Any, ...]]
-    """From the sums to the values and times of all records."""
+    """Function from the sums to the values and times of all records."""
     bases: tuple[int, ...]
     """Leaves that are base names."""
     names: tuple[tuple[int, str], ...]
@@ -91,7 +91,7 @@ class SenmlColumns(_PackColumns):
         super().__init__(parse, nesting_max)
         self._nesting_max = nesting_max
         self._forms: dict[tuple[int, int], list[PackForm]] = {}
-        """By quotation marks and braces."""
+        """Forms by the positions of quotation marks and braces."""
 
     def forms(self, payload: bytes) -> Iterable[PackForm]:
         """Return the forms that a pack may have."""

@@ -30,7 +30,7 @@ _MARK: Final = "sensegate-value-{}-"
 _TAGS = re.compile(rb'(?:<(?:"")*>)*')
 """The separators of tags whose attributes are in quotation marks."""
 _NAME = re.compile(rb"[/?]?[A-Za-z_]")
-"""How a tag begins that is no comment, section or type."""
+"""Start of a tag that is no comment, section or type."""
 
 Parts = Sequence[bytes]
 Getter = Callable[[Parts], tuple[bytes, ...]]
@@ -47,7 +47,7 @@ def _getter(places: Sequence[int]) -> Getter:
 
 
 class XmlForm(msgspec.Struct, frozen=True, eq=False):
-    """Where the values of documents of one form stand, and what these have in common."""
+    """Positions of the values in documents of a form, and the parts that these documents have in common."""
 
     fixed: Getter
     """Values of attributes that belong to the form: encoding, namespaces."""

@@ -68,7 +68,7 @@ class ReportedObject(NamedTuple):
 
     @property
     def values(self) -> Values:
-        """All readings that must be decoded from it."""
+        """Return all readings that must be decoded from the message."""
         readings: Values = [(OBSERVATION, self.expected)]
         return [*readings, (f"vehicle_speed#lane{self.lane}", self.speed)] if self.speed else readings
 

@@ -120,12 +120,12 @@ class HttpCamera:
 
     @property
     def can_send(self) -> bool:
-        """Whether the next message may be sent."""
+        """Return whether the next message may be sent."""
         return len(self.pending) < 4
 
     @property
     def connected(self) -> bool:
-        """Whether the camera is registered, or its last push was answered."""
+        """Return whether the camera is registered, or its last push was answered."""
         return self.viid.registered if self.camera.transport == VIID else self.sent
 
     def send(self, job: CameraMessage) -> None:
@@ -211,7 +211,7 @@ class CameraSimulator:
             if plan.faults
             else []
         )
-        """Each fault once per transport at first."""
+        """First faults to send: each once per transport."""
 
     # ── message choice ─────────────────────────────────────────────────────────────────────────────────
 

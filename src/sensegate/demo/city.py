@@ -25,6 +25,8 @@ CENTRE = "44"
 READY_S = 90.0
 POLL_S = 0.05
 PORTS = ("http_port", "mqtt_port", "nats_port", "viid_port")
+EXAMINED = "examined.json"
+"""File in the directory of a gateway: profiles whose examples have passed (`lifecycle.examined`)."""
 STARTS_MAX = 4
 """Number of gateways that start at the same time: more would only compete for the cores."""
 STORE = {
@@ -86,11 +88,11 @@ class CityOptions(msgspec.Struct, frozen=True):
     only: Sequence[str] = ()
     """Names of the profiles to use; empty: all."""
     temporary: bool = False
-    """Whether the directory is removed at the end."""
+    """True if the directory is removed at the end."""
     alone: bool = False
-    """Whether the nodes run without a centre."""
+    """True if the nodes run without a centre."""
     cameras: bool = False
-    """Whether the nodes accept GA/T 1400."""
+    """True if the nodes accept GA/T 1400."""
     settings: Mapping[str, object] = {}
     """Merged into every configuration."""
     environment: Mapping[str, str] = {}
@@ -235,8 +237,15 @@ class City:
             await self._start_member(self.centre)
         await asyncio.gather(*(self._start_member(node) for node in self.nodes.values()))
 
+    def _share_examined(self, member: CityMember) -> None:
+        """Give a new node the profiles that the centre has examined: running their examples is half of a start."""
+        source, target = (of.directory / "store" / EXAMINED for of in (self.centre, member))
+        if source.is_file() and target.parent.is_dir() and not target.exists():
+            shutil.copy(source, target)
+
     async def _start_member(self, member: CityMember) -> None:
         self._admin_token(member)
+        self._share_examined(member)
         async with self._starting:
             self._ensure_ports_free(member)
             await member.process.start()

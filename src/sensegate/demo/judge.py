@@ -111,7 +111,7 @@ class FeedTap:
     feed: str
     token: str
     node: str = ""
-    """Only readings of this node are expected; empty: all."""
+    """Node of which readings are expected; empty: all nodes."""
     index: int = 0
     records: int = 0
     matched: int = 0

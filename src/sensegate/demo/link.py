@@ -36,7 +36,7 @@ class FaultyLink:
 
     @property
     def is_up(self) -> bool:
-        """Whether it is neither cut nor stalled."""
+        """Return whether it is neither cut nor stalled."""
         return self._whole and self._forwarding.is_set()
 
     async def start(self) -> None:

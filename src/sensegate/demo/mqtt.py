@@ -109,7 +109,7 @@ class Publisher(asyncio.Protocol):
 
     @property
     def can_send(self) -> bool:
-        """Whether the connection accepts more without buffering."""
+        """Return whether the connection accepts more without buffering."""
         return self.writable and self.transport is not None and not self.transport.is_closing()
 
     @property

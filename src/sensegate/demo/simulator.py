@@ -79,7 +79,7 @@ class DeviceConnection:
 
     @property
     def can_send(self) -> bool:
-        """Whether the next message may be sent."""
+        """Return whether the next message may be sent."""
         publisher = self.publisher
         return publisher is not None and not self.backlog and publisher.can_send and len(publisher.in_flight) < WINDOW
 

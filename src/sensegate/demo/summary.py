@@ -78,7 +78,7 @@ class Summary(msgspec.Struct, frozen=True):
     injected: dict[str, int] = {}
     """Injected faults: kinds of duplicates and flags in values, all others in messages."""
     recognised: bool = True
-    """Whether the gateways counted every fault under its name, no more and no less."""
+    """True if the gateways counted every fault under its name, no more and no less."""
     unrecognised: dict[str, tuple[int, int]] = {}
     """Kind -> (injected, counted), where the two differ."""
     lost: int = 0
@@ -104,7 +104,7 @@ class Summary(msgspec.Struct, frozen=True):
 
     @property
     def failed(self) -> bool:
-        """Whether the demo must fail."""
+        """Return whether the demo must fail."""
         # A message sent again may change its kind, and one published manually adds to the counts.
         missed = not self.resent and any(counted < injected for injected, counted in self.unrecognised.values())
         accounted = sum(self.objects.get(name, 0) for name in ("delivered", "duplicates", "refused"))

@@ -96,12 +96,12 @@ class HttpStyle(NamedTuple):
     """HTTP style of a camera."""
 
     absolute: bool = False
-    """Whether its `uri` is the absolute URL, which it also hashes."""
+    """True if its `uri` is the absolute URL, which it also hashes."""
     quoted: bool = False
-    """Whether `qop` and `nc` are quoted."""
+    """True if `qop` and `nc` are quoted."""
     media: str = MEDIA[0]
     lower: bool = False
-    """Whether it writes `Unregister` instead of `UnRegister`."""
+    """True if it writes `Unregister` instead of `UnRegister`."""
 
 
 class ViidCamera:

@@ -106,7 +106,7 @@ class Activation(msgspec.Struct, frozen=True):
 
     term: Term
     begun: str = ""
-    """Why the term has begun; empty: an earlier term is resumed."""
+    """Reason why the term has begun; empty: an earlier term is resumed."""
 
 
 class ReplicatedStores(msgspec.Struct, frozen=True, eq=False):

@@ -60,7 +60,7 @@ class LeaseRow(msgspec.Struct, frozen=True):
     """Random token of the process that holds it; empty: nobody does."""
     host: str = ""
     since: int = 0
-    """When it was taken, µs UTC."""
+    """Time when the lease was taken, µs UTC."""
     files: Mapping[str, str] = {}
     """Shared file -> digest, as the holder has it."""
     format: int = 1

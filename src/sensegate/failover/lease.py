@@ -47,11 +47,11 @@ class LeaseRequest(msgspec.Struct, frozen=True, omit_defaults=True):
     voters_version: tuple[int, int] = INITIAL_VERSION
     """Newest voter configuration on the sender's disk."""
     unreplicated: bool = False
-    """Whether the node has on its disk that the active centre delivers unreplicated records."""
+    """True if the node has on its disk that the active centre delivers unreplicated records."""
     stamp: tuple[int, float] = (0, 0.0)
     """Stamp of the last answer of an active centre, as it came."""
     long_poll: bool = False
-    """Whether the answer may wait a moment for news."""
+    """True if the answer may wait a moment for news."""
     generation: int = 0
     """Generation of a node that joined."""
 

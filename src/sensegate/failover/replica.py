@@ -148,7 +148,7 @@ class ReplicationSource:
 
     @property
     def is_settled(self) -> bool:
-        """Whether the other centre follows this log, or was silent for too long.
+        """Return whether the other centre follows this log, or was silent for too long.
 
         Until then the other one may be active in a later term, with records and cursors that are unknown here.
         """
@@ -156,7 +156,7 @@ class ReplicationSource:
 
     @property
     def unreplicated(self) -> bool:
-        """Whether more is delivered than the standby has: it was silent for too long and has not caught up."""
+        """Return whether more is delivered than the standby has: it was silent for too long and has not caught up."""
         if not self._unreplicated and self._clock.monotonic() - self._heard > self._hold_s:
             self._unreplicated, self._delivered = True, self._confirmed
         return self._unreplicated

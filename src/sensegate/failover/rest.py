@@ -12,16 +12,16 @@ from sensegate.web.routing import API, Call, Route
 
 
 class SitesState(msgspec.Struct, frozen=True, kw_only=True):
-    """Which centre is active, as a centre or a node knows it."""
+    """Active centre, as a centre or a node knows it."""
 
     role: str
     state: str
-    """Of a centre ``active``; of a node ``up`` while it follows an active centre, else ``never``."""
+    """``active`` at a centre; at a node ``up`` while it follows an active centre, else ``never``."""
     other: str
     """Address of the other centre; of a node those of all further centres."""
     term: int
     unreplicated: bool = False
-    """Whether the active centre delivers what the other one does not have."""
+    """True if the active centre delivers what the other one does not have."""
     voters: list[str] = []
     """Nodes that vote in the automatic fail-over (centre)."""
     history: list[tuple[int, int]] = []

@@ -18,7 +18,7 @@ class StandbyStatus(msgspec.Struct, frozen=True):
     term: int
     """Term of the active centre, as far as known."""
     reached: bool
-    """Whether the active centre answers."""
+    """True if the active centre answers."""
     behind: int
     """Entries of its log that are not yet here; -1: not known."""
     missing: tuple[str, ...]
@@ -28,5 +28,5 @@ class StandbyStatus(msgspec.Struct, frozen=True):
 
     @property
     def is_whole(self) -> bool:
-        """Whether nothing is missing that the active centre had at its last answer."""
+        """Return whether nothing is missing that the active centre had at its last answer."""
         return self.behind == 0 and not self.missing

@@ -65,7 +65,7 @@ class CentreState(msgspec.Struct, frozen=True, omit_defaults=True):
     term: int
     unreplicated: bool = False
     is_candidate: bool = False
-    """Whether it becomes active if the nodes grant it."""
+    """True if it becomes active if the nodes grant it."""
     proposed_term: int = 0
     """Term that it would begin."""
     voters_version: tuple[int, int] = INITIAL_VERSION
@@ -74,7 +74,7 @@ class CentreState(msgspec.Struct, frozen=True, omit_defaults=True):
     """(lease id, time of this answer by the centre's clock)."""
     lease_s: float = 0.0
     voters: VoterConfiguration | None = None
-    """Only to the other centre: the voter configuration from now on."""
+    """Voter configuration from now on; sent to the other centre only."""
 
 
 encode = msgspec.msgpack.Encoder().encode

@@ -81,7 +81,7 @@ class TrailCopy:
     def __init__(self, own: Audit) -> None:
         self._own = own
         self._is_verified = False
-        """Whether our last record is known to be the active centre's, too."""
+        """True if our last record is known to be the active centre's, too."""
 
     async def copy_next(self, ask: Ask) -> int:
         """Copy the next records; return their number.

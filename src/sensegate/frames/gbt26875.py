@@ -81,7 +81,7 @@ class Gbt26875Frame(msgspec.Struct, frozen=True):
     command: int
     data: bytes
     checksum_ok: bool
-    """Whether the checksum is right."""
+    """True if the checksum is right."""
 
 
 def format_address(raw: bytes) -> str:

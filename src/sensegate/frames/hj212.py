@@ -137,12 +137,12 @@ class Hj212Packet(msgspec.Struct, frozen=True):
 
     @property
     def expects_answer(self) -> bool:
-        """Whether the device expects an answer."""
+        """Return whether the device expects an answer."""
         return self.flag > 0 and bool(self.flag & 1)
 
     @property
     def may_be_encrypted(self) -> bool:
-        """Whether the standard allows encrypted content (2025, 6.4.2: CN 2000 to 2999, 1014, 3020)."""
+        """Return whether the standard allows encrypted content (2025, 6.4.2: CN 2000 to 2999, 1014, 3020)."""
         number = self.fields.get("CN", "")
         return self.version == 2025 and (number[:1] == "2" or number in {"1014", "3020"})
 

@@ -69,7 +69,7 @@ class Jtt808Message(msgspec.Struct, frozen=True):
     encrypted: bool
     body: bytes
     checksum_ok: bool
-    """Whether the checksum is right."""
+    """True if the checksum is right."""
     address: bytes = b""
     """Phone number as sent, for answers."""
     mark: int = 0

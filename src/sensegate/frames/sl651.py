@@ -87,7 +87,7 @@ class Sl651Report(msgspec.Struct, frozen=True):
     """A frame with its header fields; the elements are left undecoded."""
 
     text: bool
-    """Whether it is in text form."""
+    """True if it is in text form."""
     up: bool
     """True: from a station; False: to a station."""
     centre: int
@@ -108,7 +108,7 @@ class Sl651Report(msgspec.Struct, frozen=True):
     end: int
     """Control character after the body."""
     checksum_ok: bool
-    """Whether the CRC is right."""
+    """True if the CRC is right."""
 
 
 def parse(frame: bytes) -> Sl651Report:

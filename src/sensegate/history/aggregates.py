@@ -12,7 +12,7 @@ from sensegate.history.windows import Windows
 
 _PERCENTILE = re.compile(r"p([0-9]{1,2}(?:\.[0-9])?)")
 DIMENSIONS = ("device", "division")
-"""By what an aggregate may be grouped, beside the property."""
+"""Keys by which an aggregate may be grouped, beside the property."""
 _FROM_SUMS = {
     "count": "sum(n)",
     "min": "min(least)",
@@ -43,7 +43,7 @@ class Aggregate(msgspec.Struct, frozen=True):
 
     functions: tuple[str, ...]
     by: tuple[str, ...]
-    """Of `DIMENSIONS`; each property is aggregated apart."""
+    """Key of `DIMENSIONS`; each property is aggregated apart."""
     windows: Windows
 
 

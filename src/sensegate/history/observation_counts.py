@@ -24,7 +24,7 @@ from sensegate.share.records import csv_cell, iso
 from sensegate.share.sharing import Sharing
 
 DIMENSIONS = ("class", "zone", "device", "division")
-"""By what counts may be grouped."""
+"""Keys by which counts may be grouped."""
 GROUPS_MAX = 100_000
 """Most rows of an answer."""
 _STEP = 5_000

@@ -63,7 +63,7 @@ class RowOptions(msgspec.Struct, frozen=True):
     revisions: bool = False
     """Include rows that were revised later."""
     identity: tuple[int, int] | None = None
-    """Only records of this (sequence of the first commit, index)."""
+    """Identity of the records to return: sequence of the first commit, and index."""
 
 
 USUAL_ROWS = RowOptions()

@@ -33,7 +33,7 @@ class HistoryRequest(msgspec.Struct, frozen=True):
 
     feed: str
     wanted: FeedFilter
-    """With `begin` and `end`."""
+    """Wanted rows, with `begin` and `end`."""
     after: str = ""
     descending: bool = False
     revisions: bool = False

@@ -42,7 +42,7 @@ _EXACT_SHARE = 0.95
 _FACTORS = 10.0 ** np.arange(_DIGITS_MAX + 1)
 _SAMPLE = 1_000
 _LEVEL = 1
-"""Of zstd; what the encodings leave hardly compresses better at higher ones."""
+"""Compression level of zstd; encoded columns hardly compress better at higher ones."""
 _META = b"sensegate"
 _WORDS = (*ORIGIN_WORDS, "property", "text")
 _DELTA = ("ms", "received", "scaled", "entry", "idx", "last_ms")

@@ -70,7 +70,7 @@ class SegmentStore:
         self.directory = directory
         self._files = SegmentFiles()
         self.segments: tuple[Segment, ...] = ()
-        """In the order of the log; replaced as a whole."""
+        """Segments in the order of the log; the list is replaced as a whole."""
         self._obsolete: list[Segment] = []
         """Merged into others, and perhaps still read."""
 

@@ -6,7 +6,7 @@ import asyncio
 
 from sensegate.config import read_secret
 from sensegate.feature import Feature, FeatureSpec, Parts, Place, Task
-from sensegate.influx.outlets import Outlets
+from sensegate.influx.outlets import PREFIX, Outlets
 from sensegate.influx.write import ROUTES
 
 
@@ -25,5 +25,6 @@ FEATURE = FeatureSpec(
     title="InfluxDB 2 line protocol: devices that write it, and stores into which feeds are written",
     config=("influx",),
     routes=ROUTES,
+    subscription_prefixes=(PREFIX,),
     open=_open,
 )

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import NamedTuple
 
 import structlog
 
 from sensegate.config.influx import InfluxOutletConfig
+from sensegate.errors import Conflict
 from sensegate.influx.transport import InfluxTransport
-from sensegate.share.pushing import MakeSubscription, PushDelivery, outlet_id
+from sensegate.share.pushing import MakeSubscription, PushDelivery
 from sensegate.share.subscriptions import (
     PushSubscription,
     PushSubscriptions,
@@ -22,6 +24,8 @@ from sensegate.share.transports.contract import PushTransport
 DELIVERY = "influx"
 """Delivery of an outlet, in grants and in the usage that the ledger counts."""
 FORM = "line"
+PREFIX = "outlet-"
+"""Of the id of an outlet's subscription; its name follows."""
 
 _log = structlog.get_logger("influx")
 
@@ -40,7 +44,7 @@ class Outlets:
         """`token_of`: file of a token -> the token. Raises `ConfigError`."""
         self._push = push
         self._outlets = {
-            outlet_id(outlet): _Outlet(
+            f"{PREFIX}{outlet.name}": _Outlet(
                 outlet, InfluxTransport(outlet, token_of(outlet.token_file) if outlet.token_file else "")
             )
             for outlet in configured
@@ -61,8 +65,18 @@ class Outlets:
             )
 
     async def run(self) -> None:
-        """Deliver until cancelled."""
+        """Forget the offsets of outlets that are gone, then deliver until cancelled."""
+        await self.forget_removed()
         await self._subscriptions.run()
+
+    async def forget_removed(self) -> None:
+        """Delete the committed offsets of outlets that are no longer configured. Raises `Unavailable`."""
+        offsets = self._push.offsets
+        for name in offsets.names():
+            offset = offsets.find(name) if name.startswith(PREFIX) and name not in self._outlets else None
+            if offset is not None:
+                with contextlib.suppress(Conflict):
+                    await offsets.delete(name, expected=offset.revision)
 
     def close(self) -> None:
         """Close the connections to all stores."""

@@ -45,7 +45,7 @@ class InfluxTransport:
         )
         self._writer = self._client.write_api(write_options=options.SYNCHRONOUS)
         self.problem = ""
-        """Why the store takes nothing now; empty: it does."""
+        """Reason why the store accepts nothing now; empty: it accepts writes."""
 
     def check(self, target: str) -> None:
         """Accept the address: it is that of the configuration."""

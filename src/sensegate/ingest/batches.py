@@ -65,13 +65,13 @@ def _moved(records: list[Any], messages: int) -> list[Any]:
 
 
 class BatchSelection(msgspec.Struct, frozen=True, eq=False):
-    """Which messages and rows of a batch are selected, as masks."""
+    """Selection of messages and rows of a batch, as masks."""
 
     messages: BOOL
     fields: BOOL
-    """By row of the fields."""
+    """Mask of the rows of the fields."""
     readings: BOOL
-    """By row of the readings."""
+    """Mask of the rows of the readings."""
 
 
 def select(batch: DecodedBatch, selection: BatchSelection) -> DecodedBatch:

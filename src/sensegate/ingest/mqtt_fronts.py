@@ -183,7 +183,7 @@ class FrontRegistry:
         return (*filters, *(topic for topic in wanted if topic not in filters and granted.covers(topic)))
 
     def _profiles_changed(self, _in_force: object, _names: object) -> None:
-        """Have fronts ask again what of their devices has changed: which messages at QoS 0 are taken."""
+        """Have fronts request again which QoS 0 messages of the changed devices are taken."""
         self._changed.set()
         self._is_all_changed = True
 
@@ -251,7 +251,7 @@ class MqttFronts:
         self._stop = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
         self.port = 0
-        """Where devices connect."""
+        """Port to which devices connect."""
 
     @property
     def url(self) -> str:

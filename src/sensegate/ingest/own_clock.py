@@ -45,15 +45,15 @@ class ClockReference(msgspec.Struct, frozen=True):
 
     name: str
     offset_s: float
-    """By how much it is ahead of ours."""
+    """Seconds by which the reference is ahead of our clock."""
 
 
 class ClockJudgement(msgspec.Struct, frozen=True):
-    """Whether the own clock is wrong, and by what that was judged."""
+    """Judgement of the gateway's own clock, with the references for it."""
 
     is_off: bool = False
     offset_s: float | None = None
-    """By how much the references are ahead of our clock; None: unknown."""
+    """Seconds by which the references are ahead of our clock; None: unknown."""
     judged_by: str = "nothing yet"
 
 

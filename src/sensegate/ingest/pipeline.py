@@ -120,7 +120,7 @@ class IngestPipeline:
         self._poison = PoisonMessages(clock)
         self._metadata = MetadataReader()
         self.trouble = "starting"
-        """Why nothing is committed at the moment; empty while all is well."""
+        """Reason why nothing is committed now; empty: readings are committed."""
 
     def not_ready(self) -> list[str]:
         """Return why nothing is committed at the moment; empty while all is well."""

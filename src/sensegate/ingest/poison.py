@@ -20,7 +20,7 @@ ISOLATION_S = 60.0
 """Time in which small batches are processed after a bug, to isolate the message that meets it."""
 ISOLATION_MESSAGES = 100
 POISON_MAX = 16
-"""With more poison messages than this the fault is not in single messages: the bug ends the process."""
+"""Most poison messages that the process survives: with more, the fault is not in single messages."""
 
 _log = structlog.get_logger("ingest")
 

@@ -75,9 +75,9 @@ class Correction(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     """Phenomenon time at which the span ends, exclusive."""
     quality: int = int(Quality.BAD)
     note: str
-    """Why, for the audit trail."""
+    """Reason, for the audit trail."""
     places: tuple[Scope, ...] = ()
-    """Where the devices are, for the scope of those who see it."""
+    """Places of the devices, for the scope of those who see it."""
     by: str = ""
     created: int = 0
     epoch: str = ""

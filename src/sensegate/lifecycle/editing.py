@@ -32,7 +32,7 @@ class ProfileFinding(msgspec.Struct, frozen=True):
     severity: str
     """``error``, ``warning`` or ``note``."""
     line: int
-    """From 1; 0: the whole text."""
+    """Line number from 1; 0: the whole text."""
     column: int
     length: int
     key: str

@@ -50,9 +50,9 @@ class ProfileVersion(msgspec.Struct, frozen=True, omit_defaults=True):
     note: str = ""
     """Latest note about it, for people."""
     used: bool = False
-    """Whether readings may have its number, so that its content is final."""
+    """True if readings may have its number, so that its content is final."""
     library: bool = False
-    """Whether it was adopted from the folder of profiles when another version first replaced it."""
+    """True if it was adopted from the folder of profiles when another version first replaced it."""
 
 
 class VersionInForce(msgspec.Struct, frozen=True):
@@ -116,7 +116,7 @@ class ReleaseHistory(msgspec.Struct, frozen=True, omit_defaults=True):
     canary: Canary | None = None
     shadow: Shadow | None = None
     standard: bool = False
-    """Whether it is a standard profile, of which only the province releases versions."""
+    """True if it is a standard profile, of which only the province releases versions."""
     from_centre: tuple[VersionInForce, ...] = ()
     """At a node: the versions last distributed by the centre and applied."""
     revision: int = 0

@@ -63,7 +63,7 @@ class RecordedLog(Log, PlacesLog, Protocol):
 
 
 class LifecycleStores(msgspec.Struct, frozen=True, eq=False):
-    """Where the lifecycle of profiles reads and writes."""
+    """Stores of the lifecycle of profiles."""
 
     config: Config
     clock: Clock

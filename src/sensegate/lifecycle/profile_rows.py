@@ -21,7 +21,7 @@ class ProfileRow(msgspec.Struct, frozen=True):
     properties: tuple[str, ...] = ()
     format: str = "json"
     problem: str = ""
-    """Why its newest file cannot be loaded; the last valid version stays in force."""
+    """Reason why its newest file cannot be loaded; the last valid version stays in force."""
     folder: int = 0
     """Version in the folder of profiles; 0: none."""
     trial_versions: tuple[int, ...] = ()

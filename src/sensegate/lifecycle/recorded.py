@@ -29,7 +29,7 @@ class RecordedMessages(msgspec.Struct, frozen=True):
     messages: list[Message]
     quarantined: bool
     stored: int
-    """When the log stored them, µs UTC."""
+    """Time when the log stored them, µs UTC."""
 
 
 class Progress(msgspec.Struct):

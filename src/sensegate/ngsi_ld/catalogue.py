@@ -15,7 +15,7 @@ _URN = "urn:ngsi-ld:"
 
 
 class _AttributeUse(msgspec.Struct):
-    """Where an attribute stands."""
+    """Use of an attribute: number of entities, kinds and entity types."""
 
     count: int
     kinds: set[str]

@@ -107,7 +107,7 @@ class ChangeNotifications:
         self._positions = positions
         self._position = self._reached = 0
         self._is_behind = True
-        """Whether entities are to be looked for by their times."""
+        """True if entities are to be looked for by their times."""
         self._waiting: dict[str, EntityChange] = {}
         self._changed = asyncio.Event()
         self._sent_at: float | None = None

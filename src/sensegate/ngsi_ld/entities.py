@@ -77,7 +77,7 @@ class EntityRecord(msgspec.Struct, frozen=True, kw_only=True):
     created: int | None = None
     modified: int | None = None
     deleted: int | None = None
-    """When it was deleted; None: it is there."""
+    """Time of deletion; None: it exists."""
 
     def instances(self, name: str) -> Iterator[AttributeInstance]:
         """Yield the instances of an attribute."""

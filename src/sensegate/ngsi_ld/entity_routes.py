@@ -43,14 +43,14 @@ ENTITY_STORE = PartKey[EntityStore]("ngsi-ld entities", absent="this gateway has
 
 
 class BatchError(msgspec.Struct, frozen=True):
-    """Why an entity of a batch was not written."""
+    """Error of an entity of a batch that was not written."""
 
     entityId: str  # noqa: N815 - as the standard names it
     error: dict[str, object]
 
 
 class BatchResult(msgspec.Struct, frozen=True):
-    """Which entities of a batch were written."""
+    """Result of a batch: the entities that were written, and the errors of others."""
 
     success: list[str]
     errors: list[BatchError]

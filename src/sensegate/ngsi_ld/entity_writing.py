@@ -35,7 +35,7 @@ class Owner(msgspec.Struct, frozen=True):
 
 
 class UpdateResult(msgspec.Struct, frozen=True):
-    """Which attributes of a fragment were applied, by IRI, and why others were not."""
+    """Attributes of a fragment that were applied, by IRI, and the reasons why others were not."""
 
     updated: tuple[str, ...] = ()
     not_updated: tuple[tuple[str, str], ...] = ()

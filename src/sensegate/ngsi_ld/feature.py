@@ -20,6 +20,7 @@ from sensegate.ngsi_ld.state_notifications import StateParts
 from sensegate.ngsi_ld.stored_entities import EntityRegistry
 from sensegate.ngsi_ld.subscription_registry import SubscriptionRegistry
 from sensegate.ngsi_ld.subscription_routes import SUBSCRIPTION_ROUTES, SUBSCRIPTIONS
+from sensegate.ngsi_ld.subscriptions import PREFIX
 from sensegate.ngsi_ld.temporal import TemporalReader
 from sensegate.ngsi_ld.temporal_rest import TEMPORAL, TEMPORAL_ROUTES
 from sensegate.ngsi_ld.temporal_write_rest import TEMPORAL_WRITE_ROUTES
@@ -86,6 +87,7 @@ FEATURE = FeatureSpec(
     name="ngsi-ld",
     title="NGSI-LD: entities of readings by Smart Data Models, over all that a caller sees, and over a feed",
     buckets=("ngsi_ld",),
+    subscription_prefixes=(PREFIX,),
     routes=(
         *ROUTES,
         *ENTITY_ROUTES,

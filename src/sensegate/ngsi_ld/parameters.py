@@ -88,7 +88,7 @@ class Answering(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     context: object = None
     """`@context` of the body; None: it has none."""
     demands_attributes: bool = False
-    """Whether attributes were named, of which an entity needs one."""
+    """True if attributes were named, of which an entity needs one."""
 
     def with_context(self, document: dict[str, Any]) -> dict[str, Any]:
         """Return a document with its `@context`, where the media type demands it."""

@@ -91,7 +91,7 @@ class RegistrationDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
 
     @property
     def expires(self) -> int | None:
-        """When it ends, µs UTC; None: never."""
+        """Return the time when it ends, µs UTC; None: never."""
         return parse_date_time(self.expiresAt) if self.expiresAt else None
 
 

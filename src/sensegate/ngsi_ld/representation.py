@@ -51,7 +51,7 @@ class Rendering(msgspec.Struct, frozen=True, kw_only=True, eq=False):
 
 
 class Projection(msgspec.Struct, frozen=True):
-    """Which members of an entity are shown: names are IRIs, and ``id``, ``type``, ``scope``."""
+    """Selection of the members of an entity: names are IRIs, and ``id``, ``type``, ``scope``."""
 
     pick: frozenset[str] | None = None
     """None: all."""

@@ -83,13 +83,13 @@ class StateSender:
 
     @property
     def has_expired(self) -> bool:
-        """Whether the subscription has ended by its own time."""
+        """Return whether the subscription has ended by its own time."""
         expires = self.subscription.expires
         return expires is not None and self.parts.clock.now() >= expires
 
     @property
     def is_stopped(self) -> bool:
-        """Whether the receiver has ended the subscription, or failures paused it."""
+        """Return whether the receiver has ended the subscription, or failures paused it."""
         offset = self.parts.offsets.find(self.subscription.push_id)
         return offset is not None and offset.state is not SubscriptionState.ACTIVE
 

@@ -88,7 +88,7 @@ class GeoCondition(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit
 
 
 class NotificationEndpoint(msgspec.Struct, frozen=True, forbid_unknown_fields=True, omit_defaults=True):
-    """Where notifications go (clause 5.2.15)."""
+    """Receiver of notifications (clause 5.2.15)."""
 
     uri: Annotated[str, msgspec.Meta(min_length=8, max_length=2_000)]
     accept: Literal["application/json", "application/ld+json", "application/geo+json"] = "application/json"
@@ -142,7 +142,7 @@ class SubscriptionDocument(msgspec.Struct, frozen=True, forbid_unknown_fields=Tr
 
     @property
     def follows_readings(self) -> bool:
-        """Whether readings of devices cause notifications: each adds or updates an attribute."""
+        """Return whether readings of devices cause notifications: each adds or updates an attribute."""
         changed = {NotificationTrigger.ATTRIBUTE_CREATED, NotificationTrigger.ATTRIBUTE_UPDATED}
         return self.timeInterval is None and bool(changed & self.triggers)
 
@@ -173,7 +173,7 @@ class EntitySubscription(msgspec.Struct, frozen=True, omit_defaults=True, kw_onl
 
     @property
     def expires(self) -> int | None:
-        """When it ends, µs UTC."""
+        """Return the time when it ends, µs UTC."""
         return parse_date_time(self.document.expiresAt) if self.document.expiresAt else None
 
 

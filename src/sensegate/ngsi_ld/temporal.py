@@ -39,7 +39,7 @@ _NARROWER = "give a shorter period, fewer attrs or entities, lastN, or options=a
 
 
 class TemporalForm(msgspec.Struct, frozen=True, kw_only=True):
-    """Which readings of the period are shown, and how."""
+    """Selection of the readings of the period, and their form."""
 
     period: Period = Period()
     time_property: TimeProperty = TimeProperty.OBSERVED

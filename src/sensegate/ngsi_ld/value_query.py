@@ -253,7 +253,7 @@ class _Target(msgspec.Struct, frozen=True, eq=False):
 
     value: object
     is_word: bool = False
-    """Whether it is a name of a vocabulary, or the object of a relationship."""
+    """True if it is a name of a vocabulary, or the object of a relationship."""
 
 
 _NOTHING = _Target(None)

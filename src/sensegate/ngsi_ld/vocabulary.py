@@ -96,7 +96,7 @@ UNIT_CODES: Mapping[str, str] = {
 
 
 class AttributeName(msgspec.Struct, frozen=True):
-    """Where the readings of a property stand."""
+    """Entity type, attribute and unit for the readings of a property."""
 
     type: str
     """Short name of the entity type."""

@@ -51,7 +51,7 @@ class DeviceAgreement(NamedTuple):
     """Independent devices heard of late with a clock of their own, and other devices that are registered and enabled;
     devices behind one gateway count as one."""
     offset_s: float = 0.0
-    """By how much the agreeing ones are ahead of our clock."""
+    """Seconds by which the agreeing devices are ahead of our clock."""
 
 
 class TimeChecks:
@@ -64,7 +64,7 @@ class TimeChecks:
         self.future_max = round(config.future_max_h * HOUR_US)
         self.oldest = _parse_oldest(config.oldest)
         self.own_clock_off = False
-        """Whether the gateway's own clock is wrong: then every reading is flagged and none is judged by its time."""
+        """True if the gateway's own clock is wrong: then every reading is flagged and none is judged by its time."""
         self._lag: I64 = np.zeros(0, np.int64)
         self._heard: I64 = np.zeros(0, np.int64)
         self._steady_since: I64 = np.zeros(0, np.int64)

@@ -66,16 +66,16 @@ class Indicators:
         self._series = series
         self._hours: dict[int, _Hour] = {}
         self._seen: BOOL = np.zeros(0, np.bool_)
-        """By series: whether it is counted in its device's rate."""
+        """Mask of the series that are counted in the rate of their device."""
         self._size = 0
         self._rate: F64 = np.zeros(0, np.float64)
-        """By device: expected readings per hour."""
+        """Expected readings per hour, by device."""
         self._interval: I64 = np.zeros(0, np.int64)
-        """By device: the shortest interval of its series, µs; 0: none."""
+        """Shortest interval of the series of a device, µs; 0: none."""
         self._first: I64 = np.zeros(0, np.int64)
         self._last: I64 = np.zeros(0, np.int64)
         self._silence_until: I64 = np.zeros(0, np.int64)
-        """By device: time up to which its silence has been counted."""
+        """Time up to which the silence of a device has been counted."""
         self._closed = -1
         """The last hour that was closed."""
 

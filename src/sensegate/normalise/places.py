@@ -18,7 +18,7 @@ _log = structlog.get_logger("normalise.places")
 
 
 class DevicePlaces(Protocol):
-    """Where devices are registered."""
+    """Registered places of devices."""
 
     def extents(self, device: I32) -> F64:
         """Return west, south, east and north of each device's division; NaN where they are not known."""

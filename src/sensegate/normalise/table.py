@@ -20,7 +20,7 @@ PLACE_AXES = {"longitude": 1, "latitude": 2}
 GAP_S = 3600.0
 """Without a declared interval: greatest time between neighbours that are compared for their step."""
 GAP_INTERVALS = 3.0
-"""With a declared interval: the same as a number of intervals."""
+"""Number of declared intervals, if there is one, in place of `GAP_S`."""
 GAP_LEAST_S = 60.0
 
 
@@ -49,7 +49,7 @@ class SpecTable:
         self.usual_low: F64 = properties.usual_low[index]
         self.usual_high: F64 = properties.usual_high[index]
         self.usual: BOOL = (self.usual_low > 0) | np.isfinite(self.usual_high)
-        """Whether the property has a usual band."""
+        """True if the property has a usual band."""
         interval = _floats([spec.interval_s for spec in specs])
         gap_s = np.where(interval > 0, np.fmax(interval * GAP_INTERVALS, GAP_LEAST_S), GAP_S)
         self.gap: I64 = (gap_s * 1e6).astype(np.int64)
@@ -61,16 +61,16 @@ class SpecTable:
         self.boolean: BOOL = kind == VALUE_KINDS.index(ValueKind.BOOLEAN)
         self.string: BOOL = kind == VALUE_KINDS.index(ValueKind.STRING)
         self.other: BOOL = kind != VALUE_KINDS.index(ValueKind.NUMBER)
-        """Whether a value is no number."""
+        """True if a value is no number."""
         self.compared: BOOL = (kind == VALUE_KINDS.index(ValueKind.NUMBER)) & (
             np.isfinite(self.step) | (self.stuck != NEVER) | self.counter
         )
-        """Whether a series is a counter, has a step limit or may be stuck: only then its history is compared."""
+        """True if a series is a counter, has a step limit or may be stuck: only then its history is compared."""
         self.shifted = tuple(at for at, spec in enumerate(specs) if spec.datum not in {Datum.WGS84, Datum.CGCS2000})
         """Indices of coordinate specs that are not in WGS-84."""
         self.converted: BOOL = (self.scale != 1) | (self.offset != 0)
         self.converted[list(self.shifted)] = True
-        """Whether a value is in another unit or coordinate system than its reading."""
+        """True if a value is in another unit or coordinate system than its reading."""
         self.place_axis: U8 = np.array([PLACE_AXES.get(spec.property, 0) for spec in specs], np.uint8)
         """Axis of a coordinate, 0 for other properties."""
         # Columns that no spec uses are skipped entirely.

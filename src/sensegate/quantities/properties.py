@@ -76,7 +76,7 @@ class Property(msgspec.Struct, frozen=True):
     resolution: float = 0.0
     """Finest meaningful difference; 0: not specified."""
     counter: bool = False
-    """Whether the value only rises, except for a reset or a roll-over."""
+    """True if the value only rises, except for a reset or a roll-over."""
     usual_low: float = 0.0
     usual_high: float = float("inf")
     """Nearly all readings other than 0 lie in this band. A series that stays outside, and would be inside if it were a

@@ -75,7 +75,7 @@ TABLE: dict[Quality, QualityMeaning] = {
     Quality.BAD_COMMUNICATION: QualityMeaning("通讯故障", "instrument and logger cannot communicate", 0x80050000, 4),
     Quality.BAD_CONFIGURATION: QualityMeaning("配置错误", "instrument misconfigured", 0x80890000, 4),
 }
-"""Every code with its entry; a test checks that none is missing."""
+"""Entry of every code; a test checks that none is missing."""
 
 HJ212: dict[str, Quality] = {
     "N": Quality.GOOD,

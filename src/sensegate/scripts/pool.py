@@ -92,7 +92,7 @@ class ScriptPool:
         """`require_filter`: run nothing in a child whose system calls the kernel does not filter."""
         self._require_filter = require_filter
         self._is_unfiltered = False
-        """Whether a child had no filter."""
+        """True if a child ran without the seccomp filter."""
         self.suspensions = Suspensions(monotonic)
         self._start = start
         self._spares_kept = spares
@@ -380,6 +380,8 @@ def problems() -> list[str]:
 
 
 def close() -> None:
-    """End all children of this process."""
+    """End all children of this process; the next gateway in it starts them only if it inspects a script."""
     for scripts in (*_shared, *_inspector):
         scripts.close()
+    with _once:
+        _inspector.clear()

@@ -36,7 +36,7 @@ class ChildDied(Exception):
         self.index = place
         """Index of the frame under way (from 0), or of the script plus `LOADING`; -1 if there was none."""
         self.by_cpu = by_cpu
-        """Whether its CPU timer ended it."""
+        """True if its CPU timer ended it."""
 
 
 class ChildProcess:
@@ -78,7 +78,7 @@ class ChildProcess:
 
     @property
     def ready(self) -> bool:
-        """Whether it would answer immediately."""
+        """Return whether it would answer immediately."""
         if not self._ready and select.select([self._out], [], [], 0)[0]:
             with contextlib.suppress(ChildDied):  # the next request raises it
                 self.wait_ready()

@@ -73,7 +73,7 @@ class ScriptRun(msgspec.Struct, frozen=True, array_like=True):
     cpu_ms: float
     """CPU limit of these calls, instead of the one of the source."""
     singly: bool = False
-    """Whether each call is evaluated by itself, so that the one that ends the process is known."""
+    """True if each call is evaluated by itself, so that the call that ends the process is known."""
 
 
 class ScriptRequest(msgspec.Struct, frozen=True):
@@ -88,14 +88,14 @@ class ScriptInfo(msgspec.Struct, frozen=True):
 
     key: str
     error: str = ""
-    """Why it cannot be used; empty: it can."""
+    """Reason why it cannot be used; empty: it can."""
     line: int = 0
     """Line of the error in its file; 0 if unknown."""
     entry: str = ""
     arguments: tuple[str, ...] = ()
     normalises: bool = False
     encodes: bool = False
-    """Whether it has `encodeDownlink`."""
+    """True if it has `encodeDownlink`."""
     inspection: str = ""
     """Effects of the script on its realm when it is loaded, as JSON."""
 
@@ -115,7 +115,7 @@ class CallResult(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=False
     """Empty: `text` is the result as JSON, ``{"d": data, "w": warnings}``. Otherwise a `QuarantineReason` value."""
     text: str
     costly: bool = False
-    """Whether it used up CPU time or memory, as an attack would."""
+    """True if it used up CPU time or memory, as an attack would."""
 
 
 class ScriptReply(msgspec.Struct, frozen=True):
@@ -123,7 +123,7 @@ class ScriptReply(msgspec.Struct, frozen=True):
 
     loaded: list[ScriptInfo]
     results: list[list[CallResult | DecodedCalls]]
-    """By run, in the order of its calls. It ends early after a call that used up a limit, or if the whole is slow."""
+    """Results by run, in the order of its calls; ends early after a call that used up a limit, or if all is slow."""
     cpu_us: list[float]
     """CPU time of each run."""
 

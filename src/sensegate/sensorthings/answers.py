@@ -23,7 +23,7 @@ from sensegate.web.problems import BadRequest
 ENTITIES_MAX = 100_000
 """Most entities of one answer, expanded ones included."""
 _APART_MAX = 8
-"""For more Datastreams than this their Observations are read together."""
+"""Most Datastreams of which the Observations are read one after another; with more, they are read together."""
 _OBSERVATION = KINDS["Observation"]
 Document = dict[str, Any]
 

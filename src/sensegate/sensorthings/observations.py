@@ -64,7 +64,7 @@ class ArrivalSpan(msgspec.Struct, frozen=True):
     begin: int
     end: int
     of_first: bool = False
-    """Whether a revised reading counts by the arrival of its first revision; otherwise by that of its last."""
+    """True if a revised reading counts by the arrival of its first revision; otherwise by that of its last."""
 
 
 class ReadRows(msgspec.Struct, frozen=True, eq=False):
@@ -215,7 +215,7 @@ class ReadObservations(msgspec.Struct, frozen=True, eq=False):
     size: int
     """Number of the first rows that are certain to be complete."""
     is_complete: bool
-    """Whether these are all of the period."""
+    """True if these are all of the period."""
 
 
 class UpdatedObservation(msgspec.Struct, frozen=True, eq=False):

@@ -45,9 +45,9 @@ class EntityRange(msgspec.Struct, frozen=True, eq=False):
     ids: Sequence[int] = ()
     """Ascending; not of Observations."""
     streams: Sequence[SeenDatastream] = ()
-    """Of Observations: those to which they belong."""
+    """Datastreams to which the Observations belong."""
     feature: int = 0
-    """Of Observations: only those of this FeatureOfInterest; 0: any."""
+    """FeatureOfInterest of the Observations; 0: any."""
 
 
 class EntityPage(msgspec.Struct, frozen=True, eq=False):
@@ -55,7 +55,7 @@ class EntityPage(msgspec.Struct, frozen=True, eq=False):
 
     entities: Sequence[Entity]
     token: str = ""
-    """Where the next page starts; empty: this is the last one."""
+    """Start of the next page; empty: this is the last page."""
     count: int | None = None
 
 
@@ -86,13 +86,13 @@ def parse_token(text: str) -> PageToken | None:
 
 
 class _Condition(msgspec.Struct, frozen=True, eq=False):
-    """Which Observations match."""
+    """Condition on Observations."""
 
     holds: Callable[[Entity], object] | None
     feature: int
     """FeatureOfInterest; 0: any."""
     counts: bool = False
-    """Whether all that match are counted."""
+    """True if all matches are counted."""
 
     def admits(self, entity: Entity) -> bool:
         """Return whether an Observation matches."""

@@ -87,7 +87,7 @@ def not_found(problem: str) -> BadRequest:
 
 
 class CreationTarget(msgspec.Struct, frozen=True, eq=False):
-    """Where an entity is to be created."""
+    """Target of a creation: the kind of the entity, and its parent."""
 
     kind: EntityKind
     parent: Entity | None

@@ -1,4 +1,4 @@
-"""Which Things and Datastreams a selection of a feed contains: one structure for all callers of equal selections.
+"""Things and Datastreams of a selection of a feed: one structure for all callers of equal selections.
 
 It changes when a series appears or leaves the selection, not with each value. Names are those that the caller sees:
 under a mask that pseudonymises devices, ids too are derived from the pseudonym.

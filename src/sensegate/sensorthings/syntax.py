@@ -200,7 +200,7 @@ class OptionParser:
 
     @property
     def is_done(self) -> bool:
-        """Whether every token is taken."""
+        """Return whether every token is taken."""
         return self._place == len(self._tokens)
 
     def _is_mark(self, mark: str) -> bool:
@@ -534,9 +534,9 @@ class TimeBounds(msgspec.Struct, frozen=True):
     """Bounds that a filter sets on `phenomenonTime`."""
 
     span: Span
-    """What lies outside cannot match; the end is excluded."""
+    """Interval outside which no time matches; the end is excluded."""
     is_exact: bool
-    """Whether all that lies inside matches."""
+    """True if every time inside matches."""
 
 
 def bounds_of(expression: Expression | None) -> TimeBounds:

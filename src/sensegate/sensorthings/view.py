@@ -66,7 +66,7 @@ class CallerView:
         self._parts = parts
         self.mask = admission.selection.mask if admission.selection else NO_MASK
         self.is_own = is_own(principal, admission)
-        """Whether the caller reads all of its own scope, so that entities of clients are shown."""
+        """True if the caller reads all of its own scope, so that entities of clients are shown."""
         self.reads_registry = self.is_own and has_right(principal, Action.READ_REGISTRY)
         self.structure = structure
         self.observations: dict[int, list[Entity]] | None = None
@@ -83,7 +83,7 @@ class CallerView:
 
     @property
     def has_extras(self) -> bool:
-        """Whether clients wrote anything of Observations beside their results."""
+        """Return whether clients wrote more of Observations than their results."""
         return self.is_own and bool(self._parts.stored.extras)
 
     def extras_of(self, stream: SeenDatastream) -> Mapping[int, dict[str, object]]:

@@ -106,7 +106,7 @@ class Application(msgspec.Struct, frozen=True, omit_defaults=True):
     reason: str = ""
     grants: tuple[str, ...] = ()
     lapsed: int = 0
-    """When the last deadline passed without a decision, µs UTC; 0: it has not passed."""
+    """Time when the last deadline passed without a decision, µs UTC; 0: it has not passed."""
     revision: int = 0
     format: int = 1
 
@@ -117,7 +117,7 @@ class Application(msgspec.Struct, frozen=True, omit_defaults=True):
 
     @property
     def ended(self) -> int:
-        """When it was decided or lapsed, µs UTC; 0: it is pending."""
+        """Return the time when it was decided or lapsed, µs UTC; 0: it is pending."""
         return self.decided or self.lapsed
 
 

@@ -34,7 +34,7 @@ from sensegate.share.subscriptions import MEDIA_TYPES, PushSubscriptions, Subscr
 ACCOUNT = User.FEEDS.account
 MQTT, NATS = "mqtt", "nats"
 SERVICE_MARK = "/"
-"""In the names of clients that a feature admits and watches itself."""
+"""Character in the names of clients that a feature admits and watches itself."""
 CHECK_INTERVAL_S = 1.0
 """Interval between checks of all open connections; known changes trigger a check at once."""
 RECHECK_DELAY_S = 0.1

@@ -89,7 +89,7 @@ class CatalogueEntry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unk
 
     feed: str
     title: str = ""
-    """In Chinese."""
+    """Title in Chinese."""
     title_en: str = ""
     summary: str = ""
     summary_en: str = ""
@@ -105,13 +105,13 @@ class CatalogueEntry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unk
     """使用方法: permitted use, and how the data is read."""
     sharing: SharingClass = SharingClass.CONDITIONAL
     conditions: str = ""
-    """Of `conditional`: what an applicant must provide. Of `not_shared`: the reason."""
+    """For `conditional`, what an applicant must provide; for `not_shared`, the reason."""
     legal_basis: str = ""
-    """Of `conditional` and `not_shared`: the rule that requires it."""
+    """Rule that requires `conditional` or `not_shared`."""
     grade: int = 0
     """1 to 4; 0: not yet said. Never below the highest grade in the feed without `grade_reason`."""
     grade_reason: str = ""
-    """Why the grade is lower than that of the data it is made of (an aggregation)."""
+    """Reason why the grade is lower than that of the source data (an aggregation)."""
     grade_floor: int = 0
     """Least grade of what nodes send of the feed's properties and departments: a lower one is raised. 0: none."""
     domain: str = ""
@@ -121,12 +121,12 @@ class CatalogueEntry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unk
     provider_code: str = ""
     """Unified social credit code (GB 32100), 18 characters."""
     funding: str = ""
-    """Where the money came from."""
+    """Source of the funding."""
     coverage: str = ""
     """Area and time in words, beside the divisions of the feed."""
     cadence: Cadence | None = None
     open: bool = False
-    """Whether the data is also open to the public."""
+    """True if the data is also open to the public."""
     promise: QualityIndicators = QualityIndicators()
     level: str = ""
     """Division whose level owns the data and decides on applications; short code."""
@@ -139,11 +139,11 @@ class CatalogueEntry(msgspec.Struct, frozen=True, omit_defaults=True, forbid_unk
     sample: tuple[str, ...] = ()
     """Example records (JSON) in the form in which everybody may see them."""
     sampled: int = 0
-    """When `columns` and `sample` were taken from the data, µs UTC; 0: never."""
+    """Time when `columns` and `sample` were taken from the data, µs UTC; 0: never."""
     measured: QualityIndicators = QualityIndicators()
     """Indicators reported by the node that owns the entry."""
     published: int = 0
-    """When the entry was first complete, µs UTC; 0: it is a draft."""
+    """Time when the entry was first complete, µs UTC; 0: it is a draft."""
     changed: int = 0
     revision: int = 0
     format: int = 1

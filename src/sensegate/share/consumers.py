@@ -31,7 +31,7 @@ class ConsumerInfo(msgspec.Struct, eq=False):
     offset: Cursor | None = None
     records: int = 0
     last: int = 0
-    """When records were last delivered, µs UTC; 0: not since this process started."""
+    """Time of the last delivery, µs UTC; 0: none since this process started."""
     grant: str = ""
     failures: int = 0
     """Consecutive failures."""

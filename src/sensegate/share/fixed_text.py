@@ -34,7 +34,7 @@ _DAY_US = 86_400 * _SECOND_US
 _FIRST_US, _END_US = -719_162 * _DAY_US, 2_932_897 * _DAY_US
 """The years 1 to 9999, which have four digits."""
 _ROWS_PER_SECOND_MIN = 16
-"""With fewer rows for each second of their span, the text of the seconds is made for each row."""
+"""Rows per second of their span from which on the text of the seconds is made once and not for each row."""
 
 
 def iso(times: I64) -> list[bytes]:

@@ -81,9 +81,9 @@ class Grant(msgspec.Struct, frozen=True, omit_defaults=True):
     created: int = 0
     created_by: str = ""
     revoked: int = 0
-    """When it was revoked, µs UTC; 0: it was not."""
+    """Time of revocation, µs UTC; 0: it is not revoked."""
     reason: str = ""
-    """Why it was revoked."""
+    """Reason of the revocation."""
     revision: int = 0
     format: int = 1
 

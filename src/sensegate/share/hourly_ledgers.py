@@ -84,7 +84,7 @@ class HourlyLedgers:
         self._position = _Position("", 0)
         self._fence = 0
         self.problem = ""
-        """Why the sums cannot be written at present; empty: they can."""
+        """Reason why the sums cannot be written now; empty: they can."""
 
     async def open(self, epoch: str, end: int | None = None) -> int:
         """Load the window; return the sequence of LOG after which to continue. Raises `Unavailable`.

@@ -64,7 +64,7 @@ class LatestPage(msgspec.Struct, frozen=True):
     body: bytes
     count: int
     next: str
-    """Where the next page starts; empty: this is the last one."""
+    """Start of the next page; empty: this is the last page."""
     cursor: str
     """Cursor of the log up to which the values hold."""
     grant: str = ""
@@ -87,7 +87,7 @@ class LatestReader:
         self.values = values
         self._sharing = sharing
         self._secret = os.urandom(32)
-        """Of the names of pages: numbers of series are those of this process and tell how many there are."""
+        """Key that hides the series numbers in page tokens: they are local to this process and reveal their count."""
 
     # ── pages ─────────────────────────────────────────────────────────────────────────────────────────
 

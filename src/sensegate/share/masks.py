@@ -73,7 +73,7 @@ class Mask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
     @property
     def coarsens(self) -> bool:
-        """Whether a record inside a text would reveal more than the masked columns."""
+        """Return whether a record inside a text would reveal more than the masked columns."""
         if self.grid_m or self.time_s or self.division_digits or self.k or {DEVICE, PLACE} & {*self.hash, *self.drop}:
             return True
         # The text holds single observations and exact values, the columns sums and masked ones.

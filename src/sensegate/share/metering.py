@@ -28,7 +28,7 @@ SPARE_RECORDS = 20
 BUSY_RECORDS = 3
 """A row that counted this many records since it was written is reserved ahead, so that deliveries need not wait."""
 QUOTA_DIVISOR = 20
-"""At most 1 / this of the remaining quota is reserved ahead, so that a crash does not use it up."""
+"""Divisor of the remaining quota that gives the most reserved ahead, so that a crash does not use it up."""
 RESERVE_TIMEOUT_S, RETRY_S = 5.0, 0.1
 """Longest wait of a delivery for the bucket, and the interval between attempts."""
 PRUNE_INTERVAL_S = 3_600.0
@@ -58,7 +58,7 @@ class Usage(msgspec.Struct, frozen=True):
     unsettled: int = 0
     """Records that may have been delivered without being counted, when the gateway was killed."""
     reserved: int = 0
-    """In the bucket: upper bound of `records` until the next write; 0: `records` is exact."""
+    """Upper bound of `records` until the next write, in the bucket; 0: `records` is exact."""
 
     @property
     def total_key(self) -> tuple[str, str, str]:

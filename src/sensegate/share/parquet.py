@@ -91,7 +91,7 @@ class ParquetColumn:
         self.dictionary: list[str] | None = None
         self.values: Any = None
         self.present: Any = None
-        """For each row whether it has a value; None: all have one."""
+        """Mask of the rows that have a value; None: all have one."""
 
     def schema(self) -> tuple[Any, ...]:
         """Return the schema element of the column."""

@@ -29,7 +29,6 @@ from sensegate.bus.engine import User
 from sensegate.bus.opening import Core
 from sensegate.bus.server_conf import has_broker_tls
 from sensegate.clock import Clock
-from sensegate.config.influx import InfluxConfig, InfluxOutletConfig
 from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.share.broker_clients import MQTT, NATS, BrokerClients
 from sensegate.share.consumers import ActiveConsumers
@@ -58,8 +57,6 @@ from sensegate.share.webhooks import Webhooks
 
 CONTROL_SUBJECTS = "sg.control.*.*"
 CLEAN_UP_INTERVAL_S = 3_600.0
-FEATURE_PREFIXES = ("ngsi-",)
-"""Prefixes of ids of subscriptions whose features delete their offsets themselves."""
 _CONTROL_QUEUE_MAX = 10_000
 """Most queued control messages."""
 _log = structlog.get_logger(__name__)
@@ -84,19 +81,26 @@ class PushDelivery(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     brokers: OutboundBrokers
     """Publishes at MQTT brokers of subscribers."""
     subscription: MakeSubscription
-    """Makes the subscription of a feature, whose offset is kept as long as its id is one of `outlet_ids`, or begins
-    with one of `FEATURE_PREFIXES`."""
+    """Makes the subscription of a feature; its id begins with one of `FeatureSpec.subscription_prefixes`, else its
+    offset is taken for orphaned and deleted."""
     offsets: RecordTable[CommittedOffset]
     tasks: Mapping[str, Callable[[], Awaitable[None]]]
     """Name -> task that runs as long as the gateway."""
 
 
 async def open_push(
-    core: Core, share: Sharing, tokens: Tokens, trail: Trail, stack: contextlib.AsyncExitStack
+    core: Core,
+    share: Sharing,
+    tokens: Tokens,
+    trail: Trail,
+    stack: contextlib.AsyncExitStack,
+    *,
+    feature_prefixes: tuple[str, ...] = (),
 ) -> PushDelivery:
     """Load the committed offsets and webhooks, and open delivery to clients of the broker.
 
     Webhooks are in the bucket of sharing, which is copied to the centre; offsets are valid for this log alone.
+    `feature_prefixes`: of ids of subscriptions whose features delete their offsets themselves.
 
     Raises:
         Unavailable: the engine or a bucket is not reached.
@@ -125,10 +129,8 @@ async def open_push(
     await offset_store.open()
     await webhook_store.open()
 
-    outlets = outlet_ids(core.config.influx)
-
     def has_owner(subscription: str) -> bool:
-        if subscription in outlets or subscription.startswith(FEATURE_PREFIXES):
+        if subscription.startswith(feature_prefixes):
             return True
         grant, dash, _ = subscription.rpartition("-")
         return (share.grants.find(grant) if dash else webhooks.records.find(subscription)) is not None
@@ -153,16 +155,6 @@ async def open_push(
             **clients.tasks,
         },
     )
-
-
-def outlet_ids(config: InfluxConfig) -> frozenset[str]:
-    """Return the ids of the subscriptions of the configured outlets."""
-    return frozenset(outlet_id(outlet) for outlet in config.outlets)
-
-
-def outlet_id(outlet: InfluxOutletConfig) -> str:
-    """Return the id of the subscription of an outlet."""
-    return f"outlet-{outlet.name}"
 
 
 class _BrokerDelivery(msgspec.Struct, frozen=True, eq=False):

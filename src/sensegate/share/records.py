@@ -170,7 +170,7 @@ class RowSlice(msgspec.Struct, frozen=True, eq=False):
     entry: int
     """Sequence of the entry on the log."""
     stored: int
-    """When the entry was stored, µs UTC."""
+    """Time when the entry was stored, µs UTC."""
 
 
 def columns(parts: Sequence[RowSlice], following: str, places: I64 | None = None) -> bytes:

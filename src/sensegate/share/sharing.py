@@ -57,7 +57,7 @@ class FeedRequest(msgspec.Struct, frozen=True):
     """Time of arrival before which records are wanted, µs UTC."""
     wanted: FeedFilter = FeedFilter()
     descending: bool = False
-    """Whether the last records to arrive come first."""
+    """True if the last records to arrive come first."""
     fields: tuple[str, ...] = ()
     """Fields of each record, of `projection.FIELDS`; empty: all."""
 
@@ -69,7 +69,7 @@ class SharingPolicy(msgspec.Struct, frozen=True):
     gateway: str = "44"
     """Division of this gateway, which signs usage statements."""
     assigns_codes: bool = False
-    """Whether this gateway assigns catalogue codes, as the centre does."""
+    """True if this gateway assigns catalogue codes, as the centre does."""
 
 
 class Centre(msgspec.Struct, frozen=True, eq=False):

@@ -42,6 +42,8 @@ class ShareInputs(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Hear of entries as the reader follows the log."""
     centre: Centre | None = None
     """Of a node: its centre."""
+    feature_prefixes: tuple[str, ...] = ()
+    """Of ids of push subscriptions whose features delete their offsets themselves."""
 
 
 class Share(msgspec.Struct, frozen=True, kw_only=True, eq=False):
@@ -101,7 +103,9 @@ async def open_share(
     last_value_task = LastValueTask(last_values, reader, bucket, devices, clock)
     await last_value_task.open()
     stack.push_async_callback(last_value_task.close)
-    push = await open_push(core, sharing, callers.tokens, callers.audit, stack)
+    push = await open_push(
+        core, sharing, callers.tokens, callers.audit, stack, feature_prefixes=inputs.feature_prefixes
+    )
     hourly = audit_opening.hourly_heads(callers.audit, clock, config, sharing.usage)
     return Share(
         sharing=sharing,

@@ -55,7 +55,7 @@ _log = structlog.get_logger(__name__)
 
 
 class SubscriptionState(StrEnum):
-    """Whether a push subscription continues by itself."""
+    """State of a push subscription: whether it continues by itself."""
 
     ACTIVE = "active"
     PAUSED = "paused"
@@ -78,7 +78,7 @@ class CommittedOffset(msgspec.Struct, frozen=True, omit_defaults=True):
     form: str = ""
     """Form chosen by the subscriber; empty: that of the specification."""
     home_assistant: bool = False
-    """Whether the subscriber asked for configurations for Home Assistant."""
+    """True if the subscriber asked for configurations for Home Assistant."""
     revision: int = 0
     format: int = 1
 

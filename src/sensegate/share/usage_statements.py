@@ -40,7 +40,7 @@ class DeliveryUsage(msgspec.Struct, frozen=True):
 
 
 class UsageStatement(msgspec.Struct, frozen=True, tag_field="kind", tag="usage-statement"):
-    """What a grant delivered in a month, signed (Ed25519); keep it byte for byte, for `sensegate statement verify`."""
+    """Signed (Ed25519) usage of a grant in a month; keep it byte for byte, for `sensegate statement verify`."""
 
     gateway: str
     """Division of the gateway that delivered and signed."""
@@ -54,12 +54,12 @@ class UsageStatement(msgspec.Struct, frozen=True, tag_field="kind", tag="usage-s
     month: str
     """Month of Beijing time, ``2026-01``."""
     complete: bool
-    """Whether the month is over; otherwise the counts still rise."""
+    """True if the month is over; otherwise the counts still rise."""
     records: int
     bytes: int
     rows: tuple[DeliveryUsage, ...]
     time: int
-    """When it was signed, µs UTC."""
+    """Time of the signature, µs UTC."""
     key: str
     """Public key, base64."""
     signature: str = ""

@@ -30,7 +30,7 @@ class CentreConnection:
         self.generation = 0
         """Generation of this node's membership by which it is connected."""
         self.problem = ""
-        """Why there is no connection, unless the centre is merely unreachable."""
+        """Reason why there is no connection, unless the centre is merely unreachable."""
 
     def opened(self, link: CentreLink, generation: int) -> None:
         """Let other parts ask over a link from now on."""
@@ -73,7 +73,7 @@ class CentreConnection:
 
     @property
     def is_forwarding(self) -> bool:
-        """Whether the uplink is connected, and the centre has answered a moment ago."""
+        """Return whether the uplink is connected, and the centre has answered a moment ago."""
         return self._uplink is not None and self._uplink.connected and not self._liveness.is_silent(CENTRE)
 
     def silence(self) -> list[str]:

@@ -38,9 +38,9 @@ class LinkAnswer(msgspec.Struct, frozen=True, array_like=True):
     term: int
     value: bytes = b""
     refusal: str = ""
-    """Why the request was refused, and what to do; empty: it was not refused."""
+    """Reason of the refusal, and what to do; empty: the request was not refused."""
     unavailable: str = ""
-    """Why the centre cannot answer now; empty: it could."""
+    """Reason why the centre cannot answer now; empty: it has answered."""
     retry_after_s: float = 0.0
     """Above 0: nothing was processed; send the request again after this time."""
 
@@ -64,7 +64,7 @@ class Welcome(msgspec.Struct, frozen=True, omit_defaults=True):
     release: str
     term: int = 0
     active: bool = True
-    """Whether this centre takes spans."""
+    """True if this centre takes spans."""
     clock: int = 0
     """Time of the centre, µs UTC."""
 

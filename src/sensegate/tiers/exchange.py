@@ -60,7 +60,7 @@ class LaneState(msgspec.Struct, frozen=True):
     """The local copy of a lane record."""
 
     record: LaneRecord
-    """As the centre confirmed it; its position may be ahead by entries that bring nothing to the centre."""
+    """Lane record as the centre confirmed it; its position may be ahead by entries without a row for the centre."""
     confirmed: int
     """Position of the record at the centre."""
 
@@ -81,7 +81,7 @@ class Exchange:
         self.lanes: dict[Lane, LaneState] = {}
         """Confirmed lanes; empty after any doubt."""
         self.connected = False
-        """Whether the last request was answered."""
+        """True if the last request was answered."""
 
     @property
     def parts_bytes_max(self) -> int:

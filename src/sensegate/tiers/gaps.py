@@ -52,7 +52,7 @@ class GapReport(msgspec.Struct, frozen=True):
     since: int
     """Time of the last span from the lost store, µs UTC."""
     until: int
-    """When the replacing node joined, µs UTC."""
+    """Time when the replacing node joined, µs UTC."""
     pending: int
     """Entries that still waited in the backlog of the lost store."""
     devices: list[MissingMessages]

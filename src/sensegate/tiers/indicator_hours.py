@@ -46,13 +46,13 @@ class HourIndicators(msgspec.Struct, frozen=True, gc=False, array_like=True):
     """Devices that were judged."""
     received: Annotated[int, msgspec.Meta(ge=0, le=2**53)]
     sums: tuple[_Sum, _Sum, _Sum, _Sum]
-    """Of each of `INDICATORS`: sum over the devices, each of which is 0 to 1."""
+    """Sum over the devices, each 0 to 1, for each of `INDICATORS`."""
     counts: tuple[_Count, _Count, _Count, _Count]
-    """Of each of `INDICATORS`: number of devices for which it is defined."""
+    """Number of devices for which each of `INDICATORS` is defined."""
 
     @property
     def is_possible(self) -> bool:
-        """Whether the numbers can be those of so many devices. NaN is not possible."""
+        """Return whether the numbers can be those of so many devices. NaN is not possible."""
         return all(
             value <= count + _SLACK and count <= self.devices
             for value, count in zip(self.sums, self.counts, strict=True)

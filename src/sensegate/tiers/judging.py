@@ -55,7 +55,7 @@ class JudgedSpan(msgspec.Struct, eq=False):
     rows: int = 0
     """Number of rows, accepted or refused."""
     is_refused: bool = False
-    """Whether nothing is accepted and something is refused."""
+    """True if nothing is accepted and something is refused."""
 
 
 class Judge:

@@ -63,7 +63,7 @@ class Gap(msgspec.Struct, frozen=True, omit_defaults=True):
     since: int
     """Time of the last span from the lost store (µs UTC); entries committed later are missing."""
     until: int = 0
-    """When the replacing node joined (µs UTC)."""
+    """Time when the replacing node joined, µs UTC."""
     log_epoch: str = ""
     """Epoch of the lost log."""
     pending: int = 0
@@ -84,7 +84,7 @@ class NodeMember(msgspec.Struct, frozen=True, omit_defaults=True):
     code_until: int = 0
     """Time at which its join code expires (µs UTC); 0: there is none."""
     replacing: bool = False
-    """Whether the code is for a node that replaces the present one."""
+    """True if the code is for a node that replaces the present one."""
     invited_by: str = ""
     joined: int = 0
     """Time of the last join (µs UTC)."""
@@ -244,7 +244,7 @@ class Members:
         self.configured = frozenset(self._configured_areas)
         self._slots = sorted(slots)
         self._joining = asyncio.Lock()
-        """One join at a time chooses and takes a slot."""
+        """Lock under which a join chooses and takes a slot."""
         self._fingerprint = centre.fingerprint
         self._stored: RecordTable[StoredMember] = RecordTable(
             self._store, "node", StoredMember, prefix="", packed=True, revised=_revised

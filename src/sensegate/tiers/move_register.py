@@ -94,7 +94,7 @@ class MoveRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     requested_at: int
     changed_at: int
     reason: str = ""
-    """Why it was refused or cancelled."""
+    """Reason why it was refused or cancelled."""
     identities: int = 0
     """Number of readings whose identities moved along."""
     parts: int = 0

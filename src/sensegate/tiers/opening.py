@@ -42,7 +42,7 @@ class Origin(msgspec.Struct, frozen=True):
     """Initial state of a gateway's store."""
 
     existed: bool
-    """Whether the directory has had a log."""
+    """True if the directory has had a log."""
     joined: membership.StoredLink | None = None
     """Node with a new store: its link to the centre, from which it restores its registries."""
 

@@ -55,7 +55,7 @@ class DeviceTransfer(msgspec.Struct, frozen=True):
     former: tuple[str, ...]
     """Members that owned it before; rows that they still have of it are accepted."""
     changed_at: int
-    """When the owner changed, µs UTC."""
+    """Time when the owner changed, µs UTC."""
     reason: str = ""
     """Id of the move, or of the operator who decided."""
     format: int = 1
@@ -68,7 +68,7 @@ class DeviceConflict(msgspec.Struct, frozen=True):
     owner: str
     sent_by: str
     sent_at: int
-    """When it was last sent, µs UTC."""
+    """Time when it was last sent, µs UTC."""
 
 
 _encode = msgspec.msgpack.Encoder().encode

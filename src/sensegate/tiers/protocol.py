@@ -152,7 +152,7 @@ class PositionAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     """Empty: no process has claimed the lanes yet."""
     clock: int = 0
     stored_at: int = 0
-    """When the newest span of the live lane was stored, µs UTC of the centre's clock."""
+    """Time when the newest span of the live lane was stored, µs UTC of the centre's clock."""
 
 
 class ClaimRequest(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -186,7 +186,7 @@ class ClaimAnswer(msgspec.Struct, frozen=True, omit_defaults=True):
     writer: Writer = NO_WRITER
     lanes: dict[Lane, LaneRecord] = {}
     reason: str = ""
-    """Why the claim was denied, and what to do."""
+    """Reason why the claim was denied, and what to do."""
 
 
 class RefusedPart(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -210,7 +210,7 @@ class RefusedPart(msgspec.Struct, frozen=True, omit_defaults=True):
     """SHA-256 (hex) of the first refused part."""
     detail: str = ""
     refused_at: int = 0
-    """When the first part was refused, µs UTC of the centre's clock."""
+    """Time when the first part was refused, µs UTC of the centre's clock."""
     format: int = 1
 
 
@@ -219,7 +219,7 @@ class RefusedList(msgspec.Struct, frozen=True, omit_defaults=True):
 
     parts: tuple[RefusedPart, ...] = ()
     more: bool = False
-    """Whether the list has more entries than these."""
+    """True if more entries follow."""
 
 
 encode = msgspec.msgpack.Encoder().encode

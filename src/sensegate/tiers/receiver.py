@@ -65,11 +65,11 @@ class UplinkHealth(msgspec.Struct):
     """Problems of a member's uplink, as the list of nodes shows them."""
 
     refused_frame: str = ""
-    """Why its last span was refused as a whole."""
+    """Reason why its last span was refused as a whole."""
     denied_claim: str = ""
-    """Why a second process was denied as its writer."""
+    """Reason why a second process was denied as its writer."""
     over_share: bool = False
-    """Whether its share of the log is used up."""
+    """True if its share of the log is used up."""
     refused_rows: dict[str, int] = {}
     """Reason -> rows refused since this process started."""
 
@@ -116,7 +116,7 @@ class MemberChecks(msgspec.Struct, frozen=True, eq=False):
     probe: Callable[[str, str], Awaitable[bool]] | None = None
     """(member, token) -> whether the process with that token answers now; None: nobody knows."""
     admits: Callable[[str], bool] = lambda _member: True
-    """Whether a member may send spans; the peer centre uses the same link and may not."""
+    """True if a member may send spans; the peer centre uses the same link and may not."""
 
 
 class Receiver:
@@ -191,8 +191,8 @@ class Receiver:
                     stored_lanes[lane] = _StoredLane(decode_lane(entry.payload), entry.sequence, entry.time)
                 except ValueError as why:
                     raise PermissionDenied(
-                        f"span: the centre's own record of lane {lane} cannot be read ({why}); run `sensegate doctor` "
-                        "at the centre"
+                        f"span: the centre's own record of lane {lane} cannot be read ({why}); "
+                        "run `sensegate doctor CONFIG` at the centre"
                     ) from why
             uplink.lanes = stored_lanes
         return uplink.lanes

@@ -142,7 +142,7 @@ class ReceivedReport(msgspec.Struct, frozen=True):
 
     report: NodeReport
     received_at: int
-    """When it arrived, µs UTC of the centre's clock."""
+    """Time when it arrived, µs UTC of the centre's clock."""
 
     @property
     def clock_offset_s(self) -> float:

@@ -25,7 +25,7 @@ _MONTH = re.compile(r"\d{4}-(0[1-9]|1[0-2])", re.ASCII)
 
 
 Means = tuple[float | None, float | None, float | None, float | None, float | None]
-"""Of each of `INDICATORS`, and the score."""
+"""Means of each of `INDICATORS`, and the score."""
 
 
 class IndicatorMeans(msgspec.Struct, frozen=True):

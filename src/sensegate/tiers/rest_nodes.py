@@ -31,7 +31,7 @@ class Invitation(Body, frozen=True):
     """Divisions whose readings it may send, each with all below it; none: those that it has, at first its city."""
     expires_s: Annotated[float, msgspec.Meta(gt=0, le=2_592_000)] = CODE_LIFE_S
     replace: bool = False
-    """For a node that replaces the present one (new hardware), which works on until the other joins."""
+    """True if the code is for a node that replaces the present one (new hardware), which works until then."""
     note: Text = ""
 
 
@@ -153,7 +153,7 @@ class MissingRow(msgspec.Struct, frozen=True):
     """(first, last) sequence numbers of which no reading came."""
     count: int
     restarted: bool
-    """Whether the device restarted its numbering meanwhile, so that the number of missing messages is not known."""
+    """True if the device restarted its numbering meanwhile, so that the number of missing messages is unknown."""
 
 
 class GapRow(msgspec.Struct, frozen=True):
@@ -162,7 +162,7 @@ class GapRow(msgspec.Struct, frozen=True):
     since: str
     """Time of the last span from the lost store."""
     until: str
-    """When the replacing node joined."""
+    """Time when the replacing node joined."""
     pending: int
     """Entries that still waited in the backlog of the lost store."""
     missing: int

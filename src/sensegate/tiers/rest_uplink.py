@@ -56,7 +56,7 @@ class RefusedRow(msgspec.Struct, frozen=True):
     spans: int
     """Number of consecutive spans that had it."""
     at: str
-    """When the first part was refused."""
+    """Time when the first part was refused."""
     detail: str
     devices: list[str]
     """Devices whose rows are refused, at most 20; empty: all rows of the kind and grade are."""

@@ -52,9 +52,9 @@ class ReturnPart(msgspec.Struct, frozen=True):
     until: int
     entries: tuple[ReturnedRows, ...] = ()
     more: bool = False
-    """Whether more follow at once."""
+    """True if more follow at once."""
     starts_at_oldest: bool = False
-    """Whether it starts with the oldest entry of the log: earlier ones have expired."""
+    """True if it starts with the oldest entry of the log: earlier ones have expired."""
     format: int = 1
 
 

@@ -83,7 +83,7 @@ class _Attempt(msgspec.Struct, frozen=True):
     after: int
     until: int
     skips: bool = False
-    """Whether its rows were left out by order of an operator."""
+    """True if its rows were left out by order of an operator."""
 
 
 class Uplink:
@@ -141,7 +141,7 @@ class Uplink:
 
     @property
     def connected(self) -> bool:
-        """Whether the last request to the centre was answered."""
+        """Return whether the last request to the centre was answered."""
         return self._exchange.connected
 
     @property

@@ -290,9 +290,9 @@ class Claimant:
         """This process as the writer, once a centre has granted it."""
         self.shifts: tuple[SequenceShift, ...] = ()
         self.denied = ""
-        """Why the last claim was denied; empty: it was granted, or there was none."""
+        """Reason why the last claim was denied; empty: it was granted, or there was none."""
         self.force = False
-        """Whether the next claim is by force."""
+        """True if the next claim is by force."""
         self._was_granted = False
 
     async def claim(self, link: ClaimLink) -> dict[Lane, LaneRecord] | None:

@@ -24,7 +24,7 @@ _IDS_MAX: Final = 16
 
 
 class SamplingRule(NamedTuple):
-    """Which observations of a track are kept; `keep` empty: all."""
+    """Rule for the observations of a track that are kept; `keep` empty: all."""
 
     keep: frozenset[str] = frozenset()
     movement: float = 0.2
@@ -84,7 +84,7 @@ class StateReasons(msgspec.Struct, frozen=True, gc=False):
 
     updated: int
     reasons: tuple[tuple[str, int], ...]
-    """Each reason and the time of its last report."""
+    """Each reason with the time of its last report."""
 
 
 def combine_reasons(part: str, *, holds: bool, at: int, before: StateReasons | None) -> tuple[bool, StateReasons]:

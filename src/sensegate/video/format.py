@@ -59,7 +59,7 @@ class CameraInfo(msgspec.Struct, frozen=True):
     """Size of the image for boxes in pixels; 0: unknown."""
     zone: str = "Asia/Shanghai"
     speed_unit: str = "km/h"
-    """For formats that do not state it: ``km/h``, ``m/s`` or ``[mi_i]/h``."""
+    """Speed unit for formats that do not state it: ``km/h``, ``m/s`` or ``[mi_i]/h``."""
     sizes: Mapping[str, tuple[int, int]] = {}
     """Name of a camera, where one device analyses several -> the size of its image if it differs."""
     rules: Mapping[str, str] = {}
@@ -88,7 +88,7 @@ class Measurement(msgspec.Struct, frozen=True, gc=False):
     channel: str = ""
     """Lane, line, zone or class: ``lane1``."""
     cumulative: bool = False
-    """Whether it is a counter that only rises until it is reset."""
+    """True if it is a counter that only rises until it is reset."""
     reason: str = ""
     """One of several reasons for a state (an object in a field): the state holds while any of them does."""
 
@@ -127,4 +127,4 @@ class VideoFormat(NamedTuple):
     identifier is replaced by its pseudonym (`decode`).
     """
     free_rule_names: bool = False
-    """Whether people name the rules of its analyses, so that channels stand for the names (`values.rule_channel`)."""
+    """True if people name the rules of its analyses, so that channels stand for the names (`values.rule_channel`)."""

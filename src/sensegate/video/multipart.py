@@ -53,7 +53,7 @@ class PartHead(NamedTuple):
 
     @property
     def picture(self) -> bool:
-        """Whether the header declares a picture."""
+        """Return whether the header declares a picture."""
         return self.kind.startswith(_PICTURES)
 
 

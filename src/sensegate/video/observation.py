@@ -85,7 +85,7 @@ class VideoEvent(msgspec.Struct, frozen=True, omit_defaults=True):
     type: str
     """Word of `codes.EVENTS`, common to all vendors (``line_crossed``, ``motion``, ``tamper``)."""
     state: bool | None = None
-    """Whether it is active, for events with a state."""
+    """True if it is active, for events with a state."""
     rule: str = ""
     zone: str = ""
 

@@ -119,7 +119,7 @@ class ViidDeps(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     gone: Callable[[str], None] = lambda _device: None
     """Callback: the registration of a device (by id) has ended or lapsed."""
     superior: Callable[[str, str], bool] = lambda _code, _address: False
-    """Whether a code and address are those of a superior platform, which need not be a device here."""
+    """True if a code and address are those of a superior platform, which need not be a device here."""
 
 
 class _Refusal(Exception):
@@ -140,7 +140,7 @@ class _Requester(NamedTuple):
     device: Device
     session: ViidSession | None
     superior: bool = False
-    """Whether it is a superior platform, which may subscribe; without a session it may do nothing else."""
+    """True if it is a superior platform, which may subscribe; without a session it may do nothing else."""
 
 
 class ViidListener:

@@ -41,7 +41,7 @@ class BodyOutcome(NamedTuple):
     answers: list[ObjectResult]
     """Results of the objects in the order of the body; for notifications, one per notification."""
     listed: bool = True
-    """Whether the body was a list, which is answered by a list."""
+    """True if the body was a list, which is answered by a list."""
     at: int = 0
     """Latest time among the objects (µs UTC); 0: none has a time."""
 

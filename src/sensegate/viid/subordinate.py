@@ -82,7 +82,7 @@ class ViidSubordinate:
 
     @property
     def in_force(self) -> bool:
-        """Whether the platform has confirmed the subscription."""
+        """Return whether the platform has confirmed the subscription."""
         return self.desired is not None and self._confirmed == self.desired and not self.desired.cancelled
 
     def registered(self) -> None:

@@ -33,7 +33,7 @@ class AssessmentRow(msgspec.Struct, frozen=True):
     """Hours of devices that were judged."""
     received: int
     authenticity: float | None
-    """Each indicator is the mean over hours of devices, 0 to 1; null: judged in no hour."""
+    """Mean over hours of devices, 0 to 1, like the other indicators; null: judged in no hour."""
     accuracy: float | None
     continuity: float | None
     completeness: float | None

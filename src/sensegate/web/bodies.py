@@ -40,7 +40,7 @@ class NewDevice(Body, frozen=True):
     asset: Annotated[str, msgspec.Meta(max_length=128)] = ""
     """Asset that it measures (a component code, a site); each property of an asset has one source device."""
     secondary: bool | None = None
-    """Whether another device is the source of its asset; null: determined by the gateway."""
+    """True if another device is the source of its asset; null: determined by the gateway."""
 
 
 class DeviceChange(Body, frozen=True):
@@ -279,7 +279,7 @@ class TokenRow(msgspec.Struct, frozen=True):
     created_by: str
     revoked: str
     suspended: str
-    """Why it is refused for what became of its maker; empty: it is not."""
+    """Reason why the token is refused after a change of its maker; empty: it is valid."""
 
 
 class CreatedToken(msgspec.Struct, frozen=True):
@@ -332,7 +332,7 @@ class LedgerRow(msgspec.Struct, frozen=True, omit_defaults=True):
     hour: str = ""
     reason: str = ""
     count: int = 0
-    """With ``by=reason``."""
+    """Count, with ``by=reason``."""
     refused: int = 0
     """With ``by=device``: connections, publishes and subscriptions rejected by the broker since it started."""
 
@@ -408,7 +408,7 @@ class Readiness(msgspec.Struct, frozen=True):
     warnings: list[str] = []
     """Problems that do not stop readings, such as a profile that cannot be loaded."""
     clock: str = ""
-    """By what the gateway's clock was judged, and by how much it is off."""
+    """References by which the gateway's clock was judged, and its offset."""
     devices: dict[str, int] = {}
     """Number of registered devices by state; `silent`: no message for longer than expected."""
 

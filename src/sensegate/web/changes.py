@@ -48,7 +48,7 @@ class ChangeList(msgspec.Struct, frozen=True):
     since: str
     """Time of the oldest record that was looked at; empty: there is none."""
     complete: bool
-    """Whether the whole trail was looked at."""
+    """True if the whole trail was scanned."""
 
 
 def _shown(value: Any) -> Any:

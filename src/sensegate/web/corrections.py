@@ -27,7 +27,7 @@ class NewCorrection(Body, frozen=True):
     begin: Annotated[str, msgspec.Meta(description="ISO 8601 with zone")]
     end: Annotated[str, msgspec.Meta(description="ISO 8601 with zone, exclusive")]
     note: Annotated[str, msgspec.Meta(min_length=1, max_length=500)]
-    """Why; for the audit trail."""
+    """Reason, for the audit trail."""
     properties: list[str] = msgspec.field(default_factory=list)
     """Standard names, of all channels; `name#channel`: of one; `name#`: of the sensor without one. Empty: all."""
     quality: str = ""

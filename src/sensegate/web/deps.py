@@ -65,7 +65,7 @@ class WebDependencies(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """None: there are no accounts of people."""
     oidc: Oidc | None = None
     is_secure: bool = False
-    """Whether browsers use https, so that session cookies are restricted to it."""
+    """True if browsers use https, so that session cookies are restricted to it."""
     clock_lag: Callable[[str], float | None] = lambda _device: None
     """Device -> lag of its clock behind the gateway's at its last message, in seconds; None: unknown."""
     clock_judgement: Callable[[], str] = str

@@ -80,7 +80,7 @@ class DraftText(msgspec.Struct, frozen=True):
     unrecognised: list[GuessRow]
     """Members that give no reading, and why."""
     problem: str
-    """Why it cannot be loaded; empty: it can."""
+    """Reason why it cannot be loaded; empty: it can."""
 
 
 UNKNOWN = PartKey[UnexplainedMessages]("unknown", absent="this gateway receives no messages of devices")

@@ -16,7 +16,7 @@ _DIGITS_MAX = 19
 
 
 class EntryNote(Body, frozen=True):
-    """Why an entry is set aside."""
+    """Note with which an entry is set aside."""
 
     note: Text = ""
 
@@ -31,7 +31,7 @@ class LogEntryRow(msgspec.Struct, frozen=True):
     size: int
     stored: str
     reason: str = ""
-    """Why it cannot be read, or the note of the operator who set it aside."""
+    """Reason why it cannot be read, or the note of the operator who set it aside."""
     readers: str = ""
     """Readers that skipped it."""
     by: str = ""

@@ -50,7 +50,7 @@ class PackSample(msgspec.Struct, frozen=True):
     """Sample of a message that could not be read."""
 
     received: str
-    """To the hour."""
+    """Time of arrival, to the hour."""
     device: str
     """Pseudonym."""
     topic: str

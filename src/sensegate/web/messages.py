@@ -59,7 +59,7 @@ class DeviceMessages(msgspec.Struct, frozen=True):
     after: str
     """Ask with this for what comes next."""
     more: bool
-    """Whether the log has entries that were not looked at yet."""
+    """True if the log has entries that were not looked at yet."""
 
 
 def _is_of(message: raw.StoredMessage, device: Device) -> bool:

@@ -51,7 +51,7 @@ class PersonRow(msgspec.Struct, frozen=True):
     title: str
     disabled: bool
     external: bool
-    """Whether an identity provider authenticates it."""
+    """True if an identity provider authenticates it."""
     password_set: str
     created: str
     created_by: str

@@ -90,7 +90,7 @@ class VersionRow(msgspec.Struct, frozen=True):
     changed: str
     note: str
     library: bool
-    """Whether it is from the folder of profiles."""
+    """True if it is from the folder of profiles."""
     digest: str
     """SHA-256 of its content, which is immutable once it was in force."""
 
@@ -157,7 +157,7 @@ class ReleaseHistoryRow(msgspec.Struct, frozen=True):
     canary: CanaryRow | None
     shadow: ShadowRow | None
     standard: bool
-    """Whether only the province releases it."""
+    """True if only the province releases it."""
     applied: bool = True
     """False: decided, but not yet in force in the responding process; get it again."""
 

@@ -61,7 +61,7 @@ class QuarantineInbox(msgspec.Struct, frozen=True):
     rows: list[QuarantineGroup]
     messages: int
     more: bool
-    """Whether there are later messages that were not counted: give a later `since`."""
+    """True if later messages were not counted: give a later `since`."""
 
 
 class _Group(msgspec.Struct):
@@ -85,7 +85,7 @@ class QuarantineScan:
         self.position = 0
         """Sequence of the last entry read."""
         self.is_complete = False
-        """Whether the end of the log was reached."""
+        """True if the end of the log was reached."""
 
     async def messages(self) -> AsyncIterator[tuple[str, raw.StoredMessage]]:
         """Yield (position, message); stop after `_SCAN_ENTRIES` entries."""

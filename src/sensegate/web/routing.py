@@ -53,13 +53,13 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     """One line for the OpenAPI document."""
     tag: str
     is_tree: bool = False
-    """Whether the last parameter of the path takes all remaining segments."""
+    """True if the last parameter of the path takes all remaining segments."""
     action: Action | None = None
     """Action that the caller's role must permit; None: none (public, or any credential if `token`)."""
     or_action: Action | None = None
     """Another action that suffices instead of `action`."""
     token: bool = True
-    """Whether the caller must authenticate."""
+    """True if the caller must authenticate."""
     query: tuple[QueryParam, ...] = ()
     body: Any = None
     """Type of a JSON body."""
@@ -70,11 +70,11 @@ class Route(msgspec.Struct, frozen=True, kw_only=True):
     media: tuple[str, ...] = ("application/json",)
     status: int = 200
     is_stream: bool = False
-    """Whether the response stays open; counted apart from other requests of a caller."""
+    """True if the response stays open; counted apart from other requests of a caller."""
     is_essential: bool = False
-    """Whether it is served on reserved connections to everybody: health, signing in."""
+    """True if it is served on reserved connections to everybody: health, signing in."""
     conditional: bool = False
-    """Whether the response has an ETag of its body, so that `If-None-Match` saves sending it again."""
+    """True if the response has an ETag of its body, so that `If-None-Match` saves sending it again."""
     errors: tuple[int, ...] = ()
     """Error statuses, besides 400, 401, 403, 429 and 503."""
     problem_type: Callable[[SensegateError], str] | None = None

@@ -24,7 +24,7 @@ class SettingRow(msgspec.Struct, frozen=True):
 
     key: str
     value: str
-    """As JSON; of a list of records each element in turn. Secrets and users in addresses are masked."""
+    """Value as JSON; each element of a list of records in turn. Secrets and users in addresses are masked."""
     default: str
     origin: str
     """``configuration``, or ``default`` where the value is the default one, whoever wrote it."""

@@ -94,7 +94,7 @@ class EntryDetail(EntryRow, frozen=True, kw_only=True):
     met: dict[str, bool]
     """QualityIndicators and measured indicator -> whether the promise is met."""
     missing: list[str]
-    """What is missing before the entry can be published."""
+    """Missing members without which the entry cannot be published."""
     columns: list[DatasetColumn]
     sample: list[dict[str, Any]]
     sampled: str
@@ -103,7 +103,7 @@ class EntryDetail(EntryRow, frozen=True, kw_only=True):
     divisions: list[str]
     """Divisions of the feed."""
     can_read: bool
-    """Whether the caller may read the feed now."""
+    """True if the caller may read the feed now."""
 
 
 class SampleRequest(Body, frozen=True):

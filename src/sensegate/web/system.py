@@ -26,7 +26,7 @@ class DiskUsage(msgspec.Struct, frozen=True):
     total_bytes: int
     free_bytes: int
     reserve_bytes: int
-    """With less than this free, the gateway takes no readings any more."""
+    """Free space below which the gateway accepts no readings."""
     has_room: bool
 
 

@@ -18,7 +18,7 @@ from sensegate.web.routing import API, Call, Route
 
 
 class ResumeWebhook(Body, frozen=True):
-    """Where to resume; without a cursor at the committed offset."""
+    """Request to resume after a cursor; without one, at the committed offset."""
 
     after: str = ""
 

@@ -56,9 +56,9 @@ class Counting:
         began = time.monotonic()
         async with asyncio.timeout(timeout_s):
             while True:
-                seen, last = await self.count()
-                if seen >= count or time.monotonic() - max(last, began) > STALLED_S:
-                    return seen, last
+                result, last = await self.count()
+                if result >= count or time.monotonic() - max(last, began) > STALLED_S:
+                    return result, last
                 await asyncio.sleep(0.05)  # it cannot tell us by itself
 
 

@@ -41,8 +41,8 @@ class Writer:
 
     async def goes_on(self) -> None:
         """Wait until more is written."""
-        seen = self.batches
-        await eventually(lambda: self.batches > seen)
+        result = self.batches
+        await eventually(lambda: self.batches > result)
 
     async def run(self) -> None:
         """Write until cancelled."""
@@ -232,9 +232,9 @@ async def test_a_backup_that_is_killed_leaves_no_server_stopped(tmp_path: Path) 
         assert await process.wait() == -signal.SIGKILL
         await writer.goes_on()
         await asyncio.to_thread(copied, tmp_path, tmp_path / "copy")
-        found = find_pid(tmp_path / "engine")
-        assert found is not None
-        assert Path(f"/proc/{found[0]}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "Tt"
+        result = find_pid(tmp_path / "engine")
+        assert result is not None
+        assert Path(f"/proc/{result[0]}/stat").read_text().rsplit(")", 1)[1].split()[0] not in "Tt"
         assert len([*(tmp_path / "engine").glob(".backup-*")]) == 0
 
 

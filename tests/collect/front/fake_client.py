@@ -38,5 +38,5 @@ class FakeClient:
     @property
     def messages(self) -> list[tuple[str, bool, tuple[int, ...]]]:
         """Topic, RETAIN and subscription identifiers of each message."""
-        found = [packet for packet in self.sent if isinstance(packet, Publish)]
-        return [(packet.topic, packet.retain, packet.properties.subscription_ids) for packet in found]
+        packets = [packet for packet in self.sent if isinstance(packet, Publish)]
+        return [(packet.topic, packet.retain, packet.properties.subscription_ids) for packet in packets]

@@ -76,9 +76,9 @@ async def _front(engine: Engine, connection: Client) -> AsyncIterator[tuple[_Fro
     """Run a front process, and answer its questions as a gateway that knows every device."""
 
     async def admit(message: Msg) -> None:
-        asked = msgspec.msgpack.decode(message.data, type=Questions).questions
+        result = msgspec.msgpack.decode(message.data, type=Questions).questions
         answers = tuple(
-            Answer(True, True, publish=(f"up/{question.user}", f"up/{question.user}/+")) for question in asked
+            Answer(True, True, publish=(f"up/{question.user}", f"up/{question.user}/+")) for question in result
         )
         await message.respond(msgspec.msgpack.encode(Answers(answers)))
 
@@ -111,18 +111,18 @@ async def _front(engine: Engine, connection: Client) -> AsyncIterator[tuple[_Fro
 
 async def _stored(connection: Client) -> dict[str, list[tuple[int, bool]]]:
     """Return device -> (number, whether it says that it may be a repetition) of all messages stored, in their order."""
-    found: dict[str, list[tuple[int, bool]]] = {}
-    seen: set[tuple[bytes, int]] = set()
+    result: dict[str, list[tuple[int, bool]]] = {}
+    results: set[tuple[bytes, int]] = set()
     state = json.loads(await api.request(connection, f"$JS.API.STREAM.INFO.{streams.INTAKE}"))["state"]
     for sequence in range(state["first_seq"], state["last_seq"] + 1):
         answer = await api.request(connection, f"$JS.API.STREAM.MSG.GET.{streams.INTAKE}", {"seq": sequence})
         batch = form.decode(base64.b64decode(json.loads(answer)["message"]["data"]))
-        if (batch.header.instance, batch.header.number) in seen:
+        if (batch.header.instance, batch.header.number) in results:
             continue
-        seen.add((batch.header.instance, batch.header.number))
-        devices, again = batch.credentials_of_messages(), batch.redelivered()
-        for device, topic, payload, is_again in zip(devices, batch.topics, batch.payloads, again, strict=True):
-            rows = found.setdefault(device, [])
+        results.add((batch.header.instance, batch.header.number))
+        devices, repeated = batch.credentials_of_messages(), batch.redelivered()
+        for device, topic, payload, is_again in zip(devices, batch.topics, batch.payloads, repeated, strict=True):
+            rows = result.setdefault(device, [])
             if payload == b"equal":
                 near = rows[-1][0] if rows else 0
                 rows.append(
@@ -130,7 +130,7 @@ async def _stored(connection: Client) -> dict[str, list[tuple[int, bool]]]:
                 )
             else:
                 rows.append((int(payload), is_again))
-    return found
+    return result
 
 
 async def test_front_and_engine_are_killed(engine: Engine) -> None:
@@ -172,9 +172,9 @@ async def test_front_and_engine_are_killed(engine: Engine) -> None:
             await asyncio.gather(*running)
     stored = await _stored(connection)
     await connection.close()
-    acknowledged, again = sum(len(device.acknowledged) for device in fleet), sum(device.connects for device in fleet)
+    acknowledged, repeated = sum(len(device.acknowledged) for device in fleet), sum(device.connects for device in fleet)
     assert acknowledged >= ACKNOWLEDGED
-    print(f"{KILLS} kills, {acknowledged:,} acknowledged, {again:,} connects")
+    print(f"{KILLS} kills, {acknowledged:,} acknowledged, {repeated:,} connects")
     for device in fleet:
         rows = stored[device.device]
         numbers = [number for number, _ in rows]
@@ -182,5 +182,5 @@ async def test_front_and_engine_are_killed(engine: Engine) -> None:
         assert device.acknowledged <= set(numbers), "acknowledged and lost"
         firsts = list(dict.fromkeys(numbers))
         assert firsts == sorted(firsts), "out of order"
-        unflagged = Counter(number for number, again in rows if not again)
+        unflagged = Counter(number for number, row in rows if not row)
         assert max(unflagged.values()) == 1, "doubled without a flag"

@@ -68,9 +68,9 @@ async def test_a_session_is_present_at_another_front(gateway: Client) -> None:
         await first.memory.put(SessionKey("d2", "d2"), session(0))
         await first.memory.put(SessionKey("d3", "d3"), session(NEVER))
     async with front(gateway, "b", clock) as second:
-        found = second.memory.find(KEY)
-        assert found is not None
-        assert (found.expiry_s, found.subscribed) == (60, True)
+        match = second.memory.find(KEY)
+        assert match is not None
+        assert (match.expiry_s, match.subscribed) == (60, True)
         assert second.memory.find(SessionKey("d2", "d2")) is None
         await clock.advance(ALIVE_SLACK_US / 1e6 + 1)
         assert second.memory.find(KEY) is not None
@@ -89,8 +89,8 @@ async def test_a_session_that_moves_is_forgotten_where_it_was(gateway: Client) -
         await eventually(lambda: first.forgotten == [KEY])
 
         def is_updated() -> Any:
-            found = first.memory.find(KEY)
-            return found and found.expiry_s == 90
+            match = first.memory.find(KEY)
+            return match and match.expiry_s == 90
 
         assert is_updated()
         first.memory.end(KEY, session(60))  # the older connection ends after the newer has begun
@@ -188,8 +188,8 @@ async def test_client_ids_without_end_cost_their_credential_only(gateway: Client
         for memory in (first.memory, second.memory):
 
             def kept(memory: SharedSessions = memory) -> Any:
-                found = [key for key in keys if memory.find(key)]
-                return found == keys[-len(found) :] and len(found) <= SESSIONS_PER_CREDENTIAL and found
+                selected = [key for key in keys if memory.find(key)]
+                return selected == keys[-len(selected) :] and len(selected) <= SESSIONS_PER_CREDENTIAL and selected
 
             await eventually(kept)
             assert memory.find(held)

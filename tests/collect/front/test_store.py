@@ -40,16 +40,16 @@ class _Stored:
 
     async def messages(self) -> list[tuple[int, str, bytes]]:
         """Return (number of the batch, topic, payload) of all messages of the stream."""
-        found: list[tuple[int, str, bytes]] = []
+        messages: list[tuple[int, str, bytes]] = []
         state = json.loads(await api.request(self._connection, f"$JS.API.STREAM.INFO.{streams.INTAKE}"))["state"]
         for sequence in range(state["first_seq"], state["last_seq"] + 1):
             answer = await api.request(self._connection, f"$JS.API.STREAM.MSG.GET.{streams.INTAKE}", {"seq": sequence})
             batch = form.decode(base64.b64decode(json.loads(answer)["message"]["data"]))
-            found += [
+            messages += [
                 (batch.header.number, topic, payload)
                 for topic, payload in zip(batch.topics, batch.payloads, strict=True)
             ]
-        return found
+        return messages
 
 
 @contextlib.asynccontextmanager

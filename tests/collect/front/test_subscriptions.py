@@ -245,9 +245,9 @@ async def test_an_identifier_is_replaced_and_outlives_the_connection() -> None:
     _ask(broker, 2, Subscription("a", 1), identifier=2)
     broker.publish("a")
     later = FakeClient()
-    again = FakeBroker(later, held)
-    again.filters = {"a": 1}
-    again.publish("a")
+    reopened = FakeBroker(later, held)
+    reopened.filters = {"a": 1}
+    reopened.publish("a")
     assert client.messages == later.messages == [("a", False, (2,))]
 
 
@@ -298,11 +298,11 @@ async def test_messages_come_again_after_a_reconnect_and_at_no_other_time() -> N
     broker = FakeBroker(later, {"a": HeldSubscription(3)})
     broker._say(Publish("a", b"1", 1, duplicate=True, packet_id=2))
     broker._say(Publish("a", b"new", 1, packet_id=5))
-    again = [packet for packet in later.sent if isinstance(packet, Publish)]
-    assert [(packet.payload, packet.packet_id, packet.duplicate) for packet in again] == [
+    repeated = [packet for packet in later.sent if isinstance(packet, Publish)]
+    assert [(packet.payload, packet.packet_id, packet.duplicate) for packet in repeated] == [
         (b"1", 2, True), (b"2", 3, True), (b"3", 4, True), (b"new", 5, False),
     ]  # fmt: skip
-    assert {packet.properties.subscription_ids for packet in again} == {(3,)}
+    assert {packet.properties.subscription_ids for packet in repeated} == {(3,)}
     clock = FakeClock()
     await clock.advance(REPEAT_S + 1)
     last = FakeClient()
@@ -331,8 +331,8 @@ async def test_filters_of_a_client_are_limited() -> None:
     assert codes == [None, ReasonCode.QUOTA_EXCEEDED, None, ReasonCode.QUOTA_EXCEEDED]
     subscriptions.ask(packet, codes)
     assert len(subscriptions) == 2
-    again = Subscribe(2, (Subscription("a"), Subscription("c")))
-    assert subscriptions.limit(again, [None, None]) == [None, ReasonCode.QUOTA_EXCEEDED]
+    reopened = Subscribe(2, (Subscription("a"), Subscription("c")))
+    assert subscriptions.limit(reopened, [None, None]) == [None, ReasonCode.QUOTA_EXCEEDED]
 
 
 async def test_a_packet_id_in_use_is_an_error() -> None:

@@ -14,8 +14,8 @@ from sensegate.errors import ProfileError
 NESTING_MAX = 32
 
 
-def _error(what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
-    return ProfileError(what, key=".".join(map(str, path)), remedy=remedy)
+def _error(problem: str, /, *path: str | int, remedy: str = "") -> ProfileError:
+    return ProfileError(problem, key=".".join(map(str, path)), remedy=remedy)
 
 
 def parse_with(

@@ -57,8 +57,8 @@ GOOD: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("payload", "tree"), GOOD)
 def test_an_item_becomes_its_tree(payload: str, tree: Any) -> None:
     """Numbers, text, bytes, lists and maps, of announced and of open length."""
-    seen = parse(bytes.fromhex(payload))
-    assert (seen, type(seen)) == (tree, type(tree))
+    parsed = parse(bytes.fromhex(payload))
+    assert (parsed, type(parsed)) == (tree, type(tree))
 
 
 def test_what_is_no_number_stays_so() -> None:
@@ -130,11 +130,11 @@ def test_no_tag_makes_an_object_of_its_own(content: Any) -> None:
     refused = []
     for tag in (*range(320), 1004, 1040, 4_000, 43_000, 43_001, 55_799, 55_800):
         try:
-            seen = parse(cbor2.dumps(cbor2.CBORTag(tag, content)))
+            parsed = parse(cbor2.dumps(cbor2.CBORTag(tag, content)))
         except Rejected:
             refused.append(tag)
         else:
-            assert type(seen) in {int, float, str, list, dict}
+            assert type(parsed) in {int, float, str, list, dict}
     assert set(refused) <= {2, 3, 4, 5, 25, 29}
 
 

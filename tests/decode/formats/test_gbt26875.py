@@ -37,26 +37,26 @@ def test_a_smoke_detector_reports_fire() -> None:
     """System 1 of the fire alarm, smoke detector (40), zone 10, place 2: fire."""
     tree = example(UP + "30 00 02 02 01 01 01 28 0A 00 02 00 02 00" + " 20" * 30 + " 00 02 3A 09 1A 09 0C 46 23 23")
     assert (tree["source"], tree["target"], tree["command"], tree["type"]) == ("000000000379", "000000015B38", 2, 2)
-    (found,) = tree["objects"]
-    assert found["device"] == "000000000379-1-1-10-2"
-    assert (found["kind"], found["component_type"], found["time"], found["text"]) == ("component", 40, AT, "")
-    assert found["state"] == dict.fromkeys(COMPONENT_STATES, False) | {"fire": True}
+    (element,) = tree["objects"]
+    assert element["device"] == "000000000379-1-1-10-2"
+    assert (element["kind"], element["component_type"], element["time"], element["text"]) == ("component", 40, AT, "")
+    assert element["state"] == dict.fromkeys(COMPONENT_STATES, False) | {"fire": True}
 
 
 def test_the_transmission_device_has_lost_the_mains() -> None:
     """Type 21, bit 3."""
     tree = example(UP + "09 00 02 15 01 08 02 3A 09 1A 09 0C 42 23 23")
-    (found,) = tree["objects"]
-    assert (found["device"], found["kind"], found["time"]) == ("000000000379", "device", AT)
-    assert [name for name, on in found["state"].items() if on] == ["mains_fault"]
+    (element,) = tree["objects"]
+    assert (element["device"], element["kind"], element["time"]) == ("000000000379", "device", AT)
+    assert [name for name, on in element["state"].items() if on] == ["mains_fault"]
 
 
 def test_the_guard_answers() -> None:
     """Type 24, bit 5: the answer to the centre's question whether someone is there."""
     tree = example(UP + "0A 00 02 18 01 20 01 02 3A 09 1A 09 0C 5F 23 23")
-    (found,) = tree["objects"]
-    assert [name for name, on in found["operation"].items() if on] == ["answered"]
-    assert (found["operator"], found["time"]) == (1, AT)
+    (element,) = tree["objects"]
+    assert [name for name, on in element["operation"].items() if on] == ["answered"]
+    assert (element["operator"], element["time"]) == (1, AT)
 
 
 def test_version_and_clock() -> None:
@@ -82,9 +82,9 @@ def test_confirmations_and_heartbeats_are_empty() -> None:
 def test_states_of_systems() -> None:
     """Type 1: every bit by its name, several objects in a frame."""
     objects = [bytes([1, number]) + (1 << number).to_bytes(2, "little") + TIME for number in range(14)]
-    found = parse(fire(1, objects))["objects"]
-    assert [item["device"] for item in found] == [f"000000000379-1-{number}" for number in range(14)]
-    assert [[name for name, on in item["state"].items() if on] for item in found] == [[name] for name in SYSTEM_STATES]
+    result = parse(fire(1, objects))["objects"]
+    assert [item["device"] for item in result] == [f"000000000379-1-{number}" for number in range(14)]
+    assert [[name for name, on in item["state"].items() if on] for item in result] == [[name] for name in SYSTEM_STATES]
 
 
 @pytest.mark.parametrize(
@@ -107,9 +107,9 @@ def test_analogue_values(number: int, raw: int, name: str, unit: str, value: flo
     """Type 3: signed, low byte first, in the steps of table 7."""
     head = bytes([11, 1, 91]) + (3).to_bytes(2, "little") + (4).to_bytes(2, "little")
     sent = head + bytes([number]) + raw.to_bytes(2, "little", signed=True) + TIME
-    (found,) = parse(fire(3, [sent]))["objects"]
-    assert (found["analogue"], found["unit"], found["value"]) == (name, unit, value)
-    assert found["device"] == "000000000379-11-1-3-4"
+    (result,) = parse(fire(3, [sent]))["objects"]
+    assert (result["analogue"], result["unit"], result["value"]) == (name, unit, value)
+    assert result["device"] == "000000000379-11-1-3-4"
 
 
 def test_texts_are_gb_18030() -> None:
@@ -164,8 +164,8 @@ def test_any_bytes_are_a_tree_or_refused(payload: bytes) -> None:
 def test_what_is_written_is_read(systems: list[tuple[int, int, int]]) -> None:
     """System states come back bit by bit."""
     objects = [bytes([kind, at]) + word.to_bytes(2, "little") + TIME for kind, at, word in systems]
-    found = parse(fire(1, objects))["objects"]
-    assert [sum(on << bit for bit, on in enumerate(item["state"].values())) for item in found] == [
+    result = parse(fire(1, objects))["objects"]
+    assert [sum(on << bit for bit, on in enumerate(item["state"].values())) for item in result] == [
         word for _, _, word in systems
     ]
 

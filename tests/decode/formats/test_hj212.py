@@ -27,8 +27,8 @@ KEY = bytes(range(16))
 TIME = "DataTime=20260101080000"
 
 
-def _error(what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
-    return ProfileError(what, key=".".join(map(str, path)), remedy=remedy)
+def _error(problem: str, /, *path: str | int, remedy: str = "") -> ProfileError:
+    return ProfileError(problem, key=".".join(map(str, path)), remedy=remedy)
 
 
 def parse(frame: bytes, part: Hj212Part | None = None, *, memory: DecoderMemory | None = None, at: int = NOW) -> Any:
@@ -179,7 +179,7 @@ def test_lower_case_digits_and_no_new_line() -> None:
 
 
 @pytest.mark.parametrize(
-    ("frame", "said"),
+    ("frame", "message"),
     [
         (b"", "does not start"),
         (b"##12", "does not start"),
@@ -191,10 +191,10 @@ def test_lower_case_digits_and_no_new_line() -> None:
         (hj212.build(b"CP=&&"), "no content"),
     ],
 )
-def test_what_is_no_frame(frame: bytes, said: str) -> None:
+def test_what_is_no_frame(frame: bytes, message: str) -> None:
     """Malformed, and the reason says why."""
     why = refusal(frame)
-    assert (why.reason, said in why.detail) == (QuarantineReason.MALFORMED, True)
+    assert (why.reason, message in why.detail) == (QuarantineReason.MALFORMED, True)
 
 
 @given(st.binary(max_size=120))
@@ -237,21 +237,21 @@ def test_a_report_split_anywhere_gives_the_same_values(
     places = sorted(data.draw(st.sets(st.integers(1, len(text) - 1), min_size=1, max_size=3)))
     memory = DecoderMemory()
     trees = [parse(frame, memory=memory) for frame in split(text, *places)]
-    found = [pair for tree in trees for pair in pairs(tree)]
-    assert found == [(f"{code}-Rtd", float(value), flag) for code, value, flag in content]
+    selected = [pair for tree in trees for pair in pairs(tree)]
+    assert selected == [(f"{code}-Rtd", float(value), flag) for code, value, flag in content]
     assert {tree["time"] for tree in trees if tree["values"]} == {"2026-01-01T08:00:00"}
 
 
 def test_frames_that_each_name_their_time_need_nobody() -> None:
     """As devices in the field send them: each frame stands alone, in any order, without memory."""
-    one, two = (
+    first, two = (
         upload(f"{TIME};{entry}", flag="7", more=f"PNUM=2;PNO={number};")
         for number, entry in enumerate(("a34004-Rtd=1,a34004-Flag=N", "a01001-Rtd=2,a01001-Flag=N"), 1)
     )
     assert pairs(parse(two)) == [("a01001-Rtd", 2.0, "N")]
-    assert pairs(parse(one)) == [("a34004-Rtd", 1.0, "N")]
+    assert pairs(parse(first)) == [("a34004-Rtd", 1.0, "N")]
     memory = DecoderMemory()
-    assert [pairs(parse(frame, memory=memory)) for frame in (one, two)] == [
+    assert [pairs(parse(frame, memory=memory)) for frame in (first, two)] == [
         [("a34004-Rtd", 1.0, "N")],
         [("a01001-Rtd", 2.0, "N")],
     ]
@@ -333,11 +333,11 @@ def test_without_its_key_or_with_another_it_is_refused(keys: Hj212Part) -> None:
     assert refusal(other, keys).reason == QuarantineReason.CRC_FAIL
 
 
-@pytest.mark.parametrize(("line", "said"), [("MN 12", "line 1"), ("MN", "line 1"), (None, "cannot be read")])
-def test_a_wrong_file_of_keys_is_said(tmp_path: Path, line: str | None, said: str) -> None:
+@pytest.mark.parametrize(("line", "message"), [("MN 12", "line 1"), ("MN", "line 1"), (None, "cannot be read")])
+def test_a_wrong_file_of_keys_is_said(tmp_path: Path, line: str | None, message: str) -> None:
     """When the profile is loaded, with the line."""
     file = tmp_path / "keys"
     if line is not None:
         file.write_text(line)
-    with pytest.raises(ProfileError, match=said):
+    with pytest.raises(ProfileError, match=message):
         parse(b"", Hj212Part(keys_file=str(file)))

@@ -36,8 +36,8 @@ GOOD: list[tuple[str, list[tuple[str, dict[str, str], dict[str, Any], int | None
 @pytest.mark.parametrize(("text", "points"), GOOD)
 def test_lines_become_points(text: str, points: list[Any]) -> None:
     """Tags, typed fields, escapes, comments, times."""
-    seen = parse(text.encode())
-    assert [(p["measurement"], p["tags"], p["fields"], p["time"]) for p in seen] == points
+    parsed = parse(text.encode())
+    assert [(p["measurement"], p["tags"], p["fields"], p["time"]) for p in parsed] == points
 
 
 @pytest.mark.parametrize(
@@ -115,5 +115,5 @@ def test_round_trip(written_points: list[tuple[str, dict[str, str], dict[str, An
         head = [escaped(measurement, ", "), *(f"{escaped(k, ',= ')}={escaped(v, ',= ')}" for k, v in tags.items())]
         body = ",".join(f"{escaped(k, ',= ')}={written(v)}" for k, v in fields.items())
         lines.append(" ".join([",".join(head), body, *([] if time is None else [str(time)])]))
-    seen = parse("\n".join(lines).encode())
-    assert [(p["measurement"], p["tags"], p["fields"], p["time"]) for p in seen] == written_points
+    parsed = parse("\n".join(lines).encode())
+    assert [(p["measurement"], p["tags"], p["fields"], p["time"]) for p in parsed] == written_points

@@ -27,19 +27,19 @@ def test_a_position_becomes_a_tree() -> None:
     items = bytes.fromhex("01 04 00000064 02 02 007D 31 01 0C E1 01 FF")
     tree = parse(vehicle(position(status=0b10011, alarm=0b11, items=items)))
     assert (tree["message"], tree["phone"], tree["version"], tree["late"]) == ("0200", "13800138000", 2013, False)
-    (found,) = tree["reports"]
-    assert (found["lat"], found["lon"], found["altitude"]) == (23.129163, 113.264435, 21)
-    assert (found["speed"], found["heading"], found["time"]) == (36.5, 90, "2026-01-01T08:00:00")
-    assert (found["mileage"], found["fuel"], found["satellites"]) == (10.0, 12.5, 12)
-    assert found["items"]["E1"] == "FF"
-    assert [name for name, on in found["alarms"].items() if on] == ["emergency", "speeding"]
-    assert [name for name, on in found["states"].items() if on] == ["ignition", "positioned", "stopped"]
+    (element,) = tree["reports"]
+    assert (element["lat"], element["lon"], element["altitude"]) == (23.129163, 113.264435, 21)
+    assert (element["speed"], element["heading"], element["time"]) == (36.5, 90, "2026-01-01T08:00:00")
+    assert (element["mileage"], element["fuel"], element["satellites"]) == (10.0, 12.5, 12)
+    assert element["items"]["E1"] == "FF"
+    assert [name for name, on in element["alarms"].items() if on] == ["emergency", "speeding"]
+    assert [name for name, on in element["states"].items() if on] == ["ignition", "positioned", "stopped"]
 
 
 def test_south_and_west_are_negative() -> None:
     """By the bits of the status word."""
-    (found,) = parse(vehicle(position(status=0b1111)))["reports"]
-    assert (found["lat"], found["lon"]) == (-23.129163, -113.264435)
+    (result,) = parse(vehicle(position(status=0b1111)))["reports"]
+    assert (result["lat"], result["lon"]) == (-23.129163, -113.264435)
 
 
 def test_the_standard_of_2019() -> None:
@@ -109,8 +109,8 @@ def test_a_time_that_is_none_stays_as_it_is() -> None:
 def test_what_is_written_is_read(lat: int, lon: int, altitude: int) -> None:
     """Positions come back to the last digit, whatever bytes had to be escaped."""
     status = 2 | (4 if lat < 0 else 0) | (8 if lon < 0 else 0)
-    (found,) = parse(vehicle(position(lat / 1e6, lon / 1e6, altitude=altitude, status=status)))["reports"]
-    assert (round(found["lat"] * 1e6), round(found["lon"] * 1e6), found["altitude"]) == (lat, lon, altitude)
+    (result,) = parse(vehicle(position(lat / 1e6, lon / 1e6, altitude=altitude, status=status)))["reports"]
+    assert (round(result["lat"] * 1e6), round(result["lon"] * 1e6), result["altitude"]) == (lat, lon, altitude)
 
 
 @given(st.binary(max_size=80))

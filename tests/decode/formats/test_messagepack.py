@@ -69,8 +69,8 @@ GOOD: list[tuple[str, Any]] = [
 @pytest.mark.parametrize(("payload", "tree"), GOOD)
 def test_an_item_becomes_its_tree(payload: str, tree: Any) -> None:
     """Every format of the specification."""
-    seen = parse(bytes.fromhex(payload))
-    assert (seen, type(seen)) == (tree, type(tree))
+    parsed = parse(bytes.fromhex(payload))
+    assert (parsed, type(parsed)) == (tree, type(tree))
 
 
 def test_not_a_number_is_let_through() -> None:

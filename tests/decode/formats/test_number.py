@@ -34,8 +34,8 @@ GOOD: list[tuple[NumberPart | None, str, Any]] = [
 @pytest.mark.parametrize(("options", "text", "tree"), GOOD)
 def test_a_number_is_read(options: NumberPart | None, text: str, tree: Any) -> None:
     """Whole numbers stay whole; a unit is kept beside where the rule says that there may be one."""
-    seen = parse_with("number", options)(text.encode())
-    assert (seen, type(seen)) == (tree, type(tree))
+    result = parse_with("number", options)(text.encode())
+    assert (result, type(result)) == (tree, type(tree))
 
 
 @pytest.mark.parametrize(

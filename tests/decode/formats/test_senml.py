@@ -66,8 +66,8 @@ def test_packs(pack: list[dict[str, Any]], expected: list[tuple[str, Any, Any, A
         with pytest.raises(Rejected):
             senml.records(pack)
         return
-    found = [(record["name"], record.get("v"), record.get("u"), record["t"]) for record in senml.records(pack)]
-    assert found == expected
+    rows = [(record["name"], record.get("v"), record.get("u"), record["t"]) for record in senml.records(pack)]
+    assert rows == expected
 
 
 UNIT_PROFILE = """profile: acme/senml

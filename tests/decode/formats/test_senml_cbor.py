@@ -35,9 +35,9 @@ SECTION_6 = """
 def test_the_example_of_the_standard() -> None:
     """Base name, time and unit are resolved; a whole number and half precision are numbers."""
     records = parse(bytes.fromhex(SECTION_6))
-    seen = [(record["n"], record["u"], round(record["t"], 3), record["v"]) for record in records]
+    rows = [(record["n"], record["u"], round(record["t"], 3), record["v"]) for record in records]
     at = 1_276_020_076.001
-    assert seen == [
+    assert rows == [
         ("voltage", "V", at, 120.1),
         *(("current", "A", round(at - 5 + k, 3), value) for k, value in enumerate([1.2, 1.3, 1.4, 1.5, 1.6, 1.7])),
     ]

@@ -22,8 +22,8 @@ from tests.frames.made import bcd, element, report, report_in_text
 EIGHT = "2026-01-01T08:00:00"
 
 
-def _error(what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
-    return ProfileError(what)
+def _error(problem: str, /, *path: str | int, remedy: str = "") -> ProfileError:
+    return ProfileError(problem)
 
 
 def parse(frame: bytes, part: Sl651Part | None = None) -> Any:
@@ -80,20 +80,20 @@ def test_rain_and_levels_of_an_hour() -> None:
     rain = bytes([0, 5, 0xFF, 12, 0, 0, 0, 0, 0, 0, 0, 254])
     level = b"".join(number.to_bytes(2) for number in (0, 1049, 0xFFFF, *range(9)))
     tree = parse(report(element(0xF4, rain) + element(0xF5, level), function=0x34))
-    found = values(tree)
-    assert found[:4] == [
+    readings = values(tree)
+    assert readings[:4] == [
         ("DRP", 0.0, "2026-01-01T07:05:00"),
         ("DRP", 0.5, "2026-01-01T07:10:00"),
         ("DRP", None, "2026-01-01T07:15:00"),
         ("DRP", 1.2, "2026-01-01T07:20:00"),
     ]
-    assert found[11] == ("DRP", 25.4, EIGHT)
-    assert found[12:15] == [
+    assert readings[11] == ("DRP", 25.4, EIGHT)
+    assert readings[12:15] == [
         ("DRZ1", 0.0, "2026-01-01T07:05:00"),
         ("DRZ1", 10.49, "2026-01-01T07:10:00"),
         ("DRZ1", None, "2026-01-01T07:15:00"),
     ]
-    assert len(found) == 24
+    assert len(readings) == 24
     begins = values(parse(report(element(0xF4, rain), function=0x34), Sl651Part(hour="begins")))
     assert (begins[0][2], begins[11][2]) == ("2026-01-01T08:05:00", "2026-01-01T09:00:00")
 
@@ -116,16 +116,16 @@ def test_the_time_of_sending_tells_where_the_observation_time_stands(
 ) -> None:
     """An hour that is sent at once ends at its observation time; one that is sent an hour later begins there."""
     elements = element(0xF4, bytes(12)) + element(0xF5, bytes(24))
-    found = values(parse(report(elements, function=function, observed=observed, sent=sent)))
-    assert [found[0][2], found[12][2]] == [first, first]
-    assert all(earlier[2] < later[2] for earlier, later in itertools.pairwise(found[:12]))
+    readings = values(parse(report(elements, function=function, observed=observed, sent=sent)))
+    assert [readings[0][2], readings[12][2]] == [first, first]
+    assert all(earlier[2] < later[2] for earlier, later in itertools.pairwise(readings[:12]))
 
 
 @pytest.mark.parametrize(("hour", "first"), [("ends", "07:05"), ("begins", "08:05"), ("first", "08:00")])
 def test_a_profile_decides_where_the_observation_time_stands(hour: Any, first: str) -> None:
     """The key goes before what the time of sending tells."""
-    found = values(parse(report(element(0xF4, bytes(12)), function=0x34), Sl651Part(hour=hour)))
-    assert found[0][2] == f"2026-01-01T{first}:00"
+    readings = values(parse(report(element(0xF4, bytes(12)), function=0x34), Sl651Part(hour=hour)))
+    assert readings[0][2] == f"2026-01-01T{first}:00"
 
 
 @pytest.mark.parametrize(
@@ -145,9 +145,9 @@ def test_series_of_five_minutes_in_an_answer(
     raw = b"".join(value.to_bytes(size) for value in [*range(count - 1), 256**size - 1])
     for shape in (12 * size << 3 & 0xFF, size << 3):
         tree = parse(report(b"\x04\x18" + bytes.fromhex(step) + bytes([number, shape]) + raw, function=0x38))
-        found = values(tree)
-        assert [value for _, value, _ in found] == [value / scale for value in range(count - 1)] + [None]
-        assert {at: found[at][2] for at in times} == {at: f"2026-01-{time}:00" for at, time in times.items()}
+        readings = values(tree)
+        assert [value for _, value, _ in readings] == [value / scale for value in range(count - 1)] + [None]
+        assert {at: readings[at][2] for at in times} == {at: f"2026-01-{time}:00" for at, time in times.items()}
 
 
 def test_an_hour_whose_definition_byte_is_wrong() -> None:
@@ -189,11 +189,11 @@ def test_a_step_of_zero_goes_with_values_that_have_steps_of_their_own() -> None:
 def test_states_and_lapses_and_wide_identifiers() -> None:
     """Each bit of the state word is an element; a lapse is minutes; FF begins an identifier of two bytes."""
     body = element(0x45, (0b11).to_bytes(4)) + element(0x05, bcd(130, 2)) + b"\xff\x12\x12" + bcd(1234, 2)
-    found = {name: value for name, value, _ in values(parse(report(body)))}
-    assert found["ZT.0"] == found["ZT.1"] == 1
-    assert found["ZT.2"] == 0
-    assert found["DT"] == 90.0
-    assert found["FF12"] == 12.34
+    selected = {name: value for name, value, _ in values(parse(report(body)))}
+    assert selected["ZT.0"] == selected["ZT.1"] == 1
+    assert selected["ZT.2"] == 0
+    assert selected["DT"] == 90.0
+    assert selected["FF12"] == 12.34
 
 
 def test_pictures_and_text_by_hand_hold_no_numbers() -> None:
@@ -225,7 +225,7 @@ def test_text_series() -> None:
 
 
 @pytest.mark.parametrize(
-    ("body", "said"),
+    ("body", "message"),
     [
         (b"\x39\x23\x00\x01", "truncated"),
         (b"\x39", "truncated"),
@@ -233,10 +233,10 @@ def test_text_series() -> None:
         (b"\xf4\x60\x00", "truncated"),
     ],
 )
-def test_what_is_cut_short_is_malformed(body: bytes, said: str) -> None:
+def test_what_is_cut_short_is_malformed(body: bytes, message: str) -> None:
     """Half an element is no element."""
     why = refusal(report(body))
-    assert (why.reason, said in why.detail) == (QuarantineReason.MALFORMED, True)
+    assert (why.reason, message in why.detail) == (QuarantineReason.MALFORMED, True)
 
 
 def test_values_before_an_element_that_is_cut_short_are_kept() -> None:
@@ -351,14 +351,14 @@ def test_an_hourly_report_of_a_public_test() -> None:
 def test_series_and_answers_begin_with_the_observation_time() -> None:
     """Even-interval report and answer of one station for one hour: the same instants, step or not."""
     steps = parse(bytes.fromhex(LEVELS_IN_STEPS))
-    asked = parse(bytes.fromhex(RAIN_ASKED_FOR))
+    parsed = parse(bytes.fromhex(RAIN_ASKED_FOR))
     times = [f"2017-07-18T{10 + at // 12}:{at % 12 * 5:02d}:00" for at in range(1, 13)]
     assert [step["time"] for step in steps["elements"]] == times
     assert [step["value"] for step in steps["elements"]] == [
         0.122, 0.122, 0.285, 10.49, 10.49, None, None, None, None, None, 10.49, 10.49,
     ]  # fmt: skip
-    assert [item["time"] for item in asked["elements"]] == times
-    assert [item["value"] for item in asked["elements"]] == [0.5, 0, 0, 0, 2.0, None, None, None, None, None, 0, 0]
+    assert [item["time"] for item in parsed["elements"]] == times
+    assert [item["value"] for item in parsed["elements"]] == [0.5, 0, 0, 0, 2.0, None, None, None, None, None, 0, 0]
 
 
 def test_an_answer_for_a_span_holds_as_many_hours_as_it_asks_for() -> None:
@@ -425,8 +425,8 @@ FIVE_MINUTES = b"\xf4\x60" + bytes(range(12))
 )
 def test_series_begin_at_the_observation_time(function: int, step: str, elements: bytes, first: Any, last: Any) -> None:
     """Periods that are sent or asked for: the step dates what follows; DRP keeps its five minutes."""
-    found = series(function, step, elements)
-    assert (found[0], found[-1]) == (first, last)
+    result = series(function, step, elements)
+    assert (result[0], result[-1]) == (first, last)
 
 
 @pytest.mark.parametrize(
@@ -439,8 +439,8 @@ def test_series_begin_at_the_observation_time(function: int, step: str, elements
 )
 def test_the_hour_of_function_34_is_told_by_the_time_of_sending(observed: str, first: str, last: str) -> None:
     """Sent at 8:00:12: whatever convention the station has, the values are those of seven to eight o'clock."""
-    found = values(parse(report(FIVE_MINUTES, function=0x34, observed=observed)))
-    assert (found[0][2], found[-1][2]) == (first, last)
+    readings = values(parse(report(FIVE_MINUTES, function=0x34, observed=observed)))
+    assert (readings[0][2], readings[-1][2]) == (first, last)
 
 
 @pytest.mark.parametrize(
@@ -454,10 +454,10 @@ def test_the_hour_of_function_34_is_told_by_the_time_of_sending(observed: str, f
 )
 def test_series_of_five_minutes_as_text(symbol: str, digits: str, code: str, times: list[str]) -> None:
     """An answer in the text form with a step and DRP or DRZ says what the binary form says."""
-    found = values(parse(report_in_text(f"{code} {symbol} {digits}", function=0x38)))
-    assert [found[at][1] for at in (0, 1, 2)] == [10.0 if symbol == "DRZ1" else 1.0, 0.0, None]
-    assert {name for name, _, _ in found} == {symbol}
-    assert [found[at][2] for at in (0, 1, -1)] == [f"2026-01-{time}:00" for time in times]
+    readings = values(parse(report_in_text(f"{code} {symbol} {digits}", function=0x38)))
+    assert [readings[at][1] for at in (0, 1, 2)] == [10.0 if symbol == "DRZ1" else 1.0, 0.0, None]
+    assert {name for name, _, _ in readings} == {symbol}
+    assert [readings[at][2] for at in (0, 1, -1)] == [f"2026-01-{time}:00" for time in times]
 
 
 def test_a_series_as_text_that_is_no_hex() -> None:
@@ -477,8 +477,8 @@ def test_a_series_as_text_that_is_no_hex() -> None:
 )
 def test_hours_at_midnight(observed: str, sent: str, first: str, last: str) -> None:
     """The hour before midnight lies in the day before, at the end of a year and of a February."""
-    found = values(parse(report(FIVE_MINUTES, function=0x34, observed=observed, sent=sent)))
-    assert (found[0][2], found[-1][2]) == (first, last)
+    readings = values(parse(report(FIVE_MINUTES, function=0x34, observed=observed, sent=sent)))
+    assert (readings[0][2], readings[-1][2]) == (first, last)
 
 
 def test_a_level_below_its_datum_in_a_series() -> None:

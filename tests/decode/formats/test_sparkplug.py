@@ -47,8 +47,8 @@ class Line:
         topic = f"spBv1.0/Water/{kind}/{node}" + (f"/{device}" if kind.startswith("D") else "")
         message = Message(topic, payload(*metrics, seq=seq, timestamp=AT), self._now, 1)
         self.fields = self.decoder.decode([message])
-        seen = readings_of(self.fields, PROFILES.specs, ["n1", "p1", "n2", "p2"])
-        return [(reading.device, reading.property, reading.value) for reading in seen]
+        readings = readings_of(self.fields, PROFILES.specs, ["n1", "p1", "n2", "p2"])
+        return [(reading.device, reading.property, reading.value) for reading in readings]
 
     @property
     def refused(self) -> list[QuarantineReason]:
@@ -222,8 +222,8 @@ def test_a_node_does_not_speak_for_devices_of_another(line: Line) -> None:
     """probe-B is registered behind another node: this one's death is not its."""
     line.send("NBIRTH", *nbirth(), seq=0, node="pump-02")
     line.send("DBIRTH", *dbirth(), seq=1, node="pump-02", device="probe-B")
-    found = line.send("NDEATH", metric("bdSeq", "UInt64", 0), node="pump-02")
-    assert found == [("n2", "online", False)]
+    answer = line.send("NDEATH", metric("bdSeq", "UInt64", 0), node="pump-02")
+    assert answer == [("n2", "online", False)]
     assert [value.reason for value in line.fields.rejected] == ["unknown_device"]
 
 
@@ -243,8 +243,8 @@ def test_what_has_parts_is_taken_apart() -> None:
         seq=0,
     )
     tree = parse(PayloadFrame(whole, 32, "spBv1.0/Water/NBIRTH/pump-01", memory=DecoderMemory()))
-    seen = {entry["name"]: (entry["value"], entry.get("time")) for entry in tree["metrics"]}
-    assert seen == {
+    metrics = {entry["name"]: (entry["value"], entry.get("time")) for entry in tree["metrics"]}
+    assert metrics == {
         "online": (True, 1_714_982_400_000),
         "m1/rpm": (-5, AT + 1),
         "m1/hot": (True, AT),
@@ -262,13 +262,13 @@ def test_members_of_a_template_have_the_types_of_the_birth() -> None:
     """A later instance may leave types out."""
     memory = DecoderMemory()
 
-    def said(kind: str, value: dict[str, Any], seq: int) -> Any:
+    def parse_message(kind: str, value: dict[str, Any], seq: int) -> Any:
         whole = payload(metric("m1", "Template", value, timestamp=AT), seq=seq)
         return parse(PayloadFrame(whole, 32, f"spBv1.0/Water/{kind}/pump-01", memory=memory))["metrics"][-1]
 
-    said("NBIRTH", {"metrics": [metric("rpm", "Int16", 5)], "template_ref": "motor"}, 0)
-    found = said("NDATA", {"metrics": [metric("rpm", value=-7, as_kind="Int16")], "template_ref": "motor"}, 1)
-    assert (found["name"], found["value"], found["datatype"]) == ("m1/rpm", -7, "Int16")
+    parse_message("NBIRTH", {"metrics": [metric("rpm", "Int16", 5)], "template_ref": "motor"}, 0)
+    result = parse_message("NDATA", {"metrics": [metric("rpm", value=-7, as_kind="Int16")], "template_ref": "motor"}, 1)
+    assert (result["name"], result["value"], result["datatype"]) == ("m1/rpm", -7, "Int16")
 
 
 def test_properties_last_but_for_the_quality_of_one_value() -> None:
@@ -301,18 +301,18 @@ def test_topic_that_is_none_of_sparkplugs_is_refused(topic: str, reason: str) ->
 
 def test_a_bridge_may_put_levels_before_the_namespace() -> None:
     """Commands go back the same way; nodes behind two bridges are two."""
-    one = parse_topic("site/7/spBv1.0/G/DDATA/N/D")
-    assert (one.group, one.node, one.device, one.prefix) == ("G", "N", "D", "site/7/")
-    assert one.key != parse_topic("spBv1.0/G/DDATA/N/D").key
+    result = parse_topic("site/7/spBv1.0/G/DDATA/N/D")
+    assert (result.group, result.node, result.device, result.prefix) == ("G", "N", "D", "site/7/")
+    assert result.key != parse_topic("spBv1.0/G/DDATA/N/D").key
 
 
-@pytest.mark.parametrize(("what", "metrics"), [
+@pytest.mark.parametrize(("case", "metrics"), [
     ("names missing", (metric(alias=1, value=1.0, as_kind="Double"),)),
     ("one alias for two", (metric("a", "Int8", 1, alias=1), metric("b", "Int8", 1, alias=1))),
 ], ids=["names", "aliases"])  # fmt: skip
-def test_a_birth_that_cannot_be_relied_on_is_refused(line: Line, what: str, metrics: Sequence[bytes]) -> None:
+def test_a_birth_that_cannot_be_relied_on_is_refused(line: Line, case: str, metrics: Sequence[bytes]) -> None:
     """Half a table is none."""
-    del what
+    del case
     line.send("NBIRTH", *metrics, seq=0)
     assert line.refused == [QuarantineReason.SCHEMA]
 
@@ -320,8 +320,8 @@ def test_a_birth_that_cannot_be_relied_on_is_refused(line: Line, what: str, metr
 def test_every_node_is_greeted_at_the_start() -> None:
     """Nodes, not the devices behind them: those are born with their node."""
     line = Line()
-    found = line.decoder.initial_requests(1_767_225_600_000_000)
-    assert [ask.topic for ask in found] == ["spBv1.0/Water/NCMD/pump-01", "spBv1.0/Water/NCMD/pump-02"]
+    result = line.decoder.initial_requests(1_767_225_600_000_000)
+    assert [ask.topic for ask in result] == ["spBv1.0/Water/NCMD/pump-01", "spBv1.0/Water/NCMD/pump-02"]
     assert initial_request("a-name-without-group", 0) is None
     assert FORMAT.initial_request is initial_request
 
@@ -343,9 +343,9 @@ def test_in_hindsight_a_birth_is_not_that_of_a_message_of_yesterday() -> None:
     line.send("NBIRTH", *nbirth(), seq=0)
     now = line.memory.get(("sparkplug", NODE)).births[""].received
     for ago_s, reasons in ((60, []), (3_600, [QuarantineReason.UNRESOLVED])):
-        again = Decoder(PROFILES, Registry(), memory=line.memory.copy(hindsight=True))
+        reopened = Decoder(PROFILES, Registry(), memory=line.memory.copy(hindsight=True))
         message = Message("spBv1.0/Water/NDATA/pump-01", payload(level(1.5), seq=9), now - ago_s * 1_000_000, 1)
-        assert [refusal.reason for refusal in again.decode([message]).quarantined] == reasons
+        assert [refusal.reason for refusal in reopened.decode([message]).quarantined] == reasons
 
 
 def test_memory_takes_back_what_a_lost_walk_has_told_it(line: Line) -> None:
@@ -369,7 +369,7 @@ def test_any_order_of_messages_is_answered_the_same_way_twice(kinds: list[str], 
     sent = [(kind, data.draw(st.integers(0, 300)), data.draw(st.integers(1, 3))) for kind in kinds]
 
     def walk() -> list[Any]:
-        seen = []
+        results = []
         for kind, seq, alias in sent:
             bodies = {
                 "NBIRTH": nbirth(level=alias),
@@ -379,8 +379,8 @@ def test_any_order_of_messages_is_answered_the_same_way_twice(kinds: list[str], 
                 "NDEATH": (metric("bdSeq", "UInt64", 0),),
             }
             rows = line.send(kind, *bodies.get(kind, ()), seq=None if kind == "NDEATH" else seq)
-            seen.append((rows, line.refused, sorted(line.fields.source_quality.values())))
-        return [*seen, line.asked()]
+            results.append((rows, line.refused, sorted(line.fields.source_quality.values())))
+        return [*results, line.asked()]
 
     first = walk()
     line.memory.rollback()

@@ -72,31 +72,33 @@ def test_every_type_of_the_specification_is_tried() -> None:
 def test_value_of_every_type_comes_back(case: tuple[str, Any]) -> None:
     """What is written by the schema is read as it was, with its type's name."""
     kind, value = case
-    (found,) = read(payload(metric("m", kind, value, alias=7, timestamp=5)), NESTING).metrics
-    assert found.tree() == {"name": "m", "alias": 7, "timestamp": 5, "datatype": kind, "value": value}
+    (result,) = read(payload(metric("m", kind, value, alias=7, timestamp=5)), NESTING).metrics
+    assert result.tree() == {"name": "m", "alias": 7, "timestamp": 5, "datatype": kind, "value": value}
 
 
 @given(tables)
 def test_data_set_comes_back(table: dict[str, Any]) -> None:
     """Columns, types and cells, an empty cell as null."""
-    (found,) = read(payload(metric("m", "DataSet", table)), NESTING).metrics
-    assert found.tree()["value"] == table
+    (result,) = read(payload(metric("m", "DataSet", table)), NESTING).metrics
+    assert result.tree()["value"] == table
 
 
 @given(st.lists(typed, min_size=1, max_size=4), st.booleans())
 def test_template_comes_back(members: list[tuple[str, Any]], definition: bool) -> None:  # noqa: FBT001
     """Members with their types, parameters, reference and version."""
     value = {
-        "metrics": [metric(f"m{index}", kind, one) for index, (kind, one) in enumerate(members)],
+        "metrics": [metric(f"m{index}", kind, member) for index, (kind, member) in enumerate(members)],
         "parameters": [("limit", "Int8", -3)],
         "template_ref": "pump",
         "version": "2",
         "is_definition": definition,
     }
-    (found,) = read(payload(metric("t", "Template", value)), NESTING).metrics
-    assert found.tree()["value"] == {
+    (result,) = read(payload(metric("t", "Template", value)), NESTING).metrics
+    assert result.tree()["value"] == {
         "is_definition": definition,
-        "metrics": [{"name": f"m{index}", "datatype": kind, "value": one} for index, (kind, one) in enumerate(members)],
+        "metrics": [
+            {"name": f"m{index}", "datatype": kind, "value": member} for index, (kind, member) in enumerate(members)
+        ],
         "parameters": [{"name": "limit", "type": "Int8", "value": -3}],
         "template_ref": "pump",
         "version": "2",
@@ -112,9 +114,9 @@ def test_properties_come_back(entries: dict[str, tuple[str, Any]]) -> None:
         "\0sets": ("PropertySetList", [{"a": ("String", "x")}, {}]),
         "\0null": ("Double", None),
     }
-    (found,) = read(payload(metric("m", "Int8", 1, props=props)), NESTING).metrics
+    (result,) = read(payload(metric("m", "Int8", 1, props=props)), NESTING).metrics
     plain = {name: value for name, (_, value) in entries.items()}
-    assert found.properties == {**plain, "\0set": {"a": -1}, "\0sets": [{"a": "x"}, {}], "\0null": None}
+    assert result.properties == {**plain, "\0set": {"a": -1}, "\0sets": [{"a": "x"}, {}], "\0null": None}
 
 
 # Worked examples of the specification (Eclipse Sparkplug 3.0.0, 6.4.17, array types); its -23 for ef is a slip: -17.
@@ -144,8 +146,8 @@ def test_signed_numbers_travel_in_unsigned_fields(datatype: int, raw: int, value
     """In the width of the type, or sign-extended to 32 or 64 bits; in the field for either width."""
     fields = [(11, raw)] if raw >= 2**32 else [(10, raw), (11, raw)]
     for number, written in fields:
-        one = block(1, "m") + whole(4, datatype) + whole(number, written)
-        assert read(payload(one), NESTING).metrics[0].read(None) == value
+        result = block(1, "m") + whole(4, datatype) + whole(number, written)
+        assert read(payload(result), NESTING).metrics[0].read(None) == value
 
 
 MISFITS = [
@@ -160,12 +162,12 @@ MISFITS = [
 ]
 
 
-@pytest.mark.parametrize(("what", "one"), MISFITS, ids=[what for what, _ in MISFITS])
-def test_value_that_is_not_of_its_type_is_refused(what: str, one: bytes) -> None:
+@pytest.mark.parametrize(("case", "metric"), MISFITS, ids=[case for case, _ in MISFITS])
+def test_value_that_is_not_of_its_type_is_refused(case: str, metric: bytes) -> None:
     """A wrong value is never guessed at."""
-    del what
+    del case
     with pytest.raises(Rejected) as refused:
-        read(payload(one), NESTING).metrics[0].read(None)
+        read(payload(metric), NESTING).metrics[0].read(None)
     assert refused.value.reason == QuarantineReason.SCHEMA
 
 
@@ -198,10 +200,10 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("what", "raw", "reason"), BROKEN, ids=[what for what, _, _ in BROKEN])
-def test_bytes_that_are_no_payload_are_refused(what: str, raw: bytes, reason: QuarantineReason) -> None:
+@pytest.mark.parametrize(("case", "raw", "reason"), BROKEN, ids=[case for case, _, _ in BROKEN])
+def test_bytes_that_are_no_payload_are_refused(case: str, raw: bytes, reason: QuarantineReason) -> None:
     """With the reason, whatever is announced."""
-    del what
+    del case
     with pytest.raises(Rejected) as refused:
         read(raw, NESTING)
     assert refused.value.reason == reason
@@ -209,12 +211,12 @@ def test_bytes_that_are_no_payload_are_refused(what: str, raw: bytes, reason: Qu
 
 def test_templates_and_properties_nest_so_deep_and_no_deeper() -> None:
     """The bound of the configuration holds for both."""
-    one = metric("m", "Int8", 1)
+    result = metric("m", "Int8", 1)
     for _ in range(5):
-        one = metric("t", "Template", {"metrics": [one]})
-    assert read(payload(one), 6).metrics
+        result = metric("t", "Template", {"metrics": [result]})
+    assert read(payload(result), 6).metrics
     with pytest.raises(Rejected, match="too_deep"):
-        read(payload(one), 5)
+        read(payload(result), 5)
     props: dict[str, tuple[str, Any]] = {"a": ("Int8", 1)}
     for _ in range(5):
         props = {"a": ("PropertySet", props)}
@@ -227,8 +229,8 @@ def test_unknown_fields_are_passed_over() -> None:
     """Extensions, and known numbers in another wire form, mean nothing to us."""
     extended = whole(9, 1) + block(200, b"x" * 10) + key(201, 5) + b"abcd" + key(202, 1) + b"abcdefgh"
     inner = metric("m", "Int8", 1) + block(19, b"?") + block(2, b"alias?") + whole(150, 3)
-    found = read(payload(inner) + extended, NESTING)
-    assert found.metrics[0].tree() == {"name": "m", "datatype": "Int8", "value": 1}
+    parsed = read(payload(inner) + extended, NESTING)
+    assert parsed.metrics[0].tree() == {"name": "m", "datatype": "Int8", "value": 1}
 
 
 def test_floats_keep_what_is_not_a_number() -> None:

@@ -92,9 +92,9 @@ REFUSED: list[tuple[dict[str, Any], bytes, str]] = [
 @pytest.mark.parametrize(("options", "payload", "why"), REFUSED)
 def test_frames_that_do_not_fit_are_refused(options: dict[str, Any], payload: bytes, why: str) -> None:
     """Another kind of frame is `schema`, so that another rule may take it; a damaged one is `malformed`."""
-    with pytest.raises(Rejected) as told:
+    with pytest.raises(Rejected) as refusal:
         frame(options, payload)
-    assert str(told.value).startswith(why)
+    assert str(refusal.value).startswith(why)
 
 
 @pytest.mark.parametrize(
@@ -118,9 +118,9 @@ def test_frames_that_do_not_fit_are_refused(options: dict[str, Any], payload: by
 )  # fmt: skip
 def test_a_wrong_frame_is_told_with_its_key(options: dict[str, Any], why: str) -> None:
     """Errors name the key and what to do."""
-    with pytest.raises(ProfileError) as told:
+    with pytest.raises(ProfileError) as refusal:
         frame(options, b"")
-    assert str(told.value).startswith(why)
+    assert str(refusal.value).startswith(why)
 
 
 def test_marks_must_be_in_the_charset() -> None:

@@ -28,9 +28,9 @@ class Made(NamedTuple):
     data: bytes
 
 
-def error(what: str, /, *path: str | int, remedy: str = "") -> ProfileError:
+def error(problem: str, /, *path: str | int, remedy: str = "") -> ProfileError:
     """Return the error at a key, as a profile's compiler does."""
-    return ProfileError(what, key=".".join(map(str, path)), remedy=remedy)
+    return ProfileError(problem, key=".".join(map(str, path)), remedy=remedy)
 
 
 def layout(**options: Any) -> Layout:
@@ -127,7 +127,7 @@ def bit_fields(draw: st.DrawFn, name: str) -> Made:
     whole, at, bits, tree = 0, 0, {}, {}
     while at < width:
         size = draw(st.integers(1, min(12, width - at)))
-        family, value = draw(number(size).filter(lambda found: found[0] != "bcd"))
+        family, value = draw(number(size).filter(lambda candidate: candidate[0] != "bcd"))
         here = f"{name}{at}"
         whole |= int(bits_of(family, size, value), 2) << at
         sign = "" if family == "u" else family
@@ -168,10 +168,10 @@ def words(draw: st.DrawFn, name: str) -> Made:
     if kind in {"hex", "digits"} and draw(st.booleans()):
         step["endian"] = "little"
         data = data[::-1]
-    way = draw(st.sampled_from(["size", "until", "element"]))
-    if way == "until" and kind in {"ascii", "utf8"}:
+    result = draw(st.sampled_from(["size", "until", "element"]))
+    if result == "until" and kind in {"ascii", "utf8"}:
         return Made([{**step, "until": 0}], {name: value}, data.rstrip(b"\0") + b"\0")
-    if way == "element":
+    if result == "element":
         steps = [{"name": f"_{name}", "type": "u8"}, {**step, "size": f"_{name}"}]
         return Made(steps, {name: value}, bytes([len(data)]) + data)
     return Made([{**step, "size": len(data)}], {name: value}, data)
@@ -278,9 +278,9 @@ def repeats(draw: st.DrawFn, name: str) -> Made:
 @st.composite
 def appended(draw: st.DrawFn, name: str, depth: int) -> Made:
     """Return objects put into one list from several places."""
-    one, other = draw(block(f"{name}a", depth + 1)), draw(block(f"{name}b", depth + 1))
-    steps: Steps = [{"append": name, "read": one.steps or NOTHING}, {"append": name, "read": other.steps or NOTHING}]
-    return Made(steps, {name: [one.tree, other.tree]}, one.data + other.data)
+    first, other = draw(block(f"{name}a", depth + 1)), draw(block(f"{name}b", depth + 1))
+    steps: Steps = [{"append": name, "read": first.steps or NOTHING}, {"append": name, "read": other.steps or NOTHING}]
+    return Made(steps, {name: [first.tree, other.tree]}, first.data + other.data)
 
 
 NOTHING: Steps = [{"name": "_nothing", "value": 0}]

@@ -28,13 +28,13 @@ def value_of(text: str, **elements: int) -> Any:
 
 
 def _words(text: str) -> list[str]:
-    found: list[str] = [""]
+    texts: list[str] = [""]
     for letter in text:
-        if letter.isalnum() == found[-1][-1:].isalnum():
-            found[-1] += letter
+        if letter.isalnum() == texts[-1][-1:].isalnum():
+            texts[-1] += letter
         else:
-            found.append(letter)
-    return found
+            texts.append(letter)
+    return texts
 
 
 @pytest.mark.parametrize(
@@ -70,9 +70,9 @@ def _words(text: str) -> list[str]:
 )
 def test_expressions_mean_what_they_say(text: str, value: float) -> None:
     """Each operator and function, with a = 7 and b = 3."""
-    found = value_of(text, a=7, b=3)
-    assert found == value
-    assert type(found) is type(value)
+    result = value_of(text, a=7, b=3)
+    assert result == value
+    assert type(result) is type(value)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +87,8 @@ def test_what_is_no_number_is_nan(text: str) -> None:
 
 def test_numbers_stay_of_bounded_size() -> None:
     """An integer beyond 64 bits becomes a float: no chain of products grows for ever."""
-    found = value_of("*".join(["a"] * 40), a=32_000)
-    assert found == float(32_000**40)
+    value = value_of("*".join(["a"] * 40), a=32_000)
+    assert value == float(32_000**40)
     assert value_of("*".join(["a"] * 120), a=32_000) == math.inf
 
 
@@ -121,10 +121,10 @@ trees = st.recursive(
 def test_arithmetic_agrees_with_python(text: str, values: tuple[int, int, int]) -> None:
     """Any expression of the common operators gives what Python gives for it."""
     elements = dict(zip(NAMES, values, strict=True))
-    found = value_of(text, **elements)
+    value = value_of(text, **elements)
     try:
         wanted = eval(text, {}, elements)  # noqa: S307 # our own text
     except ZeroDivisionError:
-        assert math.isnan(found)
+        assert math.isnan(value)
         return
-    assert found == (wanted if abs(wanted) < 2**63 else float(wanted))
+    assert value == (wanted if abs(wanted) < 2**63 else float(wanted))

@@ -92,8 +92,8 @@ def plain(tree: Any) -> Any:
 @pytest.mark.parametrize(("options", "data", "tree"), GOOD)
 def test_steps_mean_what_they_say(options: dict[str, Any], data: str, tree: dict[str, Any]) -> None:
     """Each kind of step, with bytes written by hand."""
-    found = layout(**options)(PayloadFrame(bytes.fromhex(data), 16, port=7))
-    assert plain(found) == tree
+    result = layout(**options)(PayloadFrame(bytes.fromhex(data), 16, port=7))
+    assert plain(result) == tree
 
 
 BYTE = {"name": "a", "type": "u8"}
@@ -139,9 +139,9 @@ REFUSED: list[tuple[dict[str, Any], str, str]] = [
 def test_frames_that_do_not_fit_are_refused_with_the_reason(options: dict[str, Any], data: str, why: str) -> None:
     """The refusal says what was missing or wrong, and where; the quick way refuses the same frames."""
     made = layout(**options)
-    with pytest.raises(Rejected) as told:
+    with pytest.raises(Rejected) as refusal:
         made(PayloadFrame(bytes.fromhex(data), 16, port=7))
-    assert str(told.value).startswith(why)
+    assert str(refusal.value).startswith(why)
     if made.columnar and "twice" not in why:
         with pytest.raises(Rejected):
             made.flatten(bytes.fromhex(data), 7)
@@ -218,9 +218,9 @@ WRONG: list[tuple[dict[str, Any], str]] = [
 @pytest.mark.parametrize(("options", "why"), WRONG)
 def test_a_wrong_layout_is_told_with_its_key(options: dict[str, Any], why: str) -> None:
     """The error names the key, what is wrong, and where it can, what to write."""
-    with pytest.raises(ProfileError) as told:
+    with pytest.raises(ProfileError) as refusal:
         layout(**options)
-    assert str(told.value).startswith(why)
+    assert str(refusal.value).startswith(why)
 
 
 def test_layouts_are_not_nested_without_bound() -> None:

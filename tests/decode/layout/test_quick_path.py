@@ -124,8 +124,8 @@ def test_mixed_frames_give_the_same_by_both_paths(make: Make) -> None:
 def test_rules_over_one_layout_share_its_parse(make: Make) -> None:
     """The layout of an anchor is compiled once, and a message is parsed once for all rules."""
     machine = make(RULES)
-    one, other = machine.profiles.find("acme/x").rules  # type: ignore[union-attr] # it was loaded
-    assert one.parse is other.parse
+    rule, other = machine.profiles.find("acme/x").rules  # type: ignore[union-attr] # it was loaded
+    assert rule.parse is other.parse
 
 
 OTHERS = """

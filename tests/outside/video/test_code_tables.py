@@ -28,9 +28,9 @@ def text() -> str:
 
 def row(name: str) -> str:
     """Return the second cell of the one table row that begins with a name."""
-    found = [line for line in text().splitlines() if line.startswith(f"| {name}")]
-    assert len(found) == 1, name
-    return found[0].strip(" |").split(" | ", 1)[1]
+    lines = [line for line in text().splitlines() if line.startswith(f"| {name}")]
+    assert len(lines) == 1, name
+    return lines[0].strip(" |").split(" | ", 1)[1]
 
 
 def numbers(cell: str) -> list[str]:
@@ -57,24 +57,24 @@ def numbers(cell: str) -> list[str]:
 def test_tables_of_gat1400(name: str, table: str, least: int) -> None:
     """Each code has a word, and as many were read as there are."""
     cell = row(name)
-    found = cell.split(" / ") if name == "TollgateUsage" else numbers(cell)
-    assert len(found) >= least
-    assert [code for code in found if codes.word(table, "gat1400", code) is None] == []
+    result = cell.split(" / ") if name == "TollgateUsage" else numbers(cell)
+    assert len(result) >= least
+    assert [code for code in result if codes.word(table, "gat1400", code) is None] == []
 
 
 def test_directions() -> None:
     """Each code gives the heading that stands beside it; the last one gives none."""
-    found = re.findall(r"(\d) [NESW]+→[NESW]+ (\d+)°", row("HDirectionType"))
-    assert len(found) == 8
-    assert {code: codes.heading("gat1400", code) for code, _ in found} == {code: float(at) for code, at in found}
+    matches = re.findall(r"(\d) [NESW]+→[NESW]+ (\d+)°", row("HDirectionType"))
+    assert len(matches) == 8
+    assert {code: codes.heading("gat1400", code) for code, _ in matches} == {code: float(at) for code, at in matches}
     assert codes.heading("gat1400", 9) is None
 
 
 def test_plate_classes() -> None:
     """Each class has a label in both languages; all 35 of GA 24.7 are there, not only those listed."""
-    found = [code for group in re.findall(r"\b(\d{2}(?:/\d{2})*) ", row("PlateClass")) for code in group.split("/")]
-    assert len(found) >= 12
-    for code in found:
+    selected = [code for group in re.findall(r"\b(\d{2}(?:/\d{2})*) ", row("PlateClass")) for code in group.split("/")]
+    assert len(selected) >= 12
+    for code in selected:
         assert codes.plate_class("gat1400", code) == code
         assert codes.PLATE_CLASSES[code].label_zh
     assert len(codes.PLATE_CLASSES) >= 35
@@ -89,14 +89,14 @@ def test_status_codes() -> None:
     """Both halves of the table of answers."""
     part = _section("| StatusCode | Meaning | StatusCode", "Interoperability")
     rows = [line.strip(" |").split(" | ") for line in part.splitlines()[2:] if line.startswith("|")]
-    found = {int(cells[at]): cells[at + 1] for cells in rows for at in (0, 2)}
-    assert found == dict(STATUS_WORDS)
+    results = {int(cells[at]): cells[at + 1] for cells in rows for at in (0, 2)}
+    assert results == dict(STATUS_WORDS)
 
 
 def test_what_can_be_subscribed() -> None:
     """Every number of SubscribeDetail leads to a kind of object."""
-    found = re.findall(r"(\d+) [a-z]", row("SubscribeDetail"))
-    assert set(found) == set(DETAILS)
+    matches = re.findall(r"(\d+) [a-z]", row("SubscribeDetail"))
+    assert set(matches) == set(DETAILS)
 
 
 def test_subtypes_of_ids() -> None:
@@ -110,9 +110,9 @@ def test_subtypes_of_ids() -> None:
 
 def _listed(name: str) -> list[str]:
     """Return a list in a line of text: ``ObjectType (open list): Animal, Human.`` gives two."""
-    found = re.search(rf"(?:\* |\. ){re.escape(name)}: ([^.]+)\.", text())
-    assert found
-    return [word.strip() for word in found[1].split(",")]
+    match = re.search(rf"(?:\* |\. ){re.escape(name)}: ([^.]+)\.", text())
+    assert match
+    return [word.strip() for word in match[1].split(",")]
 
 
 @pytest.mark.parametrize(
@@ -125,9 +125,9 @@ def _listed(name: str) -> list[str]:
 )
 def test_lists_of_onvif(name: str, look_up: Callable[[str], str | None]) -> None:
     """Classes, kinds of vehicles, kinds of plates."""
-    found = _listed(name)
-    assert len(found) >= 4
-    assert [word for word in found if not look_up(word)] == []
+    result = _listed(name)
+    assert len(result) >= 4
+    assert [word for word in result if not look_up(word)] == []
     assert codes.object_class("onvif", "Vehical") == (ObjectClass.VEHICLE, "")
 
 
@@ -148,9 +148,9 @@ def test_topics_of_onvif() -> None:
 
 def test_alarms_of_gb28181() -> None:
     """Every AlarmMethod."""
-    found = re.search(r"AlarmMethod \(([^)]*)\)", text())
-    assert found
-    methods = re.findall(r"(\d) \w", found[1])
+    match = re.search(r"AlarmMethod \(([^)]*)\)", text())
+    assert match
+    methods = re.findall(r"(\d) \w", match[1])
     assert len(methods) == 7
     assert [code for code in methods if codes.word("event", "gb28181", code) is None] == []
 
@@ -167,25 +167,25 @@ def test_codes_of_devices() -> None:
     types = re.findall(r"\b(\d{3})\b", cells["11–13"])
     networks = re.findall(r"\b(\d)(?=[ /])", cells["14"])
     assert (len(industries), len(types), len(networks)) >= (15, 18, 9)
-    for table, found in (("industry", industries), ("device_type", types), ("network", networks)):
-        assert [code for code in found if codes.word(table, "gb28181", code) is None] == [], table
+    for table, listed in (("industry", industries), ("device_type", types), ("network", networks)):
+        assert [code for code in listed if codes.word(table, "gb28181", code) is None] == [], table
 
 
 def test_events_of_hikvision() -> None:
     """Every type of event but `duration`, which names another one."""
     cell = row("eventType")
-    found = [word.strip() for word in cell.split("…")[0].split(",") if word.strip() and "duration" not in word]
-    assert len(found) >= 9
-    assert [word for word in found if codes.word("event", "hikvision", word) is None] == []
+    words = [word.strip() for word in cell.split("…")[0].split(",") if word.strip() and "duration" not in word]
+    assert len(words) >= 9
+    assert [word for word in words if codes.word("event", "hikvision", word) is None] == []
 
 
 def test_words_of_detectors() -> None:
     """States and severities of Frigate, events and objects of DeepStream, counts of Axis."""
-    for make, found in {
+    for make, listed in {
         "frigate": ("new", "update", "end", "alert", "detection"),
         "deepstream": ("entry", "exit", "moving", "stopped", "parked"),
     }.items():
-        assert [word for word in found if codes.word("event", make, word) is None] == []
+        assert [word for word in listed if codes.word("event", make, word) is None] == []
     for label in ("vehicle", "person", "face", "bag", "bicycle", "roadsign"):
         assert codes.object_class("deepstream", label)[0] is not ObjectClass.OTHER
     for label in ("Human", "Face", "Vehicle", "Car", "Bus", "Truck", "Bike", "Motorcycle/bicycle", "LicensePlate"):

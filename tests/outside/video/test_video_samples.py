@@ -31,15 +31,17 @@ def test_a_file_gives_what_it_says(row: Row) -> None:
     """Observations in their order with all that is stated of them, readings exactly, fields that must be out."""
     ran = run(row, (FOLDER / row.file).read_bytes())
     assert ran.refused == row.refused
-    if ran.seen is None:
+    if ran.report is None:
         return
-    found = msgspec.to_builtins(ran.seen.observations)
-    assert len(found) == len(row.observations)
-    for one, expected in zip(found, row.observations, strict=True):
-        stated = {name: list(value) if isinstance(value, tuple) else value for name, value in one.items()}
+    document = msgspec.to_builtins(ran.report.observations)
+    assert len(document) == len(row.observations)
+    for actual, expected in zip(document, row.observations, strict=True):
+        stated = {name: list(value) if isinstance(value, tuple) else value for name, value in actual.items()}
         assert {name: stated.get(name) for name in expected} == dict(expected)
-    assert [(one.property, one.channel, one.value) for one in ran.seen.measurements] == list(row.readings)
-    assert (ran.seen.rejected, ran.seen.ignored) == ((), row.ignored)
+    assert [
+        (measurement.property, measurement.channel, measurement.value) for measurement in ran.report.measurements
+    ] == list(row.readings)
+    assert (ran.report.rejected, ran.report.ignored) == ((), row.ignored)
     assert row.removed <= ran.removed.keys()
 
 
@@ -47,10 +49,10 @@ def test_a_file_gives_what_it_says(row: Row) -> None:
 def test_what_must_be_hidden_is_nowhere(row: Row) -> None:
     """A control is in it: each word does stand in the file."""
     payload = (FOLDER / row.file).read_bytes()
-    told = run(row, payload).told
+    output = run(row, payload).stored
     for word in row.hidden:
         assert word.encode() in payload
-        assert word.encode() not in told
+        assert word.encode() not in output
 
 
 PROFILES = {
@@ -75,11 +77,13 @@ def test_the_profile_takes_all_of_it(row: Row) -> None:
     """By the profile of the camera as it is shipped every observation and reading becomes a row, none is rejected."""
     file = ROOT / "device_profiles" / f"{PROFILES[row.format]}.yaml"
     payload = (FOLDER / row.file).read_bytes()
-    seen = run(row, payload).seen
-    assert seen is not None
+    result = run(row, payload).report
+    assert result is not None
     specs: list[Spec] = []
     profile = compile_file(file, specs)
-    cameras = {one.camera for one in seen.observations} | {one.camera for one in seen.measurements}
+    cameras = {observation.camera for observation in result.observations} | {
+        measurement.camera for measurement in result.measurements
+    }
     devices = NamedDevices([*sorted(cameras - {"", SENDER}), SENDER], profile.id)
     for name in cameras - {"", SENDER}:
         at = devices.find(name)
@@ -87,7 +91,7 @@ def test_the_profile_takes_all_of_it(row: Row) -> None:
     decoder = Decoder(ProfileSet([profile], specs), devices, IngestConfig())
     fields = decoder.decode([Message(f"http/{SENDER}", payload, ARRIVAL, 1, principal=SENDER)])
     assert (fields.quarantined, fields.rejected) == ([], [])
-    assert len(fields) == len(seen.observations) + len(seen.measurements)
+    assert len(fields) == len(result.observations) + len(result.measurements)
 
 
 def test_no_file_is_left_out() -> None:

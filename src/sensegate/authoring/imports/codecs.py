@@ -67,7 +67,7 @@ class CodecExample(NamedTuple):
     port: int | None
     payload: bytes
     data: Any = None
-    """What the script must return; None if it must refuse."""
+    """Result that the script must return; None if it must refuse."""
     normalised: Any = None
     errors: tuple[str, ...] = ()
     received: str = ""

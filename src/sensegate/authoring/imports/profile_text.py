@@ -45,7 +45,7 @@ class ImportedProfile(NamedTuple):
     """Name -> text of the files that must lie beside it."""
     rows: Sequence[FieldMapping]
     problem: str = ""
-    """Why there is no profile, or why it does not load; empty if it loads."""
+    """Reason why there is no profile, or why it does not load; empty if it loads."""
 
 
 def without_profile(profile: str, reason: str) -> ImportedProfile:

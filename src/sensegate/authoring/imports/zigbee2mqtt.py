@@ -88,7 +88,7 @@ class _Exposed(NamedTuple):
     off: Any
     values: tuple[str, ...]
     setting: str
-    """Why it is not a measurement; empty: it may be one."""
+    """Reason why it is not a measurement; empty: it may be one."""
     low: float | None
     high: float | None
     within: str

@@ -61,13 +61,13 @@ class FieldFacts:
 
     @property
     def numeric(self) -> bool:
-        """Whether nearly all values are numbers, or text of numbers."""
+        """Return whether nearly all values are numbers, or text of numbers."""
         present = self.count - self.kinds["null"]
         return present > 0 and len(self.numbers) >= 0.8 * present
 
     @property
     def integral(self) -> bool:
-        """Whether all numbers are whole."""
+        """Return whether all numbers are whole."""
         return all(number == int(number) for number in self.numbers if abs(number) < 1e15)
 
     @property

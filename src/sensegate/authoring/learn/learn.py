@@ -91,7 +91,7 @@ class LearnedShape(NamedTuple):
 
     @property
     def names_devices(self) -> bool:
-        """Whether only a member of the payload names the device."""
+        """Return whether only a member of the payload names the device."""
         return bool(self.device) and not self.group.carried and "{gateway}" in self.group.pattern
 
     @property

@@ -36,7 +36,7 @@ class NameRule(NamedTuple):
     states: bool
     """False: the words say too little alone."""
     with_unit: bool = False
-    """Whether a stated unit makes up for that."""
+    """True if a stated unit makes up for that."""
 
 
 @cache
@@ -138,7 +138,7 @@ class NamedUnit(NamedTuple):
     words: frozenset[str]
     """The words that state it."""
     strong: bool
-    """Whether the end can be nothing else than this unit."""
+    """True if the end can be nothing else than this unit."""
 
 
 @lru_cache(NAMES_MAX)
@@ -206,13 +206,13 @@ class NameMatch(NamedTuple):
     words: int
     """Number of words of the name that suggest it."""
     whole: bool = True
-    """Whether no word of the name is left over."""
+    """True if no word of the name is left over."""
     plain: bool = True
     """False: abbreviations of two letters, or words that say too little alone."""
     rest: tuple[str, ...] = ()
     """Words that are left over."""
     with_unit: bool = False
-    """Whether a stated unit makes it plain."""
+    """True if a stated unit makes it plain."""
 
 
 def _split(steps: tuple[str, ...]) -> tuple[list[str], list[str]]:

@@ -57,7 +57,7 @@ class SampleGroup(NamedTuple):
     format: str
     messages: list[ParsedSample]
     sure: bool
-    """Whether it is certain which level of the topic names the device."""
+    """True if it is certain which level of the topic names the device."""
     carried: bool = False
     port: int | None = None
     """Port of frames that a carrier delivered."""

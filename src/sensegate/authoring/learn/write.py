@@ -31,7 +31,7 @@ class ProfileDraft(NamedTuple):
     unrecognised: list[tuple[str, str]]
     """(field, why it becomes no reading)."""
     problem: str
-    """Why the draft does not load; empty if it does."""
+    """Reason why the draft does not load; empty if it does."""
 
 
 def draft(learned: Sequence[LearnedShape], profile: str, *, source: str = "") -> ProfileDraft:

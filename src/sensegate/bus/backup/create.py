@@ -36,7 +36,7 @@ class FinishedBackup(msgspec.Struct, frozen=True):
 
     manifest: BackupManifest
     standstill_s: float
-    """For so long the server stood still."""
+    """Seconds for which the server was stopped."""
 
 
 def create(

@@ -39,7 +39,7 @@ class BackupManifest(msgspec.Struct, frozen=True):
     """Description of a backup."""
 
     made: int
-    """When the store was copied, µs UTC."""
+    """Time when the store was copied, µs UTC."""
     sensegate: str
     """Version that made it."""
     nats_server: str
@@ -52,7 +52,7 @@ class BackupManifest(msgspec.Struct, frozen=True):
     """The store is encrypted; without its key nobody can read it."""
     host: str
     directory: str
-    """Where the original lies."""
+    """Directory of the original."""
     url: str
     """Address of the original's HTTP side when the backup was made; empty: it did not run."""
     files: tuple[FileEntry, ...]

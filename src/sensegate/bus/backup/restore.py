@@ -44,7 +44,7 @@ class RestoreResult(msgspec.Struct, frozen=True):
     manifest: BackupManifest
     directory: str
     aside: str = ""
-    """Where the store that was there before lies; empty: there was none."""
+    """Directory to which the previous store was moved; empty: there was none."""
     taken_over: tuple[str, ...] = ()
     """Secrets that the backup does not hold, taken from the store that was there before."""
     missing: tuple[str, ...] = ()

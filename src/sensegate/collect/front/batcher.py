@@ -27,13 +27,13 @@ MESSAGES_MAX = 500
 BYTES_MAX = 256 * 1024
 """A batch of so many bytes of payloads and topics is sealed."""
 LARGE = 16 * 1024
-"""Where a message of more bytes would make a batch larger than `BYTES_MAX`, it begins a new one."""
+"""Size from which a message that would make a batch larger than `BYTES_MAX` begins a new one, bytes."""
 IN_FLIGHT = 4
 """Most batches sent and not yet stored."""
 GAP_S = 0.002
 """Shortest time between two batches."""
 SHARED_MIN = 16
-"""From so many messages a batch on, the next one is sent after a longer gap."""
+"""Messages in a batch from which on the next batch is sent after a longer gap."""
 SHARED_GAPS = 2.5
 """Factor by which that gap is longer."""
 ANSWER_S = 2.0
@@ -116,7 +116,7 @@ class BatchWriter:
         self._held: dict[Acknowledged, None] = {}
         self.stored_batches = 0
         self.problem = ""
-        """Why batches are not stored at the moment; empty: they are."""
+        """Reason why batches are not stored now; empty: they are stored."""
 
     # ── messages of connections ──────────────────────────────────────────────────────────────────────
 
@@ -127,7 +127,7 @@ class BatchWriter:
 
     @property
     def is_congested(self) -> bool:
-        """Whether connections have to wait with reading: too many bytes are not stored."""
+        """Return whether connections have to wait with reading: too many bytes are not stored."""
         return self._sealed_bytes + self.open.bytes > self._queue_bytes_max
 
     def end_read(

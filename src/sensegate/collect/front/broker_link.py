@@ -66,7 +66,7 @@ class BrokerLink:
 
     @property
     def is_open(self) -> bool:
-        """Whether the client has a connection to the broker."""
+        """Return whether the client has a connection to the broker."""
         return self._upstream is not None
 
     # ── subscriptions ────────────────────────────────────────────────────────────────────────────────

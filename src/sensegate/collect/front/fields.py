@@ -11,7 +11,7 @@ from sensegate.collect.front.packets import NO_PROPERTIES, MqttViolation, Packet
 
 VARIABLE_MAX = 268_435_455
 _WILL = 0
-"""In the table of properties: those of a will, which stand in CONNECT but are a list of their own."""
+"""Packet type under which the table lists the properties of a will; CONNECT has them in a list of their own."""
 
 
 def malformed(detail: str) -> MqttViolation:

@@ -23,7 +23,7 @@ from sensegate.config import EngineConfig
 ADMIT, CHECK, CLOSE = "front.admit", "front.check", "front.close"
 REPORT, CONNECTED, ARRIVING, HELLO = "front.report", "front.connected", "front.arriving", "front.hello"
 SERVICE_PUBLISH, SERVICE_SUBSCRIBE = "front.service.publish", "front.service.subscribe"
-"""Of the first the name of the service is one more level."""
+"""Subjects of services; the service name follows the first as one more level."""
 QUESTIONS_MAX = 500
 """Most clients in one request."""
 
@@ -35,7 +35,7 @@ class Question(msgspec.Struct, frozen=True, array_like=True):
     password: str
     address: str
     common_name: str = ""
-    """Of the certificate shown; empty: none."""
+    """Common name of the client's certificate; empty: it has shown none."""
 
 
 class Answer(msgspec.Struct, frozen=True, array_like=True):
@@ -110,7 +110,7 @@ class Connected(msgspec.Struct, frozen=True, array_like=True):
     client_id: str
     born: int
     clean: bool = False
-    """Whether its session begins anew."""
+    """True if its session begins anew."""
 
 
 class RefusedOperation(msgspec.Struct, frozen=True, array_like=True):
@@ -132,7 +132,7 @@ class Report(msgspec.Struct, frozen=True, array_like=True):
     connections: int
     queued_bytes: int
     problem: str
-    """Why messages are not stored at the moment; empty: they are."""
+    """Reason why messages are not stored now; empty: they are stored."""
 
 
 class ServicePublish(msgspec.Struct, frozen=True, array_like=True):

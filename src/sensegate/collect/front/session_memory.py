@@ -1,4 +1,4 @@
-"""Which sessions of devices exist, in a bucket that all fronts follow.
+"""Existing MQTT sessions of devices, in a bucket that all fronts follow.
 
     connects at front A ─▶ row (expiry, holder A) ═ bucket ═▶ every front
     front A dies, the device comes to front B ─▶ "session present", and it throws nothing away
@@ -56,7 +56,7 @@ class StoredSession(msgspec.Struct, frozen=True, array_like=True):
     holder: str = ""
     """Instance of the front that holds its connection; empty: it is not connected."""
     at: int = 0
-    """When the connection began or ended, µs UTC."""
+    """Time when the connection began or ended, µs UTC."""
     writer: str = ""
     """Instance of the front that wrote the row."""
     subscriptions: dict[str, HeldSubscription] = {}
@@ -71,7 +71,7 @@ class _OwnSession:
     def __init__(self, key: SessionKey) -> None:
         self.key = key
         self.revision = 0
-        """Of the row that this front wrote last; 0: none, or its outcome is unknown."""
+        """Revision of the row that this front wrote last; 0: it wrote none, or the outcome is unknown."""
 
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -48,9 +48,9 @@ class MqttSession:
         """Packet ids of QoS 2 messages that are taken and not yet released by PUBREL."""
         self.expiry_s = 0
         self.ended = 0.0
-        """When its last connection ended (monotonic)."""
+        """Time when its last connection ended (monotonic)."""
         self.subscribed = False
-        """Whether the client has subscribed: its subscriptions and queued messages are the broker's."""
+        """True if the client has subscribed: its subscriptions and queued messages are the broker's."""
         self.subscriptions: dict[str, HeldSubscription] = {}
         """Topic filter -> what the broker does not remember of it."""
         self.unacknowledged = UnacknowledgedMessages()

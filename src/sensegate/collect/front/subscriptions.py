@@ -55,9 +55,9 @@ class ClientSubscriptions:
         self._matchers: dict[str, TopicMatcher] = {}
         self._copies: OrderedDict[tuple[str, int], int] = OrderedDict()
         self._is_selective = False
-        """Whether the client has left retained messages out."""
+        """True if the client has left retained messages out."""
         self._is_plain = not any(held_as != PLAIN for held_as in held.values())
-        """Whether messages pass as they are."""
+        """True if messages pass as they are."""
 
     def __len__(self) -> int:
         return len(self._held)

@@ -18,7 +18,7 @@ class WaitingReader(Protocol):
 
     @property
     def deferred_bytes(self) -> int:
-        """How many bytes wait."""
+        """Return the number of waiting bytes."""
         ...
 
     def take_deferred(self) -> None:

@@ -58,7 +58,7 @@ _V = Version.MQTT_3_1_1
 
 
 class BrokerAddress(msgspec.Struct, frozen=True):
-    """Where the broker behind listens, and the key by which it believes the front."""
+    """Address of the upstream broker, and the key that authenticates the front to it."""
 
     host: str
     port: int

@@ -58,4 +58,4 @@ FORMATS: Final[dict[str, PayloadFormat]] = {
     "sparkplug": sparkplug.FORMAT,
     "video": video.FORMAT,
 }
-"""By the name that profiles use."""
+"""Formats by the name that profiles use."""

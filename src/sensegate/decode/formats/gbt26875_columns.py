@@ -39,11 +39,11 @@ class ObjectKind(NamedTuple):
 
     kind: str
     code: str
-    """Of `struct`."""
+    """Format code of `struct`."""
     read: Callable[[str, tuple[Any, ...]], tuple[Any, ...]]
     """(source, numbers and bytes of an object) -> values."""
     pointers: tuple[Pointer, ...]
-    """Of the values, below the object."""
+    """Pointers to the values, relative to the object."""
 
 
 class FrameForm(msgspec.Struct, frozen=True, eq=False):

@@ -50,7 +50,7 @@ def _getter(places: Sequence[int]) -> Getter:
 
 
 class _Form(msgspec.Struct, frozen=True, eq=False):
-    """Where the values of frames of one form stand, and what these have in common."""
+    """Positions of the values in frames of a form, and the parts that these frames have in common."""
 
     qn: int
     """Place of QN; -1: there is none, as below."""
@@ -65,7 +65,7 @@ class _Form(msgspec.Struct, frozen=True, eq=False):
     sample_times: Getter
     constants: tuple[Any, ...]
     pointers: list[Path]
-    """Of the values in the order of `flatten`."""
+    """Pointers to the values, in the order of `flatten`."""
 
 
 class _Layout(NamedTuple):

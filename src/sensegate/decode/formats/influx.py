@@ -7,13 +7,12 @@ or equals sign in a name is escaped by a backslash; a backslash before anything 
 from __future__ import annotations
 
 import re
-from functools import partial
 from typing import Any, Final
 
 import msgspec
 
 from sensegate.decode.charsets import text_of
-from sensegate.decode.frame import ELEMENTS_MAX, MEMBERS_MAX, FormatContext, Parse, PayloadFormat, PayloadFrame
+from sensegate.decode.frame import ELEMENTS_MAX, MEMBERS_MAX, plain_text
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -165,12 +164,4 @@ def _plain(text: str, escaped: str) -> str:
     return re.sub(rf"\\([{escaped}])", r"\1", text) if "\\" in text else text
 
 
-def _parse(frame: PayloadFrame, charset: str) -> Any:
-    return parse(frame.payload, charset)
-
-
-def _compile(_options: Any, context: FormatContext) -> Parse:
-    return partial(_parse, charset=context.charset)
-
-
-FORMAT = PayloadFormat(_compile, text=True)
+FORMAT = plain_text(parse)

@@ -138,7 +138,7 @@ class DownlinkScript:
 
     @property
     def decodes(self) -> bool:
-        """Whether the script has `decodeDownlink`."""
+        """Return whether the script has `decodeDownlink`."""
         return not _inspect(self._decode).error
 
     def encode(self, data: object, port: int) -> tuple[bytes, int]:
@@ -215,7 +215,7 @@ def _numbers(tree: Any) -> Any:
 
 _parses: WeakValueDictionary[str, ScriptParse] = WeakValueDictionary()
 _facts: OrderedDict[str, ScriptInfo] = OrderedDict()
-"""By key of the source: the script of a profile that is loaded again is not inspected again."""
+"""Facts by key of the source, so that a reloaded profile's script is not inspected a second time."""
 
 
 def _compile(options: ScriptPart, context: FormatContext) -> Parse:

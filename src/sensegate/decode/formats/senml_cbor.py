@@ -60,13 +60,13 @@ _FALSE, _TRUE = 20, 21
 
 
 class PackPlaces(NamedTuple):
-    """Where the values of packs stand that have all other bytes in common."""
+    """Positions of the values in packs that are otherwise equal byte for byte."""
 
     bytes_: MaskedBytes
     pointers: list[Path]
     """(index of the record, name) of each value."""
     leaves: Callable[[Sequence[Any]], Sequence[Any]]
-    """From the numbers and bytes as read to the values. Raises `ValueError` if one has another form."""
+    """Convert the numbers and bytes as read to the values. Raises `ValueError` if one has another form."""
 
 
 def places_of(payload: bytes) -> PackPlaces:

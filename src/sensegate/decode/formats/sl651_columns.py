@@ -40,7 +40,7 @@ class Dates(NamedTuple):
     sent: str
     observed: str
     intervals: tuple[str, ...]
-    """Of the twelve intervals of an hour, where they are asked for."""
+    """Dates of the twelve intervals of an hour, if the rule reads them."""
 
 
 class FindDates(Protocol):
@@ -52,7 +52,7 @@ class FindDates(Protocol):
 
 
 class _Form(msgspec.Struct, frozen=True, eq=False):
-    """Where the values of reports of one form stand, and what these have in common."""
+    """Positions of the values in reports of a form, and the parts that these reports have in common."""
 
     mask: int
     fixed: int
@@ -60,7 +60,7 @@ class _Form(msgspec.Struct, frozen=True, eq=False):
     function: int
     time: slice
     stations: tuple[slice, ...]
-    """Where the body repeats the station."""
+    """Positions at which the body repeats the station."""
     decimals: tuple[tuple[int, int, float], ...]
     """First and last hex digit, and divisor, of each number."""
     hours: tuple[tuple[int, int, int, float], ...]
@@ -71,7 +71,7 @@ class _Form(msgspec.Struct, frozen=True, eq=False):
     """Number of values that have the observation time."""
     constants: tuple[Any, ...]
     pointers: list[Path]
-    """Of the values in the order of `flatten`."""
+    """Pointers to the values, in the order of `flatten`."""
 
 
 class Sl651Columns(LearnedParse):

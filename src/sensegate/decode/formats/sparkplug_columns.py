@@ -54,7 +54,7 @@ class MetricPlace(NamedTuple):
     kind: int
     """Field of its value."""
     read: Callable[[Any], Any] | None
-    """From the bytes of its value; None: it is read already."""
+    """Function that reads the bytes of the value; None: it is read already."""
     time: int
     """Index of its time among the values read; -1: it has that of the payload."""
 

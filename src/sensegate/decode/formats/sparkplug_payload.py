@@ -109,7 +109,7 @@ class SparkplugTemplate(msgspec.Struct, frozen=True):
     parameters: tuple[dict[str, Any], ...] = ()
     version: str = ""
     reference: str = ""
-    """For an instance: name of its definition."""
+    """Name of the definition, for an instance."""
     definition: bool = False
 
     def tree(self) -> dict[str, Any]:

@@ -65,7 +65,7 @@ class NodeSession(msgspec.Struct, frozen=True):
     """A session of a node, as far as it was received."""
 
     births: Mapping[str, Birth] = {}
-    """By device; the node's own under the empty name."""
+    """Birth messages by device; the node's own under the empty name."""
     online: frozenset[str] = frozenset()
     """Devices that are not known to be offline."""
     sequence: int | None = None
@@ -73,7 +73,7 @@ class NodeSession(msgspec.Struct, frozen=True):
     bd_seq: int | None = None
     """Number of the session, which its will carries too."""
     doubt: bool = False
-    """Whether messages were missed since the birth of the node (though not that birth)."""
+    """True if messages were missed since the birth of the node (though not that birth)."""
     size: int = _KNOWN_BYTES
     """Approximate size in bytes."""
 

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
-
 from sensegate.decode.charsets import text_of
-from sensegate.decode.frame import FormatContext, Parse, PayloadFormat, PayloadFrame
+from sensegate.decode.frame import plain_text
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -19,12 +16,4 @@ def parse(payload: bytes, charset: str = "utf-8") -> str:
     return text
 
 
-def _parse(frame: PayloadFrame, charset: str) -> str:
-    return parse(frame.payload, charset)
-
-
-def _compile(_options: Any, context: FormatContext) -> Parse:
-    return partial(_parse, charset=context.charset)
-
-
-FORMAT = PayloadFormat(_compile, text=True)
+FORMAT = plain_text(parse)

@@ -5,12 +5,10 @@ Text before a question mark (the path of a request) is ignored.
 
 from __future__ import annotations
 
-from functools import partial
-from typing import Any
 from urllib.parse import parse_qsl
 
 from sensegate.decode.charsets import text_of
-from sensegate.decode.frame import FormatContext, Parse, PayloadFormat, PayloadFrame
+from sensegate.decode.frame import plain_text
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
@@ -46,12 +44,4 @@ def parse(payload: bytes, charset: str = "utf-8") -> dict[str, str | None]:
     return fields
 
 
-def _parse(frame: PayloadFrame, charset: str) -> Any:
-    return parse(frame.payload, charset)
-
-
-def _compile(_options: Any, context: FormatContext) -> Parse:
-    return partial(_parse, charset=context.charset)
-
-
-FORMAT = PayloadFormat(_compile, text=True, typed=False)
+FORMAT = plain_text(parse, typed=False)

@@ -108,7 +108,7 @@ class VideoPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=Tr
 
 
 Shape: TypeAlias = tuple[tuple[bool, bool, type], ...]
-"""Of each element whether it may have a unit, whether that is null, and the type of its value."""
+"""For each element: whether it may have a unit, whether the unit is null, and the type of the value."""
 
 
 class VideoTree(dict[str, Any]):

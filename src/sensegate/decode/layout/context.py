@@ -63,12 +63,12 @@ class Context:
         self._steps = 0
         self._depth = 0
         self._bitwise = False
-        """Whether a repeat of fields that are not whole bytes is being emitted."""
+        """True if a repeat of fields that are not whole bytes is being emitted."""
         self._variables: dict[tuple[int, str], str] = {}
         self._waiting: set[str] = set()
         """Variables of the run that is not emitted yet."""
         self.flat = True
-        """Whether branches determine the members (they do not if a name may replace another)."""
+        """True if branches determine the members; they do not if a name may replace another."""
 
     # ── steps ────────────────────────────────────────────────────────────────────────────────────────
 

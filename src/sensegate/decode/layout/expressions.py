@@ -60,7 +60,7 @@ class ExpressionSource(NamedTuple):
     text: str
     kind: Kind
     safe: bool
-    """Whether it can never fail."""
+    """True if it can never fail."""
     bits: int = 0
     """Bound of an integer: it is below two to the power of this."""
 

@@ -37,7 +37,7 @@ class Layout:
         emitter = Emitter(part, error, "tree")
         self._tree: Read = emitter.function()
         self.columnar = emitter.flat
-        """Whether `flatten` may be used: its branches determine all members."""
+        """True if `flatten` may be used: its branches determine all members."""
         self._values: Read | None = None
         self._pointers: Read | None = None
         self._lines: dict[int, list[tuple[tuple[Any, ...], Read]]] = {}

@@ -34,7 +34,7 @@ class LineEmitter(Emitter):
         self._least = size
         self._writer.quiet = True
         self._has_own_branches = False
-        """Whether pending elements have branches of their own: a type or a name that the frame decides."""
+        """True if pending elements have branches of their own: a type or a name that the frame decides."""
 
     # ── the frame ────────────────────────────────────────────────────────────────────────────────────
 

@@ -33,7 +33,7 @@ class ObjectScope:
         self.loops = 0
         """Enclosing repeats without a name: names in them may occur several times."""
         self.replace_duplicates = False
-        """Whether a repeated name replaces the earlier value."""
+        """True if a repeated name replaces the earlier value."""
 
     def find(self, name: str) -> Variable | None:
         """Return the variable of a name, in this or an enclosing object."""
@@ -59,7 +59,7 @@ class Output:
         self._branches = list(reversed(branches))
         self._pending: list[str] = []
         self._open = False
-        """Whether values or branches were emitted before the end."""
+        """True if values or branches were emitted before the end."""
         self._scopes = 0
 
     # ── objects ──────────────────────────────────────────────────────────────────────────────────────

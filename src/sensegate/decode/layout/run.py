@@ -26,7 +26,7 @@ class RunItem(NamedTuple):
     """Bytes; 0 within a byte."""
     little: bool
     turned: bool
-    """Whether a text of bytes is read last byte first."""
+    """True if a text of bytes is read last byte first."""
     name: str
 
 
@@ -98,12 +98,12 @@ class ElementRun:
 
     @property
     def in_bits(self) -> bool:
-        """Whether elements are read bit by bit."""
+        """Return whether elements are read bit by bit."""
         return self._bits > 0
 
     @property
     def little(self) -> bool:
-        """Whether bits are read from the least significant one on."""
+        """Return whether bits are read from the least significant one on."""
         return self._little
 
     def flush(self, next_byte: NextByte, end: str, least: int) -> tuple[NextByte, list[Deferred]]:

@@ -17,7 +17,7 @@ class SourceWriter:
         self._lines: list[str] = []
         self._indent = 1
         self.quiet = False
-        """Whether refusals are replaced by returning None."""
+        """True if refusals are replaced by returning None."""
         self._count = 0
         self._constants: dict[Any, str] = {}
 

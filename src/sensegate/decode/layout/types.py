@@ -37,7 +37,7 @@ class Type(NamedTuple):
 
     @property
     def unsigned(self) -> bool:
-        """Whether its bits may have names."""
+        """Return whether its bits may have names."""
         return self.family == "u"
 
 

@@ -28,7 +28,7 @@ class DeliveryResult(msgspec.Struct, frozen=True):
     accepted: bool
     """True only for a 2xx status where the delivery goes by HTTP."""
     reason: str = ""
-    """Why it was not accepted, as the subscriber may see it; never a part of the response body."""
+    """Reason of the refusal, as the subscriber may see it; never a part of the response body."""
     retry_after_s: float = 0.0
     gone: bool = False
     """The receiver has ended the subscription (410)."""

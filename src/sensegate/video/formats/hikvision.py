@@ -123,7 +123,7 @@ class PeopleCount(RedactedRecord, frozen=True):
     entered: float | None = None
     left: float | None = None
     total: bool = False
-    """Whether it counts since the last reset rather than over a period."""
+    """True if it counts since the last reset rather than over a period."""
     end: str = ""
     """End of the period."""
 

@@ -78,7 +78,7 @@ class OnvifEvent(RedactedRecord, frozen=True):
     rule: str = ""
     state: bool | None = None
     ended: bool = False
-    """Whether the property has ended (PropertyOperation ``Deleted``, or an empty message)."""
+    """True if the property has ended (PropertyOperation ``Deleted``, or an empty message)."""
     object: str = ""
     uuid: str = ""
     object_class: str = ""

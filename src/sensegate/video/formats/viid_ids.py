@@ -31,7 +31,7 @@ class ObjectId(NamedTuple):
     text: str
     """The id as it may be stored."""
     unique: bool = False
-    """Whether its form is unique per object, so that it alone identifies duplicates."""
+    """True if its form is unique per object, so that it alone identifies duplicates."""
     camera: str = ""
     time: int | None = None
     """The time that it contains, µs UTC."""

@@ -26,7 +26,7 @@ class _Record(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True, gc=
     time: int = 0
     time_quality: Quality = ""
     unique_id: bool = False
-    """Whether the id alone identifies the object."""
+    """True if the id alone identifies the object."""
     deviations: Names = ()
     """Tolerated deviations from the standard, a word each."""
     removed: Names = ()
@@ -84,7 +84,7 @@ class FlowRecord(_Record, frozen=True, tag="flow"):
     lane: int | None = None
     cycle_s: float | None = None
     counts: dict[str, float] = {}
-    """Only counts that `viid_redaction` keeps."""
+    """Counts that `viid_redaction` keeps."""
 
 
 class MediaRecord(_Record, frozen=True, tag="media"):
@@ -100,7 +100,7 @@ class CatalogueRecord(_Record, frozen=True, tag="entry"):
     kind: Literal["APE", "APS", "Tollgate", "Lane"]
     lon: float | None = None
     lat: float | None = None
-    """As sent; the datum is unknown."""
+    """Latitude as sent; the datum is unknown."""
     division: Digits = ""
     """PlaceCode"""
     online: bool | None = None

@@ -104,13 +104,13 @@ class RedactedObject(NamedTuple):
 
     kind: str
     id: str
-    """As sent: only for the response to its sender."""
+    """Id as sent, only for the response to its sender."""
     record: ViidRecord | None
     """None: objects of its kind are not stored (cases)."""
     notice: str = ""
     """Id, as sent, of the notification that contains it."""
     inside: bool = False
-    """Whether another object contains it, which alone is answered."""
+    """True if another object contains it, which alone is answered."""
 
 
 class RedactedBody(NamedTuple):
@@ -120,7 +120,7 @@ class RedactedBody(NamedTuple):
     removed: dict[str, int]
     """Field -> how often it was removed."""
     listed: bool
-    """Whether the body is a list envelope."""
+    """True if the body is a list envelope."""
     notices: list[str]
     """Ids of its notifications, as sent."""
 

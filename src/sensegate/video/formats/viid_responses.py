@@ -23,14 +23,14 @@ class ObjectResult(NamedTuple):
     """Result of one object."""
 
     id: str
-    """As written by its sender."""
+    """Id as its sender wrote it."""
     code: int = OK
     text: str = ""
     """Description for people; empty: the word of the code."""
 
 
 class ResponseStatus(msgspec.Struct, frozen=True, rename="pascal"):
-    """One `ResponseStatusObject`."""
+    """`ResponseStatusObject` of an object."""
 
     request_url: str = msgspec.field(name="RequestURL")
     status_code: int

@@ -57,7 +57,7 @@ class SubscriptionRequest(msgspec.Struct, frozen=True):
     """Parsed `SubscribeObject`."""
 
     id: str
-    """As sent."""
+    """Id as sent."""
     subscription: ViidSubscription | None
     """None: it is unusable."""
     cancels: bool = False

@@ -237,7 +237,7 @@ async def test_a_frame_that_lies_changes_nothing(play: Play) -> None:
         answer = await play.hostile.span(request)
         assert outcome(answer) == expected, (name, answer)
         lanes = [
-            protocol.decode_position_answer(told.value).lanes for told in (before, await play.hostile.ask("position"))
+            protocol.decode_position_answer(reply.value).lanes for reply in (before, await play.hostile.ask("position"))
         ]
         assert lanes[0] == lanes[1], name
         if expected == "refused":

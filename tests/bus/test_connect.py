@@ -384,3 +384,37 @@ async def test_a_stranger_at_the_address_ends_no_reconnection(engine: Engine) ->
     await client.close()
     stranger.close()
     await stranger.wait_closed()
+
+
+PLAIN = {
+    b"NATS/1.0\r\nNats-Sequence: 7\r\nNats-Subject: readings.4401.all.1\r\n\r\n",
+    "NATS/1.0\r\nplace: 广州: 1\r\n\r\n".encode(),
+}
+"""Blocks of headers in the form of the server."""
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        *sorted(PLAIN),
+        b"NATS/1.0\r\nname:value\r\n\r\n",
+        b"NATS/1.0\r\nname: \xff\r\n\r\n",
+        b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 0\r\n\r\n",
+        b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 1\r\nNats-Last-Stream: 9\r\n\r\n",
+        b"NATS/1.0 503\r\n\r\n",
+        b"NATS/1.0\r\n\r\n",
+        b"",
+    ],
+)
+async def test_headers_are_read_as_the_client_library_reads_them(block: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form of the server is read without the library, every other form by it, with the same result."""
+    by_library = await Client()._process_headers(block)
+    asked = []
+
+    async def counted(_client: Client, headers: bytes) -> dict[str, str] | None:
+        asked.append(headers)
+        return by_library
+
+    monkeypatch.setattr(Client, "_process_headers", counted)
+    assert await connect.BusClient("test")._process_headers(block) == by_library
+    assert asked == ([] if block in PLAIN else [block])

@@ -169,14 +169,14 @@ async def test_an_external_server_that_was_started_again_is_asked_under_its_new_
         async with asyncio.timeout(20):
             await engine.restarted.wait()
         client = await outside.connect(User.FEEDS)
-        result = await eventually(lambda: _asked(outside), 20)
+        result = await eventually(lambda: _connections(outside), 20)
         await outside.close_connection(result[0].cid)
         await client.close()
     finally:
         await outside.stop()
 
 
-async def _asked(outside: Engine) -> list[Connection]:
+async def _connections(outside: Engine) -> list[Connection]:
     try:
         return await outside.connections("SUB")
     except Unavailable:

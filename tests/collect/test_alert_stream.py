@@ -343,12 +343,12 @@ def test_the_configuration_refuses_what_cannot_work() -> None:
     head = "role: node\ndivision: '4401'\ndirectory: x\ncameras:\n"
     good = "  - {device: cam7, make: hikvision, url: 'http://10.1.2.3', user: reader, password_env: CAM7}\n"
     assert parse(head + good).cameras[0].idle_timeout_s == 60
-    for bad, told in (
+    for bad, message in (
         ("  - {device: cam7, make: hikvision, url: 'rtsp://10.1.2.3'}\n", "does not begin with http"),
         ("  - {device: cam7, make: hikvision, url: 'http://a:b@10.1.2.3'}\n", "holds a user or password"),
         ("  - {device: cam7, make: acme, url: 'http://10.1.2.3'}\n", "acme"),
         ("  - {device: cam7, make: dahua, url: 'http://10.1.2.3', idle_timeout_s: 0}\n", "idle_timeout_s"),
         ("  - {device: cam7, make: dahua, url: 'https://10.1.2.3', pin_sha256: ab}\n", "64 hex digits"),
     ):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             parse(head + bad)

@@ -63,7 +63,7 @@ async def test_idle_a_delivery_goes_at_once_and_starts_after_its_position() -> N
     source = Scripted([delivery(1, 1)])
     async with await started(source, IngestConfig(commit_interval_ms=FOREVER_MS)) as intake:
         batch = await asyncio.wait_for(intake.batch(), 30)
-    assert [one.messages[0].sequence for one in batch] == [1]
+    assert [delivery.messages[0].sequence for delivery in batch] == [1]
     assert source.committed == SourcePosition("life", 7)
 
 

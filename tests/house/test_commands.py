@@ -27,7 +27,7 @@ ROOT_COMMAND = loaded_root()
 def calls(text: str) -> list[list[str]]:
     """Return the words of each call in a text: of code blocks, and between backticks."""
     text = text.replace("\\\n", " ")
-    return [re.findall(r"'[^']*'|\"[^\"]*\"|\S+", found[1]) for found in CALL.finditer(text)]
+    return [re.findall(r"'[^']*'|\"[^\"]*\"|\S+", call[1]) for call in CALL.finditer(text)]
 
 
 def wrong(words: list[str]) -> str:

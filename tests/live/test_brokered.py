@@ -334,8 +334,8 @@ async def test_nats_revocation_is_in_force_within_two_seconds(node: Site, device
         by_nats(node, other, await end_of(node, other)) as control,
     ):
         await push(node, device, 20)
-        for one in (first, second, control):
-            await one.records(1)
+        for awarded in (first, second, control):
+            await awarded.records(1)
         began = time.monotonic()
         assert (await node.ask("DELETE", f"/api/v1/grants/{grant.id}")).status == 200
         assert (await node.ask("DELETE", f"/api/v1/tokens/{third.token_id}")).status == 200

@@ -100,7 +100,11 @@ def cast(step: int) -> tuple[list[Camera], list[Planted]]:
         for example in profile.source.examples:
             if example.refuse is not None:
                 continue
-            known = {one: _renamed(one, name) for one in (*example.devices, example.gateway) if one}
+            known = {
+                name_or_gateway: _renamed(name_or_gateway, name)
+                for name_or_gateway in (*example.devices, example.gateway)
+                if name_or_gateway
+            }
             gateway = known.get(example.gateway, "")
             if gateway:
                 cameras[gateway] = Camera(gateway, name)
@@ -228,9 +232,9 @@ def readings_of(subject: str, payload: bytes) -> Iterator[bytes]:
     """Yield a member of the log as our own readers read it."""
     kind = subject.partition(".")[0]
     if kind in {"raw", "quarantine"}:
-        for one in raw.decode_quarantined(payload) if kind == "quarantine" else raw.decode(payload):
-            yield msgspec.json.encode(one)
-            yield (one.message if isinstance(one, raw.StoredMessage) else one[0]).payload
+        for message in raw.decode_quarantined(payload) if kind == "quarantine" else raw.decode(payload):
+            yield msgspec.json.encode(message)
+            yield (message.message if isinstance(message, raw.StoredMessage) else message[0]).payload
     elif kind in {"readings", "observations", "seen"}:
         batch = columns.decode(payload, sequence=1)
         yield "\n".join(json_records.json_lines(batch, np.arange(len(batch), dtype=np.int64), 1, "c")).encode()

@@ -152,7 +152,7 @@ async def test_messages_that_cannot_be_read(node: Site) -> None:
     assert [(row["reason"], row["bytes"]) for row in kept] == [(reason, len(payload)) for reason, payload in STRANGE]
     totals = await node.totals()
     for reason in {reason for reason, _ in STRANGE}:
-        assert totals[f"quarantined.{reason}"] >= [one for one, _ in STRANGE].count(reason)
+        assert totals[f"quarantined.{reason}"] >= [reasons for reasons, _ in STRANGE].count(reason)
 
 
 async def test_the_same_by_http(node: Site) -> None:

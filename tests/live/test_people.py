@@ -156,7 +156,7 @@ async def test_by_a_provider_of_identities(tmp_path: Path) -> None:
                 assert response.status == 201
             added = next(row for row in await site.audit() if row["action"] == "device.add")
             assert added["actor"] == "person:oidc:li-1"
-            kept = {one.key: one.value for one in browser.cookie_jar}
+            kept = {cookie.key: cookie.value for cookie in browser.cookie_jar}
         async with running(config) as site:
             answer = await site.ask("GET", "/api/v1/session", "", headers={"Cookie": f"sensegate={kept['sensegate']}"})
             assert answer.status == 401

@@ -66,8 +66,8 @@ async def test_a_subscriber_of_a_city_gets_that_city(centre: Site, fleet: dict[s
 async def test_a_filter_does_not_widen_the_scope(centre: Site, fleet: dict[str, Made], wanted: str) -> None:
     """Asking for another division is refused with 403, by page and by stream; for the province it is cut to ours."""
     token, _ = await centre.token(scope="4401")
-    for way in ("records", "stream"):
-        assert (await centre.ask("GET", f"{FEED}/{way}", token, params={"division": wanted})).status == 403
+    for route in ("records", "stream"):
+        assert (await centre.ask("GET", f"{FEED}/{route}", token, params={"division": wanted})).status == 403
     rows = await centre.records(token, division="44")
     assert {row["division"] for row in rows} == {OURS}
 

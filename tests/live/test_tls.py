@@ -337,12 +337,12 @@ async def test_a_wrong_link_is_refused_and_said(lab: Lab, other: Lab, tmp_path: 
     uplink = {name: files[name] if value == "other" else value for name, value in given.items()}
     async with linked(lab, tmp_path, **uplink) as (centre, node):
 
-        async def told() -> bool:
+        async def is_warned() -> bool:
             return words in await said_of(node)
 
         device = await node.device("d-1")
         assert (await node.push(device, reading(21.5))).status == 202
-        await eventually(told, 20)
+        await eventually(is_warned, 20)
         assert await centre.records() == []
 
 
@@ -495,11 +495,11 @@ async def test_a_server_of_others_with_a_private_authority(lab: Lab, other: Lab,
             device = await site.device("d-1")
             assert (await site.push(device, reading(21.5))).status == 202
             assert [row["value"] for row in await eventually(site.records)] == [21.5]
-        for wrong, said in (
+        for wrong, message in (
             ({"ca_file": other.ca}, "self-signed certificate"),
             ({"tls": TlsConfig()}, "certificate"),
         ):
-            with pytest.raises(EngineError, match=said):
+            with pytest.raises(EngineError, match=message):
                 async with running(replace(config, engine=replace(config.engine, **wrong))):
                     pass
 

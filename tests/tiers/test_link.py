@@ -489,11 +489,11 @@ async def test_spans_that_are_handled_at_once_share_the_time(centre: Engine) -> 
         return b""
 
     links.serve(Channel.LIVE, take)
-    async with running(links, BOTH), linked(centre, "4401") as one, linked(centre, "4403") as other:
-        for link in (one, other):
+    async with running(links, BOTH), linked(centre, "4401") as first, linked(centre, "4403") as other:
+        for link in (first, other):
             await link.send_span("live", b"x")
-        await asyncio.gather(one.send_span("live", b"x"), other.send_span("live", b"x"))
-        for link in (one, other):
+        await asyncio.gather(first.send_span("live", b"x"), other.send_span("live", b"x"))
+        for link in (first, other):
             await link.send_span("live", b"x")
     assert len(inside) == 6
     assert clock.waits == []

@@ -28,6 +28,12 @@ def unchanged(lon: F64, lat: F64, datum: Datum) -> tuple[F64, F64]:
     return np.full_like(lon, np.nan), np.full_like(lat, np.nan)
 
 
+def _inverse(order: list[int]) -> I64:
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
+    return place
+
+
 class WordList:
     """A growing list of distinct words with stable indices."""
 
@@ -64,6 +70,8 @@ class DeviceIndex:
         """Canonical id or alias -> index."""
         self._extents: F64 = np.empty((0, 4))
         """Extent of each division, by its index."""
+        self._rank: I64 = np.empty(0, np.int64)
+        self._sorted_apart = 0
         self._allocate(0)
 
     def _allocate(self, size: int) -> None:
@@ -111,6 +119,23 @@ class DeviceIndex:
         # An id takes precedence over an alias of another device; two processes may have registered both at once.
         self.names[name] = at
         return at
+
+    def ranks(self, devices: I64) -> I64:
+        """Return numbers that are in the order of the ids of these devices; for one thread at a time.
+
+        The devices, in ascending order, are ranked among all known ones, or, while a newer one has no rank yet, among
+        themselves: sorting all again pays only after as many have been sorted so.
+        """
+        if len(devices) and int(devices[-1]) >= len(self._rank):
+            ids = self.ids
+            if self._sorted_apart + len(devices) < len(ids):
+                self._sorted_apart += len(devices)
+                names = list(map(ids.__getitem__, devices.tolist()))
+                return _inverse(sorted(range(len(names)), key=names.__getitem__))
+            self._sorted_apart = 0
+            ranked = np.argsort(self._rank).tolist()  # nearly sorted already, which makes the sort cheap
+            self._rank = _inverse(sorted([*ranked, *range(len(ranked), len(ids))], key=ids.__getitem__))
+        return self._rank[devices]
 
     def find_id(self, name: str) -> int:
         """Return the index of a canonical id; -1 if there is none, even if it is an alias."""

@@ -95,12 +95,13 @@ class _Tree(VersionedMap):
 _decoder = msgspec.msgpack.Decoder(_Tree)
 
 
-def encode(batch: Batch) -> bytes:
-    """Return the encoded batch.
+def encode(batch: Batch, *, is_ordered: bool = False) -> bytes:
+    """Return the encoded batch; `is_ordered`: its tables and rows are known to be in the order of `ordered`.
 
     Where every `seq` is 0 the rows are new, and their `index` becomes their row number in the encoded order.
     """
-    batch = ordered(batch)
+    if not is_ordered:
+        batch = ordered(batch)
     rows = len(batch)
     counts: I64 = np.bincount(batch.property, minlength=len(batch.properties)).astype(np.int64)
     shown = counts > 0
@@ -162,16 +163,17 @@ def encode(batch: Batch) -> bytes:
 
 def _pack_degrees(degrees: F64) -> Packed | bytes:
     """Return degrees as whole 1e-7 degrees with a bitmap of missing values, or as floats where that is not exact."""
-    known = ~np.isnan(degrees)
-    if not known.any():
-        return [0, _NO_DEGREES]
     with np.errstate(invalid="ignore"):  # values that are no position on Earth are kept as floats
-        whole = np.rint(degrees[known] * DEGREE_FRACTION).astype(np.int64)
-    if not (whole / DEGREE_FRACTION == degrees[known]).all():
-        return degrees.astype("<f8").tobytes()
-    if known.all():
+        whole = np.rint(degrees * DEGREE_FRACTION).astype(np.int64)
+    exact = whole / DEGREE_FRACTION == degrees
+    if len(degrees) and exact.all():
         return pack(whole, delta=False)
-    return [_HOLES, pack(whole, delta=False), np.packbits(~known).tobytes()]
+    missing = np.isnan(degrees)
+    if missing.all():
+        return [0, _NO_DEGREES]
+    if not (exact | missing).all():
+        return degrees.astype("<f8").tobytes()
+    return [_HOLES, pack(whole[exact], delta=False), np.packbits(missing).tobytes()]
 
 
 def _unpack_degrees(packed: _Degrees, entries: int) -> F64:

@@ -84,13 +84,21 @@ EQUAL = "equal"
 ADDED = "added"
 """Accepted values of reprocessed messages that had no earlier revision."""
 
-_SIGNS = {MESSAGES: 1, DECODED: -1, QUARANTINED: -1}
-_REPROCESSED_SIGNS = {REDECODED: 1, RECOVERED: -1, REREAD: -1, STILL_REFUSED: -1}
-_VALUE_SIGNS = {VALUES: 1, ACCEPTED: -1, DUPLICATE: -1, SUPPRESSED: -1, REJECTED: -1, DOWNSAMPLED: -1}
+_BALANCES = (
+    ("messages", {MESSAGES: 1, DECODED: -1, QUARANTINED: -1}),
+    ("reprocessed messages", {REDECODED: 1, RECOVERED: -1, REREAD: -1, STILL_REFUSED: -1}),
+    ("values", {VALUES: 1, ACCEPTED: -1, DUPLICATE: -1, SUPPRESSED: -1, REJECTED: -1, DOWNSAMPLED: -1}),
+)
+"""Balanced sums, with the sign of each kind up to its first dot."""
 KINDS_MAX = 1_000
 """Most kinds of one ledger (a cell key has 10 bits for them); further removed fields are counted as `_OTHER`."""
 _OTHER = f"{REMOVED}.other"
-
+_DEVICE_BITS, _SOURCE_BITS, _KIND_BITS = 23, 10, 10
+_SOURCE_SHIFT = _DEVICE_BITS
+_KIND_SHIFT = _SOURCE_SHIFT + _SOURCE_BITS
+_HOUR_SHIFT = _KIND_SHIFT + _KIND_BITS
+_DEVICE_MASK, _SOURCE_MASK, _KIND_MASK = (1 << _DEVICE_BITS) - 1, (1 << _SOURCE_BITS) - 1, (1 << _KIND_BITS) - 1
+_WITHOUT_KIND = ~(_KIND_MASK << _KIND_SHIFT)
 
 HOURS = 1 << 20
 """Range of the hour in a cell key, in hours since 1970; hours beyond it are clamped."""
@@ -134,18 +142,27 @@ class _Table:
         self.words: list[str] = []
         self._place: dict[str, int] = {}
 
+    def __contains__(self, word: str) -> bool:
+        if len(self._place) != len(self.words):
+            # After `assign`: most ledgers are written or read without a look-up by name.
+            self._place = {known: index for index, known in enumerate(self.words)}
+        return word in self._place
+
     def __call__(self, word: str) -> int:
-        place = self._place.get(word)
+        place = self._place[word] if word in self else None
         if place is None:
             place = self._place[word] = len(self.words)
             self.words.append(word)
         return place
 
+    def assign(self, words: Sequence[str]) -> None:
+        """Number different strings in their order; the table must be empty."""
+        self.words = list(words)
+
     def numbers_of(self, words: Sequence[str]) -> I64:
         """Return the numbers of several strings."""
         if not self.words and len(set(words)) == len(words):
-            self.words = list(words)
-            self._place = {word: index for index, word in enumerate(self.words)}
+            self.assign(words)
             return np.arange(len(words), dtype=np.int64)
         return np.array([self(word) for word in words], np.int64)
 
@@ -154,7 +171,7 @@ class _Kinds(_Table):
     """Table of kinds; it bounds the number of names of removed fields."""
 
     def __call__(self, word: str) -> int:
-        if len(self.words) >= KINDS_MAX - 200 and word not in self._place and word.startswith(f"{REMOVED}."):
+        if len(self.words) >= KINDS_MAX - 200 and word not in self and word.startswith(f"{REMOVED}."):
             word = _OTHER
         return super().__call__(word)
 
@@ -165,17 +182,30 @@ class Ledger:
     def __init__(self) -> None:
         self._devices, self._sources, self._kinds = _Table(), _Table(), _Kinds()
         self._place_by_device: dict[str, str] = {}
+        self._place_column: tuple[list[str], I64] | None = None
         self._parts: list[tuple[I64, I64]] = []
         self._cell, self._count = np.empty(0, np.int64), np.empty(0, np.int64)
 
-    # A cell is one int64: hour (20 bits), kind (10), source (10), device (23).
-    def _key(self, hour: Any, kind: int, source: int, device: Any) -> Any:
-        return (((hour << 10 | kind) << 10 | source) << 23) | device
+    @staticmethod
+    def _key(hour: Any, kind: Any, source: Any, device: Any) -> Any:
+        """Return the key of a cell: hour (20 bits and a sign), kind (10), source (10) and device (23) in an int64."""
+        return hour << _HOUR_SHIFT | kind << _KIND_SHIFT | source << _SOURCE_SHIFT | device
 
     def add(self, hour: int, device: str, source: str, kind: str, count: int = 1) -> None:
         """Add to a count."""
         cell = self._key(_clamped_hour(hour), self._kinds(kind), self._sources(source), self._devices(device))
         self._parts.append((np.array([cell], np.int64), np.array([count], np.int64)))
+
+    @classmethod
+    def of_devices(cls, devices: Sequence[str], places: list[str], place: I64) -> Ledger:
+        """Return an empty ledger of different devices, numbered in their order.
+
+        `places`: different places (see `set_places`); `place`: index of the place of each device.
+        """
+        ledger = cls()
+        ledger._devices.assign(devices)
+        ledger._place_column = places, place
+        return ledger
 
     def device_numbers(self, devices: Sequence[str]) -> I64:
         """Return the numbers of these devices, for `add_counts`."""
@@ -183,11 +213,19 @@ class Ledger:
 
     def set_places(self, devices: Sequence[str], places: Sequence[str]) -> None:
         """Set the places of devices: ``division`` or ``division/department``."""
-        self._place_by_device.update(zip(devices, places, strict=True))
+        self._places().update(zip(devices, places, strict=True))
+
+    def _places(self) -> dict[str, str]:
+        """Return the place of each device by its id."""
+        if self._place_column is not None:
+            (places, place), self._place_column = self._place_column, None
+            known = zip(self._devices.words, map(places.__getitem__, place.tolist()), strict=False)
+            self._place_by_device = {device: word for device, word in known if word}
+        return self._place_by_device
 
     def place_of(self, device: str) -> tuple[str, str]:
         """Return (division, department) of a device as last set; empty strings where it was not."""
-        division, _, department = self._place_by_device.get(device, "").partition("/")
+        division, _, department = self._places().get(device, "").partition("/")
         return division, department
 
     def add_counts(self, hour: int, source: str, kind: str, devices: I64, counts: I64) -> None:
@@ -197,11 +235,26 @@ class Ledger:
             cell = self._key(_clamped_hour(hour), self._kinds(kind), self._sources(source), devices[nonzero])
             self._parts.append((cell, counts[nonzero].astype(np.int64)))
 
+    def add_cells(self, hour: I64, source: I64, kind: I64, device: I64, count: I64) -> None:
+        """Add columns of counts by number: `source_number`, `kind_number`; device as in `of_devices`."""
+        self._parts.append((self._key(np.clip(hour, -HOURS, HOURS - 1), kind, source, device), count))
+
+    def source_number(self, source: str) -> int:
+        """Return the number of a source, for `add_cells`."""
+        return self._sources(source)
+
+    def kind_number(self, kind: str) -> int:
+        """Return the number of a kind, for `add_cells`."""
+        return self._kinds(kind)
+
     def _consolidate(self) -> tuple[I64, I64]:
         if self._parts:
             cells = np.concatenate([self._cell, *(cell for cell, _ in self._parts)])
             counts = np.concatenate([self._count, *(count for _, count in self._parts)])
             self._parts = []
+            if bool((cells[1:] > cells[:-1]).all()):
+                self._cell, self._count = cells, counts
+                return cells, counts
             order = np.argsort(cells, kind="stable")
             cells, counts = cells[order], counts[order]
             first = np.flatnonzero(np.concatenate([[True], cells[1:] != cells[:-1]]))
@@ -211,7 +264,13 @@ class Ledger:
     def _columns(self) -> tuple[I64, I64, I64, I64, I64]:
         """Return (hour, kind, source, device, count)."""
         cell, count = self._consolidate()
-        return cell >> 43, cell >> 33 & 1023, cell >> 23 & 1023, cell & ((1 << 23) - 1), count
+        return (
+            cell >> _HOUR_SHIFT,
+            cell >> _KIND_SHIFT & _KIND_MASK,
+            cell >> _SOURCE_SHIFT & _SOURCE_MASK,
+            cell & _DEVICE_MASK,
+            count,
+        )
 
     def __len__(self) -> int:
         return len(self._consolidate()[0])
@@ -219,13 +278,13 @@ class Ledger:
     def merge(self, other: Ledger) -> None:
         """Add the counts of another ledger."""
         hour, kind, source, device, count = other._columns()
-        self._place_by_device.update(other._place_by_device)
+        self._places().update(other._places())
         if not len(hour):
             return
         kinds = np.array([self._kinds(word) for word in other._kinds.words], np.int64)
         sources = np.array([self._sources(word) for word in other._sources.words], np.int64)
         devices = self._devices.numbers_of(other._devices.words)
-        cell = (((hour << 10 | kinds[kind]) << 10 | sources[source]) << 23) | devices[device]
+        cell = self._key(hour, kinds[kind], sources[source], devices[device])
         self._parts.append((cell, count))
         if len(self._parts) > 64:
             self._consolidate()
@@ -242,9 +301,10 @@ class Ledger:
         for table, known in ((part._devices, words), (part._sources, self._sources.words)):
             table.numbers_of(known)
         part._kinds.numbers_of(self._kinds.words)
-        part._place_by_device = {word: self._place_by_device[word] for word in words if word in self._place_by_device}
+        places = self._places()
+        part._place_by_device = {word: places[word] for word in words if word in places}
         inside = (device >= first) & (device < end)
-        cell = (((hour << 10 | kind) << 10 | source) << 23) | (device - first)
+        cell = self._key(hour, kind, source, device - first)
         part._parts.append((cell[inside], count[inside]))
         return part
 
@@ -280,7 +340,7 @@ class Ledger:
             (copy._kinds, self._kinds),
         ):
             table.numbers_of(known.words)
-        copy._place_by_device = dict(self._place_by_device)
+        copy._place_by_device = dict(self._places())
         return copy
 
     def names(self) -> tuple[list[str], list[str], list[str]]:
@@ -290,9 +350,7 @@ class Ledger:
     def retain_places(self, is_retained: Callable[[str], bool]) -> int:
         """Remove the places of devices whose division is not to be retained; return their number."""
         outside = [
-            device
-            for device, place in self._place_by_device.items()
-            if place and not is_retained(place.partition("/")[0])
+            device for device, place in self._places().items() if place and not is_retained(place.partition("/")[0])
         ]
         for device in outside:
             del self._place_by_device[device]
@@ -337,31 +395,37 @@ class Ledger:
         Raises:
             Unbalanced: they do not; names the first hour, device and source.
         """
-        hour, kind, source, device, count = self._columns()
-        if not len(hour):
+        cell, count = self._consolidate()
+        if not len(cell):
             return
-        group = (hour << 33) | (source << 23) | device
-        order = np.argsort(group, kind="stable")
-        grouped = group[order]
-        first = np.flatnonzero(np.concatenate([[True], grouped[1:] != grouped[:-1]]))
-        for signs, subject in (
-            (_SIGNS, "messages"),
-            (_REPROCESSED_SIGNS, "reprocessed messages"),
-            (_VALUE_SIGNS, "values"),
-        ):
-            sign = np.array([signs.get(word.partition(".")[0], 0) for word in self._kinds.words], np.int64)
-            sums = np.add.reduceat((sign[kind] * count)[order], first)
-            if wrong := np.flatnonzero(sums).tolist():
-                row = order[first[wrong[0]]]
-                place = f"device '{self._devices.words[device[row]]}', source '{self._sources.words[source[row]]}'"
-                raise Unbalanced(f"{subject} of {place}, hour {hour[row]}: {sums[wrong[0]]:+d} unaccounted for")
+        # Rows of the same hour, source and device: the cell without its kind, or, where there is a single hour and
+        # source, the device.
+        group, groups = cell & _DEVICE_MASK, len(self._devices.words)
+        if bool(((cell ^ cell[0]) & _WITHOUT_KIND > _DEVICE_MASK).any()):
+            different, group = np.unique(cell & _WITHOUT_KIND, return_inverse=True)
+            groups = len(different)
+        kind = cell >> _KIND_SHIFT & _KIND_MASK
+        families = [word.partition(".")[0] for word in self._kinds.words]
+        for subject, signs in _BALANCES:
+            if signs.keys().isdisjoint(families):
+                continue
+            sign = np.array([signs.get(family, 0) for family in families], np.int64)
+            sums = np.zeros(groups, np.int64)
+            np.add.at(sums, group, sign[kind] * count)
+            if sums.any():
+                place = int(np.flatnonzero(sums)[0])
+                wrong = int(cell[np.flatnonzero(group == place)[0]])
+                device = self._devices.words[wrong & _DEVICE_MASK]
+                source = self._sources.words[wrong >> _SOURCE_SHIFT & _SOURCE_MASK]
+                raise Unbalanced(
+                    f"{subject} of device '{device}', source '{source}', hour {wrong >> _HOUR_SHIFT}:"
+                    f" {int(sums[place]):+d} unaccounted for"
+                )
 
     def encode(self) -> bytes:
         """Return the encoded ledger."""
         hour, kind, source, device, count = self._columns()
-        where = [self._place_by_device.get(word, "") for word in self._devices.words]
-        places = sorted(set(where))
-        number = {word: at for at, word in enumerate(places)}
+        places, place = self._packed_places()
         tree = {
             "rows": len(hour),
             "devices": self._devices.words,
@@ -373,9 +437,22 @@ class Ledger:
             "device": pack(device),
             "count": pack(count, delta=False),
             "places": places,
-            "place": pack(np.array([number[word] for word in where], np.int64)),
+            "place": pack(place),
         }
         return encode_map(tree)
+
+    def _packed_places(self) -> tuple[list[str], I64]:
+        """Return the sorted table of places, and the index of each device's place."""
+        devices = self._devices.words
+        if self._place_column is not None and len(self._place_column[1]) == len(devices):
+            places, place = self._place_column
+            table = sorted(set(places))
+            return table, np.array([table.index(word) for word in places], np.int64)[place]
+        known = self._places()
+        where = [known.get(word, "") for word in devices]
+        table = sorted(set(where))
+        number = {word: at for at, word in enumerate(table)}
+        return table, np.array([number[word] for word in where], np.int64)
 
     @classmethod
     def decode(cls, payload: bytes, *, bytes_max: int = BYTES_MAX) -> Ledger:
@@ -411,7 +488,7 @@ class Ledger:
         _require_in_range(hour + HOURS, 2 * HOURS)
         _require_in_range(count + _COUNT_MAX, 2 * _COUNT_MAX)
         if rows:
-            ledger._parts.append(((((hour << 10 | kind) << 10 | source) << 23) | device, count))
+            ledger._parts.append((cls._key(hour, kind, source, device), count))
         return ledger
 
 

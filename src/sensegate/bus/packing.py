@@ -16,7 +16,7 @@ import numpy as np
 import zstandard
 from numpy.typing import NDArray
 
-from sensegate.model import F64, FORMAT, I64, U8, U64
+from sensegate.model import BOOL, F64, FORMAT, I64, U8, U64
 
 Packed = list[Any]
 Column = Annotated[list[int | bytes], msgspec.Meta(min_length=2, max_length=6)]
@@ -37,6 +37,8 @@ UNBACKED_ROWS_MAX = 1 << 16
 CONTENT_ERRORS = (KeyError, TypeError, IndexError, AttributeError, ArithmeticError)
 """Errors that processing the content of a decoded map raises when the content is corrupt."""
 _EXACT = float(1 << 53)
+_SAMPLE = 8
+"""Rows of a segment from which its number of decimals is taken, to be confirmed by all."""
 _KINDS: dict[int, Any] = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
 _encoder = msgspec.msgpack.Encoder()
 
@@ -128,14 +130,22 @@ def from_byte_planes(raw: bytes, width: int) -> U64:
     return column
 
 
+def _may_be_even(offset: U64) -> bool:
+    """Return whether the ends of a column allow that all differences are equal: only then they are less than a byte."""
+    first, second, last = int(offset[0]), int(offset[1]), int(offset[-1])
+    return last - first == (second - first) * (len(offset) - 1)
+
+
 def pack(column: NDArray[Any], steps: tuple[int, ...] = (), *, delta: bool = True) -> Packed:
     """Return the smallest packing of an integer column; `steps`: common divisors to try, greatest first."""
     if not len(column):
         return [0, 0]
-    column = column.astype(np.int64, copy=False) if column.dtype != np.uint64 else column.view(np.int64)
-    low, high = int(column.min()), int(column.max())
+    if column.dtype == np.uint64:
+        column = column.view(np.int64)
+    low, high = int(np.minimum.reduce(column)), int(np.maximum.reduce(column))
     if low == high:
         return [0, low]
+    column = column.astype(np.int64, copy=False)
     span = high - low
     offset: U64 = (column - np.int64(low)).view(np.uint64)
     step = 1
@@ -146,10 +156,10 @@ def pack(column: NDArray[Any], steps: tuple[int, ...] = (), *, delta: bool = Tru
                 offset, step, span = whole, trial, span // trial
                 break
     width = width_of(span)
-    if delta:
+    if delta and (width > 1 or _may_be_even(offset)):
         signed = offset.view(np.int64)
         change = signed[1:] - signed[:-1]
-        least, most = int(change.min()), int(change.max())
+        least, most = int(np.minimum.reduce(change)), int(np.maximum.reduce(change))
         if least == most or width_of(most - least) < width:
             width = 0 if least == most else width_of(most - least)
             body = to_byte_planes((change - np.int64(least)).view(np.uint64), width) if width else b""
@@ -235,6 +245,31 @@ def _decimals(value: F64, starts: I64) -> U8:
     return np.maximum.reduceat(need, starts)
 
 
+def _sampled_decimals(value: F64, starts: I64, counts: I64) -> U8:
+    """Return what `_decimals` returns for the first rows of each segment."""
+    width = min(_SAMPLE, int(np.maximum.reduce(counts)))
+    part = value[(starts[:, None] + np.minimum(np.arange(width), (counts - 1)[:, None])).ravel()]
+    power = POWERS[:, None]
+    whole = np.rint(part * power)
+    exact = (whole / power == part) & (np.abs(whole) < _EXACT)
+    need = np.where(exact.any(axis=0), exact.argmax(axis=0), UNSCALED)
+    decimals: U8 = np.maximum.reduce(need.reshape(len(starts), width), axis=1).astype(np.uint8)
+    return decimals
+
+
+def _scaled(value: F64, decimals: U8, starts: I64, counts: I64) -> tuple[F64, BOOL]:
+    """Return the values scaled by the decimals of their segments, and per segment whether all are exact so."""
+    power = np.repeat(POWERS[np.minimum(decimals, len(POWERS) - 1)], counts)
+    whole = np.rint(value * power)
+    return whole, np.logical_and.reduceat((whole / power == value) & (np.abs(whole) < _EXACT), starts)
+
+
+def _starts(counts: I64) -> I64:
+    starts: I64 = np.cumsum(counts)
+    starts -= counts
+    return starts
+
+
 def pack_values(value: F64, counts: I64) -> Values:
     """Return values as ``[decimals, bases, delta, width, bytes, floats]``; segments of `counts` rows share a scale.
 
@@ -244,12 +279,16 @@ def pack_values(value: F64, counts: I64) -> Values:
     """
     if not len(value):
         return (b"", [0, 0], False, 1, b"", b"")
-    starts = np.concatenate([[0], np.cumsum(counts[:-1])]).astype(np.int64)
+    starts = _starts(counts)
     with np.errstate(invalid="ignore", over="ignore"):
-        decimals = _decimals(value, starts)
-        power = np.repeat(POWERS[np.minimum(decimals, len(POWERS) - 1)], counts)
-        whole = np.rint(value * power)
-        held = np.logical_and.reduceat((whole / power == value) & (np.abs(whole) < _EXACT), starts)
+        decimals = _sampled_decimals(value, starts, counts)
+        whole, held = _scaled(value, decimals, starts, counts)
+        more = ~held & (decimals != UNSCALED)
+        if more.any():
+            rows = np.repeat(more, counts)
+            part, lengths = value[rows], counts[more]
+            decimals[more] = _decimals(part, _starts(lengths))
+            whole[rows], held[more] = _scaled(part, decimals[more], _starts(lengths), lengths)
     decimals[~held] = UNSCALED
     floats = b""
     if bool((decimals == UNSCALED).any()):
@@ -257,7 +296,7 @@ def pack_values(value: F64, counts: I64) -> Values:
         floats = to_byte_planes((value[~scaled] + 0.0).view(np.uint64), 8)
         whole = whole[scaled]
         counts = counts[decimals != UNSCALED]
-        starts = np.concatenate([[0], np.cumsum(counts[:-1])]).astype(np.int64)
+        starts = _starts(counts)
     if not len(whole):
         return (decimals.tobytes(), [0, 0], False, 1, b"", floats)
     number: I64 = whole.astype(np.int64)

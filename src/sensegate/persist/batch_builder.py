@@ -49,7 +49,8 @@ def _entries(device: I32, profile: I64, index: DeviceIndex, *, single_group: boo
     seen = np.zeros(size, np.bool_)
     seen[device] = True
     devices = np.flatnonzero(seen)
-    by_device = np.zeros(size, np.int64)
+    # Of the columns by device only the elements of `devices` are written and read.
+    by_device = np.empty(size, np.int64)
     by_device[device] = profile
     if bool((by_device[device] == profile).all()):
         code = devices * profiles + by_device[devices]
@@ -60,13 +61,11 @@ def _entries(device: I32, profile: I64, index: DeviceIndex, *, single_group: boo
     group = np.zeros(len(code), np.int64)
     if not single_group:
         group = index.city[devices].astype(np.int64) * 256 + index.grade[devices]
-    ids = index.ids
-    names = [(number, ids[device]) for number, device in zip(group.tolist(), devices.tolist(), strict=True)]
-    order = np.array(sorted(range(len(names)), key=names.__getitem__), np.int64)
+    order = radix_argsort((group << size.bit_length()) | index.ranks(devices))
     rank = np.empty(len(order), np.int64)
     rank[order] = np.arange(len(order))
     if place is None:
-        lookup = np.zeros(size, np.int64)
+        lookup = np.empty(size, np.int64)
         lookup[devices] = rank
         of_row = lookup[device]
     else:
@@ -90,13 +89,23 @@ def build_batches(
     spec = readings.spec[rows]
     variable = specs.variable.take(spec)
     entries = _entries(readings.device[rows], specs.profile.take(spec), index, single_group=single_group)
-    group = entries.group[entries.of_row]
-    order = _sorted(group, variable, entries.of_row)
-    rows, variable, origin, group = rows[order], variable[order], entries.of_row[order], group[order]
-    limits = [0, *(np.flatnonzero(group[1:] != group[:-1]) + 1).tolist(), len(rows)]
-    for start, end in itertools.pairwise(limits):
-        group_number = int(group[start])
-        first, last = np.searchsorted(entries.group, [group_number, group_number + 1]).tolist()
+    count = len(entries.group)
+    borders = np.flatnonzero(entries.group[1:] != entries.group[:-1]) + 1
+    # Rows in order of (group, variable, entry, arrival); entries are numbered by group.
+    place = variable * count
+    place += entries.of_row
+    if borders.size:
+        of_group = np.zeros(count, np.int64)
+        of_group[borders] = len(specs.names) * count
+        place += np.cumsum(of_group)[entries.of_row]
+    order = radix_argsort(place)
+    rows, variable, origin = rows[order], variable[order], entries.of_row[order]
+    entry_limits = [0, *borders.tolist(), count]
+    rows_before = np.cumsum(np.bincount(entries.of_row, minlength=count)) if borders.size else [len(rows)]
+    start = 0
+    for first, last in itertools.pairwise(entry_limits):
+        group_number = int(entries.group[first])
+        end = int(rows_before[last - 1]) if borders.size else len(rows)
         origins = _origins(entries.device[first:last], entries.profile[first:last], specs, index)
         where = (origin[start:end] - first).astype(np.uint32)
         yield (
@@ -111,15 +120,7 @@ def build_batches(
                 commit_origin=commit_origin,
             ),
         )
-
-
-def _sorted(group: I64, variable: I64, entry: I64) -> I64:
-    """Return the rows in order of (group, variable, entry, arrival)."""
-    order = radix_argsort(entry)  # entries are numbered by group: this is also the order of the groups
-    place = variable[order]
-    group = group[order]
-    place[1:] += np.cumsum(group[1:] != group[:-1]) * (int(variable.max()) + 1)
-    return order[radix_argsort(place)]
+        start = end
 
 
 def _batch(
@@ -133,10 +134,10 @@ def _batch(
     commit_origin: CommitOrigin,
 ) -> Batch:
     readings, judgement, digest = judged.readings, judged.judgement, judged.digest
-    used = np.flatnonzero(np.bincount(variable, minlength=len(names)))
-    kind = np.zeros(len(names), np.uint16)
-    kind[used] = np.arange(len(used))
-    pairs = [names[pair] for pair in used.tolist()]
+    is_next = np.empty(len(variable), np.bool_)
+    is_next[0] = False
+    np.not_equal(variable[1:], variable[:-1], out=is_next[1:])
+    pairs = [names[pair] for pair in (int(variable[0]), *variable[is_next].tolist())]
     message = readings.message[rows]
     messages = np.flatnonzero(np.bincount(message, minlength=len(digest)))
     place = np.zeros(len(digest), np.uint32)
@@ -155,7 +156,7 @@ def _batch(
         origins,
         [name for name, _ in pairs],
         origin,
-        kind[variable],
+        np.cumsum(is_next, dtype=np.uint16),
         readings.time[rows],
         readings.received[rows] // 1_000 * 1_000,
         readings.value[rows],
@@ -193,7 +194,9 @@ def _origins(device: I64, profile: I64, specs: SpecColumns, index: DeviceIndex) 
 
 def _word_column(code: I64 | I32, table: Sequence[str]) -> WordColumn:
     used = np.flatnonzero(np.bincount(code)).tolist()
+    if len(used) == 1:
+        return WordColumn([table[used[0]]], np.zeros(len(code), np.uint16))
     used.sort(key=table.__getitem__)
-    place = np.zeros(int(code.max()) + 1, np.uint16)
+    place = np.empty(max(used) + 1, np.uint16)
     place[used] = np.arange(len(used))
     return WordColumn([table[index] for index in used], place[code])

@@ -1,8 +1,9 @@
 """Checkpoints of the dedup index on disk: a manifest names all other files and is replaced atomically.
 
-`manifest` has the log sequence up to which it is valid. `series.names` only grows; `state-N` holds the watermarks;
-`run-N` hold identities. All files have checksums, which are verified when the store is opened; a corrupt one is renamed
-and the index is rebuilt from the log. Files that the manifest does not name are left from a crash and are removed.
+`manifest` has the log sequence up to which it is valid. `series.names` only grows; `state-N` and the `changes-N` after
+it hold the watermarks (see `state_files`); `run-N` hold identities. All files have checksums, which are verified when
+the store is opened; a corrupt one is renamed and the index is rebuilt from the log. Files that the manifest does not
+name are left from a crash and are removed.
 `lost.end` records, until `clear_lost_end`, that the log once reached further than now.
 """
 
@@ -13,7 +14,6 @@ import os
 from pathlib import Path
 
 import msgspec
-import numpy as np
 import structlog
 import xxhash
 
@@ -22,7 +22,8 @@ from sensegate.bus.timelines import Timelines
 from sensegate.model import FORMAT, I64
 from sensegate.persist.memtable import Memtable
 from sensegate.persist.sorted_runs import DamagedFile, SortedRun, hour_of, merge_runs, write_run
-from sensegate.persist.watermarks import COLUMNS
+from sensegate.persist.state_files import ChangedSeries, encode_state, is_whole_due, read_state
+from sensegate.persist.watermarks import WatermarkState
 
 _LOST, _NAMES = "lost.end", "series.names"
 DAMAGED_PREFIX = "damaged."
@@ -48,6 +49,8 @@ class Manifest(msgspec.Struct, frozen=True):
     """Latest arrival seen, µs."""
     runs: list[str]
     state: str
+    changes: list[ChangedSeries]
+    """Files of changes to `state`, in order."""
     series: int
     names_bytes: int
     next: int
@@ -62,7 +65,8 @@ class Checkpoint(msgspec.Struct, frozen=True, eq=False):
 
     ordinal: int
     memtable: Memtable
-    watermarks: list[I64]
+    watermarks: WatermarkState
+    """All, or those that changed since the checkpoint before."""
     series_names: list[str]
     """Names of the series of `watermarks`; the list may have grown since."""
     floor: int
@@ -101,6 +105,11 @@ class CheckpointStore:
     def sequence(self) -> int:
         """Log sequence up to which the last checkpoint is valid; 0: there is none."""
         return self._manifest.sequence if self._manifest else 0
+
+    @property
+    def is_whole_state_due(self) -> bool:
+        """Return whether the next checkpoint must have the watermarks of all series."""
+        return self._manifest is None or is_whole_due(self._manifest.changes, self._manifest.series)
 
     @property
     def witness(self) -> int:
@@ -160,7 +169,7 @@ class CheckpointStore:
             if manifest.epoch == epoch and (manifest.sequence > last or held is False):
                 _write_durably(self._directory / _LOST, f"{epoch} {manifest.sequence}".encode())
             return None
-        marks = _read_watermarks(self._directory, manifest)
+        marks = read_state(self._directory, manifest.state, manifest.changes, manifest.series)
         words = _read_series_names(self._directory, manifest)
         self.runs = _open_runs(self._directory, manifest)
         self._manifest = manifest
@@ -169,9 +178,9 @@ class CheckpointStore:
     def _remove_unnamed(self) -> None:
         named = {"manifest", _NAMES}
         if self._manifest:
-            named |= {self._manifest.state, *self._manifest.runs}
+            named |= {self._manifest.state, *self._manifest.runs, *(part.name for part in self._manifest.changes)}
         for path in self._directory.iterdir():
-            if path.name not in named and path.name.startswith(("run-", "state-", "manifest.")):
+            if path.name not in named and path.name.startswith(("run-", "state-", "changes-", "manifest.")):
                 path.unlink()
         if self._manifest is None:
             for name in ("manifest", _NAMES):
@@ -188,10 +197,14 @@ class CheckpointStore:
         retained = [run for run in self.runs if any(hour_of(hour) >= checkpoint.floor for hour in run.buckets.tolist())]
         dropped = [run for run in self.runs if run not in retained]
         runs = (*retained, run) if run else tuple(retained)
-        state = f"state-{number}"
-        body = np.concatenate(checkpoint.watermarks).tobytes()
-        _write_durably(self._directory / state, xxhash.xxh3_64_digest(body) + body)
-        series = len(checkpoint.watermarks[0])
+        series = checkpoint.watermarks.series
+        state, changes = f"state-{number}", []
+        if (changed := checkpoint.watermarks.numbers) is not None:
+            if before is None:
+                raise ValueError("there is no state to which these are changes")
+            state, changes = before.state, [*before.changes, ChangedSeries(f"changes-{number}", len(changed))]
+        name = changes[-1].name if changes else state
+        _write_durably(self._directory / name, encode_state(checkpoint.watermarks))
         self._replace_manifest(
             Manifest(
                 timelines.history.log,
@@ -201,6 +214,7 @@ class CheckpointStore:
                 checkpoint.latest,
                 [run.path.name for run in runs],
                 state,
+                changes,
                 series,
                 self._append_series_names(checkpoint.series_names[before.series if before else 0 : series]),
                 number + 1,
@@ -210,8 +224,9 @@ class CheckpointStore:
         self.runs = runs
         for run in dropped:
             run.path.unlink()
-        if before:
-            (self._directory / before.state).unlink(missing_ok=True)
+        if before and before.state != state:
+            for name in (before.state, *(part.name for part in before.changes)):
+                (self._directory / name).unlink(missing_ok=True)
         for run in self.runs:
             run.release_pages()
 
@@ -262,16 +277,6 @@ class CheckpointStore:
         self._manifest = manifest
 
 
-def _read_watermarks(directory: Path, manifest: Manifest) -> list[I64]:
-    raw = (directory / manifest.state).read_bytes()
-    if len(raw) != 8 + len(COLUMNS) * 8 * manifest.series:
-        raise DamagedFile(manifest.state, "cut short")
-    if xxhash.xxh3_64_digest(raw[8:]) != raw[:8]:
-        raise DamagedFile(manifest.state, "its checksum is wrong")
-    whole = np.frombuffer(raw, np.int64, offset=8).reshape(len(COLUMNS), manifest.series)
-    return [column.copy() for column in whole]
-
-
 def _read_series_names(directory: Path, manifest: Manifest) -> list[str]:
     path = directory / _NAMES
     raw = path.read_bytes()[: manifest.names_bytes] if manifest.names_bytes else b""
@@ -309,7 +314,7 @@ def read_snapshot(directory: Path) -> CheckpointSnapshot | None:
         except FileNotFoundError:
             return None
         try:
-            _read_watermarks(directory, manifest)
+            read_state(directory, manifest.state, manifest.changes, manifest.series)
             return CheckpointSnapshot(
                 manifest, _read_series_names(directory, manifest), _open_runs(directory, manifest)
             )

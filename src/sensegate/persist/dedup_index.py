@@ -20,6 +20,7 @@ from sensegate.persist.conflicts import Candidates
 from sensegate.persist.identity import FRAME, MESSAGE_ID, SEQUENCE, TIME, hashes
 from sensegate.persist.memtable import Matches, Memtable
 from sensegate.persist.sorted_runs import ARRIVAL_BUCKETS, DamagedFile, SortedRun, bucket_of
+from sensegate.persist.watermarks import Watermarks
 
 MEMTABLE_ROWS = 1 << 18
 """Number of rows in the memtable at which a checkpoint is due."""
@@ -45,6 +46,8 @@ class DedupIndex:
         self._layers: tuple[tuple[Memtable, ...], tuple[SortedRun, ...]] = ((), ())
         self._frozen: Checkpoint | None = None
         self._confirmed = (0, 0, 0)
+        self._lacks_state = False
+        """True if a frozen state was not written, so that changes since then are not all that are missing on disk."""
         self._touched = 0
         self._next_checkpoint = self._clock.monotonic() + self._checkpoint_s
 
@@ -74,7 +77,7 @@ class DedupIndex:
 
     @property
     def damage(self) -> str:
-        """As of `CheckpointStore.damage` after the last `open`."""
+        """Return `CheckpointStore.damage` as of the last `open`."""
         return self._store.damage
 
     def discard(self) -> None:
@@ -84,11 +87,11 @@ class DedupIndex:
 
     @property
     def lost_end(self) -> int:
-        """As of `CheckpointStore.lost_end` after the last `open`."""
+        """Return `CheckpointStore.lost_end` as of the last `open`."""
         return self._store.lost_end
 
     def clear_lost_end(self) -> None:
-        """As `CheckpointStore.clear_lost_end`."""
+        """Call `CheckpointStore.clear_lost_end`."""
         self._store.clear_lost_end()
 
     @property
@@ -109,14 +112,16 @@ class DedupIndex:
         """True when the worker has fallen so far behind that ingest should call `wait_idle`."""
         return self._memtable.count >= 4 * MEMTABLE_ROWS
 
-    def freeze(self, ordinal: int, marks: list[I64], words: list[str], floor: int, latest: int) -> None:
+    def freeze(self, ordinal: int, watermarks: Watermarks, words: list[str], floor: int, latest: int) -> None:
         """Freeze the state after commit `ordinal`, to be written once `confirm` is called for it.
 
         Raises:
             StoreFull: the previous checkpoint could not be written; nothing was frozen.
         """
         self.wait_idle()
-        checkpoint = Checkpoint(ordinal, self._memtable, marks, words, floor, latest)
+        state = watermarks.take_state(len(words), whole=self._lacks_state or self._store.is_whole_state_due)
+        self._lacks_state = False
+        checkpoint = Checkpoint(ordinal, self._memtable, state, words, floor, latest)
         self._layers = ((self._memtable,), self._layers[1])
         self._memtable = Memtable(min(self._memtable.capacity, 2 * MEMTABLE_ROWS))
         self._next_checkpoint = self._clock.monotonic() + self._checkpoint_s
@@ -162,8 +167,10 @@ class DedupIndex:
         """
         if self._job is not None:
             job, self._job = self._job, None
+            self._lacks_state = True
             try:
                 job.result()
+                self._lacks_state = False
             except OSError as why:
                 raise StoreFull(f"the deduplication index cannot be written: {why}") from why
             except DamagedFile as why:

@@ -91,9 +91,9 @@ class Deduplicator:
         self.directory = directory
         self._index = DedupIndex(directory, clock, checkpoint_s)
         self.rebuild_reason = ""
-        """Why the state must be rebuilt by `open` before the next `judge`; empty: it need not."""
+        """Reason why `open` must rebuild the state before the next `judge`; empty: it need not."""
         self.damage = ""
-        """Why the last `open` could not use the files on the disk; empty: it could, or there were none."""
+        """Reason why the last `open` could not use the files; empty: it could, or there were none."""
         self._reset()
 
     def _reset(self) -> None:
@@ -182,8 +182,7 @@ class Deduplicator:
         """Freeze the state after commit `ordinal`; `confirm` has it written. Raises as `DedupIndex.freeze`."""
         if self._latest:
             self._floor = max(self._floor, self._latest // HOUR_US - self._horizon_h - HORIZON_SLACK_H)
-        marks = self._watermarks.copy(len(self._names))
-        self._index.freeze(ordinal, marks, self._names.names, self._floor, self._latest)
+        self._index.freeze(ordinal, self._watermarks, self._names.names, self._floor, self._latest)
 
     def confirm(self, ordinal: int, sequence: int, witness: int = 0) -> None:
         """Confirm that commit `ordinal` is in the log, up to `sequence`; see `DedupIndex.confirm`."""
@@ -208,6 +207,7 @@ class Deduplicator:
             return
         kinds = local.identity & np.uint8(KIND_MASK)
         number = self._series_of_batch(batch, kinds)
+        self._watermarks.mark_changed(number)
         flags = batch.flags
         judged = (flags & np.uint32(Flag.NOT_DEDUPLICATED)) == 0
         future = (flags & np.uint32(Flag.FUTURE)) != 0
@@ -275,6 +275,7 @@ class Deduplicator:
         if not count:
             return DedupResult(work.kind, work.revision, flags, work.identity)
         self._correct_future_clock()
+        self._watermarks.mark_changed(work.number)
         oldest = np.maximum(readings.received - self._horizon, self._floor * HOUR_US)
         old = readings.time < oldest
         rows = None

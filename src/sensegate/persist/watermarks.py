@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import msgspec
 import numpy as np
 
-from sensegate.model import I64, U64
+from sensegate.model import BOOL, I64, U32, U64
 
 NEVER = np.iinfo(np.int64).min
 COLUMNS = ("highest_key", "future_key", "latest_time", "reference_bits", "reference_time")
+
+
+class WatermarkState(msgspec.Struct, frozen=True, eq=False):
+    """Copy of the watermarks of all series, or of those that changed since the copy before."""
+
+    series: int
+    """Number of series."""
+    columns: list[I64]
+    numbers: I64 | None = None
+    """Numbers of the series of `columns`; None: all."""
 
 
 class Watermarks:
@@ -26,6 +37,7 @@ class Watermarks:
     def __init__(self) -> None:
         for name in COLUMNS:
             setattr(self, name, np.full(1024, NEVER, np.int64))
+        self._changed: BOOL = np.zeros(1024, np.bool_)
 
     def reserve(self, count: int) -> None:
         """Grow the columns for the numbers below `count`."""
@@ -39,10 +51,23 @@ class Watermarks:
         for name in COLUMNS:
             setattr(self, name, getattr(self, f"_{name}"))
             delattr(self, f"_{name}")
+        self._changed = np.append(self._changed, np.zeros(size - len(self._changed), np.bool_))
+
+    def mark_changed(self, number: U32) -> None:
+        """Have the next `Watermarks.take_state` return these series."""
+        self._changed[number] = True
 
     def copy(self, count: int) -> list[I64]:
         """Return copies of the columns for the numbers below `count`."""
         return [getattr(self, name)[:count].copy() for name in COLUMNS]
+
+    def take_state(self, count: int, *, whole: bool) -> WatermarkState:
+        """Return a copy of the watermarks below `count`: of all, or of those changed since the last call."""
+        numbers = np.flatnonzero(self._changed[:count])
+        self._changed[:count] = False
+        if whole:
+            return WatermarkState(count, self.copy(count))
+        return WatermarkState(count, [getattr(self, name)[numbers] for name in COLUMNS], numbers)
 
     def restore(self, columns: list[I64]) -> None:
         """Load the columns returned by `copy`."""

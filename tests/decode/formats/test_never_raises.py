@@ -163,7 +163,7 @@ EVERY = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 211
 def test_any_change_of_a_payload_gives_a_tree_or_a_reason(name: str) -> None:
     """Each odd value in each place of each seed, in the words of its own form."""
     for number, seed in enumerate(GOOD):
-        for what, make in islice(spoilt(seed), number, None, EVERY):
+        for fault, make in islice(spoilt(seed), number, None, EVERY):
             try:
                 payload = make()
             except UNWRITABLE:
@@ -171,7 +171,7 @@ def test_any_change_of_a_payload_gives_a_tree_or_a_reason(name: str) -> None:
             try:
                 outcome(PARSES[name], payload)
             except Exception as error:
-                raise AssertionError(f"{what}: {payload[:400]!r}") from error
+                raise AssertionError(f"{fault}: {payload[:400]!r}") from error
 
 
 def large() -> dict[str, bytes]:
@@ -213,10 +213,10 @@ def test_large_payloads_cost_no_more_than_their_size(name: str) -> None:
 
     Measured in the process's own time, ten times what the dearest needs here: what grows with the square needs minutes.
     """
-    for what, payload in large().items():
+    for case, payload in large().items():
         start = time.process_time()
         outcome(PARSES[name], payload)
-        assert time.process_time() - start < 0.5, what
+        assert time.process_time() - start < 0.5, case
 
 
 PAYLOADS = 250

@@ -102,11 +102,11 @@ class MqttConnection(asyncio.Protocol):
         self.receive_maximum = 65_535
         """Most messages that the client takes before it acknowledges."""
         self.born = 0
-        """When the CONNECT arrived, µs UTC."""
+        """Time when the CONNECT arrived, µs UTC."""
         self.heard_at = 0.0
         self.keep_alive_s = 0
         self.closing_at = 0.0
-        """When a connection that we close is aborted; 0: it is not closed."""
+        """Time when a connection that we close is aborted; 0: it is not closed."""
 
     # ── transport ────────────────────────────────────────────────────────────────────────────────────
 
@@ -222,17 +222,17 @@ class MqttConnection(asyncio.Protocol):
 
     @property
     def is_held(self) -> bool:
-        """Whether we do not read at the moment, so that silence is not the client's."""
+        """Return whether we have stopped reading, so that silence is not the client's."""
         return bool(self._holds)
 
     @property
     def _is_ending(self) -> bool:
-        """Whether it was lost, or closed, while its CONNECT waited: for a newer one, or as the device was disabled."""
+        """Return whether it was lost or closed while its CONNECT waited, replaced or disabled."""
         return self._closed or bool(self.closing_at)
 
     @property
     def is_connected(self) -> bool:
-        """Whether its CONNECT was accepted."""
+        """Return whether its CONNECT was accepted."""
         return self._state == _OPEN
 
     # ── CONNECT ──────────────────────────────────────────────────────────────────────────────────────

@@ -105,7 +105,7 @@ class IntakeBatch(msgspec.Struct, frozen=True, eq=False):
     credentials: list[str]
     """Id of the device whose credential opened the connection of each read."""
     arrivals: I64
-    """When the front read the bytes of each read, µs UTC."""
+    """Time when the front read the bytes of each read, µs UTC."""
     counts: I64
     """Messages of each read."""
     topics: list[str]

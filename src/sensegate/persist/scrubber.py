@@ -78,7 +78,7 @@ class ScrubTask:
     def warnings(self) -> list[str]:
         """Return warnings about entries that were lost before they expired; empty: none."""
         sentences = describe_losses(self._state)
-        more = f"scrub: {len(sentences) - _WARNINGS_MAX} more; sensegate doctor --scrub lists all"
+        more = f"scrub: {len(sentences) - _WARNINGS_MAX} more; `sensegate doctor CONFIG --scrub` lists all"
         return [f"scrub: {line}" for line in sentences[:_WARNINGS_MAX]] + (
             [more] if len(sentences) > _WARNINGS_MAX else []
         )

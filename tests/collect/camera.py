@@ -73,7 +73,7 @@ class TheCamera:
 
     async def answers(self, count: int) -> None:
         """Return when it has answered so often."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.asked) < count:
                 self._changed.clear()
                 await self._changed.wait()

@@ -87,7 +87,7 @@ class Middle:
         """Stop it in order."""
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(self.process.wait(), 20)
+            await asyncio.wait_for(self.process.wait(), 60)
 
 
 class Row:

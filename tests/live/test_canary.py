@@ -279,7 +279,7 @@ async def in_answers(site: Site) -> tuple[dict[str, str], int]:
             continue
         for token in ("", site.admin, auditor):
             headers = {"Accept": media, **({"Authorization": f"Bearer {token}"} if token else {})}
-            async with asyncio.timeout(20), site.session.get(site.addresses.http + path, headers=headers) as answer:
+            async with asyncio.timeout(60), site.session.get(site.addresses.http + path, headers=headers) as answer:
                 good += answer.status == 200
                 for blob in opened(await answer.read()):
                     in_answers |= dict.fromkeys(marks_in(blob), f"{path} {media}")
@@ -315,7 +315,7 @@ async def odd_topics(site: Site) -> None:
     async def refused() -> bool:
         return (await site.metric('sensegate_permission_denied_total{operation="publish"}')) >= 2 * len(MARKS)
 
-    await eventually(refused, 20)
+    await eventually(refused, 30)
 
 
 async def by_viid(site: Site, made: dict[str, Made]) -> Counter[int]:
@@ -375,7 +375,7 @@ async def test_nothing_of_anybody_is_in_any_byte(tmp_path: Path) -> None:
         async def there() -> bool:
             return any(row["property"] == "video_observation" for row in await centre.records())
 
-        await eventually(there, 20)
+        await eventually(there, 30)
         result, _ = await in_answers(centre)
         assert result == {}
     result, stored = await in_streams(above)

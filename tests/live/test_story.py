@@ -64,7 +64,7 @@ class Reader:
     async def until(self, count: int) -> list[dict[str, Any]]:
         """Return the records once there are so many, and no more."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(15), self._more:
+            async with asyncio.timeout(60), self._more:
                 await self._more.wait_for(lambda: len(self.records) >= count or self.ended.is_set())
         assert len(self.records) == count, (self.name, self.why, [row["cursor"] for row in self.records])
         return self.records
@@ -175,7 +175,7 @@ async def both(folder: Path) -> AsyncIterator[Story]:
 
 async def wait_for(look: Callable[[], Awaitable[Any]]) -> Any:
     """Return what `look` gives once it is there."""
-    return await eventually(look, timeout_s=15.0)
+    return await eventually(look, timeout_s=60.0)
 
 
 async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one story
@@ -299,7 +299,7 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
 
         await wait_for(eleven)
         for name in ("http", "sse", "ws"):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await readers[name].ended.wait()
             assert readers[name].why == "429", name
             assert len(readers[name].records) == 10, name

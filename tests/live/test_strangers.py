@@ -92,7 +92,7 @@ async def _curled(process: asyncio.subprocess.Process, count: int) -> list[dict[
     assert process.stdout
     result: list[dict[str, str]] = []
     event: dict[str, str] = {}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(result) < count:
             key, _, value = (await process.stdout.readline()).decode().rstrip("\n").partition(": ")
             if key:

@@ -205,7 +205,7 @@ async def test_cameras_that_come_later_wait_for_an_encrypted_store(tmp_path: Pat
             async def warned() -> bool:
                 return any("may not publish by MQTT" in sentence for sentence in (await site.ready())[1])
 
-            await eventually(warned, 20)
+            await eventually(warned, 30)
             camera = await site.device("cam1", profile="acme/tiny-camera")
             assert camera.topics == []
             assert (await site.device("t1", profile="acme/plain")).topics == ["sg/t1/up", "sg/t1/status"]

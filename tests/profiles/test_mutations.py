@@ -19,7 +19,7 @@ from tests.profiles.mutations import FILES, WEAK, Score, score, table
 
 WHOLE = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"
 SEED = int(os.environ.get("SENSEGATE_SEED", "0"))
-EACH = 25
+EACH = 16
 """Mistakes tried per profile in `make test`."""
 SHARE = 0.95
 

@@ -87,7 +87,7 @@ def test_a_child_that_is_stopped_is_killed(own: ScriptPool, monkeypatch: pytest.
     os.kill(stopped, signal.SIGSTOP)
     began = time.monotonic()
     assert values(own.run([ask(source, b"\2")])) == [2]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert not Path(f"/proc/{stopped}").exists()
 
 

@@ -144,7 +144,7 @@ class Bench:
         return [record["cursor"] for record in json.loads(page.body)["records"]]
 
     async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not true():
                 await asyncio.sleep(0.002)
 

@@ -231,7 +231,7 @@ class Node:
             record = self.lifecycle.orders.get(order.id, ADMIN)
             return record if record.state not in {OrderState.WAITING, OrderState.RUNNING} else None
 
-        result: ReprocessingOrder = await eventually(ended, 20)
+        result: ReprocessingOrder = await eventually(ended, 30)
         return result
 
     async def history(self) -> dict[tuple[str, int], list[tuple[int, float]]]:

@@ -554,7 +554,7 @@ async def tiers(tmp_path: Path) -> AsyncIterator[Tiers]:
 
 async def until(tiers: Tiers, rows: int) -> None:
     """Wait until the centre has so many readings."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len((await rows_of(tiers.centre)).ids) < rows:
             await asyncio.sleep(0.02)
 

@@ -227,7 +227,7 @@ class MqttConnection(asyncio.Protocol):
 
     @property
     def _is_ending(self) -> bool:
-        """Return whether it was lost or closed while its CONNECT waited, replaced or disabled."""
+        """Return whether it was lost, replaced or closed while its CONNECT waited."""
         return self._closed or bool(self.closing_at)
 
     @property

@@ -169,7 +169,8 @@ class MergedSources:
     async def _is_woken(self, timeout_s: float | None) -> bool:
         """Wait for `_wake`; return whether it was called in time."""
         loop = asyncio.get_running_loop()
-        waiter = self._waiter = loop.create_future()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        self._waiter = waiter
         timer = None if timeout_s is None else loop.call_later(timeout_s, _end, waiter, False)
         try:
             return await waiter

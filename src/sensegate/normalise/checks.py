@@ -133,7 +133,8 @@ class SeriesHistory:
             downgrade(quality, at, Quality.UNCERTAIN_STUCK)
         newer = when > earlier
         if not newer.all():
-            number, when, values, since, equal = (column[newer] for column in (number, when, values, since, equal))
+            number, when, values = number[newer], when[newer], values[newer]
+            since, equal = since[newer], equal[newer]
         self._time[number], self._value[number], self._since[number] = when, values, since
         self._equal[number] = np.minimum(equal, np.iinfo(np.uint16).max - 1)
 

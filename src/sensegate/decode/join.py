@@ -79,7 +79,7 @@ def _numbers_of(rows: DecodedRows, chunks: list[Chunk]) -> SequenceNumbers:
 
 
 class _Layout(NamedTuple):
-    """Where the rows of the chunks go."""
+    """Positions of the rows of the chunks."""
 
     order: I64 | None
     """Permutation that sorts the origins by message; None: they are sorted."""

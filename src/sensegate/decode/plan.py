@@ -147,9 +147,9 @@ class LeafAccess(NamedTuple):
     """Pointer -> attribute or position."""
     getter: Callable[..., Getter]
     exact: bool = True
-    """Whether a value that is an integer now is an integer in all messages of the shape."""
+    """True if a value that is an integer now is an integer in all messages of the shape."""
     finite: bool = False
-    """Whether all numbers are finite."""
+    """True if all numbers are finite."""
     sizes: Mapping[str, int] = {}
     """Attribute of a struct within -> number of its fields; empty: there are no structs."""
 
@@ -306,7 +306,7 @@ class ColumnPlan:
         self._shared_timings, self._own_timings = self._timings(bound)
         self._path = [access.get(leaf) for leaf in bound.path]
         self._has_other_times = len(rule.time) > 1 and not rule.time_joined
-        """Whether another member than the planned one may hold the time."""
+        """True if another member than the planned one may hold the time."""
         self.names_devices = any(element.device for element in self._elements)
         self.rows = RowPlan(
             PlanParts(

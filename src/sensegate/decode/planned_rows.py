@@ -21,7 +21,7 @@ _NAN = float("nan")
 
 
 class MessageOrigin(NamedTuple):
-    """Where a message came from."""
+    """Origin of a message."""
 
     message: int
     """Index in the batch."""
@@ -104,11 +104,11 @@ class PlanParts(NamedTuple):
     qualities: Mapping[int, int]
     """Value -> quality, where it is not good."""
     path: Sequence[Getter]
-    """What tells the path of a message beside its topic."""
+    """Part of the path of a message beside its topic."""
     floats: Getter | None
     """Getter of the values that may be infinite or NaN."""
     has_other_times: bool
-    """Whether another member than the planned one may hold the time."""
+    """True if another member than the planned one may hold the time."""
     ignored: int
     """Number of null values of a message."""
 
@@ -127,7 +127,7 @@ class RowPlan:
         columns = [] if parts.pure is None else parts.pure.columns
         self._in_order = columns == list(range(len(parts.names)))
         self._is_plain = self._in_order and not (parts.sentinels or parts.qualities)
-        """Whether all values are numbers that need no look."""
+        """True if all values are numbers that need no look."""
 
     def add(self, item: Any, origin: MessageOrigin, rows: PlannedRows, units: UnitConversion, look_up: IndexOf) -> bool:
         """Add the rows of a parsed message; return whether that was done: others must be decoded without a plan."""

@@ -66,9 +66,13 @@ of the lines that they pass. Untraced they take half the time."""
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_configure() -> None:
+def pytest_configure(config: pytest.Config) -> None:
     """Choose the place of temporary files before the first is made; workers inherit it."""
     scratch.use_memory()
+    if config.getoption("numprocesses", None):  # this process hands out the tests and collects none
+        gc.enable()
+    else:
+        gc.disable()  # until all is collected: next to nothing of what is loaded is ever garbage
 
 
 @pytest.hookimpl(tryfirst=True)
@@ -105,6 +109,7 @@ def pytest_collection_finish() -> None:
     gc.collect()
     gc.freeze()
     gc.set_threshold(10_000, 20, 50)
+    gc.enable()
 
 
 async def eventually(

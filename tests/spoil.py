@@ -52,7 +52,9 @@ _SHAPES: Final[dict[str, Callable[[Any], Any]]] = {
     "as text": json.dumps,
     "as a member": lambda old: {"value": old},
     "as its pairs": lambda old: [list(pair) for pair in old.items()] if isinstance(old, dict) else [old, old, old],
-    "by its places": lambda old: {str(at): one for at, one in enumerate(old)} if isinstance(old, list) else {"0": old},
+    "by its places": lambda old: (
+        {str(at): value for at, value in enumerate(old)} if isinstance(old, list) else {"0": old}
+    ),
     "as a number": lambda old: float(old) if isinstance(old, (int, str)) and str(old).isdecimal() else -1e9,
     "as a number of text": lambda old: str(old) if isinstance(old, (int, float)) else f" {old} ",
     "negative": lambda old: -old if isinstance(old, (int, float)) else f"-{old}",
@@ -112,15 +114,15 @@ def in_tree(tree: Any, dump: Callable[[Any], bytes]) -> Changes:
     """Yield a tree with each of its members spoilt."""
     for place in _some([(), *_places(tree)]):
         for odd in ODD:
-            yield f"{place} = {_told(odd)}", partial(_with, dump, tree, place, odd)
-        for what, shape in _SHAPES.items():
-            yield f"{place} {what}", partial(_shaped, dump, tree, place, shape)
+            yield f"{place} = {_described(odd)}", partial(_with, dump, tree, place, odd)
+        for label, shape in _SHAPES.items():
+            yield f"{place} {label}", partial(_shaped, dump, tree, place, shape)
         if not place:
             continue
         yield f"{place} left out", partial(_with, dump, tree, place, _GONE)
         if isinstance(place[-1], str):
-            for what, name in _NAMES.items():
-                yield f"{place} named {what}", partial(_named, dump, tree, place, name)
+            for label, name in _NAMES.items():
+                yield f"{place} named {label}", partial(_named, dump, tree, place, name)
 
 
 def dumped(tree: Any) -> bytes:
@@ -131,7 +133,7 @@ def dumped(tree: Any) -> bytes:
 _GONE: Final = object()
 
 
-def _told(odd: Any) -> str:
+def _described(odd: Any) -> str:
     text = "a big number" if isinstance(odd, int) and abs(odd) == BIG else repr(odd)
     return text if len(text) < 60 else f"{text[:20]}… ({len(text)})"
 
@@ -197,8 +199,8 @@ def swollen(payload: bytes) -> Changes:
     with suppress(ValueError):
         tree = json.loads(payload) if start in {b"{", b"["} else None
         for place in _some([(), *_places(tree)], 40) if tree is not None else ():
-            for what, fill in fills.items():
-                yield f"{place} of {what}", partial(_with, dumped, tree, place, fill)
+            for label, fill in fills.items():
+                yield f"{place} of {label}", partial(_with, dumped, tree, place, fill)
             yield f"{place} very often", partial(_shaped, dumped, tree, place, _often)
             yield f"{place} of many members", partial(_with, dumped, tree, place, {f"a{at}": at for at in range(9_000)})
             yield f"{place} of lists", partial(_with, dumped, tree, place, [[1]] * 30_000)
@@ -207,19 +209,19 @@ def swollen(payload: bytes) -> Changes:
         with suppress(ET.ParseError, Rejected):
             document = xmlsafe.text_of(payload)
             every = list(enumerate(ET.fromstring(document).iter()))  # noqa: S314 - our own examples
-            for at, one in _some(every, 40):
-                name = f"{one.tag.rpartition('}')[2]} ({at})"
-                for what, fill in fills.items():
-                    yield f"{name} of {what}", partial(_element, document, at, partial(_text, fill))
-                    for key in list(one.attrib)[:2]:
+            for at, token in _some(every, 40):
+                name = f"{token.tag.rpartition('}')[2]} ({at})"
+                for label, fill in fills.items():
+                    yield f"{name} of {label}", partial(_element, document, at, partial(_text, fill))
+                    for key in list(token.attrib)[:2]:
                         altered = partial(_attribute, key, fill)
-                        yield f"{name} @{key} of {what}", partial(_element, document, at, altered)
+                        yield f"{name} @{key} of {label}", partial(_element, document, at, altered)
                 yield f"{name} very often", partial(_element, document, at, partial(_shape, "very often"))
     with suppress(UnicodeDecodeError):
         text = payload.decode()
-        for found in _some(list(_TOKEN.finditer(text)), 12):
-            for what, fill in fills.items():
-                yield f"{found[0][:20]!r} of {what}", partial(_replaced, text, found.start(), found.end(), fill)
+        for part in _some(list(_TOKEN.finditer(text)), 12):
+            for label, fill in fills.items():
+                yield f"{part[0][:20]!r} of {label}", partial(_replaced, text, part.start(), part.end(), fill)
         for at in _some([at for at, sign in enumerate(text) if _TOKEN.match(sign) is None], 12):
             yield f"{text[at]!r} at {at} very often", partial(_replaced, text, at, at, text[at] * SIZE)
     for at in _some(list(range(len(payload))), 12):
@@ -262,15 +264,18 @@ def in_xml(document: str) -> Changes:
     """Yield a document with each element and attribute spoilt."""
     root = ET.fromstring(document)  # noqa: S314 - our own examples
     texts = [text for text in (*TEXTS, "1e308", "9" * 20, "-0", " 1 ") if not _ILLEGAL.search(text)]
-    for at, one in _some(list(enumerate(root.iter()))):
-        name = f"{one.tag.rpartition('}')[2]} ({at})"
+    for at, token in _some(list(enumerate(root.iter()))):
+        name = f"{token.tag.rpartition('}')[2]} ({at})"
         for text in texts:
-            yield f"{name} = {_told(text)}", partial(_element, document, at, partial(_text, text))
-        for key in one.attrib:
+            yield f"{name} = {_described(text)}", partial(_element, document, at, partial(_text, text))
+        for key in token.attrib:
             for text in texts:
-                yield f"{name} @{key} = {_told(text)}", partial(_element, document, at, partial(_attribute, key, text))
+                yield (
+                    f"{name} @{key} = {_described(text)}",
+                    partial(_element, document, at, partial(_attribute, key, text)),
+                )
             yield f"{name} without @{key}", partial(_element, document, at, partial(_attribute, key, None))
-        for what in (
+        for label in (
             "twice",
             "thrice",
             "out",
@@ -282,7 +287,7 @@ def in_xml(document: str) -> Changes:
             "and text",
             "a child",
         ):
-            yield f"{name} {what}", partial(_element, document, at, partial(_shape, what))
+            yield f"{name} {label}", partial(_element, document, at, partial(_shape, label))
 
 
 Alter = Callable[[ET.Element, "ET.Element | None"], None]
@@ -341,9 +346,9 @@ _TOKEN = re.compile(r"""[^\s,;=&|:<>"'{}\[\]()#/]+""")
 
 def in_text(text: str) -> Changes:
     """Yield a text with each word and each mark between words spoilt."""
-    for found in _some(list(_TOKEN.finditer(text)), 60):
+    for token in _some(list(_TOKEN.finditer(text)), 60):
         for odd in (*TEXTS, "1e308", "9" * 20, "-5", "(1)", '"', "'", "\n", "\t", "\\"):
-            yield f"{found[0][:20]!r} -> {_told(odd)}", partial(_replaced, text, found.start(), found.end(), odd)
+            yield f"{token[0][:20]!r} -> {_described(odd)}", partial(_replaced, text, token.start(), token.end(), odd)
     for at in _some([at for at, sign in enumerate(text) if _TOKEN.match(sign) is None], 60):
         for put in ("", text[at] * 2, text[at] * 40, " ", "=", ";", "\n", "x"):
             yield f"{text[at]!r} at {at} -> {put[:4]!r}", partial(_replaced, text, at, at + 1, put)
@@ -410,8 +415,8 @@ def in_frame(frame: bytes) -> Changes:
 
 
 def _around(changes: Iterable[tuple[str, Make]], build: Callable[[bytes], bytes]) -> Changes:
-    for what, make in changes:
-        yield what, partial(_built, build, make)
+    for name, make in changes:
+        yield name, partial(_built, build, make)
 
 
 def _built(build: Callable[[bytes], bytes], make: Make) -> bytes:

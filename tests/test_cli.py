@@ -301,6 +301,15 @@ def test_profiles_are_listed_and_shown(monkeypatch: pytest.MonkeyPatch) -> None:
     assert call("profile", "test", "device_profiles/sensegate/plain.yaml").exit_code == 0
 
 
+def test_properties_are_found_by_their_words() -> None:
+    """By the standard name, the English or the Chinese one, all words together; in a domain."""
+    rows = json.loads(call("profile", "properties", "valve", "position", "--json").output)
+    assert [(row["property"], row["unit"], row["domain"]) for row in rows] == [("valve_position", "%", "building")]
+    assert "valve_position" in call("profile", "properties", "阀门开度").output
+    rows = json.loads(call("profile", "properties", "--domain", "gas", "--json").output)
+    assert {row["domain"] for row in rows} == {"gas"}
+
+
 def test_a_bench_that_is_not_there_names_those_that_are() -> None:
     """An unknown name is an error that lists the known ones."""
     with pytest.raises(ConfigError, match="no bench"):

@@ -17,7 +17,7 @@ from tests.decode.formats.sparkplug_payloads import metric, payload
 from tests.live.site import PROFILES
 from tests.support.pipeline import ADMIN, COUNT, Faulty, Script, Walk
 
-LIFE = 7
+RUN = 7
 """So many messages between two births; each birth gives the aliases to the other metric."""
 
 
@@ -26,7 +26,7 @@ def node_life(now: int) -> list[Message]:
     at = now // 1_000 - COUNT
     messages = []
     for number in range(1, COUNT + 1):
-        result, place = divmod(number - 1, LIFE)
+        result, place = divmod(number - 1, RUN)
         level, tilt = (1, 2) if result % 2 else (2, 1)
         if place == 0:
             kind = "NBIRTH"
@@ -133,7 +133,7 @@ async def test_a_batch_that_is_halved_after_a_crash_meets_the_births_that_it_met
         fields: Fields, received: I64, best_effort: BOOL | None = None, redelivered: BOOL | None = None
     ) -> tuple[Readings, list[RejectedValue]]:
         nonlocal crashes
-        if len(received) > LIFE // 2:
+        if len(received) > RUN // 2:
             crashes += 1
             raise RuntimeError("a bug that some batches meet")
         return sound(fields, received, best_effort, redelivered)

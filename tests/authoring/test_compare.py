@@ -79,7 +79,7 @@ def bench(tmp_path: Path) -> Bench:
 PAYLOADS = [f'{{"at": {1_767_225_600 + n}, "t": {200 + n}, "h": {40 + n}}}' for n in range(10)]
 
 
-def told(report: ComparisonReport) -> set[tuple[str, str, object, object, int]]:
+def differences(report: ComparisonReport) -> set[tuple[str, str, object, object, int]]:
     """Return the differences of the first device."""
     return {
         (difference.kind, difference.property, difference.a, difference.b, difference.count)
@@ -120,7 +120,9 @@ def test_another_unit_shows_as_another_value(bench: Bench) -> None:
 
 def test_what_only_one_gives(bench: Bench) -> None:
     """A reading taken away, one added, one on another channel."""
-    assert told(bench.report(bench.text(2, TEMPERATURE), PAYLOADS)) == {("only a", "relative_humidity", 40.0, None, 10)}
+    assert differences(bench.report(bench.text(2, TEMPERATURE), PAYLOADS)) == {
+        ("only a", "relative_humidity", 40.0, None, 10)
+    }
 
 
 def test_what_the_other_gives(bench: Bench) -> None:
@@ -128,14 +130,14 @@ def test_what_the_other_gives(bench: Bench) -> None:
     extra = "      - {field: w, property: water_temperature, channel: '2', unit: Cel, scale: 0.1}\n"
     payloads = [payload.replace('"h"', '"w": 200, "h"') for payload in PAYLOADS]
     report = bench.report(bench.text(2, TEMPERATURE, HUMIDITY, extra), payloads)
-    assert told(report) == {("only b", "water_temperature#2", None, 20.0, 10)}
+    assert differences(report) == {("only b", "water_temperature#2", None, 20.0, 10)}
 
 
 def test_times_that_move(bench: Bench) -> None:
     """Another reading of the time is a difference of each value."""
     head = HEAD.replace("format: epoch_s", "format: epoch_s, stamp: start, period_s: 60")
     report = bench.report(bench.text(2, head=head), PAYLOADS[:1])
-    assert told(report) == {
+    assert differences(report) == {
         ("time", name, "2026-01-01T00:00:00.000000Z", "2026-01-01T00:01:00.000000Z", 1)
         for name in ("air_temperature", "relative_humidity")
     }
@@ -146,7 +148,10 @@ def test_refusals_and_rejections(bench: Bench) -> None:
     payloads = ['{"at": 1767225600, "t": 200}', '{"at": 1767225600, "t": "off", "h": 40}', "no JSON"]
     head = HEAD.replace("    readings:", "    where: {{h: 40}}\n    readings:")
     report = bench.report(bench.text(2, head=head), payloads, devices=1)
-    assert told(report) == {("refusal", "", "decoded", "schema", 1), ("only a", "air_temperature", 20.0, None, 1)}
+    assert differences(report) == {
+        ("refusal", "", "decoded", "schema", 1),
+        ("only a", "air_temperature", 20.0, None, 1),
+    }
     assert report.a.quarantined == {"malformed": 1}
     assert report.b.quarantined == {"malformed": 1, "schema": 1}
     assert report.a.rejected == report.b.rejected == {"wrong_type": 1}
@@ -157,7 +162,7 @@ def test_a_value_that_one_rejects(bench: Bench) -> None:
     """By field and reason, beside the value that only the other gives."""
     words = "      - {field: t, property: air_temperature, unit: Cel, words: {200: 20}}\n"
     report = bench.report(bench.text(2, words, HUMIDITY), ['{"at": 1767225600, "t": 210, "h": 40}'], devices=1)
-    assert told(report) == {
+    assert differences(report) == {
         ("rejection", "t", "a value", "enumeration", 1),
         ("only a", "air_temperature", 21.0, None, 1),
     }

@@ -12,7 +12,7 @@ from sensegate.decode import ProfileSet
 from sensegate.errors import ConfigError
 
 
-def said(stages: list[ExplainedStage]) -> str:
+def text_of(stages: list[ExplainedStage]) -> str:
     return "\n".join(f"{stage['stage']}: {line}" for stage in stages for line in stage["lines"])
 
 
@@ -25,7 +25,7 @@ def line(profiles: ProfileSet, name: str) -> int:
 
 def test_every_stage_is_told(profiles: ProfileSet) -> None:
     """Claim, rule, fields, readings in canonical units, identity, and what would be committed."""
-    text = said(
+    text = text_of(
         explain(profiles, "tele/t1/SENSOR", b'{"AM2301":{"Temperature":70.7},"TempUnit":"F"}', clock=FakeClock())
     )
     assert "claim: tasmota/sensor@3 message 1 (telemetry of the sensors): {device} = t1" in text
@@ -38,25 +38,25 @@ def test_every_stage_is_told(profiles: ProfileSet) -> None:
 def test_numbers_are_those_that_are_stored(profiles: ProfileSet) -> None:
     """Without the noise of single precision or of scaling."""
     payload = b'{"seq":1,"values":{"air_temperature":21.700000762939453,"illuminance":2.8849999904632568}}'
-    text = said(explain(profiles, "sg/d1/up", payload))
+    text = text_of(explain(profiles, "sg/d1/up", payload))
     assert "air_temperature = 21.7 Cel" in text
     assert "illuminance = 2.885 lx" in text
 
 
 def test_reasons_are_told(profiles: ProfileSet) -> None:
     """No claim, a refusal, a rejection, a value out of range, a deciding member."""
-    assert "no profile has a topic that matches 'x/y'" in said(explain(profiles, "x/y", b"1"))
-    assert "quarantined: malformed" in said(explain(profiles, "sg/d1/up", b"{"))
+    assert "no profile has a topic that matches 'x/y'" in text_of(explain(profiles, "x/y", b"1"))
+    assert "quarantined: malformed" in text_of(explain(profiles, "sg/d1/up", b"{"))
     for time in ("0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00"):
         payload = b'{"time":"%b","values":{"air_temperature":1}}' % time.encode()
-        assert "beyond the years" in said(explain(profiles, "sg/d1/up", payload))
-    text = said(explain(profiles, "sg/d1/up", b'{"seq":1,"values":{"air_temperature":9999,"foo":1,"pm10":null}}'))
+        assert "beyond the years" in text_of(explain(profiles, "sg/d1/up", payload))
+    text = text_of(explain(profiles, "sg/d1/up", b'{"seq":1,"values":{"air_temperature":9999,"foo":1,"pm10":null}}'))
     assert "foo: rejected: unknown_property" in text
     assert "outside -90 to 70" in text or "outside" in text
     assert "identity: device, property and sequence" in text
-    text = said(explain(profiles, "citysense/manhole/d1/event", b'{"type":"heartbeat","bat":3500}'))
+    text = text_of(explain(profiles, "citysense/manhole/d1/event", b'{"type":"heartbeat","bat":3500}'))
     assert "conditions not met (type = 'heartbeat')" in text
-    text = said(explain(profiles, "citysense/lamp/g1/report", b'{"lamps":[{"id":"l1","on":1}]}'))
+    text = text_of(explain(profiles, "citysense/lamp/g1/report", b'{"lamps":[{"id":"l1","on":1}]}'))
     assert "l1 illumination_on = true" in text
 
 
@@ -71,7 +71,7 @@ def envelope(data: str) -> bytes:
 
 def test_envelope_and_frame_are_told(profiles: ProfileSet) -> None:
     """What the network server's message holds, what the device's own profile makes of it, and what stands beside."""
-    text = said(explain(profiles, "loriot/d1/rx", envelope(SOIL), profile="dragino/lse01", clock=FakeClock()))
+    text = text_of(explain(profiles, "loriot/d1/rx", envelope(SOIL), profile="dragino/lse01", clock=FakeClock()))
     soil = line(profiles, "dragino/lse01")
     assert (
         f"envelope of loriot/lns: message 1 (line {line(profiles, 'loriot/lns')}): device as the topic says, port 2"
@@ -87,7 +87,7 @@ def test_envelope_and_frame_are_told(profiles: ProfileSet) -> None:
 
 def test_without_its_profile_an_envelope_is_told_alone(profiles: ProfileSet) -> None:
     """Whoever can take the frame is named."""
-    text = said(explain(profiles, "loriot/d1/rx", envelope(SOIL)))
+    text = text_of(explain(profiles, "loriot/d1/rx", envelope(SOIL)))
     assert f"11 bytes: {SOIL}" in text
     assert "profile: takes such frames: dragino/lse01" in text
     assert "soil_moisture" not in text
@@ -95,8 +95,10 @@ def test_without_its_profile_an_envelope_is_told_alone(profiles: ProfileSet) -> 
 
 def test_refusals_of_a_chain_are_told(profiles: ProfileSet) -> None:
     """Of the envelope, of the frame; a port that nobody takes; a profile that is not there."""
-    assert "envelope of loriot/lns: quarantined: malformed" in said(explain(profiles, "loriot/d1/rx", envelope("ce2")))
-    text = said(explain(profiles, "loriot/d1/rx", envelope("ce29"), profile="dragino/lse01"))
+    assert "envelope of loriot/lns: quarantined: malformed" in text_of(
+        explain(profiles, "loriot/d1/rx", envelope("ce2"))
+    )
+    text = text_of(explain(profiles, "loriot/d1/rx", envelope("ce29"), profile="dragino/lse01"))
     assert f"rules of dragino/lse01: message 1 (line {line(profiles, 'dragino/lse01')}, format binary): schema" in text
     assert "quarantined: schema" in text
     with pytest.raises(ConfigError, match="no profile dragino/lse1"):
@@ -105,7 +107,7 @@ def test_refusals_of_a_chain_are_told(profiles: ProfileSet) -> None:
 
 def test_frame_without_an_envelope_is_told(profiles: ProfileSet) -> None:
     """As it stands in a maker's manual: bytes and port."""
-    text = said(explain(profiles, "", bytes.fromhex(SOIL), profile="dragino/lse01", port=2, clock=FakeClock()))
+    text = text_of(explain(profiles, "", bytes.fromhex(SOIL), profile="dragino/lse01", port=2, clock=FakeClock()))
     assert "readings: device soil_moisture = 19.57 % at 2026-01-01T00:00:00.000000Z (received)" in text
-    text = said(explain(profiles, "", bytes.fromhex(SOIL), profile="dragino/lse01", port=42))
+    text = text_of(explain(profiles, "", bytes.fromhex(SOIL), profile="dragino/lse01", port=42))
     assert "'dragino/lse01' has no rule for port 42" in text

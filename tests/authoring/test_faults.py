@@ -42,7 +42,7 @@ def written(folder: Path, text: str) -> Path:
     return file
 
 
-def told(folder: Path, text: str) -> list[str]:
+def problems(folder: Path, text: str) -> list[str]:
     """Return what is wrong with a profile, without the file's name."""
     file = written(folder, text)
     return [str(problem).removeprefix(f"{file}:") for problem in check_profile(file)]
@@ -53,7 +53,7 @@ def test_all_faults_are_told_in_one_run(tmp_path: Path) -> None:
     text = GOOD.replace("property: relative_humidity}\n", "property: relative_humidty}\n", 1)
     text = text.replace("property: air_temperature}\n", "property: air_temperature, unit: degF}\n", 1)
     text = text.replace("version: 1", "version: one").replace("source:", "sorce:").replace("epoch_s", "epoch_x")
-    faults = told(tmp_path, text)
+    faults = problems(tmp_path, text)
     assert [fault.split(":")[0] for fault in faults] == ["3", "5", "8", "10", "11"]
     assert "did you mean '[degF]'" in faults[3]
     assert "relative_humidity" in faults[4]
@@ -61,8 +61,8 @@ def test_all_faults_are_told_in_one_run(tmp_path: Path) -> None:
 
 def test_the_first_of_many_faults_is_the_one_that_the_gateway_names(tmp_path: Path) -> None:
     """A profile without faults has none; several in one reading are told one after the other."""
-    assert told(tmp_path, GOOD) == []
-    faults = told(tmp_path, GOOD.replace("field: hum, property", "feild: hum, porperty"))
+    assert problems(tmp_path, GOOD) == []
+    faults = problems(tmp_path, GOOD.replace("field: hum, property", "feild: hum, porperty"))
     assert len(faults) == 2
     assert all("unknown key" in fault for fault in faults)
 
@@ -84,15 +84,15 @@ def test_the_first_of_many_faults_is_the_one_that_the_gateway_names(tmp_path: Pa
 )
 def test_one_fault_is_told_once(tmp_path: Path, change: str, into: str, count: int) -> None:
     """What follows of a fault is no fault of its own."""
-    assert len(told(tmp_path, GOOD.replace(change, into, 1))) == count
+    assert len(problems(tmp_path, GOOD.replace(change, into, 1))) == count
 
 
 def test_an_example_that_fails_by_its_time_alone_says_so(tmp_path: Path) -> None:
     """Property and value are right: the time that was expected, and the one that was seen."""
-    (fault,) = told(tmp_path, GOOD.replace('value: 60, time: "2025-12-31T23:50:00Z"', "value: 60"))
+    (fault,) = problems(tmp_path, GOOD.replace('value: 60, time: "2025-12-31T23:50:00Z"', "value: 60"))
     assert "differs by its time alone" in fault
     assert "expected 2026-01-01T00:00:00+00:00, the time of arrival, saw 2025-12-31T23:50:00+00:00" in fault
-    (fault,) = told(tmp_path, GOOD.replace("value: 60,", "value: 61,"))
+    (fault,) = problems(tmp_path, GOOD.replace("value: 60,", "value: 61,"))
     assert "no relative_humidity = 61" in fault
 
 

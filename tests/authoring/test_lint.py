@@ -31,7 +31,7 @@ EXAMPLES = """examples:
 """
 
 
-def found(tmp_path: Path, body: str, name: str = "acme/x") -> list[str]:
+def findings(tmp_path: Path, body: str, name: str = "acme/x") -> list[str]:
     """Return the warnings of a profile, without the file's name."""
     file = tmp_path / f"{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
@@ -42,13 +42,13 @@ def found(tmp_path: Path, body: str, name: str = "acme/x") -> list[str]:
 
 def test_a_good_profile_has_no_warning(tmp_path: Path) -> None:
     """Negative control of all."""
-    assert found(tmp_path, HEAD + RULE + EXAMPLES) == []
+    assert findings(tmp_path, HEAD + RULE + EXAMPLES) == []
 
 
 def test_a_message_behind_one_that_takes_all_is_never_reached(tmp_path: Path) -> None:
     """Ignored without conditions, or the same members without conditions: what comes after is dead."""
     dead = '  - {label: dead, topics: ["acme/{device}"], readings: [{field: t, property: water_temperature}]}\n'
-    entry = found(tmp_path, HEAD + RULE + dead + EXAMPLES)[0]
+    entry = findings(tmp_path, HEAD + RULE + dead + EXAMPLES)[0]
     assert entry.startswith(":10: messages[1]: is never reached: 'messages[0]' (line 6) takes all its messages;")
     first = '  - {label: all, topics: ["{any}/{device}"], ignore: true}\n'
     second = '  - {topics: ["acme/{device}"], readings: [{field: t, property: co2}]}\n'
@@ -57,7 +57,7 @@ def test_a_message_behind_one_that_takes_all_is_never_reached(tmp_path: Path) ->
         'examples:\n  - {label: good, topic: b/d1, payload: {"t": 400}, expect: [{property: co2, value: 400}]}\n'
         '  - {label: broken, topic: b/d1, payload: "", refuse: malformed}\n'
     )
-    warnings = found(tmp_path, body + shown.replace('payload: ""', 'payload: "{"'))
+    warnings = findings(tmp_path, body + shown.replace('payload: ""', 'payload: "{"'))
     assert ":8: messages[2]: is never reached: 'all' (line 7) takes all its messages;" in "".join(warnings)
 
 
@@ -72,25 +72,25 @@ def test_a_message_behind_one_that_takes_all_is_never_reached(tmp_path: Path) ->
 )
 def test_what_can_be_reached_is_left_alone(tmp_path: Path, second: str) -> None:
     """Other members, another root, topic or format: reached where the first finds nothing."""
-    assert not any("never reached" in item for item in found(tmp_path, HEAD + RULE + second + EXAMPLES))
+    assert not any("never reached" in item for item in findings(tmp_path, HEAD + RULE + second + EXAMPLES))
 
 
 def test_a_topic_that_another_covers_says_nothing_new(tmp_path: Path) -> None:
     """A literal topic beside a wider one; not where they name another part of it as the device."""
     wide = RULE.replace('["acme/{device}"]', '["acme/{device}", "{any}/{device}"]')
-    (entry,) = found(tmp_path, HEAD + wide + EXAMPLES)
+    (entry,) = findings(tmp_path, HEAD + wide + EXAMPLES)
     assert ":6: messages[0].topics[0]: is redundant: {any}/{device} covers it;" in entry
     other = RULE.replace('["acme/{device}"]', '["acme/eui-{device}", "acme/{device}"]')
-    assert found(tmp_path, HEAD + other + EXAMPLES) == []
+    assert findings(tmp_path, HEAD + other + EXAMPLES) == []
 
 
 def test_a_reading_that_no_example_shows(tmp_path: Path) -> None:
     """A mistake in it would go unnoticed; one that is shown as rejected is shown."""
     body = RULE + "      - {field: z, property: water_temperature}\n"
-    (entry,) = found(tmp_path, HEAD + body + EXAMPLES)
+    (entry,) = findings(tmp_path, HEAD + body + EXAMPLES)
     assert entry == ":10: messages[0].readings[2]: no example shows z; a mistake in it would go unnoticed"
     shown = EXAMPLES.replace('"pm": 35}', '"pm": 35, "z": "x"}\n    reject: {z: wrong_type}')
-    assert found(tmp_path, HEAD + body + shown) == []
+    assert findings(tmp_path, HEAD + body + shown) == []
 
 
 def test_channels_and_conditions_count_as_shown(tmp_path: Path) -> None:
@@ -99,13 +99,13 @@ def test_channels_and_conditions_count_as_shown(tmp_path: Path) -> None:
     shown = EXAMPLES.replace('"pm": 35}', '"pm": 35, "p2": 5}').replace(
         "value: 35}\n", "value: 35}\n      - {property: active_power, value: 5}\n"
     )
-    assert found(tmp_path, HEAD + body + shown) == []
+    assert findings(tmp_path, HEAD + body + shown) == []
 
 
 def test_a_message_that_no_example_shows(tmp_path: Path) -> None:
     """A whole message without an example is told once, not for each of its readings."""
     second = '  - topics: ["acme/{device}/b"]\n    readings: [{field: a, property: co2}, {field: b, property: pm10}]\n'
-    (entry,) = found(tmp_path, HEAD + RULE + second + EXAMPLES)
+    (entry,) = findings(tmp_path, HEAD + RULE + second + EXAMPLES)
     assert "messages[1]: no example shows such a message; add one" in entry
 
 
@@ -118,7 +118,7 @@ def test_a_message_that_no_example_shows(tmp_path: Path) -> None:
 )
 def test_an_unlikely_value_is_told(tmp_path: Path, value: str, message: str) -> None:
     """The only example of a property is a thousand off, or impossible: the unit is probably wrong."""
-    (entry,) = found(tmp_path, HEAD + RULE + EXAMPLES.replace("35}", f"{value}}}"))
+    (entry,) = findings(tmp_path, HEAD + RULE + EXAMPLES.replace("35}", f"{value}}}"))
     assert message in entry
     assert ":16: examples[0].expect[1]: " in entry
 
@@ -129,7 +129,7 @@ def test_an_odd_value_among_usual_ones_shows_a_limit(tmp_path: Path) -> None:
         '  - label: the end of the scale\n    topic: acme/d1\n    payload: {"pm": 2500}\n'
         "    expect: [{property: pm2_5, value: 2500}]\n"
     )
-    assert found(tmp_path, HEAD + RULE + more) == []
+    assert findings(tmp_path, HEAD + RULE + more) == []
 
 
 def test_words_that_are_no_codes(tmp_path: Path) -> None:
@@ -138,12 +138,12 @@ def test_words_that_are_no_codes(tmp_path: Path) -> None:
     shown = EXAMPLES.replace('"pm": 35}', '"pm": 35, "d": 0}').replace(
         "value: 35}\n", "value: 35}\n      - {property: lift_direction, value: up}\n"
     )
-    (entry,) = found(tmp_path, HEAD + body + shown)
+    (entry,) = findings(tmp_path, HEAD + body + shown)
     assert (
         ":10: messages[0].readings[2].words: 'downwards': not a code of lift_direction; codes are up, down, stopped"
         in entry
     )
-    assert found(tmp_path, HEAD + body.replace("downwards", "down") + shown) == []
+    assert findings(tmp_path, HEAD + body.replace("downwards", "down") + shown) == []
 
 
 def test_a_scale_beside_words(tmp_path: Path) -> None:
@@ -152,7 +152,7 @@ def test_a_scale_beside_words(tmp_path: Path) -> None:
         "{field: t, property: air_temperature}", "{field: t, property: air_temperature, words: {1: 21.5}, scale: 2}"
     )
     shown = EXAMPLES.replace('"t": 21.5', '"t": 1').replace("value: 21.5", "value: 43")
-    (entry,) = found(tmp_path, HEAD + body + shown)
+    (entry,) = findings(tmp_path, HEAD + body + shown)
     assert "messages[0].readings[0].words: `scale` and `offset` change what `words` give; remove them" in entry
 
 
@@ -160,7 +160,7 @@ def test_a_shifted_longitude_alone(tmp_path: Path) -> None:
     """Without its latitude it could become no reading."""
     body = RULE + "      - {field: x, property: longitude, datum: gcj02}\n"
     shown = EXAMPLES.replace('"pm": 35}', '"pm": 35, "x": null}\n    ignored: 1')
-    assert any("there is no latitude in gcj02 beside it" in item for item in found(tmp_path, HEAD + body + shown))
+    assert any("there is no latitude in gcj02 beside it" in item for item in findings(tmp_path, HEAD + body + shown))
 
 
 def test_an_anchor_that_nobody_uses(tmp_path: Path) -> None:
@@ -170,7 +170,7 @@ def test_an_anchor_that_nobody_uses(tmp_path: Path) -> None:
         + "shared:\n  a: &used {field: t, property: air_temperature}\n  b: &idle [1]\n"
         + RULE.replace("{field: t, property: air_temperature}", "*used")
     )
-    assert found(tmp_path, body + EXAMPLES) == [":7: &idle: nothing refers to &idle; remove it"]
+    assert findings(tmp_path, body + EXAMPLES) == [":7: &idle: nothing refers to &idle; remove it"]
 
 
 # ── several profiles ─────────────────────────────────────────────────────────────────────────────────
@@ -190,21 +190,23 @@ def loaded(tmp_path: Path, **bodies: str) -> ProfileSet:
     return ProfileSet.load([tmp_path])
 
 
-def told(profiles: ProfileSet) -> list[tuple[bool, str]]:
+def warnings_of(profiles: ProfileSet) -> list[tuple[bool, str]]:
     every = [match for name in profiles.ids if (match := profiles.find(name))]
     return [(warning.note, str(warning)) for warning in overlaps(every)]
 
 
 def test_the_registry_decides_between_two_that_name_the_device_in_the_topic(tmp_path: Path) -> None:
     """A note: to be known, no mistake."""
-    ((note, text),) = told(loaded(tmp_path, a=RULE, b=RULE.replace("acme/{device}", "{vendor}/{device}")))
+    ((note, text),) = warnings_of(loaded(tmp_path, a=RULE, b=RULE.replace("acme/{device}", "{vendor}/{device}")))
     assert note
     assert "acme/a also claims {vendor}/{device} (acme/{device}); the profile of the registered device decides" in text
 
 
 def test_the_topic_decides_between_two_that_find_the_device_in_the_payload(tmp_path: Path) -> None:
     """A warning that says who wins: the more literal topic."""
-    ((note, text),) = told(loaded(tmp_path, a=GATEWAY, b=GATEWAY.replace("{gateway}/report", "{gateway}/{kind}")))
+    ((note, text),) = warnings_of(
+        loaded(tmp_path, a=GATEWAY, b=GATEWAY.replace("{gateway}/report", "{gateway}/{kind}"))
+    )
     assert not note
     assert "so acme/a decodes all of it" in text
     assert "b.yaml:6: messages[0].topics" in text
@@ -212,7 +214,7 @@ def test_the_topic_decides_between_two_that_find_the_device_in_the_payload(tmp_p
 
 def test_topics_that_do_not_meet_are_not_told(tmp_path: Path) -> None:
     """Another literal level, another number of levels."""
-    assert told(loaded(tmp_path, a=RULE, b=RULE.replace("acme/{device}", "acme/{device}/x"))) == []
+    assert warnings_of(loaded(tmp_path, a=RULE, b=RULE.replace("acme/{device}", "acme/{device}/x"))) == []
 
 
 @pytest.mark.parametrize(

@@ -121,10 +121,10 @@ def test_a_basis_that_is_none(text: str, wrong: str) -> None:
     """A legal basis without purpose, law, kinds, fields or end, or for what never passes, is refused."""
     given = {"purpose": "p", "law": "l", "kinds": "[vehicle]", "fields": "[plate.number]", "expires": "'2026-12-31'"}
     name, _, value = text.partition(": ")
-    lines = [f"      {key}: {value if key == name else one}" for key, one in given.items()]
+    lines = [f"      {key}: {value if key == name else original}" for key, original in given.items()]
     body = "\n".join(["role: node", "division: '4401'", "directory: x", "video:", "  basis:", "    -", *lines])
     with pytest.raises(ConfigError, match=wrong):
         parse(body)
-    good = "\n".join(f"      {key}: {one}" for key, one in given.items())
+    good = "\n".join(f"      {key}: {original}" for key, original in given.items())
     parsed: Config = parse(f"role: node\ndivision: '4401'\ndirectory: x\nvideo:\n  basis:\n    -\n{good}")
     assert parsed.video.basis[0].kinds == ("vehicle",)

@@ -49,7 +49,7 @@ async def test_another_owner_with_the_same_within_so_many_metres(devices: Device
     await put(devices, "far", 60, owner="B")
     await put(devices, "other", 4, owner="B", profile="acme/lamp")
     result = near(devices).near("here", ADMIN)
-    assert [(one.other, one.same, one.other_owner) for one in result] == [
+    assert [(neighbour.other, neighbour.same, neighbour.other_owner) for neighbour in result] == [
         ("closer", "air_temperature", "C"),
         ("close", "air_temperature", "B"),
     ]

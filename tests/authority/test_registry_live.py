@@ -98,7 +98,7 @@ async def test_the_registry_outlives_a_restart_of_the_server(
     engine.restarted.clear()
     os.kill(engine.info.pid, signal.SIGKILL)
     assert two.verify("a", secret)
-    await asyncio.wait_for(engine.restarted.wait(), 10)
+    await asyncio.wait_for(engine.restarted.wait(), 60)
 
     async def disabled() -> None:
         from sensegate.errors import Unavailable
@@ -113,5 +113,5 @@ async def test_the_registry_outlives_a_restart_of_the_server(
                 pass  # the lost write took effect
             return
 
-    await asyncio.wait_for(disabled(), 10)
+    await asyncio.wait_for(disabled(), 60)
     await asyncio.wait_for(two.until(lambda: not two.enabled[0]), 30)

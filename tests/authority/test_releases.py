@@ -201,7 +201,7 @@ async def test_a_release_for_a_part(office: Office) -> None:
     await office.released(1)
     await office.released(2, target=Scope("440106"))
     assert {office.of(device) for device in DEVICES} == {1, 2}
-    assert all((office.of(one.id) == 2) == (one.division == "440106") for one in DEVICES.values())
+    assert all((office.of(device.id) == 2) == (device.division == "440106") for device in DEVICES.values())
     assert office.states() == {1: "released", 2: "released"}
     with pytest.raises(ConfigError, match="4403 is not served here"):
         await office.releases.release(NAME, 2, by=PROVINCE, target=Scope("4403"))

@@ -251,14 +251,14 @@ async def test_a_token_does_not_outlive_the_rights_of_the_person_who_made_it(
             tokens.is_valid(example) for example in good
         ]
 
-    for what, expected in (
+    for change, expected in (
         ({"disabled": True}, [False, False, True]),
         ({"disabled": False}, [True, True, True]),
         ({"role": Role.COUNTY_OPERATOR, "scope": Scope("440106")}, [False, False, True]),
         ({"role": Role.CITY_OPERATOR, "scope": Scope("4401")}, [True, True, True]),
         ({"scope": Scope("4401", "water")}, [False, False, True]),
     ):
-        assert await changed(**what) == (expected, expected), what
+        assert await changed(**change) == (expected, expected), change
     with pytest.raises(PermissionDenied, match="has ended"):
         tokens.principal(good[1].id)
     with pytest.raises(PermissionDenied, match="may no longer make it"):

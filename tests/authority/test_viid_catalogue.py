@@ -127,6 +127,6 @@ async def test_a_platform_learns_nothing_of_a_camera_of_others() -> None:
         await rig.catalogue.take(platform, [ape(code)])
     rig.devices.index.last_seen[rig.devices.find(CAMERA)] = FakeClock().now()
     entries = json.loads(rig.catalogue.envelope("APE", PLATFORM, []))["APEListObject"]["APEObject"]
-    online = {one["ApeID"]: one.get("IsOnline") for one in entries}
+    online = {entry["ApeID"]: entry.get("IsOnline") for entry in entries}
     assert online["44030500001320000001"] == "9", "unknown, as of a camera that reports no state"
     assert online[CAMERA] in {"1", "2"}, "negative control"

@@ -98,7 +98,7 @@ def body(camera: str, first: int, batch: int) -> bytes:
     return json.dumps(whole, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-async def _one(camera: ViidCamera, plan: Pushing, codes: list[int]) -> None:
+async def _push(camera: ViidCamera, plan: Pushing, codes: list[int]) -> None:
     if not await camera.register():
         raise ConnectionError("not registered")
     for request in range(plan.requests):
@@ -114,7 +114,7 @@ async def push(plan: Pushing) -> Done:
     sys.stdout.flush()
     await asyncio.to_thread(sys.stdin.readline)
     began = time.monotonic()
-    await asyncio.gather(*(_one(camera, plan, codes) for camera in cameras))
+    await asyncio.gather(*(_push(camera, plan, codes) for camera in cameras))
     ended = time.monotonic()
     for camera in cameras:
         camera.connection.close()

@@ -208,7 +208,7 @@ async def quiet(pids: list[int]) -> None:
                 used = (cpu_s(*pids) - before) / 3.0
 
 
-async def repeated(asked: list[str], token: str, watched_s: float) -> None:
+async def repeated(paths: list[str], token: str, watched_s: float) -> None:
     """Ask for what `CONSOLES` open consoles ask for in `watched_s`, spread evenly."""
     headers = {"Authorization": f"Bearer {token}"}
     async with aiohttp.ClientSession(headers=headers) as session:
@@ -218,9 +218,9 @@ async def repeated(asked: list[str], token: str, watched_s: float) -> None:
             async with session.get(url) as response:
                 await response.read()
 
-        step = watched_s / max(len(asked) * CONSOLES, 1)
+        step = watched_s / max(len(paths) * CONSOLES, 1)
         await asyncio.gather(
-            *(ask(asked[number % len(asked)], number * step) for number in range(len(asked) * CONSOLES))
+            *(ask(paths[number % len(paths)], number * step) for number in range(len(paths) * CONSOLES))
         )
 
 

@@ -179,11 +179,11 @@ class Discarded:
     async def until(self, size: int) -> None:
         """Return once each has had so many bytes."""
         self._wanted = size
-        for one in list(self._left):
-            self._look(one)
+        for subscriber in list(self._left):
+            self._look(subscriber)
         if self.taken:
             await self._done.wait()
-        if cut := [one for one, count in self.taken.items() if count < size]:
+        if cut := [subscriber for subscriber, count in self.taken.items() if count < size]:
             raise ConnectionResetError(f"{len(cut)} subscribers were cut")
 
     def end(self) -> None:

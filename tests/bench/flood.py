@@ -174,9 +174,9 @@ class Connection(asyncio.Protocol):
             at = packet_id - 1
         else:
             at = np.empty(len(raw), np.int64)
-            for row, one in enumerate(packet_id.tolist()):
-                at[row] = lap[one] * PACKET_IDS + one - 1
-                lap[one] += 1
+            for row, identifier in enumerate(packet_id.tolist()):
+                at[row] = lap[identifier] * PACKET_IDS + identifier - 1
+                lap[identifier] += 1
         result = np.zeros(len(self._packets), np.int64)
         result[at] = when
         return result

@@ -190,7 +190,7 @@ def makers() -> dict[str, Maker]:
         ),
         "binary, tags": Maker(
             {
-                "binary": {"read": [{"tlv": "u8", "cases": {at: [one] for at, one in enumerate([ts, *FIELDS])}}]},
+                "binary": {"read": [{"tlv": "u8", "cases": {at: [field] for at, field in enumerate([ts, *FIELDS])}}]},
                 "time": TIME,
             },
             _tags,
@@ -422,7 +422,7 @@ def measure(messages: int, rounds: int) -> list[dict[str, Any]]:
             baseline = subjects[made[name].baseline if name in made else "json"]
             clock = _with_children if name == "script" else time.process_time
             pairs = [(subject.micros(clock), baseline.micros(time.process_time)) for _ in range(rounds)]
-            figure, other = min(one for one, _ in pairs), min(pair for _, pair in pairs)
+            figure, other = min(figure_of_pair for figure_of_pair, _ in pairs), min(pair for _, pair in pairs)
             line = {
                 "bench": f"formats/{name}",
                 "format": name,

@@ -28,7 +28,7 @@ from sensegate.errors import EngineError
 from sensegate.model import F64, I64, Device
 from tests.bench import rig
 from tests.bench.flood import Flood, Plan, shares
-from tests.bench.subscriber import Seen, Subscriber
+from tests.bench.subscriber import Receipt, Subscriber
 from tests.bench.workload import VALUES, Sent, Workload, make, through_hubs
 
 MESSAGES = 100_000
@@ -46,10 +46,10 @@ COLUMNS = ("id", "division", "profile", "alias", "gateway", "lon", "lat", "grade
 
 
 @contextlib.asynccontextmanager
-async def node() -> AsyncIterator[CityMember]:
-    """Yield a node that runs alone as `sensegate run` runs it."""
+async def node(fronts: int = 1) -> AsyncIterator[CityMember]:
+    """Yield a node that runs alone as `sensegate run` runs it, with so many fronts."""
     with tempfile.TemporaryDirectory(prefix="sensegate-bench-") as directory:
-        settings = {"engine": {"durability": "power"}, "listen": {"mqtt": {"processes": 1}}}
+        settings = {"engine": {"durability": "power"}, "listen": {"mqtt": {"processes": fronts}}}
         city = City(
             Path(directory),
             ["4401"],
@@ -77,7 +77,7 @@ async def enrol(member: CityMember, devices: Iterable[Device]) -> dict[str, str]
     return {row["id"]: row["password"] for row in report["rows"] if row.get("password")}
 
 
-def latencies(messages: Sequence[Sent], acknowledged: I64 | F64, seen: Sequence[Seen]) -> tuple[F64, int]:
+def latencies(messages: Sequence[Sent], acknowledged: I64 | F64, receipts: Sequence[Receipt]) -> tuple[F64, int]:
     """Return (seconds from PUBACK to event of each reading on the plain layout, how many of their messages never came).
 
     A message that was sent twice counts from its first PUBACK. Times may be negative: a commit need not wait for
@@ -91,7 +91,7 @@ def latencies(messages: Sequence[Sent], acknowledged: I64 | F64, seen: Sequence[
         key = message.topic.split("/")[1], round(_second(stamp) * 1e3)
         when[key] = min(when.get(key, 1 << 62), int(acknowledged[at]))
     took, latencies = [], set()
-    for event in seen:
+    for event in receipts:
         key = event.device, round(_second(event.time) * 1e3)
         if key in when:
             latencies.add(key)

@@ -59,13 +59,13 @@ class Side:
 
 async def bench(messages: int = MESSAGES, few: int = FEW, many: int = MANY, rounds: int = ROUNDS) -> dict[str, Any]:
     """Return the ratio of CPU a message (many : few), medians of the rounds after the first."""
-    async with rig.gateway(rig.PATIENT) as one, rig.gateway(rig.PATIENT) as other:
+    async with rig.gateway(rig.PATIENT) as first, rig.gateway(rig.PATIENT) as other:
         small, large = (
-            Side(one, few, rounds + 1, messages),
+            Side(first, few, rounds + 1, messages),
             Side(other, many, rounds + 1, messages),
         )
         walks = [asyncio.create_task(side.parts.pipeline.run()) for side in (small, large)]
-        await rig.walking(one)
+        await rig.walking(first)
         await rig.walking(other)
         for _ in range(rounds + 1):
             await small.round()

@@ -29,7 +29,7 @@ class Event(msgspec.Struct, gc=False):
     received: str
 
 
-class Seen(msgspec.Struct, gc=False):
+class Receipt(msgspec.Struct, gc=False):
     """A record and when it came, µs of the machine's monotonic clock."""
 
     device: str
@@ -71,7 +71,7 @@ async def _main(url: str, token: str, file: Path) -> None:
     print("written", flush=True)
 
 
-def _events(pieces: list[tuple[float, bytes]]) -> list[Seen]:
+def _events(pieces: list[tuple[float, bytes]]) -> list[Receipt]:
     ends = list(accumulate(len(piece) for _, piece in pieces))
     text = b"".join(piece for _, piece in pieces)
     decode = msgspec.json.Decoder(Event).decode
@@ -82,7 +82,7 @@ def _events(pieces: list[tuple[float, bytes]]) -> list[Seen]:
         if begin >= 0 and b"event: problem" not in block:
             event = decode(block[begin + 6 :])
             piece = bisect_left(ends, end + 2)
-            events.append(Seen(event.device, event.time, round(pieces[piece][0] * 1e6)))
+            events.append(Receipt(event.device, event.time, round(pieces[piece][0] * 1e6)))
         at = end + 2
     return events
 
@@ -148,11 +148,11 @@ class Subscriber:
                     return result, last
                 await asyncio.sleep(0.05)  # it cannot tell us by itself
 
-    async def seen(self) -> list[Seen]:
+    async def seen(self) -> list[Receipt]:
         """End it; return all that came."""
         if await self._ask("end") != "written":
             raise ConnectionResetError("the subscriber ended; see above")
-        return msgspec.msgpack.decode(self._file.read_bytes(), type=list[Seen])
+        return msgspec.msgpack.decode(self._file.read_bytes(), type=list[Receipt])
 
 
 if __name__ == "__main__":

@@ -162,18 +162,18 @@ async def bench(
                 messages, whole = plan(time.time() + 2, seconds)
                 async with Flood(whole) as flood:
                     up, down = link.bytes_up, link.bytes_down
-                    used = [rig.cpu_s(one.process.pid) for one in (node, city.centre)]
+                    used = [rig.cpu_s(member.process.pid) for member in (node, city.centre)]
                     done = await flood.go()
                     readings = len(messages) * len(PROPERTIES)
                     await subscriber.until(before_count + readings, timeout_s=120)
                     up, down = link.bytes_up - up, link.bytes_down - down
                     cost = [
-                        (rig.cpu_s(one.process.pid) - was) / len(messages) * 1e6
-                        for one, was in zip((node, city.centre), used, strict=True)
+                        (rig.cpu_s(member.process.pid) - was) / len(messages) * 1e6
+                        for member, was in zip((node, city.centre), used, strict=True)
                     ]
                     took, missing = latencies(messages, flood.times(), await subscriber.seen())
             caught = await catch_up(city, passwords, hub_of, *cut)
-            memory = [rig.rss_mb(one.process.pid) for one in (node, city.centre)]
+            memory = [rig.rss_mb(member.process.pid) for member in (node, city.centre)]
         finally:
             await city.stop()
             await asyncio.sleep(0)

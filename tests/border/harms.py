@@ -62,7 +62,7 @@ class Scene(msgspec.Struct, frozen=True):
         return bytes(message["data"]) if message else b""
 
 
-Seen = Callable[[Scene], Awaitable[bool]]
+Probe = Callable[[Scene], Awaitable[bool]]
 
 
 class Harm(msgspec.Struct, frozen=True):
@@ -72,7 +72,7 @@ class Harm(msgspec.Struct, frozen=True):
     who: Who
     frames: Callable[[str], Iterator[Frame]]
     """The raider's code -> what it sends."""
-    seen: Seen
+    seen: Probe
 
 
 # ── how each shows ───────────────────────────────────────────────────────────────────────────────────────
@@ -177,7 +177,7 @@ async def _feed_forged(scene: Scene) -> bool:
     return any(message.payload == b"{}" for message in scene.world.subscriber.received)
 
 
-def _gone(stream: str, user: User = User.GATEWAY) -> Seen:
+def _gone(stream: str, user: User = User.GATEWAY) -> Probe:
     async def gone(scene: Scene) -> bool:
         return not await scene.has(stream, user)
 

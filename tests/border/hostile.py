@@ -87,7 +87,7 @@ class WireTransport:
         def answer() -> Received | None:
             return next((message for message in self.wire.received if message.subject == inbox), None)
 
-        async def asked() -> Received | None:
+        async def send() -> Received | None:
             await self.wire.send([frame])
             await eventually(answer, self._answer_s, every_s=LOOK_S)
             message = answer()
@@ -98,7 +98,7 @@ class WireTransport:
             return None
 
         try:
-            message: Received = await eventually(asked, self._answer_s, every_s=LOOK_S)
+            message: Received = await eventually(send, self._answer_s, every_s=LOOK_S)
         except AssertionError as why:
             raise Silent(f"no answer on {channel}") from why
         return message.payload
@@ -136,7 +136,7 @@ class HostileNode:
         """`started`: the first sequence of its log."""
         self.transport = transport
         self.writer = Writer("store-of-the-raider", 1, "process-of-the-raider")
-        self.life = "life-of-the-raider"
+        self.epoch = "life-of-the-raider"
         self.lanes: dict[Lane, LaneRecord] = {}
         self._started = started
 
@@ -152,7 +152,7 @@ class HostileNode:
 
     async def claim(self, **changes: object) -> protocol.ClaimAnswer:
         """Ask to be the writer of the member's lanes."""
-        request = ClaimRequest(self.writer.id, 0, self.writer.token, self.life, self._started, self._started - 1)
+        request = ClaimRequest(self.writer.id, 0, self.writer.token, self.epoch, self._started, self._started - 1)
         answer = await self.ask("claim", protocol.encode(msgspec.structs.replace(request, **changes)))
         granted = protocol.decode_claim_answer(answer.value)
         if granted.granted:
@@ -165,7 +165,7 @@ class HostileNode:
         until = live.position + STEP
         move = LaneUpdate(Lane.LIVE, live.number, until)
         span_id = secrets.token_hex(8)
-        return SpanRequest(self.writer, self.life, span_id, 0, (move,), parts, SpanSelection(live.position, until))
+        return SpanRequest(self.writer, self.epoch, span_id, 0, (move,), parts, SpanSelection(live.position, until))
 
     async def span(
         self,

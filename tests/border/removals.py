@@ -15,7 +15,7 @@ PATCHES = Path(__file__).parent / "patches"
 class Removal(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """A check that is taken out, and the tests that must miss it."""
 
-    what: str
+    claim: str
     tests: list[str]
     edits: list[Edit]
 

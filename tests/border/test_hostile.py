@@ -84,7 +84,7 @@ class Storage:
         if user not in self._links:
             kept = msgspec.json.decode(self._file.read_bytes(), type=Credentials)
             self._links[user] = await connect(self._url, Login(user, kept.passwords[user], f"_INBOX_{user}"))
-        answer: bytes = (await self._links[user].request(subject, body, timeout=10)).data
+        answer: bytes = (await self._links[user].request(subject, body, timeout=60)).data
         return answer
 
 
@@ -139,7 +139,7 @@ class Play:
         async def all_there() -> bool:
             return len(await self.arrived(VICTIM)) >= pushed
 
-        await eventually(all_there, 20.0)
+        await eventually(all_there, 30)
         assert len(await self.arrived(SENDER)) == self.good
         await self.centre.totals()  # they balance
         assert (await self.centre.ready())[0] == 200
@@ -162,7 +162,7 @@ async def play(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Play]:
         made = Play(centre, node, wire, await stack.enter_async_context(Storage(centre)))
         pushing = asyncio.create_task(made.push(await node.device(FOREIGN_DEVICE)), name="honest readings")
         try:
-            await eventually(lambda: made.arrived(VICTIM), 20.0)
+            await eventually(lambda: made.arrived(VICTIM), 30)
             assert (await made.hostile.claim()).granted
             yield made
         finally:
@@ -237,7 +237,7 @@ async def test_a_frame_that_lies_changes_nothing(play: Play) -> None:
         answer = await play.hostile.span(request)
         assert outcome(answer) == expected, (name, answer)
         lanes = [
-            protocol.decode_position_answer(told.value).lanes for told in (before, await play.hostile.ask("position"))
+            protocol.decode_position_answer(reply.value).lanes for reply in (before, await play.hostile.ask("position"))
         ]
         assert lanes[0] == lanes[1], name
         if expected == "refused":

@@ -128,7 +128,7 @@ async def test_nodes_and_the_peer_harm_nobody(*, tight: bool, links: bool, tmp_p
         before = await snapshot(place)
         await quiet(place)
         await asyncio.gather(*(raided(scene) for scene in scenes))
-        await eventually(partial(answered, place), 20.0)
+        await eventually(partial(answered, place), 30)
         faults = await judged(place, before)
         faults += [f"{harm.name} by {scene.code}" for scene in scenes for harm in HARMS if await harm.seen(scene)]
         assert not faults, "\n".join(faults)

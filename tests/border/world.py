@@ -192,7 +192,7 @@ class World:
 
     async def request(self, user: User, subject: str, body: bytes = b"") -> bytes:
         """Ask over a connection of our own; return the answer."""
-        answer: bytes = (await self.own[user].request(subject, body, timeout=10)).data
+        answer: bytes = (await self.own[user].request(subject, body, timeout=60)).data
         return answer
 
     # ── the auth callout ─────────────────────────────────────────────────────────────────────────────

@@ -69,7 +69,7 @@ class MqttDevice:
         """Publish at QoS 1; return the packet id."""
         return self._client.publish(topic, payload, qos=1).mid
 
-    async def published(self, topic: str, payload: bytes, timeout_s: float = 5.0) -> bool:
+    async def published(self, topic: str, payload: bytes, timeout_s: float = 60.0) -> bool:
         """Publish at QoS 1; say whether the PUBACK came in time."""
         mid = self.publish(topic, payload)
         try:
@@ -79,7 +79,7 @@ class MqttDevice:
         return True
 
 
-async def until(true: Callable[[], Any], timeout_s: float = 10.0) -> None:
+async def until(true: Callable[[], Any], timeout_s: float = 60.0) -> None:
     """Return once `true()` is true; raise `TimeoutError` after `timeout_s`."""
     async with asyncio.timeout(timeout_s):
         while not true():
@@ -101,7 +101,7 @@ def alive(pid: int) -> bool:
 
 async def written(log: JetStreamLog, member: LogMessage) -> int:
     """Write until the connection is back."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             with contextlib.suppress(Unavailable):
                 return await log.write([member])

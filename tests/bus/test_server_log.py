@@ -53,12 +53,14 @@ def line(level: str, text: str) -> str:
 
 
 @pytest.fixture
-def seen() -> list[Violation]:
+def violations() -> list[Violation]:
     """The refusals told."""
     return []
 
 
-def test_levels_are_folded_into_ours(tmp_path: Path, seen: list[Violation], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_levels_are_folded_into_ours(
+    tmp_path: Path, violations: list[Violation], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Normal operation is silent above debug; warnings and errors come through; the newest errors are kept."""
     (tmp_path / "nats.log").write_text(
         line("INF", "Server is ready") + line("WRN", "slow") + line("ERR", "bad") + line("FTL", "dead") + "no line\n"
@@ -67,7 +69,7 @@ def test_levels_are_folded_into_ours(tmp_path: Path, seen: list[Violation], monk
     structlog.reset_defaults()
     monkeypatch.setattr(server_log, "_log", structlog.get_logger("bus"))
     with capture_logs() as logs:
-        log = ServerLog(tmp_path, seen.append)
+        log = ServerLog(tmp_path, violations.append)
         assert log.poll() == 5
         log.close()
     assert [(entry["log_level"], entry["event"]) for entry in logs] == [
@@ -79,17 +81,17 @@ def test_levels_are_folded_into_ours(tmp_path: Path, seen: list[Violation], monk
     assert log.last_errors == ["bad", "dead"]
 
 
-def test_words_of_devices_are_written_over(tmp_path: Path, seen: list[Violation]) -> None:
+def test_words_of_devices_are_written_over(tmp_path: Path, violations: list[Violation]) -> None:
     """What a subject or a client id may say of somebody is told on, and no longer in the file; nothing else moves."""
     subject = "frigate.李雷.seen_2.LK07XPD.44010600001190000001"
     refused = f'127.0.0.1:45671 - mid:24 - "李雷的手机" - Publish Violation - Subject "{subject}"'
     text = line("INF", "Server is ready") + line("ERR", refused) + line("INF", "Client of 李雷 is gone")
     (tmp_path / "nats.log").write_text(text, encoding="utf-8")
-    log = ServerLog(tmp_path, seen.append)
+    log = ServerLog(tmp_path, violations.append)
     with capture_logs() as lines:
         log.poll()
     log.close()
-    assert [(version.subject.split(".")[1], version.client_id) for version in seen] == [("李雷", "李雷的手机")]
+    assert [(version.subject.split(".")[1], version.client_id) for version in violations] == [("李雷", "李雷的手机")]
     left = (tmp_path / "nats.log").read_text(encoding="utf-8")
     assert len(left.encode()) == len(text.encode())
     assert "frigate.******.seen_2.*******.44010600001190000001" in left
@@ -98,7 +100,7 @@ def test_words_of_devices_are_written_over(tmp_path: Path, seen: list[Violation]
     assert not [line for line in lines if "李雷" in str(line) and "Violation" in str(line)]
 
 
-def test_errors_of_the_disk_are_told(tmp_path: Path, seen: list[Violation]) -> None:
+def test_errors_of_the_disk_are_told(tmp_path: Path, violations: list[Violation]) -> None:
     """The lines after which the server refuses every write in silence."""
     faults: list[str] = []
     (tmp_path / "nats.log").write_text(
@@ -106,18 +108,18 @@ def test_errors_of_the_disk_are_told(tmp_path: Path, seen: list[Violation]) -> N
         + line("ERR", "JetStream out of space, will be DISABLED")
         + line("ERR", "some other error")
     )
-    log = ServerLog(tmp_path, seen.append, faults.append)
+    log = ServerLog(tmp_path, violations.append, faults.append)
     log.poll()
     log.close()
     assert len(faults) == 2
 
 
 async def test_a_full_disk_does_not_end_the_reading(
-    tmp_path: Path, seen: list[Violation], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, violations: list[Violation], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Errors of the disk are told by just this log: its reader outlives them, and reads on."""
     faults: list[str] = []
-    log = ServerLog(tmp_path, seen.append, faults.append)
+    log = ServerLog(tmp_path, violations.append, faults.append)
     monkeypatch.setattr(log, "_position_file", tmp_path / "nowhere" / "place")
     read, broken = os.pread, [OSError(5, "Input/output error")]
 
@@ -142,53 +144,53 @@ async def test_a_full_disk_does_not_end_the_reading(
     await asyncio.gather(following, return_exceptions=True)
 
 
-def test_half_a_line_waits_for_its_end(tmp_path: Path, seen: list[Violation]) -> None:
+def test_half_a_line_waits_for_its_end(tmp_path: Path, violations: list[Violation]) -> None:
     """The server writes while we read."""
     path = tmp_path / "nats.log"
     whole = line("ERR", MQTT_LINE)
-    log = ServerLog(tmp_path, seen.append)
+    log = ServerLog(tmp_path, violations.append)
     path.write_text(whole[:40])
     log.poll()
-    assert seen == []
+    assert violations == []
     with path.open("a") as file:
         file.write(whole[40:])
     log.poll()
-    assert len(seen) == 1
+    assert len(violations) == 1
     log.close()
 
 
-def test_the_next_reader_goes_on_where_the_last_stopped(tmp_path: Path, seen: list[Violation]) -> None:
+def test_the_next_reader_goes_on_where_the_last_stopped(tmp_path: Path, violations: list[Violation]) -> None:
     """Refusals while no gateway lived are counted by the next one, and none twice."""
     path = tmp_path / "nats.log"
     path.write_text(line("ERR", MQTT_LINE) * 3)
-    first = ServerLog(tmp_path, seen.append)
+    first = ServerLog(tmp_path, violations.append)
     first.open()
     first.poll()
     os.close(first._file or -1)  # killed
     with path.open("a") as file:
         file.write(line("ERR", MQTT_LINE) * 2)
-    second = ServerLog(tmp_path, seen.append)
+    second = ServerLog(tmp_path, violations.append)
     second.open()
     second.poll()
-    assert len(seen) == 5
+    assert len(violations) == 5
     second.close()
 
 
-def test_a_rotated_file_is_read_to_its_end_first(tmp_path: Path, seen: list[Violation]) -> None:
+def test_a_rotated_file_is_read_to_its_end_first(tmp_path: Path, violations: list[Violation]) -> None:
     """Nothing between the last read and the rotation is missed, also when the reader was away."""
     path = tmp_path / "nats.log"
     path.write_text(line("ERR", MQTT_LINE))
-    log = ServerLog(tmp_path, seen.append)
+    log = ServerLog(tmp_path, violations.append)
     log.poll()
     with path.open("a") as file:
         file.write(line("ERR", MQTT_LINE))
     path.rename(tmp_path / "nats.log.2026.01.01.00.00.00.000000001")
     path.write_text(line("ERR", MQTT_LINE) * 2)
-    while log.poll() or len(seen) < 4:
+    while log.poll() or len(violations) < 4:
         pass
-    assert len(seen) == 4
+    assert len(violations) == 4
     log.close()
-    reopened = ServerLog(tmp_path, seen.append)
+    reopened = ServerLog(tmp_path, violations.append)
     reopened.open()
     assert reopened.poll() == 0
     reopened.close()
@@ -220,11 +222,11 @@ FAILED = (
 )
 
 
-def test_failed_logins_name_nobody(tmp_path: Path, seen: list[Violation]) -> None:
+def test_failed_logins_name_nobody(tmp_path: Path, violations: list[Violation]) -> None:
     """User names and client ids that nobody has proved are masked in our log, its errors and the server's file."""
     (tmp_path / "nats.log").write_text("".join(line("ERR", text) for text in FAILED), encoding="utf-8")
     before = (tmp_path / "nats.log").stat().st_size
-    log = ServerLog(tmp_path, seen.append)
+    log = ServerLog(tmp_path, violations.append)
     with capture_logs() as logs:
         assert log.poll() == len(FAILED)
         log.close()

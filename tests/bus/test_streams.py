@@ -15,7 +15,7 @@ from sensegate.errors import EngineError
 from sensegate.model import LogMessage
 
 
-async def told(client: Client, name: str) -> dict[str, object]:
+async def stream_config(client: Client, name: str) -> dict[str, object]:
     """The settings of a stream."""
     config: dict[str, object] = json.loads((await client.request(f"$JS.API.STREAM.INFO.{name}", timeout=30)).data)[
         "config"
@@ -28,9 +28,9 @@ async def test_making_again_changes_and_empties_nothing(
 ) -> None:
     """Every start asks for the streams; the life stays, and so does what is in them."""
     await log.write([LogMessage("raw.a", b"1")])
-    before = await told(gateway, "LOG")
+    before = await stream_config(gateway, "LOG")
     await streams.ensure_streams(gateway, store_config)
-    assert await told(gateway, "LOG") == before
+    assert await stream_config(gateway, "LOG") == before
     assert await log.bounds() == (1, 1)
 
 
@@ -39,7 +39,7 @@ async def test_a_cap_follows_the_configuration(gateway: Client, log: JetStreamLo
     await log.write([LogMessage("raw.a", b"x" * 100_000) for _ in range(10)])
     for most in (2 * store_config.log_bytes, 500_000):
         await streams.ensure_streams(gateway, msgspec.structs.replace(store_config, log_bytes=most))
-        assert (await told(gateway, "LOG"))["max_bytes"] == most
+        assert (await stream_config(gateway, "LOG"))["max_bytes"] == most
         assert await log.bounds() == (1, 10)
 
 
@@ -48,7 +48,7 @@ async def test_a_release_may_add_a_subject_but_not_take_one_away(gateway: Client
     wanted = streams.log_stream(store_config)
     more = {**wanted, "subjects": [*wanted["subjects"], "more.>"]}
     await streams.ensure(gateway, more)
-    assert (await told(gateway, "LOG"))["subjects"] == more["subjects"]
+    assert (await stream_config(gateway, "LOG"))["subjects"] == more["subjects"]
     with pytest.raises(EngineError, match="subjects"):
         await streams.ensure(gateway, wanted)
 
@@ -58,15 +58,15 @@ async def test_other_settings_need_a_migration(gateway: Client, store_config: St
     wanted = {**streams.log_stream(store_config), "max_age": 3_600_000_000_000}
     with pytest.raises(EngineError, match="max_age"):
         await streams.ensure(gateway, wanted)
-    assert (await told(gateway, "LOG"))["max_age"] == 0
+    assert (await stream_config(gateway, "LOG"))["max_age"] == 0
 
 
 async def test_the_life_of_audit_records_follows_the_configuration(gateway: Client, store_config: StoreConfig) -> None:
     """There and back; no other stream ever has one."""
     for hours in (4_416, 0):
         await streams.ensure_streams(gateway, store_config, audit_ttl_h=hours)
-        assert (await told(gateway, "AUDIT"))["max_age"] == hours * 3_600_000_000_000
-        assert [(await told(gateway, name))["max_age"] for name in ("LOG", "LEDGER")] == [0, 0]
+        assert (await stream_config(gateway, "AUDIT"))["max_age"] == hours * 3_600_000_000_000
+        assert [(await stream_config(gateway, name))["max_age"] for name in ("LOG", "LEDGER")] == [0, 0]
 
 
 async def test_the_log_cannot_lose_single_messages(gateway: Client, log: JetStreamLog) -> None:
@@ -88,18 +88,18 @@ async def test_intake_refuses_when_full_and_drops_what_is_acknowledged(
     gateway: Client, store_config: StoreConfig
 ) -> None:
     """INTAKE is a work queue with a cap: batches wait for their commit, and a full stream refuses the next."""
-    config = await told(gateway, "INTAKE")
+    config = await stream_config(gateway, "INTAKE")
     assert (config["retention"], config["discard"], config["storage"]) == ("workqueue", "new", "file")
     assert (config["subjects"], config["max_bytes"]) == (["intake"], store_config.intake_bytes)
 
 
 async def test_the_broker_takes_the_streams_as_they_are_made(intake: Client, store_config: StoreConfig) -> None:
     """The intake has its cap, interest retention and refuses when full; retained messages and sessions have caps."""
-    config = await told(intake, "$MQTT_msgs")
+    config = await stream_config(intake, "$MQTT_msgs")
     assert config["max_bytes"] == store_config.intake_bytes
     assert (config["retention"], config["discard"]) == ("interest", "new")
     for name in ("$MQTT_sess", "$MQTT_rmsgs"):
-        config = await told(intake, name)
+        config = await stream_config(intake, name)
         assert config["max_bytes"] == 128 * 1024**2
         assert config["max_msgs_per_subject"] == 1
 

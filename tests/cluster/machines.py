@@ -55,7 +55,7 @@ class Machine:
             with contextlib.suppress(ProcessLookupError):
                 self._process.terminate()
             try:
-                async with asyncio.timeout(10):
+                async with asyncio.timeout(60):
                     await self._process.wait()
             except TimeoutError:
                 await self.kill()

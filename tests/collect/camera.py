@@ -73,12 +73,12 @@ class TheCamera:
 
     async def answers(self, count: int) -> None:
         """Return when it has answered so often."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while len(self.asked) < count:
                 self._changed.clear()
                 await self._changed.wait()
 
-    def _said(self, status: int) -> None:
+    def _note(self, status: int) -> None:
         self.asked.append(str(status))
         self._changed.set()
 
@@ -98,11 +98,11 @@ class TheCamera:
 
     async def _answer(self, request: web.Request) -> web.StreamResponse:
         if self._user and not self._good(request):
-            self._said(401)
+            self._note(401)
             ask = f'Digest realm="{REALM}", qop="auth", nonce="{self._nonce}", opaque=""'
             return web.Response(status=401, headers={"WWW-Authenticate": ask})
         self.paths.append(request.path_qs)
-        self._said(200)
+        self._note(200)
         response = web.StreamResponse(headers={"Content-Type": f"multipart/mixed; boundary={self.boundary}"})
         await response.prepare(request)
         script = self._scripts.pop(0) if len(self._scripts) > 1 else self._scripts[0]

@@ -70,7 +70,7 @@ async def source(
 async def messages(made: CameraSource, count: int) -> list[bytes]:
     """Return so many payloads, each acknowledged when it came."""
     messages: list[bytes] = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         async for delivery in made.deliveries():
             messages += [message.payload for message in delivery.messages]
             await delivery.ack()
@@ -233,7 +233,7 @@ async def test_nothing_that_is_answered_ends_it(tmp_path: Path, answer: bytes) -
         auth_failure_wait_s=0.01,
     )
     async with server, source(config) as made:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             for _ in range(3):
                 await tries.acquire()
         await eventually(made.warnings)
@@ -343,12 +343,12 @@ def test_the_configuration_refuses_what_cannot_work() -> None:
     head = "role: node\ndivision: '4401'\ndirectory: x\ncameras:\n"
     good = "  - {device: cam7, make: hikvision, url: 'http://10.1.2.3', user: reader, password_env: CAM7}\n"
     assert parse(head + good).cameras[0].idle_timeout_s == 60
-    for bad, told in (
+    for bad, message in (
         ("  - {device: cam7, make: hikvision, url: 'rtsp://10.1.2.3'}\n", "does not begin with http"),
         ("  - {device: cam7, make: hikvision, url: 'http://a:b@10.1.2.3'}\n", "holds a user or password"),
         ("  - {device: cam7, make: acme, url: 'http://10.1.2.3'}\n", "acme"),
         ("  - {device: cam7, make: dahua, url: 'http://10.1.2.3', idle_timeout_s: 0}\n", "idle_timeout_s"),
         ("  - {device: cam7, make: dahua, url: 'https://10.1.2.3', pin_sha256: ab}\n", "64 hex digits"),
     ):
-        with pytest.raises(ConfigError, match=told):
+        with pytest.raises(ConfigError, match=message):
             parse(head + bad)

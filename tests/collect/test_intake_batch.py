@@ -36,7 +36,7 @@ def sealed(content: list[Read], number: int = 7) -> bytes:
     return builder.seal(INSTANCE, number)
 
 
-ONE = sealed([("c", "d", 5, [("t", b"p", 1, None), ("u", b"q", batch.DUP | 1 << batch.QOS_SHIFT, None)])])
+BATCH = sealed([("c", "d", 5, [("t", b"p", 1, None), ("u", b"q", batch.DUP | 1 << batch.QOS_SHIFT, None)])])
 
 
 @given(reads, st.integers(1, (1 << 64) - 1))
@@ -67,20 +67,20 @@ def test_a_batch_comes_back_as_columns(content: list[Read], number: int) -> None
 
 def test_flags_of_messages() -> None:
     """QoS and DUP are read from the flags above the packet id."""
-    decoded = batch.decode(ONE)
+    decoded = batch.decode(BATCH)
     assert decoded.redelivered() == [False, True]
     assert decoded.qos() == [0, 1]
     assert (decoded.flags & batch.PACKET_ID).tolist() == [1, 0]
 
 
-@given(st.integers(0, len(ONE) - 1), st.integers(1, 255))
+@given(st.integers(0, len(BATCH) - 1), st.integers(1, 255))
 def test_a_changed_byte_is_noticed(position: int, change: int) -> None:
     """No single byte of a batch can change unnoticed; the count that is lost with it stays plausible."""
-    damaged = bytearray(ONE)
+    damaged = bytearray(BATCH)
     damaged[position] ^= change
     with pytest.raises(DamagedBatch) as caught:
         batch.decode(bytes(damaged))
-    assert 1 <= caught.value.count <= len(ONE)
+    assert 1 <= caught.value.count <= len(BATCH)
 
 
 @given(st.binary(max_size=200), st.booleans())
@@ -140,7 +140,7 @@ def test_a_list_longer_than_a_batch_is_refused_before_it_is_built() -> None:
 
 def test_a_later_form_is_named() -> None:
     """A batch of a later release is refused whole, with its number and count."""
-    later = bytearray(ONE)
+    later = bytearray(BATCH)
     later[3] = batch.FORM + 1
     with pytest.raises(DamagedBatch, match="form 2") as caught:
         batch.decode(bytes(later))

@@ -63,7 +63,7 @@ async def test_idle_a_delivery_goes_at_once_and_starts_after_its_position() -> N
     source = Scripted([delivery(1, 1)])
     async with await started(source, IngestConfig(commit_interval_ms=FOREVER_MS)) as intake:
         batch = await asyncio.wait_for(intake.batch(), 30)
-    assert [one.messages[0].sequence for one in batch] == [1]
+    assert [delivery.messages[0].sequence for delivery in batch] == [1]
     assert source.committed == SourcePosition("life", 7)
 
 
@@ -132,7 +132,7 @@ async def test_a_batch_that_is_not_full_waits_for_delivery_that_is_behind() -> N
     answers = [True, True, True, False]
     limits = IngestConfig(commit_interval_ms=FOREVER_MS, commit_interval_min_ms=0, commit_messages_max=10)
     async with await started(Scripted([delivery(1, 10), delivery(11, 1)]), limits) as intake:
-        await asyncio.wait_for(intake.batch(is_behind=lambda: True), 5)
+        await asyncio.wait_for(intake.batch(is_behind=lambda: True), 60)
         batch = await asyncio.wait_for(intake.batch(is_behind=lambda: answers.pop(0)), 30)
     assert (batch[0].messages[0].sequence, answers) == (11, [])
     limits = IngestConfig(commit_interval_ms=1)
@@ -146,7 +146,7 @@ async def test_a_full_batch_does_not_wait_for_delivery() -> None:
     limits = IngestConfig(commit_interval_ms=FOREVER_MS, commit_interval_min_ms=0, commit_messages_max=10)
     async with await started(Scripted([delivery(1, 10), delivery(11, 10)]), limits) as intake:
         for _ in range(2):
-            assert await asyncio.wait_for(intake.batch(is_behind=lambda: True), 5)
+            assert await asyncio.wait_for(intake.batch(is_behind=lambda: True), 60)
 
 
 async def test_the_interval_follows_the_share_of_time_that_batches_take() -> None:

@@ -46,7 +46,7 @@ def test_any_frame_is_answered_or_refused(name: str) -> None:
     talk = TALKS[name]()
     heard_of = 0
     for frame in [*FRAMES[name][1], *MORE.get(name, [])]:
-        for what, make in islice(in_frame(frame), 0, None, EACH):
+        for fault, make in islice(in_frame(frame), 0, None, EACH):
             try:
                 payload = make()
             except UNWRITABLE:
@@ -59,7 +59,7 @@ def test_any_frame_is_answered_or_refused(name: str) -> None:
             heard_of += 1
             for outcome in FrameOutcome:
                 answer = talk.build_reply(heard, outcome, NOW)
-                assert isinstance(answer, bytes), what
+                assert isinstance(answer, bytes), fault
                 result = talk.find_frame(answer)
-                assert not answer or name == "sl651" or result.length, f"{what}: an answer that is no frame"
+                assert not answer or name == "sl651" or result.length, f"{fault}: an answer that is no frame"
     assert heard_of

@@ -33,7 +33,7 @@ class Platform:
 
     def __init__(self) -> None:
         self.asked: list[dict[str, Any]] = []
-        self.said: list[tuple[int, int]] = []
+        self.responses: list[tuple[int, int]] = []
         """(HTTP status, status code) of the next subscriptions; then all are good."""
         self.apes = b'{"APEListObject": {"APEObject": []}}'
 
@@ -48,7 +48,7 @@ class Platform:
         self.asked.append(
             {"method": request.method, **(await request.json())["SubscribeListObject"]["SubscribeObject"][0]}
         )
-        status, code = self.said.pop(0) if self.said else (200, 0)
+        status, code = self.responses.pop(0) if self.responses else (200, 0)
         name = self.asked[-1]["SubscribeID"]
         return web.Response(status=status, body=answers.encode_status_list(request.path, [ObjectResult(name, code)], 0))
 
@@ -114,7 +114,7 @@ async def test_it_subscribes_when_the_platform_has_registered(rig: Rig) -> None:
 
 @pytest.mark.parametrize("bad", [(401, 4), (503, 2), (500, 1), (200, 1)])
 async def test_it_says_it_until_it_is_taken(rig: Rig, bad: tuple[int, int]) -> None:
-    rig.platform.said = [bad, bad]
+    rig.platform.responses = [bad, bad]
     below = rig.below()
     async with running(below):
         below.registered()
@@ -144,10 +144,10 @@ async def test_a_cancellation_is_told_even_after_a_crash(rig: Rig) -> None:
     async with running(below):
         below.registered()
         await eventually(lambda: below.in_force)
-        rig.platform.said = [(503, 2)] * 3
+        rig.platform.responses = [(503, 2)] * 3
         assert (await below.cancel()).cancelled
         assert not below.in_force
-    rig.platform.said = []
+    rig.platform.responses = []
     requests = len(rig.platform.asked)
     async with running(repeated := rig.below()):
         repeated.registered()

@@ -153,11 +153,11 @@ async def test_sequence_at_finds_the_first_at_or_after_a_time(any_log: Log) -> N
 
 async def test_changed_wakes_on_a_write(any_log: Log) -> None:
     """A waiter returns as soon as there is an entry after its place, at once if there is one already."""
-    waiter = asyncio.create_task(any_log.changed(0, 10.0))
+    waiter = asyncio.create_task(any_log.changed(0, 600.0))
     await any_log.write(commit(1))
-    async with asyncio.timeout(1.0):
+    async with asyncio.timeout(60):
         assert await waiter
-        assert await any_log.changed(2, 10.0)
+        assert await any_log.changed(2, 600.0)
     assert not await any_log.changed(3, 0.01)
 
 

@@ -84,14 +84,14 @@ async def test_an_order_tells_devices_no_more_than_its_giver_may(monkeypatch: py
     modes = ModeRegistry(MemoryBucket(), world.trail, world.clock)
     emergency = ModeOrderExecutor(modes, world.tasking, world.devices, world.clock, cast("EmergencyGrants", None))
     city = Principal("city", Role.CITY_OPERATOR, scope("4401"))
-    for giver, told in ((city, 0), (Principal("province", Role.PROVINCE_OPERATOR, scope("44")), 2)):
+    for giver, number in ((city, 0), (Principal("province", Role.PROVINCE_OPERATOR, scope("44")), 2)):
         plan = ModePlan(name=giver.id, title="t", place=Scope("4401"), tasks=(EmergencyCommand("acme/meter", "blink"),))
         written = await modes.write(plan, by=giver, revision=0)
         await modes.approve(giver.id, by=ADMIN, revision=written.revision)
         await emergency._advance(await modes.order(giver.id, by=giver, hours=1, reason="r"))
         (order,) = [order for order in modes.orders(ADMIN) if order.by == giver.id]
-        assert order.steps[0].count == told, order.steps
-        assert ("requires the role province_operator" in order.steps[0].problem) is (told == 0)
+        assert order.steps[0].count == number, order.steps
+        assert ("requires the role province_operator" in order.steps[0].problem) is (number == 0)
     assert len(list(world.tasks.list(ADMIN))) == 2
 
 

@@ -149,7 +149,7 @@ def run(decoder: Decoder, tree: Any, topic: str = "ns/probe/up", principal: str 
     return decoder.decode([Message(topic, payload, NOW, 1, principal=principal)])
 
 
-def seen(decoder: Decoder, fields: Fields) -> list[ExampleReading]:
+def readings_of_batch(decoder: Decoder, fields: Fields) -> list[ExampleReading]:
     return readings_of(fields, decoder.profiles.specs, Registry(*DEVICES).ids)
 
 
@@ -163,7 +163,10 @@ def key(fields: Fields, row: int = 0) -> int:
 def test_frame_is_decoded_by_the_profile_of_its_device(decoder: Decoder) -> None:
     """Values by the device's profile; time and identity by the envelope; link values beside them."""
     fields = run(decoder, envelope(b"\x00\xd7", rssi=-91))
-    assert [(reading.device, reading.property, reading.value, reading.time) for reading in seen(decoder, fields)] == [
+    assert [
+        (reading.device, reading.property, reading.value, reading.time)
+        for reading in readings_of_batch(decoder, fields)
+    ] == [
         ("probe", "air_temperature", 21.5, parse_micros(HEARD)),
         ("probe", "rssi", -91, parse_micros(HEARD)),
     ]
@@ -178,7 +181,7 @@ def test_payload_names_the_device_where_the_topic_names_its_gateway(decoder: Dec
     """By MQTT with the gateway in the topic, and by HTTP; letters are changed as the profile says."""
     for topic, principal in (("any/server/up", ""), ("http/server", "server")):
         fields = run(decoder, envelope(b"\x00\xd7", rssi=-91), topic, principal)
-        assert [reading.device for reading in seen(decoder, fields)] == ["probe", "probe"]
+        assert [reading.device for reading in readings_of_batch(decoder, fields)] == ["probe", "probe"]
     fields = run(decoder, envelope(b"\x00\xd7", eui="ff"), "any/server/up")
     assert fields.quarantined[0].reason is QuarantineReason.FOREIGN_TOPIC
     fields = run(decoder, envelope(b"\x00\xd7", eui="nobody"), "any/server/up")
@@ -189,7 +192,7 @@ def test_device_registered_with_the_servers_profile_has_its_decoded_object(decod
     """Without a chain, by either path, with the same identity by frame."""
     tree = envelope(b"\x00\xd7", object={"t": 21.5}, rssi=-91)
     fields = run(decoder, tree, "ns/decoded/up")
-    assert [(reading.device, reading.property, reading.value) for reading in seen(decoder, fields)] == [
+    assert [(reading.device, reading.property, reading.value) for reading in readings_of_batch(decoder, fields)] == [
         ("decoded", "air_temperature", 21.5)
     ]
     assert key(fields) == frame_key(7, b"\x00\xd7", 0)
@@ -210,7 +213,7 @@ def test_plan_of_one_device_is_not_taken_for_another(decoder: Decoder) -> None:
     carried = [Message("ns/probe/up", msgspec.json.encode(tree), NOW, 1)] * 40
     for _ in range(2):
         fields = decoder.decode([*own, *carried])
-    assert {(reading.device, reading.property, reading.value) for reading in seen(decoder, fields)} == {
+    assert {(reading.device, reading.property, reading.value) for reading in readings_of_batch(decoder, fields)} == {
         ("decoded", "air_temperature", 99.0),
         ("probe", "air_temperature", 21.5),
         ("probe", "rssi", -91),
@@ -221,14 +224,14 @@ def test_time_of_the_frame_wins(decoder: Decoder) -> None:
     """A frame with a time of its own has it, and is known by it; the envelope's counter does not matter."""
     data = (1_767_225_000).to_bytes(4, "big") + b"\x00\xd7"
     fields = run(decoder, envelope(data, 3))
-    assert seen(decoder, fields)[0].time == 1_767_225_000_000_000
+    assert readings_of_batch(decoder, fields)[0].time == 1_767_225_000_000_000
     assert decoder.profiles.specs[fields.spec[0]].identity is IdentityKind.TIME
 
 
 def test_ages_count_from_the_reception(decoder: Decoder) -> None:
     """Samples kept by the device are dated back from when the frame was heard; each has an identity of its own."""
     fields = run(decoder, envelope(b"\x00\x00\xd7\x3c\x00\xd7", 4))
-    assert [reading.time for reading in seen(decoder, fields)] == [
+    assert [reading.time for reading in readings_of_batch(decoder, fields)] == [
         parse_micros(HEARD),
         parse_micros(HEARD) - 60_000_000,
     ]
@@ -398,13 +401,13 @@ def test_examples_of_frames_and_envelopes_are_held_to_what_they_say(tmp_path: Pa
     opened = "  - {{label: a, topic: ns/d1/up, payload: {}, frame: {{{}}}}}\n"
     good = "hex: 00d7, port: 2, counter: 7, time: '2026-01-01T00:00:01Z'"
     assert wrong(NETWORK, opened.format(tree, good)) == ""
-    for word, other, told in (
+    for word, other, message in (
         ("00d7", "00d8", "bytes"),
         ("port: 2", "port: 3", "port"),
         ("counter: 7", "counter: 8", "frame counter"),
         ("00:01Z", "00:02Z", "time"),
     ):
-        assert f"expected {told}" in wrong(NETWORK, opened.format(tree, good.replace(word, other)))
+        assert f"expected {message}" in wrong(NETWORK, opened.format(tree, good.replace(word, other)))
 
 
 # ── anything may come ────────────────────────────────────────────────────────────────────────────────
@@ -426,7 +429,7 @@ def library() -> ProfileSet:
 def leaves(tree: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     """Return the paths of all members of a tree."""
     members = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
-    return [found for key, value in members for found in ((*path, key), *leaves(value, (*path, key)))]
+    return [leaf for key, value in members for leaf in ((*path, key), *leaves(value, (*path, key)))]
 
 
 def changed(tree: Any, path: tuple[Any, ...], value: Any) -> Any:

@@ -189,11 +189,11 @@ def test_most_frames_go_the_quick_path(machine: Decoder, monkeypatch: pytest.Mon
     work = type(machine._batch([]))
     usual = work.decode_one
 
-    def one(self: Any, at: int, *, learn: bool) -> None:
+    def decode_one(self: Any, at: int, *, learn: bool) -> None:
         singles.append(at)
         usual(self, at, learn=learn)
 
-    monkeypatch.setattr(work, "decode_one", one)
+    monkeypatch.setattr(work, "decode_one", decode_one)
     fields = machine.decode(messages)
     assert not singles
     assert len(fields) == 500 * 5

@@ -23,7 +23,7 @@ from tests.video import tiny
 
 PLAIN = Path(__file__).parents[2] / "device_profiles" / "sensegate" / "plain.yaml"
 NAME = "李雷"
-VEIL = KeyedPseudonymiser(b"tests")
+PSEUDONYMISER = KeyedPseudonymiser(b"tests")
 
 
 class Registry:
@@ -61,7 +61,7 @@ def decoder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Decoder:
 
 def walked(decoder: Decoder, topic: str, payload: bytes = b"", *, strict: bool = False, **more: Any) -> Message:
     """Return a message as the walk goes on with it."""
-    cutting = MessageRedactor(FORMATS, VEIL, bytes_max=10_000)
+    cutting = MessageRedactor(FORMATS, PSEUDONYMISER, bytes_max=10_000)
     message = Message(topic, payload or json.dumps({"at": 5, "name": NAME}).encode(), 1_000, 1, **more)
     for at, route in cutting.pending(MessageBatch([message]), decoder, {0} if strict else set()).items():
         assert at == 0
@@ -109,7 +109,7 @@ def test_others_are_left_alone(decoder: Decoder) -> None:
     assert not walked(decoder, "sg/thermo/up", strict=True).cut
     message = walked(decoder, f"factory/{NAME}/3", strict=True)
     assert message.cut
-    assert message.topic == f"factory/{VEIL.identifier(NAME)}/3"
+    assert message.topic == f"factory/{PSEUDONYMISER.identifier(NAME)}/3"
     opened = stored.decode_stored(message.payload)
     assert opened is not None
     assert opened.reason == QuarantineReason.NO_PROFILE
@@ -120,7 +120,7 @@ def test_topics_hold_names_of_devices_and_no_others(decoder: Decoder) -> None:
     assert walked(decoder, "cam/前门/meta").topic == "cam/前门/meta"
     assert walked(decoder, "cam/cam1/seen/gate_2").topic == "cam/cam1/seen/gate_2"
     hidden = walked(decoder, f"cam/前门/seen/{NAME}")
-    assert hidden.topic == f"cam/前门/seen/{VEIL.identifier(NAME)}"
+    assert hidden.topic == f"cam/前门/seen/{PSEUDONYMISER.identifier(NAME)}"
     assert [removal.field for removal in removed_of(MessageBatch([hidden]))] == ["name", "topic"]
     assert int(decoder.decode(MessageBatch([hidden])).device[0]) == 1
 

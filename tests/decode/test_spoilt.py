@@ -143,19 +143,19 @@ def findings(case: Case, changes: Iterator[tuple[str, Make]], chunk: int = CHUNK
     machine.decode([good] * 60)
     while made := list(islice(changes, chunk)):
         messages: list[tuple[str, Message]] = []
-        for what, make in made:
+        for fault, make in made:
             try:
-                messages.append((what, case.message(make())))
+                messages.append((fault, case.message(make())))
             except UNWRITABLE:
                 continue
         batch = [message for _, message in messages]
         if not batch or wrong(case, machine, [good] * 20 + batch) is None:
             continue
-        for what, message in messages:
+        for fault, message in messages:
             why = wrong(case, machine, [good] * 40 + [message] * 6) or wrong(case, case.decoder(), [message])
             if why is not None:
                 findings.setdefault(
-                    why, f"{name_of(case)}: {what}: {why}\n    {message.topic} {message.payload[:600]!r}"
+                    why, f"{name_of(case)}: {fault}: {why}\n    {message.topic} {message.payload[:600]!r}"
                 )
         if not findings:
             findings["batch"] = f"{name_of(case)}: a batch with {messages[0][0]} … {messages[-1][0]}"
@@ -254,13 +254,13 @@ def test_no_change_of_an_example_breaks_learning(case: Case) -> None:
 def test_no_change_of_an_example_breaks_what_explains_it(case: Case) -> None:
     """What people ask of a message that went wrong is answered."""
     result: dict[str, str] = {}
-    for what, make in islice(spoilt(payload_of(case.example)), 0, None, 37 if WHOLE else 611):
+    for fault, make in islice(spoilt(payload_of(case.example)), 0, None, 37 if WHOLE else 611):
         with suppress(*UNWRITABLE):
             message = case.message(make())
             try:
                 explain(PROFILES, message.topic, message.payload, clock=FakeClock(message.received))
             except Exception as error:  # noqa: BLE001 - any is a finding
-                result.setdefault(place_of(error), f"{what}: {message.payload[:300]!r}")
+                result.setdefault(place_of(error), f"{fault}: {message.payload[:300]!r}")
     assert not result
 
 

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from sensegate.decode import times as times_module
 from sensegate.decode.times import BAD, TimeReader
 from sensegate.quantities.quality import TimeQuality
 
@@ -153,6 +154,56 @@ def test_column_says_what_one_says(formats: list[str], raws: list[object], zone:
     expected = [reader.parse(raw, int(at)) for raw, at in zip(raws, received, strict=True)]
     assert list(zip(times.tolist(), qualities.tolist(), strict=True)) == expected
     assert all(time == BAD or abs(time) < 2**61 for time, _ in expected)
+
+
+_HOURS = [
+    ("iso", "2026-03-01T05:{0}:{1}.{2}Z"),
+    ("iso", "2026-03-01 23:{0}:{1}+08:00"),
+    ("iso", "1969-12-31T23:{0}:{1}"),
+    ("iso", "2026-03-01T24:{0}:{1}"),
+    ("iso", "2026-02-29T05:{0}:{1}Z"),
+    ("%Y-%m-%d %H:%M:%S", "2026-03-01 05:{0}:{1}"),
+    ("%S%M%H/%d.%m.%Y", "{1}{0}05/01.03.2026"),
+    ("%Y%m%dT%H%M%S%z", "20260301T05{0}{1}Z"),
+    ("%Y%m%d%H%M%S", "2026030124{0}{1}"),
+    ("%Y-%m-%d %H:%M", "2026-03-01 05:{0}"),
+]
+
+
+@given(
+    st.sampled_from(_HOURS),
+    st.lists(st.tuples(st.integers(0, 66), st.integers(0, 66), st.integers(0, 999)), min_size=2, max_size=8),
+    st.lists(st.tuples(st.integers(0, 7), st.integers(0, 23), st.sampled_from("0359:.-TZ ")), max_size=2),
+)
+def test_texts_of_one_hour_are_read_like_each(
+    form: tuple[str, str], times: list[tuple[int, int, int]], changes: list[tuple[int, int, str]]
+) -> None:
+    """A column of texts of one hour gives what each text gives, also with digits out of range and other characters."""
+    texts = [form[1].format(f"{minute:02}", f"{second:02}", f"{part:03}") for minute, second, part in times]
+    for number, place, character in changes:
+        text = texts[number % len(texts)]
+        texts[number % len(texts)] = (text[:place] + character + text[place + 1 :])[: len(text)]
+    reader = TimeReader((form[0],))
+    read, qualities = reader.column(texts, np.zeros(len(texts), np.int64))
+    assert list(zip(read.tolist(), qualities.tolist(), strict=True)) == [reader.parse(text, 0) for text in texts]
+
+
+def test_an_hour_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Negative control: texts of one hour are not parsed as columns of six parts; those of two hours are."""
+    parsed: list[int] = []
+    civil = times_module._civil_columns
+
+    def counted(rows: np.ndarray, layout: object) -> object:
+        parsed.append(len(rows))
+        return civil(rows, layout)  # type: ignore[arg-type] # the layout as handed in
+
+    monkeypatch.setattr(times_module, "_civil_columns", counted)
+    texts = [f"2026-03-01T05:{minute:02}:07.125Z" for minute in range(60)]
+    read, _ = TimeReader().column(texts, np.zeros(60, np.int64))
+    assert not parsed
+    assert np.diff(read).tolist() == [60_000_000] * 59
+    TimeReader().column([*texts, "2026-03-01T06:00:07.125Z"], np.zeros(61, np.int64))
+    assert parsed == [61]
 
 
 @given(st.datetimes(timezones=st.just(UTC)))

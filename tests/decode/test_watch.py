@@ -54,11 +54,11 @@ class Watched:
     async def looked(self, times: int = 1) -> list[str]:
         """Let it look at the files and return what it said had changed since the last call, after so many tellings."""
 
-        async def told() -> bool:
+        async def is_reported() -> bool:
             await self.clock.advance(LOOK_S)
             return len(self.heard) >= times
 
-        await eventually(told)
+        await eventually(is_reported)
         changed = [name for _, names in self.heard for name in names]
         self.heard.clear()
         return changed

@@ -30,7 +30,7 @@ from sensegate.video.formats import FORMATS
 from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 AT = 1_767_225_600_000_000
-VEIL = KeyedPseudonymiser(b"test")
+PSEUDONYMISER = KeyedPseudonymiser(b"test")
 NOBODY = Broker("127.0.0.1", 1)
 
 
@@ -38,9 +38,9 @@ def camera(number: int, transport: str = VIID) -> SimulatedCamera:
     return SimulatedCamera(f"4401000000119{0}{number:06d}", "4401", "440106", transport, number)
 
 
-def told(name: str, payload: bytes, topic: str) -> tuple[list[dict[str, Any]], list[tuple[str, object]]]:
+def decode_message(name: str, payload: bytes, topic: str) -> tuple[list[dict[str, Any]], list[tuple[str, object]]]:
     """Return what the format reads of it: observations, and (property, value) of the rest."""
-    cut = FORMATS[name].redact(payload, topic, AT, VEIL)
+    cut = FORMATS[name].redact(payload, topic, AT, PSEUDONYMISER)
     assert CANARY_WORD.encode() not in cut.payload
     assert (
         CANARY_WORD.encode() in payload
@@ -69,7 +69,7 @@ def test_objects_of_gat1400(number: int, kind: str, *, odd: bool) -> None:
     for count in (1, 3):
         objects = [reported_object(result, AT, number, lane, kind) for lane in range(1, count + 1)]
         body = encode_envelope(result, kind, [each.fields for each in objects], odd=odd)
-        observations, _ = told("viid", body, f"http/{result.id}")
+        observations, _ = decode_message("viid", body, f"http/{result.id}")
         assert len(observations) == count
         assert all(holds(each.expected, row) for each, row in zip(objects, observations, strict=True))
 
@@ -78,7 +78,7 @@ def test_objects_of_gat1400(number: int, kind: str, *, odd: bool) -> None:
 def test_counts_of_gat1400(number: int) -> None:
     """What a VideoLabel counts are ordinary readings."""
     fields, values = video_label(camera(number), AT, number)
-    _, measured = told("viid", encode_envelope(camera(number), "VideoLabel", [fields], odd=False), "http/x")
+    _, measured = decode_message("viid", encode_envelope(camera(number), "VideoLabel", [fields], odd=False), "http/x")
     assert measured == values
 
 
@@ -86,10 +86,12 @@ def test_counts_of_gat1400(number: int) -> None:
 @pytest.mark.parametrize("odd", [False, True])
 def test_frames_of_onvif(number: int, *, odd: bool) -> None:
     """Pixels with a transformation, texts for numbers, a time without zone: in JSON and XML the same boxes."""
-    for way, name, write in ((ONVIF, "onvif_mj", encode_json_frame), (PUSH, "onvif_xml", encode_xml_frame)):
-        result = camera(number, way)
+    for transport, name, write in ((ONVIF, "onvif_mj", encode_json_frame), (PUSH, "onvif_xml", encode_xml_frame)):
+        result = camera(number, transport)
         things, values = onvif_frame(result, number, number % 4 + 1)
-        observations, _ = told(name, write(result, AT, things, odd=odd), f"{result.id}/onvif-mj/VideoAnalytics/P/M")
+        observations, _ = decode_message(
+            name, write(result, AT, things, odd=odd), f"{result.id}/onvif-mj/VideoAnalytics/P/M"
+        )
         assert len(observations) == len(values)
         assert all(holds(value, entry) for (_, value), entry in zip(values, observations, strict=True))
 
@@ -98,7 +100,7 @@ def test_alarms_of_onvif() -> None:
     """A state is an observation and a reading."""
     for sequence in (0, 1):
         body, values = motion_alarm(AT, sequence)
-        observations, measured = told("onvif_ej", body, "x/onvif-ej/VideoSource/MotionAlarm/&VideoSource_1")
+        observations, measured = decode_message("onvif_ej", body, "x/onvif-ej/VideoSource/MotionAlarm/&VideoSource_1")
         assert holds(values[0][1], observations[0])
         assert measured == values[1:]
 
@@ -108,7 +110,7 @@ def test_a_fleet_has_all_ways() -> None:
     result = fleet("4401", 51, counties=("440106",), rng=random.Random(1))
     assert {len(item.id) for item in result} == {20}
     assert {item.transport: 17 for item in result} == {VIID: 17, ONVIF: 17, PUSH: 17}
-    assert [sum(item.transport == way for item in result) for way in (VIID, ONVIF, PUSH)] == [17, 17, 17]
+    assert [sum(item.transport == transport for item in result) for transport in (VIID, ONVIF, PUSH)] == [17, 17, 17]
 
 
 # ── the accounting ───────────────────────────────────────────────────────────────────────────────────
@@ -130,7 +132,7 @@ def record(
     return {"id": "1", "cursor": "c", "device": device, "property": name, "value": text, "time": at, "flags": []}
 
 
-SEEN = {"native_id": "7", "object_class": "vehicle", "lane": 1}
+OBSERVATION = {"native_id": "7", "object_class": "vehicle", "lane": 1}
 LINES = [
     "C cam",
     f'I r1 1 plain 4401 cam {AT} - video_observation={{"native_id":"7"}}',
@@ -145,7 +147,7 @@ LINES = [
 
 def test_objects_are_accounted_for() -> None:
     """Acknowledged = delivered + duplicates + refused; an object is found by the members that were told."""
-    verdict = judged(LINES, [record("cam", SEEN)])
+    verdict = judged(LINES, [record("cam", OBSERVATION)])
     assert verdict["objects"] == {"acknowledged": 3, "duplicates": 1, "refused": 1}
     assert verdict["taps"]["centre"]["objects"] == 1
     assert not verdict["failed"]
@@ -155,11 +157,11 @@ def test_objects_are_accounted_for() -> None:
     ("records", "verdict"),
     [
         ([], "lost"),
-        ([record("cam", SEEN), record("cam", SEEN)], "doubled"),
-        ([record("cam", {**SEEN, "native_id": "9"})], "corrupt"),
-        ([record("cam", SEEN), record("cam", {"native_id": "8"})], "leaked"),
-        ([record("cam", {**SEEN, "brand": f"x{CANARY_WORD}"})], "leaked"),
-        ([record("cam", SEEN, at="2026-01-01T00:00:01Z")], "phantom"),
+        ([record("cam", OBSERVATION), record("cam", OBSERVATION)], "doubled"),
+        ([record("cam", {**OBSERVATION, "native_id": "9"})], "corrupt"),
+        ([record("cam", OBSERVATION), record("cam", {"native_id": "8"})], "leaked"),
+        ([record("cam", {**OBSERVATION, "brand": f"x{CANARY_WORD}"})], "leaked"),
+        ([record("cam", OBSERVATION, at="2026-01-01T00:00:01Z")], "phantom"),
     ],
 )
 def test_what_is_wrong_is_told(records: list[dict[str, Any]], verdict: str) -> None:
@@ -183,7 +185,7 @@ def test_a_sum_that_does_not_hold_is_guilt() -> None:
 def test_what_is_sent_is_written_before(tmp_path: Path) -> None:
     """Each object's intent is in the file before its message is handed to a connection."""
     place = CameraEndpoints(NOBODY, NOBODY, NOBODY)
-    watchers = [camera(number, way) for number, way in enumerate((VIID, ONVIF, PUSH))]
+    watchers = [camera(number, transport) for number, transport in enumerate((VIID, ONVIF, PUSH))]
     plan = CameraPlan("r", str(tmp_path / "x.ledger"), 1, 1.0, {"4401": place}, watchers)
     cameras = CameraSimulator(plan, Intents(Path(plan.ledger), plan.run))
     sent: list[tuple[str, ...]] = []

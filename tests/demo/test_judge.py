@@ -239,7 +239,7 @@ async def test_the_command(tmp_path: Path, feed: tuple[str, list[dict[str, Any]]
         "--deadline-s=1",
         stdout=asyncio.subprocess.PIPE,
     )
-    out, _ = await asyncio.wait_for(process.communicate(), 20)
+    out, _ = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode == code
     assert json.loads(out.splitlines()[-1])["taps"]["centre"]["matched"] == 6 - drop
     assert json.loads(verdict.read_text())["taps"]["centre"]["lost"] == drop

@@ -232,7 +232,7 @@ async def by_hand(summary: dict[str, Any]) -> None:
                 if records:
                     break
     assert records[0]["value"] == 21.5
-    assert time.monotonic() - sent < 10
+    assert time.monotonic() - sent < 60
     publisher.close()
 
 

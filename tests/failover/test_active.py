@@ -61,14 +61,14 @@ class World:
         self.joined: Sequence[str] = ()
         self.buckets: dict[str, Any] = {}
         stores = ReplicatedStores(self.log, self.log, self.buckets, self.trail)  # type: ignore[arg-type] # as much as is asked
-        self.seat = Leadership(
+        self.leadership = Leadership(
             self.config, self.clock, Activation(term, "by order"), stores, joined=lambda: self.joined
         )
-        self.held = self.seat.delivered
+        self.held = self.leadership.delivered
         self.nodes = {node: CentreChoice(LEASE_S) for node in nodes}
 
     async def open(self) -> None:
-        await self.seat.begin()
+        await self.leadership.begin()
 
     async def meet(self, *nodes: str) -> None:
         """Have nodes ask until all is said."""
@@ -86,7 +86,7 @@ class World:
         await self.clock.advance(seconds)
 
     async def asked(self, division: str, request: LeaseRequest) -> CentreState:
-        return decode_state(await self.seat.answers["lease"](division, encode(request)))
+        return decode_state(await self.leadership.answers["lease"](division, encode(request)))
 
     async def seen(self) -> int:
         """Return up to which sequence is delivered."""
@@ -154,7 +154,7 @@ async def test_first_it_is_on_the_disks_that_it_delivers_alone(tmp_path: Path) -
     for node, request in knowing.items():
         await world.asked(node, request)
     assert await world.seen() == 0
-    await world.seat._persist_state()
+    await world.leadership._persist_state()
     assert terms.read(world.directory).unreplicated
     assert await world.seen() == 1
     # On its own, but on that of one node only.
@@ -202,7 +202,7 @@ async def test_who_is_told_what_and_when(tmp_path: Path) -> None:
     await world.meet("4401")
     joined = ["4403.1"]
     world.joined = joined
-    running = asyncio.create_task(world.seat.run())
+    running = asyncio.create_task(world.leadership.run())
     waiting = asyncio.create_task(world.asked("4401", world.nodes["4401"].lease_request("here", wait=True)))
     await world.passes(0.5)
     assert not waiting.done()
@@ -227,7 +227,7 @@ async def test_left_by_its_nodes_it_ends_and_does_not_go_on(tmp_path: Path, monk
     """It says so on the disk: that term is not taken up again, though the other centre says that it is not active."""
     world = World(tmp_path / "a", Term(1, active=True, history=((1, 0),)))
     await world.open()
-    running = asyncio.create_task(world.seat.run())
+    running = asyncio.create_task(world.leadership.run())
     for _ in range(15):
         await world.meet("4401", "4403")
         await world.passes(2.0)
@@ -266,11 +266,11 @@ async def test_rows_go_in_pieces_that_fit(tmp_path: Path) -> None:
             return rows[after : after + limit]
 
     world.buckets["large"] = Bucket()
-    await world.seat.begin()
+    await world.leadership.begin()
     got: dict[str, bytes] = {}
     after, answers = 0, 0
     while True:
-        raw = await world.seat.answers["rows"]("44", msgspec.msgpack.encode(("large", after)))
+        raw = await world.leadership.answers["rows"]("44", msgspec.msgpack.encode(("large", after)))
         assert len(raw) < 1024**2 - 512
         some, after = msgspec.msgpack.decode(raw, type=tuple[list[tuple[str, bytes]], int])
         if not some:
@@ -279,7 +279,7 @@ async def test_rows_go_in_pieces_that_fit(tmp_path: Path) -> None:
         got |= dict(some)
     assert (got, answers) == (values, 6)
     with pytest.raises(PermissionDenied):
-        await world.seat.answers["rows"]("4401", msgspec.msgpack.encode(("large", 0)))
+        await world.leadership.answers["rows"]("4401", msgspec.msgpack.encode(("large", 0)))
 
 
 @pytest.mark.parametrize("tellers", [("44",), ("4401", "4403")])
@@ -287,11 +287,11 @@ async def test_it_ends_on_a_later_term(tmp_path: Path, tellers: Sequence[str]) -
     """The other centre is believed when it tells of a later term, and so are more than half of the nodes."""
     world = World(tmp_path / "centre", Term(1, active=True, history=((1, 0),)))
     await world.open()
-    running = asyncio.create_task(world.seat.run())
+    running = asyncio.create_task(world.leadership.run())
     await world.passes(1.0)
     active = [(await world.asked(teller, LeaseRequest(2))).active for teller in tellers]
     assert active == [*([True] * (len(tellers) - 1)), False]
-    assert world.seat.current_term() is None
+    assert world.leadership.current_term() is None
     with pytest.raises(Superseded, match="term 2"):
         await running
     assert not terms.read(world.directory).active
@@ -310,13 +310,13 @@ async def test_one_node_that_tells_of_a_later_term_is_looked_into(
 
     monkeypatch.setattr(active_module, "peer_state", peer)
     await world.open()
-    running = asyncio.create_task(world.seat.run())
+    running = asyncio.create_task(world.leadership.run())
     await world.passes(1.0)
     assert (await world.asked("4401", LeaseRequest(2))).active
     assert (await world.asked("4401", LeaseRequest(2**40))).active
     await world.passes(0)
     assert results == [results[0], results[0] + 1.0], "not at its next turn, but at once"
-    assert world.seat.current_term() == 1
+    assert world.leadership.current_term() == 1
     with pytest.raises(msgspec.ValidationError):
         await world.asked("4401", LeaseRequest(2**62))
     await world.passes(active_module.PROBE_S)

@@ -66,8 +66,8 @@ class Centre:
             self.stand_by(max(self.seen, request.term))
         return CentreState(active=active, term=self.term.number, voters_version=version, stamp=stamp, lease_s=LEASE_S)
 
-    def stand_by(self, seen: int) -> None:
-        self.lease, self.seen, self.votes = None, seen, Votes(GRANT_S)
+    def stand_by(self, sequence: int) -> None:
+        self.lease, self.seen, self.votes = None, sequence, Votes(GRANT_S)
 
 
 class World:

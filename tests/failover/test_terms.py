@@ -150,10 +150,10 @@ def test_what_was_learnt_is_told_at_once() -> None:
 
 
 @given(st.lists(st.tuples(st.sampled_from("ab"), st.floats(0.01, 5.0), st.booleans()), max_size=60))
-def test_no_two_centres_are_granted_a_term(asked: list[tuple[str, float, bool]]) -> None:
+def test_no_two_centres_are_granted_a_term(requests: list[tuple[str, float, bool]]) -> None:
     """However a node is asked and started again: a term is granted to one, and a later one follows it."""
     node, now, to = choice(), 0.0, dict[int, str]()
-    for centre, pause, request in asked:
+    for centre, pause, request in requests:
         now += pause
         # Each would begin the term after all that it has heard of.
         own, other = node.term.granted, node.term.granted_to

@@ -49,13 +49,13 @@ def test_frames_come_out_however_they_are_split(name: str, data: st.DataObject) 
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)
-@given(rubbish=st.lists(st.text(alphabet="abcxyz 019=;\n", max_size=30).map(str.encode), min_size=1, max_size=4))
-def test_rubbish_between_frames_costs_none(name: str, rubbish: list[bytes]) -> None:
+@given(noise=st.lists(st.text(alphabet="abcxyz 019=;\n", max_size=30).map(str.encode), min_size=1, max_size=4))
+def test_rubbish_between_frames_costs_none(name: str, noise: list[bytes]) -> None:
     """What belongs to no frame is skipped; the frames behind it are found."""
     cut, known = FRAMES[name]
-    stream = b"".join(piece + known[0] for piece in rubbish)
+    stream = b"".join(piece + known[0] for piece in noise)
     frames, _ = feed(cut, [stream])
-    assert [frame.rstrip(b"\r\n") for frame in frames] == [known[0].rstrip(b"\r\n")] * len(rubbish)
+    assert [frame.rstrip(b"\r\n") for frame in frames] == [known[0].rstrip(b"\r\n")] * len(noise)
 
 
 @pytest.mark.parametrize("name", PROTOCOLS)

@@ -66,7 +66,7 @@ class Past:
         """Commit batches, and have them in the history."""
         for batch in batches:
             last = await self.log.write([LogMessage("readings.4401.all.1", columns.encode(batch), 72)])
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while self.store.end < last:
                 await asyncio.sleep(0.005)
 

@@ -29,7 +29,7 @@ def written(tree: Any) -> bytes:
 @pytest.mark.parametrize("name", ["centre.yaml", "node.yaml"])
 def test_any_setting_is_taken_or_refused_by_its_key(name: str) -> None:
     source = {**yaml.safe_load((ROOT / name).read_text(encoding="utf-8")), "time": TIMES}
-    for what, make in islice(in_tree(source, written), 0, None, EACH):
+    for fault, make in islice(in_tree(source, written), 0, None, EACH):
         try:
             text = make().decode()
         except (*UNWRITABLE, yaml.YAMLError):
@@ -39,7 +39,7 @@ def test_any_setting_is_taken_or_refused_by_its_key(name: str) -> None:
         except ConfigError:
             continue
         except Exception as why:
-            raise AssertionError(what) from why
+            raise AssertionError(fault) from why
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ def test_generated_tables_are_fresh() -> None:
 def test_every_table_stands_in_a_document() -> None:
     """No generated table is forgotten."""
     text = "".join(path.read_text(encoding="utf-8") for path in docs.documents())
-    assert {found[2] for found in docs.MARKED.finditer(text)} == set(docs.TABLES)
+    assert {block[2] for block in docs.MARKED.finditer(text)} == set(docs.TABLES)
 
 
 def test_the_walk_names_every_folder() -> None:

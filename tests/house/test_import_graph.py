@@ -9,9 +9,10 @@ import pytest
 from tests.house import graph
 
 CORE_ROOMS_MAX = 26
-CORE_ARROWS_MAX = 148
+CORE_ARROWS_MAX = 149
 """Without features, and without the arrow of `flow` to each. `collect` to `logs`: a front is a process of its own
-and configures its log lines. `feature` to `collect`: a feature may bring sources. `cli` to `ingest`: `front`."""
+and configures its log lines. `feature` to `collect`: a feature may bring sources. `cli` to `ingest`: `front`;
+to `quantities`: `profile properties`."""
 FEATURE_ARROWS_MAX = 8
 WIDE_FEATURES = {
     "alarms": 11,

@@ -1,4 +1,4 @@
-"""No name of the package uses a word that the vocabulary forbids."""
+"""Names use the words of the vocabulary; docstrings begin with a noun phrase or an imperative."""
 
 from __future__ import annotations
 
@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).parents[2] / "src" / "sensegate"
+TESTS = Path(__file__).parents[1]
+PACKAGE = TESTS.parent / "src" / "sensegate"
 _HEADING = "### Words that no name may use"
 _ROW = re.compile(r"^\| (?P<whole>\*?)(?P<word>\w+)\*? \| (?P<instead>[^|]+) \|$", re.MULTILINE)
+_QUESTION = re.compile(r"(What|Who|Whom|Whose|How|Whether|Where|When|Which|Why)\b")
 _PARTS = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+")
 
 
@@ -54,6 +56,61 @@ def faults(source: str) -> list[str]:
         used = {word.lower() for word in _PARTS.findall(name)} & part.keys()
         sentences += [f"line {line}: '{name}' uses '{word}'; take {part[word]}" for word in sorted(used)]
     return sentences
+
+
+def docstrings(source: str) -> Iterator[tuple[str, int]]:
+    """Yield each string that stands as a statement of its own, with its line."""
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                yield text, node.lineno
+            case _:
+                pass
+
+
+def questions(source: str) -> list[str]:
+    """Return a sentence for each docstring that begins with a question word."""
+    return [
+        f"line {line}: a docstring begins with '{match[0]}'; take a noun phrase or an imperative"
+        for text, line in docstrings(source)
+        if (match := _QUESTION.match(text))
+    ]
+
+
+def test_docstrings_are_noun_phrases_or_imperatives() -> None:
+    """No docstring of the package begins with a question word."""
+    sentences = [
+        f"{path.relative_to(PACKAGE)}: {sentence}"
+        for path in sorted(PACKAGE.rglob("*.py"))
+        for sentence in questions(path.read_text(encoding="utf-8"))
+    ]
+    assert sentences == []
+
+
+def test_a_docstring_that_begins_with_a_question_word_is_refused() -> None:
+    """Of a module, a function or an attribute; `Whenever` is another word, and a value no docstring."""
+    source = '"""What it says."""\nkept = ""\n"""Whether it waits."""\nlabel = """What it says."""\n"""Whenever."""'
+    assert questions(source) == [
+        "line 1: a docstring begins with 'What'; take a noun phrase or an imperative",
+        "line 3: a docstring begins with 'Whether'; take a noun phrase or an imperative",
+    ]
+
+
+def test_variables_of_tests_use_the_vocabulary() -> None:
+    """No variable or parameter of a test is only a word of which the vocabulary says that it says nothing."""
+    whole, _ = forbidden()
+    sentences: list[str] = []
+    for path in sorted(TESTS.rglob("*.py")):
+        variables = (
+            node
+            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+            if isinstance(node, ast.arg) or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
+        )
+        for node in variables:
+            name = node.arg if isinstance(node, ast.arg) else node.id
+            if (word := name.strip("_").lower()) in whole:
+                sentences.append(f"{path.relative_to(TESTS)}:{node.lineno}: '{name}' says nothing; take {whole[word]}")
+    assert sentences == []
 
 
 def test_names_use_the_vocabulary() -> None:

@@ -172,7 +172,7 @@ class NtpServer(asyncio.DatagramProtocol):
         self.transport.sendto(head + stamp + origin + stamp + stamp, addr)
 
 
-async def asked(server: NtpServer) -> float:
+async def offset_of(server: NtpServer) -> float:
     """Return the offset that a server gives."""
     loop = asyncio.get_running_loop()
     transport, _ = await loop.create_datagram_endpoint(lambda: server, local_addr=("127.0.0.1", 0))
@@ -187,7 +187,7 @@ async def asked(server: NtpServer) -> float:
 @pytest.mark.parametrize("ahead_s", [0.0, 1.5, -86_400.0])
 async def test_an_ntp_server_gives_the_offset(now: int, ahead_s: float) -> None:
     """Also in the era that begins in 2036."""
-    assert await asked(NtpServer(FakeClock(now), ahead_s)) == pytest.approx(ahead_s, abs=1e-3)
+    assert await offset_of(NtpServer(FakeClock(now), ahead_s)) == pytest.approx(ahead_s, abs=1e-3)
 
 
 async def test_a_server_that_is_not_synchronised_or_repeats_another_request_is_not_believed(
@@ -196,6 +196,6 @@ async def test_a_server_that_is_not_synchronised_or_repeats_another_request_is_n
     """An answer to a request that we did not make is not ours, whoever sent it."""
     monkeypatch.setattr(sntp, "TIMEOUT_S", 0.2)
     with pytest.raises(Unavailable, match="not synchronised"):
-        await asked(NtpServer(FakeClock(NOW), 0.0, leap=3))
+        await offset_of(NtpServer(FakeClock(NOW), 0.0, leap=3))
     with pytest.raises(Unavailable, match="does not answer"):
-        await asked(NtpServer(FakeClock(NOW), 0.0, echo=False))
+        await offset_of(NtpServer(FakeClock(NOW), 0.0, echo=False))

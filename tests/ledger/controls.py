@@ -31,7 +31,7 @@ class Edited(Protocol):
 class Control(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One way to get it wrong."""
 
-    what: str
+    claim: str
     caught: list[str]
     """Verdicts of which at least one must be more than zero."""
     targets: list[str]

@@ -55,7 +55,7 @@ class Camera:
     open: int = 0
     """Objects sent and not answered."""
     acked: set[str] = field(default_factory=set)
-    again: int = 0
+    resent: int = 0
     """Batches sent again."""
     faults: Counter[str] = field(default_factory=Counter)
 
@@ -139,7 +139,7 @@ class Pusher:
                     return
             except (aiohttp.ClientError, TimeoutError, OSError, ValueError, KeyError) as why:
                 self.camera.faults[type(why).__name__] += 1
-            self.camera.again += 1
+            self.camera.resent += 1
             await asyncio.sleep(0.1)
 
     async def _register(self, http: aiohttp.ClientSession) -> bool:
@@ -195,7 +195,7 @@ class Verdict:
     weak: int
     sent: int
     acked: int
-    again: int
+    resent: int
     lost: dict[str, int]
     doubled: dict[str, int]
     phantom: dict[str, int]
@@ -218,7 +218,7 @@ class Verdict:
         return "\n".join(
             [
                 f"{self.kills} kills in {self.seconds:.0f} s ({self.weak} more did not count): {dict(self.targets)}",
-                f"objects {self.sent:,}, answered with 0 {self.acked:,}, batches sent again {self.again:,}",
+                f"objects {self.sent:,}, answered with 0 {self.acked:,}, batches sent again {self.resent:,}",
                 f"lost {self.lost} doubled {self.doubled} made up {self.phantom} balanced {self.balanced}",
                 f"recovery p50 {times[len(times) // 2]:.2f} s max {times[-1]:.2f} s" if times else "no recovery",
                 f"cameras saw {dict(self.faults)}",
@@ -375,7 +375,7 @@ class Campaign:
             self.weak,
             sum(camera.sent for camera in cameras),
             len(acked),
-            sum(camera.again for camera in cameras),
+            sum(camera.resent for camera in cameras),
             {name: len(acked - tap.seen.keys()) for name, tap in self.taps.items()},
             {name: sum(count - 1 for count in tap.seen.values()) for name, tap in self.taps.items()},
             {name: len(tap.seen.keys() - made) for name, tap in self.taps.items()},

@@ -87,7 +87,7 @@ class Middle:
         """Stop it in order."""
         if self.process.returncode is None:
             self.process.send_signal(signal.SIGTERM)
-            await asyncio.wait_for(self.process.wait(), 20)
+            await asyncio.wait_for(self.process.wait(), 60)
 
 
 class Row:
@@ -104,8 +104,8 @@ class Row:
         for start in range(first, until, batch):
             objects = [vehicle(number) for number in range(start, min(start + batch, until))]
             tree = {"MotorVehicleListObject": {"MotorVehicleObject": objects}}
-            status = await self.camera.send("POST", "/VIID/MotorVehicles", tree)
-            assert [one.code for one in status] == [0] * len(objects), status
+            statuses = await self.camera.send("POST", "/VIID/MotorVehicles", tree)
+            assert [status.code for status in statuses] == [0] * len(objects), statuses
 
     async def arrived(self) -> Counter[str]:
         """Return how often each object's id came out of the feed at the top."""

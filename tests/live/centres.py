@@ -147,7 +147,7 @@ async def two_sites(
     try:
         await first.active()  # where no order makes it active, the other one has to say that it is not
         if automatic:
-            answer = await asked(first, "POST", "/api/v1/nodes", body={"division": "4401"})
+            answer = await reply_of(first, "POST", "/api/v1/nodes", body={"division": "4401"})
             (directory / "code").write_text(answer["code"], encoding="ascii")
         async with running(msgspec.structs.replace(config_of(directory / "node4401"), uplink=uplink)) as node:
             yield first, second, node
@@ -156,7 +156,7 @@ async def two_sites(
         await second.stop()
 
 
-async def asked(centre: Centre, method: str, path: str, *, token: str = "", body: object = None) -> Any:
+async def reply_of(centre: Centre, method: str, path: str, *, token: str = "", body: object = None) -> Any:
     """Return what a centre answers: JSON, or the bytes of another kind; without a token: the administrator of both."""
     token = token or (centre.directory.parent / "centre0" / "admin.token").read_text().strip()
     headers = {"Authorization": f"Bearer {token}"}

@@ -9,14 +9,14 @@ from typing import Any
 import msgspec
 
 
-class Said(msgspec.Struct):
+class CurlAnswer(msgspec.Struct):
     """What was answered."""
 
     status: int
     tree: dict[str, Any]
 
     @property
-    def one(self) -> dict[str, Any]:
+    def status_object(self) -> dict[str, Any]:
         """Return the one status object; all five keys are in it."""
         element: dict[str, Any] = self.tree["ResponseStatusObject"]
         assert set(element) == {"RequestURL", "StatusCode", "StatusString", "Id", "LocalTime"}
@@ -29,7 +29,7 @@ class Said(msgspec.Struct):
         return [element["StatusCode"] for element in self.tree["ResponseStatusListObject"]["ResponseStatusObject"]]
 
 
-async def curl(url: str, *options: str, body: bytes | None = None) -> Said:
+async def curl(url: str, *options: str, body: bytes | None = None) -> CurlAnswer:
     """Ask; a body is sent from standard input."""
     more = (
         ["-H", "Content-Type: application/VIID+JSON;charset=UTF-8", "--data-binary", "@-"] if body is not None else []
@@ -51,7 +51,7 @@ async def curl(url: str, *options: str, body: bytes | None = None) -> Said:
     out, error = await process.communicate(body)
     text, _, status = out.decode().rpartition("\n")
     assert status != "000", error.decode()
-    return Said(int(status), json.loads(text))
+    return CurlAnswer(int(status), json.loads(text))
 
 
 class Camera:
@@ -67,15 +67,15 @@ class Camera:
             *(["--digest", "-u", f"{code}:{password}"] if digest else []),
         ]
 
-    async def system(self, action: str) -> Said:
+    async def system(self, action: str) -> CurlAnswer:
         """Register, Keepalive or UnRegister."""
         body = json.dumps({f"{action}Object": {"DeviceID": self.code}}).encode()
         return await curl(f"{self.url}/VIID/System/{action}", *self._as, body=body)
 
-    async def post(self, path: str, body: bytes, *more: str) -> Said:
+    async def post(self, path: str, body: bytes, *more: str) -> CurlAnswer:
         """Send objects."""
         return await curl(f"{self.url}/VIID/{path}", *self._as, *more, body=body)
 
-    async def get(self, path: str) -> Said:
+    async def get(self, path: str) -> CurlAnswer:
         """Read something."""
         return await curl(f"{self.url}/VIID/{path}", *self._as)

@@ -766,7 +766,7 @@ async def wrong(world: World, case: Case) -> str:
         return text
     if expected.endswith(("!", "+")) or expected in {"yes", "401"}:
         return ""
-    return f"{text}\n   {result}" if (result := await _told(world, case, names, (status, body))) else ""
+    return f"{text}\n   {result}" if (result := await _difference(world, case, names, (status, body))) else ""
 
 
 async def _thing_of(world: World, case: Case, asking: Ask) -> dict[str, str]:
@@ -781,7 +781,7 @@ async def _thing_of(world: World, case: Case, asking: Ask) -> dict[str, str]:
     return world.refused[text]
 
 
-async def _told(world: World, case: Case, names: dict[str, str], answer: tuple[int, str]) -> str:
+async def _difference(world: World, case: Case, names: dict[str, str], answer: tuple[int, str]) -> str:
     """Return what tells the thing from one that does not exist, or an empty string."""
     status, body = answer
     asking = ASKS.get(f"{case.method} {case.path}", Ask())
@@ -790,6 +790,6 @@ async def _told(world: World, case: Case, names: dict[str, str], answer: tuple[i
     if not named:
         return "the thing is shown" if case.expected == "yes-" and asking.sign in body else ""
     other, twin = await world.ask(case, world.absent)
-    there, not_there = ({name: one[name] for name in named} for one in (names, world.absent))
+    there, not_there = ({name: table[name] for name in named} for table in (names, world.absent))
     alike = (other, plain(twin, not_there)) == (status, plain(body, there))
     return "" if alike else f"what does not exist: {other}: {twin[:300]}"

@@ -77,7 +77,7 @@ class Receiver:
         """All records kept, in order."""
         return [record for letter in self.kept for record in letter.records]
 
-    async def until(self, count: int, timeout_s: float = 10.0) -> list[dict[str, Any]]:
+    async def until(self, count: int, timeout_s: float = 60.0) -> list[dict[str, Any]]:
         """Return the records once there are so many."""
         async with asyncio.timeout(timeout_s), self._arrived:
             await self._arrived.wait_for(lambda: len(self.records) >= count)

@@ -294,7 +294,7 @@ class Run:
             readings = Counter((device, value) for _, device, value in log)
             verdict.log_lost[where] = len(results - readings.keys())
             verdict.log_doubled[where] = sum(count - 1 for count in readings.values())
-            twice = {one for one, count in readings.items() if count > 1}
+            twice = {reading for reading, count in readings.items() if count > 1}
             verdict.samples += [
                 f"{where}: {row}" for row in await tier.log() if (row["device"], row["value"]) in twice
             ][:6]

@@ -288,7 +288,7 @@ class Stream:
     def __init__(self, response: aiohttp.ClientResponse) -> None:
         self.response = response
 
-    async def next(self, timeout_s: float = 5.0) -> dict[str, str] | None:
+    async def next(self, timeout_s: float = 60.0) -> dict[str, str] | None:
         """Return the next event that holds anything but `retry` or a comment, None at the end of the stream."""
         event: dict[str, str] = {}
         async with asyncio.timeout(timeout_s):
@@ -300,7 +300,7 @@ class Stream:
                     return event
         return None
 
-    async def record(self, timeout_s: float = 5.0) -> dict[str, Any]:
+    async def record(self, timeout_s: float = 60.0) -> dict[str, Any]:
         """Return the next record."""
         event = await self.next(timeout_s)
         assert event is not None

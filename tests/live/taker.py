@@ -6,6 +6,8 @@ http sse ws    after the cursor of the last record
 mqtt           a new session, a new tag, the cursor of the last record on the control topic
 webhook nats   nothing: the letter on its way comes again with its id, by which one that is kept already is known
 columns        `sensegate_client` after the cursor of the last whole page, which is kept as the id of a letter
+
+Each imports only what its delivery needs: there are many of them, and all libraries take half a second of CPU.
 """
 
 from __future__ import annotations
@@ -20,20 +22,13 @@ import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-import aiohttp
 import msgspec
-import nats
-import nats.errors
-from aiohttp import web
-from nats.aio.msg import Msg
-from paho.mqtt.client import Client as Paho
-from paho.mqtt.enums import CallbackAPIVersion
-from websockets.asyncio.client import connect
-from websockets.exceptions import WebSocketException
 
-from sensegate_client import Client, ClientError
+if TYPE_CHECKING:
+    from aiohttp import web
+    from nats.aio.msg import Msg
 
 AGAIN_S = 0.1
 BY_CURSOR = ("http", "sse", "ws", "mqtt")
@@ -92,6 +87,27 @@ class Kept:
             self.last = records[-1]["cursor"]
 
 
+def errors_of(delivery: str) -> tuple[type[Exception], ...]:
+    """Return what the library of a delivery raises when the other end is away."""
+    match delivery:
+        case "ws":
+            from websockets.exceptions import WebSocketException
+
+            return OSError, TimeoutError, WebSocketException
+        case "nats":
+            from nats.errors import Error
+
+            return OSError, TimeoutError, Error
+        case "columns":
+            from sensegate_client import ClientError
+
+            return OSError, TimeoutError, ClientError
+        case _:
+            from aiohttp import ClientError as HttpError
+
+            return OSError, TimeoutError, HttpError
+
+
 class Taker:
     """One of them."""
 
@@ -117,14 +133,15 @@ class Taker:
         }
         if self.spec.delivery == "mqtt":
             await asyncio.to_thread(self.mqtt)
+        errors = errors_of(self.spec.delivery)
         while True:
-            with contextlib.suppress(
-                aiohttp.ClientError, OSError, TimeoutError, WebSocketException, nats.errors.Error, ClientError
-            ):
+            with contextlib.suppress(*errors):
                 await ways[self.spec.delivery]()
             await asyncio.sleep(AGAIN_S)
 
     async def http(self) -> None:
+        import aiohttp
+
         async with aiohttp.ClientSession(raise_for_status=True) as http:
             while True:
                 query = {**self.after, "wait": "10"}
@@ -132,6 +149,8 @@ class Taker:
                     self.kept.take((await response.json())["records"])
 
     async def columns(self) -> None:
+        from sensegate_client import Client
+
         async with Client(self.spec.http, self.spec.token) as client:
             async for page in client.feed(self.spec.feed).columns(after=self.kept.letter):
                 records = [
@@ -141,6 +160,8 @@ class Taker:
                 self.kept.take(records, page.next)
 
     async def sse(self) -> None:
+        import aiohttp
+
         async with (
             aiohttp.ClientSession(raise_for_status=True, timeout=aiohttp.ClientTimeout(sock_read=30)) as http,
             http.get(f"{self.path}/stream", headers=self.headers, params=self.after) as response,
@@ -152,6 +173,8 @@ class Taker:
                 event = line if line != b"\n" else b""
 
     async def ws(self) -> None:
+        from websockets.asyncio.client import connect
+
         query = f"?after={self.kept.last}" if self.kept.last else ""
         url = f"{self.path.replace('http', 'ws', 1)}/ws{query}"
         async with connect(url, additional_headers=self.headers) as socket:
@@ -162,6 +185,8 @@ class Taker:
                     await socket.send(json.dumps({"credit": len(records)}))
 
     async def webhook(self) -> None:
+        from aiohttp import web
+
         async def take(request: web.Request) -> web.Response:
             letter = request.headers["webhook-id"]
             if letter not in self.kept.ids:
@@ -176,6 +201,9 @@ class Taker:
         await asyncio.Event().wait()
 
     async def nats(self) -> None:
+        import nats
+        from nats.errors import Error
+
         client = await nats.connect(
             self.spec.nats,
             user=self.spec.token_id,
@@ -188,7 +216,7 @@ class Taker:
             letter = (message.headers or {})["Nats-Msg-Id"]
             if letter not in self.kept.ids:
                 self.kept.take(json.loads(message.data)["records"], letter)
-            with contextlib.suppress(nats.errors.Error):
+            with contextlib.suppress(Error):
                 await message.respond(b"")
 
         await client.subscribe(f"sg.feeds.{self.spec.grant}.>", cb=take)
@@ -203,6 +231,9 @@ class Taker:
             time.sleep(AGAIN_S)
 
     def _session(self, topic: str) -> None:
+        from paho.mqtt.client import Client as Paho
+        from paho.mqtt.enums import CallbackAPIVersion
+
         text = json.dumps({"after": self.kept.last or "first", "tag": topic.rpartition("/")[2]})
         ended = threading.Event()
         client = Paho(CallbackAPIVersion.VERSION2, client_id=f"{self.spec.token_id}-taker", clean_session=True)

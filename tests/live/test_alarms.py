@@ -103,17 +103,17 @@ async def test_alarms_of_a_city_are_seen_by_its_province(tmp_path: Path) -> None
             assert (await node.push(device, b"no reading")).status == 202
         await node.push(device, json.dumps({"values": {"air_temperature": 20.0}}))
 
-        async def told(site: Site) -> list[tuple[str, str, str]]:
+        async def transitions(site: Site) -> list[tuple[str, str, str]]:
             rows = await events(site)
             results = [(json.loads(row["value"]), row["device"]) for row in rows]
             return sorted((event["rule"], event["event"], device_) for event, device_ in results)
 
         async def is_told() -> bool:
-            return len(await told(centre)) == 3
+            return len(await transitions(centre)) == 3
 
         await eventually(is_told)
-        assert await told(node) == await told(centre)
-        assert await told(centre) == [
+        assert await transitions(node) == await transitions(centre)
+        assert await transitions(centre) == [
             ("gateway:quarantine", "opened", "4401"),
             ("heat", "closed", "hot"),
             ("heat", "opened", "hot"),

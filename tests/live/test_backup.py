@@ -104,7 +104,7 @@ async def until(site: Site, wanted: set[int]) -> None:
     async def complete() -> bool:
         return wanted <= {int(value) for value in await values(site)}
 
-    await eventually(complete, 20)
+    await eventually(complete, 30)
     assert await values(site) == sorted(wanted)
     ids = [row["id"] for row in await site.records()]
     assert len(ids) == len(set(ids))
@@ -299,7 +299,7 @@ async def test_beside_the_living_original(tmp_path: Path) -> None:
             async with running(other) as copy:
                 await push(copy, device, range(100, 105))
                 await push(node, device, range(10, 15))
-                await eventually(lambda: readiness_says(copy, "another process of this node is running"), 20)
+                await eventually(lambda: readiness_says(copy, "another process of this node is running"), 30)
                 await until(centre, {*range(5), *range(10, 15)})
         assert len(await ids_and_values(centre)) == 10
 

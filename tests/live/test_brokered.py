@@ -184,7 +184,7 @@ async def test_mqtt_revocation_is_in_force_within_two_seconds(node: Site, device
         await control.records(1)
         began = time.monotonic()
         assert (await node.ask("DELETE", f"/api/v1/grants/{grant.id}")).status == 200
-        await mqtt.phone.next("closed", 2)
+        await mqtt.phone.next("closed", 60)
         assert time.monotonic() - began < WITHIN_TWO_SECONDS
         await push(node, device, 41)
         assert [row["value"] for row in await control.records(1)] == [41]
@@ -334,8 +334,8 @@ async def test_nats_revocation_is_in_force_within_two_seconds(node: Site, device
         by_nats(node, other, await end_of(node, other)) as control,
     ):
         await push(node, device, 20)
-        for one in (first, second, control):
-            await one.records(1)
+        for awarded in (first, second, control):
+            await awarded.records(1)
         began = time.monotonic()
         assert (await node.ask("DELETE", f"/api/v1/grants/{grant.id}")).status == 200
         assert (await node.ask("DELETE", f"/api/v1/tokens/{third.token_id}")).status == 200

@@ -53,7 +53,7 @@ async def city(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[City]:
     stream += [part(alert(kind, "inactive", second=2, since=NOW)) for kind in ("VMD", "heartBeat")]
     fetched = await TheCamera(sending(*stream[:2]), sending(*stream[2:], then=done)).start()
     event = b'Code=CrossLineDetection;action=Pulse;index=0;data={"UTC": 1768449600, "EventID": 5, "Name": "Line1"}'
-    parts = [part(one, "text/plain", token="myboundary") for one in (event, b"Heartbeat")]
+    parts = [part(body, "text/plain", token="myboundary") for body in (event, b"Heartbeat")]
     dahua = await TheCamera(sending(*parts, then=done), boundary="myboundary").start()
     config = config_of(
         folder / "4401",
@@ -87,11 +87,11 @@ async def city(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[City]:
 async def rows(site: Site, device: str, count: int) -> list[dict[str, Any]]:
     """Return the records of a device once there are so many."""
 
-    async def found() -> list[dict[str, Any]]:
+    async def stored() -> list[dict[str, Any]]:
         records = await site.records(device=device)
         return records if len(records) >= count else []
 
-    result: list[dict[str, Any]] = await eventually(found)
+    result: list[dict[str, Any]] = await eventually(stored)
     return result
 
 
@@ -106,8 +106,10 @@ async def pushed(site: Site, device: Made, body: bytes, media: str = "applicatio
 def produced(*boxes: tuple[int, float, float, float, float, str]) -> dict[str, Any]:
     """Return metadata as the published producer builds it."""
     objects = [
-        DetectedObject(object_id=one, bbox=BoundingBox(left, top, right, bottom), classes=[ClassCandidate(kind, 0.9)])
-        for one, left, top, right, bottom, kind in boxes
+        DetectedObject(
+            object_id=observation, bbox=BoundingBox(left, top, right, bottom), classes=[ClassCandidate(kind, 0.9)]
+        )
+        for observation, left, top, right, bottom, kind in boxes
     ]
     payload: dict[str, Any] = build_payload([build_frame(NOW, source="cam-7", objects=objects)])
     return payload
@@ -123,10 +125,10 @@ async def test_a_published_onvif_producer_is_taken_in(city: City) -> None:
         assert await phone.connect(camera.id, camera.password) == 0
         phone.send("onvif1/onvif-mj/VideoAnalytics/Profile1/Module1", json.dumps(payload).encode())
         observation = observations(await rows(site, "onvif1", 4))
-    boxes = [(one["object_class"], one["track"], tuple(one["box"])) for one in observation]
+    boxes = [(row["object_class"], row["track"], tuple(row["box"])) for row in observation]
     person, vehicle = ("person", "0", (0.1, 0.1, 0.3, 0.5)), ("vehicle", "1", (0.46875, 0.416665, 0.78125, 0.833335))
     assert sorted(boxes) == sorted([person, vehicle] * 2)
-    assert {one["format"] for one in observation} == {"onvif_xml", "onvif_mj"}
+    assert {row["format"] for row in observation} == {"onvif_xml", "onvif_mj"}
 
 
 TT = "http://www.onvif.org/ver10/schema"
@@ -161,11 +163,11 @@ async def test_events_with_a_state_become_readings(city: City) -> None:
     counter = "tns1:RuleEngine/CountAggregation/Counter"
     assert (await pushed(site, camera, notification(counter, "Changed", {"Count": "41"}, Rule="Line1"))).status == 202
 
-    async def found() -> list[tuple[str, str, Any]]:
+    async def stored() -> list[tuple[str, str, Any]]:
         rows = [row for row in await site.records(device="onvif1") if row["property"] != "video_observation"]
         return [(row["property"], row.get("channel", ""), row["value"]) for row in rows] if len(rows) == 3 else []
 
-    assert await eventually(found) == [
+    assert await eventually(stored) == [
         ("field_occupied", "zone2", True),
         ("field_occupied", "zone2", False),
         ("object_count_total", "line1", 41),
@@ -230,12 +232,12 @@ async def test_the_cameras_of_a_recorder_without_a_mac_address(city: City) -> No
         await site.device(camera, profile="hikvision/recorder", gateway="nvr1", alias=f"nvr1/{channel}")
     address = b"<macAddress>44:19:b6:00:00:01</macAddress><channelID>1</channelID>"
 
-    def told(kind: str, channel: int, more: str = "") -> bytes:
+    def event_xml(kind: str, channel: int, more: str = "") -> bytes:
         body = alert(kind, second=5, since=NOW).replace(address, b"<dynChannelID>%d</dynChannelID>" % channel)
         return body.replace(b"</Event", f"{more}</Event".encode())
 
     lanes = [f"<ANPR><licensePlate>{PLATE}</licensePlate><line>{lane}</line></ANPR>" for lane in (1, 2)]
-    bodies = [told("VMD", 2), told("VMD", 3), *(told("ANPR", 4, lane) for lane in lanes)]
+    bodies = [event_xml("VMD", 2), event_xml("VMD", 3), *(event_xml("ANPR", 4, lane) for lane in lanes)]
     before = (await site.totals()).get("messages", 0)
     for body in (*bodies, *bodies):
         assert (await pushed(site, recorder, body)).status == 202
@@ -295,7 +297,7 @@ async def test_files_are_sent(city: City, tmp_path: Path) -> None:
     result = await asyncio.to_thread(CliRunner().invoke, app, [*args, "--password-file", str(tmp_path / "password")])
     assert (result.exit_code, result.output.splitlines()[-1]) == (0, "2 messages published and committed, 0 refused")
     observation = observations(await rows(site, "onvif2", 2))
-    assert [one["object_class"] for one in observation] == ["person", "vehicle"]
+    assert [row["object_class"] for row in observation] == ["person", "vehicle"]
     (tmp_path / "password").write_text("wrong")
     result = await asyncio.to_thread(CliRunner().invoke, app, [*args, "--password-file", str(tmp_path / "password")])
     assert result.exit_code == 1

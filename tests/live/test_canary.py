@@ -100,7 +100,11 @@ def cast(step: int) -> tuple[list[Camera], list[Planted]]:
         for example in profile.source.examples:
             if example.refuse is not None:
                 continue
-            known = {one: _renamed(one, name) for one in (*example.devices, example.gateway) if one}
+            known = {
+                name_or_gateway: _renamed(name_or_gateway, name)
+                for name_or_gateway in (*example.devices, example.gateway)
+                if name_or_gateway
+            }
             gateway = known.get(example.gateway, "")
             if gateway:
                 cameras[gateway] = Camera(gateway, name)
@@ -228,9 +232,9 @@ def readings_of(subject: str, payload: bytes) -> Iterator[bytes]:
     """Yield a member of the log as our own readers read it."""
     kind = subject.partition(".")[0]
     if kind in {"raw", "quarantine"}:
-        for one in raw.decode_quarantined(payload) if kind == "quarantine" else raw.decode(payload):
-            yield msgspec.json.encode(one)
-            yield (one.message if isinstance(one, raw.StoredMessage) else one[0]).payload
+        for message in raw.decode_quarantined(payload) if kind == "quarantine" else raw.decode(payload):
+            yield msgspec.json.encode(message)
+            yield (message.message if isinstance(message, raw.StoredMessage) else message[0]).payload
     elif kind in {"readings", "observations", "seen"}:
         batch = columns.decode(payload, sequence=1)
         yield "\n".join(json_records.json_lines(batch, np.arange(len(batch), dtype=np.int64), 1, "c")).encode()
@@ -275,7 +279,7 @@ async def in_answers(site: Site) -> tuple[dict[str, str], int]:
             continue
         for token in ("", site.admin, auditor):
             headers = {"Accept": media, **({"Authorization": f"Bearer {token}"} if token else {})}
-            async with asyncio.timeout(20), site.session.get(site.addresses.http + path, headers=headers) as answer:
+            async with asyncio.timeout(60), site.session.get(site.addresses.http + path, headers=headers) as answer:
                 good += answer.status == 200
                 for blob in opened(await answer.read()):
                     in_answers |= dict.fromkeys(marks_in(blob), f"{path} {media}")
@@ -311,7 +315,7 @@ async def odd_topics(site: Site) -> None:
     async def refused() -> bool:
         return (await site.metric('sensegate_permission_denied_total{operation="publish"}')) >= 2 * len(MARKS)
 
-    await eventually(refused, 20)
+    await eventually(refused, 30)
 
 
 async def by_viid(site: Site, made: dict[str, Made]) -> Counter[int]:
@@ -371,7 +375,7 @@ async def test_nothing_of_anybody_is_in_any_byte(tmp_path: Path) -> None:
         async def there() -> bool:
             return any(row["property"] == "video_observation" for row in await centre.records())
 
-        await eventually(there, 20)
+        await eventually(there, 30)
         result, _ = await in_answers(centre)
         assert result == {}
     result, stored = await in_streams(above)

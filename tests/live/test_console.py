@@ -114,7 +114,7 @@ async def test_a_device_is_added_and_seen_by_clicks(centre: Site) -> None:
         async def has_value() -> bool:
             return "19.5" in await page.inner_text("main")
 
-        await eventually(has_value, 15)
+        await eventually(has_value, 30)
         await page.wait_for_selector(".chart canvas")
         await page.click("button:has-text('停用')")
         assert "2 秒" in await page.inner_text("dialog")

@@ -101,11 +101,11 @@ async def test_a_feed_is_shared_with_a_mask(pair: tuple[Site, Site], browser: An
             await owner.click("Revoke the grant")
             await owner.send(reason="the purpose has ended")
             await owner.page.wait_for_selector(".headline .badge:has-text('revoked')")
-            end = await stream.next(20.0)
+            end = await stream.next(60.0)
             assert end is not None
             assert end["event"] == "problem"
             assert "the purpose has ended" in end["data"]
-            assert await stream.next(20.0) is None
+            assert await stream.next(60.0) is None
         await reader.open("feeds/shared")
         await reader.page.wait_for_selector("button:has-text('申请共享')")
         assert [*owner.faults, *reader.faults] == []

@@ -31,11 +31,11 @@ async def site(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[Site]:
 async def rows(site: Site, device: str, count: int) -> list[dict[str, Any]]:
     """Return the records of a device once there are so many."""
 
-    async def found() -> list[dict[str, Any]]:
+    async def stored() -> list[dict[str, Any]]:
         records = await site.records(device=device)
         return records if len(records) >= count else []
 
-    result: list[dict[str, Any]] = await eventually(found)
+    result: list[dict[str, Any]] = await eventually(stored)
     return result
 
 

@@ -31,7 +31,7 @@ async def test_a_draft_from_what_is_in_quarantine(node: Site, tmp_path: Path) ->
     row = next(row for row in rows if row["pattern"] == "sg/{device}/up")
     wanted = {"shape": row["id"], "profile": "newmake/co2"}
     draft = (await node.ask("POST", "/api/v1/profiles/learn?since=10m", json=wanted)).body
-    assert {one["field"]: one["property"] for one in draft["recognised"]} == {
+    assert {field["field"]: field["property"] for field in draft["recognised"]} == {
         "temp": "air_temperature",
         "co2": "co2",
         "batV": "battery_voltage",

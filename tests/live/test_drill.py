@@ -315,14 +315,14 @@ async def test_the_centre_hears_of_it(tmp_path: Path) -> None:
             async def all_there() -> bool:
                 return sum(map(len, (await history()).values())) == len(city.sent) + len(spoiled)
 
-            await eventually(all_there, 20)
+            await eventually(all_there, 30)
             assert wrong_in(city, await history(), spoiled) == []
 
             async def carried() -> bool:
                 totals = await city.site.totals()
                 return totals["accepted"] == totals.get("forwarded", 0)
 
-            await eventually(carried, 20)
+            await eventually(carried, 30)
             answer = await centre.ask("GET", "/api/v1/ledger", params={"since": "1h", "by": "reason"})
             assert answer.body["balanced"]
             assert answer.body["totals"]["revised"] == len(spoiled)

@@ -167,8 +167,8 @@ async def test_it_widens_grants(node: Site) -> None:
     await approved(node, "wide", {**PLAN, "tasks": [], "grants": [{"feed": "all", "subscriber": stranger_id}]})
     made = (await order(node, "wide", place="440112")).body
     await eventually(lambda: steps(node, made["id"], 2))
-    for one in (device, other):
-        await node.push(one, json.dumps({"values": {"air_temperature": 20}}))
+    for name in (device, other):
+        await node.push(name, json.dumps({"values": {"air_temperature": 20}}))
     await eventually(lambda: reads(node, stranger, {"w1"}))
     await node.ask("DELETE", f"/api/v1/mode-orders/{made['id']}")
     await eventually(lambda: is_ended(node, made["id"]))
@@ -195,19 +195,19 @@ async def test_what_is_shed_stays_at_the_node_and_is_accounted_for(tmp_path: Pat
             assert (await node.push(device, json.dumps(body))).status == 202
 
         await say(1, 1)
-        await eventually(lambda: seen(centre, "illuminance", 1))
+        await eventually(lambda: is_stored(centre, "illuminance", 1))
         made = (await order(node, "shed")).body
         await eventually(lambda: steps(node, made["id"], 2))
         await say(2, 2)
-        await eventually(lambda: seen(centre, "air_temperature", 2))
+        await eventually(lambda: is_stored(centre, "air_temperature", 2))
         (own, *_) = (await node.ask("GET", "/api/v1/nodes")).body["rows"]
         assert (own["forwarded"], own["withheld"]) == (3, 1)
-        assert not await seen(centre, "illuminance", 2), "negative control"
+        assert not await is_stored(centre, "illuminance", 2), "negative control"
         await node.ask("DELETE", f"/api/v1/mode-orders/{made['id']}")
         await eventually(lambda: is_ended(node, made["id"]))
         await say(3, 3)
-        await eventually(lambda: seen(centre, "illuminance", 3))
-        await eventually(lambda: seen(centre, "illuminance", 2))
+        await eventually(lambda: is_stored(centre, "illuminance", 3))
+        await eventually(lambda: is_stored(centre, "illuminance", 2))
         rows = [row for row in await centre.records() if row["property"] == "illuminance"]
         assert sorted(row["value"] for row in rows) == [1, 2, 3]
         assert [row["value"] for row in rows if "backlog" in row.get("flags", ())] == [2]
@@ -216,6 +216,6 @@ async def test_what_is_shed_stays_at_the_node_and_is_accounted_for(tmp_path: Pat
         assert (own["forwarded"], own["withheld"]) == (6, 0)
 
 
-async def seen(site: Site, name: str, value: float) -> bool:
+async def is_stored(site: Site, name: str, value: float) -> bool:
     """Return whether a value has come."""
     return any(row["property"] == name and row["value"] == value for row in await site.records())

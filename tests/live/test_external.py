@@ -56,7 +56,7 @@ async def test_a_gateway_runs_on_a_server_of_others(tmp_path: Path) -> None:
                 assert [(row["device"], row["value"]) for row in rows] == [("d-1", 21.5)]
                 answer = await site.ask("POST", f"/api/v1/devices/{device.id}/disable")
                 assert answer.status == 200, answer.body
-                await phone.next("closed", 2.0)
+                await phone.next("closed", 60.0)
             assert (await site.totals())["messages"] == 1
         assert server.returncode is None
         async with running(config) as site:

@@ -65,7 +65,9 @@ async def written(site: Site, subjects: Mapping[str, bytes] | tuple[str, ...]) -
     sequences = []
     try:
         pairs = (
-            subjects.items() if isinstance(subjects, Mapping) else [(to, what) for to in subjects for what in PAYLOADS]
+            subjects.items()
+            if isinstance(subjects, Mapping)
+            else [(to, payload) for to in subjects for payload in PAYLOADS]
         )
         for subject, payload in pairs:
             answer = msgspec.json.decode((await client.request(subject, payload, timeout=30)).data)

@@ -23,7 +23,7 @@ async def release(centre: Site, number: int, scale: float) -> None:
     await step(centre, f"/versions/{number}/release")
 
 
-async def said(node: Site, device: Made, value: int) -> tuple[float, str]:
+async def send_value(node: Site, device: Made, value: int) -> tuple[float, str]:
     """Send one message; return what was read of it."""
     before = len(await node.records(device=device.id))
     assert (await node.push(device, f'{{"t": {value}}}')).status == 202
@@ -49,14 +49,14 @@ async def test_releases_of_the_centre_reach_its_nodes(tmp_path: Path) -> None:
         await membership.join(tmp_path / "node", await invite(centre), centre.addresses.http)
         async with running(config("node", "4401")) as node:
             device = await node.device("th-1", profile="acme/th")
-            assert await said(node, device, 200) == (20.0, "acme/th@1")
+            assert await send_value(node, device, 200) == (20.0, "acme/th@1")
             await release(centre, 2, 0.01)
             await eventually(lambda: version_is(node, 2))
-            assert await said(node, device, 2100) == (21.0, "acme/th@2")
+            assert await send_value(node, device, 2100) == (21.0, "acme/th@2")
         await release(centre, 3, 0.001)
         async with running(config("node", "4401")) as node:
             await eventually(lambda: version_is(node, 3))
-            assert await said(node, device, 22000) == (22.0, "acme/th@3")
+            assert await send_value(node, device, 22000) == (22.0, "acme/th@3")
             await step(centre, "/rollback")
             await eventually(lambda: version_is(node, 2))
         # A folder that brings a number that the centre then gives to something else.
@@ -71,7 +71,7 @@ async def test_releases_of_the_centre_reach_its_nodes(tmp_path: Path) -> None:
                 ]
 
             await eventually(named)
-            assert await said(node, device, 2300) == (23.0, "acme/th@2")
+            assert await send_value(node, device, 2300) == (23.0, "acme/th@2")
             assert any("acme/th@4" in sentence for sentence in (await node.ready())[1])
             actions = [record["action"] for record in await node.audit()]
             assert actions.count("profile.apply_from_centre.refused") == 1

@@ -74,13 +74,13 @@ async def test_five_questions(tmp_path: Path) -> None:
         )
         assert [feature["geometry"]["coordinates"] for feature in nearby.body["features"]] == [[113.3612, 23.1247]]
         history = f"/api/v1/feeds/all/history?from={instant(begin)}"
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len((await site.ask("GET", history)).body["records"]) < 6:
                 await asyncio.sleep(0.05)
     # After a restart the history goes on where it was.
     async with running(config) as site:
         answer = await site.push(device, reading(30, instant(begin + 7_000)))
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(readings := (await site.ask("GET", history)).body["records"]) < 7:
                 await asyncio.sleep(0.05)
         assert [record["value"] for record in readings] == [20, 21, 22, 23, 24, 25, 30]

@@ -17,7 +17,7 @@ from tests.live.site import PROBLEM, Site, config_of, reading, running
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 
 
-async def raw(site: Site, sent: bytes, *, timeout_s: float = 5.0) -> bytes:
+async def raw(site: Site, sent: bytes, *, timeout_s: float = 60.0) -> bytes:
     """Return all that comes back until the gateway closes or an answer is complete; nothing but `sent` is sent."""
     place = urlsplit(site.addresses.http)
     reader, writer = await asyncio.open_connection(place.hostname, place.port)

@@ -152,7 +152,7 @@ async def test_all_at_once_and_the_server_is_killed_with_it(tmp_path: Path) -> N
             for title, tamper in TAMPERINGS:
                 tamper(place(config, title))
             os.kill(int(msgspec.json.decode(site.config_file("run.json").read_bytes())["engine_pid"]), signal.SIGKILL)
-            await asyncio.wait({site.task}, timeout=20)
+            await asyncio.wait({site.task}, timeout=60)
             assert site.task.done()
     lost, _ = caught.value.split(StreamLost)
     assert lost is not None

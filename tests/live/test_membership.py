@@ -17,7 +17,7 @@ from tests.live.site import Site, config_of, reading, running
 pytestmark = pytest.mark.live
 
 
-async def until(look: Callable[[], Awaitable[Any]], timeout_s: float = 15.0) -> Any:
+async def until(look: Callable[[], Awaitable[Any]], timeout_s: float = 60.0) -> Any:
     """Return what `look` gives once it is true."""
     async with asyncio.timeout(timeout_s):
         while not (result := await look()):

@@ -33,7 +33,7 @@ async def province(folder: Path) -> AsyncIterator[tuple[Site, Site, Site]]:
 BEGAN = time.time() - 600
 
 
-def said(minute: int) -> str:
+def message_at(minute: int) -> str:
     """Return a message of some minutes after the test began, in its last ten minutes: what is old is not judged."""
     return reading(20 + minute, datetime.fromtimestamp(BEGAN + 60 * minute, UTC).isoformat(timespec="seconds"))
 
@@ -41,12 +41,12 @@ def said(minute: int) -> str:
 async def ordered(centre: Site, device: str, target: str, division: str, **more: str) -> dict[str, Any]:
     """Order a move, as soon as the centre knows the device as it is."""
 
-    async def asked() -> dict[str, Any]:
+    async def place_order() -> dict[str, Any]:
         body = {"device": device, "target": target, "division": division, **more}
         answer = await centre.ask("POST", "/api/v1/moves", json=body)
         return answer.body if answer.status == 201 else {}
 
-    made: dict[str, Any] = await eventually(asked)
+    made: dict[str, Any] = await eventually(place_order)
     return made
 
 
@@ -73,7 +73,7 @@ async def test_a_device_moves_and_its_duplicates_are_known(tmp_path: Path) -> No
         async with node.phone() as phone:
             assert await phone.connect(device.id, device.password) == 0
             for minute in range(5):
-                await phone.publish("sg/gz-1/up", said(minute))
+                await phone.publish("sg/gz-1/up", message_at(minute))
             await eventually(lambda: has(centre, 5))
             result = await move(centre, "gz-1", "4403", "440305")
             assert (result["stage"], result["source"], result["identities"]) == ("done", "4401", 5)
@@ -86,7 +86,7 @@ async def test_a_device_moves_and_its_duplicates_are_known(tmp_path: Path) -> No
         async with two.phone() as phone:
             assert await phone.connect(device.id, device.password) == 0
             for minute in range(3, 8):
-                await phone.publish("sg/gz-1/up", said(minute))
+                await phone.publish("sg/gz-1/up", message_at(minute))
         await eventually(lambda: has(centre, 8))
         rows = await centre.records(device="gz-1")
         assert sorted((row["value"], row["node"]) for row in rows) == [
@@ -101,15 +101,15 @@ async def test_a_device_moves_and_its_duplicates_are_known(tmp_path: Path) -> No
         # Attached to the centre directly.
         result = await move(centre, "gz-1", "44", "440305")
         assert (result["stage"], result["source"]) == ("done", "4403")
-        assert (await centre.push(device, said(7))).status == 202
-        assert (await centre.push(device, said(8))).status == 202
+        assert (await centre.push(device, message_at(7))).status == 202
+        assert (await centre.push(device, message_at(8))).status == 202
         await eventually(lambda: has(centre, 9))
         assert (await centre.records(device="gz-1"))[-1]["node"] == "44"
 
         # And back to where it began: the retired entry is taken again.
         assert (await move(centre, "gz-1", "4401", "440106"))["stage"] == "done"
-        assert (await node.push(device, said(8))).status == 202
-        assert (await node.push(device, said(9))).status == 202
+        assert (await node.push(device, message_at(8))).status == 202
+        assert (await node.push(device, message_at(9))).status == 202
         await eventually(lambda: has(centre, 10))
         actions = [entry["action"] for entry in await node.audit() if entry["action"].startswith("device.")]
         assert actions == ["device.add", "device.move.shut", "device.move.out", "device.move.in"]
@@ -121,11 +121,11 @@ async def test_what_went_along_is_kept_over_a_restart(tmp_path: Path, target: st
     async with province(tmp_path) as (centre, node, _):
         device = await node.device("gz-1")
         for minute in range(4):
-            assert (await node.push(device, said(minute))).status == 202
+            assert (await node.push(device, message_at(minute))).status == 202
         assert (await move(centre, "gz-1", target, division))["identities"] == 4
     async with running(config_of(tmp_path / target, target)) as there:
         for minute in range(2, 6):
-            assert (await there.push(device, said(minute))).status == 202
+            assert (await there.push(device, message_at(minute))).status == 202
 
         async def tallies() -> tuple[int, int]:
             repeated = await count(there, "duplicate.redelivery") + await count(there, "duplicate.repeat")
@@ -163,7 +163,7 @@ async def test_what_cannot_be_moved(tmp_path: Path) -> None:
 
         assert "registered here" in (await eventually(refused, 30.0))["reason"]
         # Where it was it may connect again.
-        assert (await node.push(device, said(0))).status == 202
+        assert (await node.push(device, message_at(0))).status == 202
 
         # Called off: to a node that was invited and never came.
         await invite(centre, "4405")
@@ -181,8 +181,8 @@ async def test_what_cannot_be_moved(tmp_path: Path) -> None:
         answer = await centre.ask("POST", "/api/v1/moves", json=forced)
         assert (answer.status, answer.body["not_carried"][:9]) == (201, "the ident"), answer.body
         await eventually(lambda: stage(centre, answer.body["id"], "done"), 30.0)
-        assert (await node.push(lost, said(0))).status == 202
-        assert (await node.push(device, said(1))).status == 202, "called off: it is where it was"
+        assert (await node.push(lost, message_at(0))).status == 202
+        assert (await node.push(device, message_at(1))).status == 202, "called off: it is where it was"
         assert await count(node, "moved_forced.4403") == 1
         entries = [entry["after"] for entry in await centre.audit() if entry["action"] == "device.move"][-1]
         assert (entries["forced"], entries["credential"]) == (True, "kept")

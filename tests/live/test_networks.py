@@ -32,7 +32,7 @@ async def test_a_probe_that_two_networks_hear(tmp_path: Path) -> None:
             return len(await site.records(device="probe"))
 
         async def say(topic: str, tree: object) -> None:
-            async def said() -> bool:
+            async def is_stored() -> bool:
                 # New devices behind it have widened its rights: until that is settled its connections are closed.
                 try:
                     phone.acknowledged.clear()  # packet ids begin anew with a connection
@@ -42,7 +42,7 @@ async def test_a_probe_that_two_networks_hear(tmp_path: Path) -> None:
                     return False
                 return True
 
-            await eventually(said)
+            await eventually(is_stored)
 
         topic, tree = SAY["chirp4"](SOIL, 2, 7, now)
         await say(topic, tree)

@@ -20,6 +20,7 @@ from sensegate.cli import app
 from sensegate.config.people import OidcConfig, OidcRule
 from tests.conftest import eventually
 from tests.live.site import Site, config_of, running
+from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = pytest.mark.live
 PASSWORD = "Kapok-tree 2026"
@@ -57,7 +58,7 @@ async def test_from_the_command_line(node: Site) -> None:
         began = loop.time()
         while await stream.next() is not None:
             pass
-        assert loop.time() - began < 2
+        assert loop.time() - began < WITHIN_TWO_SECONDS
     assert (await node.ask("GET", "/api/v1/me", city)).status == 401
     actions = [row["action"] for row in await node.audit()]
     assert [action for action in actions if action.startswith("person.")] == [
@@ -84,7 +85,7 @@ async def test_break_glass(node: Site, tmp_path: Path) -> None:
     async def entered() -> bool:
         return (await node.ask("GET", "/api/v1/me", token)).status == 200
 
-    await eventually(entered, 10)
+    await eventually(entered, 30)
     (record,) = [row for row in await node.audit() if row["action"] == "token.break_glass"]
     assert record["after"]["reason"] == "nobody audits"
     assert record["actor"] == f"local:{record['after']['user']}"
@@ -156,7 +157,7 @@ async def test_by_a_provider_of_identities(tmp_path: Path) -> None:
                 assert response.status == 201
             added = next(row for row in await site.audit() if row["action"] == "device.add")
             assert added["actor"] == "person:oidc:li-1"
-            kept = {one.key: one.value for one in browser.cookie_jar}
+            kept = {cookie.key: cookie.value for cookie in browser.cookie_jar}
         async with running(config) as site:
             answer = await site.ask("GET", "/api/v1/session", "", headers={"Cookie": f"sensegate={kept['sensegate']}"})
             assert answer.status == 401

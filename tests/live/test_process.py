@@ -73,7 +73,7 @@ async def test_nothing_listens_beyond_the_configuration(tmp_path: Path, division
             assert password not in command
     finally:
         process.send_signal(signal.SIGTERM)
-        _, errors = await asyncio.wait_for(process.communicate(), 20)
+        _, errors = await asyncio.wait_for(process.communicate(), 60)
     assert process.returncode in {0, -signal.SIGTERM}, errors.decode()
     assert not alive(run.engine_pid)
     assert await sockets("t", {run.engine_pid}) == set()

@@ -28,9 +28,7 @@ def value(device: int, number: int) -> float:
     return round(20 + 5 * math.sin(number / 5) + device, 2)
 
 
-async def asked(
-    site: Site, token: str, path: str, method: str = "GET", **parameters: str | list[str]
-) -> tuple[int, Any]:
+async def ask(site: Site, token: str, path: str, method: str = "GET", **parameters: str | list[str]) -> tuple[int, Any]:
     """Return status and document of a request, as Grafana makes it."""
     url = f"{site.addresses.http}/api/v1/feeds/prom/prometheus/api/v1/{path}"
     pairs = [
@@ -69,48 +67,48 @@ async def test_what_grafana_asks(tmp_path: Path) -> None:
             return len(answer.body["records"]) == 2 * COUNT
 
         await eventually(there)
-        status, document = await asked(site, grant.token, "query", query="1+1")
+        status, document = await ask(site, grant.token, "query", query="1+1")
         assert (status, document["data"]) == (
             200,
             {"resultType": "scalar", "result": [document["data"]["result"][0], "2"]},
         )
         at = str(BEGIN + 600)
-        status, document = await asked(
+        status, document = await ask(
             site, grant.token, "query", "POST", query='air_temperature{device="gz-1"}', time=at
         )
         (vector,) = document["data"]["result"]
         assert vector["metric"] == {"__name__": "air_temperature", "device": "gz-1", "division": "440106"}
         assert float(vector["value"][1]) == value(1, 10)
-        status, document = await asked(
+        status, document = await ask(
             site, grant.token, "query", query='air_temperature{device=~"gz-.*",division!~"44.*"}', time=at
         )
         assert document["data"]["result"] == []
-        status, document = await asked(site, grant.token, "query", query="air_temperature[3m]", time=at)
+        status, document = await ask(site, grant.token, "query", query="air_temperature[3m]", time=at)
         assert [len(series["values"]) for series in document["data"]["result"]] == [3, 3]
-        assert (await asked(site, grant.token, "labels"))[1]["data"] == ["__name__", "device", "division"]
-        assert (await asked(site, grant.token, "label/device/values"))[1]["data"] == ["gz-0", "gz-1"]
+        assert (await ask(site, grant.token, "labels"))[1]["data"] == ["__name__", "device", "division"]
+        assert (await ask(site, grant.token, "label/device/values"))[1]["data"] == ["gz-0", "gz-1"]
         match: dict[str, Any] = {"match[]": ['air_temperature{device="gz-0"}', "absent"]}
-        assert [row["device"] for row in (await asked(site, grant.token, "series", **match))[1]["data"]] == ["gz-0"]
+        assert [row["device"] for row in (await ask(site, grant.token, "series", **match))[1]["data"]] == ["gz-0"]
         for query, kind, code in (
             ("topk(2, air_temperature)", "bad_data", 400),
             ('air_temperature{device=~"("}', "bad_data", 400),
         ):
-            status, document = await asked(site, grant.token, "query", query=query, time=at)
+            status, document = await ask(site, grant.token, "query", query=query, time=at)
             assert (status, document["status"], document["errorType"]) == (code, "error", kind), document
         ranged = {"start": str(BEGIN), "end": str(BEGIN + 60 * COUNT), "step": "1"}
-        status, document = await asked(
+        status, document = await ask(
             site, grant.token, "query_range", query="air_temperature", **{**ranged, "step": "0.1"}
         )
         assert (status, document["errorType"]) == (400, "bad_data")
         usage = (await site.ask("GET", f"/api/v1/grants/{grant.id}/usage")).body["rows"]
         counted = sum(row["records"] for row in usage)
-        status, document = await asked(
+        status, document = await ask(
             site, grant.token, "query_range", "POST", query="air_temperature", **{**ranged, "step": "60"}
         )
         read_out = sum(len(series["values"]) for series in document["data"]["result"])
         usage = (await site.ask("GET", f"/api/v1/grants/{grant.id}/usage")).body["rows"]
         assert sum(row["records"] for row in usage) == counted + read_out > counted + 2 * COUNT - 1
-        assert (await asked(site, "wrong", "labels"))[0] == 401
+        assert (await ask(site, "wrong", "labels"))[0] == 401
         if BINARY:
             await _compare(site, grant.token, tmp_path)
 
@@ -144,7 +142,7 @@ async def _compare(site: Site, token: str, directory: Path) -> None:
             ) as response:
                 theirs = numbers(await response.json())
             ours = numbers(
-                (await asked(site, token, "query_range", query=query.replace("METRIC", "air_temperature"), **ranged))[1]
+                (await ask(site, token, "query_range", query=query.replace("METRIC", "air_temperature"), **ranged))[1]
             )
             assert ours.keys() == theirs.keys(), query
             for labels, rows in ours.items():

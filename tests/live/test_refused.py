@@ -107,10 +107,10 @@ async def test_a_wrong_area_is_mended_and_its_readings_come_once(tmp_path: Path)
     mended = centre_of(tmp_path, "4401")
     engine = msgspec.structs.replace(mended.engine, port=port)
     async with running(msgspec.structs.replace(mended, engine=engine)) as centre, running(node_config) as node:
-        await eventually(partial(rows_are, node, 2), 20)
+        await eventually(partial(rows_are, node, 2), 30)
         answer = await node.ask("POST", "/api/v1/uplink/resend", json={})
         assert answer.body["waiting"] >= 1
-        await eventually(partial(has, centre, "outside", [1, 2]), 20)
+        await eventually(partial(has, centre, "outside", [1, 2]), 30)
         await eventually(partial(rows_are, node, 0))
         wanted = {"accepted": 5, "forwarded": 5, "refused_by_centre": 0}
         for site in (centre, node):

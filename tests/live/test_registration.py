@@ -20,7 +20,7 @@ async def test_the_printed_command_publishes_a_first_reading(tmp_path: Path) -> 
         command = publish_command(made, site.addresses.http)
         assert shlex.split(command)[0] == "mosquitto_pub"
         process = await asyncio.create_subprocess_shell(command)
-        assert await asyncio.wait_for(process.wait(), 10) == 0
+        assert await asyncio.wait_for(process.wait(), 60) == 0
         assert await eventually(site.records)
         dotted = await asyncio.create_subprocess_shell(command.replace("-i air-1", "-i A.1"))
-        assert await asyncio.wait_for(dotted.wait(), 10) == 0
+        assert await asyncio.wait_for(dotted.wait(), 60) == 0

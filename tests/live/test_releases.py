@@ -48,11 +48,11 @@ async def test_a_release_is_in_force_without_a_restart(node: Site) -> None:
         await proposed(node, 2, scale=0.01)
         result = await step(node, "/versions/2/release", note="hundredths")
         assert result["applied"]
-        assert [(one["version"], one["target"]) for one in result["force"]] == [(2, "4401")]
+        assert [(release["version"], release["target"]) for release in result["force"]] == [(2, "4401")]
         await phone.publish("acme/released-1/up", '{"t": 2100}')
         await eventually(lambda: count(2))
         result = await step(node, "/rollback")
-        assert [one["version"] for one in result["force"]] == [1]
+        assert [release["version"] for release in result["force"]] == [1]
         await phone.publish("acme/released-1/up", '{"t": 220}')
         await eventually(lambda: count(3))
         assert await values(node, device) == [(20, "acme/th@1"), (21, "acme/th@2"), (22, "acme/th@1")]
@@ -260,12 +260,12 @@ async def test_a_shadow_beside_live_traffic(node: Site) -> None:
     await step(node, "/versions", text=version(31, scale=1.0), expect=201)
     await step(node, "/versions/31/shadow", devices=["shadowed-1"])
 
-    async def told() -> dict[str, Any] | None:
+    async def warned() -> dict[str, Any] | None:
         await node.push(device, '{"t": 215}')
         answer = await node.ask("GET", f"{PATH}/shadow")
         return answer.body if answer.status == 200 and answer.body["report"]["differences"] else None
 
-    result = await eventually(told)
+    result = await eventually(warned)
     row = result["report"]["differences"][0]
     assert (row["device"], row["a"], row["b"], row["factor"]) == ("shadowed-1", 21.5, 215, 10)
     assert result["left_out"] == 0
@@ -287,7 +287,7 @@ async def test_a_release_for_qos_0_is_heard_without_a_restart(tmp_path: Path) ->
         assert await phone.connect(device.id, device.password) == 0
         phone.send("acme/zero/up", '{"t": 190}', qos=0)
         await phone.publish("acme/zero/up", '{"t": 200}')
-        await eventually(lambda: seen(site, device, [20]))
+        await eventually(lambda: has_values(site, device, [20]))
         text = version(2).replace("version: 2\n", "version: 2\nqos: 0\n", 1)
         await step(site, "/versions", text=text, expect=201)
         await step(site, "/versions/2/propose")
@@ -295,11 +295,11 @@ async def test_a_release_for_qos_0_is_heard_without_a_restart(tmp_path: Path) ->
 
         async def taken() -> bool:
             phone.send("acme/zero/up", '{"t": 210}', qos=0)
-            return await seen(site, device, [20, 21])
+            return await has_values(site, device, [20, 21])
 
         await eventually(taken)
 
 
-async def seen(site: Site, device: Made, wanted: list[float]) -> bool:
+async def has_values(site: Site, device: Made, wanted: list[float]) -> bool:
     """Return whether exactly these values are on the feed, each at least once."""
     return {value for value, _ in await values(site, device)} == set(wanted)

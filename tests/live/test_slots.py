@@ -92,18 +92,18 @@ async def test_nodes_come_and_go_while_devices_stay_connected(tmp_path: Path) ->
         code = await invited(centre, "4403", replace=True)
         fresh = await membership.join(tmp_path / "new", code, centre.addresses.http)
         assert (fresh.slot, fresh.generation) == ("4403", 2)
-        await asyncio.wait_for(links["4403"].connection.credentials_refused.wait(), 10)
+        await asyncio.wait_for(links["4403"].connection.credentials_refused.wait(), 60)
         with pytest.raises((PermissionDenied, Unavailable)):
             await connected(kept["4403"])
 
         began = asyncio.get_running_loop().time()
         assert (await centre.ask("POST", "/api/v1/nodes/4401-port/expel", json={"note": "test"})).status == 200
-        await eventually(lambda: not links["4401-port"].connection.is_connected, 2.0)
+        await eventually(lambda: not links["4401-port"].connection.is_connected, 30)
         assert asyncio.get_running_loop().time() - began < 2.0
         with pytest.raises((PermissionDenied, Unavailable)):
             await connected(kept["4401-port"])
         # Its slot is the next one's, once nothing is connected there.
-        await eventually(lambda: taken(centre, tmp_path), 15.0)
+        await eventually(lambda: taken(centre, tmp_path), 30)
 
         # What a flapping link has left half-open keeps nobody out for long.
         extra = [await half_open(kept["4401"]) for _ in range(4)]

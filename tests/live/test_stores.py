@@ -188,7 +188,7 @@ async def test_a_disk_full_three_times(tmp_path: Path, monkeypatch: pytest.Monke
             async def there() -> bool:
                 return acknowledged <= set(await committed(site, device))
 
-            await eventually(there, 20)
+            await eventually(there, 30)
             numbers = await committed(site, device)
             assert len(numbers) == len(set(numbers))
             await site.totals()
@@ -215,7 +215,7 @@ async def test_a_full_log(tmp_path: Path) -> None:
             return False
 
         before = await site.metric('sensegate_limit_hits_total{limit="log_full"}')
-        await eventually(full, 20)
+        await eventually(full, 30)
         sent.update(await flood(phone, device, len(sent), 4, 40_000))
         await eventually(lambda: len(phone.acknowledged) == len(sent))
         acknowledged = {sent[mid] for mid in phone.acknowledged}
@@ -231,7 +231,7 @@ async def test_a_full_log(tmp_path: Path) -> None:
         async def all_there() -> bool:
             return acknowledged <= set(await committed(site, device))
 
-        await eventually(all_there, 20)
+        await eventually(all_there, 30)
         numbers = await committed(site, device)
         assert sorted(numbers) == sorted(acknowledged)
         assert (await site.ready())[0] == 200

@@ -64,7 +64,7 @@ class Reader:
     async def until(self, count: int) -> list[dict[str, Any]]:
         """Return the records once there are so many, and no more."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(15), self._more:
+            async with asyncio.timeout(60), self._more:
                 await self._more.wait_for(lambda: len(self.records) >= count or self.ended.is_set())
         assert len(self.records) == count, (self.name, self.why, [row["cursor"] for row in self.records])
         return self.records
@@ -173,9 +173,9 @@ async def both(folder: Path) -> AsyncIterator[Story]:
         yield Story(node, centre)
 
 
-async def found(look: Callable[[], Awaitable[Any]]) -> Any:
+async def wait_for(look: Callable[[], Awaitable[Any]]) -> Any:
     """Return what `look` gives once it is there."""
-    return await eventually(look, timeout_s=15.0)
+    return await eventually(look, timeout_s=60.0)
 
 
 async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one story
@@ -209,13 +209,13 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
             rows = (await centre.ask("GET", "/api/v1/catalogue", reader, params={"q": "廣州"})).body["rows"]
             return [row for row in rows if row["feed"] == FEED]
 
-        (row,) = await found(listed)
+        (row,) = await wait_for(listed)
         assert (row["origin"], row["code"]) == ("4401", "440100-theme-000001")
 
         async def coded() -> Any:
             return (await node.ask("GET", "/api/v1/catalogue/gz-air", city)).body["code"]
 
-        assert await found(coded) == row["code"]
+        assert await wait_for(coded) == row["code"]
 
         # What others share at the centre is found at the node, too; it is applied for above.
         assert (await centre.ask("POST", "/api/v1/feeds", json={"name": "sz", "divisions": ["4403"]})).status == 201
@@ -225,7 +225,7 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
             answer = await node.ask("GET", "/api/v1/catalogue/sz", city)
             return answer.body if answer.status == 200 else None
 
-        assert (await found(known_below))["origin"] == "44"
+        assert (await wait_for(known_below))["origin"] == "44"
         below = {"feeds": ["sz"], "purpose": "p", "legal_basis": "l"}
         assert (await node.ask("POST", "/api/v1/applications", city, json=below)).status == 409
 
@@ -240,7 +240,7 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
             rows = (await node.ask("GET", "/api/v1/applications", city)).body["rows"]
             return [row for row in rows if row["id"] == application and row["state"] == "pending"]
 
-        await found(arrived)
+        await wait_for(arrived)
         decision = {
             "approve": True,
             "volume": 60,
@@ -261,7 +261,7 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
         async def up() -> Any:
             return len(await centre.records()) >= 8
 
-        await found(up)
+        await wait_for(up)
         readers = {name: Reader(name) for name in SIX}
         ways = {
             "http": story.by_page,
@@ -297,9 +297,9 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
         async def eleven() -> Any:
             return len(await centre.records()) == 11
 
-        await found(eleven)
+        await wait_for(eleven)
         for name in ("http", "sse", "ws"):
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(60):
                 await readers[name].ended.wait()
             assert readers[name].why == "429", name
             assert len(readers[name].records) == 10, name
@@ -329,7 +329,7 @@ async def test_the_story(tmp_path: Path) -> None:  # noqa: PLR0915 - it is one s
         async def known() -> Any:
             return (await node.ask("GET", f"/api/v1/grants/{grant}", city)).status == 200
 
-        await found(known)
+        await wait_for(known)
         async with centre.stream(owner, FEED, after=every[0][-1]["cursor"]) as control:
             began = time.monotonic()
             gone = await node.ask("DELETE", f"/api/v1/grants/{grant}", city, params={"reason": "用途不符"})

@@ -84,7 +84,7 @@ async def test_curl_by_page_and_by_events(node: Site, device: Made) -> None:
 
     async with curl(*bearer, "-N", "-H", f"Last-Event-ID: {result[1]['cursor']}", f"{feed}/stream") as process:
         status = await _curled(process, len(result) - 2 + 1)
-    assert [one["id"] for one in status] == [row["cursor"] for row in (await node.records(token))[2:]]
+    assert [status["id"] for status in status] == [row["cursor"] for row in (await node.records(token))[2:]]
 
 
 async def _curled(process: asyncio.subprocess.Process, count: int) -> list[dict[str, str]]:
@@ -92,7 +92,7 @@ async def _curled(process: asyncio.subprocess.Process, count: int) -> list[dict[
     assert process.stdout
     result: list[dict[str, str]] = []
     event: dict[str, str] = {}
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while len(result) < count:
             key, _, value = (await process.stdout.readline()).decode().rstrip("\n").partition(": ")
             if key:
@@ -122,7 +122,7 @@ LISTEN = """(after) => {
 }"""
 
 
-async def _seen(page: Any, count: int) -> bool:
+async def _has_received(page: Any, count: int) -> bool:
     return bool(await page.evaluate("window.seen.length") == count)
 
 
@@ -143,15 +143,15 @@ async def test_a_browsers_event_source(node: Site, device: Made) -> None:
             assert await page.evaluate(SIGN_IN, ["eve", made.body["password"], PASSWORD]) == 201
             await push(node, device, 10, 11)
             await page.evaluate(LISTEN, start)
-            await eventually(partial(_seen, page, 2))
+            await eventually(partial(_has_received, page, 2))
             await push(node, device, 12)
-            await eventually(partial(_seen, page, 3))
+            await eventually(partial(_has_received, page, 3))
             await link.cut()
             await push(node, device, 13, 14)
             link.restore()
-            await eventually(partial(_seen, page, 5))
+            await eventually(partial(_has_received, page, 5))
             await push(node, device, 15)
-            await eventually(partial(_seen, page, 6))
+            await eventually(partial(_has_received, page, 6))
             result = await page.evaluate("window.seen")
             assert await page.evaluate("window.opened") >= 2, "the control: it did connect again"
             await browser.close()

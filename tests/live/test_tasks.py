@@ -42,7 +42,7 @@ async def test_what_a_device_can_be_told(node: Site) -> None:
     """The capabilities of its profile, with parameters, ranges and both names."""
     await node.device("t1")
     answer = await node.ask("GET", "/api/v1/devices/t1/tasking-capabilities")
-    matches = {one["task"]: one for one in answer.body}
+    matches = {task["task"]: task for task in answer.body}
     assert set(matches) == {"report-interval", "switch"}
     (interval_,) = matches["report-interval"]["parameters"]
     assert (interval_["low"], interval_["high"], interval_["unit"]) == (1, 86_400, "s")

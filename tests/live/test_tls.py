@@ -103,7 +103,7 @@ async def run(*words: str) -> tuple[int, str]:
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,
     )
-    out, _ = await asyncio.wait_for(made.communicate(), 20)
+    out, _ = await asyncio.wait_for(made.communicate(), 60)
     return made.returncode or 0, out.decode(errors="replace")
 
 
@@ -238,7 +238,7 @@ async def mqtt(site: Site, lab: Lab, device: Any, show: tuple[str, str] | None, 
     try:
         await asyncio.to_thread(client.connect, place.hostname or "", place.port or 0)
         client.loop_start()
-        code = await asyncio.wait_for(queue.get(), 10)
+        code = await asyncio.wait_for(queue.get(), 60)
         if code == 0 and payload:
             await asyncio.to_thread(client.publish(device.topics[0], payload, 1).wait_for_publish, 5)
     finally:
@@ -314,7 +314,7 @@ async def test_a_node_links_by_mutual_tls(lab: Lab, tmp_path: Path, trusted: str
     async with linked(lab, tmp_path, **how[trusted]) as (centre, node):
         device = await node.device("d-1")
         await node.push(device, reading(21.5))
-        rows = await eventually(lambda: centre.records(device="d-1"), 20)
+        rows = await eventually(lambda: centre.records(device="d-1"), 30)
         assert [row["value"] for row in rows] == [21.5]
         assert await said_of(node) == "centre connected"
 
@@ -337,12 +337,12 @@ async def test_a_wrong_link_is_refused_and_said(lab: Lab, other: Lab, tmp_path: 
     uplink = {name: files[name] if value == "other" else value for name, value in given.items()}
     async with linked(lab, tmp_path, **uplink) as (centre, node):
 
-        async def told() -> bool:
+        async def is_warned() -> bool:
             return words in await said_of(node)
 
         device = await node.device("d-1")
         assert (await node.push(device, reading(21.5))).status == 202
-        await eventually(told, 20)
+        await eventually(is_warned, 30)
         assert await centre.records() == []
 
 
@@ -429,7 +429,7 @@ async def test_a_node_joins_by_code_over_tls(lab: Lab, other: Lab, tmp_path: Pat
             async with running(replace(config_of(tmp_path / "node"), uplink=uplink)) as node:
                 device = await node.device("d-1")
                 await node.push(device, reading(21.5))
-                rows = await eventually(lambda: above.records(device="d-1"), 20)
+                rows = await eventually(lambda: above.records(device="d-1"), 30)
                 assert [row["value"] for row in rows] == [21.5]
 
 
@@ -495,11 +495,11 @@ async def test_a_server_of_others_with_a_private_authority(lab: Lab, other: Lab,
             device = await site.device("d-1")
             assert (await site.push(device, reading(21.5))).status == 202
             assert [row["value"] for row in await eventually(site.records)] == [21.5]
-        for wrong, said in (
+        for wrong, message in (
             ({"ca_file": other.ca}, "self-signed certificate"),
             ({"tls": TlsConfig()}, "certificate"),
         ):
-            with pytest.raises(EngineError, match=said):
+            with pytest.raises(EngineError, match=message):
                 async with running(replace(config, engine=replace(config.engine, **wrong))):
                     pass
 
@@ -551,7 +551,7 @@ async def test_certificates_are_replaced_without_a_restart(tmp_path: Path) -> No
                     return {await shown(url, lab) for url in urls} == {after}
 
                 await eventually(renewed, 30, every_s=0.5)
-                await eventually(lambda: _sent(client, device, reading(2, "2026-01-01T00:01:00Z")), 20)
+                await eventually(lambda: _sent(client, device, reading(2, "2026-01-01T00:01:00Z")), 30)
             os.kill(site.addresses.engine_pid, signal.SIGKILL)
 
             async def stored() -> bool:

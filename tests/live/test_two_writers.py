@@ -47,7 +47,7 @@ async def has(centre: Site, count: int) -> bool:
 
 async def until_has(centre: Site, count: int) -> None:
     """Wait until the centre has so many records."""
-    await eventually(lambda: has(centre, count), 20)
+    await eventually(lambda: has(centre, count), 30)
 
 
 async def row_of(centre: Site) -> dict[str, Any]:
@@ -72,8 +72,8 @@ async def test_a_copied_machine_loses_nothing_and_is_told(tmp_path: Path) -> Non
             await push(node, device, 10, 5)
             await eventually(lambda: has(centre, 10))
             await push(copy, device, 100, 20)
-            await eventually(lambda: readiness_says(copy, "sensegate node takeover"), 20)
-            trouble = await eventually(lambda: told_of_copy(centre), 20)
+            await eventually(lambda: readiness_says(copy, "sensegate node takeover"), 30)
+            trouble = await eventually(lambda: told_of_copy(centre), 30)
             assert "another" in trouble
             assert any(record["action"] == "node.copy" for record in await centre.audit())
             await push(node, device, 20, 5)
@@ -81,8 +81,8 @@ async def test_a_copied_machine_loses_nothing_and_is_told(tmp_path: Path) -> Non
             assert not any(value >= 100 for _, value in await ids_and_values(centre))
             answer = await copy.ask("POST", "/api/v1/uplink/takeover", json={"note": "the original is broken"})
             assert answer.status == 200, answer.body
-            await eventually(lambda: has(centre, 35), 20)
-            await eventually(lambda: readiness_says(node, "sensegate node takeover"), 20)
+            await eventually(lambda: has(centre, 35), 30)
+            await eventually(lambda: readiness_says(node, "sensegate node takeover"), 30)
             records = await ids_and_values(centre)
             assert len(records) == len({name for name, _ in records}) == 35
             assert sum(value >= 100 for _, value in records) == 20

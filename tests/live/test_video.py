@@ -64,11 +64,11 @@ async def test_a_sighting_becomes_an_observation_and_a_count_a_reading(gateway: 
         phone.send("cam/cam1/meta", sighting(3, plate=PLATE, track="t1", sure=0.5, end=True))
         phone.send("cam/cam1/meta", json.dumps({"at": NOW, "count": 7, "lane": 2, "who": NAME}).encode())
 
-        async def found() -> list[dict[str, Any]]:
+        async def stored() -> list[dict[str, Any]]:
             rows = await site.records(device="cam1")
             return rows if len(rows) == 3 else []
 
-        rows = await eventually(found)
+        rows = await eventually(stored)
     documents = [json.loads(row["value"]) for row in rows if row["property"] == "video_observation"]
     counts = [row for row in rows if row["property"] == "object_count"]
     assert [document["native_id"] for document in documents] == ["1", "3"]
@@ -127,10 +127,10 @@ async def test_topics_and_messages_that_no_rule_reads(gateway: tuple[Site, Made]
         phone.send("cam/cam1/seen/gate_2", sighting(12))
         phone.send("cam/cam1/alive", f"{NAME} is here".encode())
 
-        async def found() -> bool:
+        async def is_stored() -> bool:
             return len(await site.records(device="cam1")) == before + 2
 
-        await eventually(found)
+        await eventually(is_stored)
     assert (await site.totals())["removed.tiny.topic"] == 1
 
 
@@ -205,7 +205,7 @@ async def test_cameras_that_come_later_wait_for_an_encrypted_store(tmp_path: Pat
             async def warned() -> bool:
                 return any("may not publish by MQTT" in sentence for sentence in (await site.ready())[1])
 
-            await eventually(warned, 20)
+            await eventually(warned, 30)
             camera = await site.device("cam1", profile="acme/tiny-camera")
             assert camera.topics == []
             assert (await site.device("t1", profile="acme/plain")).topics == ["sg/t1/up", "sg/t1/status"]

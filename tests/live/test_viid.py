@@ -94,21 +94,21 @@ async def test_a_strangers_client(gateway: tuple[Site, Site, dict[str, Made]]) -
     site, centre, made = gateway
     camera = Camera(site.addresses.viid, CAMERA, made[CAMERA].password)
     response = await camera.system("Register")
-    assert (response.status, response.one["StatusCode"], response.one["Id"]) == (200, 0, CAMERA)
-    assert (await camera.system("Keepalive")).one["StatusCode"] == 0
+    assert (response.status, response.status_object["StatusCode"], response.status_object["Id"]) == (200, 0, CAMERA)
+    assert (await camera.system("Keepalive")).status_object["StatusCode"] == 0
     time = (await camera.get("System/Time")).tree["SystemTimeObject"]
     assert (time["VIIDServerID"], time["TimeMode"], len(time["LocalTime"])) == (SERVER, "1", 14)
     response = await camera.post("MotorVehicles", vehicles(vehicle(1, Name=NAME), vehicle(2, STRANGER)))
     assert (response.status, response.codes) == (200, [0, 4])
     response = await camera.post("MotorVehicles", vehicles(vehicle(1, Name=NAME)))  # sent again: the same vehicle
     assert response.codes == [0]
-    assert (await camera.system("UnRegister")).one["StatusCode"] == 0
+    assert (await camera.system("UnRegister")).status_object["StatusCode"] == 0
     assert (await camera.system("Keepalive")).status == 401
 
     async def there() -> list[dict[str, Any]]:
         return [observation for observation in await observations(centre) if observation["camera"] == CAMERA]
 
-    await eventually(there, timeout_s=15)
+    await eventually(there, timeout_s=60)
     [result] = await there()
     assert (result["object_class"], result["color"], result["speed"]) == ("vehicle", "black", 10.0)
     assert result["plate"]["region"] == "粤B"
@@ -125,11 +125,11 @@ async def test_without_a_digest_only_user_identify(gateway: tuple[Site, Site, di
     site, _, made = gateway
     assert (await Camera(site.addresses.viid, OLD, made[OLD].password).system("Register")).status == 200
     camera = Camera(site.addresses.viid, OLD, "", digest=False)
-    assert (await camera.system("Keepalive")).one["StatusCode"] == 0
+    assert (await camera.system("Keepalive")).status_object["StatusCode"] == 0
     response = await camera.post("MotorVehicles", vehicles(vehicle(3, OLD), vehicle(4, OLD)))
-    assert response.one["StatusCode"] == 0
+    assert response.status_object["StatusCode"] == 0
     body = json.dumps({"FaceObject": {"FaceID": "x", "FaceAppearTime": format_beijing(NOW), "DeviceID": OLD}})
-    assert (await camera.post("Faces", body.encode())).one["StatusCode"] == 0
+    assert (await camera.post("Faces", body.encode())).status_object["StatusCode"] == 0
     rows = (await site.ask("GET", f"/api/v1/devices/{OLD}")).body
     assert rows["state"] == "active"
 
@@ -172,41 +172,41 @@ async def test_what_is_refused(gateway: tuple[Site, Site, dict[str, Made]], tmp_
     site, _, made = gateway
     url = site.addresses.viid
     response = await Camera(url, CAMERA, "wrong").system("Register")
-    assert (response.status, response.one["StatusCode"]) == (401, 4)
+    assert (response.status, response.status_object["StatusCode"]) == (401, 4)
     response = await Camera(url, STRANGER, "any").system("Register")
-    assert (response.status, response.one["StatusCode"]) == (401, 4)
+    assert (response.status, response.status_object["StatusCode"]) == (401, 4)
     stranger = Camera(url, STRANGER, "", digest=False)
     response = await stranger.post("MotorVehicles", vehicles(vehicle(9, STRANGER)))
-    assert (response.status, response.one["StatusCode"]) == (401, 4)
+    assert (response.status, response.status_object["StatusCode"]) == (401, 4)
 
     good = Camera(url, CAMERA, made[CAMERA].password)
     assert (await good.system("Register")).status == 200
     camera = Camera(url, CAMERA, "", digest=False)
     response = await camera.post("MotorVehicles", vehicles(vehicle(10))[:-40])
-    assert (response.status, response.one["StatusCode"]) == (400, 7)
+    assert (response.status, response.status_object["StatusCode"]) == (400, 7)
     response = await camera.post("MotorVehicles", b'{"PersonList": {"PersonObject": []}}')
-    assert (response.status, response.one["StatusCode"]) == (400, 8)
+    assert (response.status, response.status_object["StatusCode"]) == (400, 8)
     response = await camera.post("Faces", vehicles(vehicle(11)))
-    assert (response.status, response.one["StatusCode"]) == (400, 8)
+    assert (response.status, response.status_object["StatusCode"]) == (400, 8)
     response = await camera.post("MotorVehicles", b"\x1f\x8b", "-H", "Content-Encoding: gzip")
-    assert (response.status, response.one["StatusCode"]) == (400, 7)
+    assert (response.status, response.status_object["StatusCode"]) == (400, 7)
     response = await camera.post("Images/1/Data", b"\xff\xd8")
-    assert (response.status, response.one["StatusCode"]) == (403, 4)
+    assert (response.status, response.status_object["StatusCode"]) == (403, 4)
     response = await camera.get("MotorVehicles")
-    assert (response.status, response.one["StatusCode"]) == (405, 4)
+    assert (response.status, response.status_object["StatusCode"]) == (405, 4)
     response = await camera.get("Nothing")
-    assert (response.status, response.one["StatusCode"]) == (404, 4)
+    assert (response.status, response.status_object["StatusCode"]) == (404, 4)
     response = await camera.post("Subscribes", b'{"SubscribeListObject": {"SubscribeObject": []}}')
-    assert (response.status, response.one["StatusCode"]) == (403, 4)
+    assert (response.status, response.status_object["StatusCode"]) == (403, 4)
 
     huge = tmp_path / "huge"
     with huge.open("wb") as file:
         file.truncate(100_000_000)
     response = await curl(f"{url}/VIID/Faces", "-H", f"User-Identify: {CAMERA}", "-T", str(huge), "-X", "POST")
-    assert (response.status, response.one["StatusCode"]) == (413, 8)
+    assert (response.status, response.status_object["StatusCode"]) == (413, 8)
     chunked = ["-H", f"User-Identify: {CAMERA}", "-H", "Transfer-Encoding: chunked", "-T", str(huge), "-X", "POST"]
     response = await curl(f"{url}/VIID/Faces", *chunked)
-    assert (response.status, response.one["StatusCode"]) == (413, 8)
+    assert (response.status, response.status_object["StatusCode"]) == (413, 8)
     reasons = {row["reason"] for row in await site.quarantine()}
     assert {"malformed", "schema"} <= reasons
     await site.totals()  # it balances
@@ -224,7 +224,7 @@ async def test_a_body_that_is_cut_off_on_the_way(gateway: tuple[Site, Site, dict
         writer.write(f"{head}Content-Length: {len(body)}\r\n\r\n".encode() + body[:-20])
         if ends:
             writer.write_eof()
-        answer = await asyncio.wait_for(reader.read(), 10)
+        answer = await asyncio.wait_for(reader.read(), 60)
         writer.close()
         assert f" {status} ".encode() in answer.splitlines()[0]
         assert json.loads(answer.split(b"\r\n\r\n")[1])["ResponseStatusObject"]["StatusCode"] == 7
@@ -236,7 +236,7 @@ async def test_wrong_passwords_lock_out(gateway: tuple[Site, Site, dict[str, Mad
     for _ in range(4):
         assert (await Camera(site.addresses.viid, OLD, "wrong").system("Register")).status in {401, 403}
     response = await Camera(site.addresses.viid, OLD, made[OLD].password).system("Register")
-    assert (response.status, response.one["StatusCode"]) == (403, 4)
+    assert (response.status, response.status_object["StatusCode"]) == (403, 4)
     assert (await Camera(site.addresses.viid, CAMERA, made[CAMERA].password).system("Register")).status == 200
 
 
@@ -255,7 +255,7 @@ async def test_cameras_of_a_catalogue_are_devices_behind_their_platform(
     assert NAME not in str(row)
     assert (await platform.post("MotorVehicles", vehicles(vehicle(20, behind)))).codes == [0]
     result = (await platform.get("APEs")).tree["APEListObject"]["APEObject"]
-    assert {one["ApeID"] for one in result} == {CAMERA, behind}
+    assert {row["ApeID"] for row in result} == {CAMERA, behind}
     assert behind in {observation["camera"] for observation in await observations(site)}
 
 
@@ -286,7 +286,7 @@ async def test_what_the_operator_sees(gateway: tuple[Site, Site, dict[str, Made]
     camera = Camera(site.addresses.viid, CAMERA, "", digest=False)
     assert (await camera.post("MotorVehicles", vehicles(vehicle(30)))).codes == [0]
     body = (await site.ask("GET", "/api/v1/viid")).body
-    row = next(one for one in body["registrations"] if one["device"] == CAMERA)
+    row = next(registration for registration in body["registrations"] if registration["device"] == CAMERA)
     assert row["objects"] == 1
     since_s = (SystemClock().now() - NOW) / 1e6  # the file was read long ago where many run
     assert abs(row["clock_behind_s"] - since_s) < 120

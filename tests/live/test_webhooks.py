@@ -176,8 +176,8 @@ async def test_a_revoked_token_gets_nothing_more_within_two_seconds(
         await push(site, device, 41)
         await control.until(2)
         assert [row["value"] for row in receiver.records] == [40]
-        for one in (hook, kept):
-            assert (await site.ask("DELETE", f"{HOOKS}/{one}")).status == 204
+        for webhook in (hook, kept):
+            assert (await site.ask("DELETE", f"{HOOKS}/{webhook}")).status == 204
 
 
 @pytest.mark.parametrize(

@@ -127,25 +127,25 @@ async def test_discovery(city: Entities) -> None:
     flower = await registered(city, information=[{"propertyNames": ["bloom"]}])
     both = {exact, pattern}
 
-    async def those(**query: Any) -> set[str]:
+    async def matches(**query: Any) -> set[str]:
         return set(await matching_ids(city, **query)) & {*both, flower}
 
-    assert await those(type="Tree") == {*both, flower}  # a source without entities may have any
-    assert await those(type="Bush", attrs="height") == {exact}
-    assert await those(type="Tree", attrs="height") == both
-    assert await those(type="Tree", attrs="bloom") == {pattern, flower}
-    assert await those(type="Tree", attrs="height", id="urn:x:tree:1") == {exact}
-    assert await those(type="Tree", attrs="height", id="urn:x:tree:3,urn:x:tree:9") == {pattern}
-    assert await those(type="Tree", attrs="height", id="urn:x:tree:12") == set()
-    assert await those(type="Tree", attrs="height", idPattern="1$") == both
-    assert await those(type="Tree", attrs="height", idPattern="^urn:y") == {pattern}
+    assert await matches(type="Tree") == {*both, flower}  # a source without entities may have any
+    assert await matches(type="Bush", attrs="height") == {exact}
+    assert await matches(type="Tree", attrs="height") == both
+    assert await matches(type="Tree", attrs="bloom") == {pattern, flower}
+    assert await matches(type="Tree", attrs="height", id="urn:x:tree:1") == {exact}
+    assert await matches(type="Tree", attrs="height", id="urn:x:tree:3,urn:x:tree:9") == {pattern}
+    assert await matches(type="Tree", attrs="height", id="urn:x:tree:12") == set()
+    assert await matches(type="Tree", attrs="height", idPattern="1$") == both
+    assert await matches(type="Tree", attrs="height", idPattern="^urn:y") == {pattern}
     near = {"geometry": "Point", "coordinates": "[113.5,23.5]"}
-    assert await those(type="Well", georel="near;maxDistance==10", **near) == {exact}
+    assert await matches(type="Well", georel="near;maxDistance==10", **near) == {exact}
     small = "[[[113.4,23.4],[113.6,23.4],[113.6,23.6],[113.4,23.4]]]"
-    assert await those(type="Well", georel="within", geometry="Polygon", coordinates=small) == {exact}
-    assert await those(type="Tree", georel="near;maxDistance==10", **near) == set()  # its trees have no location
+    assert await matches(type="Well", georel="within", geometry="Polygon", coordinates=small) == {exact}
+    assert await matches(type="Tree", georel="near;maxDistance==10", **near) == set()  # its trees have no location
     far = {"geometry": "Point", "coordinates": "[100,10]"}
-    assert await those(type="Well", georel="near;maxDistance==10", **far) == set()
+    assert await matches(type="Well", georel="near;maxDistance==10", **far) == set()
     (shown,) = [document for document in await city.ask(PATH, type="Bush", attrs="height") if document["id"] == exact]
     assert shown["information"] == [tree]
     page, answer = await city.reply(PATH, type="*", limit=1, offset=1, count="true")

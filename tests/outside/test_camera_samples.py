@@ -21,7 +21,7 @@ SAMPLES = os.environ.get("SENSEGATE_SAMPLES", "")
 pytestmark = pytest.mark.skipif(not SAMPLES, reason="SENSEGATE_SAMPLES is not set: it names the folder with video/")
 
 ARRIVAL = 1_768_453_201_000_000
-VEIL = KeyedPseudonymiser(b"samples" * 5)
+PSEUDONYMISER = KeyedPseudonymiser(b"samples" * 5)
 PERSONAL = (
     *(b"TEST001", b"TEST070", b"TEST123", b"/9j/", b"COUR NORD", b"Bedroom", b"IP CAPTURE", b"Male", b"LongSleeve"),
     *(b"Backpack", b"00408c000000", b"192.168", b"1.0.0.255", b"172.20.16.40", b"DS-2CD", b"DS-TCG"),
@@ -30,9 +30,9 @@ PERSONAL = (
 """What stands in the files and must be nowhere behind the cut."""
 
 
-def seen(name: str, file: str, topic: str = "http/cam7", **camera: Any) -> tuple[VideoReport, dict[str, int]]:
+def decode_sample(name: str, file: str, topic: str = "http/cam7", **camera: Any) -> tuple[VideoReport, dict[str, int]]:
     payload = (Path(SAMPLES) / "video" / file).read_bytes()
-    cut = FORMATS[name].redact(payload, topic, ARRIVAL, VEIL)
+    cut = FORMATS[name].redact(payload, topic, ARRIVAL, PSEUDONYMISER)
     decoded = FORMATS[name].decode(cut.payload, topic, ARRIVAL, CameraInfo(**camera))
     stored = cut.payload + msgspec.json.encode(decoded)
     assert [word for word in PERSONAL if word in stored] == []
@@ -67,8 +67,8 @@ HUMAN = {
 
 
 def test_one_person_in_xml_and_json_is_the_same() -> None:
-    in_xml, removed = seen("onvif_xml", "onvif/metadata_frame_full_human.xml")
-    in_json, also = seen(
+    in_xml, removed = decode_sample("onvif_xml", "onvif/metadata_frame_full_human.xml")
+    in_json, also = decode_sample(
         "onvif_mj", "onvif/metadata_frame_full_human.onvif-mj.json", "cam7/onvif-mj/VideoAnalytics/p1/m1"
     )
     assert removed == also == {"Appearance.Color": 1, "Appearance.HumanBody": 1, "Appearance.HumanFace": 1}
@@ -76,7 +76,7 @@ def test_one_person_in_xml_and_json_is_the_same() -> None:
     assert HUMAN.items() <= results.items()
     assert HUMAN.items() <= other.items()
     assert (results["camera"], other["camera"], other["analytics"]) == ("cam7", "cam7/p1", "m1")
-    assert {found.observations[0].observed_at for found in (in_xml, in_json)} == {1_633_446_807_321_000}
+    assert {report.observations[0].observed_at for report in (in_xml, in_json)} == {1_633_446_807_321_000}
     assert in_xml.observations[0].time_quality == "explicit"
 
 
@@ -85,7 +85,7 @@ def test_one_person_in_xml_and_json_is_the_same() -> None:
     [("onvif_xml", "onvif/producer_two_objects.xml"), ("onvif_mj", "onvif/producer_two_objects.onvif-mj.json")],
 )
 def test_two_objects_without_a_transformation(name: str, file: str) -> None:
-    report, removed = seen(name, file)
+    report, removed = decode_sample(name, file)
     assert removed == {}
     person, vehicle = rows(report)
     assert person == {
@@ -104,7 +104,7 @@ def test_two_objects_without_a_transformation(name: str, file: str) -> None:
 
 
 def test_fragments() -> None:
-    report, removed = seen("onvif_xml", "onvif/metadata_licenseplate_fragment.xml")
+    report, removed = decode_sample("onvif_xml", "onvif/metadata_licenseplate_fragment.xml")
     assert removed == {"LicensePlateInfo.IssuingEntity": 1, "LicensePlateInfo.PlateNumber": 1}
     (observation,) = report.observations
     assert observation.plate is not None
@@ -114,16 +114,16 @@ def test_fragments() -> None:
         0.9,
         None,
     )
-    assert observation.plate.token == VEIL.plate("TEST001", observation.observed_at)
+    assert observation.plate.token == PSEUDONYMISER.plate("TEST001", observation.observed_at)
 
-    report, removed = seen("onvif_xml", "onvif/metadata_vehicle_plate_parent_fragment.xml")
+    report, removed = decode_sample("onvif_xml", "onvif/metadata_vehicle_plate_parent_fragment.xml")
     vehicle, plate = report.observations
     assert (vehicle.native_id, vehicle.track) == ("032e91c6-39f1-4504-9970-3a2c41408d4a", "12")
     assert (plate.object_class, plate.parent_track) == ("plate", "12")
     assert plate.observed_at - vehicle.observed_at == 400_000
     assert vehicle.box == (0.03125, 0.625, 0.15625, 0.9375)
 
-    report, removed = seen("onvif_xml", "onvif/metadata_spherical_fragment.xml")
+    report, removed = decode_sample("onvif_xml", "onvif/metadata_spherical_fragment.xml")
     assert removed == {"Object.SphericalCoordinate": 1}
     assert [(observation.track, observation.observed_at, observation.box) for observation in report.observations] == [
         ("23", 1_473_510_297_321_000, None)
@@ -131,7 +131,7 @@ def test_fragments() -> None:
 
 
 def test_a_vehicle_of_the_street() -> None:
-    report, removed = seen("onvif_xml", "onvif/realworld_anpr_plate_alpha3_country.xml")
+    report, removed = decode_sample("onvif_xml", "onvif/realworld_anpr_plate_alpha3_country.xml")
     (observation,) = report.observations
     assert observation.plate is not None
     assert (observation.object_class, observation.subclass, observation.color, observation.brand, observation.lane) == (
@@ -147,19 +147,19 @@ def test_a_vehicle_of_the_street() -> None:
 
 
 def test_events_and_sensors() -> None:
-    report, removed = seen("onvif_xml", "onvif/event_motionalarm.xml")
+    report, removed = decode_sample("onvif_xml", "onvif/event_motionalarm.xml")
     assert removed == {"NotificationMessage.ProducerReference": 1}
     (row,) = rows(report)
     assert (row["kind"], row["event"]) == ("event", {"type": "motion", "state": True})
     assert counts(report) == [("motion", "", True, "")]
     assert report.observations[0].observed_at == 1_410_388_219_000_000
 
-    report, removed = seen("onvif_ej", "onvif/event_linecrossed.onvif-ej.json")
+    report, removed = decode_sample("onvif_ej", "onvif/event_linecrossed.onvif-ej.json")
     (row,) = rows(report)
     assert (row["event"], row["track"]) == ({"type": "line_crossed", "rule": "MyImportantFence1"}, "15")
     assert counts(report) == []
 
-    report, removed = seen(
+    report, removed = decode_sample(
         "onvif_mj", "onvif/sensordata_temperature.onvif-mj.json", "cam7/onvif-mj/SensorData/Temperature"
     )
     assert counts(report) == [("air_temperature", "", 298.65, "K")]
@@ -167,7 +167,7 @@ def test_events_and_sensors() -> None:
 
 
 def test_hikvision() -> None:
-    report, removed = seen("hikvision", "hikvision/anpr_full.xml")
+    report, removed = decode_sample("hikvision", "hikvision/anpr_full.xml")
     (observation,) = report.observations
     assert observation.plate is not None
     assert (observation.kind, observation.camera, observation.object_class, observation.subclass) == (
@@ -192,26 +192,26 @@ def test_hikvision() -> None:
     assert counts(report) == []
     assert removed["ANPR.licensePlate"] == removed["ANPR.originalLicensePlate"] == removed["channelName"] == 1
 
-    report, removed = seen("hikvision", "hikvision/fielddetection_human.xml")
+    report, removed = decode_sample("hikvision", "hikvision/fielddetection_human.xml")
     (person,) = rows(report)
     assert (person["object_class"], person["box"]) == ("person", (0.6, 0.215278, 0.735937, 0.720834))
     assert person["event"] == {"type": "intrusion", "state": True, "zone": "3"}
     assert counts(report) == [("intrusion", "zone3", True, "")]
     assert removed["channelName"] == 1
 
-    report, removed = seen("hikvision", "hikvision/io_notification.xml")
+    report, removed = decode_sample("hikvision", "hikvision/io_notification.xml")
     assert counts(report) == [("input_active", "input1", True, "")]
-    report, removed = seen("hikvision", "hikvision/pir.xml")
+    report, removed = decode_sample("hikvision", "hikvision/pir.xml")
     assert counts(report) == [("presence", "", True, "")]
     assert removed["Extensions"] == 1
-    report, removed = seen("hikvision", "hikvision/heartbeat.xml")
+    report, removed = decode_sample("hikvision", "hikvision/heartbeat.xml")
     assert (report.observations, report.ignored, counts(report)) == ((), 1, [("online", "", True, "")])
     with pytest.raises(Rejected, match="schema: the message is not an EventNotificationAlert"):
-        seen("hikvision", "hikvision/httphosts_put_payload.xml")
+        decode_sample("hikvision", "hikvision/httphosts_put_payload.xml")
 
 
 def test_dahua() -> None:
-    report, removed = seen("dahua", "dahua/eventManager_attach_trafficjunction.multipart.txt")
+    report, removed = decode_sample("dahua", "dahua/eventManager_attach_trafficjunction.multipart.txt")
     assert removed == {"Object.Text": 1, "TrafficCar.MachineName": 1, "TrafficCar.PlateNumber": 1, "Vehicle.Text": 1}
     (observation,) = report.observations
     assert observation.plate is not None

@@ -46,14 +46,14 @@ DIAGNOSTIC: dict[str, Any] = {"undefined": None, "Infinity": float("inf"), "-Inf
 """Diagnostic notation -> value, for what is no JSON."""
 
 
-def meant(diagnostic: str) -> Any:
+def parse_diagnostic(diagnostic: str) -> Any:
     """Return the tree that an item in diagnostic notation stands for: tags left out, bytes in hex, keys as text."""
     if diagnostic in DIAGNOSTIC:
         return DIAGNOSTIC[diagnostic]
     if diagnostic.startswith("simple("):
         return diagnostic
     if parts := re.fullmatch(r"\(_ (.*)\)", diagnostic):  # bytes or text in pieces
-        return "".join(meant(part) for part in parts[1].split(", "))
+        return "".join(parse_diagnostic(part) for part in parts[1].split(", "))
     text = re.sub(r"\d+\((.*)\)", r"\1", diagnostic)  # a tag
     text = re.sub(r"h'([0-9a-f]*)'", r'"\1"', text)
     text = re.sub(r"(?<=[{ ])(-?\d+): ", r'"\1": ', text).replace("_ ", "")
@@ -71,7 +71,7 @@ def test_a_good_item_is_its_value(vector: dict[str, Any]) -> None:
     if vector.get("diagnostic") == "NaN":
         assert parsed != parsed  # noqa: PLR0124 - that is what NaN is
         return
-    expected = as_text_keys(vector["decoded"]) if "decoded" in vector else meant(vector["diagnostic"])
+    expected = as_text_keys(vector["decoded"]) if "decoded" in vector else parse_diagnostic(vector["diagnostic"])
     assert parsed == expected
     assert type(parsed) is type(expected)
 

@@ -223,16 +223,16 @@ def test_a_hydrological_report() -> None:
     assert (tree["sent"], tree["time"]) == (expect["sent_at_local"], expect["observed_at_local"])
     assert f"{ord(tree['class']):02X}" == expect["station_class"]
     assert [(element["id"], element["value"]) for element in tree["elements"]] == [
-        (one["id"], float(Decimal(one["value"]))) for one in expect["elements"]
+        (element["id"], float(Decimal(element["value"]))) for element in expect["elements"]
     ]
     _, report = decoded("sl651/hydrology", payload)
-    assert [(one.property, one.value) for one in report] == [
+    assert [(reading.property, reading.value) for reading in report] == [
         ("rainfall_current", 4.0),
         ("rainfall_total", 4.0),
         ("water_level", 10.490),
         ("battery_voltage", 10.99),
     ]
-    assert {one.time for one in report} == {local(expect["observed_at_local"])}
+    assert {reading.time for reading in report} == {local(expect["observed_at_local"])}
 
 
 def test_a_question_to_a_fire_device() -> None:
@@ -261,7 +261,7 @@ def test_a_vehicle() -> None:
     assert (tree["message"], tree["phone"], tree["serial"]) == (expect["message"], expect["phone"], expect["serial"])
     assert tree["reports"][0]["items"] == expect["items"]
     _, report = decoded("jtt808/vehicle", payload)
-    values = {one.property: one.value for one in report}
+    values = {reading.property: reading.value for reading in report}
     assert (values["latitude"], values["longitude"]) == (expect["lat"], expect["lon"])
     assert (values["altitude"], values["speed"], values["heading"]) == (
         expect["altitude_m"],
@@ -271,7 +271,7 @@ def test_a_vehicle() -> None:
     assert (values["mileage"], values["fuel_volume"]) == (10.0, 12.5)  # 100 and 125 tenths
     assert (values["vehicle_alarm"], values["vehicle_status"]) == (expect["alarm"], expect["status"])
     assert values["sos"] is True
-    assert {one.time for one in report} == {local(expect["time_local"])}
+    assert {reading.time for reading in report} == {local(expect["time_local"])}
 
 
 ALL = [

@@ -50,8 +50,10 @@ def test_every_model_becomes_a_profile_that_passes(tmp_path: Path) -> None:
 
 def test_recorded_states_are_decoded_by_the_imported_profiles(tmp_path: Path) -> None:
     """What the models send gives, through the profiles made of their exposes, the readings that are expected."""
-    models = {one["friendly_name"]: one["model"] for one in map(json.loads, EXPOSES.read_text("utf-8").splitlines())}
-    files = {one.profile: written(tmp_path, one) for one in import_from(EXPOSES)}
+    models = {
+        device["friendly_name"]: device["model"] for device in map(json.loads, EXPOSES.read_text("utf-8").splitlines())
+    }
+    files = {imported.profile: written(tmp_path, imported) for imported in import_from(EXPOSES)}
     checked = 0
     for line in (Path(SAMPLES) / "mqtt" / "zigbee2mqtt.jsonl").read_text("utf-8").splitlines():
         sample = json.loads(line)
@@ -67,7 +69,7 @@ def test_recorded_states_are_decoded_by_the_imported_profiles(tmp_path: Path) ->
         assert not fields.rejected, (sample["topic"], fields.rejected)
         names = {specs[spec].name for spec in fields.spec.tolist()}
         mapped = {reading.field for rule in compiled.source.messages for reading in rule.readings}
-        wanted = {one["name"] for one in sample["expected"] if one["name"] in mapped}
+        wanted = {reading["name"] for reading in sample["expected"] if reading["name"] in mapped}
         assert wanted <= names
         checked += len(wanted)
     assert checked >= 200

@@ -50,11 +50,11 @@ def test_a_draft_of_every_recording(file: Path, tmp_path: Path) -> None:
 
 def test_what_zigbee2mqtt_sends_is_understood() -> None:
     """Without any list of what the models expose, the names of the members say most of what they are."""
-    file = next((one for one in RECORDED if one.stem == "zigbee2mqtt"), None)
+    file = next((path for path in RECORDED if path.stem == "zigbee2mqtt"), None)
     assert file is not None
     draft = draft_of(samples(file))
     assert draft is not None
-    guessed = {field: one.property for field, one in draft.recognised}
+    guessed = {field: recognised.property for field, recognised in draft.recognised}
     for field, property_ in {
         "temperature": "air_temperature",
         "humidity": "relative_humidity",

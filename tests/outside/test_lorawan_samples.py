@@ -248,13 +248,13 @@ def test_vector_gives_what_the_maker_says(vector: dict[str, Any]) -> None:
         elif isinstance(wanted, (int, float)) and not isinstance(wanted, bool):
             wanted = wanted * scale
         matches = [
-            one
-            for one in result
-            if one.property == prop and (not field or one.field == field) and near(wanted, one.value, value)
+            reading
+            for reading in result
+            if reading.property == prop and (not field or reading.field == field) and near(wanted, reading.value, value)
         ]
-        assert matches, f"{name} = {value}; saw {[str(one) for one in result]}"
+        assert matches, f"{name} = {value}; saw {[str(reading) for reading in result]}"
         result.remove(matches[0])
-    assert not result, [str(one) for one in result]
+    assert not result, [str(reading) for reading in result]
 
 
 def near(wanted: Any, value: Any, sent: Any) -> bool:
@@ -270,7 +270,12 @@ def near(wanted: Any, value: Any, sent: Any) -> bool:
 def test_warning_of_the_maker_is_a_quality(vector: dict[str, Any]) -> None:
     """A place that comes from an earlier fix is marked uncertain, and only that."""
     _, result = run(vector)
-    assert {one.property for one in result if one.quality != "good"} == {"latitude", "longitude", "speed", "heading"}
+    assert {reading.property for reading in result if reading.quality != "good"} == {
+        "latitude",
+        "longitude",
+        "speed",
+        "heading",
+    }
 
 
 def test_times_in_frames() -> None:
@@ -280,11 +285,11 @@ def test_times_in_frames() -> None:
         data = vector["expected"].get("data", {})
         _, result = run(vector)
         if vector["model"] == "emu-prof-ii" and result:
-            assert {one.time for one in result} == {data["timeStamp"] * 1_000_000}
+            assert {reading.time for reading in result} == {data["timeStamp"] * 1_000_000}
         if data.get("msgType") == "SendBackLogMessage":
-            assert {one.time for one in result} == {parse_micros("2015-01-01T00:00:02Z")}
+            assert {reading.time for reading in result} == {parse_micros("2015-01-01T00:00:02Z")}
         if data.get("msgType") == "SendBackLogMessages":
-            assert {one.time for one in result} == {parse_micros("2015-01-01T00:00:00Z")}
+            assert {reading.time for reading in result} == {parse_micros("2015-01-01T00:00:00Z")}
 
 
 def test_control_another_byte_gives_another_value() -> None:

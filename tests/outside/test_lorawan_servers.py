@@ -98,7 +98,7 @@ def decoded(sample: dict[str, Any], profile: str) -> list[ExampleReading]:
     )
     assert not fields.quarantined, fields.quarantined
     assert not fields.rejected, fields.rejected
-    assert [str(one) for one in by_http[1]] == [str(row) for row in decoded]
+    assert [str(reading) for reading in by_http[1]] == [str(row) for row in decoded]
     return decoded
 
 
@@ -127,7 +127,7 @@ def test_envelope_gives_the_frame(sample: dict[str, Any]) -> None:
     assert frame.reception.counter == counter
 
 
-@pytest.mark.parametrize("sample", [one for one in ALL if "telemetry" in one.values[0]["expected"]])
+@pytest.mark.parametrize("sample", [sample for sample in ALL if "telemetry" in sample.values[0]["expected"]])
 def test_elsys_telemetry(sample: dict[str, Any]) -> None:
     """Every value of the recorded telemetry, at its time; nothing else but how the frame was heard."""
     report = decoded(sample, "elsys/ers")
@@ -135,33 +135,37 @@ def test_elsys_telemetry(sample: dict[str, Any]) -> None:
         for name, value in entry["values"].items():
             prop, scale = ELSYS[name]
             matches = [
-                one
-                for one in report
-                if one.property == prop and one.time // 1000 == entry["ts"] and same_value(value * scale, one.value)
+                reading
+                for reading in report
+                if reading.property == prop
+                and reading.time // 1000 == entry["ts"]
+                and same_value(value * scale, reading.value)
             ]
-            assert matches, f"{name} = {value} at {entry['ts']}; saw {[str(one) for one in report]}"
+            assert matches, f"{name} = {value} at {entry['ts']}; saw {[str(reading) for reading in report]}"
             report.remove(matches[0])
     # The ERS2's telemetry leaves out the CO2 that its bytes hold (06 0308).
-    assert {one.property for one in report} <= {"rssi", "snr", "spreading_factor", "radio_frequency", "co2"}
+    assert {reading.property for reading in report} <= {"rssi", "snr", "spreading_factor", "radio_frequency", "co2"}
 
 
-@pytest.mark.parametrize("sample", [one for one in ALL if "decoded" in one.values[0]["expected"]])
+@pytest.mark.parametrize("sample", [sample for sample in ALL if "decoded" in sample.values[0]["expected"]])
 def test_lht65_values(sample: dict[str, Any]) -> None:
     """The values of the maker's decoder come out of the bytes that AWS brings."""
     report = decoded(sample, "dragino/lht65")
     for name, value in sample["expected"]["decoded"].items():
         if name in LHT65:
             prop, field = LHT65[name]
-            matches = [one for one in report if one.property == prop and (not field or one.field == field)]
+            matches = [
+                reading for reading in report if reading.property == prop and (not field or reading.field == field)
+            ]
             assert [same_value(value, match.value) for match in matches] == [True], (
                 f"{name}: {[str(match) for match in matches]}"
             )
     assert sample["expected"]["decoded"].keys() - LHT65.keys() == {"Bat_status", "Ext_sensor"}
     state = {0: "ultra_low", 1: "low", 2: "ok", 3: "good"}[sample["expected"]["decoded"]["Bat_status"]]
-    assert [one.value for one in report if one.property == "battery_state"] == [state]
+    assert [reading.value for reading in report if reading.property == "battery_state"] == [state]
 
 
-@pytest.mark.parametrize("sample", [one for one in ALL if one.values[0]["expected"].get("object")])
+@pytest.mark.parametrize("sample", [sample for sample in ALL if sample.values[0]["expected"].get("object")])
 def test_decoded_object(sample: dict[str, Any]) -> None:
     """A device registered with the network server's profile has the members of the object that the profile knows."""
     name = eui_of(sample)
@@ -192,7 +196,7 @@ def test_one_reading_whatever_network_server_carried_it() -> None:
 
 def test_control_another_frame_is_noticed() -> None:
     """Negative control: an envelope with other bytes is not what its `expected` says."""
-    sample = next(one.values[0] for one in ALL if "telemetry" in one.values[0]["expected"])
+    sample = next(sample.values[0] for sample in ALL if "telemetry" in sample.values[0]["expected"])
     other = {**sample, "payload": sample["payload"].replace("AQDi", "AQDj")}
     with pytest.raises(AssertionError):
         test_envelope_gives_the_frame(other)

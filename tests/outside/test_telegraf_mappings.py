@@ -99,7 +99,7 @@ def compiled(rules: list[dict[str, Any]], folder: Path) -> ProfileSet:
         {
             "topics": ["x/{device}"],
             **rule,
-            "readings": [{**one, "property": PROPERTY[one["property"]]} for one in rule["readings"]],
+            "readings": [{**reading, "property": PROPERTY[reading["property"]]} for reading in rule["readings"]],
         }
         for rule in rules
     ]
@@ -163,7 +163,7 @@ def points(text: str, given: Mapping) -> tuple[int, set[Item]]:
 # ── ours ─────────────────────────────────────────────────────────────────────────────────────────────
 
 
-def said(
+def items_and_cells(
     rule: CompiledRule, element: Element, given: Mapping, *, timed: bool
 ) -> tuple[set[Item], list[tuple[str, Any, int]]]:
     """Return the items of an element, and (reading, value, time) of each of its cells."""
@@ -211,7 +211,9 @@ def ours(case: str, folder: Path) -> tuple[int, set[Item]]:
             continue
         assert not fields.quarantined, fields.quarantined
         assert {rejection.field: rejection.reason for rejection in fields.rejected} == given.rejected
-        rows = Counter((one.field, one.value, one.time) for one in readings_of(fields, profiles.specs, ["d1"]))
+        rows = Counter(
+            (reading.field, reading.value, reading.time) for reading in readings_of(fields, profiles.specs, ["d1"])
+        )
         bound: Counter[tuple[str, Any, int]] = Counter()
         rule, elements = next(
             (rule, result.elements)
@@ -220,7 +222,7 @@ def ours(case: str, folder: Path) -> tuple[int, set[Item]]:
         )
         timed = bool(rule.time) and not given.untimed
         for element in elements:
-            more, cells = said(rule, element, given, timed=timed)
+            more, cells = items_and_cells(rule, element, given, timed=timed)
             bound.update(cells)
             items |= more
             count += bool(more)
@@ -253,7 +255,7 @@ def test_points_are_equal(case: str, tmp_path: Path) -> None:
     count, result = ours(case, tmp_path)
     many, expected = points((FOLDER / case / "expected.out").read_text(encoding="utf-8"), given)
     if not any(expectation.time is not None for expectation in expected):
-        result = {one._replace(time=None) for one in result}
+        result = {reading._replace(time=None) for reading in result}
     assert rounded(result, given) == rounded(expected, given)
     assert given.differs or given.merged or count == many
 
@@ -282,7 +284,7 @@ def test_a_wrong_mapping_is_noticed(tmp_path: Path) -> None:
         payload = (FOLDER / case / "input.json").read_bytes()
         bound = bind(rule, "", json.loads(payload), [])
         assert bound is not None
-        items = set().union(*(said(rule, element, changed, timed=True)[0] for element in bound.elements))
+        items = set().union(*(items_and_cells(rule, element, changed, timed=True)[0] for element in bound.elements))
         assert items != expected
 
 

@@ -39,9 +39,9 @@ class Line(NamedTuple):
     """One line of the table."""
 
     file: str
-    what: str
+    figure: str
     expected: object
-    seen: object
+    actual: object
 
 
 class Read(NamedTuple):
@@ -230,7 +230,7 @@ def lines() -> Iterator[Line]:
 
 def table(lines: list[Line]) -> str:
     """Return the table as text."""
-    rows = [f"{line.file:34} {line.what:46} {line.expected!s:>14} {line.seen!s:>14}" for line in lines]
+    rows = [f"{line.file:34} {line.figure:46} {line.expected!s:>14} {line.actual!s:>14}" for line in lines]
     return "\n".join([f"{'file':34} {'what':46} {'expected':>14} {'seen':>14}", *rows])
 
 
@@ -240,7 +240,7 @@ def test_every_file_has_what_its_readme_counts() -> None:
     """Rows, gaps, doubled times, missing values, longest runs and ranges are those that the README states."""
     rows = list(lines())
     print(f"\n{table(rows)}")
-    assert [line for line in rows if line.expected != line.seen] == []
+    assert [line for line in rows if line.expected != line.actual] == []
     assert len(rows) > 100
 
 

@@ -33,7 +33,9 @@ from sensegate.quantities.quality import Flag
 from tests.persist.rig import CHANNEL, NONE, NOW, SUPPRESS, TEXT, TIME, Rig, Row, Sent, delivery, no_fields
 
 
-def one(value: float = 21.5, minute: int = 0, *, device: int = 0, spec: int = TIME, payload: bytes = b"x") -> Sent:
+def sent_reading(
+    value: float = 21.5, minute: int = 0, *, device: int = 0, spec: int = TIME, payload: bytes = b"x"
+) -> Sent:
     """Return a message of one value."""
     time = NOW + minute * 60_000_000
     return Sent((Row(spec, value, time, device=device),), payload, received=time)
@@ -60,7 +62,12 @@ async def test_a_commit_holds_everything_of_its_span(tmp_path: Path) -> None:
     """Messages, readings by city and grade, quarantine, counts and position are one batch, in the log's subjects."""
     rig = Rig(tmp_path)
     assert await rig.open() == {}
-    sent = [one(device=0), one(device=1, payload=b"y"), one("open", spec=TEXT, payload=b"z"), Sent((), b"bad")]  # type: ignore[arg-type]
+    sent = [
+        sent_reading(device=0),
+        sent_reading(device=1, payload=b"y"),
+        sent_reading("open", spec=TEXT, payload=b"z"),  # type: ignore[arg-type]
+        Sent((), b"bad"),
+    ]
     await rig.commit(sent, quarantined=[Quarantined(3, QuarantineReason.SCHEMA, "no values", device=2)])
     entries = await rig.log.fetch(0)
     assert [entry.subject for entry in entries] == [
@@ -98,10 +105,10 @@ async def test_restart_resumes_position_number_and_totals(tmp_path: Path) -> Non
     """A new process continues where the log says, with sums that go on."""
     rig = Rig(tmp_path)
     await rig.open()
-    await rig.commit([one(1.0)])
-    await rig.commit([one(2.0, 1)])
+    await rig.commit([sent_reading(1.0)])
+    await rig.commit([sent_reading(2.0, 1)])
     assert await rig.restart() == {"mqtt": SourcePosition("life", 2)}
-    await rig.commit([one(3.0, 2)])
+    await rig.commit([sent_reading(3.0, 2)])
     last = await record(rig.log)
     assert (last.number, last.totals["accepted"], last.positions["mqtt"].sequence) == (3, 3, 3)
 
@@ -110,8 +117,8 @@ async def test_sources_keep_their_own_positions(tmp_path: Path) -> None:
     """A commit moves the positions of its own sources only; counts stand by source."""
     rig = Rig(tmp_path)
     await rig.open()
-    await rig.commit([one(1.0)])
-    await rig.commit([one(2.0, 1)], source="external:north")
+    await rig.commit([sent_reading(1.0)])
+    await rig.commit([sent_reading(2.0, 1)], source="external:north")
     last = await record(rig.log)
     assert last.positions == {"mqtt": SourcePosition("life", 1), "external:north": SourcePosition("life", 2)}
     rows = [(row.source, row.count) for row in (await rig.ledger()).rows() if row.kind == "messages"]
@@ -123,14 +130,14 @@ async def test_an_unknown_outcome_is_looked_up(tmp_path: Path, written: bool) ->
     """After a lost answer the last commit is read: what is there is not written again, what is not there is."""
     rig = Rig(tmp_path)
     await rig.open()
-    await rig.commit([one(1.0)])
-    pending = rig.prepare([one(2.0, 1)])
+    await rig.commit([sent_reading(1.0)])
+    pending = rig.prepare([sent_reading(2.0, 1)])
     rig.log.fail_next_write(written=written)
     task = asyncio.create_task(rig.committer.write(pending))
     await finished(rig, task)
     assert (await record(rig.log)).number == 2
     assert set((await rig.shown()).values()) == {1}
-    await rig.commit([one(3.0, 2)])
+    await rig.commit([sent_reading(3.0, 2)])
 
 
 async def test_a_late_success_is_not_a_fence(tmp_path: Path) -> None:
@@ -150,7 +157,7 @@ async def test_a_late_success_is_not_a_fence(tmp_path: Path) -> None:
 
     rig = Rig(tmp_path, log=Slow())
     await rig.open()
-    task = asyncio.create_task(rig.committer.write(rig.prepare([one(1.0)])))
+    task = asyncio.create_task(rig.committer.write(rig.prepare([sent_reading(1.0)])))
     await finished(rig, task)
     assert set((await rig.shown()).values()) == {1}
     assert (await record(rig.log)).number == 1
@@ -171,15 +178,15 @@ async def test_a_silent_log_gives_up_in_bounded_time(tmp_path: Path) -> None:
     rig = Rig(tmp_path, log=log)
     await rig.open()
     log.dead = True
-    task = asyncio.create_task(rig.committer.write(rig.prepare([one(1.0)])))
+    task = asyncio.create_task(rig.committer.write(rig.prepare([sent_reading(1.0)])))
     with pytest.raises(Unavailable):
         await finished(rig, task, RETRY_S + 5)
     with pytest.raises(Unavailable, match="delivered again"):
-        rig.prepare([one(1.0)])
+        rig.prepare([sent_reading(1.0)])
     log.dead = False
     await rig.open()
     rig.sequence = 0
-    await rig.commit([one(1.0)])
+    await rig.commit([sent_reading(1.0)])
     assert set((await rig.shown()).values()) == {1}
 
 
@@ -197,7 +204,7 @@ async def test_a_full_log_holds_back_and_goes_on(tmp_path: Path) -> None:
     log = Full()
     rig = Rig(tmp_path, log=log)
     await rig.open()
-    task = asyncio.create_task(rig.committer.write(rig.prepare([one(1.0)])))
+    task = asyncio.create_task(rig.committer.write(rig.prepare([sent_reading(1.0)])))
     for _ in range(200):
         await asyncio.sleep(0)
         await rig.clock.advance(1.0)
@@ -212,13 +219,13 @@ async def test_a_cancelled_commit_must_be_opened_again(tmp_path: Path) -> None:
     """A state that is ahead of the log is not judged with: prepare refuses until `open`."""
     rig = Rig(tmp_path)
     await rig.open()
-    pending = rig.prepare([one(1.0)])
+    pending = rig.prepare([sent_reading(1.0)])
     task = asyncio.create_task(rig.committer.write(pending))
     await asyncio.sleep(0)
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     with pytest.raises(Unavailable):
-        rig.prepare([one(2.0)])
+        rig.prepare([sent_reading(2.0)])
     await rig.open()
     with pytest.raises(Fenced, match="delivered again"):
         await rig.committer.write(pending)
@@ -230,8 +237,8 @@ async def test_the_next_span_is_prepared_while_the_last_is_written(tmp_path: Pat
     await rig.open()
     for minute in range(0, 40, 2):
         rig.clock._now += 31_000_000
-        first = rig.prepare([one(1.0, minute)])
-        second = rig.prepare([one(1.0, minute), one(2.0, minute + 1)])
+        first = rig.prepare([sent_reading(1.0, minute)])
+        second = rig.prepare([sent_reading(1.0, minute), sent_reading(2.0, minute + 1)])
         await rig.committer.write(first)
         await rig.committer.write(second)
         assert second.accepted.tolist() == [False, True]
@@ -249,10 +256,10 @@ async def test_a_replaced_worker_is_fenced(tmp_path: Path) -> None:
     rig = Rig(tmp_path / "a")
     await rig.open()
     stale = rig.committer
-    pending = rig.prepare([one(1.0)])
+    pending = rig.prepare([sent_reading(1.0)])
     other = Rig(tmp_path / "b", log=rig.log)
     await other.open()
-    await other.commit([one(1.0)])
+    await other.commit([sent_reading(1.0)])
     with pytest.raises(Fenced):
         await stale.write(pending)
     assert set((await other.shown()).values()) == {1}
@@ -264,7 +271,7 @@ async def test_a_checkpoint_that_cannot_be_written_stops_the_intake(
     """A disk without room for the index raises StoreFull before anything is judged without it; then all goes on."""
     rig = Rig(tmp_path)
     await rig.open()
-    await rig.commit([one(1.0)])
+    await rig.commit([sent_reading(1.0)])
     rig.clock._now += 31_000_000
     plain = CheckpointStore.save
 
@@ -272,17 +279,17 @@ async def test_a_checkpoint_that_cannot_be_written_stops_the_intake(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(CheckpointStore, "save", full)
-    await rig.commit([one(2.0, 1)])
+    await rig.commit([sent_reading(2.0, 1)])
     rig.clock._now += 31_000_000
     with pytest.raises(OSError, match="No space"):
         rig.duplicates._index._job.result()  # type: ignore[union-attr]
     with pytest.raises(StoreFull, match="deduplication index"):
-        rig.prepare([one(1.0)])
+        rig.prepare([sent_reading(1.0)])
     with pytest.raises(Unavailable):
-        rig.prepare([one(1.0)])
+        rig.prepare([sent_reading(1.0)])
     monkeypatch.setattr(CheckpointStore, "save", plain)
     await rig.open()
-    repeated = await rig.commit([one(1.0), one(2.0, 1), one(3.0, 9)])
+    repeated = await rig.commit([sent_reading(1.0), sent_reading(2.0, 1), sent_reading(3.0, 9)])
     assert repeated.accepted.tolist() == [False, False, True]
 
 
@@ -290,16 +297,16 @@ async def test_what_a_torn_batch_left_is_not_doubled(tmp_path: Path) -> None:
     """Readings on the log without their commit record (a full disk) are known when their message comes again."""
     rig = Rig(tmp_path)
     await rig.open()
-    pending = rig.prepare([one(1.0), one(2.0, 1)])
+    pending = rig.prepare([sent_reading(1.0), sent_reading(2.0, 1)])
     await rig.log.write(pending.messages[:-1])
     assert await rig.restart() == {}
     rig.sequence = 0
     rig.clock._now += 31_000_000
-    await rig.commit([one(1.0), one(2.0, 1)])
+    await rig.commit([sent_reading(1.0), sent_reading(2.0, 1)])
     rig.duplicates.wait_idle()
     assert rig.duplicates.checkpoint > 0
     await rig.restart()
-    repeated = await rig.commit([one(1.0), one(3.0, 1)])
+    repeated = await rig.commit([sent_reading(1.0), sent_reading(3.0, 1)])
     assert repeated.accepted.tolist() == [False, True]
     assert repeated.results[0].revision.tolist() == [0, 1]
     assert set((await rig.shown()).values()) == {1}
@@ -309,18 +316,18 @@ async def test_a_log_that_has_lost_its_end_gives_no_sequence_again(tmp_path: Pat
     """After a power cut, or with an older copy: what was lost is no duplicate, and its places stay empty."""
     rig = Rig(tmp_path)
     await rig.open()
-    await rig.commit([one(1.0)])
+    await rig.commit([sent_reading(1.0)])
     rig.log, older = rig.log.copy(), rig.log
     rig.committer._log = rig.log
-    await rig.commit([one(2.0, 1)])
+    await rig.commit([sent_reading(2.0, 1)])
     rig.clock._now += 31_000_000
-    await rig.commit([one(3.0, 2)])
+    await rig.commit([sent_reading(3.0, 2)])
     rig.duplicates.wait_idle()
     reached = rig.duplicates.checkpoint
     assert reached > (await older.bounds())[1]
     rig.log = older
     assert await rig.restart() == {"mqtt": SourcePosition("life", 1)}
-    repeated = await rig.commit([one(1.0), one(2.0, 1)])
+    repeated = await rig.commit([sent_reading(1.0), sent_reading(2.0, 1)])
     assert repeated.accepted.tolist() == [False, True]
     entries = await rig.log.fetch(0, limit=50_000)
     new = [entry.sequence for entry in entries if entry.subject.startswith("readings.")][1:]
@@ -335,12 +342,12 @@ async def test_a_lost_end_is_noticed_where_nodes_write_on(tmp_path: Path) -> Non
     """At a centre they are there before us: the log reaches further than the index, but not with commits of ours."""
     rig = Rig(tmp_path)
     await rig.open()
-    await rig.commit([one(1.0)])
+    await rig.commit([sent_reading(1.0)])
     rig.log, older = rig.log.copy(), rig.log
     rig.committer._log = rig.log
-    await rig.commit([one(2.0, 1)])
+    await rig.commit([sent_reading(2.0, 1)])
     rig.clock._now += 31_000_000
-    await rig.commit([one(3.0, 2)])
+    await rig.commit([sent_reading(3.0, 2)])
     rig.duplicates.wait_idle()
     for _ in range(20):
         await older.write([LogMessage("ledger.4403", b"of a node", 1)])
@@ -349,7 +356,7 @@ async def test_a_lost_end_is_noticed_where_nodes_write_on(tmp_path: Path) -> Non
     rig.start()
     rig.committer._sole_writer = False
     await rig.open()
-    repeated = rig.prepare([one(1.0), one(2.0, 1), one(3.0, 2)])
+    repeated = rig.prepare([sent_reading(1.0), sent_reading(2.0, 1), sent_reading(3.0, 2)])
     assert repeated.accepted.tolist() == [False, True, True]
 
 
@@ -357,17 +364,20 @@ async def lost_behind(directory: Path) -> list[bool]:
     """Return what is kept of messages that come again, of which the log has lost the last; it says it is as long."""
     rig = Rig(directory)
     await rig.open()
-    await rig.commit([one(1.0)])
-    await rig.commit([one(2.0, 1)])
+    await rig.commit([sent_reading(1.0)])
+    await rig.commit([sent_reading(2.0, 1)])
     rig.clock._now += 31_000_000
-    await rig.commit([one(3.0, 2)])
+    await rig.commit([sent_reading(3.0, 2)])
     rig.duplicates.wait_idle()
     first, end = (entry.sequence for entry in (await rig.log.fetch(0))[:: len(await rig.log.fetch(0)) - 1])
     assert rig.duplicates.checkpoint > first
     rig.log._drop(set(range(first + 4, end + 1)))
     assert (await rig.log.bounds())[1] == end
     await rig.restart()
-    return [bool(kept) for kept in rig.prepare([one(1.0), one(2.0, 1), one(3.0, 2)]).accepted.tolist()]
+    return [
+        bool(kept)
+        for kept in rig.prepare([sent_reading(1.0), sent_reading(2.0, 1), sent_reading(3.0, 2)]).accepted.tolist()
+    ]
 
 
 async def test_what_the_log_lost_without_telling_is_taken_again(tmp_path: Path) -> None:
@@ -391,10 +401,10 @@ async def altered(directory: Path) -> list[bool]:
     """Return what is kept of messages that come again, after each row of the index on the disk was altered."""
     rig = Rig(directory)
     await rig.open()
-    sent = [one(float(number), number) for number in range(20)]
+    sent = [sent_reading(float(number), number) for number in range(20)]
     await rig.commit(sent)
     rig.clock._now += 31_000_000
-    await rig.commit([one(99.0, 99)])
+    await rig.commit([sent_reading(99.0, 99)])
     rig.duplicates.wait_idle()
     (run,) = directory.glob("run-*")
     raw = bytearray(run.read_bytes())
@@ -421,14 +431,14 @@ async def test_an_index_that_is_spoiled_is_built_again_before_anything_is_judged
     """What a scrub finds in a running gateway: nothing more is judged by it, the messages come again."""
     rig = Rig(tmp_path)
     await rig.open()
-    await rig.commit([one(1.0)])
+    await rig.commit([sent_reading(1.0)])
     rig.duplicates.request_rebuild("it differs from the log")
     with pytest.raises(Unavailable, match="differs"):
-        rig.prepare([one(2.0, 1)])
+        rig.prepare([sent_reading(2.0, 1)])
     rig.sequence = 1
     await rig.open()
     assert rig.duplicates.damage == "it differs from the log"
-    assert rig.prepare([one(1.0), one(2.0, 1)]).accepted.tolist() == [False, True]
+    assert rig.prepare([sent_reading(1.0), sent_reading(2.0, 1)]).accepted.tolist() == [False, True]
 
 
 async def test_an_index_built_from_a_log_that_keeps_less_vouches_for_no_more(tmp_path: Path) -> None:
@@ -436,7 +446,9 @@ async def test_an_index_built_from_a_log_that_keeps_less_vouches_for_no_more(tmp
     rig = Rig(tmp_path, limits=CommitLimits(readings_ttl_h=6))
     await rig.open()
     hour = 60
-    young, old = (await rig.commit([one(1.0, -5 * hour), one(2.0, -8 * hour)])).results[0].flags.tolist()
+    young, old = (
+        (await rig.commit([sent_reading(1.0, -5 * hour), sent_reading(2.0, -8 * hour)])).results[0].flags.tolist()
+    )
     assert (young & int(Flag.NOT_DEDUPLICATED), old & int(Flag.NOT_DEDUPLICATED)) == (0, int(Flag.NOT_DEDUPLICATED))
 
 
@@ -477,9 +489,13 @@ async def test_suppressed_values_are_counted_and_not_shown(tmp_path: Path) -> No
     """Report by exception: unchanged values are seen, counted, remembered over a restart, and not readings."""
     rig = Rig(tmp_path)
     await rig.open()
-    await rig.commit([one(2.0, 0, spec=SUPPRESS), one(2.1, 1, spec=SUPPRESS), one(3.0, 2, spec=SUPPRESS)])
+    await rig.commit(
+        [sent_reading(2.0, 0, spec=SUPPRESS), sent_reading(2.1, 1, spec=SUPPRESS), sent_reading(3.0, 2, spec=SUPPRESS)]
+    )
     await rig.restart()
-    pending = await rig.commit([one(2.1, 1, spec=SUPPRESS), one(3.2, 3, spec=SUPPRESS), one(3.2, 14, spec=SUPPRESS)])
+    pending = await rig.commit(
+        [sent_reading(2.1, 1, spec=SUPPRESS), sent_reading(3.2, 3, spec=SUPPRESS), sent_reading(3.2, 14, spec=SUPPRESS)]
+    )
     assert (await rig.ledger()).totals() == {
         "messages": 6,
         "decoded": 6,
@@ -496,10 +512,10 @@ async def test_the_ledger_names_device_source_and_hour(tmp_path: Path) -> None:
     """Each message and value is counted under its device, source and hour of arrival."""
     rig = Rig(tmp_path)
     await rig.open()
-    early = one(1.0, -60, device=1)
+    early = sent_reading(1.0, -60, device=1)
     lost = RejectedValue(2, RejectReason.WRONG_TYPE, device=2)
     await rig.commit(
-        [early, one(2.0, 1, device=1), Sent((), b"q"), Sent((), b"u")],
+        [early, sent_reading(2.0, 1, device=1), Sent((), b"q"), Sent((), b"u")],
         quarantined=[Quarantined(3, QuarantineReason.UNKNOWN_DEVICE)],
         rejected=[lost],
     )
@@ -527,8 +543,8 @@ async def test_counts_that_do_not_add_up_are_not_written(tmp_path: Path) -> None
     """A value that vanished between decode and normalise fails the commit loudly; nothing enters the log."""
     rig = Rig(tmp_path)
     await rig.open()
-    messages, fields, _ = rig.readings([one(1.0), one(2.0, 1)])
-    _, _, fewer = rig.readings([one(1.0)])
+    messages, fields, _ = rig.readings([sent_reading(1.0), sent_reading(2.0, 1)])
+    _, _, fewer = rig.readings([sent_reading(1.0)])
     with pytest.raises(Unbalanced, match="values of device 'dev-0'"):
         rig.committer.prepare([delivery(messages)], fields, fewer)
     assert await rig.log.fetch(0) == []
@@ -538,7 +554,7 @@ async def test_a_span_too_large_goes_into_several_commits(tmp_path: Path) -> Non
     """Each commit of a cut span has the position of its own last message; verdicts stay in order."""
     rig = Rig(tmp_path, limits=CommitLimits(commit_bytes_max=30))
     await rig.open()
-    sent = [one(float(n), n // 2, payload=bytes([n]) * 10) for n in range(10)]
+    sent = [sent_reading(float(n), n // 2, payload=bytes([n]) * 10) for n in range(10)]
     pending = await rig.commit(sent)
     assert len(pending.commits) == 4
     assert [part.positions["mqtt"].sequence for part in pending.commits] == [3, 6, 9, 10]
@@ -606,17 +622,22 @@ async def test_on_the_real_log(log: JetStreamLog, tmp_path: Path) -> None:
     clock = FakeClock(NOW)
     rig = Rig(tmp_path, log=log, clock=clock)  # type: ignore[arg-type]
     assert await rig.open() == {}
-    sent = [one(1.0), one("open", spec=TEXT, payload=b"y"), one(2.0, spec=NONE), one(1.0, payload=b"other")]  # type: ignore[arg-type]
+    sent = [
+        sent_reading(1.0),
+        sent_reading("open", spec=TEXT, payload=b"y"),  # type: ignore[arg-type]
+        sent_reading(2.0, spec=NONE),
+        sent_reading(1.0, payload=b"other"),
+    ]
     await rig.commit(sent)
-    await rig.commit([one(5.0, spec=SUPPRESS), one(5.0, 1, spec=SUPPRESS)])
+    await rig.commit([sent_reading(5.0, spec=SUPPRESS), sent_reading(5.0, 1, spec=SUPPRESS)])
     assert await rig.restart() == {"mqtt": SourcePosition("life", 6)}
-    repeated = await rig.commit([one(1.0), one(5.0, 1, spec=SUPPRESS), one(7.0, 3)])
+    repeated = await rig.commit([sent_reading(1.0), sent_reading(5.0, 1, spec=SUPPRESS), sent_reading(7.0, 3)])
     assert repeated.accepted.tolist() == [False, False, True]
     stale = rig.committer
-    pending = rig.prepare([one(8.0, 4)])
+    pending = rig.prepare([sent_reading(8.0, 4)])
     other = Rig(tmp_path / "other", log=log, clock=clock)  # type: ignore[arg-type]
     await other.open()
-    await other.commit([one(9.0, 5)])
+    await other.commit([sent_reading(9.0, 5)])
     with pytest.raises(Fenced):
         await stale.write(pending)
     assert set((await other.shown()).values()) == {1}

@@ -65,9 +65,9 @@ def test_columns_say_what_the_rules_say(
 ) -> None:
     """Whatever came before and comes together, in one life of a counter or in several."""
     message, rows = 0, []
-    for one, fresh in drawn:
+    for reading, fresh in drawn:
         message += fresh
-        rows.append(Row(*one, message))
+        rows.append(Row(*reading, message))
     # What was kept of one identity differs in its value, within a counter's life.
     earlier: list[Row] = []
     for row in (Row(*values) for values in before):

@@ -166,7 +166,7 @@ class Machine(RuleBasedStateMachine):
 
     @precondition(lambda self: self.sent)
     @rule(choice=st.data())
-    def again(self, choice: st.DataObject) -> None:
+    def resend(self, choice: st.DataObject) -> None:
         """Some of all that was ever sent comes again, in any order, by the same or another way."""
         picked = choice.draw(st.lists(st.sampled_from(self.sent), min_size=1, max_size=6))
         path = choice.draw(st.sampled_from([None, 9]))

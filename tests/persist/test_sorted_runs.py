@@ -41,7 +41,7 @@ def recent_of(rows: list[tuple[int, int, int, int]], *, timed: bool = False) -> 
     return recent
 
 
-def asked(rows: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def query_columns(rows: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return the columns of questions (series, key, bucket)."""
     number = np.array([row[0] for row in rows], np.uint32)
     key = np.array([row[1] for row in rows], np.int64)
@@ -50,7 +50,7 @@ def asked(rows: list[tuple[int, int, int]]) -> tuple[np.ndarray, np.ndarray, np.
 
 def answers(run: SortedRun, questions: list[tuple[int, int, int]]) -> dict[int, list[int]]:
     """Return the sorted bits found for each question."""
-    match = run.find(*asked(questions))
+    match = run.find(*query_columns(questions))
     table: dict[int, list[int]] = {}
     for query, bits in zip(match.query.tolist(), match.bits.tolist(), strict=True):
         table.setdefault(query, []).append(bits)
@@ -77,7 +77,7 @@ def test_merged_runs_answer_as_a_plain_table(
     expected = {n: sorted(table[question]) for n, question in enumerate(questions) if question in table}
     assert (answers(merged, questions) if merged else {}) == expected
     if merged and timed:
-        match = merged.find(*asked(questions))
+        match = merged.find(*query_columns(questions))
         assert match.time.tolist() == [questions[query][1] * 10 for query in match.query.tolist()]
 
 
@@ -98,7 +98,7 @@ def test_memory_finds_what_it_was_given() -> None:
     """Rows in memory are found whatever chains they share, all revisions of an identity."""
     rows = [(n % 3, n // 2, 1, n) for n in range(600)]
     recent = recent_of(rows)
-    hashed, number, _ = asked([row[:3] for row in rows])
+    hashed, number, _ = query_columns([row[:3] for row in rows])
     match = recent.find(hashed, number)
     got: dict[int, set[int]] = {}
     for query, bits in zip(match.query.tolist(), match.bits.tolist(), strict=True):

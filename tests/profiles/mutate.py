@@ -31,7 +31,7 @@ class Mutation(NamedTuple):
     kind: str
     path: Path
     """Where in the profile it is made."""
-    what: str
+    change: str
     source: ProfileFile
     """The profile with it."""
     property: str = ""
@@ -54,7 +54,7 @@ def put(tree: Any, path: Path, value: Any) -> Any:
 class _Change(NamedTuple):
     kind: str
     path: Path
-    what: str
+    change: str
     value: Any
     property: str = ""
 
@@ -64,7 +64,7 @@ def mutations(source: ProfileFile) -> Iterator[Mutation]:
     for index, rule in enumerate(source.messages):
         for change in _of_rule(source, rule, ("messages", index)):
             mutant = put(source, change.path, change.value)
-            yield Mutation(change.kind, change.path, change.what, mutant, change.property)
+            yield Mutation(change.kind, change.path, change.change, mutant, change.property)
 
 
 def _of_rule(source: ProfileFile, rule: MessageRule, here: Path) -> Iterator[_Change]:
@@ -142,9 +142,9 @@ def _of_words(reading: ReadingRule, row: Property, here: Path) -> Iterator[_Chan
         moved = {sent: after[pair] for sent, pair in pairs if not isinstance(sent, bool)}
         yield _Change("words", (*here, "words"), f"{reading.words} moved by one", moved)
         return
-    for sent, meant in (reading.words or {}).items():
-        wrong = _otherwise(meant, row)
-        yield _Change("words", (*here, "words", sent), f"{sent!r}: {meant!r} -> {wrong!r}", wrong)
+    for sent, value in (reading.words or {}).items():
+        wrong = _otherwise(value, row)
+        yield _Change("words", (*here, "words", sent), f"{sent!r}: {value!r} -> {wrong!r}", wrong)
 
 
 def _otherwise(unit: Scalar, row: Property) -> Scalar:
@@ -291,8 +291,8 @@ class _Steps:
 
     @staticmethod
     def _of_expression(text: str, here: Path) -> Iterator[_Change]:
-        for found in _LITERAL.finditer(text):
-            number = found[0]
+        for literal in _LITERAL.finditer(text):
+            number = literal[0]
             wrong = str(int(number, 0) + 1) if re.fullmatch(r"0[xX].*|\d+", number) else str(float(number) + 1)
-            changed = text[: found.start()] + wrong + text[found.end() :]
+            changed = text[: literal.start()] + wrong + text[literal.end() :]
             yield _Change("expression", here, f"{text} -> {changed}", changed)

@@ -39,7 +39,7 @@ class Survivor(NamedTuple):
 
     def __str__(self) -> str:
         key = key_text(_steps(self.mutation.path))
-        text = f"{self.mutation.kind} wrong ({self.mutation.what}) and no example fails"
+        text = f"{self.mutation.kind} wrong ({self.mutation.change}) and no example fails"
         return f"{self.file}:{self.line}: {key}: {text}; show it in an example"
 
 

@@ -16,7 +16,7 @@ from tests.support.profiles import ROOT, library
 
 FILES = files([ROOT])
 PROFILES = library()
-STEP = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 9
+STEP = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 18
 """Each example is shown to every so-manieth other profile, to others each time; under `make fuzz` to all."""
 
 

@@ -20,14 +20,19 @@ _SILENT = re.compile(r"//[^\n]*|/\*.*?\*/|\"[^\"\n]*\"", re.DOTALL)
 
 def mistakes(text: str) -> Iterator[tuple[int, str]]:
     """Yield (line, text) with one number of a script one too great, comments and texts left out."""
-    silent = [found.span() for found in _SILENT.finditer(text)]
-    for found in _NUMBER.finditer(text):
-        if any(begin <= found.start() < end for begin, end in silent):
+    silent = [match.span() for match in _SILENT.finditer(text)]
+    for span_match in _NUMBER.finditer(text):
+        if any(begin <= span_match.start() < end for begin, end in silent):
             continue
         number = (
-            str(int(found[0], 16) + 1) if found[0].startswith("0x") else repr(float(found[0]) + 1).removesuffix(".0")
+            str(int(span_match[0], 16) + 1)
+            if span_match[0].startswith("0x")
+            else repr(float(span_match[0]) + 1).removesuffix(".0")
         )
-        yield text.count("\n", 0, found.start()) + 1, text[: found.start()] + number + text[found.end() :]
+        yield (
+            text.count("\n", 0, span_match.start()) + 1,
+            text[: span_match.start()] + number + text[span_match.end() :],
+        )
 
 
 @pytest.mark.parametrize("file", sorted(ROOT.glob("*/*.js")), ids=lambda file: f"{file.parent.name}/{file.stem}")

@@ -40,7 +40,7 @@ def test_any_profile_is_loaded_or_refused(file: Path, tmp_path: Path) -> None:
     folder = tmp_path / file.parent.name
     shutil.copytree(ROOT / file.parent.name, folder)
     result: dict[str, str] = {}
-    for what, make in random.Random(f"{SEED} {file.name}").sample(changes, min(EACH, len(changes))):
+    for mutation, make in random.Random(f"{SEED} {file.name}").sample(changes, min(EACH, len(changes))):
         try:
             text = make()
         except (*UNWRITABLE, yaml.YAMLError):
@@ -50,5 +50,5 @@ def test_any_profile_is_loaded_or_refused(file: Path, tmp_path: Path) -> None:
             check_profile(folder / file.name)
         except Exception as error:  # noqa: BLE001 - any is a finding
             place = traceback.extract_tb(error.__traceback__)[-1]
-            result.setdefault(f"{type(error).__name__} {place.name}:{place.lineno}", f"{what}: {error!r}")
+            result.setdefault(f"{type(error).__name__} {place.name}:{place.lineno}", f"{mutation}: {error!r}")
     assert not result, f"seed {SEED}: {result}"

@@ -154,7 +154,7 @@ def test_a_batch_that_is_tidied_at_its_end_alone_would_leak(monkeypatch: pytest.
 # ── limits ───────────────────────────────────────────────────────────────────────────────────────────
 
 
-class Asked(ChildProcess):
+class NotingProcess(ChildProcess):
     """Notes how children died."""
 
     deaths: ClassVar[list[ChildDied]] = []
@@ -170,8 +170,8 @@ class Asked(ChildProcess):
 @pytest.fixture
 def own() -> Iterator[ScriptPool]:
     """Children of one test."""
-    Asked.deaths.clear()
-    made = ScriptPool(start=Asked)
+    NotingProcess.deaths.clear()
+    made = ScriptPool(start=NotingProcess)
     yield made
     made.close()
 
@@ -191,8 +191,8 @@ def test_a_runaway_within_a_batch_costs_its_own_message_alone(own: ScriptPool, a
     assert bad.kind in {"script_limit", "script_failed"}, bad
     assert [result.text for result in results] == [f'{{"d":{{"value":{payload[0]}}}}}' for payload in good]
     if attack == "native search":  # once within the batch, once at the frame itself
-        assert [death.index >= BATCHED for death in Asked.deaths] == [True, False]
-        assert all(death.by_cpu for death in Asked.deaths)
+        assert [death.index >= BATCHED for death in NotingProcess.deaths] == [True, False]
+        assert all(death.by_cpu for death in NotingProcess.deaths)
 
 
 def test_a_batch_that_exceeds_the_limit_of_a_call_is_made_again_singly() -> None:

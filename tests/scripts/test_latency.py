@@ -40,7 +40,10 @@ class Play:
         looker = ScriptPool()
         self._good, *self._bad = [
             msgspec.structs.replace(source, inspection=looker.inspect(source).inspection)  # as profiles are loaded
-            for source in (source_of(GOOD), *(source_of(hostile(RUNAWAYS[way]), file=f"{way}.js") for way in WAYS))
+            for source in (
+                source_of(GOOD),
+                *(source_of(hostile(RUNAWAYS[attack]), file=f"{attack}.js") for attack in WAYS),
+            )
         ]
         looker.close()
 

@@ -25,10 +25,10 @@ GOOD = "function decodeUplink(input) { return { data: { value: input.bytes[0] } 
 class Counting(ChildProcess):
     """Counts what it is asked."""
 
-    asked = 0
+    number = 0
 
     def request(self, request: ScriptRequest) -> ScriptReply:
-        Counting.asked += 1
+        Counting.number += 1
         return super().request(request)
 
 
@@ -52,11 +52,11 @@ def test_a_batch_is_one_exchange() -> None:
     sources = [source_of(GOOD + f"// {number}") for number in range(5)]
     asks = [ask(sources[at % 5], bytes([at])) for at in range(100)]
     try:
-        Counting.asked = 0
+        Counting.number = 0
         assert values(scripts.run(asks)) == list(range(100))
-        assert Counting.asked == 1
+        assert Counting.number == 1
         assert values(scripts.run(asks * 6)) == [*range(100)] * 6
-        assert Counting.asked == 1 + -(-600 // pool.CALLS_MAX)
+        assert Counting.number == 1 + -(-600 // pool.CALLS_MAX)
     finally:
         scripts.close()
 
@@ -87,7 +87,7 @@ def test_a_child_that_is_stopped_is_killed(own: ScriptPool, monkeypatch: pytest.
     os.kill(stopped, signal.SIGSTOP)
     began = time.monotonic()
     assert values(own.run([ask(source, b"\2")])) == [2]
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert not Path(f"/proc/{stopped}").exists()
 
 

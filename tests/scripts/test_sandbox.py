@@ -129,12 +129,12 @@ def test_without_a_filter_no_script_runs() -> None:
 def test_the_configuration_may_permit_scripts_without_a_filter() -> None:
     """Control: then they run, and `/readyz` says that they are not filtered; with the filter it says nothing."""
     source = source_of("function decodeUplink(input) { return {data: {a: 1}}; }")
-    for scripts, said in ((unfiltered_pool(require_filter=False), 1), (ScriptPool(), 0)):
+    for scripts, problems in ((unfiltered_pool(require_filter=False), 1), (ScriptPool(), 0)):
         try:
             [result] = scripts.run([ask(source)])
             assert (result.kind, scripts.inspect(source).error) == ("", "")
-            assert len([problem for problem in scripts.problems() if "without a filter" in problem]) == said
-            assert len(scripts.problems()) == said
+            assert len([problem for problem in scripts.problems() if "without a filter" in problem]) == problems
+            assert len(scripts.problems()) == problems
         finally:
             scripts.close()
 

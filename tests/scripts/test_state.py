@@ -12,7 +12,7 @@ from tests.scripts.channels import CHANNELS, READ, WRITE, script
 from tests.scripts.conftest import ask, source_of
 
 
-def seen(outcome: CallResult) -> object:
+def value_read(outcome: CallResult) -> object:
     """Return what a read saw."""
     assert not outcome.kind, outcome
     return msgspec.json.decode(outcome.text)["d"].get("seen")
@@ -26,7 +26,7 @@ def test_nothing_is_kept(name: str, scripts: ScriptPool) -> None:
     outcomes = scripts.run([ask(source, frame) for frame in frames])
     for frame, outcome in zip(frames, outcomes, strict=True):
         if frame == READ:
-            assert seen(outcome) is None
+            assert value_read(outcome) is None
         else:
             assert outcome.kind in {"", "script_state", "script_failed"}, outcome
 

@@ -38,15 +38,15 @@ class AccessBench:
         self.clock = FakeClock(NOW)
         self.trail = MemoryTrail()
         self.bucket = MemoryBucket()
-        self.shelf = RecordStore(self.bucket, self.clock)
+        self.store = RecordStore(self.bucket, self.clock)
         self.feeds = Feeds(MemoryBucket(), self.clock)
-        self.catalogue = DatasetCatalogue(self.shelf)
+        self.catalogue = DatasetCatalogue(self.store)
         self.grants = Grants(
-            self.shelf, self.feeds, self.clock, demands_grant=self.catalogue.demands_grant, core=self.catalogue.is_core
+            self.store, self.feeds, self.clock, demands_grant=self.catalogue.demands_grant, core=self.catalogue.is_core
         )
-        self.centre_records = CentreRecords(self.shelf, self.feeds, self.trail, ask, division="4401") if ask else None
+        self.centre_records = CentreRecords(self.store, self.feeds, self.trail, ask, division="4401") if ask else None
         self.access = AccessRequests(
-            SharingRegistries(self.shelf, self.feeds, self.catalogue, self.grants),
+            SharingRegistries(self.store, self.feeds, self.catalogue, self.grants),
             self.trail,
             self.clock,
             subscriber=self._subscriber,
@@ -63,7 +63,7 @@ class AccessBench:
 
     async def open(self) -> None:
         await self.feeds.open()
-        await self.shelf.open()
+        await self.store.open()
         kinds = {"air": SharingClass.CONDITIONAL, "free": SharingClass.UNCONDITIONAL, "core": SharingClass.CONDITIONAL}
         for name, sharing in kinds.items():
             await self.feeds.create(Feed(name, divisions=("4401",)))

@@ -392,15 +392,15 @@ def test_a_grant_lets_nothing_through_that_the_feed_or_the_grant_has_not(  # noq
 
 
 @given(names, names)
-def test_a_decision_is_never_wider_than_the_wish(asked: tuple[str, ...], decided: tuple[str, ...]) -> None:
+def test_a_decision_is_never_wider_than_the_wish(requested: tuple[str, ...], decided: tuple[str, ...]) -> None:
     """Where something was asked for, only that can be given; where nothing was, all was asked for."""
-    if asked and {*decided} - {*asked}:
+    if requested and {*decided} - {*requested}:
         with pytest.raises(ConfigError):
-            narrowed(asked, decided, "properties")
+            narrowed(requested, decided, "properties")
         return
-    given_ = narrowed(asked, decided, "properties")
-    assert given_ == (decided or asked)
-    assert not asked or {*given_} <= {*asked}
+    given_ = narrowed(requested, decided, "properties")
+    assert given_ == (decided or requested)
+    assert not requested or {*given_} <= {*requested}
 
 
 @given(codes)

@@ -26,12 +26,12 @@ def test_a_cursor_comes_back_as_it_was(timeline: bytes, sequence: int, stored: i
 
 
 @given(sequences, times, rows, rows)
-def test_rows_of_an_entry_share_a_prefix(sequence: int, stored: int, one: int, other: int) -> None:
+def test_rows_of_an_entry_share_a_prefix(sequence: int, stored: int, index: int, other: int) -> None:
     """The text is the entry's prefix and four characters that tell the rows apart."""
-    first, second = (cursor.after(b"a line", sequence, stored, row) for row in (one, other))
+    first, second = (cursor.after(b"a line", sequence, stored, row) for row in (index, other))
     assert first.prefix == second.prefix
-    assert str(first) == first.prefix + cursor.row_text(one)
-    assert (str(first) == str(second)) == (one == other)
+    assert str(first) == first.prefix + cursor.row_text(index)
+    assert (str(first) == str(second)) == (index == other)
 
 
 @given(st.text())

@@ -68,8 +68,8 @@ class Pair:
 @pytest_asyncio.fixture
 async def pair() -> AsyncIterator[Pair]:
     pair = Pair()
-    await pair.node.shelf.open()
-    await pair.centre.shelf.open()
+    await pair.node.store.open()
+    await pair.centre.store.open()
     await pair.node.feeds.create(Feed("air", divisions=("4401",)))
     entry = CatalogueEntry(
         "air",

@@ -232,7 +232,7 @@ async def test_changes_are_streamed(city: City) -> None:
     request = LatestRequest("all", FeedFilter(properties=("pm2_5",)))
     stream = await city.latest.open_stream(lambda: READER, request, heartbeat_s=5.0, interval_s=0.0)
     result: list[dict[str, Any]] = []
-    async with asyncio.timeout(10), aclosing(stream):
+    async with asyncio.timeout(60), aclosing(stream):
         async for events in stream:
             result += [
                 json.loads(block[6:]) for block in events.body.decode().split("\n\n") if block.startswith("data")

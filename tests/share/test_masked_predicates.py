@@ -98,13 +98,13 @@ async def test_a_binary_search_by_time_finds_the_masked_time(name: str, make: Ma
     """Each bound of a window changes the answer only at the start of a masked period."""
     ask, bare = await make(MASK), await make(NO_MASK)
 
-    async def found(time: int) -> bool:
+    async def matches(time: int) -> bool:
         return bool(await ask(TIMES[name](time)))
 
     async def found_bare(time: int) -> bool:
         return bool(await bare(TIMES[name](time)))
 
-    edge = await boundary(NOW - 48 * HOUR_US, NOW + 5 * HOUR_US, found)
+    edge = await boundary(NOW - 48 * HOUR_US, NOW + 5 * HOUR_US, matches)
     # The first time of a period (a bound that is included) or the one after it.
     assert edge % HOUR_US in {0, 1}, name
     # The control: without a mask the same search finds the record to the microsecond.
@@ -170,8 +170,8 @@ async def test_a_predicate_on_true_values_is_found_out(make: Make, monkeypatch: 
     ask = await make(MASK)
     monkeypatch.setattr(Mask, "period_end", lambda _self, time: time)
 
-    async def found(time: int) -> bool:
+    async def matches(time: int) -> bool:
         return bool(await ask(TIMES["until"](time)))
 
-    edge = await boundary(NOW - 48 * HOUR_US, NOW + 5 * HOUR_US, found)
+    edge = await boundary(NOW - 48 * HOUR_US, NOW + 5 * HOUR_US, matches)
     assert edge % HOUR_US not in {0, 1}

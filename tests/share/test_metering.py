@@ -196,7 +196,7 @@ async def test_whenever_it_is_killed(clock: FakeClock, seed: int) -> None:
     made = Metering(bucket, clock)
     went = 0
 
-    async def one(grant: str) -> None:
+    async def deliver(grant: str) -> None:
         nonlocal went
         for _ in range(20):
             count = dice.choice((1, 3, 30, 400))
@@ -207,7 +207,7 @@ async def test_whenever_it_is_killed(clock: FakeClock, seed: int) -> None:
             if dice.random() < 0.2:
                 await made.flush()
 
-    ends = await asyncio.gather(*(one(grant) for grant in ("g", "g", "h")), return_exceptions=True)
+    ends = await asyncio.gather(*(deliver(grant) for grant in ("g", "g", "h")), return_exceptions=True)
     assert any(isinstance(end, Dead) for end in ends)
     restarted = await after_kill(bucket, clock)
     whole, *months = bounds(restarted)

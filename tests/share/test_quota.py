@@ -32,18 +32,18 @@ steps = st.lists(
     st.integers(0, 60),
 )
 def test_no_order_of_asking_gets_more(
-    asked: list[tuple[str, int, float]], rate: float, volume: int, before: int
+    requests: list[tuple[str, int, float]], rate: float, volume: int, before: int
 ) -> None:
     """Of a month: at most volume less what was used before; of a span: at most burst and rate."""
     clock = Hand(NOW)
     allowance = GrantQuota("g1", QuotaLimits(rate, volume), clock, lambda: before)
     got, began = 0, clock.monotonic()
     last = 0
-    for what, number, seconds in asked:
-        if what == "wait":
+    for kind, number, seconds in requests:
+        if kind == "wait":
             clock.move(seconds)
             continue
-        if what == "lost":
+        if kind == "lost":
             allowance.refund(last)
             got, last = got - last, 0
             continue

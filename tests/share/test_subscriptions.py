@@ -144,7 +144,7 @@ class Bench:
         return [record["cursor"] for record in json.loads(page.body)["records"]]
 
     async def until(self, true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not true():
                 await asyncio.sleep(0.002)
 
@@ -295,14 +295,14 @@ async def test_a_place_that_has_expired_is_told() -> None:
     await bench.write(3)
     results: list[tuple[str, str, str]] = []
 
-    async def told(terms: SubscriptionSpec, why: str, first: str) -> None:
+    async def note(terms: SubscriptionSpec, why: str, first: str) -> None:
         results.append((terms.id, why, first))
 
     async def gone(_terms: SubscriptionSpec, _form: str, _after: str) -> FeedPages:
         raise Gone("expired", first="c1.first")
 
     line = bench.line()
-    line._open_pages, line._notify_expired = gone, told
+    line._open_pages, line._notify_expired = gone, note
     task = asyncio.create_task(line.run())
     await bench.until(lambda: line.offset.state is SubscriptionState.GONE and bool(results))
     task.cancel()

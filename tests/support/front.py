@@ -41,7 +41,7 @@ class BatchWriter:
 
     async def store(self, batch: bytes) -> int:
         """Store a batch; return its sequence in the stream."""
-        answer = json.loads((await self.connection.request(INTAKE_SUBJECT, batch, timeout=10)).data)
+        answer = json.loads((await self.connection.request(INTAKE_SUBJECT, batch, timeout=60)).data)
         assert "error" not in answer, answer
         return int(answer["seq"])
 

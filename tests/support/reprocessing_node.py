@@ -132,7 +132,7 @@ class Node:
             config_of(directory / "node", profiles=(str(directory / "acme"),)),
             ingest=IngestConfig(commit_interval_ms=0),
         )
-        self.life: ProfileLifecycle
+        self.lifecycle: ProfileLifecycle
         self.reprocessing: ReprocessingParts
 
     async def bucket(self, name: str) -> Any:
@@ -179,7 +179,7 @@ class Node:
                 ingest.boundary.add(turn)
 
             result.profiles.on_change.append(changed)
-            self.life, self.devices, self.reprocessing = result, devices, reprocessing
+            self.lifecycle, self.devices, self.reprocessing = result, devices, reprocessing
             tasks = [asyncio.ensure_future(work()) for work in (ingest.run, *result.tasks.values())]
             try:
                 yield result
@@ -211,11 +211,11 @@ class Node:
         text = text.replace("air_temperature, value: 21.5", f"air_temperature, value: {215 * scale}, time: TIME")
         text = text.replace("TIME", f"'{asiso(FIRST)}'")
         text += '  - label: no JSON\n    topic: acme/d1/up\n    payload: "no"\n    refuse: malformed\n'
-        releases = self.life.releases
+        releases = self.lifecycle.releases
         await releases.draft(Content(text), by=ADMIN)
         await releases.propose("acme/th", number, by=ADMIN)
         await releases.release("acme/th", number, by=ADMIN)
-        assert await self.life.rollout.wait_in_force()
+        assert await self.lifecycle.rollout.wait_in_force()
 
     async def order(
         self, source: ReprocessingInput = ReprocessingInput.RAW, devices: tuple[str, ...] = ()
@@ -228,10 +228,10 @@ class Node:
         """Wait for an order's end."""
 
         def ended() -> ReprocessingOrder | None:
-            record = self.life.orders.get(order.id, ADMIN)
+            record = self.lifecycle.orders.get(order.id, ADMIN)
             return record if record.state not in {OrderState.WAITING, OrderState.RUNNING} else None
 
-        result: ReprocessingOrder = await eventually(ended, 20)
+        result: ReprocessingOrder = await eventually(ended, 30)
         return result
 
     async def history(self) -> dict[tuple[str, int], list[tuple[int, float]]]:

@@ -74,7 +74,7 @@ async def test_events_reach_the_centre_exactly_once(world: World, fault: str) ->
     arrived = await events_at_centre(world)
     assert sorted((subject, record_id) for subject, record_id, _ in arrived) == sorted(sent)
     assert sorted(device for *_, device in arrived) == [NODE, "d0", "d1"]
-    assert (await world.told())["forwarded"] == 2, "two readings, and no event"
+    assert (await world.ledger_totals())["forwarded"] == 2, "two readings, and no event"
 
 
 async def test_events_above_the_shared_grade_stay(world: World) -> None:
@@ -83,7 +83,7 @@ async def test_events_above_the_shared_grade_stay(world: World) -> None:
     await world.node.commit([(0, 1)])
     await world.drain()
     assert await events_at_centre(world) == []
-    assert not [kind for kind in await world.told() if kind.startswith("withheld")]
+    assert not [kind for kind in await world.ledger_totals() if kind.startswith("withheld")]
 
 
 async def test_events_of_a_foreign_device_are_refused_and_sent_again(world: World) -> None:
@@ -99,7 +99,7 @@ async def test_events_of_a_foreign_device_are_refused_and_sent_again(world: Worl
     await world.uplink.resend([])
     await world.drain()
     assert sorted(device for *_, device in await events_at_centre(world)) == ["d0", "d1"]
-    assert not [kind for kind in await world.told() if "refused" in kind]
+    assert not [kind for kind in await world.ledger_totals() if "refused" in kind]
 
 
 async def test_events_lead_a_span_and_claim_no_device(world: World) -> None:

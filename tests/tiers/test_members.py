@@ -119,25 +119,25 @@ async def test_which_nodes_are_gone_and_which_are_yet_to_come(register: Register
     """By these words moves of devices are forced: one that may still write here is never gone."""
     members = register.members
 
-    def said(division: str) -> tuple[bool, bool]:
+    def membership_of(division: str) -> tuple[bool, bool]:
         return members.is_gone(division), members.never_joined(division)
 
-    assert said("4420") == (False, False), "it stands in the configuration"
-    assert said("4401") == (True, True), "there never was one"
+    assert membership_of("4420") == (False, False), "it stands in the configuration"
+    assert membership_of("4401") == (True, True), "there never was one"
     await register.invited()
-    assert said("4401") == (False, True)
+    assert membership_of("4401") == (False, True)
     secret = await register.joined()
-    assert said("4401") == (False, False)
+    assert membership_of("4401") == (False, False)
     await register.invited(replace=True)
-    assert said("4401") == (False, False), "the present one goes on until the other joins"
+    assert membership_of("4401") == (False, False), "the present one goes on until the other joins"
     await members.leave("4401", secret)
-    assert said("4401") == (True, False)
+    assert membership_of("4401") == (True, False)
     await register.invited()
-    assert said("4401") == (True, False), "a code is no credential of a link"
+    assert membership_of("4401") == (True, False), "a code is no credential of a link"
     await register.joined()
-    assert said("4401") == (False, False)
+    assert membership_of("4401") == (False, False)
     await members.expel("4401", by=PROVINCE)
-    assert said("4401") == (True, False)
+    assert membership_of("4401") == (True, False)
 
 
 async def test_who_may_invite_whom(register: Register) -> None:

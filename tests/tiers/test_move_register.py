@@ -269,8 +269,8 @@ async def test_the_word_of_a_take_that_crosses_a_cancellation_counts_as_taken(pr
     move = await province.ask()
     await province.work("4401")
     await province.moves.cancel(move.id, by=ADMIN)
-    for what in ("take", ""):
-        await province.moves.take_report("4403", pack(MoveReport(move.id, action=what)))
+    for action in ("take", ""):
+        await province.moves.take_report("4403", pack(MoveReport(move.id, action=action)))
         assert province.moves.get(move.id, ADMIN).stage is MoveStage.TAKEN
 
 

@@ -24,7 +24,7 @@ from tests.tiers.world import World
 
 async def balance(world: World) -> dict[str, int]:
     """Return what became of what was accepted; it must be all, in the lanes' records and in the centre's ledger."""
-    totals, counts = world.uplink.totals, await world.told()
+    totals, counts = world.uplink.totals, await world.ledger_totals()
     families = Counter[str]()
     for kind, count in totals.items():
         families[kind.partition(".")[0]] += count
@@ -282,11 +282,11 @@ async def test_lives_subjects_and_fences_are_the_centres_own(world: World) -> No
     written: list[LogMessage] = []
     write = world.centre.log.write
 
-    async def seen(members: list[LogMessage]) -> int:
+    async def record(members: list[LogMessage]) -> int:
         written.extend(members)
         return await write(members)
 
-    world.centre.log.write = seen  # type: ignore[assignment, method-assign]
+    world.centre.log.write = record  # type: ignore[assignment, method-assign]
     await world.node.commit([(0, 2), (1, 1)])
     await world.drain()
     rollups = {member.subject for member in written if member.rollup}

@@ -17,7 +17,7 @@ from tests.live.site import config_of
 from tests.share.made import NOW
 from tests.support.clocks import InstantClock
 
-TOLD = StoredLink("4401", "4401", "4401", "nats://one:1", "secret", "http://one")
+STORED = StoredLink("4401", "4401", "4401", "nats://one:1", "secret", "http://one")
 
 
 class Connection:
@@ -27,7 +27,7 @@ class Connection:
         """Do nothing."""
 
 
-async def asked(
+async def contacted(
     config: Config, why: SensegateError, monkeypatch: pytest.MonkeyPatch, *, recovers: int = 99
 ) -> list[str]:
     """Restore where the first centre fails (until it has been asked often enough); return who was asked."""
@@ -35,7 +35,7 @@ async def asked(
 
     async def connected(route: route.CentreRoute, *_: Any) -> Connection:
         urls.append(route.url)
-        if route.url == TOLD.url and len(urls) < recovers:
+        if route.url == STORED.url and len(urls) < recovers:
             raise why
         return Connection()
 
@@ -44,7 +44,7 @@ async def asked(
 
     monkeypatch.setattr(route, "connect_to_centre", connected)
     monkeypatch.setattr("sensegate.tiers.registry_copies.restore", restored)
-    await route.restore(config, InstantClock(NOW), TOLD, {})
+    await route.restore(config, InstantClock(NOW), STORED, {})
     return urls
 
 
@@ -56,7 +56,7 @@ async def test_the_other_centre_gives_what_the_first_cannot(
     config = config_of(tmp_path / "n", "4401")
     uplink = msgspec.structs.replace(config.uplink, other_centres=(CentreConfig(url="nats://two:1"),))
     both = msgspec.structs.replace(config, uplink=uplink)
-    assert await asked(both, why, monkeypatch) == ["nats://one:1", "nats://two:1"]
+    assert await contacted(both, why, monkeypatch) == ["nats://one:1", "nats://two:1"]
 
 
 async def test_the_only_centre_is_asked_again_but_its_no_is_one(
@@ -64,9 +64,9 @@ async def test_the_only_centre_is_asked_again_but_its_no_is_one(
 ) -> None:
     """As ever."""
     config = config_of(tmp_path / "n", "4401")
-    assert await asked(config, Unavailable("away"), monkeypatch, recovers=3) == [TOLD.url] * 3
+    assert await contacted(config, Unavailable("away"), monkeypatch, recovers=3) == [STORED.url] * 3
     with pytest.raises(PermissionDenied):
-        await asked(config, PermissionDenied("expelled"), monkeypatch)
+        await contacted(config, PermissionDenied("expelled"), monkeypatch)
 
 
 def test_nodes_need_not_be_named_to_be_asked() -> None:

@@ -312,21 +312,21 @@ async def test_the_node_tells_what_came_up_afterwards(world: World) -> None:
     await world.node.commit([(0, 3)])
     await world.drain()
     await carried.record()
-    assert await told(world) == {"withheld.mode": 3}
+    assert await ledger_totals(world) == {"withheld.mode": 3}
     world.shed = []
     await world.drain()
     held = world.uplink._exchange.lanes
     live = held.pop(Lane.LIVE)
     await carried.record()
-    assert await told(world) == {"forwarded": 3}
+    assert await ledger_totals(world) == {"forwarded": 3}
     held[Lane.LIVE] = live
     await carried.record()
     held.clear()
     await carried.record()
-    assert await told(world) == {"forwarded": 3}
+    assert await ledger_totals(world) == {"forwarded": 3}
 
 
-async def told(world: World) -> dict[str, int]:
+async def ledger_totals(world: World) -> dict[str, int]:
     """Return what the node's own ledger says of it."""
     ledger = Ledger()
     for entry in await world.node.log.fetch(0, limit=10_000):
@@ -554,7 +554,7 @@ async def tiers(tmp_path: Path) -> AsyncIterator[Tiers]:
 
 async def until(tiers: Tiers, rows: int) -> None:
     """Wait until the centre has so many readings."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while len((await rows_of(tiers.centre)).ids) < rows:
             await asyncio.sleep(0.02)
 

@@ -11,7 +11,7 @@ from sensegate.errors import Fenced
 from sensegate.tiers.uplink_accounting import UplinkAccounting
 
 
-async def told(log: MemoryLog) -> dict[str, int]:
+async def ledger_totals(log: MemoryLog) -> dict[str, int]:
     """Return the sum of all that was told."""
     sums = Ledger()
     for entry in await log.fetch(0):
@@ -29,7 +29,7 @@ async def test_only_the_difference_is_told() -> None:
     await carried.record()
     end = (await log.bounds())[1]
     await carried.record()
-    assert await told(log) == {"forwarded": 8, "withheld.grade": 2}
+    assert await ledger_totals(log) == {"forwarded": 8, "withheld.grade": 2}
     assert (await log.bounds())[1] == end
 
 
@@ -41,7 +41,7 @@ async def test_a_successor_goes_on_and_a_dip_is_waited_out() -> None:
     for count in (3, 5, 7):
         totals["forwarded"] = count
         await UplinkAccounting("4401", log, lambda: totals, FakeClock(), ttl_h=1).record()
-    assert await told(log) == {"forwarded": 7}
+    assert await ledger_totals(log) == {"forwarded": 7}
 
 
 async def test_of_two_only_one_tells() -> None:
@@ -55,4 +55,4 @@ async def test_of_two_only_one_tells() -> None:
     with pytest.raises(Fenced):
         await old.record()
     await old.record()
-    assert await told(log) == {"forwarded": 6}
+    assert await ledger_totals(log) == {"forwarded": 6}

@@ -98,4 +98,4 @@ class UplinkStates(RuleBasedStateMachine):
 
 
 TestUplinkStates = UplinkStates.TestCase
-TestUplinkStates.settings = settings(max_examples=settings().max_examples * 8 // 5, stateful_step_count=25)
+TestUplinkStates.settings = settings(max_examples=settings().max_examples, stateful_step_count=25)

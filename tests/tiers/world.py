@@ -48,7 +48,7 @@ class World:
         while await self.live() or await drive(self.clock, self.uplink.forward_backlog()):
             pass
 
-    async def told(self) -> dict[str, int]:
+    async def ledger_totals(self) -> dict[str, int]:
         """Return what the centre's ledger says of the node."""
         sums = Ledger()
         for entry in await self.centre.log.fetch(0, limit=100_000):

@@ -261,7 +261,7 @@ PROFILES = [file for file in files([Path(__file__).parents[2] / "device_profiles
 AT = 1_795_832_104_000_000
 
 
-VEIL = KeyedPseudonymiser(b"canary")
+PSEUDONYMISER = KeyedPseudonymiser(b"canary")
 
 
 def bases() -> dict[str, list[tuple[str, bytes]]]:

@@ -109,13 +109,13 @@ def test_a_box_in_pixels_comes_back(box: Box, width: int, height: int) -> None:
 
 @given(st.tuples(st.floats(), st.floats(), st.floats(), st.floats()), st.sampled_from([0, 1000, 8192, 10_000]))
 def test_whatever_is_sent_a_box_is_upright_and_in_its_image_or_is_none(numbers: Box, size: int) -> None:
-    for box, said in (
+    for box, quality in (
         boxes.from_fractions(*numbers),
         boxes.from_grid(*numbers, size),
         boxes.from_onvif(*numbers, size=size),
     ):
         if box is None:
-            assert said is BoxQuality.UNRESOLVED
+            assert quality is BoxQuality.UNRESOLVED
         else:
             assert 0 <= box[0] <= box[2] <= 1
             assert 0 <= box[1] <= box[3] <= 1

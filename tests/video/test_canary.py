@@ -14,7 +14,7 @@ from sensegate.errors import Rejected
 from sensegate.video import stored
 from sensegate.video.format import CameraInfo
 from sensegate.video.formats import FORMATS
-from tests.video.canary import AT, BASES, KINDS, MARKS, VEIL, forms, marks_in, opened, planted
+from tests.video.canary import AT, BASES, KINDS, MARKS, PSEUDONYMISER, forms, marks_in, opened, planted
 
 STEP = int(os.environ.get("CANARY_STEP", "1" if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else "5"))
 """Every so-manieth kind is put into each place of a message; 1, as `make fuzz` has it: all of them."""
@@ -24,9 +24,9 @@ def kept_of(name: str, topic: str, payload: bytes) -> tuple[bytes, bytes]:
     """Return (what the log would hold, what the feed would) of a message, as the walk makes them."""
     form = FORMATS[name]
     try:
-        kept = stored.encode_redacted(name, form.redact(payload, topic, AT, VEIL))
+        kept = stored.encode_redacted(name, form.redact(payload, topic, AT, PSEUDONYMISER))
     except Rejected as why:
-        return stored.encode_withheld(name, payload, why, VEIL), str(why).encode()
+        return stored.encode_withheld(name, payload, why, PSEUDONYMISER), str(why).encode()
     cut = stored.decode_stored(kept)
     assert cut is not None
     try:
@@ -55,11 +55,11 @@ def test_what_is_kept_holds_no_mark(name: str) -> None:
     count = 0
     for number, (topic, payload) in enumerate(BASES[name]):
         for shift in range(number % STEP, len(KINDS), STEP):
-            for what, message in planted(payload, shift):
+            for place, message in planted(payload, shift):
                 count += 1
-                for where, told in zip(("kept", "seen"), kept_of(name, topic, message), strict=True):
-                    for blob in opened(told):
-                        leaks |= {(kind, f"{where} {what}"): str(blob)[:300] for kind in marks_in(blob)}
+                for where, content in zip(("kept", "seen"), kept_of(name, topic, message), strict=True):
+                    for blob in opened(content):
+                        leaks |= {(kind, f"{where} {place}"): str(blob)[:300] for kind in marks_in(blob)}
     assert not leaks, f"{len(leaks)} of {count}:\n" + "\n".join(
         f"{key}: {text}" for key, text in list(leaks.items())[:12]
     )
@@ -67,9 +67,9 @@ def test_what_is_kept_holds_no_mark(name: str) -> None:
 
 def test_the_scan_finds_what_is_not_cut() -> None:
     """Control: the same messages as they come hold all kinds."""
-    for name, found in BASES.items():
+    for name, base in BASES.items():
         results: set[str] = set()
-        for topic, payload in found:
+        for topic, payload in base:
             assert topic is not None
             for shift in range(0, len(KINDS), 5):
                 for _, message in planted(payload, shift) if len(results) < 40 else ():

@@ -130,7 +130,7 @@ def test_events_of_every_make_are_one_vocabulary(make: str, code: str | int, wor
 
 
 @pytest.mark.parametrize(
-    ("make", "label", "seen"),
+    ("make", "label", "expected"),
     [
         ("onvif", "Human", (ObjectClass.PERSON, "")),
         ("onvif", "HumanFace", (ObjectClass.FACE, "")),
@@ -145,9 +145,9 @@ def test_events_of_every_make_are_one_vocabulary(make: str, code: str | int, wor
         ("axis", "John Smith", (ObjectClass.OTHER, "")),
     ],
 )
-def test_labels_become_classes(make: str, label: str, seen: tuple[ObjectClass, str]) -> None:
+def test_labels_become_classes(make: str, label: str, expected: tuple[ObjectClass, str]) -> None:
     """The labels of detectors become our classes, with the kind of vehicle where they name one."""
-    assert codes.object_class(make, label) == seen
+    assert codes.object_class(make, label) == expected
 
 
 def test_kinds_of_vehicle() -> None:

@@ -23,7 +23,7 @@ from sensegate.video.observation import ObservationKind, TrackState, VideoObserv
 from sensegate.video.pseudonyms import KeyedPseudonymiser, day_of, normalised_plate
 from sensegate.video.values import OTHER, field_name
 
-VEIL = KeyedPseudonymiser(b"tests")
+PSEUDONYMISER = KeyedPseudonymiser(b"tests")
 AT = 1_795_832_104_000_000
 json_values = st.recursive(
     st.none()
@@ -43,13 +43,13 @@ json_values = st.recursive(
 def test_pseudonyms_are_alike_for_alike_and_for_nothing_else(first: str, other: str, at: int) -> None:
     """Of one day and key; another day, another key and another kind give another one."""
     same = normalised_plate(first) == normalised_plate(other)
-    assert (VEIL.plate(first, at) == VEIL.plate(other, at)) == same
-    assert VEIL.plate(first, at) != VEIL.plate(first, at + DAY_US)
-    assert VEIL.plate(first, at) != KeyedPseudonymiser(b"other").plate(first, at)
-    assert VEIL.identifier(first) != VEIL.plate(first, at)
-    assert (VEIL.identifier(first) == VEIL.identifier(other)) == (first == other)
+    assert (PSEUDONYMISER.plate(first, at) == PSEUDONYMISER.plate(other, at)) == same
+    assert PSEUDONYMISER.plate(first, at) != PSEUDONYMISER.plate(first, at + DAY_US)
+    assert PSEUDONYMISER.plate(first, at) != KeyedPseudonymiser(b"other").plate(first, at)
+    assert PSEUDONYMISER.identifier(first) != PSEUDONYMISER.plate(first, at)
+    assert (PSEUDONYMISER.identifier(first) == PSEUDONYMISER.identifier(other)) == (first == other)
     assert day_of(at + DAY_US) == day_of(at) + 1
-    assert set(VEIL.plate(first, at)) <= set("0123456789abcdef")
+    assert set(PSEUDONYMISER.plate(first, at)) <= set("0123456789abcdef")
 
 
 # ── body ─────────────────────────────────────────────────────────────────────────────────────────────
@@ -70,8 +70,8 @@ def test_a_body_is_opened_as_it_was_made(tree: Any, removed: dict[str, int]) -> 
 def test_what_stands_instead_holds_nothing(payload: bytes) -> None:
     """Size, reason and a keyed digest, alike for equal messages; and it opens as a refusal."""
     why = Rejected(QuarantineReason.MALFORMED, "no whole JSON document")
-    made = stored.encode_withheld("form", payload, why, VEIL)
-    assert made == stored.encode_withheld("form", payload, why, VEIL)
+    made = stored.encode_withheld("form", payload, why, PSEUDONYMISER)
+    assert made == stored.encode_withheld("form", payload, why, PSEUDONYMISER)
     assert made != stored.encode_withheld("form", payload, why, KeyedPseudonymiser(b"other"))
     opened = stored.decode_stored(made)
     assert opened is not None
@@ -142,7 +142,7 @@ def allowed(kept: dict[str, Any]) -> None:
 @given(members)
 def test_only_what_is_named_falls_through(tree: dict[str, Any]) -> None:
     """Whatever stands in a message: what passes is of the shape, what does not is counted; twice gives the same."""
-    passing = AllowListRedactor(VEIL, AT)
+    passing = AllowListRedactor(PSEUDONYMISER, AT)
     try:
         kept = passing.apply_object(tree, SHAPE)
     except Rejected as why:
@@ -151,8 +151,8 @@ def test_only_what_is_named_falls_through(tree: dict[str, Any]) -> None:
     allowed(kept)
     for name, value in tree.items():
         if name not in kept and value not in (None, "", [], {}):
-            assert any(told.split(".")[0] in {name, OTHER} for told in passing.removed), name
-    repeated = AllowListRedactor(VEIL, AT).apply_object(tree, SHAPE)
+            assert any(removal.split(".")[0] in {name, OTHER} for removal in passing.removed), name
+    repeated = AllowListRedactor(PSEUDONYMISER, AT).apply_object(tree, SHAPE)
     assert repeated == kept
     cut = passing.result(kept)
     assert json.loads(cut.payload) == json.loads(msgspec.json.encode(kept))
@@ -161,7 +161,7 @@ def test_only_what_is_named_falls_through(tree: dict[str, Any]) -> None:
 @given(st.text(alphabet=string.ascii_letters + string.digits + "_-", min_size=1, max_size=50))
 def test_a_slug_is_no_number_of_anybody(text: str) -> None:
     """What passes as a name has no run of more than four digits, and none inside a word."""
-    result = allowlist.allow_slug(text, AllowListRedactor(VEIL, AT))
+    result = allowlist.allow_slug(text, AllowListRedactor(PSEUDONYMISER, AT))
     if result == text:
         assert text[0].isalpha()
         for word in text.replace("-", "_").split("_"):
@@ -175,9 +175,9 @@ def test_a_slug_is_no_number_of_anybody(text: str) -> None:
 )
 def test_what_is_hidden(text: str) -> None:
     """Plates, numbers of documents and phones, names and texts have a pseudonym in their place."""
-    passing = AllowListRedactor(VEIL, AT)
-    assert allowlist.allow_slug(text, passing) == VEIL.identifier(text)
-    assert allowlist.allow_id(text, passing) == VEIL.identifier(text)
+    passing = AllowListRedactor(PSEUDONYMISER, AT)
+    assert allowlist.allow_slug(text, passing) == PSEUDONYMISER.identifier(text)
+    assert allowlist.allow_id(text, passing) == PSEUDONYMISER.identifier(text)
     assert allowlist.allow_time(text, passing) is REMOVED
 
 
@@ -193,7 +193,7 @@ def test_any_bytes_are_read_or_refused(payload: bytes) -> None:
 @pytest.mark.parametrize("sent", [10**400, -(10**400), 2**64, math.nan, math.inf, "9" * 400, "1" * 20, True])
 def test_a_number_beyond_all_bounds_is_none(sent: object) -> None:
     """JSON holds whole numbers that no float does."""
-    assert allowlist.allow_number(-1e6, 1e6)(sent, AllowListRedactor(VEIL, AT)) is REMOVED
+    assert allowlist.allow_number(-1e6, 1e6)(sent, AllowListRedactor(PSEUDONYMISER, AT)) is REMOVED
 
 
 # ── thinning ─────────────────────────────────────────────────────────────────────────────────────────
@@ -249,19 +249,19 @@ sightings = st.lists(
 
 
 @given(sightings, st.sets(st.sampled_from(RULES)))
-def test_thinning_loses_no_track(seen: list[VideoObservation], rules: set[str]) -> None:
+def test_thinning_loses_no_track(observations: list[VideoObservation], rules: set[str]) -> None:
     """With `first`, something of every track is kept; each that ends it with `last`; one sent again is kept again."""
     rule = SamplingRule(frozenset(rules))
-    kept = walked(rule, *seen)
-    assert len(kept) == len(seen)
+    kept = walked(rule, *observations)
+    assert len(kept) == len(observations)
     if not rules:
         assert all(kept)
-    if seen and "first" in rules:
+    if observations and "first" in rules:
         assert kept[0]
     if "last" in rules:
-        assert all(keep for keep, item in zip(kept, seen, strict=True) if item.track_state is TrackState.END)
+        assert all(keep for keep, item in zip(kept, observations, strict=True) if item.track_state is TrackState.END)
     for at, keep in enumerate(kept):
         if keep:
-            assert walked(rule, *seen[: at + 1], seen[at])[-1]
-    events = [msgspec.structs.replace(item, kind=ObservationKind.EVENT) for item in seen]
+            assert walked(rule, *observations[: at + 1], observations[at])[-1]
+    events = [msgspec.structs.replace(item, kind=ObservationKind.EVENT) for item in observations]
     assert all(walked(rule, *events))

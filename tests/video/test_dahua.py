@@ -16,14 +16,14 @@ from sensegate.video.observation import BoxQuality, ObservationKind
 from sensegate.video.pseudonyms import KeyedPseudonymiser
 from sensegate.video.values import split_words
 
-VEIL = KeyedPseudonymiser(b"tests" * 8)
+PSEUDONYMISER = KeyedPseudonymiser(b"tests" * 8)
 NOW = 1_768_449_600_000_000
 UTC = NOW // 1_000_000
 ZONE = 8 * 3_600
 
 
-def seen(payload: bytes, arrival: int = NOW, **camera: Any) -> VideoReport:
-    cut = FORMAT.redact(payload, "http/cam7", arrival, VEIL)
+def decode_body(payload: bytes, arrival: int = NOW, **camera: Any) -> VideoReport:
+    cut = FORMAT.redact(payload, "http/cam7", arrival, PSEUDONYMISER)
     return FORMAT.decode(cut.payload, "http/cam7", arrival, CameraInfo(**camera))
 
 
@@ -54,7 +54,7 @@ def test_kinds_of_events(
     state: bool | None,  # noqa: FBT001 - one of the columns
     expected: list[tuple[str, str, Any]],
 ) -> None:
-    report = seen(payload)
+    report = decode_body(payload)
     (observation,) = report.observations
     assert observation.event is not None
     assert (observation.event.type, observation.event.state) == (word, state)
@@ -66,12 +66,12 @@ def test_several_events_under_one_another() -> None:
     body = (
         event("VideoMotion", "Start") + b"\r\n" + b"Code=VideoBlind;action=Stop;index=0\n" + event("VideoLoss", "Start")
     )
-    assert [observation.event.type for observation in seen(body).observations if observation.event] == [
+    assert [observation.event.type for observation in decode_body(body).observations if observation.event] == [
         "motion",
         "tamper",
         "video_loss",
     ]
-    report = seen(b"Heartbeat\r\n")
+    report = decode_body(b"Heartbeat\r\n")
     assert (report.observations, report.ignored, readings(report)) == ((), 1, [("online", "", True)])
 
 
@@ -90,13 +90,13 @@ def test_several_events_under_one_another() -> None:
 def test_clocks_are_held_against_the_arrival(utc: int, more: dict[str, int], arrival: int, expected: int) -> None:
     """Local time counted as UTC is put right where that brings it near; a backlog and a small error stay."""
     data: dict[str, Any] = {**more, "UTC": utc}
-    (observation,) = seen(event("VideoMotion", **data), arrival).observations
+    (observation,) = decode_body(event("VideoMotion", **data), arrival).observations
     assert (observation.observed_at, observation.time_quality) == (expected, "assumed_tz")
 
 
 def test_flows_and_people_become_readings() -> None:
     flow = {"Vehicles": 12, "AverageSpeed": 42.5, "BackOfQueue": 30, "TimeHeadway": 2.5}
-    report = seen(event("TrafficFlowStat", Lane=2, Flow=flow))
+    report = decode_body(event("TrafficFlowStat", Lane=2, Flow=flow))
     assert sorted(readings(report)) == [
         ("headway", "lane2", 2.5),
         ("queue_length", "lane2", 30),
@@ -104,14 +104,14 @@ def test_flows_and_people_become_readings() -> None:
         ("vehicle_speed_mean", "lane2", 42.5),
     ]
     assert report.observations[0].kind is ObservationKind.COUNT
-    report = seen(event("NumberStat", EnteredSubtotal=5, ExitedSubtotal=3, InsideSubtotal=2))
+    report = decode_body(event("NumberStat", EnteredSubtotal=5, ExitedSubtotal=3, InsideSubtotal=2))
     assert readings(report) == [("people_in_total", "", 5), ("people_out_total", "", 3), ("people_present", "", 2)]
 
 
 def test_boxes_and_plates() -> None:
     thing = {"ObjectType": "Vehicle", "ObjectID": 3, "BoundingBox": [2048, 1024, 6144, 7168], "Confidence": 80}
     car = {"PlateNumber": "粤B12345", "PlateColor": "Blue", "Speed": 36, "Lane": 2}
-    (observation,) = seen(event("TrafficGate", Object=thing, TrafficCar=car)).observations
+    (observation,) = decode_body(event("TrafficGate", Object=thing, TrafficCar=car)).observations
     assert observation.plate is not None
     assert (observation.box, observation.speed, observation.lane, observation.track) == (
         (0.25, 0.125, 0.75, 0.875),
@@ -120,22 +120,22 @@ def test_boxes_and_plates() -> None:
         "3",
     )
     assert (observation.plate.token, observation.plate.region, observation.plate.color) == (
-        VEIL.plate("粤B12345", NOW),
+        PSEUDONYMISER.plate("粤B12345", NOW),
         "粤B",
         "blue",
     )
-    (observation,) = seen(event("TrafficGate", Object={**thing, "BoundingBox": [0, 0, 9000, 100]})).observations
+    (observation,) = decode_body(event("TrafficGate", Object={**thing, "BoundingBox": [0, 0, 9000, 100]})).observations
     assert (observation.box, observation.box_quality, observation.plate) == (None, BoxQuality.UNRESOLVED, None)
     odds: list[Any] = [[1, 2, 3], "x", [None] * 4, [0, 0, 0, 0], {}]
     for odd in odds:
-        (observation,) = seen(event("TrafficGate", Object={**thing, "BoundingBox": odd})).observations
+        (observation,) = decode_body(event("TrafficGate", Object={**thing, "BoundingBox": odd})).observations
         assert observation.box is None
-    assert "12345" not in str(seen(event("TrafficGate", TrafficCar=car, Name="粤B12345")))
+    assert "12345" not in str(decode_body(event("TrafficGate", TrafficCar=car, Name="粤B12345")))
 
 
 def test_each_object_of_an_event_is_an_observation() -> None:
     things = [{"ObjectType": "Human", "ObjectID": 4, "BoundingBox": [0, 0, 4096, 4096]}, {"ObjectType": "Vehicle"}, {}]
-    report = seen(event("CrossRegionDetection", "Start", Name="Zone1", Objects=things))
+    report = decode_body(event("CrossRegionDetection", "Start", Name="Zone1", Objects=things))
     assert [(observation.object_class, observation.track) for observation in report.observations] == [
         ("person", "4"),
         ("vehicle", ""),
@@ -143,7 +143,7 @@ def test_each_object_of_an_event_is_an_observation() -> None:
     ]
     assert len({observation.id for observation in report.observations}) == 3
     assert readings(report) == [("intrusion", "zone1", True)]
-    assert len(seen(event("VideoMotion", Objects=[])).observations) == 1
+    assert len(decode_body(event("VideoMotion", Objects=[])).observations) == 1
 
 
 def test_vehicles_lines_and_areas_of_one_moment_are_told_apart() -> None:
@@ -154,9 +154,9 @@ def test_vehicles_lines_and_areas_of_one_moment_are_told_apart() -> None:
     ]
     lines = [event("CrossLineDetection", Name=name) for name in ("Line 1", "Line 2", "Line 1")]
     for bodies, distinct in ((passages, 3), (lines, 2)):
-        assert len({seen(body).observations[0].id for body in bodies}) == distinct
-    assert len({seen(body).measurements[0].key for body in passages}) == 3
-    areas = [seen(event("NumberStat", Name=name, EnteredSubtotal=5)) for name in ("Zone1", "Zone2")]
+        assert len({decode_body(body).observations[0].id for body in bodies}) == distinct
+    assert len({decode_body(body).measurements[0].key for body in passages}) == 3
+    areas = [decode_body(event("NumberStat", Name=name, EnteredSubtotal=5)) for name in ("Zone1", "Zone2")]
     assert len({report.observations[0].id for report in areas}) == 2
     assert [report.measurements[0].channel for report in areas] == ["zone1", "zone2"]
     assert len({report.measurements[0].key for report in areas}) == 2
@@ -168,7 +168,7 @@ def test_vehicles_lines_and_areas_of_one_moment_are_told_apart() -> None:
 )
 def test_what_is_no_event_is_refused(payload: bytes) -> None:
     with pytest.raises(Rejected):
-        seen(payload)
+        decode_body(payload)
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=12)
@@ -189,7 +189,7 @@ TREES = st.recursive(
 )
 def test_no_event_crashes_it(data: dict[str, Any], code: str) -> None:
     try:
-        report = seen(event(code, "Start", **data))
+        report = decode_body(event(code, "Start", **data))
     except Rejected:
         return
     for observation in report.observations:
@@ -199,7 +199,7 @@ def test_no_event_crashes_it(data: dict[str, Any], code: str) -> None:
 @given(st.binary(max_size=200))
 def test_no_bytes_crash_it(payload: bytes) -> None:
     try:
-        seen(payload)
-        seen(b"Code=VideoMotion;action=Start;index=0;data=" + payload)
+        decode_body(payload)
+        decode_body(b"Code=VideoMotion;action=Start;index=0;data=" + payload)
     except Rejected:
         return

@@ -23,7 +23,7 @@ from sensegate.video.observation import BoxQuality, ObjectClass, ObservationKind
 from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 NOW = 1_767_225_600_000_000
-VEIL = KeyedPseudonymiser(b"test")
+PSEUDONYMISER = KeyedPseudonymiser(b"test")
 MARKS = (
     "Wang Xiaoming",
     "13800138000",
@@ -174,7 +174,7 @@ Cutter = Callable[[bytes, str, int, Pseudonymiser], Redacted]
 
 
 def run(name: str, message: object, camera: CameraInfo = CameraInfo()) -> tuple[VideoReport, Redacted]:  # noqa: B008
-    cut = FORMATS[name].redact(json.dumps(message).encode(), "t", NOW, VEIL)
+    cut = FORMATS[name].redact(json.dumps(message).encode(), "t", NOW, PSEUDONYMISER)
     return FORMATS[name].decode(cut.payload, "t", NOW, camera), cut
 
 
@@ -233,7 +233,7 @@ def leaks(cut: Cutter, message: Any) -> list[str]:
     for mark in MARKS:
         for whole in planted(message, mark):
             try:
-                kept = cut(json.dumps(whole).encode(), "t", NOW, VEIL)
+                kept = cut(json.dumps(whole).encode(), "t", NOW, PSEUDONYMISER)
             except Rejected as why:
                 text = str(why)
             else:
@@ -431,7 +431,7 @@ def test_axis_events(topic: str, data: dict[str, str], expected: list[tuple[str,
 def test_rubbish_is_refused(name: str, payload: bytes) -> None:
     """It is never taken for an observation, and nothing but a refusal comes of it."""
     try:
-        cut = FORMATS[name].redact(payload, "t", NOW, VEIL)
+        cut = FORMATS[name].redact(payload, "t", NOW, PSEUDONYMISER)
         decoded = FORMATS[name].decode(cut.payload, "t", NOW, CameraInfo())
     except Rejected:
         return
@@ -477,7 +477,7 @@ def disturbed(draw: st.DrawFn) -> tuple[str, Any]:
 )
 def test_an_empty_name_is_none(name: str, message: dict[str, Any], expected: int) -> None:
     """What passes no check is left out; it is not told as a name of its own."""
-    cut = FORMATS[name].redact(json.dumps(message).encode(), "t/x", NOW, VEIL)
+    cut = FORMATS[name].redact(json.dumps(message).encode(), "t/x", NOW, PSEUDONYMISER)
     decoded = FORMATS[name].decode(cut.payload, "t/x", NOW, CameraInfo(width=640, height=480))
     assert len(decoded.observations) + len(decoded.measurements) == expected
     assert b"object at" not in cut.payload
@@ -488,7 +488,7 @@ def test_property_whatever_comes_is_cut_or_refused(given_one: tuple[str, Any]) -
     """No message makes a format fail; what is cut can be read, and reading it twice gives the same."""
     name, message = given_one
     try:
-        cut = FORMATS[name].redact(json.dumps(message).encode("utf-8", "surrogatepass"), "t/x", NOW, VEIL)
+        cut = FORMATS[name].redact(json.dumps(message).encode("utf-8", "surrogatepass"), "t/x", NOW, PSEUDONYMISER)
         decoded = FORMATS[name].decode(cut.payload, "t/x", NOW, CameraInfo(width=640, height=480))
     except Rejected:
         return

@@ -115,7 +115,7 @@ def test_one_moment_in_two_zones_is_one_event() -> None:
 # ── Hikvision ────────────────────────────────────────────────────────────────────────────────────────
 
 
-def told(**more: Any) -> dict[str, Any]:
+def alert_body(**more: Any) -> dict[str, Any]:
     """Return an alert in JSON; None takes a member away."""
     first = {"macAddress": "44:19:b6:00:00:01", "channelID": 1, "dateTime": "2026-01-15T12:00:00+08:00"}
     alert_ = {**first, "eventType": "VMD", "eventState": "active", **more}
@@ -123,7 +123,7 @@ def told(**more: Any) -> dict[str, Any]:
 
 
 def hikvision(**more: Any) -> VideoReport:
-    return decode("hikvision", json.dumps(told(**more)).encode())
+    return decode("hikvision", json.dumps(alert_body(**more)).encode())
 
 
 @pytest.mark.parametrize(

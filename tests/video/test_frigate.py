@@ -15,7 +15,7 @@ from sensegate.video.observation import BoxQuality, ObjectClass, ObservationKind
 from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 NOW = 1_767_225_600_000_000
-VEIL = KeyedPseudonymiser(b"test")
+PSEUDONYMISER = KeyedPseudonymiser(b"test")
 DEFAULT_CAMERA = CameraInfo()
 
 
@@ -23,7 +23,7 @@ def run(
     payload: object, topic: str = "frigate/events", camera: CameraInfo = DEFAULT_CAMERA
 ) -> tuple[VideoReport, Redacted]:
     data = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    cut = FORMAT.redact(data, topic, NOW, VEIL)
+    cut = FORMAT.redact(data, topic, NOW, PSEUDONYMISER)
     return FORMAT.decode(cut.payload, topic, NOW, camera), cut
 
 
@@ -112,7 +112,7 @@ def test_who_it_is_stays_out(place: str, members: dict[str, Any]) -> None:
     """Names, plates and texts are in no field of what is kept, whatever field they come in."""
     whole = {"type": "update", "before": after(), "after": after()}
     whole[place] = after(**members)
-    cut = FORMAT.redact(json.dumps(whole).encode(), "frigate/events", NOW, VEIL)
+    cut = FORMAT.redact(json.dumps(whole).encode(), "frigate/events", NOW, PSEUDONYMISER)
     assert b"Xiaoming" not in cut.payload
     assert b"13800138000" not in cut.payload
     assert not any("Xiaoming" in name for name in cut.removed)

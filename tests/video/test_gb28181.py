@@ -14,7 +14,7 @@ from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 NOW = 1_767_225_600_000_000
 AT = 1_768_453_200_000_000
-VEIL = KeyedPseudonymiser(b"test")
+PSEUDONYMISER = KeyedPseudonymiser(b"test")
 DEVICE = "44010300001340000001"
 ALARM = (
     "<Notify><CmdType>Alarm</CmdType><SN>17</SN><DeviceID>44010300001340000001</DeviceID><AlarmPriority>4"
@@ -35,7 +35,7 @@ ALIVE = f"<Notify><CmdType>Keepalive</CmdType><SN>1</SN><DeviceID>{DEVICE}</Devi
 
 def run(text: str, charset: str = "gb18030", declared: str = "GB2312") -> tuple[VideoReport, Redacted]:
     body = f'<?xml version="1.0" encoding="{declared}"?>{text}'.encode(charset)
-    cut = FORMAT.redact(body, "t", NOW, VEIL)
+    cut = FORMAT.redact(body, "t", NOW, PSEUDONYMISER)
     return FORMAT.decode(cut.payload, "t", NOW, CameraInfo()), cut
 
 
@@ -83,7 +83,7 @@ MARKS = ("Wang Xiaoming", "13800138000", "粤B12345", "rtsp://u:p@h/1")
 def test_marks_get_through_nowhere(text: str) -> None:
     """In place of each text, and as an element and an attribute of each one."""
     for mark in MARKS:
-        places = [found.span(1) for found in re.finditer(r">([^<]+)<", text)]
+        places = [match.span(1) for match in re.finditer(r">([^<]+)<", text)]
         planted = [text[:begin] + mark + text[end:] for begin, end in places]
         planted += [text.replace("</SN>", f"</SN><Note>{mark}</Note><SN x='{mark}'>{mark}</SN>")]
         planted += [text.replace("<Item>", f"<Item><Owner>{mark}</Owner>")]

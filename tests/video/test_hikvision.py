@@ -17,18 +17,18 @@ from sensegate.video.pseudonyms import KeyedPseudonymiser
 from sensegate.video.values import split_words
 from tests.collect.camera import alert, part
 
-VEIL = KeyedPseudonymiser(b"tests" * 8)
+PSEUDONYMISER = KeyedPseudonymiser(b"tests" * 8)
 NOW = 1_768_449_600_000_000
 JPEG = b"\xff\xd8\xff\xe0" + bytes(500) + b"\xff\xd9"
 
 
-def seen(payload: bytes | dict[str, Any], topic: str = "http/cam7", **camera: Any) -> VideoReport:
+def decode_body(payload: bytes | dict[str, Any], topic: str = "http/cam7", **camera: Any) -> VideoReport:
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    cut = FORMAT.redact(body, topic, NOW, VEIL)
+    cut = FORMAT.redact(body, topic, NOW, PSEUDONYMISER)
     return FORMAT.decode(cut.payload, topic, NOW, CameraInfo(**camera))
 
 
-def told(**more: Any) -> dict[str, Any]:
+def person_event(**more: Any) -> dict[str, Any]:
     first = {"macAddress": "44:19:b6:00:00:01", "channelID": 1, "dateTime": "2026-01-15T12:00:00+08:00"}
     return {**first, "eventType": "VMD", "eventState": "active", **more}
 
@@ -39,9 +39,13 @@ def readings(report: VideoReport) -> list[tuple[str, str, Any]]:
 
 def test_json_with_and_without_its_envelope_is_what_xml_is() -> None:
     """One event, three spellings, one identity."""
-    in_xml = seen(alert())
-    for payload in (told(), {"EventNotificationAlert": told()}, {"EventNotificationAlert": [told()]}):
-        report = seen(payload)
+    in_xml = decode_body(alert())
+    for payload in (
+        person_event(),
+        {"EventNotificationAlert": person_event()},
+        {"EventNotificationAlert": [person_event()]},
+    ):
+        report = decode_body(payload)
         assert [observation.id for observation in report.observations] == [
             observation.id for observation in in_xml.observations
         ]
@@ -50,7 +54,7 @@ def test_json_with_and_without_its_envelope_is_what_xml_is() -> None:
 
 def test_several_parts_and_pictures() -> None:
     body = part(alert()) + part(JPEG, "image/jpeg") + part(alert("IO", "inactive")) + part(JPEG, "image/jpeg")
-    cut = FORMAT.redact(body + b"--boundary--", "http/cam7", NOW, VEIL)
+    cut = FORMAT.redact(body + b"--boundary--", "http/cam7", NOW, PSEUDONYMISER)
     assert cut.removed["part.picture"] == 2
     decoded = FORMAT.decode(cut.payload, "http/cam7", NOW, CameraInfo())
     assert [observation.event.type for observation in decoded.observations if observation.event] == [
@@ -58,7 +62,7 @@ def test_several_parts_and_pictures() -> None:
         "alarm_input",
     ]
     assert sum(observation.images for observation in decoded.observations) == 2
-    only = FORMAT.redact(part(JPEG, "image/jpeg"), "http/cam7", NOW, VEIL)
+    only = FORMAT.redact(part(JPEG, "image/jpeg"), "http/cam7", NOW, PSEUDONYMISER)
     assert FORMAT.decode(only.payload, "http/cam7", NOW, CameraInfo()).ignored == 1
 
 
@@ -81,7 +85,7 @@ def test_kinds_of_events(
     state: bool,  # noqa: FBT001 - one of the columns
     expected: list[tuple[str, str, Any]],
 ) -> None:
-    report = seen(told(**more))
+    report = decode_body(person_event(**more))
     (observation,) = report.observations
     assert observation.event is not None
     assert (observation.event.type, observation.event.state) == (word, state)
@@ -95,48 +99,50 @@ def test_heartbeats() -> None:
         {"eventType": "heartBeat"},
         {"eventType": "heartbeat", "activePostCount": "0"},
     ):
-        report = seen(told(**more))
+        report = decode_body(person_event(**more))
         assert (report.observations, report.ignored, readings(report)) == ((), 1, [("online", "", True)])
-    assert seen(told(eventType="videoloss", eventState="inactive", activePostCount=3)).observations
+    assert decode_body(person_event(eventType="videoloss", eventState="inactive", activePostCount=3)).observations
 
 
 def test_regions_and_targets() -> None:
     """Each region is an observation of its own, with a state of its own; a target of the whole alert counts for one."""
     entry = {"regionID": 1, "detectionTarget": "human", "TargetRect": {"x": 0.1, "y": 0.2, "width": 0.3, "height": 0.4}}
     regions = {"DetectionRegionEntry": [entry, {**entry, "regionID": "2", "detectionTarget": "vehicle"}]}
-    report = seen(told(eventType="fielddetection", DetectionRegionList=regions))
+    report = decode_body(person_event(eventType="fielddetection", DetectionRegionList=regions))
     assert [(observation.object_class, observation.box) for observation in report.observations] == [
         ("person", (0.1, 0.2, 0.4, 0.6)),
         ("vehicle", (0.1, 0.2, 0.4, 0.6)),
     ]
     assert readings(report) == [("intrusion", "zone1", True), ("intrusion", "zone2", True)]
     assert len({observation.id for observation in report.observations}) == 2
-    (one,) = seen(told(targetType="human", TargetRect=entry["TargetRect"])).observations
-    assert (one.object_class, one.box) == ("person", (0.1, 0.2, 0.4, 0.6))
-    (one,) = seen(told(targetType="human", TargetRect={"X": 300, "Y": 1, "width": 5, "height": 5})).observations
-    assert (one.box, one.box_quality) == (None, BoxQuality.UNRESOLVED)
+    (person,) = decode_body(person_event(targetType="human", TargetRect=entry["TargetRect"])).observations
+    assert (person.object_class, person.box) == ("person", (0.1, 0.2, 0.4, 0.6))
+    (person,) = decode_body(
+        person_event(targetType="human", TargetRect={"X": 300, "Y": 1, "width": 5, "height": 5})
+    ).observations
+    assert (person.box, person.box_quality) == (None, BoxQuality.UNRESOLVED)
 
 
 def anpr(**more: Any) -> dict[str, Any]:
     picture = {
         "pictureInfo": {"absTime": "20260115120000500", "vehicelRect": {"X": 96, "Y": 54, "width": 960, "height": 540}}
     }
-    return told(eventType="ANPR", ANPR={"licensePlate": "粤B12345", "pictureInfoList": picture, **more})
+    return person_event(eventType="ANPR", ANPR={"licensePlate": "粤B12345", "pictureInfoList": picture, **more})
 
 
 def test_vehicles() -> None:
-    (observation,) = seen({**anpr(), "detectionBackgroundImageResolution": "1920*1080"}).observations
+    (observation,) = decode_body({**anpr(), "detectionBackgroundImageResolution": "1920*1080"}).observations
     assert (observation.box, observation.image_size) == ((0.05, 0.05, 0.55, 0.55), (1920, 1080))
     assert observation.observed_at == NOW + 500_000
-    (observation,) = seen(anpr()).observations
+    (observation,) = decode_body(anpr()).observations
     assert (observation.box, observation.box_quality) == (None, BoxQuality.UNRESOLVED)  # 1056 of 1000
     for plate in ("", "unknown", "无车牌", None):
-        (observation,) = seen(anpr(licensePlate=plate)).observations
+        (observation,) = decode_body(anpr(licensePlate=plate)).observations
         assert observation.plate is None
-    report = seen(anpr(line=2, vehicleInfo={"speed": 54}))
+    report = decode_body(anpr(line=2, vehicleInfo={"speed": 54}))
     assert readings(report) == [("vehicle_speed", "lane2", 54)]
     assert report.observations[0].speed == 15
-    (observation,) = seen({**anpr(), "DeviceGPSInfo": {
+    (observation,) = decode_body({**anpr(), "DeviceGPSInfo": {
         "longitudeType": "E", "latitudeType": "S", "Longitude": {"degree": 113, "minute": 30, "sec": 36},
         "Latitude": {"degree": 23, "minute": 0, "sec": 0}}}).observations  # fmt: skip
     assert observation.place is not None
@@ -145,11 +151,11 @@ def test_vehicles() -> None:
 
 def test_times() -> None:
     """An offset is believed; without one it is the camera's zone; rubbish is the arrival."""
-    (observation,) = seen(told(dateTime="2026-01-15T12:00:00")).observations
+    (observation,) = decode_body(person_event(dateTime="2026-01-15T12:00:00")).observations
     assert (observation.observed_at, observation.time_quality) == (NOW, "assumed_tz")
-    (observation,) = seen(told(dateTime="2026-01-15T12:00:00"), zone="UTC").observations
+    (observation,) = decode_body(person_event(dateTime="2026-01-15T12:00:00"), zone="UTC").observations
     assert observation.observed_at == NOW + 8 * 3_600_000_000
-    (observation,) = seen(told(dateTime="the day of Li Lei")).observations
+    (observation,) = decode_body(person_event(dateTime="the day of Li Lei")).observations
     assert (observation.observed_at, observation.time_quality) == (NOW, "received")
     assert "dateTime" in observation.removed
 
@@ -157,25 +163,27 @@ def test_times() -> None:
 def test_people_are_counted() -> None:
     period = {"startTime": "2026-01-15T11:59:00+08:00", "endTime": "2026-01-15T12:00:00+08:00"}
     count = {"statisticalMethods": "timeRange", "TimeRange": period, "enter": "3", "exit": 1, "name": "Hall"}
-    report = seen(told(eventType="PeopleCounting", peopleCounting=count))
+    report = decode_body(person_event(eventType="PeopleCounting", peopleCounting=count))
     assert readings(report) == [("people_in", "", 3), ("people_out", "", 1)]
     assert report.observations[0].kind is ObservationKind.COUNT
     assert {measurement.time for measurement in report.measurements} == {NOW}
 
 
 def test_cameras_name_themselves_or_are_named_by_their_address() -> None:
-    assert seen(told(dynChannelID=33)).observations[0].camera == "44:19:b6:00:00:01/33"
-    assert seen(told(macAddress="44-19-B6-00-00-01")).observations[0].camera == "44:19:b6:00:00:01/1"
+    assert decode_body(person_event(dynChannelID=33)).observations[0].camera == "44:19:b6:00:00:01/33"
+    assert decode_body(person_event(macAddress="44-19-B6-00-00-01")).observations[0].camera == "44:19:b6:00:00:01/1"
     for mac in (None, "", "Li Lei"):
-        (observation,) = seen(told(macAddress=mac)).observations
+        (observation,) = decode_body(person_event(macAddress=mac)).observations
         assert observation.camera == "cam7/1"
-    (observation,) = seen(told(macAddress="", channelID="")).observations
+    (observation,) = decode_body(person_event(macAddress="", channelID="")).observations
     assert observation.camera == "cam7"
 
 
 def test_cameras_of_a_recorder_without_mac_address_are_told_apart() -> None:
     """Alarms of two channels at one moment are events of two cameras, also without a MAC address."""
-    reports = [seen(told(macAddress=None, dynChannelID=channel), "hikvision/nvr1/alerts") for channel in (2, 3)]
+    reports = [
+        decode_body(person_event(macAddress=None, dynChannelID=channel), "hikvision/nvr1/alerts") for channel in (2, 3)
+    ]
     assert [report.observations[0].camera for report in reports] == ["nvr1/2", "nvr1/3"]
     assert len({report.observations[0].id for report in reports}) == 2
     assert len({report.measurements[0].key for report in reports}) == 2
@@ -188,7 +196,7 @@ def test_vehicles_of_one_moment_are_told_apart_by_lane_and_plate() -> None:
         anpr(line=2, vehicleInfo={"speed": 54}),
         anpr(line=2, licensePlate="粤B54321", vehicleInfo={"speed": 54}),
     ]
-    selected = [seen(alert) for alert in (*alerts, alerts[1])]
+    selected = [decode_body(alert) for alert in (*alerts, alerts[1])]
     assert [len({report.observations[0].id for report in reports}) for reports in (selected[:3], selected[1::2])] == [
         3,
         1,
@@ -203,7 +211,11 @@ def test_areas_of_a_people_counter_are_told_apart() -> None:
     """Two areas of one camera, counted over the same minute."""
     period = {"startTime": "2026-01-15T11:59:00+08:00", "endTime": "2026-01-15T12:00:00+08:00"}
     reports = [
-        seen(told(eventType="PeopleCounting", peopleCounting={"TimeRange": period, "enter": 3, "regionsID": region}))
+        decode_body(
+            person_event(
+                eventType="PeopleCounting", peopleCounting={"TimeRange": period, "enter": 3, "regionsID": region}
+            )
+        )
         for region in (1, "2")
     ]
     assert [readings(report) for report in reports] == [[("people_in", "zone1", 3)], [("people_in", "zone2", 3)]]
@@ -221,8 +233,8 @@ def test_areas_of_a_people_counter_are_told_apart() -> None:
 )
 def test_channels_are_told_apart_whatever_names_the_recorder(topic: str, camera: str, named: list[str]) -> None:
     """By its own topic, by its registration, or by nothing at all; one number for the recorder, one for the channel."""
-    alerts = [told(macAddress=None, channelID=1, dynChannelID=channel) for channel in (1, 2)]
-    reports = [seen(alert, topic, id=camera) for alert in alerts]
+    alerts = [person_event(macAddress=None, channelID=1, dynChannelID=channel) for channel in (1, 2)]
+    reports = [decode_body(alert, topic, id=camera) for alert in alerts]
     assert [report.observations[0].camera for report in reports] == named
     assert len({report.observations[0].id for report in reports}) == 2
 
@@ -234,7 +246,7 @@ def test_alarms_of_a_recorder_in_one_body() -> None:
                         b"<channelID>%d</channelID>" % channel)
         for channel in (1, 2, 3, 2)
     ]  # fmt: skip
-    report = seen(b"".join(map(part, bodies)) + b"--boundary--")
+    report = decode_body(b"".join(map(part, bodies)) + b"--boundary--")
     assert [observation.camera for observation in report.observations] == ["cam7/1", "cam7/2", "cam7/3", "cam7/2"]
     assert len({observation.id for observation in report.observations}) == 3
 
@@ -250,13 +262,13 @@ def test_alarms_of_a_recorder_in_one_body() -> None:
 )  # fmt: skip
 def test_what_is_no_alert_is_refused(payload: bytes) -> None:
     with pytest.raises(Rejected) as why:
-        seen(payload)
+        decode_body(payload)
     assert "A & B" not in str(why.value)
 
 
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=12)
 NAMES = sorted(
-    {*told(), *anpr()["ANPR"]}
+    {*person_event(), *anpr()["ANPR"]}
     | split_words(
         "DetectionRegionList DetectionRegionEntry TargetRect X Y width height regionID pictureInfo vehicelRect"
     )
@@ -272,9 +284,13 @@ TREES = st.recursive(
 @given(st.dictionaries(st.sampled_from(NAMES), TREES, max_size=10))
 @example({"DetectionRegionList": [[{"DetectionRegionEntry": None}]]})
 def test_no_alert_crashes_it(tree: dict[str, Any]) -> None:
-    for payload in ({**tree, "eventType": tree.get("eventType", "VMD")}, {**told(), **tree}, {"ANPR": tree, **told()}):
+    for payload in (
+        {**tree, "eventType": tree.get("eventType", "VMD")},
+        {**person_event(), **tree},
+        {"ANPR": tree, **person_event()},
+    ):
         try:
-            report = seen(payload)
+            report = decode_body(payload)
         except Rejected:
             continue
         for observation in report.observations:

@@ -19,15 +19,15 @@ from sensegate.video.observation import BoxQuality, ObservationKind, TrackState
 from sensegate.video.pseudonyms import KeyedPseudonymiser
 from sensegate.video.values import split_words
 
-VEIL = KeyedPseudonymiser(b"tests" * 8)
+PSEUDONYMISER = KeyedPseudonymiser(b"tests" * 8)
 NOW = 1_768_449_600_000_000
 NOON = "2026-01-15T04:00:00Z"
 MJ = "cam7/onvif-mj/VideoAnalytics/p1/m1"
 
 
-def seen(name: str, payload: bytes | dict[str, Any], topic: str = "http/cam7", **camera: Any) -> VideoReport:
+def decode_body(name: str, payload: bytes | dict[str, Any], topic: str = "http/cam7", **camera: Any) -> VideoReport:
     body = payload if isinstance(payload, bytes) else json.dumps(payload).encode()
-    cut = FORMATS[name].redact(body, topic, NOW, VEIL)
+    cut = FORMATS[name].redact(body, topic, NOW, PSEUDONYMISER)
     return FORMATS[name].decode(cut.payload, topic, NOW, CameraInfo(**camera))
 
 
@@ -72,7 +72,7 @@ def test_nested_transformations_lead_to_the_same_box(
     x1, y1 = back(inner, *back(outer, left, top))
     x2, y2 = back(inner, *back(outer, right, bottom))
     nested = thing((x1, y1, x2, y2), Transformation=transformation(inner))
-    (observation,) = seen("onvif_mj", frame(nested, Transformation=transformation(outer)), MJ).observations
+    (observation,) = decode_body("onvif_mj", frame(nested, Transformation=transformation(outer)), MJ).observations
     expected, _ = boxes.from_onvif(*corners)
     assert observation.box == pytest.approx(expected, abs=2e-6)
     assert observation.box_quality is BoxQuality.EXPLICIT
@@ -80,7 +80,7 @@ def test_nested_transformations_lead_to_the_same_box(
 
 @given(CORNERS, TRANSFORMS)
 def test_xml_and_json_agree(corners: tuple[float, float, float, float], outer: Transform) -> None:
-    in_json = seen("onvif_mj", frame(thing(corners), Transformation=transformation(outer)), MJ)
+    in_json = decode_body("onvif_mj", frame(thing(corners), Transformation=transformation(outer)), MJ)
     left, top, right, bottom = corners
     document = (
         f'<tt:VideoAnalytics><tt:Frame UtcTime="{NOON}"><tt:Transformation>'
@@ -89,7 +89,7 @@ def test_xml_and_json_agree(corners: tuple[float, float, float, float], outer: T
         f'<tt:Object ObjectId="1"><tt:Appearance><tt:Shape><tt:BoundingBox left="{left!r}" top="{top!r}" '
         f'right="{right!r}" bottom="{bottom!r}"/></tt:Shape></tt:Appearance></tt:Object></tt:Frame></tt:VideoAnalytics>'
     )
-    in_xml = seen("onvif_xml", document.encode())
+    in_xml = decode_body("onvif_xml", document.encode())
     assert in_xml.observations[0].box == in_json.observations[0].box
     assert in_xml.observations[0].box_quality == in_json.observations[0].box_quality
 
@@ -98,15 +98,15 @@ def test_xml_and_json_agree(corners: tuple[float, float, float, float], outer: T
 def test_a_transformation_that_is_none_gives_no_box(odd: object) -> None:
     """A box without a place is no box; the rest of the object stays."""
     of = {"Scale": {"@x": odd, "@y": 1}}
-    (observation,) = seen("onvif_mj", frame(thing((0, 0, 0.5, 0.5)), Transformation=of), MJ).observations
+    (observation,) = decode_body("onvif_mj", frame(thing((0, 0, 0.5, 0.5)), Transformation=of), MJ).observations
     assert (observation.box, observation.box_quality, observation.track) == (None, BoxQuality.UNRESOLVED, "1")
 
 
 def test_a_grid_is_believed_of_the_profile_alone() -> None:
     box = thing((2048, 1024, 6144, 7168))
-    (observation,) = seen("onvif_mj", frame(box), MJ).observations
+    (observation,) = decode_body("onvif_mj", frame(box), MJ).observations
     assert (observation.box, observation.box_quality) == (None, BoxQuality.UNRESOLVED)
-    (observation,) = seen("onvif_mj", frame(box), MJ, grid=8192).observations
+    (observation,) = decode_body("onvif_mj", frame(box), MJ, grid=8192).observations
     assert (observation.box, observation.box_quality) == ((0.25, 0.125, 0.75, 0.875), BoxQuality.CAMERA)
 
 
@@ -122,7 +122,9 @@ def test_splits_merges_and_ends() -> None:
         "Delete": [{"@ObjectId": "7"}],
     }
     left = {**thing(number=8), "Behaviour": {"Removed": None}}
-    observation = seen("onvif_mj", frame(thing(number=1), thing(number=2), left, ObjectTree=tree), MJ).observations
+    observation = decode_body(
+        "onvif_mj", frame(thing(number=1), thing(number=2), left, ObjectTree=tree), MJ
+    ).observations
     states = {item.track: (item.track_state, item.parent_track) for item in observation}
     assert states == {
         "1": (None, ""),
@@ -134,7 +136,7 @@ def test_splits_merges_and_ends() -> None:
         "8": (TrackState.END, ""),
     }
     assert len({item.id for item in observation}) == 7
-    repeated = seen("onvif_mj", frame(thing(number=1), thing(number=2), left, ObjectTree=tree), MJ).observations
+    repeated = decode_body("onvif_mj", frame(thing(number=1), thing(number=2), left, ObjectTree=tree), MJ).observations
     assert [item.id for item in repeated] == [item.id for item in observation]
 
 
@@ -144,24 +146,24 @@ def test_what_is_said_of_people_does_not_pass() -> None:
         "GeoLocation": {"@lon": 113.2, "@lat": 23.1},
         "HumanBody": {"Height": 1.8},
     }
-    (observation,) = seen("onvif_mj", frame(thing(**looks)), MJ).observations
+    (observation,) = decode_body("onvif_mj", frame(thing(**looks)), MJ).observations
     assert (observation.object_class, observation.place) == ("person", None)
     assert observation.removed == ("Appearance.GeoLocation", "Appearance.HumanBody")
     looks["Class"] = {"Type": [{"@Likelihood": 0.2, "#text": "Human"}, {"@Likelihood": 0.7, "#text": "Vehicle"}]}
-    (observation,) = seen("onvif_mj", frame(thing(**looks)), MJ).observations
+    (observation,) = decode_body("onvif_mj", frame(thing(**looks)), MJ).observations
     assert observation.object_class == "vehicle"
     assert observation.place is not None
     assert (observation.place.lon, observation.place.lat, observation.place.source) == (113.2, 23.1, "object")
 
 
 def test_times_and_parts_that_are_missing() -> None:
-    (observation,) = seen("onvif_mj", {"Frame": {"Object": {}}}, MJ).observations
+    (observation,) = decode_body("onvif_mj", {"Frame": {"Object": {}}}, MJ).observations
     assert (observation.observed_at, observation.time_quality, observation.track) == (NOW, "received", "")
-    report = seen("onvif_mj", {"Frame": [{"@UtcTime": NOON}]}, MJ)
+    report = decode_body("onvif_mj", {"Frame": [{"@UtcTime": NOON}]}, MJ)
     assert (report.observations, report.ignored) == ((), 1)
-    report = seen("onvif_mj", {"Frame": [{"@UtcTime": NOON, "Object": [3, thing()]}]}, MJ)
+    report = decode_body("onvif_mj", {"Frame": [{"@UtcTime": NOON, "Object": [3, thing()]}]}, MJ)
     assert (len(report.observations), len(report.rejected)) == (1, 1)
-    assert seen("onvif_mj", {"Frame": 3} | {"SensorData": {"Value": 1}}, "cam7/onvif-mj/PTZ/p1").ignored == 1
+    assert decode_body("onvif_mj", {"Frame": 3} | {"SensorData": {"Value": 1}}, "cam7/onvif-mj/PTZ/p1").ignored == 1
 
 
 # ── events ───────────────────────────────────────────────────────────────────────────────────────────
@@ -180,7 +182,7 @@ def event(topic: str, data: dict[str, Any], operation: str = "Changed", **source
     ).encode()
 
 
-def told(report: VideoReport) -> list[tuple[str, str, Any]]:
+def events_of(report: VideoReport) -> list[tuple[str, str, Any]]:
     return [(measurement.property, measurement.channel, measurement.value) for measurement in report.measurements]
 
 
@@ -214,14 +216,14 @@ def test_events(
     topic: str, source: dict[str, str], data: dict[str, str], word: str, readings: list[tuple[str, str, Any]]
 ) -> None:
     """Each leads to its word; those with a state or a count to a reading; of the same at the same time one identity."""
-    report = seen("onvif_xml", event(topic, data, **source))
+    report = decode_body("onvif_xml", event(topic, data, **source))
     (observation,) = report.observations
     assert observation.event is not None
     assert observation.event.type == word
-    assert told(report) == readings
+    assert events_of(report) == readings
     assert observation.kind is (ObservationKind.COUNT if "Count" in data else ObservationKind.EVENT)
     assert "Li Lei" not in str(report)
-    repeated = seen("onvif_xml", event(topic, data, "Initialized", **source))
+    repeated = decode_body("onvif_xml", event(topic, data, "Initialized", **source))
     assert [measurement.key for measurement in repeated.measurements] == [
         measurement.key for measurement in report.measurements
     ]
@@ -230,20 +232,20 @@ def test_events(
 
 def test_a_property_that_is_deleted_is_no_longer_so() -> None:
     topic = "tns1:RuleEngine/FieldDetector/ObjectsInside"
-    report = seen("onvif_xml", event(topic, {"ObjectId": "5"}, "Deleted", Rule="Field1"))
-    assert told(report) == [("field_occupied", "zone1", False)]
-    empty = seen("onvif_ej", b"", "cam7/onvif-ej/RuleEngine/FieldDetector/ObjectsInside/&1/2/Field1")
-    assert told(empty) == [("field_occupied", "zone1", False)]
+    report = decode_body("onvif_xml", event(topic, {"ObjectId": "5"}, "Deleted", Rule="Field1"))
+    assert events_of(report) == [("field_occupied", "zone1", False)]
+    empty = decode_body("onvif_ej", b"", "cam7/onvif-ej/RuleEngine/FieldDetector/ObjectsInside/&1/2/Field1")
+    assert events_of(empty) == [("field_occupied", "zone1", False)]
     assert empty.observations[0].time_quality == "received"
     with pytest.raises(Rejected, match="names no event"):
-        seen("onvif_ej", b"", "cam7/other")
+        decode_body("onvif_ej", b"", "cam7/other")
 
 
 def test_temperatures_are_in_kelvin() -> None:
     reading = '<tt:ElementItem Name="Reading"><x:BoxTemperatureReading xmlns:x="u" ItemID="2" MaxTemperature="300.5" '
     reading += 'MinTemperature="290" AverageTemperature="295"/></tt:ElementItem>'
-    report = seen("onvif_xml", event("tns1:RuleEngine/Radiometry/BoxTemperatureReading", {"<": reading}))
-    assert told(report) == [
+    report = decode_body("onvif_xml", event("tns1:RuleEngine/Radiometry/BoxTemperatureReading", {"<": reading}))
+    assert events_of(report) == [
         ("surface_temperature", "max2", 300.5),
         ("surface_temperature", "min2", 290),
         ("surface_temperature", "mean2", 295),
@@ -254,11 +256,11 @@ def test_temperatures_are_in_kelvin() -> None:
 def test_plates_of_events_are_hidden() -> None:
     info = "<tt:LicensePlateInfo><tt:PlateNumber Likelihood='0.9'>粤B12345</tt:PlateNumber></tt:LicensePlateInfo>"
     data = {"<": f'<tt:ElementItem Name="LicensePlateInfo">{info}</tt:ElementItem>', "FaceName": "Li Lei"}
-    report = seen("onvif_xml", event("tns1:RuleEngine/Recognition/LicensePlate", data))
+    report = decode_body("onvif_xml", event("tns1:RuleEngine/Recognition/LicensePlate", data))
     (observation,) = report.observations
     assert observation.plate is not None
     assert (observation.plate.token, observation.plate.region) == (
-        VEIL.plate("粤B12345", observation.observed_at),
+        PSEUDONYMISER.plate("粤B12345", observation.observed_at),
         "粤B",
     )
     assert "12345" not in str(report)
@@ -269,7 +271,7 @@ def test_bridges_wrap_messages() -> None:
         "topic": "cam7/onvif-ej/RuleEngine/LineDetector/Crossed/&1/2/Line1",
         "payload": {"UtcTime": NOON, "Source": {}, "Data": {}},
     }
-    (observation,) = seen("onvif_ej", wrapped).observations
+    (observation,) = decode_body("onvif_ej", wrapped).observations
     assert observation.event is not None
     assert (observation.event.type, observation.event.rule) == ("line_crossed", "Line1")
 
@@ -307,21 +309,21 @@ BOMB = (
 def test_xml_of_strangers_is_refused(document: str) -> None:
     """Document types, entities, depth, attributes, sizes: refused without being looked up, and without a word of it."""
     with pytest.raises(Rejected) as why:
-        seen("onvif_xml", document.encode())
+        decode_body("onvif_xml", document.encode())
     assert "passwd" not in str(why.value)
     assert "undefined" not in str(why.value)
 
 
 def test_a_large_document_is_refused_before_it_is_read() -> None:
     with pytest.raises(Rejected, match="too_large"):
-        seen("onvif_xml", b"<tt:Frame>" + b" " * xmlsafe.BYTES_MAX + b"</tt:Frame>")
+        decode_body("onvif_xml", b"<tt:Frame>" + b" " * xmlsafe.BYTES_MAX + b"</tt:Frame>")
 
 
 def test_other_character_sets() -> None:
     head = '<?xml version="1.0" encoding="GB2312"?>'
     document = f'{head}<tt:Frame UtcTime="{NOON}"><tt:Object ObjectId="广州"/></tt:Frame>'
-    (observation,) = seen("onvif_xml", document.encode("gb18030")).observations
-    assert observation.track == VEIL.identifier("广州")
+    (observation,) = decode_body("onvif_xml", document.encode("gb18030")).observations
+    assert observation.track == PSEUDONYMISER.identifier("广州")
 
 
 MEMBERS = sorted(
@@ -351,7 +353,7 @@ def test_no_tree_crashes_it(tree: Any) -> None:
         ("onvif_ej", tree, "cam7/x"),
     ):
         try:
-            report = seen(name, json.dumps(body).encode(), topic)
+            report = decode_body(name, json.dumps(body).encode(), topic)
         except Rejected:
             continue
         for observation in report.observations:
@@ -363,7 +365,7 @@ def test_no_tree_crashes_it(tree: Any) -> None:
 def test_no_bytes_crash_it(payload: bytes, topic: str) -> None:
     for name in ("onvif_xml", "onvif_mj", "onvif_ej"):
         with pytest.raises(Rejected) if not payload.strip() and name != "onvif_ej" else _maybe():
-            seen(name, payload, topic)
+            decode_body(name, payload, topic)
 
 
 class _maybe:  # noqa: N801 - a context like pytest.raises

@@ -11,7 +11,7 @@ import pytest
 from sensegate.errors import Rejected
 from sensegate.video.format import CameraInfo
 from sensegate.video.formats import FORMATS
-from tests.video.canary import AT, BASES, VEIL
+from tests.video.canary import AT, BASES, PSEUDONYMISER
 
 SIZE = 250_000
 SLOW_S = 0.6
@@ -22,19 +22,19 @@ EVENT = b"Code=VideoMotion;action=Start;index=0"
 
 def large() -> Iterator[tuple[str, bytes]]:
     """Yield bodies each against one weak place."""
-    for what, row in (
+    for case, row in (
         ("blanks", b" "), ("lines", b"\n"), ("open elements", b"<a>"), ("declarations", b"<?xml "), ("types", b"<!"),
         ("open lists", b"["), ("open objects", b'{"a":'), ("quotes", b'"'), ("backslashes", b"\\"), ("dashes", b"-"),
         ("boundaries", b"--b\r\n"), ("heads", b"--b\r\nContent-Type: x\r\n\r\n"), ("half heads", b"--b\r\nContent-"),
         ("events", EVENT + b"\n"), ("half events", b"Code="), ("heartbeats", b"Heartbeat"), ("digits", b"1"),
         ("zeros", b"\0"), ("signs", "粤".encode()), ("entities", b"&amp;"), ("ends", b"\r\n\r\n"),
     ):  # fmt: skip
-        yield what, row * (SIZE // len(row))
-        yield f"{what} in an event", EVENT + b";data=" + b'{"a": "' + row * (SIZE // len(row)) + b'"}'
-        yield f"{what} behind an event", EVENT + b";data={" + row * (SIZE // len(row))
-        yield f"{what} in an element", ALERT % (row * (SIZE // len(row)))
-        yield f"{what} in a part", b"--b\r\nContent-Type: a/b\r\n\r\n" + row * (SIZE // len(row)) + b"\r\n--b--\r\n"
-        yield f"{what} in JSON", b'{"a": "' + row * (SIZE // len(row)) + b'"}'
+        yield case, row * (SIZE // len(row))
+        yield f"{case} in an event", EVENT + b";data=" + b'{"a": "' + row * (SIZE // len(row)) + b'"}'
+        yield f"{case} behind an event", EVENT + b";data={" + row * (SIZE // len(row))
+        yield f"{case} in an element", ALERT % (row * (SIZE // len(row)))
+        yield f"{case} in a part", b"--b\r\nContent-Type: a/b\r\n\r\n" + row * (SIZE // len(row)) + b"\r\n--b--\r\n"
+        yield f"{case} in JSON", b'{"a": "' + row * (SIZE // len(row)) + b'"}'
     yield "a closing tag", b"<a" + b" b" * (SIZE // 2) + b"/>"
     yield "members", b"{" + b",".join(b'"k%d":1' % at for at in range(SIZE // 12)) + b"}"
 
@@ -42,7 +42,7 @@ def large() -> Iterator[tuple[str, bytes]]:
 def taken(name: str, topic: str, payload: bytes) -> str:
     """Take a body through a format; return why it was refused, empty where it was not."""
     try:
-        cut = FORMATS[name].redact(payload, topic, AT, VEIL)
+        cut = FORMATS[name].redact(payload, topic, AT, PSEUDONYMISER)
         FORMATS[name].decode(cut.payload, topic, AT, CameraInfo(id="c1"))
     except Rejected as why:
         return why.detail
@@ -52,12 +52,12 @@ def taken(name: str, topic: str, payload: bytes) -> str:
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_a_large_body_costs_no_more_than_its_size(name: str) -> None:
     slow = []
-    for what, payload in large():
+    for case, payload in large():
         start = time.process_time()
         taken(name, "a/b", payload)
         spent = time.process_time() - start
         if spent > SLOW_S:
-            slow.append(f"{what}: {spent:.1f} s")
+            slow.append(f"{case}: {spent:.1f} s")
     assert not slow
 
 

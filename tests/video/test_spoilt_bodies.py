@@ -15,16 +15,16 @@ from sensegate.errors import Rejected
 from sensegate.video.format import CameraInfo
 from sensegate.video.formats import FORMATS, viid_responses, viid_subscriptions
 from tests.spoil import UNWRITABLE, spoilt
-from tests.video.canary import AT, BASES, MARKS, VEIL
+from tests.video.canary import AT, BASES, MARKS, PSEUDONYMISER
 
 EACH = 1 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 197
 NOBODYS = (MARKS["plate"], MARKS["name"])
 
 
-def told(name: str, topic: str, payload: bytes) -> str:
+def outcome_of(name: str, topic: str, payload: bytes) -> str:
     """Return what is kept and told of a body."""
     try:
-        cut = FORMATS[name].redact(payload, topic, AT, VEIL)
+        cut = FORMATS[name].redact(payload, topic, AT, PSEUDONYMISER)
         decoded = FORMATS[name].decode(cut.payload, topic, AT, CameraInfo(id="c1", width=640, height=480))
     except Rejected as why:
         return why.detail
@@ -40,21 +40,21 @@ def told(name: str, topic: str, payload: bytes) -> str:
 def test_any_change_of_a_body_is_cut_or_refused(name: str) -> None:
     result: dict[str, str] = {}
     for number, (topic, payload) in enumerate(BASES[name]):
-        for what, make in islice(spoilt(payload), number % EACH, None, EACH):
+        for fault, make in islice(spoilt(payload), number % EACH, None, EACH):
             try:
                 body = make()
             except UNWRITABLE:
                 continue
             try:
-                text = told(name, topic, body)
+                text = outcome_of(name, topic, body)
             except Exception as why:  # noqa: BLE001 - any is a finding
                 place = traceback.extract_tb(why.__traceback__)[-1]
                 result.setdefault(
-                    f"{type(why).__name__} {place.name}:{place.lineno}", f"{what}: {why!r} {body[:400]!r}"
+                    f"{type(why).__name__} {place.name}:{place.lineno}", f"{fault}: {why!r} {body[:400]!r}"
                 )
                 continue
             if any(mark in text for mark in NOBODYS):
-                result.setdefault("personal data", f"{what}: {text[:400]}")
+                result.setdefault("personal data", f"{fault}: {text[:400]}")
     assert not result, "\n".join(f"{key}: {text}" for key, text in result.items())
 
 

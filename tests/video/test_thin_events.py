@@ -12,7 +12,7 @@ SECOND = 1_000_000
 WINDOW = 5 * SECOND
 
 
-def told(at: int, *, state: bool | None = True) -> VideoObservation:
+def event(at: int, *, state: bool | None = True) -> VideoObservation:
     return VideoObservation(
         id=f"{at}{state}",
         kind=ObservationKind.EVENT,
@@ -36,27 +36,27 @@ def kept(*alarms: VideoObservation) -> list[str]:
 
 
 def test_an_alarm_told_each_second_is_one() -> None:
-    assert kept(*[told(at * SECOND) for at in range(60)]) == ["0True"]
+    assert kept(*[event(at * SECOND) for at in range(60)]) == ["0True"]
 
 
 def test_a_change_is_told_at_once_and_a_pause_begins_anew() -> None:
-    alarms = [told(0), told(SECOND), told(2 * SECOND, state=False), told(3 * SECOND), told(20 * SECOND)]
+    alarms = [event(0), event(SECOND), event(2 * SECOND, state=False), event(3 * SECOND), event(20 * SECOND)]
     assert kept(*alarms) == ["0True", "2000000False", "3000000True", "20000000True"]
 
 
 def test_one_that_is_sent_again_is_no_repetition() -> None:
     """It goes on to where duplicates are told, and counted as such."""
-    assert kept(told(0), told(0)) == ["0True", "0True"]
+    assert kept(event(0), event(0)) == ["0True", "0True"]
 
 
 def test_events_without_a_state_are_all_kept() -> None:
-    assert kept(told(0, state=None), told(1, state=None)) == ["0None", "1None"]
+    assert kept(event(0, state=None), event(1, state=None)) == ["0None", "1None"]
 
 
 @given(st.lists(st.tuples(st.integers(0, 100), st.booleans()), max_size=40))
 def test_the_last_state_is_always_known(alarms: list[tuple[int, bool]]) -> None:
     """Whatever comes in what order: the last one kept has the state of the last one told."""
-    events = [told(at * SECOND, state=state) for at, state in alarms]
+    events = [event(at * SECOND, state=state) for at, state in alarms]
     result = kept(*events)
     states = {item.id: item.event.state for item in events if item.event}
     if events:
@@ -64,10 +64,10 @@ def test_the_last_state_is_always_known(alarms: list[tuple[int, bool]]) -> None:
         assert states[result[-1]] == events[-1].event.state
 
 
-def states(*told: tuple[str, bool, int]) -> list[bool]:
+def states(*reports: tuple[str, bool, int]) -> list[bool]:
     before: StateReasons | None = None
     states: list[bool] = []
-    for part, holds, at in told:
+    for part, holds, at in reports:
         now, before = combine_reasons(part, holds=holds, at=at, before=before)
         states.append(now)
     return states

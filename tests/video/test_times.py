@@ -111,5 +111,5 @@ def test_beijing_comes_back(moment: datetime) -> None:
 
 @given(st.text(max_size=70))
 def test_no_text_breaks_it(text: str) -> None:
-    for found in (times.parse_iso(text), times.parse_beijing(text), times.parse_iso(text, "Asia/Tokyo")):
-        assert found is None or found[0] >= 0
+    for time in (times.parse_iso(text), times.parse_beijing(text), times.parse_iso(text, "Asia/Tokyo")):
+        assert time is None or time[0] >= 0

@@ -11,7 +11,7 @@ from sensegate.video.format import CameraInfo, Redacted, VideoReport
 from sensegate.video.formats import FORMATS
 from sensegate.video.pseudonyms import KeyedPseudonymiser
 
-VEIL = KeyedPseudonymiser(b"variants" * 4)
+PSEUDONYMISER = KeyedPseudonymiser(b"variants" * 4)
 NOON = 1_768_453_200_000_000
 """2026-01-15 13:00 in Beijing"""
 DEVICE = "44030500001310000001"
@@ -34,10 +34,10 @@ VEHICLE = {
 FACE = {"FaceID": f"{BASIC}0600001", "DeviceID": DEVICE, "FaceAppearTime": "20260115130000", "Name": "张三"}
 
 
-def told(name: str, body: Any, topic: str = "http/cam7", **camera: Any) -> tuple[Redacted, VideoReport]:
+def redact_and_decode(name: str, body: Any, topic: str = "http/cam7", **camera: Any) -> tuple[Redacted, VideoReport]:
     """Cut and read a message; nothing personal of it may be in either."""
     payload = body if isinstance(body, bytes) else json.dumps(body, ensure_ascii=False).encode()
-    cut = FORMATS[name].redact(payload, topic, NOON, VEIL)
+    cut = FORMATS[name].redact(payload, topic, NOON, PSEUDONYMISER)
     decoded = FORMATS[name].decode(cut.payload, topic, NOON, CameraInfo(**camera))
     everything = f"{cut.payload.decode()}{decoded!r}{dict(cut.removed)!r}"
     assert not [word for word in PERSONAL if word in everything]
@@ -59,7 +59,7 @@ def told(name: str, body: Any, topic: str = "http/cam7", **camera: Any) -> tuple
     ],
 )
 def test_an_empty_batch_is_none_the_worse(body: Any) -> None:
-    _, report = told("viid", body)
+    _, report = redact_and_decode("viid", body)
     assert report.ignored == 1
 
 
@@ -86,7 +86,7 @@ def test_an_empty_batch_is_none_the_worse(body: Any) -> None:
     ],
 )
 def test_a_vehicle_in_any_envelope(body: Any) -> None:
-    _, report = told("viid", body)
+    _, report = redact_and_decode("viid", body)
     (observation,) = report.observations
     assert (observation.camera, observation.observed_at, observation.lane, observation.speed) == (DEVICE, NOON, 2, 15.0)
     assert observation.box == (0.1, 0.1, 0.5, 0.5)
@@ -97,12 +97,14 @@ def test_a_vehicle_in_any_envelope(body: Any) -> None:
 
 
 def test_names_that_are_no_fields_of_the_standard_are_not_told() -> None:
-    cut, _ = told("viid", {"FaceListObject": {"FaceObject": [{**FACE, "ZHANGSan": "1", "张三": {"Name": "x"}}]}})
+    cut, _ = redact_and_decode(
+        "viid", {"FaceListObject": {"FaceObject": [{**FACE, "ZHANGSan": "1", "张三": {"Name": "x"}}]}}
+    )
     assert dict(cut.removed) == {"Name": 1, "other": 2}
 
 
 def test_a_device_with_any_suffix_is_told_whole() -> None:
-    _, report = told(
+    _, report = redact_and_decode(
         "viid", {"MotorVehicleListObject": {"MotorVehicleObject": [{**VEHICLE, "DeviceID": f"{DEVICE}1"}]}}
     )
     assert report.observations[0].camera == f"{DEVICE}1"
@@ -132,7 +134,7 @@ TT = 'xmlns:tt="http://www.onvif.org/ver10/schema" xmlns:wsnt="http://docs.oasis
     ],
 )
 def test_a_scene_in_which_nothing_is_means_nothing(name: str, body: Any) -> None:
-    _, report = told(name, body, MJ if name == "onvif_mj" else "http/cam7")
+    _, report = redact_and_decode(name, body, MJ if name == "onvif_mj" else "http/cam7")
     assert report.ignored == 1
 
 
@@ -141,7 +143,7 @@ def test_a_frame_may_stand_in_what_is_around_it_in_xml(around: tuple[str, ...]) 
     body: Any = {"Frame": {"@UtcTime": "2026-01-15T05:00:00", "Object": THING, "acme:ZHANG": "Secret"}}
     for name in reversed(around):
         body = {name: body}
-    cut, report = told("onvif_mj", body, f"city/north/{MJ}")
+    cut, report = redact_and_decode("onvif_mj", body, f"city/north/{MJ}")
     (observation,) = report.observations
     assert (observation.camera, observation.subclass, observation.confidence, observation.observed_at) == (
         "city/north/cam7/p1",
@@ -163,13 +165,13 @@ def test_a_recording_job_tells_its_state_as_an_element() -> None:
         "</tt:RecordingJobStateInformation></tt:ElementItem></tt:Data></tt:Message></wsnt:Message>"
         "</wsnt:NotificationMessage></tt:Event></tt:MetadataStream>"
     )
-    _, report = told("onvif_xml", body.encode())
+    _, report = redact_and_decode("onvif_xml", body.encode())
     assert [(measurement.property, measurement.value) for measurement in report.measurements] == [("recording", True)]
 
 
 def counted(rule: str, **camera: Any) -> str:
     body = {"UtcTime": "2026-01-15T05:00:00Z", "Source": {"Rule": rule}, "Data": {"Count": "7"}}
-    _, report = told("onvif_ej", body, "cam7/onvif-ej/RuleEngine/CountAggregation/Counter", **camera)
+    _, report = redact_and_decode("onvif_ej", body, "cam7/onvif-ej/RuleEngine/CountAggregation/Counter", **camera)
     (measurement,) = report.measurements
     return measurement.channel
 
@@ -186,7 +188,7 @@ def test_counts_of_rules_with_free_names_do_not_mix() -> None:
 
 def test_a_profile_gives_a_rule_its_channel() -> None:
     assert counted("Door", rules={"Door": "line3"}) == "line3"
-    assert counted("张三的店", rules={VEIL.identifier("张三的店"): "line4"}) == "line4"
+    assert counted("张三的店", rules={PSEUDONYMISER.identifier("张三的店"): "line4"}) == "line4"
 
 
 # ── makers ───────────────────────────────────────────────────────────────────────────────────────────
@@ -202,7 +204,9 @@ def test_hikvision_traffic_of_a_lane_becomes_readings() -> None:
         "<TPSInfo><laneNo>1</laneNo><speed>54</speed><queueLen>20</queueLen><driver>张三</driver></TPSInfo>"
         "<TPSInfo><laneNo>2</laneNo><trafficVolume>12</trafficVolume><ZHANG>1</ZHANG></TPSInfo>"
     )
-    cut, report = told("hikvision", alert(f"<eventType>TPS</eventType><TPS><TPSInfoList>{lanes}</TPSInfoList></TPS>"))
+    cut, report = redact_and_decode(
+        "hikvision", alert(f"<eventType>TPS</eventType><TPS><TPSInfoList>{lanes}</TPSInfoList></TPS>")
+    )
     assert {
         (measurement.property, measurement.channel, measurement.value, measurement.unit)
         for measurement in report.measurements
@@ -222,7 +226,7 @@ def test_hikvision_regions_as_a_plain_list() -> None:
     }
     for regions in ([entry], [{"DetectionRegionEntry": entry}], {"DetectionRegionEntry": [entry]}):
         body = {"channelID": 1, "eventType": "fielddetection", "eventState": "active", "DetectionRegionList": regions}
-        (observation,) = told("hikvision", body)[1].observations
+        (observation,) = redact_and_decode("hikvision", body)[1].observations
         assert (observation.box, observation.event and observation.event.zone) == ((0.1, 0.1, 0.3, 0.3), "1")
 
 
@@ -234,13 +238,15 @@ def test_hikvision_resolution_as_two_members() -> None:
         f"</pictureInfo></pictureInfoList></ANPR><detectionBackgroundImageResolution>{size}"
         "</detectionBackgroundImageResolution>"
     )
-    (observation,) = told("hikvision", alert(body))[1].observations
+    (observation,) = redact_and_decode("hikvision", alert(body))[1].observations
     assert (observation.box, observation.image_size) == ((0.1, 0.1, 0.2, 0.2), (1920, 1080))
 
 
 @pytest.mark.parametrize("data", ["null", '[{"Name": "张三"}]', "{}"])
 def test_dahua_data_of_any_kind(data: str) -> None:
-    (observation,) = told("dahua", f"Code=VideoMotion;action=Start;index=0;data={data}".encode())[1].observations
+    (observation,) = redact_and_decode("dahua", f"Code=VideoMotion;action=Start;index=0;data={data}".encode())[
+        1
+    ].observations
     assert observation.event is not None
     assert (observation.event.type, observation.event.state) == ("motion", True)
 
@@ -253,7 +259,7 @@ def test_dahua_data_of_any_kind(data: str) -> None:
     ],
 )
 def test_axis_operations_in_both_forms(operations: Any) -> None:
-    _, report = told("axis", {"frame": {"timestamp": "2026-01-15T05:00:00Z", "operations": operations}})
+    _, report = redact_and_decode("axis", {"frame": {"timestamp": "2026-01-15T05:00:00Z", "operations": operations}})
     assert [
         (observation.track, observation.track_state, observation.parent_track) for observation in report.observations
     ] == [
@@ -269,7 +275,7 @@ def test_axis_alarm_of_a_threshold_belongs_to_its_scenario() -> None:
         "timestamp": "1768453200000",
         "message": {"data": {"active": "1", "classTypes": "human,vehicle"}},
     }
-    _, report = told("axis", body)
+    _, report = redact_and_decode("axis", body)
     assert [(measurement.property, measurement.channel, measurement.value) for measurement in report.measurements] == [
         ("field_occupied", "scenario1", True)
     ]
@@ -286,7 +292,7 @@ def test_axis_alarm_of_a_threshold_belongs_to_its_scenario() -> None:
     ],
 )
 def test_a_detector_that_saw_nothing(name: str, body: Any) -> None:
-    assert told(name, body, "frigate/reviews" if name == "frigate" else "x/y")[1].ignored == 1
+    assert redact_and_decode(name, body, "frigate/reviews" if name == "frigate" else "x/y")[1].ignored == 1
 
 
 def test_deepstream_lane_as_a_word_and_a_box_that_nobody_set() -> None:
@@ -297,26 +303,26 @@ def test_deepstream_lane_as_a_word_and_a_box_that_nobody_set() -> None:
         "place": {"entrance": {"name": "张三", "lane": "lane1"}},
         "object": {"id": "1", "vehicle": {"license": "粤B12345", "type": "sedan"}, "bbox": sides},
     }
-    (observation,) = told("deepstream", body, "x/y", width=10, height=10)[1].observations
+    (observation,) = redact_and_decode("deepstream", body, "x/y", width=10, height=10)[1].observations
     assert (observation.lane, observation.box, observation.box_quality) == (1, None, None)
 
 
 def test_dlstreamer_objects_alone_and_an_offset_before_the_odd_literal() -> None:
     thing = {"detection": {"bounding_box": {"x_min": 0.1, "x_max": 0.5, "y_min": 0.1, "y_max": 0.5}, "label": "person"}}
-    (observation,) = told("dlstreamer", {"objects": thing}, "x/y")[1].observations
+    (observation,) = redact_and_decode("dlstreamer", {"objects": thing}, "x/y")[1].observations
     assert observation.box == (0.1, 0.1, 0.5, 0.5)
     body = {"objects": [thing], "system_timestamp": "2026-01-15T13:00:00.000+0800:%z"}
-    assert told("dlstreamer", body, "x/y")[1].observations[0].observed_at == NOON
+    assert redact_and_decode("dlstreamer", body, "x/y")[1].observations[0].observed_at == NOON
 
 
 def test_frigate_end_without_the_time_of_a_frame() -> None:
     after = {"id": "a-b", "camera": "c", "label": "person", "start_time": 1_768_453_199.0, "end_time": 1_768_453_200.0}
-    (observation,) = told("frigate", {"type": "end", "after": after}, "frigate/events")[1].observations
+    (observation,) = redact_and_decode("frigate", {"type": "end", "after": after}, "frigate/events")[1].observations
     assert observation.observed_at == NOON
 
 
 def test_frigate_does_not_tell_a_label_that_is_in_no_table() -> None:
-    (measurement,) = told("frigate", b"2", "frigate/c/ZHANGSAN", id="c")[1].measurements
+    (measurement,) = redact_and_decode("frigate", b"2", "frigate/c/ZHANGSAN", id="c")[1].measurements
     assert (measurement.property, measurement.channel) == ("objects_present", "other")
 
 
@@ -327,7 +333,7 @@ def test_gb28181_places_that_were_swapped_and_times_with_a_blank(lon: str, lat: 
         f"{DEVICE}</DeviceID><AlarmMethod>5</AlarmMethod><AlarmTime>2026-01-15 13:00:00</AlarmTime>"
         f"<AlarmDescription>张三</AlarmDescription><Longitude>{lon}</Longitude><Latitude>{lat}</Latitude></Notify>"
     )
-    (observation,) = told("gb28181", body.encode("gb18030"))[1].observations
+    (observation,) = redact_and_decode("gb28181", body.encode("gb18030"))[1].observations
     assert observation.observed_at == NOON
     assert observation.place is not None
     assert (observation.place.lon, observation.place.lat) == (113.2, 23.1)

@@ -19,7 +19,7 @@ from sensegate.video.formats.viid_redaction import redact_body
 from sensegate.video.observation import BoxQuality, ObjectClass
 from sensegate.video.pseudonyms import KeyedPseudonymiser
 
-VEIL = KeyedPseudonymiser(b"a key of tests")
+PSEUDONYMISER = KeyedPseudonymiser(b"a key of tests")
 CAMERA = "33010101001210000001"
 SOURCE = f"{CAMERA}022026011510000000001"
 VEHICLE = f"{SOURCE}0200001"
@@ -44,8 +44,8 @@ def body(*objects: dict[str, Any], kind: str = "MotorVehicle") -> bytes:
     return json.dumps({f"{kind}ListObject": {f"{kind}Object": list(objects)}}, ensure_ascii=False).encode()
 
 
-def seen(payload: bytes, topic: str = f"http/{CAMERA}", camera: CameraInfo | None = None) -> VideoReport:
-    return FORMAT.decode(FORMAT.redact(payload, topic, NOW, VEIL).payload, topic, NOW, camera or CameraInfo())
+def decode_body(payload: bytes, topic: str = f"http/{CAMERA}", camera: CameraInfo | None = None) -> VideoReport:
+    return FORMAT.decode(FORMAT.redact(payload, topic, NOW, PSEUDONYMISER).payload, topic, NOW, camera or CameraInfo())
 
 
 def test_it_is_in_the_table() -> None:
@@ -53,7 +53,7 @@ def test_it_is_in_the_table() -> None:
 
 
 def test_a_vehicle() -> None:
-    observation = seen(
+    observation = decode_body(
         body(
             vehicle(
                 Speed="36",
@@ -112,7 +112,7 @@ def test_a_vehicle() -> None:
         "02",
         0.9,
     )
-    assert observation.plate.token == VEIL.plate(PLATE, TEN)
+    assert observation.plate.token == PSEUDONYMISER.plate(PLATE, TEN)
     assert observation.removed == ("SubImageInfoObject.Data", "SubImageInfoObject.StoragePath")
 
 
@@ -154,16 +154,16 @@ def test_a_vehicle() -> None:
     ],
 )
 def test_spellings_that_mean_the_same(payload: bytes) -> None:
-    [observation] = seen(payload).observations
+    [observation] = decode_body(payload).observations
     assert (observation.camera, observation.observed_at, observation.native_id) == (CAMERA, TEN, VEHICLE)
     assert observation.plate is not None
-    assert observation.plate.token == VEIL.plate(PLATE, TEN)
-    assert observation.id == seen(body(vehicle())).observations[0].id
+    assert observation.plate.token == PSEUDONYMISER.plate(PLATE, TEN)
+    assert observation.id == decode_body(body(vehicle())).observations[0].id
 
 
 def test_an_object_that_is_none_is_refused_alone() -> None:
     payload = json.dumps({"APEListObject": {"APEObject": [{"ApeID": "x"}, 7, {"ApeID": CAMERA, "IsOnline": 1}]}})
-    report = seen(payload.encode())
+    report = decode_body(payload.encode())
     assert [(item.index, item.reason) for item in report.rejected] == [(0, "wrong_type"), (1, "wrong_type")]
     assert [(measurement.camera, measurement.property, measurement.value) for measurement in report.measurements] == [
         (CAMERA, "online", 1.0)
@@ -184,22 +184,24 @@ def test_an_object_that_is_none_is_refused_alone() -> None:
 )
 def test_a_body_that_is_none(payload: bytes, reason: str) -> None:
     with pytest.raises(Rejected) as why:
-        FORMAT.redact(payload, "http/x", NOW, VEIL)
+        FORMAT.redact(payload, "http/x", NOW, PSEUDONYMISER)
     assert why.value.reason == reason
     assert "Alice" not in str(why.value)
 
 
 def test_ids_of_other_forms_are_hidden_and_the_identity_holds_the_time() -> None:
-    first, second = (seen(body(vehicle(MotorVehicleID="J. Smith", PassTime=f"2026011510000{n}"))) for n in (0, 1))
+    first, second = (
+        decode_body(body(vehicle(MotorVehicleID="J. Smith", PassTime=f"2026011510000{n}"))) for n in (0, 1)
+    )
     assert "Smith" not in first.observations[0].native_id
     assert first.observations[0].id != second.observations[0].id
-    repeated = seen(body(vehicle(MotorVehicleID="J. Smith")))
+    repeated = decode_body(body(vehicle(MotorVehicleID="J. Smith")))
     assert repeated.observations[0].id == first.observations[0].id
 
 
 def test_an_id_that_breaks_the_rules_is_taken_and_told() -> None:
     other = vehicle(DeviceID="33010101001210000002", MotorVehicleID=f"{SOURCE}0600001")
-    kept = redact_body(body(other), "", VEIL, NOW).objects[0].record
+    kept = redact_body(body(other), "", PSEUDONYMISER, NOW).objects[0].record
     assert kept is not None
     assert kept.deviations == ("id_kind", "id_device")
     assert kept.camera == "33010101001210000002"
@@ -207,26 +209,26 @@ def test_an_id_that_breaks_the_rules_is_taken_and_told() -> None:
 
 def test_a_box_without_size_is_unresolved_and_none_of_zeros() -> None:
     sides = {"LeftTopX": 1, "LeftTopY": 2, "RightBtmX": 3, "RightBtmY": 4}
-    observation = seen(body(vehicle(**sides))).observations[0]
+    observation = decode_body(body(vehicle(**sides))).observations[0]
     assert (observation.box, observation.box_quality) == (None, BoxQuality.UNRESOLVED)
-    observation = seen(body(vehicle(**dict.fromkeys(sides, 0)))).observations[0]
+    observation = decode_body(body(vehicle(**dict.fromkeys(sides, 0)))).observations[0]
     assert (observation.box, observation.box_quality) == (None, None)
     grid = {"SubImageInfoObject": [{"Type": "14", "Width": 8192, "Height": 8192}]}
-    report = seen(body(vehicle(LeftTopX=2048, LeftTopY=1024, RightBtmX=6144, RightBtmY=7168, SubImageList=grid)))
+    report = decode_body(body(vehicle(LeftTopX=2048, LeftTopY=1024, RightBtmX=6144, RightBtmY=7168, SubImageList=grid)))
     assert report.observations[0].box == (0.25, 0.125, 0.75, 0.875)
 
 
 def test_no_plate_is_no_pseudonym() -> None:
     for word in ("", "无车牌", "未知", "-", None):
-        assert seen(body(vehicle(PlateNo=word))).observations[0].plate is None
+        assert decode_body(body(vehicle(PlateNo=word))).observations[0].plate is None
 
 
 def test_a_pseudonym_of_a_gateway_below_is_kept() -> None:
     token = "0123456789abcdef01234567"
-    observation = seen(body(vehicle(PlateNo="", PlateToken=token, PlateRegion="苏N"))).observations[0]
+    observation = decode_body(body(vehicle(PlateNo="", PlateToken=token, PlateRegion="苏N"))).observations[0]
     assert observation.plate is not None
     assert (observation.plate.token, observation.plate.region) == (token, "苏N")
-    bad = FORMAT.redact(body(vehicle(PlateNo="", PlateToken=PLATE, PlateRegion="王五")), "", NOW, VEIL)
+    bad = FORMAT.redact(body(vehicle(PlateNo="", PlateToken=PLATE, PlateRegion="王五")), "", NOW, PSEUDONYMISER)
     assert PLATE not in bad.payload.decode()
     assert "王五" not in bad.payload.decode()
     assert {"PlateToken", "PlateRegion"} <= bad.removed.keys()
@@ -241,7 +243,7 @@ def test_counts_of_a_label() -> None:
         "PersonNum": "12",
         "VehicleFlowRate": 600,
     }
-    report = seen(body(label, kind="VideoLabel"))
+    report = decode_body(body(label, kind="VideoLabel"))
     assert not report.observations
     assert {
         (measurement.property, measurement.value, measurement.unit, measurement.time)
@@ -250,14 +252,14 @@ def test_counts_of_a_label() -> None:
         ("people_present", 12.0, "1", TEN),
         ("traffic_flow", 600.0, "/h", TEN),
     }
-    event = seen(body({**label, "EventSort": 21}, kind="VideoLabel")).observations[0]
+    event = decode_body(body({**label, "EventSort": 21}, kind="VideoLabel")).observations[0]
     assert event.event is not None
     assert event.event.type == "wrong_way"
 
 
 @pytest.mark.parametrize("kind", ["Image", "VideoSlice", "File", "Case"])
 def test_of_files_and_cases_nothing_is_kept(kind: str) -> None:
-    report = seen(body({f"{kind}ID": SOURCE, "Title": "secret", "Data": "/9j/4AAQ"}, kind=kind))
+    report = decode_body(body({f"{kind}ID": SOURCE, "Title": "secret", "Data": "/9j/4AAQ"}, kind=kind))
     assert (report.observations, report.measurements, report.ignored) == ((), (), 1)
 
 
@@ -273,7 +275,7 @@ CANARY = "CANARY张三440106199001011234"
 )
 def test_property_nothing_that_is_not_allowed_comes_through(kind: str, fields: list[str], value: object) -> None:
     payload = body({f"{kind}ID": CANARY, CANARY: 1, **dict.fromkeys(fields, value)}, kind=kind)
-    redacted = FORMAT.redact(payload, "http/x", NOW, VEIL)
+    redacted = FORMAT.redact(payload, "http/x", NOW, PSEUDONYMISER)
     for text in (
         redacted.payload.decode(),
         str(dict(redacted.removed)),
@@ -300,7 +302,7 @@ JSON = st.recursive(
 def test_property_any_values_are_taken_or_refused(kind: str, fields: dict[str, Any]) -> None:
     payload = json.dumps({f"{kind}ListObject": {f"{kind}Object": fields}}).encode()
     try:
-        redacted = FORMAT.redact(payload, "http/x", NOW, VEIL)
+        redacted = FORMAT.redact(payload, "http/x", NOW, PSEUDONYMISER)
     except Rejected:
         return
     FORMAT.decode(redacted.payload, "", NOW, CameraInfo())
@@ -309,7 +311,7 @@ def test_property_any_values_are_taken_or_refused(kind: str, fields: dict[str, A
 @given(st.binary(max_size=200))
 def test_property_any_bytes_are_refused_or_taken(payload: bytes) -> None:
     try:
-        FORMAT.redact(payload, "t", NOW, VEIL)
+        FORMAT.redact(payload, "t", NOW, PSEUDONYMISER)
     except Rejected:
         return
 
@@ -317,7 +319,7 @@ def test_property_any_bytes_are_refused_or_taken(payload: bytes) -> None:
 @given(st.integers(0, 10**10 - 1), st.sampled_from(["Face", "Person", "MotorVehicle", "NonMotorVehicle"]))
 def test_property_ids_that_are_made_are_read_back(number: int, kind: str) -> None:
     made = viid_ids.make_content_id(CAMERA, kind, "20260115100000", number)
-    result = viid_ids.parse_id(kind, made, VEIL)
+    result = viid_ids.parse_id(kind, made, PSEUDONYMISER)
     assert result == viid_ids.ObjectId(made, unique=True, camera=CAMERA, time=TEN)
     other = viid_ids.make_content_id(CAMERA, kind, "20260115100000", number + 1)
     assert other != made
@@ -330,10 +332,10 @@ def test_property_ids_that_are_made_are_read_back(number: int, kind: str) -> Non
     "text", ["13800138000", "440106199001011234", "J. Smith", "张三", "0" * 20, VEHICLE[:-1] + "x"]
 )
 def test_what_has_no_form_of_an_id_is_hidden(text: str) -> None:
-    assert text not in viid_ids.parse_id("MotorVehicle", text, VEIL).text
+    assert text not in viid_ids.parse_id("MotorVehicle", text, PSEUDONYMISER).text
     assert not viid_ids.is_device(text)
 
 
 def test_a_refused_object_names_its_place() -> None:
-    kept = redact_body(b'{"FaceListObject": {"FaceObject": [7]}}', "", VEIL, NOW).objects[0].record
+    kept = redact_body(b'{"FaceListObject": {"FaceObject": [7]}}', "", PSEUDONYMISER, NOW).objects[0].record
     assert kept == InvalidRecord(index=0, detail="the object is malformed")

@@ -16,7 +16,7 @@ from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 CAMERA = "44010600001190000001"
 THERE = "33010101001210000009"
-VEIL = KeyedPseudonymiser(b"a key of tests")
+PSEUDONYMISER = KeyedPseudonymiser(b"a key of tests")
 COLORS = sorted(set(codes.WORDS["color", "gat1400"].values()))
 VEHICLES = sorted(set(codes.WORDS["vehicle", "gat1400"].values()))
 EVENTS = sorted(set(codes.WORDS["event", "gat1400"].values()) - {"other"})
@@ -29,7 +29,7 @@ def read(observation: VideoObservation, names: dict[str, str] | None = None) -> 
     assert made is not None
     made = with_peer_camera(made, names or {})
     body = msgspec.json.encode({f"{made.kind}ListObject": {f"{made.kind}Object": [made.fields]}})
-    [result] = FORMAT.decode(FORMAT.redact(body, "http/x", 0, VEIL).payload, "", 0, CameraInfo()).observations
+    [result] = FORMAT.decode(FORMAT.redact(body, "http/x", 0, PSEUDONYMISER).payload, "", 0, CameraInfo()).observations
     return result
 
 

@@ -12,7 +12,7 @@ from sensegate.web.addresses import client_address
 PROXIES = ("10.1.0.0/16", "fd00::/8")
 
 
-def asked(remote: str, config: WebConfig, *headers: tuple[str, str]) -> str:
+def resolved(remote: str, config: WebConfig, *headers: tuple[str, str]) -> str:
     request = make_mocked_request("GET", "/", headers=headers).clone(remote=remote)
     return client_address(request, config)
 
@@ -40,8 +40,8 @@ CASES = [
 def test_x_forwarded_for(remote: str, value: str, client: str) -> None:
     """The nearest address that is no proxy; what a client put before it is not believed."""
     config = WebConfig(trusted_proxies=PROXIES)
-    assert asked(remote, config, ("X-Forwarded-For", value)) == client
-    assert asked(remote, WebConfig(), ("X-Forwarded-For", value)) == remote, "negative control: no proxies"
+    assert resolved(remote, config, ("X-Forwarded-For", value)) == client
+    assert resolved(remote, WebConfig(), ("X-Forwarded-For", value)) == remote, "negative control: no proxies"
 
 
 @pytest.mark.parametrize(
@@ -58,13 +58,13 @@ def test_forwarded(value: str, client: str) -> None:
     """RFC 7239; the other header passes through the proxy as the client sent it, and is not read."""
     config = WebConfig(trusted_proxies=PROXIES, proxy_header="forwarded")
     spoofed = ("X-Forwarded-For", "192.0.2.66")
-    assert asked("10.1.0.7", config, ("Forwarded", value), spoofed) == client
+    assert resolved("10.1.0.7", config, ("Forwarded", value), spoofed) == client
     other = replace(config, proxy_header="x-forwarded-for")
-    assert asked("10.1.0.7", other, ("Forwarded", value)) == "10.1.0.7"
+    assert resolved("10.1.0.7", other, ("Forwarded", value)) == "10.1.0.7"
 
 
 def test_several_lines_are_one_list() -> None:
     """A header that is repeated is one list, in its order (RFC 9110)."""
     config = WebConfig(trusted_proxies=PROXIES)
     lines = (("X-Forwarded-For", "192.0.2.66"), ("X-Forwarded-For", "203.0.113.5"))
-    assert asked("10.1.0.7", config, *lines) == "203.0.113.5"
+    assert resolved("10.1.0.7", config, *lines) == "203.0.113.5"

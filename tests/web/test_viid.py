@@ -31,7 +31,7 @@ ADMIN = Principal("admin", Role.ADMIN, scope("44"))
 SERVER, CAMERA, OLD, ABOVE = (f"4401000000503000000{number}" for number in range(1, 5))
 
 
-class Told:
+class StubOutcome:
     """What a body became."""
 
     answers = (ObjectResult("x"),)
@@ -91,11 +91,11 @@ class Rig:
         self.url = ""
         self.password = ""
 
-    async def _take(self, _sender: Device, payload: bytes, _kinds: frozenset[str]) -> Told:
+    async def _take(self, _sender: Device, payload: bytes, _kinds: frozenset[str]) -> StubOutcome:
         self.bodies.append(payload)
         if self.raises is not None:
             raise self.raises
-        return Told()
+        return StubOutcome()
 
     async def ask(self, method: str, path: str, body: bytes = b"", **headers: str) -> tuple[int, dict[str, Any]]:
         """Return (status, the tree of the answer)."""

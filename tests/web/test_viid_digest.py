@@ -219,7 +219,7 @@ def test_a_session_holds_for_its_address_and_time() -> None:
     assert sessions.find("a", "10.0.0.2", "", 9) is None
     assert sessions.find("b", "10.0.0.1", "", 9) is None
     assert sessions.find("a", "10.0.0.1", "", 11) is None
-    assert [one.device for one in sessions.lapsed(11)] == ["a"]
+    assert [session.device for session in sessions.lapsed(11)] == ["a"]
     assert not sessions.lapsed(11)
     sessions.open(ViidSession("a", "10.0.0.1", "cert", seen=0))
     assert sessions.find("a", "10.0.0.1", "", 1) is None

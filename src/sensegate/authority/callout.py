@@ -279,7 +279,7 @@ class Callout:
         try:
             asked = decode_request(message.data)
         except EngineError as why:
-            _log.error("auth callout", error=str(why))
+            _log.error("authorization request refused", reason=str(why))
             return
         if not asked.connect_opts.password.startswith(PREFIX):
             await self._decide(message, asked)
@@ -391,7 +391,7 @@ class Callout:
                 await message.respond(answer)
         except Unavailable as why:
             # The server refuses the client after its time-out; it comes again.
-            _log.debug("auth callout", error=str(why))
+            _log.debug("authorization answer not sent", reason=str(why))
 
     def _why_not(self, user: str) -> str:
         at = self._devices.index.find_id(user)
@@ -431,7 +431,7 @@ class Callout:
             try:
                 seen = await self._server.violations()
             except SensegateError as why:
-                _log.debug("violations", error=str(why))
+                _log.debug("violations of rights not read", reason=str(why))
                 await self._clock.sleep(1.0)
                 continue
             for violation in seen:
@@ -467,7 +467,7 @@ class Callout:
             try:
                 await self._trail.record(by, f"refused.{alarm.operation.value}", device.id, after=dict(details))
             except SensegateError as why:
-                _log.error("an alarm is not on the audit trail", device=device.id, error=str(why))
+                _log.error("alarm not on the audit trail", device=device.id, reason=str(why))
 
 
 def _rights_differ(before: Device, after: Device) -> bool:

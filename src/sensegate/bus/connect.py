@@ -29,6 +29,7 @@ FLUSH_S = 5.0
 """Longest time for a peer to take what is still to be sent when a connection is closed."""
 _HARMLESS = ("permissions violation", "maximum subscriptions exceeded")
 """Errors after which the server keeps the connection."""
+_HEADERS_BEGIN = b"NATS/1.0\r\n"
 _UNEXPECTED = (RuntimeError, ValueError, LookupError, AttributeError, AssertionError, asyncio.InvalidStateError)
 """Errors at which the reconnection of nats-py ends, such as a write to a transport that uvloop has closed."""
 
@@ -88,6 +89,10 @@ class Login(msgspec.Struct, frozen=True):
     inbox_prefix: str = "_INBOX"
 
 
+MessageHandler = Callable[[bytes, bytes, bytes], None]
+"""Is called with the subject, the header (empty: none) and the payload of a message."""
+
+
 class LinkEvents(msgspec.Struct, frozen=True, eq=False):
     """Callbacks of a connection."""
 
@@ -136,6 +141,8 @@ class BusClient(Client):
         """Inventory of the streams of the account; None: they are not recorded."""
         self.replicas = 1
         """Copies of each stream that is created over this connection."""
+        self._handlers: dict[int, MessageHandler] = {}
+        """Number of a subscription -> function that is called with each of its messages at once."""
         self._log = _log.bind(connection=name)
         self._on_slow = events.on_slow
         self._on_reconnect = events.on_reconnect
@@ -155,6 +162,40 @@ class BusClient(Client):
             raise nats.errors.ConnectionReconnectingError
         with _raising_swallowed_cancellation():
             return await super().request(subject, payload, timeout, old_style, headers)
+
+    def publish_at_once(self, subject: str, reply: str, header: bytes, payload: bytes) -> None:
+        """Write a message to the socket, behind everything that is pending, without a task in between.
+
+        Args:
+            subject: valid as it is.
+            reply: subject of the answer, valid as it is.
+            header: whole header of the message, as the protocol wants it.
+            payload: the message.
+
+        Raises:
+            nats.errors.Error: there is no connection, or the message is larger than the server takes.
+        """
+        size, transport = len(header) + len(payload), self._transport
+        if transport is None or not self.is_connected:
+            raise nats.errors.ConnectionReconnectingError
+        if size > self._max_payload:
+            raise nats.errors.MaxPayloadError
+        line = f"HPUB {subject} {reply} {len(header)} {size}\r\n".encode()
+        pending, self._pending, self._pending_data_size = self._pending, [], 0
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += len(payload)
+        try:
+            transport.write(b"".join((*pending, line, header, payload, b"\r\n")))
+        except RuntimeError as why:  # uvloop's for a closed socket, of which the client has not yet heard
+            raise nats.errors.ConnectionClosedError from why
+
+    async def subscribe_at_once(self, subject: str, handler: MessageHandler) -> None:
+        """Have a function called with each message of a subject as it is read, without a queue and a task in between.
+
+        It must not raise anything but `ValueError`, which drops the message.
+        """
+        subscription = await self.subscribe(subject)
+        self._handlers[subscription._id] = handler  # noqa: SLF001 - nats-py gives no other name to what it dispatches by
 
     async def flush(self, timeout: int = 10) -> None:
         """Wait until the server has received everything that was sent."""
@@ -217,10 +258,24 @@ class BusClient(Client):
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """Take a message; drop one whose subjects or headers cannot be decoded, which anybody may publish."""
         try:
-            await super()._process_msg(sid, subject, reply, data, headers)
+            if handler := self._handlers.get(sid):
+                handler(subject, headers or b"", data)
+            else:
+                await super()._process_msg(sid, subject, reply, data, headers)
         except (ValueError, IndexError) as why:
             metrics.LIMIT_HITS.labels("bus_undecodable").inc()
             self._log.warning("message dropped: its subject or header cannot be decoded", reason=str(why))
+
+    async def _process_headers(self, headers: bytes) -> dict[str, str] | None:
+        """Parse headers; those in the form of the server, which nearly all have, in a quarter of the time."""
+        if headers and headers.startswith(_HEADERS_BEGIN):
+            try:
+                lines = headers[len(_HEADERS_BEGIN) : -4].decode().split("\r\n")
+                return {name: value for name, value in (line.split(": ", 1) for line in lines)}  # noqa: C416 - typed
+            except ValueError:
+                pass
+        parsed: dict[str, str] | None = await super()._process_headers(headers)
+        return parsed
 
     async def _process_pong(self) -> None:
         """Take the answer to a ping, also to one for which nobody waits any more."""

@@ -89,7 +89,7 @@ _BALANCES = (
     ("reprocessed messages", {REDECODED: 1, RECOVERED: -1, REREAD: -1, STILL_REFUSED: -1}),
     ("values", {VALUES: 1, ACCEPTED: -1, DUPLICATE: -1, SUPPRESSED: -1, REJECTED: -1, DOWNSAMPLED: -1}),
 )
-"""What is balanced, with the sign of each kind up to its first dot."""
+"""Balanced sums, with the sign of each kind up to its first dot."""
 KINDS_MAX = 1_000
 """Most kinds of one ledger (a cell key has 10 bits for them); further removed fields are counted as `_OTHER`."""
 _OTHER = f"{REMOVED}.other"

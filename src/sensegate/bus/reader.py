@@ -27,9 +27,9 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
 _POLL_S = 0.5
 """Interval of polling the stream's last sequence without a notifying consumer."""
-_POLL_FOLLOWED_S = 5.0
-"""The same while the notifying consumer is known to work: many streams are followed, few change."""
-_HEARTBEAT_S = 3
+_POLL_FOLLOWED_S = 60.0
+"""The same while the notifying consumer is known to work: its heartbeats give the sequence of its last message."""
+_HEARTBEAT_S = 3.0
 _FETCH_MAX = 1000
 _FETCH_BYTES_MAX = 8 * 1024**2
 _NS = 1_000_000_000
@@ -285,6 +285,8 @@ class StreamFollower:
             )
             if message.reply.startswith("$JS.ACK."):
                 self.advance(int(message.reply.split(".")[5]))
+            elif (last := (message.headers or {}).get("Nats-Last-Stream", "")).isdecimal():
+                self.advance(int(last))  # a heartbeat: a message before it may have been dropped on its way
 
         subscription: Subscription | None = None
         while True:
@@ -316,7 +318,7 @@ class StreamFollower:
             "headers_only": True,
             "mem_storage": True,
             "inactive_threshold": 60 * _NS,
-            "idle_heartbeat": _HEARTBEAT_S * _NS,
+            "idle_heartbeat": int(_HEARTBEAT_S * _NS),
             **({"filter_subject": self._live} if self._live else {}),
         }
         body = {"stream_name": self._stream, "config": config}

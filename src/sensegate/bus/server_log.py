@@ -35,7 +35,7 @@ _MQTT_CLIENT = re.compile(r' - mid:\d+ - "((?:[^"\\]|\\.)*)"')
 _LOGIN = re.compile(r"authentication|authorization", re.IGNORECASE)
 _MASK_KEY = secrets.token_bytes(16)
 _READ_BYTES_MAX = 1024**2
-_POLL_S = 0.1
+_POLL_S = 0.25
 
 
 class Violation(msgspec.Struct, frozen=True):

@@ -248,6 +248,37 @@ def list_(
 
 
 @app.command()
+def properties(
+    words: Annotated[
+        list[str] | None, typer.Argument(help="Words in the name, English or Chinese; default: all.")
+    ] = None,
+    *,
+    domain: Annotated[str, typer.Option(help="Restrict to this domain, e.g. air.")] = "",
+    json_form: Json = False,
+) -> None:
+    """List the properties that a profile may name, with their canonical units.
+
+    Example: sensegate profile properties valve
+    """
+    from sensegate.quantities.properties import PROPERTIES  # noqa: PLC0415 - the whole table
+
+    rows = [
+        {
+            "property": row.name,
+            "kind": row.kind,
+            "unit": row.unit,
+            "domain": row.domain,
+            "label": row.label_en,
+            "label_zh": row.label_zh,
+        }
+        for row in PROPERTIES.rows
+        if domain in {"", row.domain}
+        and all(word.lower() in f"{row.name} {row.label_en} {row.label_zh}".lower() for word in words or ())
+    ]
+    print_table(rows, ("property", "kind", "unit", "domain", "label", "label_zh"), json_form=json_form)
+
+
+@app.command()
 def show(
     name: Annotated[str, typer.Argument(help="vendor/model, or vendor/model@version.", metavar="PROFILE[@VERSION]")],
     *,

@@ -60,12 +60,12 @@ class Columnar(Protocol):
 
     @property
     def columnar(self) -> bool:
-        """Whether the branches determine all members."""
+        """Return whether the branches determine all members."""
         ...
 
     @property
     def exact(self) -> bool:
-        """Whether a value that is an integer once is an integer in all frames with the same branches."""
+        """Return whether a value that is an integer once is an integer in all frames with the same branches."""
         ...
 
     def flatten(self, payload: bytes, port: int | None) -> tuple[Hashable, Values]:

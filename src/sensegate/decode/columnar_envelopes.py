@@ -18,7 +18,8 @@ from sensegate.decode.columnar import ColumnarReader
 from sensegate.decode.envelope import port_of
 from sensegate.decode.extract import BoundMessage, digest16
 from sensegate.decode.identity import Reception, identify, is_stable
-from sensegate.decode.plan import ColumnPlan, Getter, LeafAccess, PlanBatch, Shape, ShapeType
+from sensegate.decode.plan import ColumnPlan, LeafAccess, PlanBatch, Shape, ShapeType
+from sensegate.decode.plan_parts import Getter
 from sensegate.decode.profile import NONE, CompiledRule
 from sensegate.decode.times import BAD
 from sensegate.errors import Rejected

@@ -25,8 +25,10 @@ from sensegate.decode.frame import BatchParse, FormedTree, Parse, PayloadFrame, 
 from sensegate.decode.identity import Reception
 from sensegate.decode.join import fields_of
 from sensegate.decode.memory import DecoderMemory, DeviceRequest
-from sensegate.decode.plan import Chunk, ColumnPlan, PlanBatch
+from sensegate.decode.plan import ColumnPlan, PlanBatch
 from sensegate.decode.plan_cache import FAULTS, PlanCache, WrappedRule
+from sensegate.decode.plan_parts import Chunk
+from sensegate.decode.planned_rows import MessageOrigin, PlannedRows
 from sensegate.decode.profile import CompiledRule, UnitConversions
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.rates import DeviceRates
@@ -52,8 +54,10 @@ from sensegate.quantities.quality import Flag
 
 __all__ = ["Decoder", "DeviceNames"]
 
-GROUP_MIN = 5
-"""With fewer messages of one plan in a batch, columns cost more than decoding one by one."""
+COLUMNS_MIN = 8
+"""With fewer messages of one plan in a batch, columns cost more than decoding by the plan one at a time."""
+FRAMES_MIN = 5
+"""With fewer envelopes or frames of one plan in a batch, columns cost more than decoding without the plan."""
 _SAMPLE = 32
 """Messages without a plan that are decoded one by one first; the others may then fit a plan learned from them."""
 _ATTEMPTS_MAX = 64
@@ -162,22 +166,20 @@ class _BatchDecoder:
         self._requested: list[int] = []
         self._learning = False
         self.rows = DecodedRows(decoder.units)
+        self._planned = PlannedRows()
         self.chunks: list[Chunk] = []
 
     def run(self) -> None:
         """Decode all messages: by the plan of the topic if it has one, else by another that fits, else one by one."""
-        routes, numbers, payloads = self._routes, self._numbers, self._payloads
+        routes, numbers = self._routes, self._numbers
         lengths = self._messages.lengths
         refused = self._refused(lengths)
         plan_of = np.where(refused, REFUSED, routes.plan[numbers])
-        if len(payloads) < GROUP_MIN:
-            self._one_by_one = np.flatnonzero(~refused).tolist()
-        else:
-            unmatched: list[int] = []
-            for plan, places in _groups(plan_of):
-                if plan >= 0:
-                    unmatched += self._group(plan, places)
-            self._learn_plans(unmatched + np.flatnonzero(plan_of == NO_PLAN).tolist())
+        unmatched: list[int] = []
+        for plan, places in _groups(plan_of):
+            if plan >= 0:
+                unmatched += self._group(plan, places)
+        self._learn_plans(unmatched + np.flatnonzero(plan_of == NO_PLAN).tolist())
         for index in self._one_by_one:
             self.decode_one(index, learn=True)
         self.finish()
@@ -293,9 +295,6 @@ class _BatchDecoder:
         """Decode messages whose format gives flat values; return those without a plan."""
         sorted_frames = reader.sort([self._payloads[index] for index in places.tolist()])
         for plan, (group, values) in sorted_frames.groups.items():
-            if len(group) < GROUP_MIN:
-                self._one_by_one += places[group].tolist()
-                continue
             others = len(self._one_by_one)
             try:
                 self._decode_columns(plan, places[group], values)
@@ -308,7 +307,7 @@ class _BatchDecoder:
     def _group(self, number: int, places: I64) -> list[int]:
         """Decode messages that should match a plan; return those that do not."""
         plan = self._plans.plans[number]
-        if len(places) < GROUP_MIN:
+        if isinstance(plan, EnvelopePlan) and len(places) < FRAMES_MIN:
             self._one_by_one += places.tolist()
             return []
         objects: list[Any] = []
@@ -345,6 +344,9 @@ class _BatchDecoder:
 
     def _decode_columns(self, plan: ColumnPlan | EnvelopePlan, places: I64, objects: list[Any]) -> None:
         """Decode messages that match a plan into columns; those that the plan leaves out are decoded one by one."""
+        if isinstance(plan, ColumnPlan) and len(objects) < COLUMNS_MIN:
+            self._decode_rows(plan, places, objects)
+            return
         route = self._numbers[places]
         gateways = [self._routes.routes[number].gateway for number in route.tolist()] if plan.names_devices else []
         batch = PlanBatch(
@@ -363,13 +365,23 @@ class _BatchDecoder:
             self.chunks.append(chunk)
         self._one_by_one += places[left].tolist()
 
+    def _decode_rows(self, plan: ColumnPlan, places: I64, objects: list[Any]) -> None:
+        """Decode messages that match a plan one at a time; those that the plan leaves out are decoded without it."""
+        routes = self._routes.routes
+        numbers, received = self._numbers[places].tolist(), self._received[places].tolist()
+        for index, number, at, item in zip(places.tolist(), numbers, received, objects, strict=True):
+            route = routes[number]
+            origin = MessageOrigin(index, at, route.device, route.path, route.gateway)
+            if not plan.rows.add(item, origin, self._planned, self._units, self._index):
+                self._one_by_one.append(index)
+
     def _envelopes(self, plan: EnvelopePlan, batch: PlanBatch) -> list[int]:
         """Decode the frames in envelopes, and the values beside them, into columns; return the messages left."""
         paths = plan.paths(batch)
         done: list[int] = []
         for reader, frames in plan.open(batch, self._index, self._reader).items():
             for inner, (group, values) in reader.sort(frames.data, frames.ports).groups.items():
-                if len(group) >= GROUP_MIN:
+                if len(group) >= FRAMES_MIN:
                     done += self._frames(inner, frames.take(group), values, batch, paths)
         done.sort()
         if plan.beside is not None and done:
@@ -445,6 +457,8 @@ class _BatchDecoder:
                 self.decode_one(index, learn=True)
             for index, learn in postponed:
                 self.decode_one(index, learn=learn)
+        if self._planned.message or self._planned.rejected or self._planned.ignored:
+            self.chunks.append(self._planned.chunk())
 
     def _by_trees(self, requested: list[int], results: list[Any]) -> list[int]:
         """Decode messages whose trees were requested into columns; return the others, in their order."""
@@ -475,8 +489,6 @@ class _BatchDecoder:
             learned = reader.count
             places = np.array(list(trees))
             for plan, (group, values) in reader.sort(list(trees.values())).groups.items():
-                if len(group) < GROUP_MIN:
-                    continue
                 others = len(self._one_by_one)
                 try:
                     self._decode_columns(plan, places[group], values)

@@ -91,61 +91,70 @@ def identify_columns(
     timed: tuple[I64, U8] | None,
     sequences: Sequence[Any] | None,
     message_ids: Sequence[Any] | None,
-    keys: I64,
+    times: I64,
     framed: Sequence[int] | None = None,
-) -> NDArray[np.intp]:
-    """Return the identity of each row, and write the keys into `keys` (which holds the times before).
+) -> tuple[int | NDArray[np.intp], I64]:
+    """Return the identity of all rows, or of each if they differ, and the keys.
 
-    `framed`: the frame keys, if the rule's messages are frames.
+    Args:
+        rule: the rule.
+        timed: the times that rows state, with their quality.
+        sequences: the sequence numbers.
+        message_ids: the message ids.
+        times: the time of each row, which is the key of those without another; not changed.
+        framed: the frame keys, if the rule's messages are frames.
     """
-    identities = np.full(len(keys), NONE, np.intp)
-    unidentified: BOOL = np.ones(len(keys), np.bool_)
+    identities = np.full(len(times), NONE, np.intp)
+    keys = times
+    unidentified: BOOL | None = None
+    """None: all."""
     for kind in rule.identity:
+        usable: BOOL | None = None
+        candidates = times
         if kind == FRAME:
-            identities[unidentified] = FRAME
-            keys[unidentified] = np.array(framed, np.int64)[unidentified]
-            unidentified[:] = False
+            candidates = np.array(framed, np.int64)
         elif kind == TIME:
             if timed is None:
                 continue
-            sure = timed[0] != BAD
-            if rule.reader.shift:
-                sure &= timed[1] == TimeQuality.DERIVED
-            else:
-                sure &= timed[1] <= TimeQuality.ASSUMED_ZONE
-            identities[unidentified & sure] = TIME
-            unidentified &= ~sure
+            usable = _is_sure(rule, timed)
         else:
             raws = sequences if kind == SEQUENCE else message_ids
-            if raws is not None:
-                _identify_by_values(kind, raws, identities, unidentified, keys)
+            if raws is None:
+                continue
+            candidates, usable = _keys_of(kind, raws)
+        if usable is not None and usable.all():
+            usable = None
+        if unidentified is None and usable is None:
+            return kind, candidates
+        if unidentified is None:
+            unidentified = np.ones(len(times), np.bool_)
+            keys = times.copy()
+        new = unidentified if usable is None else unidentified & usable
+        identities[new] = kind
+        keys[new] = candidates[new]
+        unidentified &= ~new
         if not unidentified.any():
             break
-    return identities
+    return (NONE, times) if unidentified is None else (identities, keys)
 
 
-def _identify_by_values(
-    kind: int, raws: Sequence[Any], identities: NDArray[np.intp], unidentified: BOOL, keys: I64
-) -> None:
-    if kind == SEQUENCE and unidentified.all() and set(map(type, raws)) == {int}:
-        try:
-            keys[:] = np.array(raws, np.int64)
-        except OverflowError:
-            pass
-        else:
-            lowest = keys == -(2**63)
-            if not lowest.any():
-                identities[:] = SEQUENCE
-                unidentified[:] = False
-                return
-    if kind != SEQUENCE and unidentified.all() and set(map(type, raws)) == {str}:
-        keys[:] = [xxhash.xxh64_intdigest(raw.encode("utf-8", "surrogatepass")) - 2**63 for raw in raws]
-        identities[:] = kind
-        unidentified[:] = False
-        return
-    for row in np.flatnonzero(unidentified).tolist():
-        key = key_of(kind, raws[row])
-        if key is not None:
-            keys[row] = key
-            identities[row] = kind
-            unidentified[row] = False
+def _is_sure(rule: CompiledRule, timed: tuple[I64, U8]) -> BOOL:
+    """Return whether each time is the same when its message is repeated."""
+    sure: BOOL = timed[0] != BAD
+    sure &= timed[1] == TimeQuality.DERIVED if rule.reader.shift else timed[1] <= TimeQuality.ASSUMED_ZONE
+    return sure
+
+
+def _keys_of(kind: int, raws: Sequence[Any]) -> tuple[I64, BOOL | None]:
+    """Return the keys for sequence numbers or message ids, and which are usable; None: all."""
+    types = set(map(type, raws))
+    if kind == SEQUENCE and types == {int}:
+        numbers = np.array(raws)
+        if numbers.dtype == np.int64 and int(numbers.min()) > -(2**63):  # otherwise one of them is too large
+            return numbers, None
+    if kind != SEQUENCE and types == {str}:
+        digest = xxhash.xxh64_intdigest
+        return np.array([digest(raw.encode("utf-8", "surrogatepass")) - 2**63 for raw in raws], np.int64), None
+    keys = [key_of(kind, raw) for raw in raws]
+    usable = np.array([key is not None for key in keys], np.bool_)
+    return np.array([key or 0 for key in keys], np.int64), usable

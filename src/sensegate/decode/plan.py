@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, repeat
 from operator import attrgetter
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import msgspec
 import numpy as np
@@ -23,23 +23,26 @@ from sensegate.decode.envelope import frame_key
 from sensegate.decode.extract import BoundMessage, Cell, Element, Leaf, digest16
 from sensegate.decode.identity import Reception, identify_columns, numbers_of
 from sensegate.decode.paths import Path
+from sensegate.decode.plan_parts import Chunk, ConvertedColumn, Getter, IndexOf, PlannedElement, ValueAccess
+from sensegate.decode.planned_rows import PlanParts, RowPlan
 from sensegate.decode.profile import (
     FRAME,
     NONE,
     TEXT_MAX,
     UNIT_TEXT_MAX,
-    CompiledReading,
     CompiledRule,
     UnitConversion,
     ValueRejection,
 )
 from sensegate.decode.times import BAD, join_parts
-from sensegate.model import F64, I32, I64, NO_SEQUENCE_NUMBERS, U8, U16, RejectedValue, RejectReason, SequenceNumbers
+from sensegate.model import F64, I32, I64, U8, U16, RejectedValue, RejectReason, SequenceNumbers
 from sensegate.quantities.properties import ValueKind
 from sensegate.quantities.quality import Quality, TimeQuality
 
 LEAVES_MAX = 256
 """Most leaves of a shape that is planned."""
+
+_V = TypeVar("_V")
 
 Shape = Any
 """The hashable skeleton of a tree."""
@@ -126,27 +129,6 @@ class ShapeType:
         return bool if shape == "b" else None
 
 
-class Chunk(NamedTuple):
-    """Rows of some messages of a batch, as columns, by message and then in the order of the profile."""
-
-    message: I32
-    device: I32
-    spec: I32
-    value: F64
-    time: I64
-    time_quality: U8
-    key: I64
-    path: U16
-    text: dict[int, str]
-    scale: dict[int, tuple[float, float]]
-    rejected: list[RejectedValue]
-    ignored: int
-    quality: dict[int, int] = {}
-    flags: dict[int, int] = {}
-    """Row -> flag bits, where the device's own flag is not good."""
-    numbered: SequenceNumbers = NO_SEQUENCE_NUMBERS
-
-
 class _Cells(NamedTuple):
     """Cells of a batch, by row and column; text and scale by row * width + column."""
 
@@ -156,6 +138,51 @@ class _Cells(NamedTuple):
     text: dict[int, str]
     scale: dict[int, tuple[float, float]]
     rejected: list[RejectedValue]
+
+
+class LeafAccess(NamedTuple):
+    """Access to the leaves of a parsed message: attributes of a struct, or positions in a list of values."""
+
+    where: Mapping[Path, Any]
+    """Pointer -> attribute or position."""
+    getter: Callable[..., Getter]
+    exact: bool = True
+    """True if a value that is an integer now is an integer in all messages of the shape."""
+    finite: bool = False
+    """True if all numbers are finite."""
+    sizes: Mapping[str, int] = {}
+    """Attribute of a struct within -> number of its fields; empty: there are no structs."""
+
+    def values(self, leaves: Mapping[int, Path]) -> ValueAccess | None:
+        """Return the access to the leaves of some values; None: there are none.
+
+        Raises:
+            ValueError: one is not a leaf.
+        """
+        if any(pointer not in self.where for pointer in leaves.values()):
+            raise ValueError("a leaf is not a value of its own")
+        if not leaves:
+            return None
+        places = [self.where[pointer] for pointer in leaves.values()]
+        holders = {place.rpartition(".")[0] for place in places} if self.sizes else {""}
+        if len(holders) > 1 or not (holder := holders.pop()):
+            return ValueAccess(list(leaves), None, self.getter(*places))
+        # All are members of one object: it is looked up once, and all of its members are taken at once.
+        value_of = {place.rpartition(".")[2]: value for value, place in zip(leaves, places, strict=True)}
+        names = [f"f{number}" for number in range(self.sizes[holder])]
+        if len(value_of) == len(leaves) == len(names) > 1:
+            return ValueAccess([value_of[name] for name in names], attrgetter(holder), msgspec.structs.astuple)
+        members = [place.rpartition(".")[2] for place in places]
+        return ValueAccess(list(leaves), attrgetter(holder), attrgetter(*members))
+
+    def get(self, leaf: Leaf) -> Getter:
+        """Return the getter of a leaf. Raises `ValueError` if it is not a leaf."""
+        if leaf.parts:
+            getters = [self.get(part) for part in leaf.parts]
+            return lambda message: join_parts([get(message) for get in getters])
+        if leaf.pointer not in self.where:
+            raise ValueError("the leaf is not a scalar")
+        return self.getter(self.where[leaf.pointer])
 
 
 class PlanBatch(NamedTuple):
@@ -184,99 +211,35 @@ class PlanBatch(NamedTuple):
         )
 
 
-Getter = Callable[[Any], Any]
-IndexOf = Callable[[str, CompiledRule, int], int]
-"""(device name, rule, gateway) -> device index, negative if it may not be used."""
-
-
-class _ValueAccess(NamedTuple):
-    """Access to some values of a parsed message at once."""
-
-    columns: list[int]
-    """The values in the order in which they are read."""
-    holder: Getter | None
-    """Getter of the object that has all of them; None: the message."""
-    get: Getter
-    """Returns the values of what `holder` returns, without a tuple if there is only one."""
-
-    def read(self, objects: Sequence[Any]) -> F64:
-        """Return the values of messages, by message and column."""
-        held = objects if self.holder is None else map(self.holder, objects)
-        values = map(self.get, held)
-        count, width = len(objects), len(self.columns)
-        flat = np.fromiter(values if width == 1 else chain.from_iterable(values), np.float64, count * width)
-        return flat.reshape(count, width)
-
-
-class LeafAccess(NamedTuple):
-    """Access to the leaves of a parsed message: attributes of a struct, or positions in a list of values."""
-
-    where: Mapping[Path, Any]
-    """Pointer -> attribute or position."""
-    getter: Callable[..., Getter]
-    exact: bool = True
-    """Whether a value that is an integer now is an integer in all messages of the shape."""
-    finite: bool = False
-    """Whether all numbers are finite."""
-    sizes: Mapping[str, int] = {}
-    """Attribute of a struct within -> number of its fields; empty: there are no structs."""
-
-    def values(self, leaves: Mapping[int, Path]) -> _ValueAccess | None:
-        """Return the access to the leaves of some values; None: there are none.
-
-        Raises:
-            ValueError: one is not a leaf.
-        """
-        if any(pointer not in self.where for pointer in leaves.values()):
-            raise ValueError("a leaf is not a value of its own")
-        if not leaves:
-            return None
-        places = [self.where[pointer] for pointer in leaves.values()]
-        holders = {place.rpartition(".")[0] for place in places} if self.sizes else {""}
-        if len(holders) > 1 or not (holder := holders.pop()):
-            return _ValueAccess(list(leaves), None, self.getter(*places))
-        # All are members of one object: it is looked up once, and all of its members are taken at once.
-        value_of = {place.rpartition(".")[2]: value for value, place in zip(leaves, places, strict=True)}
-        names = [f"f{number}" for number in range(self.sizes[holder])]
-        if len(value_of) == len(leaves) == len(names) > 1:
-            return _ValueAccess([value_of[name] for name in names], attrgetter(holder), msgspec.structs.astuple)
-        members = [place.rpartition(".")[2] for place in places]
-        return _ValueAccess(list(leaves), attrgetter(holder), attrgetter(*members))
-
-    def get(self, leaf: Leaf) -> Getter:
-        """Return the getter of a leaf. Raises `ValueError` if it is not a leaf."""
-        if leaf.parts:
-            getters = [self.get(part) for part in leaf.parts]
-            return lambda message: join_parts([get(message) for get in getters])
-        if leaf.pointer not in self.where:
-            raise ValueError("the leaf is not a scalar")
-        return self.getter(self.where[leaf.pointer])
-
-
-class _ConvertedColumn(NamedTuple):
-    """A column that needs conversion, value by value or at once."""
-
-    at: int
-    get: Getter
-    reading: CompiledReading
-    unit: Getter | None
-    name: str
-
-
-class _Element(NamedTuple):
-    device: Getter | None
-    time: Getter | None
-    sequence: Getter | None
-    message_id: Getter | None
-    frame: Getter | None
-
-
 class _Timings(NamedTuple):
     """Elements that are dated and identified one by one; others share their columns."""
 
     elements: list[int]
     of_value: NDArray[np.int64]
     """Value -> index in `elements` of the element whose columns it has."""
+
+
+class _Timed(NamedTuple):
+    """Time and identity of an element in each message."""
+
+    time: I64
+    time_quality: U8
+    identity: int | NDArray[np.intp]
+    """Of all messages, or of each."""
+    key: I64
+
+
+class _Origins(NamedTuple):
+    """The first columns of a `Chunk`."""
+
+    message: I32
+    device: I32
+    time: I64
+    time_quality: U8
+    key: I64
+    path: U16
+    rows: int | I64
+    spec: I32
 
 
 class ColumnPlan:
@@ -314,7 +277,8 @@ class ColumnPlan:
         self._readings = [cell.reading for _, cell in cells if cell.reading is not None]
         self._names = [cell.name for _, cell in cells]
         self._element_index = np.array([index for index, _ in cells])
-        self._specs = np.array([reading.specs for reading in self._readings], np.int32)
+        self._specs_of_identity = np.array([reading.specs for reading in self._readings], np.int32).T.copy()
+        """Specs of the values, by identity."""
         plain_leaves = {index: cell.leaf.pointer for index, (_, cell) in enumerate(cells) if _is_plain(cell)}
         self._pure = access.values(plain_leaves)
         """The values that are read as numbers without conversion."""
@@ -330,20 +294,38 @@ class ColumnPlan:
             if (numbers := [float(token) for token in self._readings[index].missing if isinstance(token, (int, float))])
         ]
         self._converted = [
-            _ConvertedColumn(index, access.get(cell.leaf), self._readings[index], self._unit(cell), cell.name)
+            ConvertedColumn(index, access.get(cell.leaf), self._readings[index], self._unit(cell), cell.name)
             for index, (_, cell) in enumerate(cells)
             if index not in set(pure)
         ]
         self._elements = [
-            _Element(*(access.get(leaf) if leaf else None for leaf in (*element[:4], element.frame)))
+            PlannedElement(*(access.get(leaf) if leaf else None for leaf in (*element[:4], element.frame)))
             for element in bound.elements
         ]
         self._qualities = _planned_qualities(rule, cells, bound)
         self._shared_timings, self._own_timings = self._timings(bound)
         self._path = [access.get(leaf) for leaf in bound.path]
         self._has_other_times = len(rule.time) > 1 and not rule.time_joined
-        """Whether another member than the planned one may hold the time."""
+        """True if another member than the planned one may hold the time."""
         self.names_devices = any(element.device for element in self._elements)
+        self.rows = RowPlan(
+            PlanParts(
+                rule,
+                self._pure,
+                self._converted,
+                self._elements,
+                element_of=[index for index, _ in cells],
+                names=self._names,
+                specs=self._specs_of_identity,
+                sentinels=self._sentinels,
+                qualities=self._qualities,
+                path=self._path,
+                floats=self._float_getter,
+                has_other_times=self._has_other_times,
+                ignored=self.ignored,
+            )
+        )
+        """The same plan for messages one at a time."""
 
     def _timings(self, bound: BoundMessage) -> tuple[_Timings, _Timings]:
         """Return the timings where equal elements share columns, and those where each has its own."""
@@ -369,74 +351,103 @@ class ColumnPlan:
         devices, left = self._devices(batch, look_up)
         if self._float_getter is not None and (non_finite := self._non_finite(batch.objects)):
             left = sorted({*left, *non_finite})
-        if self._has_other_times and (untimed := self._untimed(batch)):
+        read: dict[int, tuple[I64, U8]] = {}
+        if self._has_other_times and (untimed := self._untimed(batch, read)):
             left = sorted({*left, *untimed})
         if left:
             index = [i for i in range(len(batch.objects)) if i not in set(left)]
-            batch, devices = batch.take(index), [column[index] for column in devices]
-        count, width = len(batch.objects), len(self._readings)
+            batch, devices, read = batch.take(index), [column[index] for column in devices], {}
+        count = len(batch.objects)
         if not count:
             return None, left
         rejected: list[RejectedValue] = []
         values, keep, ignored, text, scale = self._values(batch, devices, units, rejected)
         timings = self._shared_timings if batch.receptions is None else self._own_timings
-        times, qualities, identities, keys = self._times(batch, timings.elements)
-        bad = times == BAD
-        if bad.any():
-            keep = np.ones((count, width), np.bool_) if keep is None else keep
-            for row, column in zip(*np.nonzero(bad[:, timings.of_value] & keep), strict=True):
-                keep[row, column] = False
-                element = int(self._element_index[column])
-                rejected.append(
-                    RejectedValue(
-                        int(batch.message[row]),
-                        RejectReason.BAD_TIME,
-                        self._names[column],
-                        int(devices[element][row]),
-                        "the time cannot be read",
-                    )
-                )
-        mask = slice(None) if keep is None else keep.ravel()
-        new_row = np.arange(count * width) if keep is None else np.cumsum(keep.ravel()) - 1
-        drop = keep is not None
-
-        def spread(column: NDArray[Any]) -> NDArray[Any]:
-            return np.repeat(column, width)[mask]
-
-        def by_value(matrix: NDArray[Any], column_of_value: NDArray[np.int64]) -> NDArray[Any]:
-            if matrix.shape[1] == 1:
-                return spread(matrix[:, 0])
-            return matrix[:, column_of_value].ravel()[mask]
-
-        def by_element(matrix: NDArray[Any]) -> NDArray[Any]:
-            return by_value(matrix, timings.of_value)
-
-        identity = by_element(identities)
+        timed = [self._timed(batch, index, read) for index in timings.elements]
+        if len(timed) > 1 or (self.names_devices and len(devices) > 1) or int(timed[0].time.min()) == BAD:
+            keep = self._without_bad_times(batch, devices, timed, timings, keep, rejected)
+            origins = self._origins_by_row(batch, devices, timed, timings, keep)
+        else:
+            origins = self._origins_by_message(batch, devices[0], timed[0], keep)
+        new_row = None
+        if text or scale or self._qualities:
+            new_row = np.arange(values.size) if keep is None else np.cumsum(keep.ravel()) - 1
         chunk = Chunk(
-            message=spread(batch.message),
-            device=by_value(np.column_stack(devices), self._element_index)
-            if self.names_devices
-            else spread(batch.device),
-            spec=self._spec_of_rows(identity, count, mask),
-            value=values.ravel()[mask],
-            time=by_element(times),
-            time_quality=by_element(qualities),
-            key=by_element(keys),
-            path=spread(self._paths(batch)),
-            text={int(new_row[index]): word for index, word in text.items() if not drop or keep.ravel()[index]},  # type: ignore[union-attr]
-            scale={int(new_row[index]): pair for index, pair in scale.items() if not drop or keep.ravel()[index]},  # type: ignore[union-attr]
+            *origins,
+            value=values.ravel() if keep is None else values[keep],
+            text=_of_rows(text, new_row, keep),
+            scale=_of_rows(scale, new_row, keep),
             rejected=rejected,
             ignored=ignored + self.ignored * count,
-            quality=self._quality_of_rows(new_row, keep),
+            quality={} if new_row is None else self._quality_of_rows(new_row, keep),
             numbered=self._numbered(batch, devices),
         )
         return chunk, left
 
-    def _spec_of_rows(self, identity: NDArray[np.intp], count: int, mask: slice | NDArray[np.bool_]) -> I32:
-        """Return the spec of each row by its identity."""
-        if len(identity) and bool((identity == identity[0]).all()):
-            return np.tile(self._specs[:, identity[0]], count)[mask]
-        return self._specs[np.tile(np.arange(len(self._specs)), count)[mask], identity]
+    def _without_bad_times(
+        self,
+        batch: PlanBatch,
+        devices: list[I32],
+        timed: list[_Timed],
+        timings: _Timings,
+        keep: NDArray[np.bool_] | None,
+        rejected: list[RejectedValue],
+    ) -> NDArray[np.bool_] | None:
+        """Return the mask without the values whose time cannot be read, and reject those."""
+        bad = np.column_stack([item.time == BAD for item in timed])
+        if not bad.any():
+            return keep
+        keep = np.ones((len(batch.objects), len(self._readings)), np.bool_) if keep is None else keep
+        for row, column in zip(*np.nonzero(bad[:, timings.of_value] & keep), strict=True):
+            keep[row, column] = False
+            device = int(devices[int(self._element_index[column])][row])
+            name, reason = self._names[column], RejectReason.BAD_TIME
+            rejected.append(RejectedValue(int(batch.message[row]), reason, name, device, "the time cannot be read"))
+        return keep
+
+    def _origins_by_message(
+        self, batch: PlanBatch, device: I32, timed: _Timed, keep: NDArray[np.bool_] | None
+    ) -> _Origins:
+        """Return messages as origins: all values of a message share device, time and identity."""
+        if isinstance(timed.identity, int):
+            spec = self._specs_of_identity[timed.identity][None].repeat(len(batch.objects), axis=0)
+        else:
+            spec = self._specs_of_identity[timed.identity]
+        rows = len(self._readings) if keep is None else keep.sum(axis=1)
+        spec = spec.ravel() if keep is None else spec[keep]
+        return _Origins(
+            batch.message, device, timed.time, timed.time_quality, timed.key, self._paths(batch), rows, spec
+        )
+
+    def _origins_by_row(
+        self,
+        batch: PlanBatch,
+        devices: list[I32],
+        timed: list[_Timed],
+        timings: _Timings,
+        keep: NDArray[np.bool_] | None,
+    ) -> _Origins:
+        """Return each row as an origin of its own."""
+        count, width = len(batch.objects), len(self._readings)
+        mask = slice(None) if keep is None else keep.ravel()
+
+        def spread(column: NDArray[Any]) -> NDArray[Any]:
+            return np.repeat(column, width)[mask]
+
+        def by_value(columns: list[NDArray[Any]], column_of_value: NDArray[np.int64]) -> NDArray[Any]:
+            return np.column_stack(columns)[:, column_of_value].ravel()[mask]
+
+        identity = by_value([np.broadcast_to(item.identity, count) for item in timed], timings.of_value)
+        return _Origins(
+            spread(batch.message),
+            by_value(devices, self._element_index) if self.names_devices else spread(batch.device),
+            by_value([item.time for item in timed], timings.of_value),
+            by_value([item.time_quality for item in timed], timings.of_value),
+            by_value([item.key for item in timed], timings.of_value),
+            spread(self._paths(batch)),
+            1,
+            self._specs_of_identity[identity, np.tile(np.arange(width), count)[mask]],
+        )
 
     def _quality_of_rows(self, new_row: I64, keep: NDArray[np.bool_] | None) -> dict[int, int]:
         """Return the quality of the rows that are not good."""
@@ -522,7 +533,7 @@ class ColumnPlan:
         return values, None if keep is None or keep.all() else keep, ignored, text, scale
 
     def _convert_rows(
-        self, column: _ConvertedColumn, batch: PlanBatch, devices: list[I32], units: UnitConversion, cells: _Cells
+        self, column: ConvertedColumn, batch: PlanBatch, devices: list[I32], units: UnitConversion, cells: _Cells
     ) -> None:
         values, keep, text, scale, rejected = cells
         width = values.shape[1]
@@ -557,7 +568,7 @@ class ColumnPlan:
                     rejected.append(RejectedValue(message, value.reason, column.name, int(device[row]), value.detail))
 
     @staticmethod
-    def _convert_column(column: _ConvertedColumn, raws: list[Any], values: F64, text: dict[int, str]) -> bool:
+    def _convert_column(column: ConvertedColumn, raws: list[Any], values: F64, text: dict[int, str]) -> bool:
         """Convert a column at once if no value in it is missing or rejected; return whether that was done."""
         reading, width = column.reading, values.shape[1]
         if reading.missing or isinstance(raws[0], bool):
@@ -582,47 +593,48 @@ class ColumnPlan:
             values[:, column.at] = converted
         return True
 
-    def _times(self, batch: PlanBatch, elements: Sequence[int]) -> tuple[I64, U8, NDArray[np.intp], I64]:
-        """Return (time, quality, identity, key), each by message and element."""
-        count, element_count = len(batch.objects), len(elements)
-        received, received_quality = batch.received, np.full(count, TimeQuality.RECEIVED, np.uint8)
-        if batch.receptions is not None:
-            received = np.array([reception.time for reception in batch.receptions], np.int64)
-            received_quality = np.array([reception.quality for reception in batch.receptions], np.uint8)
-        times = np.repeat(received[:, None], element_count, axis=1)
-        qualities = np.repeat(received_quality[:, None], element_count, axis=1)
-        identities = np.full((count, element_count), NONE, np.intp)
-        keys = times.copy()
-        for column, index in enumerate(elements):
-            element = self._elements[index]
-            timed = None
-            if element.time is not None:
-                raws = list(map(element.time, batch.objects))
-                timed = self.rule.reader.column(raws, batch.received)
-                times[:, column], qualities[:, column] = timed
-                if batch.receptions is not None:
-                    unknown = (timed[0] != BAD) & (timed[1] == TimeQuality.RECEIVED)
-                    times[unknown, column], qualities[unknown, column] = received[unknown], received_quality[unknown]
-            key = times[:, column].copy()
-            sequences = list(map(element.sequence, batch.objects)) if element.sequence else None
-            message_ids = list(map(element.message_id, batch.objects)) if element.message_id else None
-            frame_keys = self._frame_keys(index, sequences, batch.objects) if FRAME in self.rule.identity else None
-            identities[:, column] = identify_columns(self.rule, timed, sequences, message_ids, key, frame_keys)
-            if batch.receptions is not None:
-                for row in np.flatnonzero(identities[:, column] == NONE).tolist():
-                    identities[row, column], known = batch.receptions[row].identify(index)
-                    key[row] = times[row, column] if known is None else known
-            keys[:, column] = key
-        return times, qualities, identities, keys
+    def _timed(self, batch: PlanBatch, index: int, read: dict[int, tuple[I64, U8]]) -> _Timed:
+        """Return time and identity of an element in each message; `read`: times that were read already."""
+        element, receptions = self._elements[index], batch.receptions
+        if receptions is None:
+            received = batch.received
+        else:
+            received = np.array([reception.time for reception in receptions], np.int64)
+        stamp = None
+        if element.time is not None:
+            stamp = read.get(index) or self.rule.reader.column(list(map(element.time, batch.objects)), batch.received)
+        if stamp is None or receptions is not None:
+            quality = (
+                np.full(len(received), TimeQuality.RECEIVED, np.uint8)
+                if receptions is None
+                else np.array([reception.quality for reception in receptions], np.uint8)
+            )
+        if stamp is None:
+            time = received
+        elif receptions is None:
+            time, quality = stamp
+        else:
+            unknown = (stamp[0] != BAD) & (stamp[1] == TimeQuality.RECEIVED)
+            time, quality = np.where(unknown, received, stamp[0]), np.where(unknown, quality, stamp[1])
+        sequences = list(map(element.sequence, batch.objects)) if element.sequence else None
+        message_ids = list(map(element.message_id, batch.objects)) if element.message_id else None
+        frame_keys = self._frame_keys(index, sequences, batch.objects) if FRAME in self.rule.identity else None
+        identity, key = identify_columns(self.rule, stamp, sequences, message_ids, time, frame_keys)
+        if receptions is not None and np.any(identity == NONE):
+            identity, key = np.array(np.broadcast_to(identity, len(time))), key.copy()
+            for row in np.flatnonzero(identity == NONE).tolist():
+                identity[row], known = receptions[row].identify(index)
+                key[row] = time[row] if known is None else known
+        return _Timed(time, quality, identity, key)
 
-    def _untimed(self, batch: PlanBatch) -> set[int]:
-        """Return the messages whose planned time cannot be read: another member may hold it."""
+    def _untimed(self, batch: PlanBatch, read: dict[int, tuple[I64, U8]]) -> set[int]:
+        """Return the messages whose planned time cannot be read: another member may hold it; store times in `read`."""
         untimed: set[int] = set()
         for index in self._shared_timings.elements:
             element = self._elements[index]
             if element.time is not None:
-                time, _ = self.rule.reader.column(list(map(element.time, batch.objects)), batch.received)
-                untimed.update(np.flatnonzero(time == BAD).tolist())
+                read[index] = self.rule.reader.column(list(map(element.time, batch.objects)), batch.received)
+                untimed.update(np.flatnonzero(read[index][0] == BAD).tolist())
         return untimed
 
     def _frame_keys(self, place: int, counters: Sequence[Any] | None, objects: Sequence[Any]) -> list[int]:
@@ -638,6 +650,14 @@ class ColumnPlan:
             digests = {raw: digest16(f"{index} {raw}") for raw in set(raws)}
             path = path ^ np.array([digests[raw] for raw in raws], np.uint16)
         return path
+
+
+def _of_rows(by_cell: dict[int, _V], new_row: I64 | None, keep: NDArray[np.bool_] | None) -> dict[int, _V]:
+    """Return what is known by cell by row, of the cells that are kept."""
+    if not by_cell or new_row is None:
+        return {}
+    kept = None if keep is None else keep.ravel()
+    return {int(new_row[cell]): value for cell, value in by_cell.items() if kept is None or kept[cell]}
 
 
 def _numbers(raws: Sequence[Any], *, of_text: bool) -> F64 | None:

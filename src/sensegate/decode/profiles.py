@@ -193,7 +193,7 @@ class ProfileSet:
         held = ((self._compiled.from_folder.get(name), profile) for name, profile in sorted(self._by_id.items()))
         return [
             f"{newer.id}@{newer.version} of the folder is not in force: {newer.id}@{profile.version} was released; "
-            f"`sensegate profile draft {newer.file}` submits it"
+            f"`sensegate profile propose {newer.file}` submits it"
             for newer, profile in held
             if newer is not None and newer.version > profile.version
         ]

@@ -8,15 +8,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 
+import msgspec
 import structlog
 
 from sensegate.clock import Clock
 from sensegate.decode.profiles import Chosen, Examine, ProfileSet, files
 
 LOOK_S = 1.0
+LOOKS_PER_LISTING = 60
+"""Looks from which on the folders are listed again even if none seems changed: their times have a coarse resolution."""
 
 _log = structlog.get_logger("decode")
 
@@ -40,6 +44,8 @@ class ProfileWatcher:
         self._places = [Path(place) for place in places]
         self._clock = clock
         self._chosen = tuple(chosen)
+        self._looks = 0
+        self._listing: _Listing | None = None
         self._last_stamps = self._stamps()
         self._lock = asyncio.Lock()
         self.set = ProfileSet([], []).reload(self._places, examine=examine).choose(self._chosen)
@@ -101,14 +107,57 @@ class ProfileWatcher:
             _log.error("profile is broken and not in force", reason=str(problem))
 
     def _stamps(self) -> list[tuple[str, int, int]]:
+        listing = self._listing
+        self._looks += 1
+        if self._looks % LOOKS_PER_LISTING == 0 or listing is None or listing.is_outdated():
+            listing = self._listing = _listed(self._places)
         stamps = []
-        scripts: dict[Path, list[os.stat_result]] = {}
-        for path in files(self._places):
+        for group, scripts in listing.groups:
             with contextlib.suppress(OSError):  # deleted meanwhile, or not readable: reading it reports the error
-                script_stats = scripts.get(path.parent)
-                if script_stats is None:
-                    script_stats = scripts[path.parent] = [script.stat() for script in sorted(path.parent.glob("*.js"))]
-                parts = [path.stat(), *script_stats]
-                times, sizes = (part.st_mtime_ns for part in parts), (part.st_size for part in parts)
-                stamps.append((str(path), sum(times), sum(sizes)))
+                script_time, script_size = _stamp(scripts)
+                for file in group:
+                    with contextlib.suppress(OSError):
+                        time, size = _stamp([file])
+                        stamps.append((file, time + script_time, size + script_size))
         return stamps
+
+
+class _Listing(msgspec.Struct, frozen=True):
+    """The files of the profiles and the scripts beside them, as they were listed."""
+
+    folders: dict[str, int]
+    """Place or folder below one -> its time of modification in ns, 0: there is none."""
+    groups: list[tuple[list[str], list[str]]]
+    """Of each folder its profiles, and the scripts beside them."""
+
+    def is_outdated(self) -> bool:
+        """Return whether a folder has other files by now."""
+        return any(_modified(folder) != time for folder, time in self.folders.items())
+
+
+def _listed(places: Sequence[Path]) -> _Listing:
+    """List the files. The times of the folders are of before, so that what changes meanwhile is listed again."""
+    folders = {folder: _modified(folder) for place in places for folder in (str(place), *_folders_below(place))}
+    groups = [
+        (list(map(str, group)), sorted(map(str, folder.glob("*.js"))))
+        for folder, group in groupby(files(places), lambda file: file.parent)
+    ]
+    return _Listing(folders, groups)
+
+
+def _folders_below(place: Path) -> Iterator[str]:
+    for folder, names, _ in os.walk(place):
+        yield from (os.path.join(folder, name) for name in names)  # noqa: PTH118 - a third of the time of `Path`
+
+
+def _modified(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns  # noqa: PTH116 - a third of the time of `Path`
+    except OSError:
+        return 0
+
+
+def _stamp(paths: Sequence[str]) -> tuple[int, int]:
+    """Return the sums of the times of modification (ns) and of the sizes. Raises `OSError`."""
+    states = [os.stat(path) for path in paths]  # noqa: PTH116 - a third of the time of `Path`
+    return sum(state.st_mtime_ns for state in states), sum(state.st_size for state in states)

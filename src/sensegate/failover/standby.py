@@ -274,7 +274,7 @@ class _Standby:
         sums = await self._sums.position()
         if sums and not sums.epoch:
             # Some hours are newer than others: all are counted again, as far as the log goes back.
-            _log.warning("hourly sums are counted again from the log", reason="they were copied only in part")
+            _log.warning("hourly sums are recounted from the log", reason="they were copied only in part")
             await api.request(self.bus, f"$JS.API.STREAM.PURGE.{streams.LEDGER}")
         return Term(
             number, active=True, unreplicated=True, history=(*past.history, (number, end)), voters=self.term.voters

@@ -171,7 +171,9 @@ class ReleaseRegistry:
         """Return one version. Raises `NotFound` where there is none that the caller may see."""
         version = self.get(profile, by).find(number)
         if version is None or not has_right(by, Action.READ_REGISTRY):
-            raise NotFound(f"no version {number} of {profile} in your scope; see `sensegate profile list {profile}`")
+            raise NotFound(
+                f"no version {number} of {profile} in your scope; see `sensegate profile versions {profile}`"
+            )
         return version
 
     async def content(self, profile: str, number: int, by: Principal) -> Content:

@@ -108,7 +108,7 @@ class CheckpointStore:
 
     @property
     def is_whole_state_due(self) -> bool:
-        """Whether the next checkpoint must have the watermarks of all series."""
+        """Return whether the next checkpoint must have the watermarks of all series."""
         return self._manifest is None or is_whole_due(self._manifest.changes, self._manifest.series)
 
     @property

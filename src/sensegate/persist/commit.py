@@ -128,7 +128,7 @@ class CommitWriter(msgspec.Struct, frozen=True):
 
     division: str
     is_sole: bool = True
-    """Whether nobody else writes readings to this log; False at a centre with nodes."""
+    """True if nobody else writes readings to this log; False at a centre with nodes."""
 
 
 class Committer:
@@ -160,7 +160,7 @@ class Committer:
         self._limits = limits or CommitLimits()
         self.apply_specs(specs)
         self.blocked_reason = ""
-        """Why the present commit waits for space in the log; empty: it does not wait."""
+        """Reason why the present commit waits for space in the log; empty: it does not wait."""
         self._previous: PreviousReadings | None = None
         self._previous_from = 0
         self._previous_after: int | None = None

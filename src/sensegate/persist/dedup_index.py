@@ -47,7 +47,7 @@ class DedupIndex:
         self._frozen: Checkpoint | None = None
         self._confirmed = (0, 0, 0)
         self._lacks_state = False
-        """Whether a frozen state was not written, so that changes since then are not all that are missing on disk."""
+        """True if a frozen state was not written, so that changes since then are not all that are missing on disk."""
         self._touched = 0
         self._next_checkpoint = self._clock.monotonic() + self._checkpoint_s
 
@@ -77,7 +77,7 @@ class DedupIndex:
 
     @property
     def damage(self) -> str:
-        """As of `CheckpointStore.damage` after the last `open`."""
+        """Return `CheckpointStore.damage` as of the last `open`."""
         return self._store.damage
 
     def discard(self) -> None:
@@ -87,11 +87,11 @@ class DedupIndex:
 
     @property
     def lost_end(self) -> int:
-        """As of `CheckpointStore.lost_end` after the last `open`."""
+        """Return `CheckpointStore.lost_end` as of the last `open`."""
         return self._store.lost_end
 
     def clear_lost_end(self) -> None:
-        """As `CheckpointStore.clear_lost_end`."""
+        """Call `CheckpointStore.clear_lost_end`."""
         self._store.clear_lost_end()
 
     @property

@@ -91,9 +91,9 @@ class Deduplicator:
         self.directory = directory
         self._index = DedupIndex(directory, clock, checkpoint_s)
         self.rebuild_reason = ""
-        """Why the state must be rebuilt by `open` before the next `judge`; empty: it need not."""
+        """Reason why `open` must rebuild the state before the next `judge`; empty: it need not."""
         self.damage = ""
-        """Why the last `open` could not use the files on the disk; empty: it could, or there were none."""
+        """Reason why the last `open` could not use the files; empty: it could, or there were none."""
         self._reset()
 
     def _reset(self) -> None:

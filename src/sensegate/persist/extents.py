@@ -49,7 +49,7 @@ class Loss(msgspec.Struct, frozen=True, omit_defaults=True):
 
     cause: LossCause
     found_at: int
-    """When it was detected, µs UTC."""
+    """Time of detection, µs UTC."""
     description: str
     first: int = 0
     """First and last sequence of the extent; 0: it does not concern entries."""
@@ -57,7 +57,7 @@ class Loss(msgspec.Struct, frozen=True, omit_defaults=True):
     readings: int = 0
     entries: int = 0
     since: int = 0
-    """When the first and last entries were stored, µs UTC."""
+    """Times when the first and last entries were stored, µs UTC."""
     until: int = 0
 
 
@@ -68,7 +68,7 @@ class Extent(msgspec.Struct, frozen=True, array_like=True):
     timeline: bytes
     """Timeline of the log at its end."""
     since: int
-    """When its first and last entries were stored, µs UTC."""
+    """Times when its first and last entries were stored, µs UTC."""
     until: int
     kinds: dict[str, int]
     """Entries by kind."""
@@ -137,7 +137,7 @@ class ScrubState(msgspec.Struct, omit_defaults=True):
     accepted: int = -1
     """Readings accepted since the log began, up to the end of the last extent; -1: unknown."""
     started: int = 0
-    """When the last pass started and finished, µs UTC."""
+    """Times when the last pass started and finished, µs UTC."""
     finished: int = 0
 
     @property

@@ -91,7 +91,7 @@ class SpecColumns(msgspec.Struct, frozen=True, eq=False):
     """Index of each spec's pair in the sorted list of pairs `names`."""
     names: list[tuple[str, str]]
     is_observation: BOOL
-    """Whether its rows are observations of cameras, which have their own subjects and lifetime."""
+    """True if its rows are observations of cameras, which have their own subjects and lifetime."""
     any_suppress: bool
     common_identity: int
     """Identity kind of all specs; -1 where they differ."""

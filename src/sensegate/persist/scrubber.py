@@ -78,7 +78,7 @@ class ScrubTask:
     def warnings(self) -> list[str]:
         """Return warnings about entries that were lost before they expired; empty: none."""
         sentences = describe_losses(self._state)
-        more = f"scrub: {len(sentences) - _WARNINGS_MAX} more; sensegate doctor --scrub lists all"
+        more = f"scrub: {len(sentences) - _WARNINGS_MAX} more; `sensegate doctor CONFIG --scrub` lists all"
         return [f"scrub: {line}" for line in sentences[:_WARNINGS_MAX]] + (
             [more] if len(sentences) > _WARNINGS_MAX else []
         )
@@ -88,7 +88,7 @@ class ScrubTask:
         self._publish(await asyncio.to_thread(extents.read, self._directory, self._epoch))
         due = self._clock.monotonic() + INITIAL_DELAY_S
         while True:
-            order = await asyncio.to_thread(self._take_request)
+            order = await asyncio.to_thread(self._take_request) if self._is_requested() else ""
             if order or (self._bytes_s and self._clock.monotonic() >= due):
                 await self._pass(order)
                 due = self._clock.monotonic() + INTERVAL_S
@@ -104,7 +104,7 @@ class ScrubTask:
                 metrics.SCRUB_BYTES.inc(self._scrub.bytes_read - read)
                 read = self._scrub.bytes_read
                 await asyncio.to_thread(self._write_status, order, running=True)
-                if (self._directory / REQUEST_FILE).exists():
+                if self._is_requested():
                     self._scrub.remove_rate_limit()
         finally:
             work.cancel()
@@ -120,6 +120,9 @@ class ScrubTask:
         for cause, readings in lost.items():
             metrics.SCRUB_LOST.labels(cause.value).set(readings)
         metrics.SCRUB_FINISHED.set(state.finished / 1e6)
+
+    def _is_requested(self) -> bool:
+        return (self._directory / REQUEST_FILE).exists()
 
     def _take_request(self) -> str:
         file = self._directory / REQUEST_FILE

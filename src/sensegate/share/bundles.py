@@ -151,7 +151,9 @@ class Bundles:
         for pre_approval in bundle.pre_approvals:
             if not pre_approval.applicants:
                 raise ConfigError(
-                    "nobody is named", key="pre_approvals.applicants", remedy="name divisions, for example 44 for all"
+                    "no applicant is named",
+                    key="pre_approvals.applicants",
+                    remedy="name divisions, for example 44 for all",
                 )
             for text in pre_approval.applicants:
                 scope(text)

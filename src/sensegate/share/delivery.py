@@ -523,7 +523,7 @@ class _PageEncoding(msgspec.Struct, frozen=True):
     following: str = ""
     """Cursor that the page names as `next`."""
     backward: bool = False
-    """Whether the rows of each slice descend."""
+    """True if the rows of each slice descend."""
 
 
 def _joined(lines: list[str], encoding: _PageEncoding) -> str:

@@ -7,8 +7,9 @@ a device, a property or a pair of codes, and by numpy for times), and all column
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
 from itertools import repeat
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import numpy as np
@@ -30,12 +31,34 @@ _CLOCKS = {int(code): code.name.lower() for code in TimeQuality}
 _CLOCK = fixed_text.table(
     [f'","time_quality":"{_CLOCKS.get(code, "unknown")}","received":"'.encode() for code in range(256)]
 )
-_ROWS_MIN = 64
-"""With fewer rows of a property the array of their texts costs more than it saves."""
+_ROWS_MIN = 256
+"""With fewer rows the array of their texts costs more than it saves."""
 _RUN_MIN = 256
 """Rows of one property, on average, from which on each property has an array of its own."""
+_PROPERTIES_MAX = 4_096
+"""Most properties with their channels whose texts are remembered."""
 _SLACK_MAX = 24.0
 """Most bytes by which the texts of devices and properties may be shorter than the longest ones, on average."""
+
+
+class _PropertyTexts(NamedTuple):
+    """Parts of the records of a property."""
+
+    name: bytes
+    """Name and channel, up to the value."""
+    unit: bytes
+    """From the value to the time."""
+    is_boolean: bool
+
+
+@lru_cache(_PROPERTIES_MAX)
+def _property_texts(name: str) -> _PropertyTexts:
+    channel = b',"channel":' + _quote(channel_of(name)) if "#" in name else b""
+    return _PropertyTexts(
+        _quote(base_name(name)) + channel + b',"value":',
+        b',"unit":' + _quote(units_of([name])[0]) + b',"time":"',
+        kinds_of([name])[0] is ValueKind.BOOLEAN,
+    )
 
 
 class RecordTexts:
@@ -57,15 +80,10 @@ class RecordTexts:
 
     def __init__(self, batch: Batch, devices: DeviceTexts | None = None) -> None:
         """`devices`: texts of devices that were made for other entries."""
-        names = [
-            _quote(base_name(name)) + (b',"channel":' + _quote(channel_of(name)) if "#" in name else b"") + b',"value":'
-            for name in batch.properties
-        ]
-        self.names = fixed_text.table(names)
-        self.units = fixed_text.table(
-            [b',"unit":' + _quote(unit) + b',"time":"' for unit in units_of(batch.properties)]
-        )
-        self.booleans = np.array([kind is ValueKind.BOOLEAN for kind in kinds_of(batch.properties)], np.bool_)
+        texts = list(map(_property_texts, batch.properties))
+        self.names = fixed_text.table(text.name for text in texts)
+        self.units = fixed_text.table(text.unit for text in texts)
+        self.booleans = np.array([text.is_boolean for text in texts], np.bool_)
         self.node = _quote(batch.node)
         self._devices = DeviceTexts() if devices is None else devices
         self._origins = batch.origins

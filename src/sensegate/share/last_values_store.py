@@ -80,7 +80,7 @@ class LastValueTask:
         """Every entry up to this sequence is in the values."""
         self._slot = _SLOTS[0]
         self.is_complete = False
-        """Whether the log has been read up to its end at the start of this process."""
+        """True if the log has been read up to its end at the start of this process."""
 
     async def open(self) -> None:
         """Load the saved state, and have the reader pass on what it reads. Raises `Unavailable`."""

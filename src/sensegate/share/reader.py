@@ -86,7 +86,7 @@ class EntryRange(msgspec.Struct, frozen=True, eq=False):
     end: int
     """Last sequence covered; the requested one if the log ends there."""
     stored: int
-    """When the entry at `end` was stored, µs UTC."""
+    """Time when the entry at `end` was stored, µs UTC."""
 
 
 class LogObserver(Protocol):
@@ -125,7 +125,7 @@ class LogReader:
         self._end = 0
         self._end_stored = 0
         self._live = False
-        """Whether the end of the log was reached since the connection was last lost."""
+        """True if the end of the log was reached since the connection was last lost."""
         self.on_ledger: list[Callable[[LogEntry], None]] = []
         """Called with each ledger entry after the sequence at which `run` started, in order."""
         self.on_rows: list[Callable[[RowsEntry], None]] = []

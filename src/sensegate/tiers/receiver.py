@@ -191,8 +191,8 @@ class Receiver:
                     stored_lanes[lane] = _StoredLane(decode_lane(entry.payload), entry.sequence, entry.time)
                 except ValueError as why:
                     raise PermissionDenied(
-                        f"span: the centre's own record of lane {lane} cannot be read ({why}); run `sensegate doctor` "
-                        "at the centre"
+                        f"span: the centre's own record of lane {lane} cannot be read ({why}); "
+                        "run `sensegate doctor CONFIG` at the centre"
                     ) from why
             uplink.lanes = stored_lanes
         return uplink.lanes

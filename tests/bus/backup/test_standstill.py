@@ -139,8 +139,8 @@ async def test_the_servers_own_snapshot_decrypts(tmp_path: Path) -> None:
 
         inbox = client.new_inbox()
         await client.subscribe(inbox, cb=chunk)
-        await client.request("$JS.API.STREAM.SNAPSHOT.LOG", json.dumps({"deliver_subject": inbox}).encode(), timeout=10)
-        async with asyncio.timeout(20):
+        await client.request("$JS.API.STREAM.SNAPSHOT.LOG", json.dumps({"deliver_subject": inbox}).encode(), timeout=60)
+        async with asyncio.timeout(60):
             await end.wait()
         assert b"BATCH " in b"".join(chunks)
         await client.close()

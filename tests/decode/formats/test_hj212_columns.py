@@ -156,7 +156,7 @@ def test_stations_of_the_library_are_decoded_by_columns() -> None:
             for _ in range(60):
                 flag = r.choice([b"N", b"N", b"D", b"T"])
                 frame = message.payload.replace(b"-Flag=N", b"-Flag=" + flag, 1)
-                batch.append(type(message)(message.topic, _again(frame), message.received, 0))
+                batch.append(type(message)(message.topic, _rebuilt(frame), message.received, 0))
             devices = NamedDevices(example.devices, profile.id, gateway=example.gateway)
             decoder = Decoder(profiles, devices, IngestConfig(rate_per_device_s=1e9))
             for _ in range(3):
@@ -166,7 +166,7 @@ def test_stations_of_the_library_are_decoded_by_columns() -> None:
     assert planned > 20
 
 
-def _again(frame: bytes) -> bytes:
+def _rebuilt(frame: bytes) -> bytes:
     """Return a frame with its checksum made anew, if it was right."""
     data = frame.rstrip()[6:-4]
     return hj212.build(data) if hj212.detect_convention(data, frame.rstrip()[-4:]) else frame

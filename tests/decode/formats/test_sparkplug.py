@@ -262,12 +262,12 @@ def test_members_of_a_template_have_the_types_of_the_birth() -> None:
     """A later instance may leave types out."""
     memory = DecoderMemory()
 
-    def said(kind: str, value: dict[str, Any], seq: int) -> Any:
+    def parse_message(kind: str, value: dict[str, Any], seq: int) -> Any:
         whole = payload(metric("m1", "Template", value, timestamp=AT), seq=seq)
         return parse(PayloadFrame(whole, 32, f"spBv1.0/Water/{kind}/pump-01", memory=memory))["metrics"][-1]
 
-    said("NBIRTH", {"metrics": [metric("rpm", "Int16", 5)], "template_ref": "motor"}, 0)
-    result = said("NDATA", {"metrics": [metric("rpm", value=-7, as_kind="Int16")], "template_ref": "motor"}, 1)
+    parse_message("NBIRTH", {"metrics": [metric("rpm", "Int16", 5)], "template_ref": "motor"}, 0)
+    result = parse_message("NDATA", {"metrics": [metric("rpm", value=-7, as_kind="Int16")], "template_ref": "motor"}, 1)
     assert (result["name"], result["value"], result["datatype"]) == ("m1/rpm", -7, "Int16")
 
 

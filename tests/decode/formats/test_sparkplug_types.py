@@ -162,7 +162,7 @@ MISFITS = [
 ]
 
 
-@pytest.mark.parametrize(("case", "metric"), MISFITS, ids=[what for what, _ in MISFITS])
+@pytest.mark.parametrize(("case", "metric"), MISFITS, ids=[case for case, _ in MISFITS])
 def test_value_that_is_not_of_its_type_is_refused(case: str, metric: bytes) -> None:
     """A wrong value is never guessed at."""
     del case
@@ -200,7 +200,7 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("case", "raw", "reason"), BROKEN, ids=[what for what, _, _ in BROKEN])
+@pytest.mark.parametrize(("case", "raw", "reason"), BROKEN, ids=[case for case, _, _ in BROKEN])
 def test_bytes_that_are_no_payload_are_refused(case: str, raw: bytes, reason: QuarantineReason) -> None:
     """With the reason, whatever is announced."""
     del case

@@ -47,7 +47,7 @@ def test_values_of_the_quick_path_are_those_of_the_tree(made: Made) -> None:
     assert hash(branches) == hash(compiled.flatten(made.data, None)[0])
 
 
-def told(read: Callable[[], object]) -> str:
+def refusal_of(read: Callable[[], object]) -> str:
     """Return the reason for which something is refused, empty where it is not."""
     try:
         read()
@@ -61,7 +61,7 @@ def test_a_frame_cut_short_is_refused(made: Made, data: st.DataObject) -> None:
     """A frame without its last bytes is refused, but where the layout goes to the end or leaves bytes out."""
     compiled = layout(read=made.steps)
     size = data.draw(st.integers(0, max(len(made.data) - 1, 0)))
-    reason = told(lambda: tree_of(compiled, made.data[:size]))
+    reason = refusal_of(lambda: tree_of(compiled, made.data[:size]))
     assert reason in {"", "malformed", "schema"}
     if size < len(made.data) and not open_ended(made.steps):
         assert reason == "malformed"
@@ -86,7 +86,7 @@ def test_any_bytes_give_a_tree_or_a_reason(made: Made, data: st.DataObject) -> N
         frame = made.data[:at] + some[:3] + made.data[at + 1 :]
     else:
         frame = made.data + some
-    slow, quick = told(lambda: tree_of(compiled, frame)), told(lambda: compiled.flatten(frame, None))
+    slow, quick = refusal_of(lambda: tree_of(compiled, frame)), refusal_of(lambda: compiled.flatten(frame, None))
     assert {slow, quick} <= {"", "malformed", "schema"}
     assert slow == quick or not quick  # a name that comes twice is refused in the tree only: such branches get no plan
 
@@ -103,8 +103,8 @@ def test_a_straight_line_gives_what_the_layout_gives(made: Made, data: st.DataOb
         at = data.draw(st.integers(0, max(len(made.data) - 1, 0)))
         some.append(made.data[:at] + data.draw(st.binary(min_size=1, max_size=2)) + made.data[at + 1 :])
     for frame in some:
-        reason = told(lambda: usual.flatten(frame, None))  # noqa: B023 # called at once
-        assert reason == told(lambda: quick.flatten(frame, None))  # noqa: B023 # called at once
+        reason = refusal_of(lambda: usual.flatten(frame, None))  # noqa: B023 # called at once
+        assert reason == refusal_of(lambda: quick.flatten(frame, None))  # noqa: B023 # called at once
         if not reason:
             assert typed(list(map(list, quick.flatten(frame, None)))) == typed(
                 list(map(list, usual.flatten(frame, None)))

@@ -19,7 +19,7 @@ from sensegate.video.formats import FORMATS
 from sensegate.video.pseudonyms import KeyedPseudonymiser
 
 ARRIVAL: Final = 1_768_453_201_000_000
-VEIL: Final = KeyedPseudonymiser(b"samples")
+PSEUDONYMISER: Final = KeyedPseudonymiser(b"samples")
 HTTP: Final = "http/cam7"
 
 Members = Mapping[str, Any]
@@ -475,10 +475,10 @@ NOT_MESSAGES: Final = ("azure_lva/Extension_Data_Schema.json", "onvif/xsd/", "RE
 class Ran(NamedTuple):
     """What came of a file."""
 
-    seen: VideoReport | None
+    report: VideoReport | None
     removed: Mapping[str, int]
     refused: str
-    told: bytes
+    stored: bytes
     """All that goes on of it."""
 
 
@@ -486,7 +486,7 @@ def run(row: Row, payload: bytes) -> Ran:
     """Cut a file and read what is left."""
     form = FORMATS[row.format]
     try:
-        cut = form.redact(payload, row.topic, ARRIVAL, VEIL)
+        cut = form.redact(payload, row.topic, ARRIVAL, PSEUDONYMISER)
         decoded = form.decode(cut.payload, row.topic, ARRIVAL, row.camera)
     except Rejected as why:
         return Ran(None, {}, why.reason, str(why).encode())
@@ -494,10 +494,10 @@ def run(row: Row, payload: bytes) -> Ran:
 
 
 def _shown(row: Row, ran: Ran) -> str:
-    if ran.seen is None:
+    if ran.report is None:
         return f"| `{row.file}` | refused: {ran.refused} | – | – |"
     observations = []
-    for observation in ran.seen.observations:
+    for observation in ran.report.observations:
         text = " ".join(str(part) for part in (observation.object_class, observation.subclass) if part)
         text = text or ("track" if observation.track else "")
         if observation.event is not None:
@@ -508,7 +508,7 @@ def _shown(row: Row, ran: Ran) -> str:
         observations.append(f"{observation.kind.value} {text}{box}")
     readings = [
         f"{measurement.property}{f'#{measurement.channel}' if measurement.channel else ''} = {measurement.value}"
-        for measurement in ran.seen.measurements
+        for measurement in ran.report.measurements
     ]
     removed = [f"{name}×{count}" if count > 1 else name for name, count in sorted(ran.removed.items())]
     short = removed if len(removed) <= 12 else [*removed[:10], f"… {len(removed)} fields in all"]

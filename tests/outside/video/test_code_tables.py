@@ -167,8 +167,8 @@ def test_codes_of_devices() -> None:
     types = re.findall(r"\b(\d{3})\b", cells["11–13"])
     networks = re.findall(r"\b(\d)(?=[ /])", cells["14"])
     assert (len(industries), len(types), len(networks)) >= (15, 18, 9)
-    for table, found in (("industry", industries), ("device_type", types), ("network", networks)):
-        assert [code for code in found if codes.word(table, "gb28181", code) is None] == [], table
+    for table, listed in (("industry", industries), ("device_type", types), ("network", networks)):
+        assert [code for code in listed if codes.word(table, "gb28181", code) is None] == [], table
 
 
 def test_events_of_hikvision() -> None:
@@ -181,11 +181,11 @@ def test_events_of_hikvision() -> None:
 
 def test_words_of_detectors() -> None:
     """States and severities of Frigate, events and objects of DeepStream, counts of Axis."""
-    for make, found in {
+    for make, listed in {
         "frigate": ("new", "update", "end", "alert", "detection"),
         "deepstream": ("entry", "exit", "moving", "stopped", "parked"),
     }.items():
-        assert [word for word in found if codes.word("event", make, word) is None] == []
+        assert [word for word in listed if codes.word("event", make, word) is None] == []
     for label in ("vehicle", "person", "face", "bag", "bicycle", "roadsign"):
         assert codes.object_class("deepstream", label)[0] is not ObjectClass.OTHER
     for label in ("Human", "Face", "Vehicle", "Car", "Bus", "Truck", "Bike", "Motorcycle/bicycle", "LicensePlate"):

@@ -31,17 +31,17 @@ def test_a_file_gives_what_it_says(row: Row) -> None:
     """Observations in their order with all that is stated of them, readings exactly, fields that must be out."""
     ran = run(row, (FOLDER / row.file).read_bytes())
     assert ran.refused == row.refused
-    if ran.seen is None:
+    if ran.report is None:
         return
-    document = msgspec.to_builtins(ran.seen.observations)
+    document = msgspec.to_builtins(ran.report.observations)
     assert len(document) == len(row.observations)
-    for one, expected in zip(document, row.observations, strict=True):
-        stated = {name: list(value) if isinstance(value, tuple) else value for name, value in one.items()}
+    for actual, expected in zip(document, row.observations, strict=True):
+        stated = {name: list(value) if isinstance(value, tuple) else value for name, value in actual.items()}
         assert {name: stated.get(name) for name in expected} == dict(expected)
     assert [
-        (measurement.property, measurement.channel, measurement.value) for measurement in ran.seen.measurements
+        (measurement.property, measurement.channel, measurement.value) for measurement in ran.report.measurements
     ] == list(row.readings)
-    assert (ran.seen.rejected, ran.seen.ignored) == ((), row.ignored)
+    assert (ran.report.rejected, ran.report.ignored) == ((), row.ignored)
     assert row.removed <= ran.removed.keys()
 
 
@@ -49,7 +49,7 @@ def test_a_file_gives_what_it_says(row: Row) -> None:
 def test_what_must_be_hidden_is_nowhere(row: Row) -> None:
     """A control is in it: each word does stand in the file."""
     payload = (FOLDER / row.file).read_bytes()
-    output = run(row, payload).told
+    output = run(row, payload).stored
     for word in row.hidden:
         assert word.encode() in payload
         assert word.encode() not in output
@@ -77,7 +77,7 @@ def test_the_profile_takes_all_of_it(row: Row) -> None:
     """By the profile of the camera as it is shipped every observation and reading becomes a row, none is rejected."""
     file = ROOT / "device_profiles" / f"{PROFILES[row.format]}.yaml"
     payload = (FOLDER / row.file).read_bytes()
-    result = run(row, payload).seen
+    result = run(row, payload).report
     assert result is not None
     specs: list[Spec] = []
     profile = compile_file(file, specs)

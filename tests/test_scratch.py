@@ -16,8 +16,8 @@ PLENTY = "MemTotal:  64000000 kB\nMemAvailable:  32000000 kB\n"
     [
         (PLENTY, "max\n", True),
         (PLENTY, None, True),
-        (PLENTY, str(scratch.ROOM_BYTES - 1), False),
-        ("MemAvailable:  6000000 kB\n", "max\n", False),
+        (PLENTY, str(scratch.ROOM_BYTES + scratch.PROCESSES_BYTES - 1), False),
+        ("MemAvailable:  5000000 kB\n", "max\n", False),
         ("", None, False),
     ],
     ids=["room", "no container", "a small container", "a small machine", "unknown"],

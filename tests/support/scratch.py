@@ -15,15 +15,20 @@ from pathlib import Path
 VARIABLE = "TMPDIR"
 """Environment variable that names the place; set by the user it stays, and child processes inherit it."""
 PLACE = Path("/dev/shm")  # noqa: S108 - directories of pytest and of tempfile, which are private
-ROOM_BYTES = 6 * 1024**3
-"""Least free memory: a run of all tests writes about a third of it."""
+ROOM_BYTES = 2 * 1024**3
+"""Least room for files: with those of failed tests alone kept, a run of all tests needs some hundreds of megabytes."""
+PROCESSES_BYTES = 3 * 1024**3
+"""Memory that the processes of a run take beside the files."""
 MEMORY = Path("/proc/meminfo")
 LIMIT = Path("/sys/fs/cgroup/memory.max")
 """Limit of the container, a number or ``max``."""
 
 
 def free_bytes(place: Path = PLACE, memory: Path = MEMORY, limit: Path = LIMIT) -> int:
-    """Return the bytes that fit into a file system in memory, 0 if it cannot hold programs or does not exist."""
+    """Return the bytes that fit into a file system in memory beside the processes of a run.
+
+    0 or less: too little memory, or the place does not exist or cannot hold programs.
+    """
     try:
         status = os.statvfs(place)
         fields = dict(line.split(":", 1) for line in memory.read_text(encoding="ascii").splitlines())
@@ -34,7 +39,7 @@ def free_bytes(place: Path = PLACE, memory: Path = MEMORY, limit: Path = LIMIT) 
         return 0
     container = limit.read_text(encoding="ascii").strip() if limit.is_file() else "max"
     limits = [int(container)] if container.isdecimal() else []
-    return min(status.f_bavail * status.f_frsize, available, *limits)
+    return min(status.f_bavail * status.f_frsize, min([available, *limits]) - PROCESSES_BYTES)
 
 
 def use_memory(environment: MutableMapping[str, str] | None = None, free: int | None = None) -> None:

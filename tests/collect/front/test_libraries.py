@@ -1,7 +1,7 @@
 """Clients that others have written, at a front over a store in memory, in every version and QoS that they have.
 
-paho and aiomqtt stand in `test_store`, over a real server. MQTT.js comes from npm, with the peers of the benchmarks
-(`python -m tests.bench.peers.setup DIRECTORY`): its tests run where `SENSEGATE_PEERS` names that directory.
+paho and aiomqtt stand in `test_store`, over a real server. MQTT.js and gmqtt come with the peers of the benchmarks
+(``python -m tests.bench.peers.setup DIRECTORY clients``): their tests run where `SENSEGATE_PEERS` names that directory.
 """
 
 from __future__ import annotations
@@ -13,14 +13,14 @@ import sys
 from asyncio.subprocess import PIPE, STDOUT
 from pathlib import Path
 
-import gmqtt
 import pytest
 
 from tests.collect.front.front_rig import HOST, FrontRig, running_front
 
 COUNT = 50
 PAYLOADS = [str(number).encode() for number in range(COUNT)]
-MODULES = Path(os.environ.get("SENSEGATE_PEERS") or "/nowhere") / "node_modules"
+CLIENTS = Path(os.environ.get("SENSEGATE_PEERS") or "/nowhere") / "clients"
+"""MQTT.js and an environment of Python with gmqtt."""
 FOLDER = Path(__file__).parent
 
 
@@ -51,19 +51,13 @@ async def test_mosquitto_pub(version: str, qos: int) -> None:
         _require_all(rig)
 
 
+@pytest.mark.skipif(not CLIENTS.is_dir(), reason="SENSEGATE_PEERS names no directory with gmqtt; see the docstring")
 @pytest.mark.parametrize("qos", [1, 2])
-@pytest.mark.parametrize("version", [gmqtt.constants.MQTTv311, gmqtt.constants.MQTTv50])
-async def test_gmqtt(version: int, qos: int) -> None:
+@pytest.mark.parametrize("level", [4, 5])
+async def test_gmqtt(level: int, qos: int) -> None:
     """Each message is acknowledged, stored once and in order."""
     async with running_front() as rig:
-        client = gmqtt.Client("d1")
-        client.set_auth_credentials("d1", "right")
-        await client.connect(HOST, rig.port, version=version)
-        for payload in PAYLOADS:
-            client.publish("up/d1", payload, qos=qos)
-        async with asyncio.timeout(30):
-            await client._persistent_storage.wait_empty()
-        await client.disconnect()
+        await _run(CLIENTS / "python" / "bin" / "python", FOLDER / "gmqtt_client.py", rig.port, level, qos, COUNT)
         _require_all(rig)
 
 
@@ -76,13 +70,13 @@ async def test_awscrt(level: int) -> None:
 
 
 @pytest.mark.skipif(
-    not (MODULES / "mqtt").is_dir() or not shutil.which("node"),
-    reason="SENSEGATE_PEERS names no directory with MQTT.js; see the docstring",
+    not CLIENTS.is_dir() or not shutil.which("node"),
+    reason="SENSEGATE_PEERS names no directory with MQTT.js, or node is missing; see the docstring",
 )
 @pytest.mark.parametrize("qos", [1, 2])
 @pytest.mark.parametrize("level", [3, 4, 5])
 async def test_mqtt_js(level: int, qos: int) -> None:
     """In each of its versions, with QoS 1 and 2."""
     async with running_front() as rig:
-        await _run("node", FOLDER / "mqttjs_client.js", MODULES, rig.port, level, qos, COUNT)
+        await _run("node", FOLDER / "mqttjs_client.js", CLIENTS / "node_modules", rig.port, level, qos, COUNT)
         _require_all(rig)

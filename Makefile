@@ -51,7 +51,7 @@ types: setup
 	$(BIN)/mypy $(MYPY)
 
 bench: compiled ## every benchmark, a JSON line each, with its baseline in the same run
-	@for name in drain live compare latency uplink scale start memory formats scripts reload fanout client latest history sensorthings video console border_flood storm; do $(BIN)/sensegate bench $$name --json || exit 1; done
+	@for name in drain live compare latency uplink scale start memory formats scripts reload fanout client latest history sensorthings video console border_flood storm fronts; do $(BIN)/sensegate bench $$name --json || exit 1; done
 
 soak: compiled ## 300 seeded kills over 200,000 readings; 300 over the border with two centres and a hostile node
 	$(BIN)/python -m tests.ledger.soak

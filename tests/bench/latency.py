@@ -46,10 +46,10 @@ COLUMNS = ("id", "division", "profile", "alias", "gateway", "lon", "lat", "grade
 
 
 @contextlib.asynccontextmanager
-async def node() -> AsyncIterator[CityMember]:
-    """Yield a node that runs alone as `sensegate run` runs it."""
+async def node(fronts: int = 1) -> AsyncIterator[CityMember]:
+    """Yield a node that runs alone as `sensegate run` runs it, with so many fronts."""
     with tempfile.TemporaryDirectory(prefix="sensegate-bench-") as directory:
-        settings = {"engine": {"durability": "power"}, "listen": {"mqtt": {"processes": 1}}}
+        settings = {"engine": {"durability": "power"}, "listen": {"mqtt": {"processes": fronts}}}
         city = City(
             Path(directory),
             ["4401"],

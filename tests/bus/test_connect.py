@@ -386,6 +386,33 @@ async def test_a_stranger_at_the_address_ends_no_reconnection(engine: Engine) ->
     await stranger.wait_closed()
 
 
+async def test_what_is_written_at_once_stands_behind_what_is_pending(gateway: connect.BusClient) -> None:
+    """A subscription that nats-py has not yet flushed is made before the message; one too large is refused."""
+    arrived: list[tuple[bytes, bytes, bytes]] = []
+    done = asyncio.Event()
+
+    def take(subject: bytes, header: bytes, payload: bytes) -> None:
+        arrived.append((subject, header, payload))
+        done.set()
+
+    inbox = gateway.new_inbox()
+    await gateway.subscribe_at_once(inbox, take)
+    gateway.publish_at_once(inbox, f"{inbox}.answer", b"NATS/1.0\r\na: b\r\n\r\n", b"payload")
+    async with asyncio.timeout(30):
+        await done.wait()
+    assert arrived == [(inbox.encode(), b"NATS/1.0\r\na: b\r\n\r\n", b"payload")]
+    with pytest.raises(nats.errors.MaxPayloadError):
+        gateway.publish_at_once(inbox, inbox, b"", bytes(gateway.max_payload + 1))
+
+
+async def test_nothing_is_written_at_once_without_a_connection(engine: Engine) -> None:
+    """An error reaches the caller, who sends again later."""
+    client = await engine.connect(User.GATEWAY)
+    await client.close()
+    with pytest.raises(nats.errors.Error):
+        client.publish_at_once("x", "y", b"", b"")
+
+
 PLAIN = {
     b"NATS/1.0\r\nNats-Sequence: 7\r\nNats-Subject: readings.4401.all.1\r\n\r\n",
     "NATS/1.0\r\nplace: 广州: 1\r\n\r\n".encode(),

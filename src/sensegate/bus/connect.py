@@ -26,7 +26,7 @@ _log = structlog.get_logger("bus")
 CLOSE_S = 1.0
 CANCEL_S = 0.2
 FLUSH_S = 5.0
-"""Longest time for a peer to take what is still to be sent when a connection is closed."""
+"""Longest time for flushing the send buffer when a connection is closed."""
 _HARMLESS = ("permissions violation", "maximum subscriptions exceeded")
 """Errors after which the server keeps the connection."""
 _HEADERS_BEGIN = b"NATS/1.0\r\n"
@@ -89,6 +89,10 @@ class Login(msgspec.Struct, frozen=True):
     inbox_prefix: str = "_INBOX"
 
 
+MessageHandler = Callable[[bytes, bytes, bytes], None]
+"""Is called with the subject, the header (empty: none) and the payload of a message."""
+
+
 class LinkEvents(msgspec.Struct, frozen=True, eq=False):
     """Callbacks of a connection."""
 
@@ -137,6 +141,8 @@ class BusClient(Client):
         """Inventory of the streams of the account; None: they are not recorded."""
         self.replicas = 1
         """Copies of each stream that is created over this connection."""
+        self._handlers: dict[int, MessageHandler] = {}
+        """Number of a subscription -> function that is called with each of its messages at once."""
         self._log = _log.bind(connection=name)
         self._on_slow = events.on_slow
         self._on_reconnect = events.on_reconnect
@@ -156,6 +162,40 @@ class BusClient(Client):
             raise nats.errors.ConnectionReconnectingError
         with _raising_swallowed_cancellation():
             return await super().request(subject, payload, timeout, old_style, headers)
+
+    def publish_at_once(self, subject: str, reply: str, header: bytes, payload: bytes) -> None:
+        """Write a message to the socket, behind everything that is pending, without a task in between.
+
+        Args:
+            subject: valid as it is.
+            reply: subject of the answer, valid as it is.
+            header: whole header of the message, as the protocol wants it.
+            payload: the message.
+
+        Raises:
+            nats.errors.Error: there is no connection, or the message is larger than the server takes.
+        """
+        size, transport = len(header) + len(payload), self._transport
+        if transport is None or not self.is_connected:
+            raise nats.errors.ConnectionReconnectingError
+        if size > self._max_payload:
+            raise nats.errors.MaxPayloadError
+        line = f"HPUB {subject} {reply} {len(header)} {size}\r\n".encode()
+        pending, self._pending, self._pending_data_size = self._pending, [], 0
+        self.stats["out_msgs"] += 1
+        self.stats["out_bytes"] += len(payload)
+        try:
+            transport.write(b"".join((*pending, line, header, payload, b"\r\n")))
+        except RuntimeError as why:  # uvloop's for a closed socket, of which the client has not yet heard
+            raise nats.errors.ConnectionClosedError from why
+
+    async def subscribe_at_once(self, subject: str, handler: MessageHandler) -> None:
+        """Have a function called with each message of a subject as it is read, without a queue and a task in between.
+
+        It must not raise anything but `ValueError`, which drops the message.
+        """
+        subscription = await self.subscribe(subject)
+        self._handlers[subscription._id] = handler  # noqa: SLF001 - nats-py gives no other name to what it dispatches by
 
     async def flush(self, timeout: int = 10) -> None:
         """Wait until the server has received everything that was sent."""
@@ -218,7 +258,10 @@ class BusClient(Client):
     async def _process_msg(self, sid: int, subject: bytes, reply: bytes, data: bytes, headers: bytes) -> None:
         """Take a message; drop one whose subjects or headers cannot be decoded, which anybody may publish."""
         try:
-            await super()._process_msg(sid, subject, reply, data, headers)
+            if handler := self._handlers.get(sid):
+                handler(subject, headers or b"", data)
+            else:
+                await super()._process_msg(sid, subject, reply, data, headers)
         except (ValueError, IndexError) as why:
             metrics.LIMIT_HITS.labels("bus_undecodable").inc()
             self._log.warning("message dropped: its subject or header cannot be decoded", reason=str(why))
@@ -289,7 +332,7 @@ class BusClient(Client):
             self._log.debug("connection error", reason=str(why) or type(why).__name__)
 
     async def on_disconnected(self) -> None:
-        """Fail all pending requests, and drop what was not sent: it would arrive after it was given up."""
+        """Fail all pending requests, and drop unsent commands: they would arrive after the callers gave up."""
         self._pending.clear()
         self._pending_data_size = 0
         for future in (*self._resp_map.values(), *self.response_futures):

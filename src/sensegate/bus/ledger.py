@@ -369,18 +369,19 @@ class Ledger:
 
     def totals(self) -> dict[str, int]:
         """Return kind -> count over all hours, devices and sources."""
-        _, kind, _, _, count = self._columns()
-        if not len(kind):
-            return {}
+        cell, count = self._consolidate()
         sums = np.zeros(len(self._kinds.words), np.int64)
-        np.add.at(sums, kind, count)
+        np.add.at(sums, cell >> _KIND_SHIFT & _KIND_MASK, count)
         return {word: n for word, n in zip(self._kinds.words, sums.tolist(), strict=True) if n}
 
     def by_source(self) -> list[tuple[str, str, int]]:
         """Return (source, ``decoded`` or ``quarantined.<reason>``, messages) over all hours and devices."""
-        _, kind, source, _, count = self._columns()
+        if len(self._sources.words) == 1:
+            source, totals = self._sources.words[0], self.totals()
+            return [(source, word, n) for word, n in totals.items() if word.startswith((DECODED, QUARANTINED))]
+        _, kind, number, _, count = self._columns()
         sums = np.zeros((len(self._sources.words), len(self._kinds.words)), np.int64)
-        np.add.at(sums, (source, kind), count)
+        np.add.at(sums, (number, kind), count)
         wanted = [(at, word) for at, word in enumerate(self._kinds.words) if word.startswith((DECODED, QUARANTINED))]
         return [
             (name, word, int(sums[row, at]))

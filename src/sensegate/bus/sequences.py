@@ -48,17 +48,34 @@ def runs_of(device: I64, number: I64) -> dict[int, list[int]]:
     """Return device -> first, last, … of the runs of its numbers; row *i* is a device and one of its numbers."""
     if not len(device):
         return {}
-    order = np.lexsort((number, device))
-    device, number = device[order], number[order]
-    is_next_device = np.diff(device) != 0
+    device, number = _sorted(device, number)
     # Equal numbers of a device count as one: a run continues over them.
-    breaks = np.flatnonzero(is_next_device | (np.diff(number) > 1))
-    first, last = np.concatenate([[0], breaks + 1]), np.concatenate([breaks, [len(number) - 1]])
-    flat: list[int] = np.column_stack([number[first], number[last]]).ravel().tolist()
-    starts = np.concatenate([[0], np.flatnonzero(np.diff(device[first])) + 1])
-    ends = [*(2 * starts[1:]).tolist(), len(flat)]
-    owners: list[int] = device[first[starts]].tolist()
-    return {owner: flat[2 * start : end] for owner, start, end in zip(owners, starts.tolist(), ends, strict=True)}
+    is_last = np.ones(len(device), np.bool_)
+    np.logical_or(device[1:] != device[:-1], number[1:] - number[:-1] > 1, out=is_last[:-1])
+    last = np.flatnonzero(is_last)
+    first = np.empty(len(last), np.int64)
+    first[0] = 0
+    np.add(last[:-1], 1, out=first[1:])
+    runs: dict[int, list[int]] = {}
+    for owner, low, high in zip(device[first].tolist(), number[first].tolist(), number[last].tolist(), strict=True):
+        known = runs.get(owner)
+        if known is None:
+            runs[owner] = [low, high]
+        else:
+            known += (low, high)
+    return runs
+
+
+def _sorted(device: I64, number: I64) -> tuple[I64, I64]:
+    """Return the rows by device, then number."""
+    low = int(number.min())
+    bits = (int(number.max()) - low).bit_length()
+    if bits + int(device.max()).bit_length() < 64 and int(device.min()) >= 0:
+        packed = (device << bits) | (number - low)
+        packed.sort()
+        return packed >> bits, (packed & ((1 << bits) - 1)) + low
+    order = np.lexsort((number, device))
+    return device[order], number[order]
 
 
 def merged(records: Iterable[SequenceRuns]) -> dict[str, list[int]]:

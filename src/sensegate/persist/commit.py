@@ -96,6 +96,8 @@ class PreparedCommit(msgspec.Struct, frozen=True, eq=False):
     positions: dict[str, SourcePosition]
     ledger: Ledger
     profiles: dict[str, int]
+    totals: dict[str, int]
+    """Kind -> count over the whole ledger."""
 
 
 class PreparedBatch(msgspec.Struct, frozen=True, eq=False):
@@ -422,7 +424,14 @@ class Committer:
         self._prepared += 1
         positions = {delivery.source: delivery.position} if delivery.position is not None else {}
         commit = PreparedCommit(
-            secrets.token_hex(8), self._generation, self._prepared, rows, positions, ledger, profiles={}
+            secrets.token_hex(8),
+            self._generation,
+            self._prepared,
+            rows,
+            positions,
+            ledger,
+            profiles={},
+            totals=ledger.totals(),
         )
         self._state_matches_log = True
         return PreparedBatch([commit], [])
@@ -491,7 +500,14 @@ class Committer:
         }
         profiles = dict(self._version(name) for name in self._profiles_used(piece.readings))
         return PreparedCommit(
-            secrets.token_hex(8), self._generation, self._prepared, messages, positions, ledger, profiles
+            secrets.token_hex(8),
+            self._generation,
+            self._prepared,
+            messages,
+            positions,
+            ledger,
+            profiles,
+            ledger.totals(),
         )
 
     def _profiles_used(self, readings: Readings) -> list[str]:
@@ -646,7 +662,7 @@ class Committer:
     async def _write_commit(self, part: PreparedCommit) -> None:
         positions = _merge_positions(self._positions, part.positions)
         totals = dict(self._totals)
-        for kind, count in part.ledger.totals().items():
+        for kind, count in part.totals.items():
             # The names of removed fields are many: the ledger has them, the commit record only their sum.
             name = REMOVED if kind.startswith(f"{REMOVED}.") else kind
             totals[name] = totals.get(name, 0) + count
@@ -699,7 +715,7 @@ class Committer:
 
     def _count_metrics(self, part: PreparedCommit) -> None:
         metrics.COMMITS.inc()
-        for kind, count in part.ledger.totals().items():
+        for kind, count in part.totals.items():
             if kind.startswith(f"{REMOVED}."):
                 _, form, field = kind.split(".", 2) if kind.count(".") > 1 else (kind, "", "other")
                 metrics.count_removed(form, field, count)

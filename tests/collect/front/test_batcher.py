@@ -164,3 +164,34 @@ async def test_the_gap_is_longer_where_messages_share_batches(count: int, gaps: 
     finally:
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
+
+
+class _Answered(_Connection):
+    """A connection that notes each write."""
+
+    def __init__(self) -> None:
+        self.written: list[tuple[bytes, int]] = []
+
+    def acknowledge(self, answers: bytes, count: int) -> None:
+        self.written.append((answers, count))
+
+
+async def test_answers_to_several_reads_of_a_batch_are_one_write() -> None:
+    """Each write is a system call; the answers of a connection stay in their order, also those that need no store."""
+    store = HeldStore()
+    writer = store.writer = BatchWriter(store, new_instance(), FakeClock(), queue_bytes_max=10**6)
+    first, second = _Answered(), _Answered()
+    for connection, answers in ((first, b"a"), (second, b"x"), (first, b"b")):
+        writer.open.builder.topics.append("t")
+        writer.open.builder.payloads.append(b"")
+        writer.open.builder.flags.append(0)
+        writer.end_read(connection, client="d", credential="d", arrival=1, answers=answers, waiting=1, size=1)
+    writer.answer(first, b"c")
+    running = asyncio.create_task(writer.run())
+    try:
+        await _let_run()
+        assert first.written == [(b"abc", 2)]
+        assert second.written == [(b"x", 1)]
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)

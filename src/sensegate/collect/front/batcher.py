@@ -68,23 +68,23 @@ class BatchStore(Protocol):
 class FrontBatch:
     """Messages that are stored together, and the answers to send afterwards."""
 
-    __slots__ = ("answers", "attempt", "builder", "bytes", "counted", "number", "payload", "sent_at", "stored")
+    __slots__ = ("answers", "attempt", "builder", "bytes", "number", "payload", "sent_at", "stored")
 
     def __init__(self) -> None:
         self.builder = IntakeBatchBuilder()
-        self.answers: list[tuple[Acknowledged, bytes, int]] = []
+        self.answers: dict[Acknowledged, tuple[bytes, int]] = {}
+        """Connection -> (its answers, how many messages it waits for): each write to a connection is a system call."""
         self.bytes = 0
-        self.counted = 0
         self.number = 0
         self.payload = b""
         self.attempt = 0
         self.sent_at = 0.0
         self.stored = False
 
-    @property
-    def is_full(self) -> bool:
-        """Return whether the batch must be sealed."""
-        return self.bytes >= BYTES_MAX or len(self.builder) >= MESSAGES_MAX
+    def add_answers(self, connection: Acknowledged, answers: bytes, count: int) -> None:
+        """Add answers behind those that the connection gets already; `count`: of messages that it waits for."""
+        before = self.answers.get(connection)
+        self.answers[connection] = (before[0] + answers, before[1] + count) if before else (answers, count)
 
 
 class BatchWriter:
@@ -128,7 +128,7 @@ class BatchWriter:
     @property
     def is_congested(self) -> bool:
         """Return whether connections have to wait with reading: too many bytes are not stored."""
-        return self.queued_bytes > self._queue_bytes_max
+        return self._sealed_bytes + self.open.bytes > self._queue_bytes_max
 
     def end_read(
         self,
@@ -153,12 +153,9 @@ class BatchWriter:
             size: bytes of topics and payloads.
         """
         batch = self.open
-        before = batch.counted
-        batch.builder.end_read(client, credential, arrival)
-        batch.counted = len(batch.builder)
-        batch.bytes += size + _OVERHEAD * (batch.counted - before)
-        batch.answers.append((connection, answers, waiting))
-        if batch.is_full:
+        batch.bytes += size + _OVERHEAD * batch.builder.end_read(client, credential, arrival)
+        batch.add_answers(connection, answers, waiting)
+        if batch.bytes >= BYTES_MAX or len(batch.builder) >= MESSAGES_MAX:
             self._seal()
         self._wake.set()
 
@@ -171,9 +168,9 @@ class BatchWriter:
     def answer(self, connection: Acknowledged, answers: bytes) -> None:
         """Send answers that need no store, after those to all messages before."""
         if len(self.open.builder):
-            self.open.answers.append((connection, answers, 0))
+            self.open.add_answers(connection, answers, 0)
         elif self._unstored:
-            self._unstored[-1].answers.append((connection, answers, 0))
+            self._unstored[-1].add_answers(connection, answers, 0)
         else:
             connection.acknowledge(answers, 0)
 
@@ -276,7 +273,7 @@ class BatchWriter:
         self._sealed_bytes -= batch.bytes
         self.stored_batches += 1
         self._stored_up_to = batch.number
-        for connection, answers, count in batch.answers:
+        for connection, (answers, count) in batch.answers.items():
             connection.acknowledge(answers, count)
         while self._drains and self._drains[0][0] <= batch.number:
             _, stored = self._drains.popleft()
@@ -294,7 +291,7 @@ class BatchWriter:
             _log.info("batches of messages are stored again")
 
     def disconnected(self) -> None:
-        """Send again what is in flight before anything newer: its answers will not come."""
+        """Resend the batches in flight before anything newer: their answers will not come."""
         if self._in_flight:
             self._fail("the connection to the store is lost")
 
@@ -316,7 +313,7 @@ class BatchWriter:
         self._wake.set()
 
     async def _watch_answers(self) -> None:
-        """Send again what the store does not answer."""
+        """Resend batches that the store does not answer."""
         while True:
             await wait_or_sleep(self._failed, self._clock, ANSWER_S / 5)
             if self._failed.is_set():

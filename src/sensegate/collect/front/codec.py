@@ -88,10 +88,13 @@ class PacketReader:
             length = chunk[at + 1]
             start = at + 2
             if length > 0x7F:
-                measured = self._measure(chunk, at, end)
-                if measured is None:
+                if end - at > 2 and 0 < (second := chunk[start]) < 0x80:  # most packets: 128 to 16,383 bytes
+                    length += (second - 1) << 7
+                    start += 1
+                elif (measured := self._measure(chunk, at, end)) is not None:
+                    length, start = measured
+                else:
                     break
-                length, start = measured
             stop = start + length
             if stop - at > self.limit:
                 raise MqttViolation(

@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Coroutine, Iterable
+from struct import Struct
 from typing import TYPE_CHECKING, Any, cast
 
 import structlog
@@ -48,7 +49,13 @@ from sensegate.collect.intake.batch import DUP, QOS_SHIFT, RETAIN, MessageProper
 if TYPE_CHECKING:
     from sensegate.collect.front.front import Front
 
-_PUBACK, _PUBREC = b"\x40\x02", b"\x50\x02"
+_answer = Struct(">HH").pack
+"""Returns a PUBACK or PUBREC without reason code: (type and length, packet id)."""
+_PUBACK, _PUBREC = 0x4002, 0x5002
+_FLAGS = tuple(
+    (head >> 1 & 3) << QOS_SHIFT | (DUP if head & 8 else 0) | (RETAIN if head & 1 else 0) for head in range(0x30, 0x40)
+)
+"""Flags of a message in its batch, by the low half of the first byte of its PUBLISH."""
 
 _log = structlog.get_logger("collect")
 
@@ -368,7 +375,7 @@ class MqttConnection(asyncio.Protocol):
         batch = writer.open
         builder = batch.builder
         topics = self._topics
-        answers = bytearray()
+        answers = b""
         waiting = count = size = 0
         remaining = iter(packets)
         try:
@@ -386,8 +393,8 @@ class MqttConnection(asyncio.Protocol):
                     size += len(raw)
                 if len(body) > LARGE and batch.bytes + size + len(body) > BYTES_MAX:
                     if count or answers:
-                        self._end_read(bytes(answers), waiting, count, size)
-                        answers.clear()
+                        self._end_read(answers, waiting, count, size)
+                        answers = b""
                         waiting = count = size = 0
                     writer.reserve(len(body))
                     batch = writer.open
@@ -397,17 +404,15 @@ class MqttConnection(asyncio.Protocol):
                     answers += self._refuse(topic, qos, packet_id)
                     continue
                 if qos == 1:
-                    answers += _PUBACK + packet_id.to_bytes(2)
+                    answers += _answer(_PUBACK, packet_id)
                 elif qos == 2:
-                    answers += _PUBREC + packet_id.to_bytes(2)
+                    answers += _answer(_PUBREC, packet_id)
                     if packet_id in self.session.received:
                         continue  # sent again; the answer stands behind that to the first one
                     self.session.received.add(packet_id)
                 builder.topics.append(topic.name)
                 builder.payloads.append(payload)
-                builder.flags.append(
-                    packet_id | qos << QOS_SHIFT | (DUP if head & 8 else 0) | (RETAIN if head & 1 else 0)
-                )
+                builder.flags.append(packet_id | _FLAGS[head & 15])
                 if properties is not NO_PROPERTIES and (properties.content_type or properties.user):
                     builder.properties[len(builder) - 1] = MessageProperties(
                         properties.content_type or "", properties.user
@@ -415,15 +420,15 @@ class MqttConnection(asyncio.Protocol):
                 count += 1
                 waiting += qos > 0
                 size += len(body)
-                if batch.bytes + size >= BYTES_MAX or len(builder) >= MESSAGES_MAX:
-                    self._end_read(bytes(answers), waiting, count, size)
-                    answers.clear()
+                if batch.bytes + size >= BYTES_MAX or len(builder.topics) >= MESSAGES_MAX:
+                    self._end_read(answers, waiting, count, size)
+                    answers = b""
                     waiting = count = size = 0
                     batch = writer.open
                     builder = batch.builder
         finally:
             if count or answers:
-                self._end_read(bytes(answers), waiting, count, size)
+                self._end_read(answers, waiting, count, size)
 
     def _end_read(self, answers: bytes, waiting: int, count: int, size: int) -> None:
         writer = self._writer
@@ -440,10 +445,11 @@ class MqttConnection(asyncio.Protocol):
             )
         else:
             writer.answer(self, answers)
-        if max(self._unstored, len(self.session.received)) > self._limits.inflight_max:
+        inflight_max = self._limits.inflight_max
+        if self._unstored > inflight_max or len(self.session.received) > inflight_max:
             if self.version == Version.MQTT_5:
                 raise MqttViolation(ReasonCode.RECEIVE_MAXIMUM_EXCEEDED, "more messages than the Receive Maximum")
-            if self._unstored > self._limits.inflight_max:
+            if self._unstored > inflight_max:
                 self._hold("inflight")
         if writer.is_congested:
             self._front.hit("queue_bytes")

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import secrets
 from itertools import chain, repeat
-from struct import Struct
+from struct import Struct, pack
 from typing import Annotated, NoReturn
 
 import msgspec
@@ -151,11 +151,8 @@ class IntakeBatchBuilder:
     """
 
     __slots__ = (
-        "_arrivals",
-        "_clients",
-        "_counts",
-        "_credentials",
         "_ended",
+        "_reads",
         "flags",
         "payloads",
         "properties",
@@ -169,30 +166,29 @@ class IntakeBatchBuilder:
         """Packet id | QoS << QOS_SHIFT | DUP | RETAIN | WILL."""
         self.properties: dict[int, MessageProperties] = {}
         """By index of the message, where it has any."""
-        self._clients: list[str] = []
-        self._credentials: list[str] = []
-        self._arrivals: list[int] = []
-        self._counts: list[int] = []
+        self._reads: list[tuple[str, str, int, int]] = []
+        """Client id, credential, arrival and count of each read."""
         self._ended = 0
 
     def __len__(self) -> int:
         return len(self.topics)
 
-    def end_read(self, client: str, credential: str, arrival: int) -> None:
+    def end_read(self, client: str, credential: str, arrival: int) -> int:
         """End the messages of one read of a connection; nothing happens if there are none.
 
         Args:
             client: client id as the device sent it.
             credential: id of the device whose credential opened the connection.
             arrival: µs UTC.
+
+        Returns:
+            The number of messages of the read.
         """
         count = len(self.topics) - self._ended
         if count:
             self._ended += count
-            self._clients.append(client)
-            self._credentials.append(credential)
-            self._arrivals.append(arrival)
-            self._counts.append(count)
+            self._reads.append((client, credential, arrival, count))
+        return count
 
     def seal(self, instance: bytes, number: int) -> bytes:
         """Return the payload of the stream's message.
@@ -203,15 +199,18 @@ class IntakeBatchBuilder:
         count = len(self.topics)
         if not 0 < count <= COUNT_MAX or self._ended != count:
             raise ValueError(f"{count} messages, {self._ended} of ended reads: not a batch")
+        clients, credentials, arrivals, counts = zip(*self._reads, strict=True)
+        reads = len(counts)
+        # A batch is small: `struct` packs it in less time than NumPy takes to look at a list.
         body = _encode(
             (
-                self._clients,
-                self._credentials,
-                np.array(self._arrivals, "<i8").tobytes(),
-                np.array(self._counts, "<u4").tobytes(),
+                clients,
+                credentials,
+                pack(f"<{reads}q", *arrivals),
+                pack(f"<{reads}I", *counts),
                 self.topics,
                 self.payloads,
-                np.array(self.flags, "<u4").tobytes(),
+                pack(f"<{count}I", *self.flags),
                 self.properties,
             )
         )

@@ -98,9 +98,10 @@ class SeriesHistory:
         if single is None:
             self._check_single(table, batch, rows, latest=latest)
             return
-        if single.any():
+        if 2 * np.count_nonzero(single) > len(single):
             self._check_single(table, batch, rows[single], latest=latest)
-        self._check_runs(table, batch, rows[~single], latest=latest)
+            rows = rows[~single]
+        self._check_runs(table, batch, rows, latest=latest)
 
     def _is_single(self, number: I32) -> BOOL | None:
         """Return True for each row whose series has no other row; None: all."""

@@ -1,4 +1,4 @@
-"""Features: what a gateway does beside its core. Each registers itself in its own folder; `flow.FEATURES` lists them.
+"""Features: a gateway's parts beside its core. Each registers itself in its own folder; `flow.FEATURES` lists them.
 
     FeatureSpec   known without a running gateway: settings, buckets, routes, commands
       .open(Parts) ─▶ Feature   what runs: tasks, sources, answers to nodes, parts of its routes, state of health
@@ -34,7 +34,7 @@ Run = Callable[[], Awaitable[None]]
 Answer = Callable[[str, bytes], Awaitable[bytes]]
 """(id of the member that asks, payload) -> the answer. Raises `SensegateError` to refuse."""
 Check = Callable[[], Sequence[str]]
-"""Returns what is wrong, a sentence each."""
+"""Returns a sentence for each fault."""
 
 
 class Place(StrEnum):
@@ -82,7 +82,7 @@ class Feature(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     not_ready: Check = tuple
     """Returns why readings are not taken or given."""
     warnings: Check = tuple
-    """Returns what is wrong and does not stop readings."""
+    """Returns faults that do not stop readings."""
     begin: Run = nothing
     """Called once, when every part of the gateway is open and before the tasks start."""
 
@@ -145,7 +145,7 @@ class Health:
         return [problem for check in self._not_ready for problem in check()]
 
     def warnings(self) -> list[str]:
-        """Return what is wrong and does not stop readings."""
+        """Return faults that do not stop readings."""
         return [problem for check in self._warnings for problem in check()]
 
 

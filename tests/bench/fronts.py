@@ -151,8 +151,8 @@ async def bench(
             for fronts, load in loads.items():
                 runs[fronts].append(await measure(load, messages * fronts, share))
     is_limited = all(run.is_limited for of in runs.values() for run in of)
-    measured = [two.rate / one.rate for one, two in zip(runs[1], runs[2], strict=True)]
-    calculated = [2 * one.front_us / two.front_us for one, two in zip(runs[1], runs[2], strict=True)]
+    measured = [double.rate / single.rate for single, double in zip(runs[1], runs[2], strict=True)]
+    calculated = [2 * single.front_us / double.front_us for single, double in zip(runs[1], runs[2], strict=True)]
     return {
         "figure": round(rig.median(measured if is_limited else calculated), 2),
         "unit": "times the QoS 1 messages/s of one front, by two",

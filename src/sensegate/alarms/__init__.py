@@ -1,1 +1,1 @@
-"""Alarms: rules over readings, devices and the gateway itself, and what becomes of each violation."""
+"""Alarms: rules over readings, devices and the gateway itself, and the states of their violations."""

@@ -116,7 +116,7 @@ class AlarmChannels:
         return channel
 
     async def put(self, channel: AlarmChannel, *, revision: int, start: int, by: Principal) -> AlarmChannel:
-        """Write a channel as of a revision (0: a new one, which delivers what comes after the entry `start`).
+        """Write a channel as of a revision (0: a new one, which delivers events after the entry `start`).
 
         An empty secret or address keeps that of the replaced channel. Raises `ConfigError`, `PermissionDenied`,
         `Conflict`.

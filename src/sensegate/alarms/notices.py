@@ -76,7 +76,7 @@ _decode = msgspec.json.Decoder(_EventText).decode
 
 
 def notices_of(batch: Batch) -> Iterator[Notice]:
-    """Yield the events of an entry of the log; what is no event of an alarm is left out."""
+    """Yield the alarm events of an entry of the log."""
     for row, text in sorted(batch.text.items()):
         try:
             event = _decode(text)

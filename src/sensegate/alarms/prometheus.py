@@ -75,7 +75,7 @@ MORE_RULES = (
         300,
     ),
 )
-"""Rules for Prometheus alone: what a gateway that is down, or whose deliveries fail, cannot tell."""
+"""Rules for Prometheus alone: faults that a gateway that is down, or whose deliveries fail, cannot report."""
 
 
 def alert_rules() -> Iterator[AlertRule]:

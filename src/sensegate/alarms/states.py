@@ -241,5 +241,5 @@ class AlarmStates:
 
 
 def is_active(alarm: Alarm) -> bool:
-    """Return whether an alarm is open and nobody has acknowledged it."""
+    """Return whether an alarm is open and not acknowledged."""
     return alarm.state is AlarmState.OPEN

@@ -1,4 +1,4 @@
-"""Write what the examples of a profile give now as what they expect: for a change that was compared with the document.
+"""Update the expectations of a profile's examples to their present results, after a change compared with the document.
 
 Only examples whose readings differ are rewritten, and only their expectations; comments elsewhere stay. An example that
 is refused, or expects a refusal or a frame, is left as it is.

@@ -269,7 +269,7 @@ class VersionComparison:
         return self._a.may_concern(message) or self._b.may_concern(message)
 
     def _quarantined(self, version: _VersionDecoder, fields: Fields) -> dict[int, tuple[int, str]]:
-        """Return message -> (device, reason) of what a version quarantined for the profile."""
+        """Return message -> (device, reason) of the messages that a version quarantined for the profile."""
         return {
             refusal.message: (refusal.device, refusal.reason.value)
             for refusal in fields.quarantined

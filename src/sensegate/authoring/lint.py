@@ -1,4 +1,4 @@
-"""Warn of what a profile is allowed to say but is probably a mistake. `check` prints it after the errors.
+"""Warn of valid but probably mistaken parts of a profile. `check` prints it after the errors.
 
 Message rules that can never be reached, readings that no example shows, example values out of their property's range or
 a thousand times too large, words that are not codes of their property, unused anchors. All of it is read from the

@@ -1,4 +1,4 @@
-"""Failed authentications: what slows down whoever guesses, and nobody else.
+"""Failed authentications: throttling of guessing clients only.
 
 Generated secrets (tokens, credentials of devices) cannot be guessed, so a right one is never refused: `FailedAttempts`
 only tells a caller with wrong ones to wait. Passwords of people can be guessed, so `SignInAttempts` locks a name at an

@@ -1,4 +1,4 @@
-"""Break-glass orders: a token made on the machine of the gateway, for when nobody else may make it.
+"""Break-glass orders: a token created on the gateway's machine when nobody with the role is left.
 
 `sensegate token break-glass` puts an order into the directory of the gateway, which only the gateway's user and root
 can write. The order holds the hash of the token's secret, never the secret. The gateway takes it within about a second,

@@ -141,7 +141,7 @@ class Callout:
         topics_of: TopicsOf = plain_topics,
         is_camera: Callable[[Device], bool] = lambda _: False,
     ) -> None:
-        """`is_camera`: of what such a device is refused, topics are told without their free text."""
+        """`is_camera`: its refused topics are reported without free text."""
         self._is_camera = is_camera
         self._server = server
         self._devices = devices
@@ -187,7 +187,7 @@ class Callout:
         ]
 
     async def stop(self) -> None:
-        """Answer no more; open connections stay."""
+        """Stop answering; open connections stay."""
         for task in [*self._tasks, *self._checks]:
             task.cancel()
         await asyncio.gather(*self._tasks, *self._checks, return_exceptions=True)
@@ -256,7 +256,7 @@ class Callout:
         return None
 
     def rights(self, device: Device) -> Permissions:
-        """Return what a device's connection may do: its own topics and those of the devices behind it."""
+        """Return the rights of a device's connection: its own topics and those of the devices behind it."""
         publish: dict[str, None] = {}
         subscribe: dict[str, None] = {}
         for granted in self._granted(device):
@@ -341,7 +341,7 @@ class Callout:
         return name if self._devices.index.find_id(name) >= 0 else ""
 
     async def _asked_as_guest(self, message: Msg, asked: AuthRequest) -> bool:
-        """Answer one who is no device; False where nobody knows him."""
+        """Answer a client that is not a device; return False if it is unknown."""
         for guest_of in self._guests:
             try:
                 guest = guest_of(asked)

@@ -42,7 +42,7 @@ class RuleFinding(msgspec.Struct, frozen=True):
 
 
 def text_fault(text: str, *, size_max: int = NAME_BYTES_MAX) -> str:
-    """Return what is wrong with a display text; empty if nothing is."""
+    """Return the fault of a display text; empty: none."""
     if any(unicodedata.category(character) in _INVISIBLE for character in text):
         return "contains control, format or private-use characters"
     if len(text.encode("utf-8", "surrogatepass")) > size_max:
@@ -53,7 +53,7 @@ def text_fault(text: str, *, size_max: int = NAME_BYTES_MAX) -> str:
 
 
 def alias_fault(alias: str) -> str:
-    """Return what is wrong with an alias of a device; empty if nothing is."""
+    """Return the fault of an alias of a device; empty: none."""
     if fault := text_fault(alias):
         return fault
     if _WILDCARDS.search(alias):

@@ -25,7 +25,7 @@ _log = structlog.get_logger("authority")
 
 
 class Callers(msgspec.Struct, frozen=True, kw_only=True, eq=False):
-    """Registries of who may call, and what the operator should know about credentials."""
+    """Registries of callers, and warnings about credentials."""
 
     audit: Audit
     divisions: Divisions

@@ -48,7 +48,7 @@ T = TypeVar("T")
 
 
 def weakness(password: str, *, name: str = "") -> str:
-    """Return what is wrong with a new password of the person `name`; empty if nothing is."""
+    """Return the fault of a new password of the person `name`; empty: none."""
     return next(_weaknesses(password, name), "")
 
 

@@ -132,7 +132,7 @@ class Tokens:
         return principal_of(token)
 
     def suspension(self, token: Token) -> str:
-        """Return why a token is refused for what became of its maker; empty: it is not."""
+        """Return the reason for refusing a token after a change of its maker; empty: it is valid."""
         if not token.person:
             return ""
         maker = self._present_rights(token.person)

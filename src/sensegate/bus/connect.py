@@ -26,7 +26,7 @@ _log = structlog.get_logger("bus")
 CLOSE_S = 1.0
 CANCEL_S = 0.2
 FLUSH_S = 5.0
-"""Longest time for a peer to take what is still to be sent when a connection is closed."""
+"""Longest time for flushing the send buffer when a connection is closed."""
 _HARMLESS = ("permissions violation", "maximum subscriptions exceeded")
 """Errors after which the server keeps the connection."""
 _HEADERS_BEGIN = b"NATS/1.0\r\n"
@@ -332,7 +332,7 @@ class BusClient(Client):
             self._log.debug("connection error", reason=str(why) or type(why).__name__)
 
     async def on_disconnected(self) -> None:
-        """Fail all pending requests, and drop what was not sent: it would arrive after it was given up."""
+        """Fail all pending requests, and drop unsent commands: they would arrive after the callers gave up."""
         self._pending.clear()
         self._pending_data_size = 0
         for future in (*self._resp_map.values(), *self.response_futures):

@@ -33,7 +33,7 @@ def encode_places(places: Iterable[int]) -> bytes:
 
 
 class PlacesLog(Protocol):
-    """The part of the log that tells what was recovered."""
+    """Reader of the log's entries about recovered data."""
 
     async def bounds(self) -> tuple[int, int]: ...
     async def fetch_of(self, subject: str, after: int) -> Sequence[LogEntry]: ...
@@ -48,7 +48,7 @@ class RecoveredMessages:
         self._after = 0
 
     async def refresh(self) -> None:
-        """Read what was recovered since the last call. Raises `Unavailable`."""
+        """Read the recoveries since the last call. Raises `Unavailable`."""
         while entries := await self._log.fetch_of(f"{SUBJECT}.*", self._after):
             for entry in entries:
                 if (recovered := read(entry, "recovered messages", _decode)) is not None:

@@ -1,4 +1,4 @@
-"""`sensegate size`: what a number of devices needs, by costs that the benchmarks measured, and the next limit."""
+"""`sensegate size`: resources for a number of devices, by costs that the benchmarks measured, and the next limit."""
 
 from __future__ import annotations
 
@@ -74,7 +74,7 @@ class Estimate(msgspec.Struct, frozen=True):
 
 
 def estimate(demand: Demand, costs: MeasuredCosts = MEASURED) -> Estimate:
-    """Return what a demand needs."""
+    """Return the resources that a demand needs."""
     kind = "tls" if demand.tls else "plain"
     rate = demand.devices / demand.interval_s
     readings = rate * demand.values

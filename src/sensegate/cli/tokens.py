@@ -84,7 +84,7 @@ def break_glass(
         float, typer.Option(parser=parse_duration, metavar="SPAN", show_default="1h", help="Lifetime, up to 24h.")
     ] = BREAK_GLASS_S,
 ) -> None:
-    """Make a short-lived token on the machine of the gateway, for when nobody else may make one.
+    """Create a short-lived token on the gateway's machine, when nobody with the role is left.
 
     Run it as the user of the gateway or as root. The audit trail records the token, the user and the reason. The token
     is valid within about a second, or from the next start of the gateway on.

@@ -12,7 +12,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self
+from typing import Self
 
 from sensegate import metrics
 from sensegate.clock import Clock
@@ -43,10 +43,10 @@ class MergedSources:
         self._waiting: deque[Delivery] = deque()
         self._waiting_messages = 0
         self._taken_messages = 0
-        self._arrived = asyncio.Event()
         self._room = asyncio.Event()
         self._room.set()
-        self._full = asyncio.Event()
+        self._waiter: asyncio.Future[bool] | None = None
+        """Ends the present wait for a batch. One future: to wait for many of them costs more than a small batch."""
         self._last_batch = float("-inf")
         self._load = 0.0
         """Share of time that batches take from here to the next, smoothed."""
@@ -60,7 +60,9 @@ class MergedSources:
         """Start each source after its committed position."""
         for source in self._sources:
             await source.start(positions.get(source.name))
-            self._readers.append(asyncio.create_task(self._read(source), name=f"collect {source.name}"))
+            reader = asyncio.create_task(self._read(source), name=f"collect {source.name}")
+            reader.add_done_callback(self._wake)
+            self._readers.append(reader)
 
     async def __aenter__(self) -> Self:
         return self
@@ -81,10 +83,14 @@ class MergedSources:
                 await self._room.wait()
             self._waiting.append(delivery)
             self._waiting_messages += len(delivery.messages)
-            self._arrived.set()
             self._set_depth()
-            if self._waiting_messages >= self._limits.commit_messages_max:
-                self._full.set()
+            self._wake()
+
+    def _has_arrived(self) -> bool:
+        return bool(self._waiting)
+
+    def _is_full(self) -> bool:
+        return self._waiting_messages >= self._limits.commit_messages_max
 
     def _set_depth(self) -> None:
         depth = self._waiting_messages + self._taken_messages
@@ -102,13 +108,15 @@ class MergedSources:
         `is_behind`: returns whether the delivery of earlier commits is behind.
         """
         self._measure_load()
-        await self._until(self._arrived, commit)
+        if commit is not None:
+            commit.add_done_callback(self._wake)
+        await self._until(self._has_arrived, commit)
         remaining_s = self._interval_s() - (self._clock.monotonic() - self._last_batch)
-        if remaining_s > 0 and not self._full.is_set():
-            await self._until(self._full, commit, remaining_s)
+        if remaining_s > 0 and not self._is_full():
+            await self._until(self._is_full, commit, remaining_s)
         until = self._clock.monotonic() + _BEHIND_INTERVALS * self._limits.commit_interval_ms / 1e3
-        while not self._full.is_set() and self._clock.monotonic() < until and is_behind():
-            await self._until(self._full, commit, _BEHIND_POLL_S)
+        while not self._is_full() and self._clock.monotonic() < until and is_behind():
+            await self._until(self._is_full, commit, _BEHIND_POLL_S)
         asked, self._last_batch = self._asked, self._clock.monotonic()
         self._waited_s = self._last_batch - asked
         batch: list[Delivery] = []
@@ -120,10 +128,6 @@ class MergedSources:
             count += len(delivery.messages)
         self._waiting_messages -= count
         self._taken_messages += count
-        if not self._waiting:
-            self._arrived.clear()
-        if self._waiting_messages < self._limits.commit_messages_max:
-            self._full.clear()
         return batch
 
     def _measure_load(self) -> None:
@@ -148,25 +152,39 @@ class MergedSources:
         self._set_depth()
 
     async def _until(
-        self, event: asyncio.Event, commit: asyncio.Task[None] | None, timeout_s: float | None = None
+        self, is_met: Callable[[], bool], commit: asyncio.Task[None] | None, timeout_s: float | None = None
     ) -> None:
-        """Wait for an event; raise the error of a source or commit that fails meanwhile."""
-        wait = asyncio.ensure_future(event.wait())
-        watched: set[asyncio.Future[Any]] = {wait, *self._readers}
-        if commit is not None:
-            watched.add(commit)
+        """Wait until a condition is met or the time is over; raise the error of a source or commit that fails."""
         started = self._clock.monotonic()
+        while not is_met():
+            if commit is not None and commit.done():
+                await commit
+            for reader in self._readers:
+                if reader.done():
+                    raise reader.exception() or Unavailable(f"{reader.get_name()} ended; it is restarted")
+            remaining_s = None if timeout_s is None else max(timeout_s - (self._clock.monotonic() - started), 0)
+            if not await self._is_woken(remaining_s):
+                return
+
+    async def _is_woken(self, timeout_s: float | None) -> bool:
+        """Wait for `_wake`; return whether it was called in time."""
+        loop = asyncio.get_running_loop()
+        waiter: asyncio.Future[bool] = loop.create_future()
+        self._waiter = waiter
+        timer = None if timeout_s is None else loop.call_later(timeout_s, _end, waiter, False)
         try:
-            while not event.is_set():
-                remaining_s = None if timeout_s is None else max(timeout_s - (self._clock.monotonic() - started), 0)
-                done, _ = await asyncio.wait(watched, timeout=remaining_s, return_when=asyncio.FIRST_COMPLETED)
-                if not done:
-                    return
-                if commit is not None and commit in done:
-                    await commit
-                    watched.discard(commit)
-                for reader in self._readers:
-                    if reader in done:
-                        raise reader.exception() or Unavailable(f"{reader.get_name()} ended; it is restarted")
+            return await waiter
         finally:
-            wait.cancel()
+            self._waiter = None
+            if timer is not None:
+                timer.cancel()
+
+    def _wake(self, _ended: asyncio.Task[None] | None = None) -> None:
+        """Wake the wait for a batch: a delivery has arrived, or a source or the commit has ended."""
+        if self._waiter is not None:
+            _end(self._waiter, True)
+
+
+def _end(waiter: asyncio.Future[bool], result: bool) -> None:  # noqa: FBT001 - called by a timer
+    if not waiter.done():
+        waiter.set_result(result)

@@ -100,7 +100,7 @@ def _is_unlinked(config: Config) -> bool:
 
 
 def file_fault(config: Config, path: tuple[str, ...], name: str, *, existence_only: bool = False) -> tuple[str, str]:
-    """Return (what is wrong with a file, what to do); empty texts if nothing is.
+    """Return the fault of a file and its remedy; empty texts: none.
 
     With `existence_only` the permissions are not checked.
     """

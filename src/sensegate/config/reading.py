@@ -76,7 +76,7 @@ def _suggestion(path: Sequence[str], known: Sequence[str]) -> str:
 
 
 def _invalid_scalars(tree: object, path: list[str]) -> Iterator[tuple[list[str], str]]:
-    """Yield (path, what is wrong) for each scalar that no setting accepts: huge numbers, lone surrogates."""
+    """Yield (path, fault) for each scalar that no setting accepts: huge numbers, lone surrogates."""
     members = tree.items() if isinstance(tree, dict) else enumerate(tree) if isinstance(tree, list) else ()
     for name, member in members:
         yield from _invalid_scalars(member, [*path, str(name)])
@@ -87,7 +87,7 @@ def _invalid_scalars(tree: object, path: list[str]) -> Iterator[tuple[list[str],
 
 
 def _out_of_range(record: type[ConfigRecord], tree: object, path: list[str]) -> Iterator[tuple[list[str], str, str]]:
-    """Yield (path, what is wrong, what to do) for each number outside the range of its setting."""
+    """Yield (path, fault, remedy) for each number outside the range of its setting."""
     if not isinstance(tree, dict):
         return
     hints = get_type_hints(record, include_extras=True)

@@ -128,7 +128,7 @@ class CommandDispatcher:
                 self._uplinks[at] = span.topics[int(readings.message[row])]
 
     def _observe_events(self, span: MessageBatch) -> None:
-        """Read the messages by which network servers tell what became of frames."""
+        """Read the messages by which network servers report the results of frames."""
         for place, topic in enumerate(span.topics):
             for task, device, rules in self._watched.get(topic, ()):
                 outcome = downlink.read_outcome(rules, span[place].payload, device, task)
@@ -287,7 +287,7 @@ class CommandDispatcher:
     def _watch(
         self, watched: dict[str, list[tuple[str, str, list[DownlinkEventPart]]]], task: DeviceTask, device: Device
     ) -> None:
-        """Watch for what the network server tells of a frame."""
+        """Watch for the network server's reports of a frame."""
         part = self._capabilities.downlink_of(task.server)
         if part is None:
             return
@@ -297,7 +297,7 @@ class CommandDispatcher:
                 watchers.append((task.id, _network_name(device), rules))
 
     async def _apply(self, task_id: str, outcome: DownlinkOutcome) -> None:
-        """Take over what a network server tells of a frame; a task ends with the last that it can expect."""
+        """Apply a network server's report of a frame; a task ends with the last report that it can expect."""
         task = self.tasks.find(task_id)
         if task is None or task.state not in UNDER_WAY or task.command.frame is None:
             return

@@ -25,7 +25,7 @@ class NewTask(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class TaskRow(msgspec.Struct, frozen=True):
-    """A task, and what became of it."""
+    """Task with its result."""
 
     id: str
     device: str

@@ -1,4 +1,4 @@
-"""Attach to what was refused the profile version that refused it, as readings carry theirs."""
+"""Attribution of refusals to the profile version that refused, as readings carry theirs."""
 
 from __future__ import annotations
 

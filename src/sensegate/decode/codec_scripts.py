@@ -1,4 +1,4 @@
-"""The processes that run codec scripts of profiles: started with the gateway, and what they report."""
+"""Processes that run codec scripts of profiles: started with the gateway, and their reports."""
 
 from __future__ import annotations
 

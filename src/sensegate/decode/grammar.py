@@ -351,7 +351,7 @@ class FrameTarget(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=
 
 
 class DownlinkEventPart(ProfilePart, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A message by which a network server tells what became of a downlink."""
+    """Message by which a network server reports the result of a downlink."""
 
     topic: Annotated[str, _h("end of its topic, as in `topics`: /event/ack")]
     where: Annotated[

@@ -76,7 +76,7 @@ class ConvertedColumn(NamedTuple):
 
 
 class PlannedElement(NamedTuple):
-    """Getters of what an element states beside its values; None: it does not."""
+    """Getters of an element's statements beside its values; None: it makes none."""
 
     device: Getter | None
     time: Getter | None

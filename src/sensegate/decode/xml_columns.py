@@ -128,7 +128,7 @@ class _Document:
         self._attributes: list[int] = []
 
     def sort(self) -> bool:
-        """Sort the parts by what they are; return whether documents like this have a form."""
+        """Sort the parts by kind; return whether such documents have a form."""
         if not _TAGS.fullmatch(self._separators):
             return False
         quoted = declares = False

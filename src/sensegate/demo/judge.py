@@ -1,4 +1,4 @@
-"""Judge of a demo run: what was lost, doubled, made up, altered or out of order. Independent of the gateway's code.
+"""Judge of a demo run: readings lost, duplicated, invented, altered or out of order. Independent of the gateway's code.
 
 It imports the standard library and aiohttp only, and reads two things: the simulators' files (messages about to be
 sent, and acknowledgements) and the feeds over HTTP, each by its own cursor (a *tap*).
@@ -162,7 +162,7 @@ _SECONDS: dict[str, int] = {}
 
 
 class FeedJudge:
-    """Compares what was sent with what was delivered. Pure: lines and records in, counts out."""
+    """Comparison of sent and delivered readings. Pure: lines and records in, counts out."""
 
     def __init__(self, taps: list[FeedTap], *, forget_s: float = 900.0) -> None:
         self.taps = taps

@@ -172,7 +172,7 @@ async def set_up(options: Options, city: City, started: list[Worker]) -> tuple[S
 async def _register_devices(
     options: Options, city: City, rng: random.Random
 ) -> tuple[list[SimulatedDevice], list[ManualDevice]]:
-    """Register the devices; return those of the simulator, and those for manual use."""
+    """Register the devices; return the simulator's, and those for manual use."""
     devices: list[SimulatedDevice] = []
     manual: list[ManualDevice] = []
     for node, share in zip(city.nodes.values(), _shares(options), strict=True):

@@ -26,7 +26,7 @@ class DurableChoice:
     """A node's choice, on the disk before anybody hears of it; implements `tiers.node_side.ActiveCentreChoice`."""
 
     def __init__(self, directory: Path, clock: Clock, *, lease_s: float, name: str) -> None:
-        """Read what the node remembers. Raises `ConfigError`."""
+        """Load the stored state of the node. Raises `ConfigError`."""
         self._directory = directory
         self._clock = clock
         self._choice = CentreChoice(lease_s, terms.read(directory), name=name)

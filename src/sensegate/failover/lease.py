@@ -131,7 +131,7 @@ class Lease:
         self._peer_version = INITIAL_VERSION
 
     def take_request(self, node: str, request: LeaseRequest) -> None:
-        """Record what the request of a node says."""
+        """Record the request of a node."""
         if request.granted_elsewhere > self._term:
             self._granted_elsewhere.add(node)  # from now on it counts for the other centre, if for any
             self._voters_known.pop(node, None)

@@ -82,7 +82,7 @@ def _read_chunk(answer: bytes) -> LogChunk:
 
 
 class ReplicationSource:
-    """The active centre's side: answers the standby, and knows what it has confirmed."""
+    """The active centre's side: answers the standby, and tracks its confirmed position."""
 
     def __init__(
         self,

@@ -336,7 +336,7 @@ class _Standby:
         return state
 
     async def _store_term(self, **learnt: Any) -> None:
-        """Store what was learnt from an active centre: fields of `Term`."""
+        """Store fields of `Term` learnt from an active centre."""
         async with self._keeping:
             fresh = msgspec.structs.replace(self.term, active=False, unreplicated=False, lapsed=False, **learnt)
             self.term = msgspec.structs.replace(fresh, number=self._seen)

@@ -43,4 +43,4 @@ def largest_triangles(time: Any, value: Any, points: int) -> Any:
 
 
 METHODS: dict[str, Choose] = {"minmax": min_max, "lttb": largest_triangles}
-"""Name of a method -> what it keeps of a series."""
+"""Name of a method -> the rows that it keeps of a series."""

@@ -61,7 +61,7 @@ def _counts(parts: Parts) -> ObservationCounts:
 
 
 def _of_log(parts: Parts) -> Feature:
-    """Return what a gateway without a history answers: readings of the days that its log holds."""
+    """Return the reader of a gateway without a history: readings of the days that its log holds."""
     config, sharing = parts.core.config.history, parts.share.sharing
 
     async def drop(_division: str) -> int:

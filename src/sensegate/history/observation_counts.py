@@ -80,7 +80,7 @@ class ObservationQueries(Protocol):
 
 
 class ObservationCounts:
-    """Counts what a caller may read."""
+    """Counter of the observations that a caller may read."""
 
     def __init__(self, queries: ObservationQueries, sharing: Sharing) -> None:
         self._queries = queries

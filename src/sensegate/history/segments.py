@@ -75,7 +75,7 @@ class SegmentStore:
         """Merged into others, and perhaps still read."""
 
     def open(self, timelines: Timelines, epoch: str) -> None:
-        """Load what is there; delete what was interrupted or merged, and what the log has lost since.
+        """Load the existing segments; delete interrupted and merged ones, and rows that the log has lost since.
 
         Raises:
             Unavailable: the directory or a file cannot be read.

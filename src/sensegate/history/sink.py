@@ -48,7 +48,7 @@ class HistorySink:
         self._retained = -_RETAIN_S
 
     def warnings(self) -> list[str]:
-        """Return why the history is behind, and what it misses."""
+        """Return warnings of a lag, and of missing rows."""
         return [*filter(None, (self._problem, self._gap))]
 
     @property
@@ -108,7 +108,7 @@ class HistorySink:
         return self._after
 
     async def flush(self, position: int, parts: list[tuple[int, Batch]]) -> None:
-        """Write what was read up to a sequence, and merge what has become many. Raises `Unavailable`."""
+        """Write the rows read up to a sequence, and merge segments that have become many. Raises `Unavailable`."""
         store, source = self.store, self._source
         if parts:
             timeline = source.timelines.timeline_at(position)
@@ -125,7 +125,7 @@ class HistorySink:
         self._problem = ""
 
     async def retain(self) -> None:
-        """Delete what is past its retention."""
+        """Delete segments past their retention."""
         now, config = self._clock.now(), self._config
         limits = [round(now - days * DAY_US) for days in (config.retention_days, config.grade3_retention_days)]
         changed = await self._exclusively(lambda: self.store.retain(*limits))

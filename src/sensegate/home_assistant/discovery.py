@@ -269,7 +269,7 @@ class Discovery:
     async def _apply(
         self, grant: str, wanted: Mapping[str, bytes], *, principal: Principal | None = None, feed: str = ""
     ) -> None:
-        """Publish what differs, and delete what is not wanted. Raises `Unavailable`."""
+        """Publish changed configurations, and delete superfluous ones. Raises `Unavailable`."""
         published = self._published.setdefault(grant, {})
         changed = {topic: body for topic, body in wanted.items() if published.get(topic) != body}
         await self._publish(changed)

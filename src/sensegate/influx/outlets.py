@@ -84,7 +84,7 @@ class Outlets:
             outlet.transport.close()
 
     def warnings(self) -> list[str]:
-        """Return which stores take nothing, and what they miss."""
+        """Return warnings of stores that accept nothing, and of missing points."""
         waiting = [
             f"outlet {config.name}: {transport.problem}"
             for config, transport in self._outlets.values()

@@ -1,4 +1,4 @@
-"""REST: line protocol as clients of InfluxDB 2 write it, and what they ask a server before they do.
+"""REST: line protocol as clients of InfluxDB 2 write it, and the requests that they make before.
 
 The bucket is the device: the caller's own, or one behind it (Telegraf: ``bucket_tag = "host"``). The organisation is
 empty or a division in which the device stands. Good lines of a request with bad ones are committed; the answer is then

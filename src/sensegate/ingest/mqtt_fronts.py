@@ -1,4 +1,4 @@
-"""The gateway's side of its MQTT fronts: starts and watches them, says who may connect, counts what they met."""
+"""The gateway's side of its MQTT fronts: starts, watches and admits clients for them, and counts their events."""
 
 from __future__ import annotations
 

@@ -131,7 +131,7 @@ class ClockMonitor:
         return [f"clock: {state}; readings are marked, none is judged by time. Set the clock (NTP)"]
 
     def describe(self) -> str:
-        """Return by what the clock was judged, and by how much it is off."""
+        """Return the references by which the clock was judged, and its offset."""
         judgement = self.judgement
         if judgement.offset_s is None:
             return f"not judged: {judgement.judged_by}"
@@ -168,7 +168,7 @@ class ClockMonitor:
         return references
 
     async def _engine_s(self) -> float | None:
-        """Return by how much the engine's clock was ahead of ours at our last commit; None: there is none."""
+        """Return the offset of the engine's clock to ours at our last commit; None: there is none."""
         config = self._config
         last = await self._store.last(f"commit.{writer_of(config.member_id)}")
         record = read(last, "own clock", decode_commit) if last else None

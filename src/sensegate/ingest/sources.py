@@ -46,7 +46,7 @@ class Sources(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Name of a listener -> where it listens."""
 
     def warnings(self) -> list[str]:
-        """Return what was lost on its way here."""
+        """Return warnings of messages lost before they arrived."""
         return self.fronts.warnings()
 
     async def push(self, device: Device, _caller: Principal, body: bytes, content_type: str) -> None:
@@ -88,7 +88,7 @@ async def open_sources(core: Core, devices: Devices, refusals: Refusals, stack: 
 
 
 async def _move_stored_messages(core: Core, source: str, commands: Client, batches: Client) -> None:
-    """Take over what an earlier release acknowledged to devices and did not commit."""
+    """Take over messages that an earlier release acknowledged to devices and did not commit."""
     last = await core.log.last(f"commit.{writer_of(core.config.member_id)}")
     record = read(last, "ingest", decode_commit) if last else None
     await move_stored_messages(commands, batches, record.positions.get(source) if record else None)

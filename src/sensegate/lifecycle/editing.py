@@ -1,4 +1,4 @@
-"""Help for whoever writes a profile: findings with line and column, one message tried, expectations of examples.
+"""Help for authors of profiles: findings with line and column, trial of a message, expectations of examples.
 
 Nothing is stored. Each takes about 10 ms to a second: run it in a thread.
 """
@@ -61,7 +61,7 @@ class TriedMessage(msgspec.Struct, frozen=True):
 
 
 class AcceptedText(msgspec.Struct, frozen=True):
-    """Text of a profile whose examples expect what they give."""
+    """Text of a profile whose examples expect their present results."""
 
     text: str
     labels: list[str]
@@ -77,7 +77,7 @@ def lint(content: Content) -> LintedProfile:
 
 
 def try_message(content: Content, tried: TriedMessage, clock: Clock) -> list[ExplainedStage]:
-    """Return what a profile makes of a message, stage by stage. Raises `ConfigError`: it does not compile."""
+    """Return the stages in which a profile decodes a message. Raises `ConfigError`: it does not compile."""
     with _written(content) as (file, profile, _):
         try:
             return explain(
@@ -88,7 +88,7 @@ def try_message(content: Content, tried: TriedMessage, clock: Clock) -> list[Exp
 
 
 def accept_seen(content: Content) -> AcceptedText:
-    """Return the text with what its examples give as what they expect. Raises `ConfigError`: it does not compile."""
+    """Return the text with updated expectations of its examples. Raises `ConfigError`: it does not compile."""
     with _written(content) as (file, profile, _):
         try:
             labels = accept(file)

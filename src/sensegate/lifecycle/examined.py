@@ -50,7 +50,7 @@ class ExaminedProfiles:
     """Examine profiles, except those that have passed before with the same content and code."""
 
     def __init__(self, directory: Path, examine: Examine, code: str | None = None) -> None:
-        """Read what was remembered.
+        """Load the remembered results.
 
         Args:
             directory: of the gateway.

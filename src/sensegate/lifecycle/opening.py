@@ -59,7 +59,7 @@ from sensegate.quantities.series import SeriesIndex
 
 
 class RecordedLog(Log, PlacesLog, Protocol):
-    """The log, with what has left its quarantine."""
+    """The log, with the messages that have left its quarantine."""
 
 
 class LifecycleStores(msgspec.Struct, frozen=True, eq=False):
@@ -157,7 +157,7 @@ async def open_profiles(
 async def open_lifecycle(
     stores: LifecycleStores, profiles: ProfileWatcher, devices: Devices, stack: contextlib.AsyncExitStack
 ) -> ProfileLifecycle:
-    """Load what was decided about profiles, and put it in force before the first message.
+    """Load the decisions on profiles, and apply them before the first message.
 
     Args:
         stores: where it reads and writes.

@@ -324,5 +324,5 @@ def reads(target: Scope, by: Principal) -> bool:
 
 
 def concerns(target: Scope, by: Principal) -> bool:
-    """Return whether what is tried in an area is a caller's business: in its scope, or all around it."""
+    """Return whether a trial in an area concerns a caller: inside its scope, or around it."""
     return reads(target, by) or target.covers(by.scope.division, by.scope.department)

@@ -126,7 +126,7 @@ class ReprocessingOrders:
         return stored
 
     async def cancel(self, order_id: str, *, by: Principal) -> ReprocessingOrder:
-        """Give an order up; what was committed of it stays.
+        """Cancel an order; its committed part stays.
 
         Raises `NotFound`, `PermissionDenied`, `Conflict` (it has ended).
         """

@@ -22,7 +22,7 @@ _log = structlog.get_logger("lifecycle")
 
 MaterialisedVersions = list[tuple[VersionChoice, Path]]
 Apply = Callable[[MaterialisedVersions], Awaitable[None]]
-"""Puts versions in force; returns once they are, or once it is known that one cannot be."""
+"""Applies versions; returns once they are in force, or once one is known to fail."""
 
 
 class Rollout:

@@ -61,7 +61,7 @@ def type_list(entities: Iterable[EntityRecord], context: LdContext, *, details: 
 
 
 def type_info(entities: Iterable[EntityRecord], context: LdContext, name: str) -> Document | None:
-    """Return what is known of an entity type by its IRI; None: no entity has it."""
+    """Return the facts of an entity type by its IRI; None: no entity has it."""
     members = types_of(entities).get(name)
     if members is None:
         return None
@@ -95,7 +95,7 @@ def attribute_list(entities: Iterable[EntityRecord], context: LdContext, *, deta
 
 
 def attribute_info(entities: Iterable[EntityRecord], context: LdContext, name: str) -> Document | None:
-    """Return what is known of an attribute by its IRI; None: no entity has it."""
+    """Return the facts of an attribute by its IRI; None: no entity has it."""
     use = _uses(entities).get(name)
     return None if use is None else _attribute(name, use, context.compact, is_info=True)
 

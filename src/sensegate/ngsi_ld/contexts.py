@@ -136,7 +136,7 @@ class LdContexts:
         """The core @context alone: of requests that name none."""
 
     def forget(self) -> None:
-        """Make all contexts anew: a stored document was added or deleted."""
+        """Rebuild all contexts: a stored document was added or deleted."""
         self._cache.clear()
 
     def resolve(self, source: ContextSource | None) -> LdContext:

@@ -266,7 +266,7 @@ def _no_attribute(name: str, attribute: str, dataset: str) -> NgsiError:
 
 
 def _facts(entity: RegisteredEntity) -> Facts:
-    """Return what the audit trail keeps of an entity: whose it is, and its attributes by name."""
+    """Return the audit record of an entity: its owner, and its attributes by name."""
     return {
         "types": list(entity.types),
         "division": entity.division,

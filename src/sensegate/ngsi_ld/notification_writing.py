@@ -1,4 +1,4 @@
-"""Writing of notifications: entities in the form that a subscription asks for, and what became of them."""
+"""Writing of notifications: entities in the form that a subscription requests, and the delivery results."""
 
 from __future__ import annotations
 

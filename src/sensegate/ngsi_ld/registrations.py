@@ -57,7 +57,7 @@ class SourceInterval(msgspec.Struct, frozen=True, forbid_unknown_fields=True, om
 
     startAt: str  # noqa: N815 - as the standard names it
     endAt: str = ""  # noqa: N815 - as the standard names it
-    """Empty: it goes on."""
+    """End of the period; empty: it is open."""
 
     @property
     def begin(self) -> int:

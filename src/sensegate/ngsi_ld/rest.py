@@ -48,7 +48,7 @@ def feed_of(call: Call) -> str:
 
 
 def viewer_of(call: Call) -> Viewer:
-    """Return who asks, and what the call may see. Raises `NotFound`, `PermissionDenied`, `NgsiError`."""
+    """Return the caller, and the view that it may read. Raises `NotFound`, `PermissionDenied`, `NgsiError`."""
     if "NGSILD-Tenant" in call.request.headers:
         raise NgsiError(
             ErrorType.NO_MULTI_TENANT_SUPPORT, "NGSILD-Tenant: this gateway has no tenants; use a token of their scope"

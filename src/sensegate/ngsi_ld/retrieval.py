@@ -82,7 +82,7 @@ class EntityRetrieval:
         return self._sharing.reader
 
     def viewer(self, principal: Principal, feed: str, now: int, delivery: str = "http") -> Viewer:
-        """Return what a caller sees of a feed. Raises `NotFound`, `PermissionDenied`."""
+        """Return a caller's view of a feed. Raises `NotFound`, `PermissionDenied`."""
         return Viewer(principal, self._sharing.admit(principal, feed, FeedFilter(), delivery, FORM), now)
 
     async def all(self, viewer: Viewer) -> Mapping[str, EntityRecord]:

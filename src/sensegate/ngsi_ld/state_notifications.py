@@ -76,7 +76,7 @@ class StateSender:
         self._state = state
 
     def viewer(self) -> Viewer:
-        """Return what the subscriber sees now. Raises `PermissionDenied`, `NotFound`."""
+        """Return the subscriber's present view. Raises `PermissionDenied`, `NotFound`."""
         parts, subscription = self.parts, self.subscription
         principal: Principal = parts.principal_of(subscription.subscriber)
         return parts.retrieval.viewer(principal, subscription.feed, parts.clock.now(), DELIVERY)

@@ -236,7 +236,7 @@ class SubscriptionRegistry:
         return self._push.offsets.find(subscription.push_id) or CommittedOffset()
 
     def counts(self, subscription: EntitySubscription) -> SubscriptionCounts:
-        """Return what became of its notifications since this process started."""
+        """Return the results of its notifications since this process started."""
         return self._counts.get(subscription.push_id, SubscriptionCounts())
 
     def _may_see(self, principal: Principal, subscription: EntitySubscription) -> bool:

@@ -177,7 +177,7 @@ class ScriptPool:
     def _send_all(
         self, asks: Sequence[PendingCall], results: list[CallResult], left: dict[str, list[int]]
     ) -> dict[str, list[int]]:
-        """Send what is left once, or give all of it up; return what is still left."""
+        """Send the remaining calls once, or give all of them up; return those that still remain."""
         try:
             return self._send_pending(asks, results, left)
         except UnfilteredError as why:
@@ -187,7 +187,7 @@ class ScriptPool:
     def _send_pending(
         self, asks: Sequence[PendingCall], results: list[CallResult], left: dict[str, list[int]]
     ) -> dict[str, list[int]]:
-        """Send what is left once; return what is still left."""
+        """Send the remaining calls once; return those that still remain."""
         for key, places in left.items():
             allowed = []
             for at in places:
@@ -319,7 +319,7 @@ def _each(results: Iterable[CallResult | DecodedCalls]) -> Iterator[CallResult]:
 def _batches(
     asks: Sequence[PendingCall], left: dict[str, list[int]], keys: Sequence[str]
 ) -> Iterator[dict[str, list[int]]]:
-    """Split what is left into requests of bounded size: script -> indices."""
+    """Split the remaining calls into requests of bounded size: script -> indices."""
     runs: dict[str, list[int]] = {}
     calls = size = 0
     for key in keys:

@@ -1,4 +1,4 @@
-"""Integer ids of entities, at most 2^53 - 1, derived from what they identify.
+"""Integer ids of entities, at most 2^53 - 1, derived from the identified object.
 
 The id of a Thing, Datastream, … is a hash of the names that the caller sees. So it needs no table, is the same after a
 restart, after a fail-over and on both tiers, and under a mask it tells nothing about the name that the mask hides.

@@ -351,7 +351,7 @@ async def _pause(until: float) -> None:
 
 
 def source_of(entity: Entity) -> ObservationSource:
-    """Return what an Observation belongs to."""
+    """Return the source of an Observation."""
     assert isinstance(entity.source, ObservationSource)  # noqa: S101 - Observations are made with it
     return entity.source
 

@@ -105,7 +105,7 @@ async def _answered(call: Call, feed: str, answer: ReadAnswer) -> web.Response:
 
 
 async def writing_of(call: Call) -> tuple[CallerView, EntityWriter]:
-    """Return what a caller sees, and what writes on its behalf. Raises `PermissionDenied`."""
+    """Return a caller's view, and the writer on its behalf. Raises `PermissionDenied`."""
     service, deps, principal = call.part(SENSORTHINGS), call.deps, call.principal
     view = await service.view(principal, ALL_FEED.name, "json", deps.clock.now())
     if not view.is_own:

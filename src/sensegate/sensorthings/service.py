@@ -142,7 +142,7 @@ class SensorThings:
         self._top_max = top_max
 
     async def view(self, principal: Principal, feed: str, form: str, now: int, delivery: str = "http") -> CallerView:
-        """Return what a caller sees of a feed. Raises `NotFound`, `PermissionDenied`."""
+        """Return a caller's view of a feed. Raises `NotFound`, `PermissionDenied`."""
         admission = self.sharing.admit(principal, feed, FeedFilter(), delivery, form)
         return await self.views.open(principal, admission, now)
 
@@ -170,7 +170,7 @@ class SensorThings:
     # ── paths ─────────────────────────────────────────────────────────────────────────────────────────
 
     async def resolve(self, view: CallerView, steps: tuple[PathStep, ...]) -> ResourceTarget:
-        """Return what a resource path names. Raises `BadRequest`."""
+        """Return the target of a resource path. Raises `BadRequest`."""
         first, *rest = steps
         kind = SETS.get(first.name)
         if kind is None:

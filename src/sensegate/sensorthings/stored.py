@@ -1,4 +1,4 @@
-"""Entities that clients wrote: what the registry and the property table have no room for, as records of a bucket."""
+"""Entities that clients wrote: data without a place in the registry and the property table, as records of a bucket."""
 
 from __future__ import annotations
 

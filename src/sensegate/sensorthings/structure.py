@@ -100,7 +100,7 @@ class SeenStructure:
         self.shown = ShownEntities()
 
     def complete(self, shown: ShownEntities) -> None:
-        """Add what a caller sees and of which nothing was observed."""
+        """Add the visible entities without Observations."""
         for device in shown.registered - self.shown.registered:
             self.thing(device, device)
         for device, name in shown.created:

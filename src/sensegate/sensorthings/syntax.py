@@ -228,7 +228,7 @@ class OptionParser:
         return token.text
 
     def error(self, problem: str) -> BadRequest:
-        """Return the error for what comes next."""
+        """Return the error for the next token."""
         token = self._next
         place = f"at '{self._text[token.place : token.place + 20]}'" if token else "at the end"
         return BadRequest(f"query: {self._option}: {problem} {place}; see the SensorThings API 1.1, section 9.3")

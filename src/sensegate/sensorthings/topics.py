@@ -29,7 +29,7 @@ class ServiceTopic(msgspec.Struct, frozen=True):
 
 
 def parse_topic(text: str) -> ServiceTopic:
-    """Return what a topic names. Raises `BadRequest`."""
+    """Return the target of a topic. Raises `BadRequest`."""
     if "#" in text or "+" in text:
         raise BadRequest("topic: has a wildcard; name a resource, such as v1.1/Observations")
     match = _TOPIC.fullmatch(text)

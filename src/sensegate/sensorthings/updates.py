@@ -1,4 +1,4 @@
-"""Updates by MQTT: what is new or has changed of the topics to which a token's clients subscribe.
+"""Updates by MQTT: new and changed entities of the topics to which a token's clients subscribe.
 
 Observations follow the log, each topic from the moment at which its subscription was granted; other entities are
 compared with what they were about every second. Every round admits the token anew, so that scope, mask, quota and the
@@ -73,7 +73,7 @@ class _Update(msgspec.Struct, frozen=True, eq=False):
 
 
 class _Resolved(msgspec.Struct, frozen=True, eq=False):
-    """A topic with what it names now."""
+    """Topic with its present target."""
 
     followed: FollowedTopic
     target: ResourceTarget
@@ -137,7 +137,7 @@ class TokenUpdates:
         return await self._parts.service.view(principal, feed, "json", self._parts.clock.now(), DELIVERY)
 
     async def _resolved(self, view: CallerView, followed: FollowedTopic) -> _Resolved:
-        """Return a topic with what it names now. Raises `BadRequest`."""
+        """Return a topic with its present target. Raises `BadRequest`."""
         topic = followed.topic
         target = await self._parts.service.resolve(view, topic.steps)
         if target.last:
@@ -174,7 +174,7 @@ class TokenUpdates:
             await parts.clock.sleep(PAUSE_S)
 
     async def _round(self, active: Sequence[FollowedTopic], *, compares: bool) -> None:
-        """Publish what is new. Raises `PermissionDenied`, `Unavailable`, `TooMuch`."""
+        """Publish the new entities. Raises `PermissionDenied`, `Unavailable`, `TooMuch`."""
         by_feed: dict[str, list[FollowedTopic]] = {}
         for followed in active:
             by_feed.setdefault(followed.topic.feed, []).append(followed)

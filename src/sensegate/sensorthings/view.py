@@ -72,7 +72,7 @@ class CallerView:
         self.observations: dict[int, list[Entity]] | None = None
         """Datastream -> its Observations, where a filter needs them."""
         self._devices: dict[str, Device | None] = {}
-        """Device -> what the registry has of it, as far as it was asked for."""
+        """Device -> its requested registry data."""
 
     # ── stored entities ───────────────────────────────────────────────────────────────────────────────
 
@@ -246,7 +246,7 @@ class CallerView:
         return values if stored is None else _overlaid(values, stored.values)
 
     def _device_of(self, thing: SeenThing) -> Device | None:
-        """Return what the registry has of a Thing; None: nothing that the caller may read."""
+        """Return the registry data of a Thing; None: nothing that the caller may read."""
         if thing.device in self._devices:
             return self._devices[thing.device]
         devices = self._parts.devices
@@ -444,7 +444,7 @@ class CallerViews:
         self._shown: dict[tuple[Scope, bool, bool], tuple[tuple[int, int], ShownEntities]] = {}
 
     async def open(self, principal: Principal, admission: Admission, now: int) -> CallerView:
-        """Return what a caller sees by an admission."""
+        """Return a caller's view by an admission."""
         own = is_own(principal, admission)
         sees_registry = own and has_right(principal, Action.READ_REGISTRY)
         shown = self._shown_to(principal.scope, sees_registry=sees_registry, own=own)
@@ -452,7 +452,7 @@ class CallerViews:
         return CallerView(self.parts, principal, admission, structure, now)
 
     def _shown_to(self, scope: Scope, *, sees_registry: bool, own: bool) -> ShownEntities:
-        """Return what a caller sees beside readings, the same object while nothing changes."""
+        """Return a caller's view beside readings; the same object while nothing changes."""
         devices, stored = self.parts.devices, self.parts.stored
         key, version = (scope, sees_registry, own), (devices.version, stored.version)
         known = self._shown.get(key)

@@ -15,7 +15,7 @@ from sensegate.share.cursor import Cursor, stored_before
 
 
 class ConsumerInfo(msgspec.Struct, eq=False):
-    """State of one active consumer; the code that delivers keeps it current, nobody else has it in hand."""
+    """State of an active consumer; only the delivering code updates it."""
 
     id: str
     """Id of the webhook or push subscription; a number for an open connection."""

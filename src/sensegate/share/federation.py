@@ -35,7 +35,7 @@ class NodeOffers(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 class CentreUpdate(msgspec.Struct, frozen=True, omit_defaults=True):
-    """Reply to ``offers``: what the centre has for a node."""
+    """Reply to ``offers``: the centre's offers for a node."""
 
     wanted: tuple[str, ...] = ()
     """Feeds whose offer the centre lacks or has in another version."""

@@ -165,7 +165,7 @@ def full_selection(feed: Feed) -> FeedSelection:
 
 
 def scoped_selection(feed: Feed, scope: Scope, wanted: FeedFilter | None = None) -> FeedSelection | None:
-    """Return what a scope gets of a feed, filtered by a request; None: nothing of any log."""
+    """Return a scope's part of a feed, filtered by a request; None: nothing of any log."""
     wanted = wanted or FeedFilter()
     inside = common_divisions(outermost(feed.divisions), (scope.division,))
     divisions = None if inside is None else common_divisions(inside, outermost(wanted.divisions))
@@ -246,7 +246,7 @@ class Feeds:
         return feed
 
     def select(self, principal: Principal, name: str, wanted: FeedFilter) -> FeedSelection | None:
-        """Return what the caller gets of a feed; None if the request narrows it to nothing.
+        """Return the caller's part of a feed; None if the request narrows it to nothing.
 
         Raises:
             NotFound: as `get`.

@@ -161,7 +161,7 @@ class Grants:
     def admit(
         self, principal: Principal, feed: str, wanted: FeedFilter | None = None, *, delivery: str = "", form: str = ""
     ) -> Admission:
-        """Return what a caller gets of a feed, filtered by a request, by a delivery in a form (empty: any).
+        """Return a caller's part of a feed, filtered by a request, for a delivery in a form (empty: any).
 
         An active grant decides alone: it also covers data outside the caller's scope, and never more than it names.
         Without one the caller's scope decides, unless reading the feed requires a grant and the caller does not own it.

@@ -154,7 +154,7 @@ class Metering:
         self._quota_left = quota_left
 
     async def open(self) -> None:
-        """Load the counts; what an earlier run reserved and did not settle becomes unsettled."""
+        """Load the counts; reservations that an earlier run did not settle become unsettled."""
         rows, _ = await self._bucket.load_all()
         for row in rows:
             if row.value is not None:

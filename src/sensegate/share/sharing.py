@@ -81,7 +81,7 @@ class Centre(msgspec.Struct, frozen=True, eq=False):
 
 
 class SharingStores(msgspec.Struct, frozen=True, eq=False):
-    """Stores of the stage: what it reads, and where it keeps its records."""
+    """Stores of the stage: its inputs, and its own records."""
 
     reader: LogReader
     books: HourlyLedgers
@@ -288,7 +288,7 @@ class Sharing:
         return await read_within_quota(admission.quota, limit, read)
 
     def admit(self, principal: Principal, feed: str, wanted: FeedFilter, delivery: str, form: str) -> Admission:
-        """Return what a caller gets of a feed now, see `Grants.admit`."""
+        """Return a caller's present part of a feed, see `Grants.admit`."""
         return self.grants.admit(principal, feed, wanted, delivery=delivery, form=form)
 
     async def open_stream(
@@ -396,7 +396,7 @@ class Sharing:
         return encode_statement(self._statements.statement(self.access.grant(principal, grant), month))
 
     def grant_usage(self, principal: Principal, grant: str, month: str) -> list[Usage]:
-        """Return what a grant delivered in a month, by delivery. Raises `NotFound`."""
+        """Return the usage of a grant in a month, by delivery. Raises `NotFound`."""
         return self.metering.months(month, grant=self.access.grant(principal, grant).id)
 
     # ── feeds ─────────────────────────────────────────────────────────────────────────────────────────

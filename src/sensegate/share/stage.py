@@ -58,12 +58,12 @@ class Share(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     last_value_task: LastValueTask
     push: PushDelivery
     delivered_hourly: HourlyHeads
-    """Records on the trail every hour what was delivered."""
+    """Records deliveries on the trail every hour."""
     tasks: Mapping[str, Callable[[], Awaitable[None]]]
     """Name -> task that runs as long as the gateway."""
 
     def warnings(self) -> list[str]:
-        """Return what is wrong and does not stop deliveries."""
+        """Return faults that do not stop deliveries."""
         problem = self.sharing.hourly.problem
         return [*self.delivered_hourly.warnings(), *([problem] if problem else []), *self.last_value_task.warnings()]
 

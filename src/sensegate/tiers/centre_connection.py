@@ -89,13 +89,13 @@ class CentreConnection:
         return self._uplink.totals if self._uplink else {}
 
     def clock_offset_s(self) -> float | None:
-        """Return by how much the centre's clock is ahead of ours; None: unknown, or not compared of late."""
+        """Return the offset of the centre's clock to ours; None: unknown, or not compared recently."""
         if self._clock.monotonic() - self._compared_at > COMPARED_S:
             return None
         return self._clock_offset_s
 
     def note_clock(self, offset_s: float) -> None:
-        """Take by how much the centre's clock is ahead of ours, as of now."""
+        """Record the present offset of the centre's clock to ours."""
         self._clock_offset_s, self._compared_at = offset_s, self._clock.monotonic()
 
     def problems(self) -> list[str]:

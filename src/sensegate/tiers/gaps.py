@@ -66,7 +66,7 @@ Runs = dict[str, list[tuple[int, int]]]
 
 
 async def gap_reports(log: SubjectLog, member: str, gaps: Sequence[Gap]) -> list[GapReport]:
-    """Return what is known of a node's gaps. Raises `Unavailable`."""
+    """Return the known gaps of a node. Raises `Unavailable`."""
     reports = []
     for index, gap in enumerate(gaps):
         next_since = gaps[index + 1].since if index + 1 < len(gaps) else gap.until + AFTER_US

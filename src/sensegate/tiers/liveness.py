@@ -16,7 +16,7 @@ from sensegate.clock import Clock
 from sensegate.errors import Unavailable
 
 SILENT_S: Final = 7.0
-"""Whoever is silent for so long is reported within ten seconds of the fault."""
+"""Silence after which a member is reported, within ten seconds of the fault."""
 LAG_PERIOD_S: Final = 1.0
 
 _log = structlog.get_logger("tiers")

@@ -211,7 +211,7 @@ class RegistryAccess(Protocol):
         ...
 
     async def uncarried(self, division: str) -> UncarriedState:
-        """Return what a gateway has not forwarded, as far as known."""
+        """Return the state that a gateway has not forwarded, as far as known."""
         ...
 
 

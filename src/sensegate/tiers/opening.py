@@ -111,7 +111,7 @@ class Tier(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Registries of a node, and how they came to be."""
 
     def clock_offset_s(self) -> float | None:
-        """Return by how much the centre's clock is ahead of ours; None: unknown."""
+        """Return the offset of the centre's clock to ours; None: unknown."""
         return self.connection.clock_offset_s() if self.connection else None
 
     def parts(self, returns: ReturnFlow | None) -> dict[PartKey[Any], Any]:

@@ -114,7 +114,7 @@ class MemberChecks(msgspec.Struct, frozen=True, eq=False):
     """Questions about members."""
 
     probe: Callable[[str, str], Awaitable[bool]] | None = None
-    """(member, token) -> whether the process with that token answers now; None: nobody knows."""
+    """(member, token) -> whether the process with that token answers now; None: unknown."""
     admits: Callable[[str], bool] = lambda _member: True
     """True if a member may send spans; the peer centre uses the same link and may not."""
 

@@ -1,4 +1,4 @@
-"""Encryption of refused parts, which may hold personal data that nobody has checked."""
+"""Encryption of refused parts, which may hold unchecked personal data."""
 
 from __future__ import annotations
 

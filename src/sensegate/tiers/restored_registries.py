@@ -129,7 +129,7 @@ async def merge(buckets: Mapping[str, KvBucket], ask: Ask, known: RestoreHistory
 
 
 async def _take(bucket: KvBucket, theirs: Mapping[str, bytes], copied: int) -> int:
-    """Make a registry what the centre has, but for rows that were changed here behind the copy."""
+    """Replace a registry by the centre's copy, except rows that were changed here after it."""
     present, _ = await bucket.load_all()
     ours = {row.key: row for row in present}
     changed = 0

@@ -1,1 +1,1 @@
-"""Web: the HTTP side. What it shows is handed in (see `deps.py`)."""
+"""Web: the HTTP side. Its dependencies are handed in (see `deps.py`)."""

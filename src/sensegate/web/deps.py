@@ -69,7 +69,7 @@ class WebDependencies(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     clock_lag: Callable[[str], float | None] = lambda _device: None
     """Device -> lag of its clock behind the gateway's at its last message, in seconds; None: unknown."""
     clock_judgement: Callable[[], str] = str
-    """Returns by what the gateway's clock was judged, in words."""
+    """Returns the references by which the gateway's clock was judged, in words."""
     last_values: Callable[[str], Sequence[LastBatch]] = lambda _device: ()
     """Device of this gateway -> its last values."""
     broker: Callable[[], str] = str

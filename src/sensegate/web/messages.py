@@ -1,4 +1,4 @@
-"""REST: the last messages of a device as received, and what became of each; asked again with `after`, they are live."""
+"""REST: the last messages of a device as received, with the outcome of each; live, if requested with `after`."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ DEFAULT_MESSAGES = 20
 SCAN_ENTRIES = 2_000
 """Most entries of the log that one request reads."""
 SCAN_S = 0.4
-"""Time after which a request ends with what it has found."""
+"""Time after which a request ends with the messages found so far."""
 BACK_ENTRIES = 50
 """Entries that are read at a time from the device's last message backwards."""
 COMMITTED_S = 5.0
@@ -57,7 +57,7 @@ class DeviceMessages(msgspec.Struct, frozen=True):
     device: str
     rows: list[DeviceMessage]
     after: str
-    """Ask with this for what comes next."""
+    """Cursor for the next request."""
     more: bool
     """True if the log has entries that were not looked at yet."""
 

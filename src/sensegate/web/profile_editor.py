@@ -1,4 +1,4 @@
-"""REST: help for whoever writes a profile: lint, a message tried, expectations of examples, the schema."""
+"""REST: help for authors of profiles: lint, trial of a message, expectations of examples, the schema."""
 
 from __future__ import annotations
 

@@ -57,7 +57,7 @@ class SurveyRow(msgspec.Struct, frozen=True):
 
 
 class ComponentRow(msgspec.Struct, frozen=True):
-    """A component, and what the registry lacks of it."""
+    """Component with the data that the registry lacks."""
 
     id: str
     name: str

@@ -89,7 +89,7 @@ def _entries(folder: Path) -> Iterator[dict[str, Any]]:
 
 
 def _example(entry: dict[str, Any]) -> CodecExample | None:
-    """Return an example of an uplink; None for downlinks and for what has no bytes."""
+    """Return an example of an uplink; None for downlinks and for examples without bytes."""
     if "uplink" not in str(entry.get("type") or "uplink"):
         return None
     inner, stated = entry.get("input"), entry.get("output")

@@ -130,7 +130,7 @@ def guess(facts: FieldFacts, unit: str = "") -> Guess | None:
 
 
 def _question(row: Property, facts: FieldFacts, fit: Guess, certain: str) -> str:
-    """Return what the values leave open although the name says it; empty: nothing. `certain`: a unit that is stated."""
+    """Return the doubt that the values leave about the name's meaning; empty: none. `certain`: a unit is stated."""
     if not facts.numbers:
         return ""
     low, high = min(facts.numbers), max(facts.numbers)

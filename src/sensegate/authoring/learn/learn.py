@@ -265,7 +265,7 @@ def _from_root(path: Path) -> str:
 
 
 class _Member(NamedTuple):
-    """A member with what is known of it."""
+    """Member of a payload, with its statistics and guess."""
 
     field: str
     facts: FieldFacts
@@ -414,7 +414,7 @@ def _names_a_transmitter(field: RecognisedField, fields: Sequence[RecognisedFiel
 
 
 def _doubted(field: RecognisedField, question: str) -> RecognisedField:
-    """Return a member as a guess, with what has to be looked up."""
+    """Return a member as a guess, with the facts to look up."""
     if not field.guess.sure:
         return field
     return field._replace(guess=field.guess._replace(sure=False, reason=f"{field.guess.reason}; {question}"))
@@ -486,7 +486,7 @@ def interval_s(learned: LearnedShape) -> float:
 
 
 def summary(facts: FieldFacts) -> str:
-    """Return what is known of a member in a few words."""
+    """Describe the known facts of a member in a few words."""
     parts: list[str] = []
     if facts.numeric and facts.numbers:
         markers = sentinels(facts)

@@ -84,7 +84,7 @@ NAMES_MAX: Final = 8_192
 _CHIPS: Final = re.compile(
     r"(?i)(?<![a-z])(?:sht|bme|bmp|scd|sps|dht|am|si|hdc|sgp|mcp|tmp|lis|lps|veml|opt|hts)_?\d{2,4}x?(?![a-z])"
 )
-"""Names of sensor chips, which say nothing of what is measured."""
+"""Names of sensor chips, which do not tell the measured property."""
 _PROBE_CHIPS: Final = re.compile(r"(?i)(?<![a-z])ds_?18b20|(?<![a-z])pt_?1000?(?!\d)")
 
 

@@ -112,7 +112,7 @@ def size_of(config: Config) -> int:
 
 
 def _copied(view: StoreView, target: Path, progress: Progress) -> bool:
-    """Copy what was staged; return False where a block was rewritten in place since. Raises `OSError`."""
+    """Copy the staged files; return False if a block was rewritten in place since. Raises `OSError`."""
     for file in _open(view):
         manifest.copy(view.staging / file.path, target / "directory" / file.path, progress)
         if not standstill.is_unchanged(view.staging, file):

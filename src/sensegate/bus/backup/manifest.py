@@ -1,4 +1,4 @@
-"""BackupManifest of a backup: what it is of, and a checksum of each of its files.
+"""Manifest of a backup: its origin, and a checksum of each of its files.
 
 The manifest is written last and carries a checksum of itself: a directory without one is an unfinished backup.
 """

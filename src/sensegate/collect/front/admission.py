@@ -82,7 +82,7 @@ class _Known(msgspec.Struct, frozen=True, eq=False):
 
 
 class AdmissionClient:
-    """Asks the gateway who may connect, caches what it says of devices, and reports what the front met."""
+    """Client of the gateway's admission service; caches its answers about devices, and reports events of the front."""
 
     def __init__(self, connection: Client, name: str, clock: Clock) -> None:
         self._connection = connection
@@ -343,7 +343,7 @@ class AdmissionClient:
         task.add_done_callback(self._confirming.discard)
 
     async def _confirm_stored(self, front: Front, reply: str) -> None:
-        """Answer a front once what the closed connection had sent is stored."""
+        """Answer a front once the messages of the closed connection are stored."""
         await front.writer.drain(TAKE_OVER_S)
         await self._confirm(reply)
 
@@ -372,7 +372,7 @@ class AdmissionClient:
             await self.report()
 
     async def report(self) -> None:
-        """Tell the gateway what was met since the last report; what cannot be told stays for the next one."""
+        """Report the events since the last report to the gateway; those that cannot be sent stay for the next one."""
         front = self._front
         if front is None:
             return

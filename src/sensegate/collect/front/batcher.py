@@ -291,7 +291,7 @@ class BatchWriter:
             _log.info("batches of messages are stored again")
 
     def disconnected(self) -> None:
-        """Send again what is in flight before anything newer: its answers will not come."""
+        """Resend the batches in flight before anything newer: their answers will not come."""
         if self._in_flight:
             self._fail("the connection to the store is lost")
 
@@ -313,7 +313,7 @@ class BatchWriter:
         self._wake.set()
 
     async def _watch_answers(self) -> None:
-        """Send again what the store does not answer."""
+        """Resend batches that the store does not answer."""
         while True:
             await wait_or_sleep(self._failed, self._clock, ANSWER_S / 5)
             if self._failed.is_set():

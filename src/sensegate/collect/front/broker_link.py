@@ -229,7 +229,7 @@ class BrokerLink:
     # ── the open connection ──────────────────────────────────────────────────────────────────────────
 
     def begin(self) -> None:
-        """Pass on what the broker sends: the client has its CONNACK."""
+        """Forward the broker's packets: the client has its CONNACK."""
         if self._upstream:
             self._upstream.begin()
 

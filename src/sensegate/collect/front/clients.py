@@ -43,7 +43,7 @@ class BrokerClient(Protocol):
         ...
 
     def hold_for_broker(self) -> None:
-        """Read no more: the broker does not take what the client sends."""
+        """Pause reading: the broker does not accept the client's packets."""
         ...
 
     def release_for_broker(self) -> None:

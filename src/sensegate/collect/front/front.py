@@ -1,4 +1,4 @@
-"""A front process: its listener, its connections, and what they share."""
+"""Front process: its listener, its connections, and their shared parts."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class ClientAdmission(Protocol):
     """Decides who may connect."""
 
     async def admit(self, connect: ConnectPacket, address: str, common_name: str) -> Admitted | PassThroughClient:
-        """Return what a client may do, or that it is no device. Raises `MqttViolation` with the reason."""
+        """Return the rights of a client, or that it is no device. Raises `MqttViolation` with the reason."""
         ...
 
 
@@ -55,7 +55,7 @@ class SessionMemory(Protocol):
     """Sessions of all fronts, so that a client finds its session after the end of the front that had it."""
 
     def find(self, key: SessionKey) -> MqttSession | None:
-        """Return what is remembered of a session that has not expired."""
+        """Return the stored state of a session that has not expired."""
         ...
 
     async def put(self, key: SessionKey, session: MqttSession) -> bool:
@@ -84,7 +84,7 @@ class FrontNeighbours(Protocol):
 
 
 class Observer(Protocol):
-    """Counts what a front meets."""
+    """Counter of a front's events."""
 
     def refused(self, device: str, operation: str, detail: str, address: str) -> None:
         """Count a refused operation."""

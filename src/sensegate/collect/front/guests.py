@@ -96,7 +96,7 @@ class GuestConversation:
                 client.send(Acknowledgement(kind, message.packet_id, answer))
 
     async def _subscribe(self, packet: Subscribe) -> None:
-        """Subscribe at the broker behind to what the gateway grants. Raises `MqttViolation`."""
+        """Subscribe at the upstream broker to the filters that the gateway grants. Raises `MqttViolation`."""
         client, service = self._client, self.service
         codes = await service.subscribe(packet)
         for wanted, code in zip(packet.subscriptions, codes, strict=True):

@@ -1,4 +1,4 @@
-"""Messages between fronts and their gateway, over core NATS: who may connect, who has to go, what was met.
+"""Messages between fronts and their gateway, over core NATS: admission, disconnection, reports.
 
 front ──front.admit──▶ gateway      which device is this, and what may it do? several clients in one request
 gateway ──front.close──▶ fronts     credentials or rights have changed: close, and ask again when it comes back

@@ -43,7 +43,7 @@ SETTINGS_BYTES_MAX = 1024**2
 TICKETS = 1
 """Session tickets after a handshake of TLS 1.3: a device has one connection, and each costs 7 % of the handshake."""
 STOP_S = 5.0
-"""Longest time to store what was taken when the front ends."""
+"""Longest time to store accepted messages when the front ends."""
 
 _log = structlog.get_logger("collect")
 

@@ -60,7 +60,7 @@ class StoredSession(msgspec.Struct, frozen=True, array_like=True):
     writer: str = ""
     """Instance of the front that wrote the row."""
     subscriptions: dict[str, HeldSubscription] = {}
-    """Topic filter -> what the broker does not remember of it."""
+    """Topic filter -> options that the broker does not remember."""
 
 
 class _OwnSession:

@@ -52,7 +52,7 @@ class MqttSession:
         self.subscribed = False
         """True if the client has subscribed: its subscriptions and queued messages are the broker's."""
         self.subscriptions: dict[str, HeldSubscription] = {}
-        """Topic filter -> what the broker does not remember of it."""
+        """Topic filter -> options that the broker does not remember."""
         self.unacknowledged = UnacknowledgedMessages()
         """Messages of the broker that the client has not acknowledged."""
 

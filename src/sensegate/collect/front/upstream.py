@@ -268,7 +268,7 @@ class Upstream(asyncio.Protocol):
             self._transport.resume_reading()
 
     def pause_writing(self) -> None:
-        """Read no more from the client: the broker is slow."""
+        """Pause reading from the client: the broker is slow."""
         self._client.hold_for_broker()
 
     def resume_writing(self) -> None:

@@ -1,4 +1,4 @@
-"""Wills: what is published in the name of a client whose connection broke.
+"""Wills: messages published in the name of a client whose connection broke.
 
 device: PendingWill ─▶ store_will ─▶ open batch          another client: PendingWill ─▶ GuestWills ─▶ gateway
 └─ delay ─▶ DelayedWills ─┘

@@ -60,6 +60,7 @@ _ENDED = ("404", "408")
 _COMPLETED = ("Batch Completed", "Message Size Exceeds MaxBytes")
 """Descriptions of a request that has ended because it was fulfilled."""
 _NS = 1_000_000_000
+_QOS, _DUP = np.uint32(3 << form.QOS_SHIFT), np.uint32(form.DUP)
 _log = structlog.get_logger("collect")
 
 
@@ -418,8 +419,8 @@ def _messages(decoded: IntakeBatch, sequence: int) -> MessageBatch:
     """Return the messages of a batch with the columns that it holds, so that they are not computed from messages."""
     count = decoded.header.count
     received = decoded.received()
-    qos = (decoded.flags >> np.uint32(form.QOS_SHIFT)) & np.uint32(3)
-    best_effort, redelivered = qos == 0, (decoded.flags & np.uint32(form.DUP)) != 0
+    best_effort = (decoded.flags & _QOS) == 0
+    redelivered = (decoded.flags & _DUP) != 0
     columns = (decoded.topics, decoded.payloads, received.tolist(), range(sequence, sequence + count))
     if best_effort.any() or redelivered.any():
         more = (repeat(""), best_effort.tolist(), repeat(False), redelivered.tolist())

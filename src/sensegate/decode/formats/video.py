@@ -112,7 +112,7 @@ Shape: TypeAlias = tuple[tuple[bool, bool, type], ...]
 
 
 class VideoTree(dict[str, Any]):
-    """The tree of a message, with counts of what became no element."""
+    """Tree of a message, with counts of the observations that became no element."""
 
     def __init__(self, parts: list[dict[str, Any]], seen: VideoReport, downsampled: dict[str, int]) -> None:
         super().__init__(parts=parts)

@@ -1,4 +1,4 @@
-"""The contract of a transport: what it is given, what it returns."""
+"""Contract of a transport: its arguments and results."""
 
 from __future__ import annotations
 

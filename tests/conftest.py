@@ -143,6 +143,25 @@ def cheap_password_hashes() -> Iterator[None]:
         yield
 
 
+def cancel_all_tasks(loop: asyncio.AbstractEventLoop) -> None:
+    """End the tasks that a test left, asking again: nats-py swallows some cancellations, so that one may never end."""
+    for _ in range(30):
+        tasks = asyncio.all_tasks(loop)
+        if not tasks:
+            return
+        for task in tasks:
+            task.cancel()
+        loop.run_until_complete(asyncio.wait(tasks, timeout=1.0))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def loops_end() -> Iterator[None]:
+    """Close the loop of each test also where a task goes on after it was cancelled once."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(asyncio.runners, "_cancel_all_tasks", cancel_all_tasks)
+        yield
+
+
 @pytest.fixture(scope="session", autouse=True)
 def examples_once() -> Iterator[None]:
     """Run the examples of a profile for one gateway of this process, not for each, as a gateway does over restarts."""

@@ -30,7 +30,7 @@ from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = pytest.mark.live
 Make = Callable[..., Device]
-WAIT_S = 5.0
+WAIT_S = 30.0
 
 
 class Phone:

@@ -41,7 +41,7 @@ GRANT, OTHER_GRANT = "g1", "g2"
 BUCKETS = ("tokens", "nodes", "devices")
 CANARY = b"canary-of-others"
 """Stands in all that belongs to others; no raider may ever receive it."""
-READY_S = 20.0
+READY_S = 60.0
 DURABLE = "ingest-0"
 
 

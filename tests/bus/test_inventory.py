@@ -147,6 +147,7 @@ async def test_a_stream_that_was_created_anew(tmp_path: Path) -> None:
             await streams.ensure_streams(client, SMALL)
         client.known_streams = None  # control: a connection that keeps no account of streams creates it anew
         await streams.ensure_streams(client, SMALL)
+        await client.close()
         client = await engine.connect(User.GATEWAY)
         with pytest.raises(StreamLost, match=r"SG/LEDGER.*created again at"):
             await streams.ensure_streams(client, SMALL)

@@ -20,7 +20,7 @@ from tests.collect.mosquitto import Mosquitto
 
 pytestmark = pytest.mark.live
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 Version = Literal["3.1.1", "5"]
 
 

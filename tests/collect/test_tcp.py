@@ -33,7 +33,7 @@ WATER = made.upload("DataTime=20260101080100;a34004-Rtd=32,a34004-Flag=N", qn="2
 DONE = b"QN=20260101080000000;ST=91;CN=9014;PW=123456;MN=" + MN.encode() + b";Flag=4;CP=&&&&"
 LEVEL = made.report(made.element(0x39, made.bcd(10490, 4), 3))
 ALARM = made.fire(1, [b"\x01\x02\x02\x00" + made.TIME])
-WAIT_S = 5.0
+WAIT_S = 30.0
 
 
 class Names:

@@ -24,7 +24,7 @@ from sensegate.demo.simulator import Broker, SimulationPlan
 from sensegate.model import BOOL, Device, Message, Spec
 from tests.support.profiles import library
 
-DEADLINE_S = 10.0
+DEADLINE_S = 60.0
 
 
 async def until(condition: Callable[[], bool]) -> None:

@@ -8,7 +8,7 @@ from typing import Any, Self
 from paho.mqtt.client import Client, MQTTMessage
 from paho.mqtt.enums import CallbackAPIVersion
 
-WAIT_S = 5.0
+WAIT_S = 30.0
 NOT_AUTHORISED = 135
 """How paho writes the CONNACK's code 5 of MQTT 3.1.1."""
 

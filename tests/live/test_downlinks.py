@@ -6,6 +6,7 @@ reception, and tells by its events what became of it.
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import uuid
@@ -24,6 +25,8 @@ EUI = "70b3d5e7a0000142"
 OWN = Path(__file__).parent / "profiles" / "acme"
 APPLICATION = "3c5b2a10-9d1e-4c55-8b0a-000000000009"
 TOPIC = f"application/{APPLICATION}/device/{EUI}"
+TRY_S = 5.0
+"""After which a connection is taken for gone, and another one tried."""
 
 
 class NetworkServer:
@@ -43,9 +46,10 @@ class NetworkServer:
         try:
             if not self._phone.connected:
                 self._phone.acknowledged.clear()  # packet ids begin anew with a connection
-                assert await self._phone.connect(self._device.id, self._device.password) == 0
-                assert await self._phone.subscribe("application/+/device/+/command/+") in {0, 1}
-            await self._phone.publish(topic, payload, timeout_s=2.0)
+                async with asyncio.timeout(TRY_S):
+                    assert await self._phone.connect(self._device.id, self._device.password) == 0
+                    assert await self._phone.subscribe("application/+/device/+/command/+") in {0, 1}
+            await self._phone.publish(topic, payload, timeout_s=TRY_S)
         except TimeoutError:
             return False
         return True

@@ -22,7 +22,7 @@ from tests.support.timing import WITHIN_TWO_SECONDS
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
 
-WAIT_S = 5.0
+WAIT_S = 30.0
 PROTOCOLS = ("hj212", "sl651", "gbt26875", "jtt808")
 
 

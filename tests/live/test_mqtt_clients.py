@@ -129,6 +129,14 @@ async def test_mosquitto_sub_hears_retained_messages_at_each_subscribe(ours: Bro
         assert lines == [sorted(f"{topic} 1" for topic in ours.retained)] * 2, options
 
 
+async def test_mosquitto_sub_hears_in_every_version_and_qos(ours: Broker) -> None:
+    """Versions 3.1, 3.1.1 and 5.0 at QoS 0 and 1; the broker behind has no QoS 2 for feeds."""
+    for version in ("mqttv31", "mqttv311", "mqttv5"):
+        for qos in ("0", "1"):
+            lines = await _listen(ours, "-V", version, "-q", qos)
+            assert lines == sorted(f"{topic} 1" for topic in ours.retained), (version, qos)
+
+
 async def test_a_kept_session_knows_its_subscriptions(ours: Broker, mosquitto: Broker) -> None:
     """Retain Handling 1 finds the subscription of the connection before, also its identifier; Clean Start ends it."""
     results = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import time
 from datetime import UTC, datetime
@@ -36,8 +37,9 @@ async def test_a_probe_that_two_networks_hear(tmp_path: Path) -> None:
                 # New devices behind it have widened its rights: until that is settled its connections are closed.
                 try:
                     phone.acknowledged.clear()  # packet ids begin anew with a connection
-                    await phone.connect(first.id, first.password)
-                    await phone.publish(topic, json.dumps(tree))
+                    async with asyncio.timeout(5.0):
+                        await phone.connect(first.id, first.password)
+                        await phone.publish(topic, json.dumps(tree))
                 except TimeoutError:
                     return False
                 return True

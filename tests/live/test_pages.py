@@ -119,7 +119,7 @@ async def test_no_page_shows_another_city(centre: Site, hostile: Made) -> None:
             await shown(page, centre, path)
             assert hostile.id not in await page.inner_text("main"), path
         await shown(page, centre, f"devices/{hostile.id}")
-        assert "Not found" in await page.inner_text("main")
+        await page.wait_for_selector("main:has-text('Not found')")
 
 
 @needs_chromium

@@ -32,7 +32,7 @@ from sensegate.collect.intake import batch as form
 from sensegate.errors import Unavailable
 
 HOST = "127.0.0.1"
-WAIT_S = 5.0
+WAIT_S = 30.0
 
 
 class HeldStore:

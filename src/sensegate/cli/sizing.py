@@ -18,9 +18,9 @@ HEADROOM = 0.5
 class MeasuredCosts(msgspec.Struct, frozen=True):
     """Costs on two cores, from `tests/bench/results.jsonl`; a test holds them against it."""
 
-    cpu_us_per_message: float = 27.0
+    cpu_us_per_message: float = 29.8
     """Bench `latency`: of the gateway, at half of its saturation, with a subscriber of everything."""
-    messages_per_s_max: float = 62_067
+    messages_per_s_max: float = 57_653
     """Bench `latency`: saturation of one committer, to the last event at that subscriber."""
     base_mb: float = 205
     """Bench `memory`: the gateway without devices' series."""
@@ -28,7 +28,7 @@ class MeasuredCosts(msgspec.Struct, frozen=True):
     """Bench `memory`."""
     bytes_per_reading: float = 11.5
     """Bench `start`: of the store (readings, messages as received, ledgers), by readings."""
-    link_bytes_per_reading: float = 4.51
+    link_bytes_per_reading: float = 4.52
     """Bench `uplink`: both directions at the socket."""
 
 

@@ -122,12 +122,12 @@ async def eventually(
     loop = asyncio.get_running_loop()
     deadline = loop.time() + timeout_s
     while True:
-        path = true()
-        if inspect.isawaitable(path):
-            path = await path
-        if path:
-            return path
-        assert loop.time() < deadline, f"not within {timeout_s:g} s; the last answer was {path!r}"
+        outcome = true()
+        if inspect.isawaitable(outcome):
+            outcome = await outcome
+        if outcome:
+            return outcome
+        assert loop.time() < deadline, f"not within {timeout_s:g} s; the last answer was {outcome!r}"
         await asyncio.sleep(every_s)
 
 

@@ -79,7 +79,7 @@ def limited(pids: Sequence[int], share: float) -> Iterator[bool]:
 
 
 class FrontRun(NamedTuple):
-    """What a round gave."""
+    """Figures of a round."""
 
     rate: float
     """Messages/s from the first publish to the last PUBACK."""

@@ -205,7 +205,7 @@ async def test_what_is_hidden_is_seen_in_the_whole(log: JetStreamLog) -> None:
 async def test_a_lost_announcement_is_made_up_for_by_the_next_heartbeat(
     gateway: Client, log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who waits for the log need not ask the server: a heartbeat has the sequence of the last message announced."""
+    """A waiting reader need not poll the server: each heartbeat has the sequence of the last message announced."""
     monkeypatch.setattr(reader, "_HEARTBEAT_S", 0.2)
     follower = log._reader
     lost: list[int] = []

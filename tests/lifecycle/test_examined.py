@@ -11,6 +11,7 @@ from sensegate.authoring.examples import failing_example
 from sensegate.bus.backup.contents import FileKind, kind_of
 from sensegate.decode.profile import CompiledProfile
 from sensegate.decode.profiles import ProfileSet
+from sensegate.demo.city import EXAMINED
 from sensegate.errors import ProfileError
 from sensegate.lifecycle import examined
 from sensegate.lifecycle.examined import FILE, ROOMS, ExaminedProfiles, code_digest, digest_of, reads_files
@@ -162,3 +163,8 @@ def test_every_part_of_a_profile_counts(folder: Path) -> None:
 def test_a_backup_leaves_it_out() -> None:
     """A restored gateway examines its profiles itself."""
     assert kind_of(FILE) is FileKind.OMITTED
+
+
+def test_a_demo_copies_it_by_its_name() -> None:
+    """The nodes of a demo take over what its centre has examined; a copy of another file would change nothing."""
+    assert EXAMINED == FILE

@@ -169,7 +169,7 @@ class BusClient(Client):
         Args:
             subject: valid as it is.
             reply: subject of the answer, valid as it is.
-            header: whole header of the message, as the protocol wants it.
+            header: header block of the message, from ``NATS/1.0`` to the empty line.
             payload: the message.
 
         Raises:
@@ -190,9 +190,9 @@ class BusClient(Client):
             raise nats.errors.ConnectionClosedError from why
 
     async def subscribe_at_once(self, subject: str, handler: MessageHandler) -> None:
-        """Have a function called with each message of a subject as it is read, without a queue and a task in between.
+        """Call a function with each message of a subject as soon as it is read, without a queue and a task in between.
 
-        It must not raise anything but `ValueError`, which drops the message.
+        `handler` must not raise anything but `ValueError`, which drops the message.
         """
         subscription = await self.subscribe(subject)
         self._handlers[subscription._id] = handler  # noqa: SLF001 - nats-py gives no other name to what it dispatches by

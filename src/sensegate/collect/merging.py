@@ -163,10 +163,10 @@ class MergedSources:
                 if reader.done():
                     raise reader.exception() or Unavailable(f"{reader.get_name()} ended; it is restarted")
             remaining_s = None if timeout_s is None else max(timeout_s - (self._clock.monotonic() - started), 0)
-            if not await self._is_woken(remaining_s):
+            if not await self._wait_for_wake(remaining_s):
                 return
 
-    async def _is_woken(self, timeout_s: float | None) -> bool:
+    async def _wait_for_wake(self, timeout_s: float | None) -> bool:
         """Wait for `_wake`; return whether it was called in time."""
         loop = asyncio.get_running_loop()
         waiter: asyncio.Future[bool] = loop.create_future()

@@ -23,8 +23,8 @@ from sensegate.decode.envelope import frame_key
 from sensegate.decode.extract import BoundMessage, Cell, Element, Leaf, digest16
 from sensegate.decode.identity import Reception, identify_columns, numbers_of
 from sensegate.decode.paths import Path
-from sensegate.decode.plan_parts import Chunk, ConvertedColumn, Getter, IndexOf, PlannedElement, ValueAccess
-from sensegate.decode.planned_rows import PlanParts, RowPlan
+from sensegate.decode.plan_parts import Chunk, ConvertedColumn, Getter, IndexOf, PlannedElement, PlanParts, ValueAccess
+from sensegate.decode.planned_rows import RowPlan
 from sensegate.decode.profile import (
     FRAME,
     NONE,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain
 from typing import Any, NamedTuple
 
@@ -83,3 +83,32 @@ class PlannedElement(NamedTuple):
     sequence: Getter | None
     message_id: Getter | None
     frame: Getter | None
+
+
+class PlanParts(NamedTuple):
+    """The parts of a plan that decoding one message needs."""
+
+    rule: CompiledRule
+    pure: ValueAccess | None
+    """Access to the values that are read as numbers."""
+    converted: Sequence[ConvertedColumn]
+    """The other values."""
+    elements: Sequence[PlannedElement]
+    element_of: Sequence[int]
+    """Element of each value, ascending."""
+    names: Sequence[str]
+    """Name of each value."""
+    specs: I32
+    """Spec of each value, by identity."""
+    sentinels: Sequence[tuple[int, F64]]
+    """(value, numbers that stand for a missing one)."""
+    qualities: Mapping[int, int]
+    """Value -> quality, where it is not good."""
+    path: Sequence[Getter]
+    """Part of the path of a message beside its topic."""
+    floats: Getter | None
+    """Getter of the values that may be infinite or NaN."""
+    has_other_times: bool
+    """True if another member than the planned one may hold the time."""
+    ignored: int
+    """Number of null values of a message."""

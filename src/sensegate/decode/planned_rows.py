@@ -11,10 +11,10 @@ import numpy as np
 
 from sensegate.decode.extract import digest16
 from sensegate.decode.identity import identify, is_stable, number_of
-from sensegate.decode.plan_parts import Chunk, ConvertedColumn, Getter, IndexOf, PlannedElement, ValueAccess
-from sensegate.decode.profile import CompiledRule, UnitConversion, ValueRejection
+from sensegate.decode.plan_parts import Chunk, IndexOf, PlanParts
+from sensegate.decode.profile import UnitConversion, ValueRejection
 from sensegate.decode.times import BAD
-from sensegate.model import F64, I32, RejectedValue, RejectReason, SequenceNumbers
+from sensegate.model import RejectedValue, RejectReason, SequenceNumbers
 from sensegate.quantities.quality import TimeQuality
 
 _NAN = float("nan")
@@ -82,35 +82,6 @@ class _TimedElement(NamedTuple):
     key: int
     number: int | None
     """Its sequence number."""
-
-
-class PlanParts(NamedTuple):
-    """The parts of a plan that decoding one message needs."""
-
-    rule: CompiledRule
-    pure: ValueAccess | None
-    """Access to the values that are read as numbers."""
-    converted: Sequence[ConvertedColumn]
-    """The other values."""
-    elements: Sequence[PlannedElement]
-    element_of: Sequence[int]
-    """Element of each value, ascending."""
-    names: Sequence[str]
-    """Name of each value."""
-    specs: I32
-    """Spec of each value, by identity."""
-    sentinels: Sequence[tuple[int, F64]]
-    """(value, numbers that stand for a missing one)."""
-    qualities: Mapping[int, int]
-    """Value -> quality, where it is not good."""
-    path: Sequence[Getter]
-    """Part of the path of a message beside its topic."""
-    floats: Getter | None
-    """Getter of the values that may be infinite or NaN."""
-    has_other_times: bool
-    """True if another member than the planned one may hold the time."""
-    ignored: int
-    """Number of null values of a message."""
 
 
 class RowPlan:

@@ -183,7 +183,7 @@ class FrontRegistry:
         return (*filters, *(topic for topic in wanted if topic not in filters and granted.covers(topic)))
 
     def _profiles_changed(self, _in_force: object, _names: object) -> None:
-        """Have fronts request again which QoS 0 messages of the changed devices are taken."""
+        """Tell the fronts to request again, for all devices, which QoS 0 messages are taken."""
         self._changed.set()
         self._is_all_changed = True
 

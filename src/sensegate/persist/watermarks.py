@@ -54,7 +54,7 @@ class Watermarks:
         self._changed = np.append(self._changed, np.zeros(size - len(self._changed), np.bool_))
 
     def mark_changed(self, number: U32) -> None:
-        """Have the next `Watermarks.take_state` return these series."""
+        """Mark series as changed, so that the next `take_state` returns them."""
         self._changed[number] = True
 
     def copy(self, count: int) -> list[I64]:

@@ -44,7 +44,7 @@ def _require_all(rig: FrontRig) -> None:
 @pytest.mark.parametrize("qos", [1, 2])
 @pytest.mark.parametrize("version", ["mqttv31", "mqttv311", "mqttv5"])
 async def test_mosquitto_pub(version: str, qos: int) -> None:
-    """It ends well once everything is acknowledged; what is acknowledged is stored once and in order."""
+    """The client exits with 0 once each message is acknowledged; each is stored once, in the order of sending."""
     async with running_front() as rig:
         options = ("-h", HOST, "-p", rig.port, "-u", "d1", "-P", "right", "-i", "d1", "-V", version)
         await _run("mosquitto_pub", *options, "-q", qos, "-t", "up/d1", "-l", text=b"\n".join(PAYLOADS) + b"\n")

@@ -128,7 +128,7 @@ class BatchWriter:
     @property
     def is_congested(self) -> bool:
         """Return whether connections have to wait with reading: too many bytes are not stored."""
-        return self._sealed_bytes + self.open.bytes > self._queue_bytes_max
+        return self.queued_bytes > self._queue_bytes_max
 
     def end_read(
         self,

@@ -7,12 +7,10 @@ each would cost more than reading its messages.
 from __future__ import annotations
 
 import msgspec
-import nats.errors
 
 from sensegate.bus import api, streams
 from sensegate.bus.connect import BusClient
 from sensegate.collect.front.batcher import BatchWriter
-from sensegate.errors import Unavailable
 
 _STATUS = slice(9, 12)
 """Place of the status in a header that has one, behind ``NATS/1.0`` and a space."""
@@ -40,12 +38,9 @@ class IntakeStore:
 
     async def publish(self, number: int, attempt: int, payload: bytes) -> None:
         header = b"NATS/1.0\r\nNats-Msg-Id: %s.%d\r\n\r\n" % (self._instance.encode(), number)
-        try:
-            self._connection.publish_at_once(
-                streams.INTAKE_SUBJECT, f"{self._inbox}.{number}.{attempt}", header, payload
-            )
-        except nats.errors.Error as why:
-            raise Unavailable(f"batch {number}: {str(why).removeprefix('nats: ')}") from why
+        reply = f"{self._inbox}.{number}.{attempt}"
+        with api.translate_client_errors(f"batch {number}"):
+            self._connection.publish_at_once(streams.INTAKE_SUBJECT, reply, header, payload)
 
 
 def _problem(header: bytes, payload: bytes) -> str:

@@ -116,6 +116,7 @@ async def test_an_orderly_stop_leaves_nothing(tmp_path: Path) -> None:
 async def test_a_port_taken_meanwhile_is_replaced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, which: str) -> None:
     """A chosen port that another program takes before the server listens costs one start; the gateway still starts."""
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as `free_port`: one in TIME_WAIT counts as free
         other.bind(("127.0.0.1", free_port()))
         other.listen()
         taken = other.getsockname()[1]
@@ -135,6 +136,7 @@ async def test_a_port_taken_meanwhile_is_replaced(tmp_path: Path, monkeypatch: p
 async def test_a_configured_port_is_not_replaced(tmp_path: Path) -> None:
     """Clients know it: the gateway ends and says which port is taken."""
     with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)  # as `free_port`: one in TIME_WAIT counts as free
         other.bind(("127.0.0.1", free_port()))
         other.listen()
         taken = other.getsockname()[1]

@@ -32,24 +32,34 @@ COPIES = 4
 
 
 class Writer:
-    """Writes atomic batches without a pause; each member names its batch."""
+    """Writes atomic batches, without a pause while `wanted` is set; each member names its batch."""
 
     def __init__(self, client: Client) -> None:
         self.log = JetStreamLog(client)
         self.batches = 0
         """Acknowledged so far."""
+        self.wanted = asyncio.Event()
+        """Cleared while nobody copies: the log has room for half a minute of writing."""
+        self.wanted.set()
+        self.task = asyncio.create_task(self.run(), name="writer")
+
+    async def has_written(self, batches: int) -> None:
+        """Wait until so many are acknowledged; a writer that failed raises its error here."""
+        await eventually(lambda: self.batches >= batches or self.task.done())
+        if self.task.done():
+            self.task.result()
 
     async def goes_on(self) -> None:
         """Wait until more is written."""
-        result = self.batches
-        await eventually(lambda: self.batches > result)
+        self.wanted.set()
+        await self.has_written(self.batches + 1)
 
     async def run(self) -> None:
         """Write until cancelled."""
         await self.log.open()
-        while True:
+        while await self.wanted.wait():
             number = self.batches + 1
-            pad = secrets.token_hex(3_000)
+            pad = secrets.token_hex(750)
             members = [
                 LogMessage(f"readings.4401.{place}.1", f"BATCH {number} {pad}".encode(), 10) for place in range(MEMBERS)
             ]
@@ -65,13 +75,12 @@ async def written(directory: Path, encryption: str) -> AsyncIterator[tuple[Engin
         client = await engine.connect(User.GATEWAY)
         await streams.ensure_streams(client, SMALL)
         writer = Writer(client)
-        task = asyncio.create_task(writer.run(), name="writer")
         try:
-            await eventually(lambda: writer.batches >= 20)
+            await writer.has_written(20)
             yield engine, writer
         finally:
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            writer.task.cancel()
+            await asyncio.gather(writer.task, return_exceptions=True)
             await client.close()
 
 
@@ -113,6 +122,7 @@ async def test_a_copy_is_of_one_moment(tmp_path: Path, encryption: str) -> None:
         for number in range(COPIES):
             acknowledged, target = writer.batches, tmp_path / f"copy-{number}"
             await asyncio.to_thread(copied, tmp_path / "original", target)
+            writer.wanted.clear()
             blocks = b"".join(block.read_bytes() for block in target.rglob("*.blk"))
             assert (b"BATCH " in blocks) == (encryption == "plain")
             config = EngineConfig(encryption="on" if encryption == "encrypted" else "off")

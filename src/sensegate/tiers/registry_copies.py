@@ -112,11 +112,12 @@ class RegistryUploader:
             revisions = dict(at.revisions) if at.log_epoch == self._epoch else {}
             while True:
                 self._changed.clear()
-                began, before = self._clock.now(), dict(revisions)
+                began = self._clock.now()
                 for name, bucket in self._buckets.items():
                     revisions[name] = await self._send(name, bucket, revisions.get(name, 0))
-                if revisions != before:
-                    await self._ask("copy", _encode(RegistryRows(self._epoch, "", [], 0, complete_until=began)))
+                # Also without new rows: the round before may have sent what changed after it began, and a centre that
+                # was restarted does not know the time any more.
+                await self._ask("copy", _encode(RegistryRows(self._epoch, "", [], 0, complete_until=began)))
                 try:
                     async with asyncio.timeout(POLL_S):
                         await self._changed.wait()

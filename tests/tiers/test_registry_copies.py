@@ -1,0 +1,95 @@
+"""The copy of a node's registries at its centre, and the time until which it is complete."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from sensegate.bus.engine import Engine, User
+from sensegate.bus.kv import KvBucket
+from sensegate.clock import SystemClock
+from sensegate.tiers.registry_copies import RegistryCopies, RegistryUploader
+from tests.conftest import eventually
+
+pytestmark = pytest.mark.live
+NODE = "4401"
+MIB = 1024**2
+
+
+class Pair:
+    """A node with two buckets, and its centre, on one server."""
+
+    def __init__(self, engine: Engine) -> None:
+        self.engine = engine
+        self.asked: Callable[[bytes], Awaitable[None]] | None = None
+        """Called with each part of rows before the centre stores it."""
+        self.centre_restarts()
+
+    def centre_restarts(self) -> None:
+        """The centre keeps its buckets and forgets the rest."""
+        self.copies = RegistryCopies(self._open)
+
+    async def _open(self, name: str) -> KvBucket:
+        return await KvBucket.open(self.client, name, bytes_max=MIB)
+
+    async def ask(self, question: str, payload: bytes) -> bytes:
+        """Answer as the centre."""
+        if question == "copied":
+            return await self.copies.answer_position(NODE, payload)
+        if self.asked:
+            await self.asked(payload)
+        return await self.copies.store_rows(NODE, payload)
+
+    @contextlib.asynccontextmanager
+    async def uploading(self) -> AsyncIterator[None]:
+        """Run the node's uploads."""
+        self.client = await self.engine.connect(User.GATEWAY)
+        self.devices, self.tokens = await self._open("devices"), await self._open("tokens")
+        buckets = {"devices": self.devices, "tokens": self.tokens}
+        uploader = RegistryUploader(self.client, buckets, self.ask, SystemClock(), log_epoch="a")
+        task = asyncio.create_task(uploader.run(), name="upload registries")
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            await self.client.close()
+
+    async def complete_since(self, changed: int) -> None:
+        """Wait until the copy is complete until after that time."""
+        await eventually(lambda: self.copies.complete_until.get(NODE, 0) > changed)
+
+
+async def test_a_change_during_a_round_is_confirmed_by_the_next(engine: Engine) -> None:
+    """The round that sent it began before it, and the next one has no rows: its time counts all the same."""
+    pair, changed = Pair(engine), 0
+
+    async def change(_part: bytes) -> None:
+        nonlocal changed
+        if not changed:
+            await pair.tokens.put("t", b"later")
+            changed = time.time_ns() // 1_000
+
+    pair.asked = change
+    async with pair.uploading():
+        await pair.devices.put("d", b"first")
+        await eventually(lambda: changed)
+        await pair.complete_since(changed)
+        assert await pair.copies.find(NODE, "tokens", "t") == b"later"
+
+
+async def test_a_centre_that_was_restarted_learns_the_time_without_a_change(engine: Engine) -> None:
+    """It has all rows; only the time is in its memory alone."""
+    pair = Pair(engine)
+    async with pair.uploading():
+        await pair.devices.put("d", b"first")
+        await pair.tokens.put("t", b"first")
+        await pair.complete_since(time.time_ns() // 1_000)
+    restarted = time.time_ns() // 1_000
+    pair.centre_restarts()
+    async with pair.uploading():
+        await pair.complete_since(restarted)

@@ -57,7 +57,7 @@ soak: compiled ## 300 seeded kills over 200,000 readings; 300 over the border wi
 	$(BIN)/python -m tests.ledger.soak
 	$(BIN)/python -m tests.border.campaign
 	$(BIN)/python -m tests.live.resume --times 25 --target "node gateway" --target centre
-	SENSEGATE_SOAK=1 SENSEGATE_CUT_S=60 $(BIN)/python -m pytest -q -s tests/ledger/test_controls.py tests/ledger/test_link.py tests/ledger/test_video.py tests/demo/test_run.py tests/border/test_patches.py tests/border/test_campaign.py tests/collect/front/test_kills.py tests/cluster tests/history tests/faults tests/live/test_pages.py tests/live/test_console_sites.py tests/web/test_openapi.py tests/scripts/test_latency.py tests/scripts/test_attacks.py tests/test_bench.py
+	SENSEGATE_SOAK=1 SENSEGATE_CUT_S=60 $(BIN)/python -m pytest -q -s tests/ledger/test_controls.py tests/ledger/test_link.py tests/ledger/test_video.py tests/demo/test_run.py tests/border/test_patches.py tests/border/test_campaign.py tests/collect/front/test_kills.py tests/cluster tests/history tests/faults tests/live/test_pages.py tests/live/test_console_sites.py tests/web/test_openapi.py tests/test_bench.py $$(grep -rl --include="test_*.py" tests.support.timing tests)
 
 fuzz: setup ## all property tests with forty times the examples, other ones each time; FUZZ=tests/video: of one folder
 	@echo "fuzz: some minutes a folder, an hour or two in all. What is found stands at the end with its message; it comes first"

@@ -25,12 +25,12 @@ class Pair:
 
     def __init__(self, engine: Engine) -> None:
         self.engine = engine
-        self.asked: Callable[[bytes], Awaitable[None]] | None = None
-        """Called with each part of rows before the centre stores it."""
-        self.centre_restarts()
+        self.before_storing: Callable[[], Awaitable[None]] | None = None
+        """Called before the centre stores a part of the rows."""
+        self.restart_centre()
 
-    def centre_restarts(self) -> None:
-        """The centre keeps its buckets and forgets the rest."""
+    def restart_centre(self) -> None:
+        """Replace the centre by one that has the buckets, but nothing in memory."""
         self.copies = RegistryCopies(self._open)
 
     async def _open(self, name: str) -> KvBucket:
@@ -40,8 +40,8 @@ class Pair:
         """Answer as the centre."""
         if question == "copied":
             return await self.copies.answer_position(NODE, payload)
-        if self.asked:
-            await self.asked(payload)
+        if self.before_storing:
+            await self.before_storing()
         return await self.copies.store_rows(NODE, payload)
 
     @contextlib.asynccontextmanager
@@ -60,21 +60,21 @@ class Pair:
             await self.client.close()
 
     async def complete_since(self, changed: int) -> None:
-        """Wait until the copy is complete until after that time."""
+        """Wait until the centre states that its copy has all changes before some moment after `changed` (µs UTC)."""
         await eventually(lambda: self.copies.complete_until.get(NODE, 0) > changed)
 
 
 async def test_a_change_during_a_round_is_confirmed_by_the_next(engine: Engine) -> None:
-    """The round that sent it began before it, and the next one has no rows: its time counts all the same."""
+    """A round sends a change that came after the round began; the next round has no rows, but confirms its time."""
     pair, changed = Pair(engine), 0
 
-    async def change(_part: bytes) -> None:
+    async def change() -> None:
         nonlocal changed
         if not changed:
             await pair.tokens.put("t", b"later")
             changed = time.time_ns() // 1_000
 
-    pair.asked = change
+    pair.before_storing = change
     async with pair.uploading():
         await pair.devices.put("d", b"first")
         await eventually(lambda: changed)
@@ -83,13 +83,13 @@ async def test_a_change_during_a_round_is_confirmed_by_the_next(engine: Engine) 
 
 
 async def test_a_centre_that_was_restarted_learns_the_time_without_a_change(engine: Engine) -> None:
-    """It has all rows; only the time is in its memory alone."""
+    """The centre has stored all rows, but keeps the time in memory only."""
     pair = Pair(engine)
     async with pair.uploading():
         await pair.devices.put("d", b"first")
         await pair.tokens.put("t", b"first")
-        await pair.complete_since(time.time_ns() // 1_000)
-    restarted = time.time_ns() // 1_000
-    pair.centre_restarts()
-    async with pair.uploading():
-        await pair.complete_since(restarted)
+    for _ in range(2):  # the first round after the restart has the rows, the second has none
+        pair.restart_centre()
+        restarted = time.time_ns() // 1_000
+        async with pair.uploading():
+            await pair.complete_since(restarted)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import datetime as dt
-import gc
 import os
 import signal
 import ssl
 import sys
+from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
 
@@ -36,25 +36,54 @@ async def test_nobody_there_is_lost_in_time() -> None:
     assert "secret" not in str(why.value)
 
 
-async def test_attempts_that_fail_in_the_handshake_leave_no_socket_open() -> None:
-    """A server that turns away who comes again is tried again; each socket is closed (or Python warns of it)."""
-    results: list[bytes] = []
+@contextlib.asynccontextmanager
+async def server_that_refuses_later() -> AsyncIterator[tuple[str, list[bytes]]]:
+    """Accept the first client, refuse all after it, and wait at the end until each has closed its connection.
+
+    Yields the address and the answers so far.
+    """
+    answers: list[bytes] = []
+    connections: set[asyncio.Task[None] | None] = set()
 
     async def entered(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b'INFO {"server_id": "x", "version": "2.11.0", "max_payload": 1048576, "headers": true}\r\n')
-        await reader.readuntil(b"PING\r\n")
-        results.append(b"-ERR 'not now'\r\n" if results else b"PONG\r\n")
-        writer.write(results[-1])
-        if len(results) > 1:
-            await reader.read()  # until the client lets go
+        connections.add(asyncio.current_task())
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):  # the client was closed before
+            writer.write(b'INFO {"server_id": "x", "version": "2.11.0", "max_payload": 1048576, "headers": true}\r\n')
+            await reader.readuntil(b"PING\r\n")
+            answers.append(b"-ERR 'not now'\r\n" if answers else b"PONG\r\n")
+            writer.write(answers[-1])
+            if len(answers) > 1:
+                await reader.read()
         writer.close()
 
-    server = await asyncio.start_server(entered, "127.0.0.1", port := free_port())
-    client = await connect.connect(f"nats://127.0.0.1:{port}", link_options=LinkOptions(5.0, 0.01))
-    await until(lambda: len(results) > 3)
-    await client.close()
-    gc.collect()
+    server = await asyncio.start_server(entered, "127.0.0.1", 0)
+    host, port = server.sockets[0].getsockname()
+    yield f"nats://{host}:{port}", answers
     server.close()
+    tasks = {task for task in connections if task is not None}
+    async with asyncio.timeout(30):
+        await asyncio.gather(*tasks)
+
+
+async def test_attempts_that_fail_in_the_handshake_leave_no_socket_open() -> None:
+    """A server that turns away who comes again is tried again; each socket is closed (or the server waits for it)."""
+    async with server_that_refuses_later() as (url, answers):
+        client = await connect.connect(url, link_options=LinkOptions(5.0, 0.01))
+        await until(lambda: len(answers) > 3)
+        await client.close()
+
+
+@pytest.mark.parametrize("steps", [0, 2, 7, 13, 57])
+async def test_a_client_closed_during_an_attempt_leaves_no_socket_open(steps: int) -> None:
+    """At whatever step it is closed: an attempt may connect after nats-py has closed the socket before it."""
+    for _ in range(8):
+        async with server_that_refuses_later() as (url, answers):
+            client = await connect.connect(url, link_options=LinkOptions(5.0, 0.01))
+            while len(answers) < 4:
+                await asyncio.sleep(0)
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            await client.close()
 
 
 async def test_who_waits_for_an_answer_hears_at_once_that_the_connection_is_gone(engine: Engine) -> None:

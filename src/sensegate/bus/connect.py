@@ -312,6 +312,7 @@ class BusClient(Client):
                 await _end(closing)
             if self._reconnection_task is not None and self._reconnection_task is not asyncio.current_task():
                 await _end(self._reconnection_task)
+                self.drop()  # an attempt may have connected after nats-py had closed the socket before
         if not closing.cancelled():
             closing.result()
 

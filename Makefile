@@ -64,8 +64,9 @@ fuzz: setup ## all property tests with forty times the examples, other ones each
 	@echo "      when that test runs again (.hypothesis/): make fuzz FUZZ='tests/... -k name'. FUZZ_EXAMPLES=200 looks less far."
 	HYPOTHESIS_PROFILE=fuzz $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "(hypothesis or fuzz) and not live" --durations=10 $(or $(FUZZ),tests)
 
-docs: setup ## write the generated tables of the documents again
+docs: setup ## write the generated tables of the documents and the plots of the benchmarks again
 	$(BIN)/python -m tests.house.docs --write
+	$(BIN)/python -m tests.bench.plots --write
 	$(BIN)/python -m tests.house.decisions
 
 sbom: setup ## write dist/sbom.cdx.json (CycloneDX): all packages, and nats-server with what is known of it

@@ -37,6 +37,8 @@ HUBS = 50
 SECONDS = 8.0
 SHARES = {0.01: 50.0, 0.5: 100.0}
 """Share of saturation -> the p99 in ms that is to be reached."""
+CURVE = (50, 75, 90, 95, 99, 99.5, 99.9)
+"""Percentiles that are plotted."""
 IDLE = 50
 IDLE_RATE = 10.0
 PAST_S = 3_000.0
@@ -197,6 +199,8 @@ async def bench(
                 "from_schedule_p50_ms": _percentile(row.from_schedule, 50),
                 "from_schedule_p99_ms": _percentile(row.from_schedule, 99),
                 "readings_timed": len(row.latencies),
+                "curve_ms": _curve(row.latencies),
+                "from_schedule_curve_ms": _curve(row.from_schedule),
                 "late_publisher_s": round(row.late_s, 3),
                 "cpu_us_per_message": round(row.cpu_us, 1),
             }
@@ -206,6 +210,8 @@ async def bench(
         "p99_ms": _percentile(busy.latencies, 99),
         "idle_p50_ms": _percentile(calm.latencies, 50),
         "idle_p99_ms": _percentile(calm.latencies, 99),
+        "idle_rate": idle_rate,
+        "idle_cpu_us_per_message": round(calm.cpu_us, 1),
         "baseline": round(full.rate),
         "baseline_is": "saturation, messages/s to the last event at a subscriber of everything",
         "cpu_us_per_message": round(busy.cpu_us, 1),
@@ -218,3 +224,8 @@ async def bench(
 
 def _percentile(seconds: F64, percent: float) -> float:
     return round(float(np.percentile(seconds, percent)) * 1e3, 1)
+
+
+def _curve(seconds: F64) -> dict[str, float]:
+    """Return milliseconds by percentile, for the plot."""
+    return {f"{percent:g}": _percentile(seconds, percent) for percent in CURVE}

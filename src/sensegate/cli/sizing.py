@@ -6,6 +6,7 @@ import math
 from typing import Annotated
 
 import msgspec
+import numpy as np
 import typer
 
 from sensegate.cli.output import console, print_table
@@ -20,6 +21,10 @@ class MeasuredCosts(msgspec.Struct, frozen=True):
 
     cpu_us_per_message: float = 29.8
     """Bench `latency`: of the gateway, at half of its saturation, with a subscriber of everything."""
+    light_cpu_us_per_message: float = 959.2
+    """Bench `latency`: the same at a hundredth of its saturation, where commits are small for the sake of latency."""
+    light_messages_per_s: float = 577
+    """Bench `latency`: that rate."""
     messages_per_s_max: float = 57_653
     """Bench `latency`: saturation of one committer, to the last event at that subscriber."""
     base_mb: float = 205
@@ -64,6 +69,9 @@ class Estimate(msgspec.Struct, frozen=True):
     fronts: int
     """MQTT processes of each node."""
     cores: float
+    """Cores for the load at half of their saturation; at least what the gateways take while cores are idle."""
+    light_cores: float
+    """Cores that the gateways take while cores are idle: small commits, for latency; fewer on a busy machine."""
     memory_gib: float
     disk_gib: float
     link_mbit_s: float
@@ -82,6 +90,7 @@ def estimate(demand: Demand, costs: MeasuredCosts = MEASURED) -> Estimate:
     nodes = max(1, math.ceil(rate / planned))
     per_node = math.ceil(demand.devices / nodes)
     fronts = max(1, math.ceil(per_node / (CONNECTIONS_PER_FRONT * HEADROOM * 1.5)))
+    light = nodes * _light_cores(rate / nodes, costs)
     series = demand.devices * demand.values
     memory = (
         nodes * (costs.base_mb + SERVER_MB + fronts * FRONT_BASE_MB) * 1024**2
@@ -104,13 +113,21 @@ def estimate(demand: Demand, costs: MeasuredCosts = MEASURED) -> Estimate:
         messages_per_s=rate,
         nodes=nodes,
         fronts=fronts,
-        cores=rate * costs.cpu_us_per_message / 1e6 / HEADROOM,
+        cores=max(rate * costs.cpu_us_per_message / 1e6 / HEADROOM, light),
+        light_cores=light,
         memory_gib=memory / GIB,
         disk_gib=disk / nodes / GIB,
         link_mbit_s=readings * costs.link_bytes_per_reading * 8 / 1e6,
         return_s=per_node / (CONNECTS_PER_S[kind] * fronts),
         limits=tuple(sorted(((name, int(devices)) for name, devices in limits.items()), key=_by_devices)),
     )
+
+
+def _light_cores(rate: float, costs: MeasuredCosts) -> float:
+    """Return the cores that one gateway takes while cores are idle: between what was measured at 1 and 50 %, a line."""
+    rates = [0, costs.light_messages_per_s, costs.messages_per_s_max * HEADROOM]
+    cost = [0, costs.light_cpu_us_per_message, costs.cpu_us_per_message]
+    return float(np.interp(rate, rates, np.multiply(rates, cost) / 1e6))
 
 
 def _by_devices(limit: tuple[str, int]) -> int:
@@ -139,6 +156,7 @@ def size(
         "nodes": f"{result.nodes}, on {machines} machines",
         "front processes a node": f"{result.fronts}",
         "cores, all nodes": f"{result.cores:.1f}, at half load",
+        "of these taken while idle": f"{result.light_cores:.1f}: commits often, for latency",
         "memory, all nodes": f"{result.memory_gib:.1f} GiB",
         "disk of each machine": f"{result.disk_gib:.1f} GiB for {retention:g} h",
         "link to the centre": f"{result.link_mbit_s:.2f} Mbit/s",

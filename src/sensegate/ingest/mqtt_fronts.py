@@ -337,20 +337,16 @@ class MqttFronts:
         deadline = self._clock.monotonic() + PORT_WAIT_S
         host, wanted = self._settings.host, self._settings.port or self._last_port()
         # The fronts of a gateway that was just killed hold it until they have stored what they took.
-        while wanted and not is_free(wanted, host):
-            if self._clock.monotonic() > deadline:
-                if self._settings.port:
-                    raise EngineError(f"port {wanted} on {host} is taken; free it, or change listen.mqtt.port")
-                wanted = 0
-            else:
+        while (reserved := _bound(host, wanted or free_port(host))) is None:
+            if self._clock.monotonic() <= deadline:
                 await self._clock.sleep(0.1)
-        self.port = wanted or free_port(host)
+            elif self._settings.port:
+                raise EngineError(f"port {wanted} on {host} is taken; free it, or change listen.mqtt.port")
+            else:
+                wanted = 0
+        self._reserved, self.port = reserved, reserved.getsockname()[1]
         if self.port != self._settings.port:
             write_private(self._port_file, str(self.port))
-        self._reserved = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
-        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        self._reserved.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        self._reserved.bind((host, self.port))
 
     def _last_port(self) -> int:
         """Return the free port that was chosen before, so that devices find the gateway again; 0: none."""
@@ -482,6 +478,24 @@ _WITHIN = "mqtt front"
 """Name of the task of the front within this process."""
 _HEADROOM = 16 * 1024
 """Bytes of a batch around its messages."""
+
+
+def _bound(host: str, port: int) -> socket.socket | None:
+    """Return a socket that is bound to a port, without listening; none if another program has the port.
+
+    The fronts share it (SO_REUSEPORT), so whether somebody else has it is asked without sharing.
+    """
+    if not is_free(port, host):
+        return None
+    bound = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_STREAM)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+    try:
+        bound.bind((host, port))
+    except OSError:
+        bound.close()
+        return None
+    return bound
 
 
 async def open_fronts(

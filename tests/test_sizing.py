@@ -28,6 +28,13 @@ def test_the_costs_are_those_that_were_measured() -> None:
     measured = results()
     latency, memory, start, uplink = (measured[name] for name in ("latency", "memory", "start", "uplink"))
     assert latency["cpu_us_per_message"] == MEASURED.cpu_us_per_message
+    light = latency["rows"][0]
+    assert (light["rate"], light["cpu_us_per_message"]) == (
+        MEASURED.light_messages_per_s,
+        MEASURED.light_cpu_us_per_message,
+    )
+    assert latency["idle_rate"] == MEASURED.idle_messages_per_s
+    assert latency["idle_cpu_us_per_message"] == MEASURED.idle_cpu_us_per_message
     assert latency["baseline"] == MEASURED.messages_per_s_max
     assert memory["base_mb"] == MEASURED.base_mb
     assert memory["figure"] == MEASURED.bytes_per_series
@@ -41,7 +48,8 @@ def test_more_devices_never_need_less(devices: int, more: int, interval_s: float
     small = estimate(Demand(devices, interval_s, tls=tls))
     large = estimate(Demand(devices + more, interval_s, tls=tls))
     assert large.nodes >= small.nodes
-    assert large.cores >= small.cores
+    assert large.cores >= small.cores * 0.999
+    assert large.cores >= large.light_cores
     assert large.link_mbit_s >= small.link_mbit_s
     assert large.memory_gib >= small.memory_gib * 0.999
     assert estimate(Demand(devices, interval_s, tls=True)).memory_gib >= small.memory_gib
@@ -53,6 +61,15 @@ def test_a_city_of_five_million() -> None:
     assert round(result.messages_per_s) == 83_333
     assert result.nodes == 3
     assert 5_000_000 / result.nodes <= dict(result.limits)["committer (more nodes: a member id and areas each)"]
+
+
+def test_few_messages_cost_more_each() -> None:
+    """80,000 devices once a minute: a gateway commits each few at once while its cores are idle, and says so."""
+    result = estimate(Demand(80_000, 60))
+    assert result.cores == result.light_cores > 0.5
+    busy = estimate(Demand(80_000, 4))
+    assert busy.cores > busy.light_cores
+    assert busy.cores < 15 * result.cores
 
 
 def test_the_command_says_what_gives_out() -> None:

@@ -68,11 +68,13 @@ def latency(axes: Axes, result: Result) -> None:
         axes.annotate(goal, (100, row["goal_p99_ms"]), (10, 0), textcoords="offset points", va="center", color=GOAL)
     axes.set_xscale("log")
     axes.set_xticks(at, [f"{percentile:g}" for percentile in percentiles])
-    axes.minorticks_off()
     axes.set_xlabel("percentile of the readings")
     axes.set_ylabel("ms, PUBACK to event")
-    axes.set_ylim(0)
-    axes.legend(frameon=False, fontsize="small")
+    axes.set_yscale("log")
+    axes.set_ylim(8, 1_500)
+    axes.set_yticks([10, 20, 50, 100, 200, 500, 1_000], ["10", "20", "50", "100", "200", "500", "1,000"])
+    axes.minorticks_off()
+    axes.legend(frameon=False, fontsize="small", loc="lower right", ncols=2)
 
 
 def fanout(axes: Axes, result: Result) -> None:

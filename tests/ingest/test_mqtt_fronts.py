@@ -1,4 +1,4 @@
-"""The port of the MQTT fronts: reserved before a front listens, kept over restarts, never shared with another program."""
+"""The port of the MQTT fronts: reserved before they listen, kept over restarts, never shared with another program."""
 
 from __future__ import annotations
 
@@ -61,8 +61,8 @@ async def test_a_chosen_port_is_chosen_again(tmp_path: Path) -> None:
     """Devices find a gateway again that names no port."""
     async with opened(fronts(tmp_path, FakeClock())) as first:
         assert first.port
-    async with opened(fronts(tmp_path, FakeClock())) as again:
-        assert again.port == first.port
+    async with opened(fronts(tmp_path, FakeClock())) as second:
+        assert second.port == first.port
 
 
 async def test_fronts_that_still_end_are_waited_for(tmp_path: Path) -> None:

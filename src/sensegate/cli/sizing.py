@@ -19,13 +19,17 @@ HEADROOM = 0.5
 class MeasuredCosts(msgspec.Struct, frozen=True):
     """Costs on two cores, from `tests/bench/results.jsonl`; a test holds them against it."""
 
-    cpu_us_per_message: float = 29.8
+    cpu_us_per_message: float = 25.7
     """Bench `latency`: of the gateway, at half of its saturation, with a subscriber of everything."""
-    light_cpu_us_per_message: float = 959.2
+    light_cpu_us_per_message: float = 955.4
     """Bench `latency`: the same at a hundredth of its saturation, where commits are small for the sake of latency."""
-    light_messages_per_s: float = 577
+    light_messages_per_s: float = 628
     """Bench `latency`: that rate."""
-    messages_per_s_max: float = 57_653
+    idle_cpu_us_per_message: float = 11_400
+    """Bench `latency`: the same with a few messages a second, each a commit of its own."""
+    idle_messages_per_s: float = 10
+    """Bench `latency`: that rate."""
+    messages_per_s_max: float = 62_765
     """Bench `latency`: saturation of one committer, to the last event at that subscriber."""
     base_mb: float = 205
     """Bench `memory`: the gateway without devices' series."""
@@ -124,9 +128,9 @@ def estimate(demand: Demand, costs: MeasuredCosts = MEASURED) -> Estimate:
 
 
 def _light_cores(rate: float, costs: MeasuredCosts) -> float:
-    """Return the cores that one gateway takes while cores are idle: between what was measured at 1 and 50 %, a line."""
-    rates = [0, costs.light_messages_per_s, costs.messages_per_s_max * HEADROOM]
-    cost = [0, costs.light_cpu_us_per_message, costs.cpu_us_per_message]
+    """Return the cores that one gateway takes while cores are idle: straight lines between the rates measured."""
+    rates = [0, costs.idle_messages_per_s, costs.light_messages_per_s, costs.messages_per_s_max * HEADROOM]
+    cost = [0, costs.idle_cpu_us_per_message, costs.light_cpu_us_per_message, costs.cpu_us_per_message]
     return float(np.interp(rate, rates, np.multiply(rates, cost) / 1e6))
 
 
@@ -151,12 +155,12 @@ def size(
     """
     result = estimate(Demand(devices, interval, values, tls, retention, replicas))
     machines = result.nodes * (3 if replicas > 1 else 1)
+    load = "at half load" if result.cores > result.light_cores else "in small commits for latency, while cores are idle"
     needed = {
         "messages a second": f"{result.messages_per_s:,.0f}",
-        "nodes": f"{result.nodes}, on {machines} machines",
+        "nodes": f"{result.nodes}, on {machines} machine{'s' * (machines > 1)}",
         "front processes a node": f"{result.fronts}",
-        "cores, all nodes": f"{result.cores:.1f}, at half load",
-        "of these taken while idle": f"{result.light_cores:.1f}: commits often, for latency",
+        "cores, all nodes": f"{result.cores:.1f}, {load}",
         "memory, all nodes": f"{result.memory_gib:.1f} GiB",
         "disk of each machine": f"{result.disk_gib:.1f} GiB for {retention:g} h",
         "link to the centre": f"{result.link_mbit_s:.2f} Mbit/s",

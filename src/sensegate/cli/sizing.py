@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Annotated
 
 import msgspec
-import numpy as np
 import typer
 
 from sensegate.cli.output import console, print_table
@@ -129,9 +129,17 @@ def estimate(demand: Demand, costs: MeasuredCosts = MEASURED) -> Estimate:
 
 def _light_cores(rate: float, costs: MeasuredCosts) -> float:
     """Return the cores that one gateway takes while cores are idle: straight lines between the rates measured."""
-    rates = [0, costs.idle_messages_per_s, costs.light_messages_per_s, costs.messages_per_s_max * HEADROOM]
-    cost = [0, costs.idle_cpu_us_per_message, costs.light_cpu_us_per_message, costs.cpu_us_per_message]
-    return float(np.interp(rate, rates, np.multiply(rates, cost) / 1e6))
+    half = costs.messages_per_s_max * HEADROOM
+    measured = [
+        (0.0, 0.0),
+        (costs.idle_messages_per_s, costs.idle_messages_per_s * costs.idle_cpu_us_per_message / 1e6),
+        (costs.light_messages_per_s, costs.light_messages_per_s * costs.light_cpu_us_per_message / 1e6),
+        (half, half * costs.cpu_us_per_message / 1e6),
+    ]
+    (low, least), (high, most) = next(
+        (pair for pair in pairwise(measured) if rate <= pair[1][0]), (measured[-2], measured[-1])
+    )
+    return least + (most - least) * (min(rate, high) - low) / (high - low)
 
 
 def _by_devices(limit: tuple[str, int]) -> int:

@@ -50,6 +50,16 @@ def test_a_command_that_needs_no_gateway_loads_none(arguments: tuple[str, ...]) 
     assert imported(call(*arguments)) == []
 
 
+def test_a_mistake_in_the_configuration_is_told_before_the_gateway_is_loaded(tmp_path: Path) -> None:
+    """An operator who mends a file line by line waits a tenth of the time."""
+    file = tmp_path / "node.yaml"
+    file.write_text("role: node\nprofiles: x\n")
+    loaded = imported(
+        call("run", str(file)), ("aiohttp", "nats", "sensegate.config", "sensegate.decode", "sensegate.flow")
+    )
+    assert loaded == ["sensegate.config"]
+
+
 def test_the_help_loads_no_module_of_a_command() -> None:
     """The help lists the commands by the registry alone."""
     modules = tuple(f"sensegate.cli.{entry.target.partition(':')[0]}" for entry in COMMANDS)

@@ -72,16 +72,16 @@ def run(config: Annotated[Path, typer.Argument(help="Configuration file, see con
 
     Example: sensegate run config/node.yaml
     """
-    with _collector_off():
-        from sensegate import flow  # noqa: PLC0415 - loads the whole gateway
-        from sensegate.authority.config_divisions import division_faults  # noqa: PLC0415 - as above
-    from sensegate.config import files, load  # noqa: PLC0415 - as above
+    from sensegate.authority.config_divisions import division_faults  # noqa: PLC0415 - as below
+    from sensegate.config import files, load  # noqa: PLC0415 - as below
 
     loaded = load(config)
     errors = division_faults(loaded, config) + files.file_faults(loaded, config, start=True)
     errors += _directory_errors(config, loaded)
     if errors:
         raise ExceptionGroup("the gateway cannot start", errors)
+    with _collector_off():
+        from sensegate import flow  # noqa: PLC0415 - loads the whole gateway; a mistake in the file is told before
     uvloop.run(run_until_signalled(flow.run(loaded)))
     stderr.print("stopped")
 

@@ -63,6 +63,14 @@ def test_a_city_of_five_million() -> None:
     assert 5_000_000 / result.nodes <= dict(result.limits)["committer (more nodes: a member id and areas each)"]
 
 
+def test_the_return_after_a_storm_is_what_the_bench_measured() -> None:
+    """15,000 devices by one front, plain: the calculation is not more hopeful than `storm`, and not a quarter worse."""
+    storm = results()["storm"]
+    result = estimate(Demand(storm["plain"]["served"], 60))
+    assert result.fronts == storm["plain_processes"]
+    assert storm["plain"]["back_s"] <= result.return_s <= 1.25 * storm["plain"]["back_s"]
+
+
 def test_few_messages_cost_more_each() -> None:
     """80,000 devices once a minute: a gateway commits each few at once while its cores are idle, and says so."""
     result = estimate(Demand(80_000, 60))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -75,11 +76,11 @@ def too_many(words: list[str]) -> str:
 
 def texts_of(source: str) -> list[str]:
     """Return the texts of a module that a program prints: its strings without docstrings, X for what is inserted."""
-    tree = ast.parse(source)
-    hidden = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
-    hidden |= {id(part) for node in ast.walk(tree) if isinstance(node, ast.JoinedStr) for part in node.values}
+    nodes = list(ast.walk(ast.parse(source)))
+    hidden = {id(node.value) for node in nodes if isinstance(node, ast.Expr)}
+    hidden |= {id(part) for node in nodes if isinstance(node, ast.JoinedStr) for part in node.values}
     texts = []
-    for node in ast.walk(tree):
+    for node in nodes:
         if isinstance(node, ast.JoinedStr):
             texts.append("".join(str(part.value) if isinstance(part, ast.Constant) else "X" for part in node.values))
         elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in hidden:
@@ -87,8 +88,11 @@ def texts_of(source: str) -> list[str]:
     return texts
 
 
+@cache
 def advised(source: str) -> list[list[str]]:
-    """Return the words of each call between backticks in the texts of a module."""
+    """Return the words of each call between backticks in the texts of a module; one that names none is not parsed."""
+    if not CALL.search(source):
+        return []
     return [words for text in texts_of(source) for quoted in re.findall(r"`[^`]+`", text) for words in calls(quoted)]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 
@@ -30,27 +30,44 @@ def forbidden() -> tuple[dict[str, str], dict[str, str]]:
     return whole, part
 
 
-def names(source: str) -> Iterator[tuple[str, int]]:
-    """Yield each name that a module defines, with its line."""
+class Module(NamedTuple):
+    """What a module defines and says, each with its line."""
+
+    names: list[tuple[str, int]]
+    docstrings: list[tuple[str, int]]
+    """Strings that stand as statements of their own."""
+    classes: list[str]
+
+
+@cache
+def module(source: str) -> Module:
+    """Return the names, docstrings and classes of a module; each source is parsed once for all tests."""
+    contents = Module([], [], [])
     for node in ast.walk(ast.parse(source)):
         match node:
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                yield node.name, node.lineno
+            case ast.FunctionDef() | ast.AsyncFunctionDef():
+                contents.names.append((node.name, node.lineno))
+            case ast.ClassDef():
+                contents.names.append((node.name, node.lineno))
+                contents.classes.append(node.name)
             case ast.arg():
-                yield node.arg, node.lineno
+                contents.names.append((node.arg, node.lineno))
             case ast.Name(ctx=ast.Store()):
-                yield node.id, node.lineno
+                contents.names.append((node.id, node.lineno))
             case ast.Attribute(ctx=ast.Store()):
-                yield node.attr, node.lineno
+                contents.names.append((node.attr, node.lineno))
+            case ast.Expr(value=ast.Constant(value=str(text))):
+                contents.docstrings.append((text, node.lineno))
             case _:
                 pass
+    return contents
 
 
 def faults(source: str) -> list[str]:
     """Return a sentence for each name of a module that uses a forbidden word."""
     whole, part = forbidden()
     sentences: list[str] = []
-    for name, line in names(source):
+    for name, line in module(source).names:
         bare = name.strip("_").lower()
         sentences += [f"line {line}: '{name}' says nothing; take {whole[word]}" for word in {bare} & whole.keys()]
         used = {word.lower() for word in _PARTS.findall(name)} & part.keys()
@@ -58,21 +75,11 @@ def faults(source: str) -> list[str]:
     return sentences
 
 
-def docstrings(source: str) -> Iterator[tuple[str, int]]:
-    """Yield each string that stands as a statement of its own, with its line."""
-    for node in ast.walk(ast.parse(source)):
-        match node:
-            case ast.Expr(value=ast.Constant(value=str(text))):
-                yield text, node.lineno
-            case _:
-                pass
-
-
 def questions(source: str) -> list[str]:
     """Return a sentence for each docstring that begins with a question word."""
     return [
         f"line {line}: a docstring begins with '{match[0]}'; take a noun phrase or an imperative"
-        for text, line in docstrings(source)
+        for text, line in module(source).docstrings
         if (match := _QUESTION.match(text))
     ]
 
@@ -117,8 +124,8 @@ def test_names_use_the_vocabulary() -> None:
     """Each name is a word of the field; a forbidden one fails with the word to take."""
     sentences: list[str] = []
     for path in sorted(PACKAGE.rglob("*.py")):
-        source = f"{path.read_text(encoding='utf-8')}\n{path.stem} = 0\n"
-        sentences += [f"{path.relative_to(PACKAGE)}: {sentence}" for sentence in faults(source)]
+        sources = (path.read_text(encoding="utf-8"), f"{path.stem} = 0")
+        sentences += [f"{path.relative_to(PACKAGE)}: {sentence}" for source in sources for sentence in faults(source)]
     assert sentences == []
 
 
@@ -145,7 +152,7 @@ def test_the_name_of_a_class_is_unique() -> None:
     """One word, one meaning: no two public classes of the package have the same name."""
     places: dict[str, list[str]] = {}
     for path in sorted(PACKAGE.rglob("*.py")):
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
-                places.setdefault(node.name, []).append(str(path.relative_to(PACKAGE)))
+        for name in module(path.read_text(encoding="utf-8")).classes:
+            if not name.startswith("_"):
+                places.setdefault(name, []).append(str(path.relative_to(PACKAGE)))
     assert {name: files for name, files in places.items() if len(files) > 1} == {}

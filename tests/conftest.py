@@ -45,7 +45,7 @@ settings.register_profile(
     database=DirectoryBasedExampleDatabase(Path(__file__).parents[1] / ".hypothesis" / "examples"),
     print_blob=True,
 )
-settings.register_profile("quick", settings.get_profile("gate"), max_examples=15)
+settings.register_profile("quick", settings.get_profile("gate"), max_examples=10)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
 
 SMALL = StoreConfig(

@@ -73,6 +73,7 @@ async def test_attempts_that_fail_in_the_handshake_leave_no_socket_open() -> Non
         await client.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [0, 2, 7, 13, 57])
 async def test_a_client_closed_during_an_attempt_leaves_no_socket_open(steps: int) -> None:
     """At whatever step it is closed: an attempt may connect after nats-py has closed the socket before it."""

@@ -526,6 +526,7 @@ async def test_all_connections_together_are_held_back() -> None:
         await eventually(lambda: len(rig.messages) == 8)
 
 
+@pytest.mark.slow
 async def test_a_device_that_reads_no_answers_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:
     """Answers do not pile up for it."""
     monkeypatch.setattr(tcp, "UNREAD_BYTES_MAX", 2_000)

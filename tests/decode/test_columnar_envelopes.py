@@ -148,6 +148,7 @@ def envelope(r: random.Random, at: int) -> Message:
     return Message(topic, payload if r.random() < 0.99 else payload[:-1], NOW + at, at, "ns1")
 
 
+@pytest.mark.slow
 def test_frames_give_the_same_by_both_paths(machine: Decoder) -> None:
     """Two topics, three kinds of frames, times and counters that are there or not, damage in either: equal rows."""
     r = random.Random(4)

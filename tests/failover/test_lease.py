@@ -188,6 +188,7 @@ def two_leases(seeds: int = SEEDS) -> tuple[str, int]:
     return "", terms
 
 
+@pytest.mark.slow
 def test_never_two_leases() -> None:
     """And terms do begin, or nothing was tried."""
     result, terms = two_leases()

@@ -130,6 +130,7 @@ def test_only_these_formats_read_files() -> None:
     assert opening == {"hj212", "script"}
 
 
+@pytest.mark.slow
 def test_the_code_that_counts_is_all_that_examples_import() -> None:
     """A change in any module that running examples can reach changes the digest."""
     imports = graph._imports()

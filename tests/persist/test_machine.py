@@ -223,7 +223,7 @@ CAREFUL = settings(
     suppress_health_check=list(HealthCheck),
 )
 Machine.TestCase.settings = CAREFUL
-TestMachine = Machine.TestCase
+TestMachine = pytest.mark.slow(Machine.TestCase)
 
 QUICK = settings(CAREFUL, max_examples=300, database=None, derandomize=True, print_blob=False, phases=[Phase.generate])
 

@@ -88,6 +88,7 @@ async def site(tmp_path: Path) -> Site:
     return made
 
 
+@pytest.mark.slow
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20, deadline=None)
 @given(
     st.lists(

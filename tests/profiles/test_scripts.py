@@ -35,6 +35,7 @@ def mistakes(text: str) -> Iterator[tuple[int, str]]:
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("file", sorted(ROOT.glob("*/*.js")), ids=lambda file: f"{file.parent.name}/{file.stem}")
 def test_examples_notice_a_wrong_number_in_a_script(file: Path, tmp_path: Path) -> None:
     """What no example notices might as well be wrong."""

@@ -61,6 +61,7 @@ def test_a_batch_is_one_exchange() -> None:
         scripts.close()
 
 
+@pytest.mark.slow
 def test_many_scripts_outgrow_a_child(own: ScriptPool) -> None:
     """A child forgets the script that was not used for longest; it is given again when it is needed."""
     sources = [source_of(GOOD + f"// {number}") for number in range(70)]

@@ -266,6 +266,7 @@ async def test_a_revoked_token_ends_the_stream(city: City) -> None:
             await anext(stream)
 
 
+@pytest.mark.slow
 async def test_a_grant_that_ends_ends_its_values(city: City) -> None:
     """A subscriber whose scope covers nothing gets no change after its grant was revoked."""
     await city.grant()

@@ -309,6 +309,7 @@ async def test_a_removed_feed_ends_its_streams(filled: Gateway) -> None:
             assert (await anext(events))[1]["status"] == 404
 
 
+@pytest.mark.slow
 async def test_a_slow_subscriber_is_cut_and_hurts_nobody(monkeypatch: pytest.MonkeyPatch) -> None:
     """One that takes nothing is cut off; others get all meanwhile.
 

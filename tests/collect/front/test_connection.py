@@ -236,6 +236,7 @@ async def test_a_session_expires() -> None:
             assert not client.answer.session_present
 
 
+@pytest.mark.slow
 async def test_keep_alive() -> None:
     """MQTT-3.1.2-22: closed after one and a half intervals of silence; while we hold back reading, silence is ours."""
     async with (

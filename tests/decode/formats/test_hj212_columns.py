@@ -142,6 +142,7 @@ def test_forms_are_bounded() -> None:
     assert flat(parse, frames[0]) is not None
 
 
+@pytest.mark.slow
 def test_stations_of_the_library_are_decoded_by_columns() -> None:
     """Examples of all HJ 212 profiles, with flags of every kind: equal by both ways, and mostly by plan."""
     profiles = library()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from pathlib import Path
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -112,6 +113,7 @@ def test_forms_are_bounded() -> None:
     assert flat(parse, frames[0]) is not None
 
 
+@pytest.mark.slow
 def test_stations_of_the_library_are_decoded_by_columns() -> None:
     """Examples of all SL 651 profiles with varied values: equal by both ways, and mostly by plan."""
     profiles = library()

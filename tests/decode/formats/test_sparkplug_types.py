@@ -243,6 +243,7 @@ def test_floats_keep_what_is_not_a_number() -> None:
     assert values[1] == math.inf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("raw", [
     block(2, b"") * 100_000,
     block(2, block(9, (block(1, "k") + block(2, b"")) * 30_000)),

@@ -51,7 +51,7 @@ def test_a_command_that_needs_no_gateway_loads_none(arguments: tuple[str, ...]) 
 
 
 def test_a_mistake_in_the_configuration_is_told_before_the_gateway_is_loaded(tmp_path: Path) -> None:
-    """An operator who mends a file line by line waits a tenth of the time."""
+    """An operator who mends a file line by line does not wait for what the gateway imports."""
     file = tmp_path / "node.yaml"
     file.write_text("role: node\nprofiles: x\n")
     loaded = imported(

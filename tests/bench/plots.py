@@ -6,7 +6,6 @@ The figures are those of `results.jsonl`; nothing is measured here.
 from __future__ import annotations
 
 import io
-import json
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,8 +15,9 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-HERE = Path(__file__).parent
-FOLDER = HERE / "plots"
+from tests.bench import results
+
+FOLDER = Path(__file__).parent / "plots"
 OURS, PEER, GOAL = "#0b6e4f", "#8a8f98", "#b3261e"
 
 SIDES = {
@@ -30,12 +30,6 @@ SIDES = {
 }
 
 Result = dict[str, Any]
-
-
-def results() -> dict[str, Result]:
-    """Return the last result of each benchmark, by name."""
-    lines = (HERE / "results.jsonl").read_text(encoding="utf-8").splitlines()
-    return {row["bench"]: row for row in map(json.loads, lines)}
 
 
 def compare(axes: Axes, result: Result) -> None:
@@ -112,7 +106,7 @@ def draw(name: str, result: Result) -> str:
 
 def main() -> int:
     """Write the plots, or say which differ; return the exit code."""
-    measured, write, stale = results(), "--write" in sys.argv, []
+    measured, write, stale = results.latest(), "--write" in sys.argv, []
     for name in PLOTS:
         path, text = FOLDER / f"{name}.svg", draw(name, measured[name])
         if not path.exists() or path.read_text(encoding="utf-8") != text:

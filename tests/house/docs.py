@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 import inspect
-import json
 import re
 import sys
 import textwrap
@@ -24,6 +23,7 @@ from sensegate.cli import renamed as cli_renamed
 from sensegate.config import renamed as config_renamed
 from sensegate.model import DuplicateKind, QuarantineReason, RejectReason
 from sensegate.quantities.quality import Flag, Quality, TimeQuality
+from tests.bench import results
 from tests.house import graph, limits, mqtt, ngsi_ld, sensorthings
 
 ROOT = Path(__file__).parents[2]
@@ -80,9 +80,6 @@ def _words() -> str:
     return "\n".join(rows)
 
 
-RESULTS = ROOT / "tests" / "bench" / "results.jsonl"
-
-
 _ENGLISH = {
     "head": "| | messages/s, to the last at the subscriber | CPU µs a message, its process | with its broker |",
     "sensegate_power": "**sensegate** as shipped: on disk before each PUBACK (`power`), exactly once",
@@ -109,8 +106,7 @@ _CHINESE = {
 
 def _comparison(words: dict[str, str] = _ENGLISH) -> str:
     """Return the table of the README: the sides of the last run of `compare` that had all peers."""
-    results = [json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines()]
-    compare = next(result for result in reversed(results) if result["bench"] == "compare")
+    compare = results.latest()["compare"]
     rows = [words["run"].format(**compare), "", words["head"], "|---|---|---|---|"]
     for name, side in compare["sides"].items():
         figures = (f"{side[key]:,}" for key in ("messages_per_s", "cpu_us_per_message", "side_cpu_us_per_message"))

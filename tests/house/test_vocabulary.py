@@ -31,7 +31,7 @@ def forbidden() -> tuple[dict[str, str], dict[str, str]]:
 
 
 class Module(NamedTuple):
-    """What a module defines and says, each with its line."""
+    """Names, docstrings and classes of a module; names and docstrings with their lines."""
 
     names: list[tuple[str, int]]
     docstrings: list[tuple[str, int]]

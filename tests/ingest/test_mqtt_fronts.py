@@ -80,7 +80,7 @@ async def test_fronts_that_still_end_are_waited_for(tmp_path: Path) -> None:
 
 
 async def test_a_configured_port_of_another_program_is_an_error(tmp_path: Path) -> None:
-    """It names the port and the setting."""
+    """The error names the port and the setting."""
     clock, port = FakeClock(), free_port()
     with taken(port):
         opening = await begun(fronts(tmp_path, clock, port))

@@ -72,8 +72,8 @@ def run(config: Annotated[Path, typer.Argument(help="Configuration file, see con
 
     Example: sensegate run config/node.yaml
     """
-    from sensegate.authority.config_divisions import division_faults  # noqa: PLC0415 - as below
-    from sensegate.config import files, load  # noqa: PLC0415 - as below
+    from sensegate.authority.config_divisions import division_faults  # noqa: PLC0415 - only commands that read a configuration need it
+    from sensegate.config import files, load  # noqa: PLC0415 - as above
 
     loaded = load(config)
     errors = division_faults(loaded, config) + files.file_faults(loaded, config, start=True)
@@ -81,7 +81,7 @@ def run(config: Annotated[Path, typer.Argument(help="Configuration file, see con
     if errors:
         raise ExceptionGroup("the gateway cannot start", errors)
     with _collector_off():
-        from sensegate import flow  # noqa: PLC0415 - loads the whole gateway; a mistake in the file is told before
+        from sensegate import flow  # noqa: PLC0415 - loads the whole gateway; errors of the configuration are printed before
     uvloop.run(run_until_signalled(flow.run(loaded)))
     stderr.print("stopped")
 

@@ -136,10 +136,9 @@ def _light_cores(rate: float, costs: MeasuredCosts) -> float:
         (costs.light_messages_per_s, costs.light_messages_per_s * costs.light_cpu_us_per_message / 1e6),
         (half, half * costs.cpu_us_per_message / 1e6),
     ]
-    (low, least), (high, most) = next(
-        (pair for pair in pairwise(measured) if rate <= pair[1][0]), (measured[-2], measured[-1])
-    )
-    return least + (most - least) * (min(rate, high) - low) / (high - low)
+    rate = min(rate, half)  # above it by rounding only
+    (low, least), (high, most) = next(pair for pair in pairwise(measured) if rate <= pair[1][0])
+    return least + (most - least) * (rate - low) / (high - low)
 
 
 def _by_devices(limit: tuple[str, int]) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 
 import msgspec
 
@@ -58,14 +58,16 @@ class ReadingCompiler:
             for name, channel in self._names(entry, key):
                 where = {path: _with_channel(accepted, channel) for path, accepted in entry.where.items()}
                 numbers = entry.text_numbers or not typed
-                expanded = msgspec.structs.replace(entry, channel=channel, where=where, text_numbers=numbers)
-                title = _title(name, where, entry.each)
+                expanded = msgspec.structs.replace(
+                    entry, field=name, fields=(), channel=channel, channels=(), where=where, text_numbers=numbers
+                )
+                title = _title(expanded)
                 # One value may be two readings; of an element that carries its name, the name tells the reading.
                 reading_key = (title, "", "") if rule.named else (title, entry.property, channel)
                 if reading_key in seen:
                     raise self._keys.error(f"'{title}' occurs twice", *key, remedy="keep one of them")
                 seen.add(reading_key)
-                reading = self._reading(expanded, name, identity, key, plain=bool(rule.named))
+                reading = self._reading(expanded, title, identity, key, plain=bool(rule.named))
                 conditions = tuple(self._keys.where(where, key, typed=typed))
                 readings.append(msgspec.structs.replace(reading, where=conditions))
         if rule.standard:
@@ -94,7 +96,7 @@ class ReadingCompiler:
                 yield name.replace("{channel}", word), channel
 
     def _reading(
-        self, entry: ReadingRule, name: str, identity: tuple[int, ...], here: tuple[str | int, ...], *, plain: bool
+        self, entry: ReadingRule, title: str, identity: tuple[int, ...], here: tuple[str | int, ...], *, plain: bool
     ) -> CompiledReading:
         try:
             row = PROPERTIES.by_name(entry.property)
@@ -105,7 +107,6 @@ class ReadingCompiler:
             raise self._keys.error("must be finite and not 0", *here, "scale")
         factor = compose(own, self._unit(entry, row, here))
         specs = [-1, -1, -1, -1, -1]
-        title = _title(name, entry.where, entry.each)
         for kind in (*identity, NONE):
             specs[kind] = self._spec(entry, row, title, factor, kind, here)
         if entry.unit_from is not None:
@@ -113,7 +114,7 @@ class ReadingCompiler:
         return CompiledReading(
             name=title,
             each=self._keys.optional(entry.each, *here, "each"),
-            place=MemberPath(()) if plain else self._keys.place(name, *here, "field"),
+            place=MemberPath(()) if plain else self._keys.place(entry.field, *here, "field"),
             property=row.name,
             kind=row.kind,
             specs=(specs[0], specs[1], specs[2], specs[3], specs[4]),
@@ -242,13 +243,16 @@ class ReadingCompiler:
         return entry.datum
 
 
-def _title(name: str, where: Mapping[str, Scalar | tuple[Scalar, ...] | None], each: str = "") -> str:
+def _title(entry: ReadingRule) -> str:
     """Return the name of a reading for people: its path from its list, and what its element must hold."""
-    if each:
-        name = each if name == "." else f"{each}.{name}"
-    wanted_values = {path: accepted for path, accepted in where.items() if accepted is not None}
-    words = {path: accepted if isinstance(accepted, tuple) else (accepted,) for path, accepted in wanted_values.items()}
-    return name + "".join(f"[{path}={'|'.join(map(str, wanted))}]" for path, wanted in words.items())
+    name = entry.field
+    if entry.each:
+        name = entry.each if name == "." else f"{entry.each}.{name}"
+    for path, accepted in entry.where.items():
+        if accepted is not None:
+            wanted = accepted if isinstance(accepted, tuple) else (accepted,)
+            name += f"[{path}={'|'.join(map(str, wanted))}]"
+    return name
 
 
 def _with_channel(accepted: Scalar | tuple[Scalar, ...] | None, channel: str) -> Scalar | tuple[Scalar, ...] | None:

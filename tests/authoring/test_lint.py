@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sensegate.authoring.examples import check_profile
-from sensegate.authoring.lint import lint_profile
+from sensegate.authoring.lint import review_profile
 from sensegate.authoring.overlaps import overlaps
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.topics import covers
@@ -36,8 +36,19 @@ def findings(tmp_path: Path, body: str, name: str = "acme/x") -> list[str]:
     file = tmp_path / f"{name}.yaml"
     file.parent.mkdir(parents=True, exist_ok=True)
     file.write_text(body, encoding="utf-8")
-    assert [str(problem) for problem in check_profile(file)] == []
-    return [str(warning).removeprefix(str(file)) for warning in lint_profile(file)]
+    review = review_profile(file)
+    assert review.profile is not None, review.findings
+    return [str(warning).removeprefix(str(file)) for warning in review.findings]
+
+
+@pytest.mark.parametrize("mistake", [("acme/{device}", ""), ("21.5}", "22.5}")], ids=["no device", "an example fails"])
+def test_an_error_comes_alone(tmp_path: Path, mistake: tuple[str, str]) -> None:
+    """A profile with errors is not in what is found, and is not searched for mistakes that are only probable."""
+    file = tmp_path / "x.yaml"
+    file.write_text((HEAD + RULE + EXAMPLES).replace(*mistake), encoding="utf-8")
+    review = review_profile(file)
+    assert review.profile is None
+    assert [str(error) for error in review.findings] == [str(error) for error in check_profile(file)] != []
 
 
 def test_a_good_profile_has_no_warning(tmp_path: Path) -> None:

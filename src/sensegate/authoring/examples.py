@@ -154,18 +154,37 @@ def readings_of(fields: Fields, specs: Sequence[Spec], devices: Sequence[str] | 
     return readings
 
 
+class LoadedProfile(NamedTuple):
+    """A profile that compiles."""
+
+    profile: CompiledProfile
+    alone: ProfileSet
+    """The set that holds it alone."""
+
+
+def load_profile(path: Path | str) -> LoadedProfile:
+    """Compile a profile. Raises `ProfileError`: its first fault."""
+    specs: list[Spec] = []
+    profile = compile_file(Path(path), specs)
+    return LoadedProfile(profile, ProfileSet([profile], specs))
+
+
 def check_profile(path: Path | str) -> list[ProfileError]:
     """Return the problems of a profile: all faults of its text, or the first difference of each example that fails."""
-    specs: list[Spec] = []
     try:
-        profile = compile_file(Path(path), specs)
+        loaded = load_profile(path)
     except ProfileError as error:
         return profile_faults(Path(path)) or [error]
-    profiles = ProfileSet([profile], specs)
+    return check_examples(loaded)
+
+
+def check_examples(loaded: LoadedProfile) -> list[ProfileError]:
+    """Return the first difference of each example that fails, and which examples are missing."""
+    profile = loaded.profile
     problems = [*_check_coverage(profile)]
     for index, example in enumerate(profile.source.examples):
         try:
-            difference = run_example(profiles, profile, example)
+            difference = run_example(loaded.alone, profile, example)
         except ValueError as error:  # base64, time
             difference = str(error)
         if difference:

@@ -10,39 +10,54 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import yaml
 
-from sensegate.authoring.examples import ExampleRun, decode_example
+from sensegate.authoring.examples import ExampleRun, LoadedProfile, check_examples, decode_example, load_profile
+from sensegate.authoring.faults import profile_faults
 from sensegate.config import yaml as yamls
 from sensegate.decode.grammar import MessageRule, ReadingRule, key_text, line_of
 from sensegate.decode.profile import CompiledProfile
-from sensegate.decode.profiles import ProfileSet, compile_file
 from sensegate.decode.topics import TopicPattern, covers
 from sensegate.decode.topics import parse as topic_of
 from sensegate.decode.words import TABLES
 from sensegate.errors import ProfileError, ProfileWarning
-from sensegate.model import Datum, Spec
+from sensegate.model import Datum
 from sensegate.quantities.properties import CODES, PROPERTIES, Property
 
 _KeyPath = tuple[str | int, ...]
 
 
-def lint_profile(path: Path | str) -> list[ProfileWarning]:
-    """Return the probable mistakes of a profile in the order of its lines; an empty list if it does not load."""
-    specs: list[Spec] = []
+class ProfileReview(NamedTuple):
+    """Findings on a profile."""
+
+    profile: CompiledProfile | None
+    """None: it has errors."""
+    findings: Sequence[ProfileError]
+    """Its errors; if there are none, its probable mistakes in the order of their lines."""
+
+
+def review_profile(path: Path | str) -> ProfileReview:
+    """Return the errors of a profile as `check_profile` does, or its probable mistakes; it is compiled once."""
     try:
-        profile = compile_file(Path(path), specs)
-    except ProfileError:
-        return []  # `check_profile` reports the error
-    lint = _Lint(profile, ProfileSet([profile], specs))
+        loaded = load_profile(path)
+    except ProfileError as error:
+        return ProfileReview(None, profile_faults(Path(path)) or [error])
+    if errors := check_examples(loaded):
+        return ProfileReview(None, errors)
+    return ProfileReview(loaded.profile, _warnings(loaded))
+
+
+def _warnings(loaded: LoadedProfile) -> list[ProfileWarning]:
+    lint = _Lint(loaded)
     warnings = [
         *lint.unreachable(),
         *lint.values(),
         *lint.words(),
         *lint.coordinates(),
         *lint.not_shown(),
-        *lint.anchors(Path(path)),
+        *lint.anchors(Path(loaded.profile.file)),
     ]
     return sorted(warnings, key=lambda warning: warning.line)
 
@@ -50,10 +65,9 @@ def lint_profile(path: Path | str) -> list[ProfileWarning]:
 class _Lint:
     """The checks over one profile."""
 
-    def __init__(self, profile: CompiledProfile, profiles: ProfileSet) -> None:
-        self._profile = profile
-        self._profiles = profiles
-        self._rules = profile.source.messages
+    def __init__(self, loaded: LoadedProfile) -> None:
+        self._profile, self._profiles = loaded
+        self._rules = loaded.profile.source.messages
         self._runs = list(self._examples())
 
     def _examples(self) -> Iterator[ExampleRun]:

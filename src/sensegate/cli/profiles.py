@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 import yaml
@@ -30,6 +30,9 @@ from sensegate.config import files as config_files
 from sensegate.config import yaml as yamls
 from sensegate.errors import ConfigError, NotFound
 from sensegate.wording import count
+
+if TYPE_CHECKING:
+    from sensegate.decode.profile import CompiledProfile
 
 app = typer.Typer(help="Write, test and release device profiles.", no_args_is_help=True)
 
@@ -63,15 +66,17 @@ def is_profile(file: Path) -> bool:
 
 def findings(paths: Sequence[Path]) -> list[Finding]:
     """Return the errors, probable mistakes and remarks on configurations and profiles."""
+    from sensegate.authoring.lint import review_profile  # noqa: PLC0415 - loads the whole decoder
     from sensegate.authority.config_divisions import division_faults  # noqa: PLC0415 - only this command needs it
 
     results: list[Finding] = []
-    valid: list[Path] = []
+    valid: list[CompiledProfile] = []
     for file in with_progress(list(files(paths)), "checking"):
         if is_profile(file):
-            is_valid, faults = _examine(file)
+            profile, faults = review_profile(file)
             results += map(finding_of, faults)
-            valid += [] if not is_valid or file.name.startswith("_") else [file]
+            if profile is not None and not file.name.startswith("_"):
+                valid.append(profile)
             continue
         try:
             config = load(file)
@@ -82,26 +87,17 @@ def findings(paths: Sequence[Path]) -> list[Finding]:
     return [*results, *map(finding_of, _compare(valid))] if valid else results
 
 
-def _examine(file: Path) -> tuple[bool, Sequence[ConfigError]]:
-    """Return whether a profile is valid, and its errors or probable mistakes."""
-    from sensegate.authoring.examples import check_profile  # noqa: PLC0415 - loads the whole decoder
-    from sensegate.authoring.lint import lint_profile  # noqa: PLC0415 - as above
-
-    errors = check_profile(file)
-    return not errors, errors or lint_profile(file)
-
-
-def _compare(files: Sequence[Path]) -> Iterator[ConfigError]:
+def _compare(profiles: Sequence[CompiledProfile]) -> Iterator[ConfigError]:
     """Yield what valid profiles say against each other: two of one name, or topics that several claim."""
     from sensegate.authoring.overlaps import overlaps  # noqa: PLC0415 - loads the whole decoder
-    from sensegate.decode.profiles import ProfileSet  # noqa: PLC0415 - as above
+    from sensegate.decode.profiles import check_ids  # noqa: PLC0415 - as above
 
     try:
-        loaded = ProfileSet.load(files)
+        check_ids(profiles)
     except ConfigError as why:
         yield why
         return
-    yield from overlaps([profile for name in loaded.ids if (profile := loaded.find(name))])
+    yield from overlaps(sorted(profiles, key=lambda profile: profile.id))
 
 
 def problems(paths: Sequence[Path]) -> list[str]:

@@ -95,7 +95,7 @@ class ProfileSet:
         """
         specs: list[Spec] = []
         profiles = [compile_file(file, specs) for file in files(places)]
-        _check_ids(profiles)
+        check_ids(profiles)
         return cls(profiles, specs)
 
     def reload(
@@ -450,7 +450,8 @@ def _script_keys(profile: CompiledProfile) -> list[str]:
     return [parse.key for parse in parses if isinstance(parse, BatchParse)]
 
 
-def _check_ids(profiles: Sequence[CompiledProfile]) -> None:
+def check_ids(profiles: Sequence[CompiledProfile]) -> None:
+    """Raise `ProfileError` if two profiles have the same id."""
     seen: dict[str, CompiledProfile] = {}
     for profile in profiles:
         if (other := seen.get(profile.id)) is not None:

@@ -103,12 +103,13 @@ class ReadingCompiler:
         except ConfigError as error:
             raise self._keys.error(error.problem, *here, "property", remedy=error.remedy) from error
         own = (entry.scale, entry.offset)
-        if not entry.scale or not all(math.isfinite(number) for number in own):
+        if not entry.scale or not (math.isfinite(entry.scale) and math.isfinite(entry.offset)):
             raise self._keys.error("must be finite and not 0", *here, "scale")
         factor = compose(own, self._unit(entry, row, here))
         specs = [-1, -1, -1, -1, -1]
+        spec = self._spec(entry, row, title, factor, here)
         for kind in (*identity, NONE):
-            specs[kind] = self._spec(entry, row, title, factor, kind, here)
+            specs[kind] = self._index(msgspec.structs.replace(spec, identity=IDENTITIES[kind]))
         if entry.unit_from is not None:
             self._unit_words(entry.unit_from, row, here)
         return CompiledReading(
@@ -184,9 +185,9 @@ class ReadingCompiler:
         row: Property,
         name: str,
         factor: tuple[float, float],
-        kind: int,
         here: tuple[str | int, ...],
-    ) -> int:
+    ) -> Spec:
+        """Return the spec of a reading, without its identity."""
         low, high = entry.range or (row.low, row.high)
         if not low < high:
             raise self._keys.error("low must be below high", *here, "range")
@@ -196,7 +197,7 @@ class ReadingCompiler:
             )
         if entry.deadband is not None and entry.deadband < 0:
             raise self._keys.error("must not be negative", *here, "deadband")
-        spec = Spec(
+        return Spec(
             profile=f"{self._source.profile}@{self._source.version}",
             name=name,
             property=row.name,
@@ -210,11 +211,13 @@ class ReadingCompiler:
             heartbeat_s=entry.heartbeat_s,
             interval_s=self._source.interval_s if entry.interval_s is None else entry.interval_s,
             alarm=entry.alarm,
-            identity=IDENTITIES[kind],
             channel=entry.channel,
             modulus=self._modulus(entry, row, factor[0], here),
             datum=self._datum(entry, row, here),
         )
+
+    def _index(self, spec: Spec) -> int:
+        """Return the index of a spec in the profile set, which has it from now on."""
         known = self._known.get(spec)
         if known is None:
             known = self._known[spec] = len(self._specs)

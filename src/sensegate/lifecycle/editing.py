@@ -13,9 +13,8 @@ from pathlib import Path
 import msgspec
 
 from sensegate.authoring.accept import accept
-from sensegate.authoring.examples import check_profile
 from sensegate.authoring.explain import ExplainedStage, explain
-from sensegate.authoring.lint import lint_profile
+from sensegate.authoring.lint import review_profile
 from sensegate.authoring.positions import position_of
 from sensegate.clock import Clock
 from sensegate.decode.grammar import parse, read_tree
@@ -71,8 +70,7 @@ class AcceptedText(msgspec.Struct, frozen=True):
 def lint(content: Content) -> LintedProfile:
     """Return the findings on a content. Raises `ConfigError`: it is too large."""
     with _written(content) as (file, profile, version):
-        errors = check_profile(file)
-        findings = [_finding(content, error) for error in errors or lint_profile(file)]
+        findings = [_finding(content, error) for error in review_profile(file).findings]
     return LintedProfile("" if profile == _UNNAMED else profile, version, findings)
 
 

@@ -74,6 +74,21 @@ def replaced(text: str, edit: Edit) -> str:
     return "\n".join([*lines[:at], *new, *lines[at + len(old) :]]) + "\n"
 
 
+def edited_files(control: Edited) -> dict[str, str]:
+    """Return the text of each file of the product that the edits change, with them applied.
+
+    Raises:
+        Stale: a text to be replaced does not occur exactly once.
+    """
+    texts: dict[str, str] = {}
+    for edit in control.edits:
+        file = SOURCE / "sensegate" / edit.file
+        texts[edit.file] = replaced(texts.get(edit.file) or file.read_text(encoding="utf-8"), edit)
+    for name, text in texts.items():
+        compile(text, name, "exec")
+    return texts
+
+
 def patched(control: Edited, directory: Path) -> dict[str, str]:
     """Copy the tree, apply the edits; return the environment in which it is the one that runs.
 
@@ -83,9 +98,6 @@ def patched(control: Edited, directory: Path) -> dict[str, str]:
     target = directory / "src"
     # With its bytecode, which holds for what is not edited: the processes of a campaign start often.
     shutil.copytree(SOURCE, target)
-    for edit in control.edits:
-        file = target / "sensegate" / edit.file
-        text = replaced(file.read_text(encoding="utf-8"), edit)
-        compile(text, str(file), "exec")
-        file.write_text(text, encoding="utf-8")
+    for name, text in edited_files(control).items():
+        (target / "sensegate" / name).write_text(text, encoding="utf-8")
     return {"PYTHONPATH": str(target)}

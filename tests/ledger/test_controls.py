@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ledger.controls import SOURCE, Control, controls, patched
+from tests.ledger.controls import SOURCE, Control, controls, edited_files, patched
 from tests.ledger.kills import Campaign, Target, plan
 from tests.ledger.soak import say
 
@@ -31,13 +31,20 @@ def test_every_control_of_the_contract_is_there() -> None:
 
 
 @pytest.mark.parametrize("name", CONTROLS)
-def test_a_control_fits_the_source(name: str, tmp_path: Path) -> None:
-    """Each edit finds its place exactly once, and the product's own tree stays as it is."""
-    environment = patched(CONTROLS[name], tmp_path)
-    assert environment["PYTHONPATH"].startswith(str(tmp_path))
-    edited = {edit.file for edit in CONTROLS[name].edits}
-    for file in edited:
-        assert (SOURCE / "sensegate" / file).read_text() != (tmp_path / "src" / "sensegate" / file).read_text()
+def test_a_control_fits_the_source(name: str) -> None:
+    """Each edit finds its place exactly once, and changes its file."""
+    for file, text in edited_files(CONTROLS[name]).items():
+        assert text != (SOURCE / "sensegate" / file).read_text(encoding="utf-8")
+
+
+def test_a_copy_is_edited_and_the_source_is_not(tmp_path: Path) -> None:
+    """The processes of a campaign run the copy."""
+    control = CONTROLS["fence-removed"]
+    before = {edit.file: (SOURCE / "sensegate" / edit.file).read_text(encoding="utf-8") for edit in control.edits}
+    assert patched(control, tmp_path) == {"PYTHONPATH": str(tmp_path / "src")}
+    for file, text in before.items():
+        assert (tmp_path / "src" / "sensegate" / file).read_text(encoding="utf-8") == edited_files(control)[file]
+        assert (SOURCE / "sensegate" / file).read_text(encoding="utf-8") == text
 
 
 def campaign(control: Control | None, directory: Path, targets: list[str], kills: int, *, seed: int = SEED) -> Campaign:

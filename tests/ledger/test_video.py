@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.ledger.controls import Control, Edit, patched
+from tests.ledger.controls import Control, Edit, edited_files, patched
 from tests.ledger.kills import Kill, Target
 from tests.ledger.soak import say
 from tests.ledger.video import Campaign
@@ -40,9 +40,9 @@ async def test_a_few_kills_lose_and_double_no_vehicle(tmp_path: Path) -> None:
     assert verdict.acked > 1_000
 
 
-def test_the_control_fits_the_source(tmp_path: Path) -> None:
+def test_the_control_fits_the_source() -> None:
     """The edit of the control below finds its place exactly once."""
-    assert patched(TOO_SOON, tmp_path)
+    assert edited_files(TOO_SOON)
 
 
 @pytest.mark.slow

@@ -19,7 +19,7 @@ from tests.profiles.mutations import FILES, WEAK, Score, score, table
 
 WHOLE = os.environ.get("HYPOTHESIS_PROFILE") == "fuzz"
 SEED = int(os.environ.get("SENSEGATE_SEED", "0"))
-EACH = 16
+EACH = 10
 """Mistakes tried per profile in `make test`."""
 SHARE = 0.95
 

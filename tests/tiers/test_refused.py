@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import random
 from collections import Counter
 
@@ -431,7 +432,8 @@ async def test_a_large_refusal_is_several_entries(world: World, monkeypatch: pyt
     await check(world.node, world.centre.log)
 
 
-@pytest.mark.parametrize("seed", range(20))
+@pytest.mark.fuzz
+@pytest.mark.parametrize("seed", range(200 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 8))
 async def test_refusals_orders_cuts_and_kills_in_any_order(seed: int) -> None:  # noqa: PLR0912 - one action each
     """Owners change, orders come and go, answers are lost, processes end, parts are sent again: all is up, once."""
     dice = random.Random(seed)

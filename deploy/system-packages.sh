@@ -12,7 +12,7 @@ command -v mosquitto_pub >/dev/null || missing+=(mosquitto-clients)
 command -v ss >/dev/null || missing+=(iproute2)
 # Tests of what browsers do, and of a store that takes line protocol, are skipped without one: wanted, not needed.
 wanted=()
-command -v chromium >/dev/null || wanted=(chromium)
+command -v chromium-headless-shell >/dev/null || command -v chromium >/dev/null || wanted=(chromium-headless-shell)
 command -v victoria-metrics >/dev/null || wanted+=(victoria-metrics)
 fc-list :lang=zh 2>/dev/null | grep -q . || wanted+=(fonts-wqy-microhei)
 root=0
@@ -34,5 +34,14 @@ trap '[ $made = 0 ] || rm -f "$guard"' EXIT
 if [ ! -e "$guard" ]; then printf '#!/bin/sh\nexit 101\n' > "$guard"; chmod +x "$guard"; made=1; fi
 if [ ${#missing[@]} -gt 0 ]; then apt-get update -qq; install "${missing[@]}"; fi
 if [ ${#wanted[@]} -gt 0 ]; then
-    { apt-get update -qq && install "${wanted[@]}"; } 2>/dev/null || echo "setup: not installed: ${wanted[*]}; their tests are skipped"
+    apt-get update -qq 2>/dev/null || true
+    has() { apt-cache show "$1" >/dev/null 2>&1; }
+    offered=() absent=()
+    for package in "${wanted[@]}"; do
+        # Older distributions have the whole browser only.
+        if [ "$package" = chromium-headless-shell ] && ! has "$package"; then package=chromium; fi
+        if has "$package"; then offered+=("$package"); else absent+=("$package"); fi
+    done
+    if [ ${#offered[@]} -gt 0 ]; then install "${offered[@]}" 2>/dev/null || absent+=("${offered[@]}"); fi
+    [ ${#absent[@]} -eq 0 ] || echo "setup: not installed: ${absent[*]}; their tests are skipped"
 fi

@@ -28,6 +28,7 @@ from sensegate.bus.free_ports import free_port
 from sensegate.demo.processes import Reaper, die_with_parent, sweep
 from tests.bench import rig
 from tests.bench.console_fill import Filled
+from tests.support.chromium import CHROMIUM, OPTIONS
 
 VISITS: Final = 3
 CONSOLES: Final = 50
@@ -229,7 +230,6 @@ async def bench(devices: int = DEVICES, pages: Sequence[str] = PAGES, watched_s:
     from playwright.async_api import async_playwright
 
     directory = Path(tempfile.mkdtemp(prefix="sensegate-bench-"))
-    chromium = os.environ.get("SENSEGATE_CHROMIUM") or shutil.which("chromium")
     try:
         began = time.perf_counter()
         async with served(directory, devices) as (process, filled):
@@ -239,7 +239,7 @@ async def bench(devices: int = DEVICES, pages: Sequence[str] = PAGES, watched_s:
             await quiet(pids)
             memory = {"gateway": round(rig.rss_mb(pids[0])), "engine": round(sum(map(rig.rss_mb, pids[1:])))}
             async with async_playwright() as play:
-                browser = await play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+                browser = await play.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
                 rows, density = await visits(browser, filled.http, token, pids, pages)
                 requests = await requests_of(browser, filled.http, token, watched_s)
                 await browser.close()

@@ -1,12 +1,7 @@
-"""A real browser on the console: Chromium by playwright.
-
-``SENSEGATE_CHROMIUM`` names it, or it is on the path.
-"""
+"""A real browser on the console: Chromium by playwright (`tests/support/chromium.py`)."""
 
 from __future__ import annotations
 
-import os
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
@@ -14,8 +9,8 @@ from typing import Any
 import pytest
 
 from tests.live.site import Site
+from tests.support.chromium import CHROMIUM, OPTIONS
 
-CHROMIUM = os.environ.get("SENSEGATE_CHROMIUM") or shutil.which("chromium")
 needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: set SENSEGATE_CHROMIUM")
 TIMEOUT_MS = 30_000
 MARK = "<img src=x onerror=\"document.title='executed'\"><script>document.title='executed'</script>"
@@ -27,7 +22,7 @@ async def chromium() -> AsyncIterator[Any]:
     """Start a browser for the tests of a file; yield it."""
     playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
     async with playwright.async_playwright() as play:
-        browser = await play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = await play.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         try:
             yield browser
         finally:
@@ -112,7 +107,7 @@ async def browser_of(
     """Enter the console with a token; yield its page and the faults that it reports."""
     playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
     async with playwright.async_playwright() as play:
-        browser = await play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = await play.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         try:
             size = {"width": width, "height": 900}
             context = await browser.new_context(locale=language, viewport=size, color_scheme=theme)

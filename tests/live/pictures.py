@@ -10,9 +10,7 @@ import asyncio
 import base64
 import datetime as dt
 import json
-import os
 import random
-import shutil
 import sys
 import tempfile
 from pathlib import Path
@@ -22,11 +20,11 @@ from playwright.async_api import Page, async_playwright
 
 from sensegate.web.client import GatewayClient
 from tests.conftest import eventually
+from tests.support.chromium import CHROMIUM, OPTIONS
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "deploy" / "console"
 DOCUMENT = ROOT / "deploy" / "console.md"
-CHROMIUM = os.environ.get("SENSEGATE_CHROMIUM") or shutil.which("chromium")
 QUALITY = 45
 WIDTH, HEIGHT = 1180, 760
 TALL = {"overview": 1500, "device": 1900}
@@ -102,7 +100,7 @@ async def photograph(summary: dict[str, Any]) -> list[int]:
     FOLDER.mkdir(exist_ok=True)
     sizes: list[int] = []
     async with async_playwright() as play:
-        browser = await play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        browser = await play.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
         for language, locale in LANGUAGES.items():
             context = await browser.new_context(
                 locale=locale, viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light"

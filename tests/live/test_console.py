@@ -1,7 +1,6 @@
 """The console in a real browser: every page in both languages and at two widths, and a story by clicks alone.
 
-The browser is Chromium by playwright: ``SENSEGATE_CHROMIUM`` names it, or it is on the path. ``SENSEGATE_SHOTS`` names
-a folder for pictures of the pages.
+``SENSEGATE_SHOTS`` names a folder for pictures of the pages.
 """
 
 from __future__ import annotations

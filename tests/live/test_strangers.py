@@ -1,6 +1,6 @@
 """Clients that know nothing of us: curl, and a browser's EventSource. paho, nats-py, websockets: in their own files.
 
-The browser is Chromium by playwright: ``SENSEGATE_CHROMIUM`` names it, or it is on the path.
+The browser is Chromium by playwright (`tests/support/chromium.py`).
 """
 
 from __future__ import annotations
@@ -8,8 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
-import shutil
 from collections.abc import AsyncIterator
 from functools import partial
 from typing import Any
@@ -21,9 +19,9 @@ import pytest_asyncio
 from sensegate.demo.link import FaultyLink
 from tests.conftest import eventually
 from tests.live.site import Made, Site, reading
+from tests.support.chromium import CHROMIUM, OPTIONS
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module")]
-CHROMIUM = os.environ.get("SENSEGATE_CHROMIUM") or shutil.which("chromium")
 PASSWORD = "Kapok-tree 2026"
 _minute = iter(range(1, 10_000))
 
@@ -137,7 +135,7 @@ async def test_a_browsers_event_source(node: Site, device: Made) -> None:
     await link.start()
     try:
         async with playwright.async_playwright() as play:
-            browser = await play.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+            browser = await play.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
             page = await browser.new_page()
             await page.goto(f"http://127.0.0.1:{link.port}/docs")
             assert await page.evaluate(SIGN_IN, ["eve", made.body["password"], PASSWORD]) == 201

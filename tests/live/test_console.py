@@ -221,6 +221,30 @@ async def test_ledger_and_operations_begin(centre: Site, device: Made) -> None:
         assert faults == []
 
 
+NEEDS = """async ([nodes, ready]) => (await import("/static/console/overview.js"))
+    .needs({gateway_role: "centre"}, ready, nodes, {}, true, [], []).map(([rank, text]) => text)"""
+
+
+@needs_chromium
+async def test_a_cut_link_is_one_line(centre: Site) -> None:
+    """Node, centre and readiness name it; other problems, and links of nodes that are heard, stay lines of their own."""
+    cut = "link: not connected; silent for 12 s"
+    nodes = [
+        {"member": "44", "role": "centre", "state": "up", "problems": [f"node 4401: {cut}", "disk: 2 GB left"]},
+        {"member": "4401", "role": "node", "state": "silent", "problems": [cut, "profiles: one does not load"]},
+        {"member": "4403", "role": "node", "state": "up", "problems": ["link: slow"]},
+    ]
+    ready = {"reasons": [], "warnings": [f"node 4401: {cut}", "certificate: ends in 3 days"]}
+    async with browser_of(centre, centre.admin, "en-US", 1440, "light") as (page, _):
+        assert await page.evaluate(NEEDS, [nodes, ready]) == [
+            f"Node 4401 is not heard: {cut}",
+            "44: disk: 2 GB left",
+            "4401: profiles: one does not load",
+            "4403: link: slow",
+            "certificate: ends in 3 days",
+        ]
+
+
 @needs_chromium
 async def test_another_city_is_not_found(centre: Site, device: Made) -> None:
     """An operator of another city sees neither the device in the list nor its page."""

@@ -57,17 +57,25 @@ function alarmNeeds(alarms) {
 }
 // What the gateway itself says of alarms in one sentence stands above in more.
 const isOfAlarms = (text) => text.startsWith("alarms: ");
-function needs(me, ready, nodes, counts, balanced, alarms, applications) {
-  const list = alarmNeeds(alarms || []);
+const isSilent = (node) => node.role !== "centre" && node.state !== "up" && node.state !== "never";
+// The node whose cut link a text is about; its own text does not name it.
+function linkOf(text, member) {
+  const match = /^(?:node (\S+): )?link: /.exec(text);
+  return match && (match[1] || member);
+}
+export function needs(me, ready, nodes, counts, balanced, alarms, applications) {
+  const list = alarmNeeds(alarms || []), silent = new Set((nodes || []).filter(isSilent).map((node) => node.member));
+  // One cut link is in the rows of its node and of the centre, and in the centre's readiness: it is one line.
+  const isNew = (text, member) => !silent.has(linkOf(text, member));
   for (const reason of ready?.reasons || []) list.push([2, sentence(reason), null]);
   if (balanced === false) list.push([2, t("unbalanced"), "/"]);
   for (const node of nodes || []) {
     if (node.state === "never") list.push([1, t("nodeNever", node.member), `/console/nodes/${node.member}`]);
-    else if (node.role !== "centre" && node.state !== "up") list.push([2, t("nodeSilent", node.member), `/console/nodes/${node.member}`]);
-    for (const problem of (node.problems || []).filter((text) => !isOfAlarms(text))) list.push([1, `${node.member}: ${sentence(problem)}`, `/console/nodes/${node.member}`]);
+    else if (isSilent(node)) list.push([2, [t("nodeSilent", node.member), ...(node.problems || []).filter((text) => linkOf(text, node.member)).map(sentence)].join(": "), `/console/nodes/${node.member}`]);
+    for (const problem of (node.problems || []).filter((text) => !isOfAlarms(text) && isNew(text, node.member))) list.push([1, `${node.member}: ${sentence(problem)}`, `/console/nodes/${node.member}`]);
     if (node.conflicts) list.push([1, t("nodeConflicts", node.member, number(node.conflicts)), `/console/nodes/${node.member}`]);
   }
-  for (const warning of (ready?.warnings || []).filter((text) => !isOfAlarms(text) || !alarms)) list.push([1, sentence(warning), null]);
+  for (const warning of (ready?.warnings || []).filter((text) => (!isOfAlarms(text) || !alarms) && isNew(text))) list.push([1, sentence(warning), null]);
   if (counts.quarantined) list.push([1, t("quarantinedNow", number(counts.quarantined)), ofNodes(me, "/console/quarantine")]);
   if (applications?.length) list.push([1, t("toDecide", number(applications.length)), "/console/applications?state=pending"]);
   if (ready?.devices?.silent) list.push([1, t("devicesSilent", number(ready.devices.silent)), "/console/devices?state=silent"]);

@@ -19,7 +19,7 @@ TOPICS = {
     "House, tests, tools": (
         r"wiring|Features register|The package holds|vocabulary of a reading|\bgate\b|httpx|command line"
         r"|examples start|Old words|errors carry|One piece|bodies are the records|parameters|without names"
-        r"|simulator|control that|named as in|benchmarks"
+        r"|simulator|control that|named as in|benchmarks|tests drive"
     ),
     "Cameras and video": (
         r"\bVIID|camera|[Vv]ideo|[Pp]late keys|detector|finished track|Alarm streams|Names of rules"

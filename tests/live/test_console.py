@@ -227,7 +227,7 @@ NEEDS = """async ([nodes, ready]) => (await import("/static/console/overview.js"
 
 @needs_chromium
 async def test_a_cut_link_is_one_line(centre: Site) -> None:
-    """Node, centre and readiness name it; other problems, and links of nodes that are heard, stay lines of their own."""
+    """Node, centre and readiness name it; other problems, and links of nodes that are heard, stay as they are."""
     cut = "link: not connected; silent for 12 s"
     nodes = [
         {"member": "44", "role": "centre", "state": "up", "problems": [f"node 4401: {cut}", "disk: 2 GB left"]},

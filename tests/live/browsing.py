@@ -101,38 +101,12 @@ async def visitor(
 
 
 @asynccontextmanager
-async def browser_of(
-    site: Site, token: str, language: str, width: int, theme: str
+async def page_of(
+    browser: Any, site: Site, token: str, language: str, width: int, theme: str
 ) -> AsyncIterator[tuple[Any, list[str]]]:
-    """Enter the console with a token; yield its page and the faults that it reports."""
-    playwright = pytest.importorskip("playwright.async_api", reason="playwright is not installed")
-    async with playwright.async_playwright() as play:
-        browser = await play.chromium.launch(executable_path=CHROMIUM, args=OPTIONS)
-        try:
-            size = {"width": width, "height": 900}
-            context = await browser.new_context(locale=language, viewport=size, color_scheme=theme)
-            page = await context.new_page()
-            page.set_default_timeout(60_000)
-            faults: list[str] = []
-            page.on("pageerror", lambda why: faults.append(str(why)))
-            # What is not there or not permitted is shown as such, and the browser writes a line of its own about it.
-            page.on(
-                "console",
-                lambda line: (
-                    faults.append(line.text) if line.type == "error" and "status of 40" not in line.text else None
-                ),
-            )
-            page.on(
-                "request",
-                lambda request: faults.append(request.url) if not request.url.startswith(site.addresses.http) else None,
-            )
-            await page.goto(f"{site.addresses.http}/console/")
-            await page.fill("#token", token)
-            await page.click("#tokenForm button")
-            await page.wait_for_selector("nav")
-            yield page, faults
-        finally:
-            await browser.close()
+    """Enter the console with a token; yield its page and the faults that the browser reports."""
+    async with visitor(browser, site, token, language=language, width=width, theme=theme) as visit:
+        yield visit.page, visit.faults
 
 
 async def shown(page: Any, site: Site, path: str) -> None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 import pytest_asyncio
 
 from tests.conftest import eventually
-from tests.live.browsing import MARK, browser_of, moved, needs_chromium, shown
+from tests.live.browsing import MARK, moved, needs_chromium, page_of, shown
 from tests.live.page_checks import PageChecker
 from tests.live.site import Made, Site, reading
 
@@ -80,10 +81,10 @@ async def device(centre: Site) -> Made:
 
 @needs_chromium
 @pytest.mark.parametrize(("language", "width", "theme"), [("en-US", 1440, "light"), ("zh-CN", 390, "dark")])
-async def test_every_page(centre: Site, device: Made, language: str, width: int, theme: str) -> None:
+async def test_every_page(centre: Site, device: Made, language: str, width: int, theme: str, browser: Any) -> None:
     """No error, no request elsewhere, nothing cut or too wide, no serious fault of accessibility, no mark executed."""
     folder, soak = os.environ.get("SENSEGATE_SHOTS"), "SENSEGATE_SOAK" in os.environ
-    async with browser_of(centre, centre.admin, language, width, theme) as (page, faults):
+    async with page_of(browser, centre, centre.admin, language, width, theme) as (page, faults):
         checker = PageChecker(page, Path(folder) if folder else None)
         for number, path in enumerate(("", *PAGES)):
             await moved(page, path)
@@ -95,9 +96,9 @@ async def test_every_page(centre: Site, device: Made, language: str, width: int,
 
 
 @needs_chromium
-async def test_a_device_is_added_and_seen_by_clicks(centre: Site) -> None:
+async def test_a_device_is_added_and_seen_by_clicks(centre: Site, browser: Any) -> None:
     """Its password is shown once; what it publishes with it is on its page and drawn; disabled, it is refused."""
-    async with browser_of(centre, centre.admin, "zh-CN", 1440, "light") as (page, faults):
+    async with page_of(browser, centre, centre.admin, "zh-CN", 1440, "light") as (page, faults):
         await shown(page, centre, "devices")
         await page.click("button:has-text('登记设备')")
         await page.fill("dialog [name=id]", "clicked-1")
@@ -127,9 +128,9 @@ async def test_a_device_is_added_and_seen_by_clicks(centre: Site) -> None:
 
 
 @needs_chromium
-async def test_imported_devices_get_their_passwords(centre: Site) -> None:
+async def test_imported_devices_get_their_passwords(centre: Site, browser: Any) -> None:
     """A dry run changes nothing; an import shows the password of each device, which nobody can read again."""
-    async with browser_of(centre, centre.admin, "en-US", 1440, "light") as (page, faults):
+    async with page_of(browser, centre, centre.admin, "en-US", 1440, "light") as (page, faults):
         await shown(page, centre, "devices")
         for choice in ("", "yes"):
             await page.click("button:has-text('Import CSV')")
@@ -149,9 +150,9 @@ async def test_imported_devices_get_their_passwords(centre: Site) -> None:
 
 
 @needs_chromium
-async def test_a_list_is_its_address(centre: Site, device: Made) -> None:
+async def test_a_list_is_its_address(centre: Site, device: Made, browser: Any) -> None:
     """Search and filter stand in the URL: loaded anew, the list is the same; `/` and `g n` lead to search and nodes."""
-    async with browser_of(centre, centre.admin, "en-US", 1440, "light") as (page, _faults):
+    async with page_of(browser, centre, centre.admin, "en-US", 1440, "light") as (page, _faults):
         await shown(page, centre, "devices?q=console-air&state=active")
         await page.wait_for_selector(f"tbody a:has-text('{device.id}')")
         assert await page.locator("tbody tr").count() == 1
@@ -166,11 +167,11 @@ async def test_a_list_is_its_address(centre: Site, device: Made) -> None:
 
 
 @needs_chromium
-async def test_the_frame(centre: Site, device: Made) -> None:
+async def test_the_frame(centre: Site, device: Made, browser: Any) -> None:
     """The scope narrows lists and stays; several states or their contrary; back is where it was; a lost gateway."""
     for number in range(45):
         await centre.device(f"frame-{number:02d}", "440305")
-    async with browser_of(centre, centre.admin, "en-US", 390, "light") as (page, _faults):
+    async with page_of(browser, centre, centre.admin, "en-US", 390, "light") as (page, _faults):
         await shown(page, centre, "devices")
         await page.select_option(".scope select", "4403")
         await page.wait_for_url("**scope=4403**")
@@ -209,9 +210,9 @@ async def test_the_frame(centre: Site, device: Made) -> None:
 
 
 @needs_chromium
-async def test_ledger_and_operations_begin(centre: Site, device: Made) -> None:
+async def test_ledger_and_operations_begin(centre: Site, device: Made, browser: Any) -> None:
     """Whoever has entered the console sees the ledger, in both languages, and the list of operations."""
-    async with browser_of(centre, centre.admin, "en-US", 1440, "light") as (page, faults):
+    async with page_of(browser, centre, centre.admin, "en-US", 1440, "light") as (page, faults):
         await page.goto(f"{centre.addresses.http}/")
         await page.wait_for_selector("#verdict.yes, #verdict.no")
         await page.click("#language")
@@ -226,7 +227,7 @@ NEEDS = """async ([nodes, ready]) => (await import("/static/console/overview.js"
 
 
 @needs_chromium
-async def test_a_cut_link_is_one_line(centre: Site) -> None:
+async def test_a_cut_link_is_one_line(centre: Site, browser: Any) -> None:
     """Node, centre and readiness name it; other problems, and links of nodes that are heard, stay as they are."""
     cut = "link: not connected; silent for 12 s"
     nodes = [
@@ -235,7 +236,7 @@ async def test_a_cut_link_is_one_line(centre: Site) -> None:
         {"member": "4403", "role": "node", "state": "up", "problems": ["link: slow"]},
     ]
     ready = {"reasons": [], "warnings": [f"node 4401: {cut}", "certificate: ends in 3 days"]}
-    async with browser_of(centre, centre.admin, "en-US", 1440, "light") as (page, _):
+    async with page_of(browser, centre, centre.admin, "en-US", 1440, "light") as (page, _):
         assert await page.evaluate(NEEDS, [nodes, ready]) == [
             f"Node 4401 is not heard: {cut}",
             "44: disk: 2 GB left",
@@ -246,10 +247,10 @@ async def test_a_cut_link_is_one_line(centre: Site) -> None:
 
 
 @needs_chromium
-async def test_another_city_is_not_found(centre: Site, device: Made) -> None:
+async def test_another_city_is_not_found(centre: Site, device: Made, browser: Any) -> None:
     """An operator of another city sees neither the device in the list nor its page."""
     operator, _ = await centre.token("city_operator", "4403")
-    async with browser_of(centre, operator, "en-US", 1440, "light") as (page, _faults):
+    async with page_of(browser, centre, operator, "en-US", 1440, "light") as (page, _faults):
         await shown(page, centre, f"devices/{device.id}")
         assert "Not found" in await page.inner_text("main")
         await shown(page, centre, "devices")

@@ -20,7 +20,7 @@ import pytest_asyncio
 
 from sensegate.config import AlarmsConfig, MailConfig
 from sensegate.web import app
-from tests.live.browsing import MARK, browser_of, moved, needs_chromium, shown, visitor
+from tests.live.browsing import MARK, moved, needs_chromium, page_of, shown, visitor
 from tests.live.granting import ENTRY, Granted, granted
 from tests.live.page_checks import PageChecker
 from tests.live.site import Made, Site, config_of, reading, running
@@ -85,10 +85,10 @@ async def hostile(centre: Site) -> Made:
 
 
 @needs_chromium
-async def test_marked_content_is_text_on_every_page(centre: Site, hostile: Made) -> None:
+async def test_marked_content_is_text_on_every_page(centre: Site, hostile: Made, browser: Any) -> None:
     """No page executes what a name, a payload or an error contains; the marks are really there, as text."""
     result = 0
-    async with browser_of(centre, centre.admin, "en-US", 1440, "light") as (page, faults):
+    async with page_of(browser, centre, centre.admin, "en-US", 1440, "light") as (page, faults):
         for path in (
             *ADDRESSES,
             f"devices/{hostile.id}",
@@ -111,10 +111,10 @@ async def test_marked_content_is_text_on_every_page(centre: Site, hostile: Made)
 
 
 @needs_chromium
-async def test_no_page_shows_another_city(centre: Site, hostile: Made) -> None:
+async def test_no_page_shows_another_city(centre: Site, hostile: Made, browser: Any) -> None:
     """An operator of another city meets the device, its name and its owner on no page; its own page is 404."""
     operator, _ = await centre.token("city_operator", "4403")
-    async with browser_of(centre, operator, "en-US", 1440, "light") as (page, _faults):
+    async with page_of(browser, centre, operator, "en-US", 1440, "light") as (page, _faults):
         for path in ADDRESSES if SOAK else OF_DEVICES:
             await shown(page, centre, path)
             assert hostile.id not in await page.inner_text("main"), path
@@ -123,9 +123,9 @@ async def test_no_page_shows_another_city(centre: Site, hostile: Made) -> None:
 
 
 @needs_chromium
-async def test_a_map_that_is_left_draws_nothing(centre: Site, hostile: Made) -> None:
+async def test_a_map_that_is_left_draws_nothing(centre: Site, hostile: Made, browser: Any) -> None:
     """Left at once while it still draws, the map page ends without an error of a script."""
-    async with browser_of(centre, centre.admin, "en-US", 1440, "light") as (page, faults):
+    async with page_of(browser, centre, centre.admin, "en-US", 1440, "light") as (page, faults):
         for _ in range(3):
             await moved(page, "map")
             await page.wait_for_selector(".map canvas", state="attached")

@@ -33,11 +33,12 @@ ATTEMPTS = {
     "change the root": "os.chroot('/')",
     "watch for events": "select.epoll()",
     "share memory": "os.memfd_create('x')",
-    "take memory": "bytearray(2 * 1024**3)",
+    # As a large object asks for it, but nothing is written there.
+    "take memory": "mmap.mmap(-1, 2 * 1024**3, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)",
     "read the environment": "os.environ['HOME']",
 }
 PROGRAM = """
-import json, os, select, socket, sys
+import json, mmap, os, select, socket, sys
 from sensegate.scripts.sandbox import enter_sandbox
 if sys.argv[1] == "stranger":
     os.setgroups([])

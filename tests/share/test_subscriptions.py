@@ -161,13 +161,17 @@ async def going(bench: Bench) -> AsyncIterator[None]:
 
 
 async def lived(bench: Bench, count: int) -> None:
-    """Run line after line, a new one whenever one has died, until the receiver has so many records."""
-    while len(bench.receiver.cursors) < count:
+    """Run line after line, a new one whenever one has died, until so many records are received and metered."""
+
+    def is_done() -> bool:
+        return min(len(bench.receiver.cursors), bench.metered) >= count
+
+    while not is_done():
         bench.receiver.died.clear()
         task = asyncio.create_task(bench.line().run())
         died = asyncio.create_task(bench.receiver.died.wait())
         try:
-            await bench.until(lambda died=died: died.done() or len(bench.receiver.cursors) >= count)  # type: ignore[misc]
+            await bench.until(lambda died=died: died.done() or is_done())  # type: ignore[misc]
         finally:
             for pending in (task, died):
                 pending.cancel()

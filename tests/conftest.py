@@ -14,6 +14,7 @@ import pytest
 from argon2 import PasswordHasher
 from hypothesis import HealthCheck, settings
 from hypothesis.database import DirectoryBasedExampleDatabase
+from hypothesis.internal.conjecture import providers
 from nats.aio.client import Client
 
 from sensegate.authoring.examples import failing_example
@@ -47,6 +48,10 @@ settings.register_profile(
 )
 settings.register_profile("quick", settings.get_profile("gate"), max_examples=10)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "gate"))
+if settings.get_current_profile_name() != "fuzz":
+    # Hypothesis mixes in constants of the modules that are loaded: the examples would change with each line of source,
+    # and with what ran before. Each worker would parse the whole source, too. `make fuzz` takes them.
+    providers._get_local_constants = lambda: providers._local_constants
 
 SMALL = StoreConfig(
     intake_bytes=64 * 1024**2,

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 TESTS = Path(__file__).parents[1]
+SUSPECT = re.compile(r"^[ \t]*(?:from|import) +tests\b[^\n(]*(?:\([^)]*)?\btest_", re.MULTILINE)
+"""Text without which no such import is in a module: only modules that have it are parsed."""
 
 
 def imports_of_tests(source: str) -> list[str]:
     """Return the test files that a module imports from."""
     imports_of_tests: list[str] = []
+    if not SUSPECT.search(source):
+        return imports_of_tests
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "tests":
             names = [f"{node.module}.{alias.name}" for alias in node.names]
@@ -38,4 +43,5 @@ def test_such_an_import_is_seen() -> None:
     assert imports_of_tests("from tests.share.test_feeds import maker") == ["tests.share.test_feeds.maker"]
     assert imports_of_tests("def f():\n    from tests.share import test_feeds") == ["tests.share.test_feeds"]
     assert imports_of_tests("import tests.share.test_feeds as feeds") == ["tests.share.test_feeds"]
+    assert imports_of_tests("from tests.share import (\n    made,\n    test_feeds,\n)") == ["tests.share.test_feeds"]
     assert imports_of_tests("from tests.share.made import maker") == []

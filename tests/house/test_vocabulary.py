@@ -84,6 +84,22 @@ def questions(source: str) -> list[str]:
     ]
 
 
+def empty_variables(source: str) -> list[str]:
+    """Return a sentence for each variable or parameter of a module that is only a word that says nothing."""
+    whole, _ = forbidden()
+    sentences: list[str] = []
+    words = "|".join(whole)
+    # Only a module in which such a word stands where a variable may be bound is parsed.
+    if not re.search(rf"\b_*(?:{words})_*\b\s*(?:=|:|,|\)|\]|in\b)|\bas +_*(?:{words})_*\b", source, re.IGNORECASE):
+        return sentences
+    for node in sorted(ast.walk(ast.parse(source)), key=lambda node: getattr(node, "lineno", 0)):
+        if isinstance(node, ast.arg) or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)):
+            name = node.arg if isinstance(node, ast.arg) else node.id
+            if (word := name.strip("_").lower()) in whole:
+                sentences.append(f"line {node.lineno}: '{name}' says nothing; take {whole[word]}")
+    return sentences
+
+
 def test_docstrings_are_noun_phrases_or_imperatives() -> None:
     """No docstring of the package begins with a question word."""
     sentences = [
@@ -105,19 +121,26 @@ def test_a_docstring_that_begins_with_a_question_word_is_refused() -> None:
 
 def test_variables_of_tests_use_the_vocabulary() -> None:
     """No variable or parameter of a test is only a word of which the vocabulary says that it says nothing."""
-    whole, _ = forbidden()
-    sentences: list[str] = []
-    for path in sorted(TESTS.rglob("*.py")):
-        variables = (
-            node
-            for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-            if isinstance(node, ast.arg) or (isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store))
-        )
-        for node in variables:
-            name = node.arg if isinstance(node, ast.arg) else node.id
-            if (word := name.strip("_").lower()) in whole:
-                sentences.append(f"{path.relative_to(TESTS)}:{node.lineno}: '{name}' says nothing; take {whole[word]}")
+    sentences = [
+        f"{path.relative_to(TESTS)}: {sentence}"
+        for path in sorted(TESTS.rglob("*.py"))
+        for sentence in empty_variables(path.read_text(encoding="utf-8"))
+    ]
     assert sentences == []
+
+
+def test_a_variable_that_says_nothing_is_refused() -> None:
+    """As a parameter, and as what an assignment, a loop, a `with` or a walrus binds; not as an attribute."""
+    source = (
+        "for one in (): f(one.said, way=1)\nwith f() as life: pass\ndef f(meant): (again := 1)\nfirst, _found = 1, 2"
+    )
+    assert [sentence.partition(" says")[0] for sentence in empty_variables(source)] == [
+        "line 1: 'one'",
+        "line 2: 'life'",
+        "line 3: 'meant'",
+        "line 3: 'again'",
+        "line 4: '_found'",
+    ]
 
 
 def test_names_use_the_vocabulary() -> None:

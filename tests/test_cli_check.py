@@ -43,6 +43,13 @@ def profile(tmp_path: Path) -> Path:
     return file
 
 
+def test_a_folder_without_a_file_to_check_is_refused(tmp_path: Path) -> None:
+    """A profile under another ending, or a folder misspelt in a build, is no success."""
+    (tmp_path / "th10.yml").write_text(GOOD, encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"nothing to check in .*end with \.yaml"):
+        call("check", str(tmp_path))
+
+
 def test_a_good_profile_says_nothing(profile: Path) -> None:
     """No finding, exit 0."""
     result = call("check", str(profile))

@@ -17,6 +17,7 @@ from sensegate.lifecycle.contents import Content
 from sensegate.lifecycle.examination import examine
 
 RUNNER = CliRunner()
+FOLDER = Path(__file__).parents[1] / "device_profiles"
 
 
 def call(*arguments: str) -> Result:
@@ -53,6 +54,17 @@ def test_a_draft_is_written_and_reported(recorded: Path, tmp_path: Path) -> None
     assert (rows["temp"].property, rows["temp"].scale) == ("air_temperature", 0.1)
     assert "guess" in result.output
     assert "a draft of 20 messages" in result.output
+
+
+def test_a_new_profile_has_the_topics_of_its_vendor(tmp_path: Path) -> None:
+    """The template's vendor is left in no line: two new profiles would claim one topic."""
+    (tmp_path / "_template.yaml").write_text((FOLDER / "_template.yaml").read_text(encoding="utf-8"), encoding="utf-8")
+    result = call("profile", "new", "terra/sm1", "--profiles", str(tmp_path))
+    text = (tmp_path / "terra" / "sm1.yaml").read_text(encoding="utf-8")
+    assert "vendor" not in text.replace("<vendor>", "")
+    assert 'topics: ["terra/{device}/up"]' in text
+    assert "sensegate check" in result.output
+    assert "\nprofile: terra/sm1" in text
 
 
 def test_without_a_name_one_is_made_up(recorded: Path, tmp_path: Path) -> None:

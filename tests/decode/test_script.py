@@ -217,7 +217,7 @@ def test_an_envelope_whose_frame_is_refused_says_so(decoder: Decoder, tmp_path: 
         ("function Decode(p, b) {}", ", arguments: [input, bytes]", "x.yaml", 9, "must stand alone"),
         ("function Decode(p, b) {}", ", limits: {cpu_ms: 5000}", "x.yaml", 9, "<= 200"),
         ("function Decode(p, b) {}", ", file: ../codec.js", "x.yaml", 9, "must lie beside the profile"),
-        (None, "", "x.yaml", 9, "cannot read 'codec.js'"),
+        (None, "", "x.yaml", 9, "put the script beside the profile"),
     ],
 )
 def test_errors_name_file_and_line(

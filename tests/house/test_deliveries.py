@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -25,16 +26,27 @@ def test_the_help_of_applications_names_all() -> None:
 
 
 def test_the_page_offers_all() -> None:
-    text = "".join(file.read_text(encoding="utf-8") for file in (ROOT / "src/sensegate/web/page").rglob("*.js"))
-    lists = re.findall(r"DELIVERIES = \[([^\]]*)\]", text)
+    lists = {
+        f"{file.relative_to(ROOT).as_posix()}: {words}": _words(words) ^ set(DELIVERIES)
+        for file in (ROOT / "src/sensegate/web/page").rglob("*.js")
+        for words in re.findall(r"DELIVERIES = \[([^\]]*)\]", file.read_text(encoding="utf-8"))
+    }
     assert lists
-    assert all(_words(words) == set(DELIVERIES) for words in lists)
+    assert {place: differing for place, differing in lists.items() if differing} == {}
 
 
-@pytest.mark.parametrize("name", ["README.md", "deploy/subscribers.md"])
-def test_documents_count_them_right(name: str) -> None:
+@pytest.mark.parametrize(
+    ("name", "pattern", "numbers"),
+    [
+        ("README.md", r"\b(\w+) deliveries\b", NUMBERS),
+        ("deploy/subscribers.md", r"\b(\w+) deliveries\b", NUMBERS),
+        ("deploy/sharing.md", r"\b(\w+) deliveries\b", NUMBERS),
+        ("README.zh-CN.md", r"(.)种交付方式", "〇一二三四五六七八九十"),
+    ],
+)
+def test_documents_count_them_right(name: str, pattern: str, numbers: Sequence[str]) -> None:
     """Where a document says how many deliveries there are, that is how many."""
     text = (ROOT / name).read_text(encoding="utf-8")
-    counts = [word.lower() for word in re.findall(r"\b(\w+) deliveries\b", text) if word.lower() in NUMBERS]
-    assert counts
-    assert set(counts) == {NUMBERS[len(DELIVERIES)]}
+    counts = [word.lower() for word in re.findall(pattern, text) if word.lower() in numbers]
+    assert counts, f"{name} counts them no more"
+    assert set(counts) == {numbers[len(DELIVERIES)]}, f"{name} says {counts}"

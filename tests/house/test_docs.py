@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from sensegate import config
+from sensegate.decode.formats import FORMATS
 from sensegate.errors import ConfigError
 from tests.house import docs
 
@@ -16,8 +17,20 @@ ROOT = docs.ROOT
 
 def test_generated_tables_are_fresh() -> None:
     """`make docs` would change nothing."""
-    stale = [path.name for path in docs.documents() if docs.regenerate(path.read_text()) != path.read_text()]
-    assert stale == []
+    stale = [
+        path.relative_to(ROOT).as_posix()
+        for path in docs.documents()
+        if docs.regenerate(path.read_text()) != path.read_text()
+    ]
+    assert not stale, f"run `make docs`, which writes {', '.join(stale)} again"
+
+
+def test_the_formats_without_types_are_named() -> None:
+    """Where the document says which payload formats have nothing but text, it names all of them."""
+    text = (ROOT / "device_profiles/README.md").read_text(encoding="utf-8")
+    (sentence,) = re.findall(r"^In ([^.]*?) every value is text", text, re.MULTILINE)
+    untyped = {name for name, form in FORMATS.items() if not form.typed}
+    assert set(re.findall(r"`(\w+)`", sentence)) == untyped
 
 
 def test_every_table_stands_in_a_document() -> None:

@@ -449,7 +449,16 @@ def test_more_spellings_have_a_proposal(written: str, target: str, code: str) ->
 
 @pytest.mark.parametrize(
     ("written", "code"),
-    [("knots", "[kn_i]"), ("gpm", "[gal_us]/min"), ("kelvin", "K"), ("mg/Nm3", "mg/m3"), ("zz", "")],
+    [
+        ("milivolt", "mV"),
+        ("mVolt", "mV"),
+        ("kilowat", "kW"),
+        ("knots", "[kn_i]"),
+        ("gpm", "[gal_us]/min"),
+        ("kelvin", "K"),
+        ("mg/Nm3", "mg/m3"),
+        ("zz", ""),
+    ],
 )
 def test_a_unit_is_proposed_where_no_property_is_known(written: str, code: str) -> None:
     """Whatever its dimension; it is not taken for a fraction."""

@@ -51,11 +51,15 @@ _PARTS: tuple[tuple[type[ProfilePart], str], ...] = (
 def _rows(part: type[ProfilePart], prefix: str) -> Iterator[str]:
     hints = get_type_hints(part, include_extras=True)
     for field in msgspec.structs.fields(part):
-        meta = next(item for item in get_args(hints[field.name]) if isinstance(item, msgspec.Meta))
+        meaning = next(
+            item.description
+            for item in get_args(hints[field.name])
+            if isinstance(item, msgspec.Meta) and item.description is not None
+        )
         required = field.default is msgspec.NODEFAULT and field.default_factory is msgspec.NODEFAULT
         default = None if field.default is msgspec.NODEFAULT else msgspec.to_builtins(field.default)
         shown = "(required)" if required else "" if default in (None, "", [], {}, ()) else f"`{_yaml(default)}`"
-        yield f"| `{prefix}{field.name}` | {shown} | {str(meta.description).replace('|', '/')} |"
+        yield f"| `{prefix}{field.name}` | {shown} | {meaning.replace('|', '/')} |"
 
 
 def _yaml(value: object) -> str:

@@ -39,6 +39,13 @@ FolderToRead = Annotated[
 ]
 
 
+def _named(template: str, name: str) -> str:
+    """Return the text of a new profile: the template with the profile's name and the topics of its vendor."""
+    vendor, _, _ = name.partition("/")
+    text = "".join(line for line in template.splitlines(keepends=True) if not line.startswith("# Copy to "))
+    return text.replace("vendor/model", name).replace("vendor/", f"{vendor}/")
+
+
 def new_profile_file(name: str, folder: Path) -> Path:
     """Return the file of a new profile. Raises `ConfigError` if the name is malformed or taken."""
     vendor, slash, model = name.partition("/")
@@ -75,8 +82,8 @@ def new(
         target = new_profile_file(name, profiles)
         template = next(file for folder in (profiles, builtin.PROFILES) if (file := folder / "_template.yaml").exists())
         text = template.read_text(encoding="utf-8").replace("$schema=_schema.json", "$schema=../_schema.json")
-        _write(target, text.replace("vendor/model", name))
-        console.print(f"{target}: edit it, then sensegate profile test {name}", highlight=False)
+        _write(target, _named(text, name))
+        console.print(f"{target}: edit it, then sensegate check {target}", highlight=False)
         return
     if recorded is not None:
         draft = _learned(recorded, topic, name)

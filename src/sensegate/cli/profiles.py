@@ -125,6 +125,11 @@ def check(
     """
     targets = paths or [path for path in (Path("config"), drafts.FOLDER) if path.exists()] or [builtin.PROFILES]
     files_checked = len(list(files(targets)))
+    if not files_checked:
+        raise ConfigError(
+            f"there is nothing to check in {', '.join(map(str, targets))}",
+            remedy="name a configuration or a profile, or a folder of them; their names end with .yaml",
+        )
     results = [result for result in findings(targets) if notes or result.severity != "note"]
     errors = [
         result.text for result in results if result.severity == "error" or (strict and result.severity == "warning")
@@ -151,7 +156,9 @@ def explain(
     device: Annotated[str, typer.Option(help="Id of the device; default: the device that the topic names.")] = "",
     profile: Annotated[
         str,
-        typer.Option(help="Profile of the device, if no topic identifies it: network server, HTTP, TCP."),
+        typer.Option(
+            help="Profile of the device, if the topic identifies none (network server, HTTP, TCP) or several."
+        ),
     ] = "",
     port: Annotated[int | None, typer.Option(help="Port of a frame without a topic.")] = None,
     hexed: Annotated[bool, typer.Option("--hex", help="Read the payload as hex digits.")] = False,

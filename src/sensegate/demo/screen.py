@@ -71,7 +71,7 @@ def print_camera_commands(camera: Mapping[str, str], console: Console) -> None:
         soft_wrap=True,
     )
     console.print(
-        f"  # then push vehicles to {camera['viid']}/VIID/MotorVehicles (README.md, 'be a camera', has a body), "
+        f"  # then push vehicles to {camera['viid']}/VIID/MotorVehicles (README.md, 'act as a camera', has a body), "
         f"or frames: curl -u … --data-binary @FRAME.xml {camera['onvif']}",
         highlight=False,
         soft_wrap=True,

@@ -82,7 +82,7 @@ class Deduplicator:
     """Deduplicates the readings of a partition. Only one thread at a time may call `judge` and `freeze`."""
 
     def __init__(
-        self, directory: Path, *, clock: Clock, horizon_h: int = 24, checkpoint_s: float = 30.0, device_id: DeviceId
+        self, directory: Path, *, clock: Clock, horizon_h: int = 24, checkpoint_s: float = 5.0, device_id: DeviceId
     ) -> None:
         self._clock = clock
         self._horizon = horizon_h * HOUR_US

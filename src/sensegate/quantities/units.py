@@ -413,6 +413,18 @@ def _factor_in_words(text: str) -> str:
     return f"{_PREFIX_WORDS.get(match[1] or '', '')}{_UNIT_WORDS[match[2]]}{_POWERS.get(power, '')}" if match else ""
 
 
+@functools.cache
+def _in_full() -> dict[str, str]:
+    """Return English word with a prefix -> code: ``millivolt`` misspelt is no volt."""
+    words = {
+        f"{spelling}{word}": f"{symbol}{code}"
+        for prefix, symbol in _PREFIX_WORDS.items()
+        for word, code in _UNIT_WORDS.items()
+        for spelling in (prefix, symbol)
+    }
+    return {word: code for word, code in words.items() if code in TABLE}
+
+
 def propose(unit: str, dimension_of: str = "") -> str:
     """Return the code meant by an unknown spelling, an empty string if none is near.
 
@@ -426,9 +438,10 @@ def propose(unit: str, dimension_of: str = "") -> str:
     if exact is not None and (wanted is None or _dimension_of(exact) == wanted.dimension):
         return exact
     spellings = {**{code: code for code in TABLE}, **ALIASES, **_SPELT}
-    near = difflib.get_close_matches(written, spellings, n=8, cutoff=0.6)
+    near = [] if _in_words(unit) else difflib.get_close_matches(written.lower(), _in_full(), n=2, cutoff=0.8)
+    near += difflib.get_close_matches(written, spellings, n=8, cutoff=0.6)
     near += difflib.get_close_matches(written.lower(), spellings, n=8, cutoff=0.6)
-    codes = [spellings[spelling] for spelling in near]
+    codes = [_in_full().get(spelling) or spellings[spelling] for spelling in near]
     return next((code for code in codes if wanted is None or _dimension_of(code) == wanted.dimension), "")
 
 

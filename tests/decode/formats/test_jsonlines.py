@@ -53,7 +53,8 @@ def test_arrays_are_taken_apart_where_asked() -> None:
     [
         (b"", "malformed: empty"),
         (b" \n ", "malformed: empty"),
-        (b'{"a":1}\n{"a":', "malformed"),
+        (b'{"a":1}\n{"a":', "malformed: Expecting value at character 14"),
+        (b'{"a": "x', "malformed: Unterminated string starting at character 7"),
         (b'{"a":1,"a":2}', "malformed"),
         (b'{"a":1},{"a":2}', "malformed"),
         (b'{"a":1}\n\xff', "not_utf8"),

@@ -84,7 +84,7 @@ def _parse_guarded(payload: bytes, nesting_max: int, decode: Callable[[str], Any
     try:
         tree = decode(text)
     except json.JSONDecodeError as error:
-        detail = "empty" if not text.strip() else f"{error.msg} at character {error.pos}"
+        detail = "empty" if not text.strip() else f"{error.msg.removesuffix(' at')} at character {error.pos + 1}"
         raise Rejected(QuarantineReason.MALFORMED, detail) from error
     except ValueError as error:  # a number of more than 4,300 digits
         raise Rejected(QuarantineReason.MALFORMED, "a number is too long") from error

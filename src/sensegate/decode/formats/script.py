@@ -225,7 +225,8 @@ def _compile(options: ScriptPart, context: FormatContext) -> Parse:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        raise context.error(f"cannot read '{options.file}': {error.strerror}", "file") from error
+        remedy = f"put the script beside the profile: {path}"
+        raise context.error(f"cannot read '{options.file}': {error.strerror}", "file", remedy=remedy) from error
     except UnicodeDecodeError as error:
         raise ProfileError("is not valid UTF-8", file=str(path), line=1, remedy="save it as UTF-8") from error
     if len(text) > TEXT_BYTES_MAX:

@@ -30,8 +30,10 @@ R = "messages[0].readings[0]"
 BROKEN = [
     ("version: 1", "versoin: 1", "2: versoin: unknown key; did you mean 'version'?"),
     ("version: 1", "version: 0", "2: version: Expected `int` >= 1"),
-    ("version: 1", "version: one", "2: version: Expected `int`, got `str`"),
-    ("version: 1", "", "1: Object missing required field `version`"),
+    ("version: 1", "version: one", "2: version: Expected `int`, got `str`; write a whole number without quotes"),
+    ("version: 1", "", "1: Object missing required field `version`; add `version`; device_profiles/README.md says"),
+    ("label: {zh: 名, en: name}", "label: x", "3: label: Expected `object`, got `str`; write keys and values: {"),
+    ('["acme/{device}"]', "acme/{device}", "6: messages[0].topics: Expected `array`, got `str`; write a list: ["),
     ("acme/x", "acme/x y", "1: profile: is 'acme/x y'; must be 'acme/x', as folder and file are named"),
     ("acme/x", "acme/y", "1: profile: is 'acme/y'; must be 'acme/x', as folder and file are named"),
     ("  - topics", "  - topisc", "6: messages[0].topisc: unknown key; did you mean 'topics'?"),

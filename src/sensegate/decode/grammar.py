@@ -656,11 +656,30 @@ def convert(tree: Any, lines: Lines, file: str) -> ProfileFile:
         raise _invalid(str(error), file, lines) from error
 
 
+_REMEDIES = {
+    "array": "write a list: [first, second]",
+    "object": "write keys and values: {key: value}",
+    "str": "write a text, in quotes if it looks like something else",
+    "int": "write a whole number without quotes",
+    "float": "write a number without quotes",
+    "bool": "write true or false without quotes",
+}
+"""Type that a key expects, in the words of msgspec -> what to write."""
+
+
+def _remedy(problem: str) -> str:
+    """Return what to do about a value of a wrong type, or a key that is missing."""
+    if missing := re.search(r"missing required field `(\w+)`", problem):
+        return f"add `{missing[1]}`; device_profiles/README.md says what it is for"
+    expected = re.search(r"Expected `(\w+)`, got", problem)
+    return _REMEDIES.get(expected[1] if expected else "", "see device_profiles/README.md")
+
+
 def _invalid(message: str, file: str, lines: Lines) -> ProfileError:
     problem, _, location = message.partition(" - at `$")
     steps = re.findall(r"\.([^.\[\]]+)|\[(\d+)\]", location.rstrip("`"))
     path = tuple(name or int(index) for name, index in steps)
-    remedy = "see device_profiles/README.md"
+    remedy = _remedy(problem)
     if enum_error := re.search(r"[Ii]nvalid enum value '([^']*)'", problem):
         words = {"datum": Datum, "identity": IdentityKind, "refuse": QuarantineReason, "reject": RejectReason}
         choices = next((list(words[step]) for step in reversed(path) if step in words), [])

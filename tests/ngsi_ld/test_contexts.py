@@ -215,3 +215,10 @@ def test_where_a_request_names_its_context() -> None:
     refused(context_of_body, json, [], {"@context": USER})
     refused(context_of_body, ld, [link], {"@context": USER})
     refused(context_of_body, ld, [], {"id": "x"})
+
+
+@pytest.mark.parametrize("header", ["<x>" + ";a " * 2_000 + "!", "<" * 8_000, " " * 8_000, '<x>;a="' * 1_000])
+def test_a_link_takes_linear_time(header: str) -> None:
+    """No Link header makes its reader try again and again."""
+    assert not linked_context([header])
+    assert linked_context([f'<https://a/b> {";a " * 500} ; b ; rel = "{contexts.LINK_RELATION}"']) == "https://a/b"

@@ -45,7 +45,8 @@ _TERM_KEYWORDS = frozenset(
 _KEYWORD_FORM = re.compile(r"@[A-Za-z]+")
 _IRI_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`]*")
 _PREFIX_ENDS = (":", "/", "?", "#", "[", "]", "@")
-_LINK = re.compile(r"\s*<([^>]*)>\s*((?:;\s*[A-Za-z*]+\s*(?:=\s*(?:\"[^\"]*\"|[^\s;,\"]+))?\s*)*)(?:,|$)")
+# Nothing is tried twice: each repetition keeps what it took, and no link begins inside the address of another one.
+_LINK = re.compile(r"<([^<>]*+)>\s*+((?:;\s*+[A-Za-z*]++\s*+(?:=\s*+(?:\"[^\"]*+\"|[^\s;,\"]++))?+\s*+)*+)(?:,|$)")
 _LINK_PARAMETER = re.compile(r";\s*([A-Za-z*]+)\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]+))")
 
 ContextSource = str | dict[str, Any] | list[Any]

@@ -10,7 +10,14 @@ from hypothesis import strategies as st
 from pyld import jsonld
 
 from sensegate.ngsi_ld import contexts
-from sensegate.ngsi_ld.contexts import LdContexts, context_of_body, context_of_query, link_header, linked_context
+from sensegate.ngsi_ld.contexts import (
+    KnownTexts,
+    LdContexts,
+    context_of_body,
+    context_of_query,
+    link_header,
+    linked_context,
+)
 from sensegate.ngsi_ld.core_context import CORE_URL, CORE_URLS, DEFAULT_VOCABULARY, core_terms
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError
 
@@ -144,6 +151,13 @@ for _ in range(20):
         ({"a": {"@id": "b", "@set": 1}}, "has @set"),
         ({"a" * 300: "https://example.org"}, "is not a name"),
         ({f"n{number}": "urn:x" for number in range(10_001)}, "defines more than"),
+        (
+            [{f"n{number % 4_000}": "urn:x" for number in range(place, place + 4_000)} for place in range(3)],
+            "defines more",
+        ),
+        ([{f"n{number}": "urn:x"} for number in range(1_001)], "more than 1000 lists, objects and URLs"),
+        ({"a": "urn:" + "x" * 2_000 + ":", "b": "a:" + "x" * 2_000}, "IRIs of at most 2048"),
+        ([{"@vocab": "urn:" + "x" * 2_000}, {"@vocab": "x" * 2_000}], "IRIs of at most 2048"),
         ({"a": "https://example.org/" + "x" * 300_000}, "bytes"),
         ("relative.jsonld", "not an absolute URL"),
         ([f"https://example.org/{number}" for number in range(21)], "more than 20 documents"),
@@ -215,3 +229,28 @@ def test_where_a_request_names_its_context() -> None:
     refused(context_of_body, json, [], {"@context": USER})
     refused(context_of_body, ld, [link], {"@context": USER})
     refused(context_of_body, ld, [], {"id": "x"})
+
+
+def test_what_is_kept_has_a_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of large contexts fewer are kept; of long names, fewer too."""
+    monkeypatch.setattr(contexts, "_CACHED_BYTES_MAX", 1_000_000)
+    resolver = LdContexts()
+    small = resolver.resolve({"a": "urn:x"})
+    assert resolver.resolve({"a": "urn:x"}) is small
+    large = [{f"n{number}": f"urn:{place}" for number in range(1_500)} for place in range(3)]
+    made = [resolver.resolve(source) for source in large]
+    assert resolver.resolve(large[2]) is made[2]
+    assert resolver.resolve(large[0]) is not made[0]
+    assert resolver.resolve({"a": "urn:x"}) is not small
+    known = KnownTexts()
+    names = [f"urn:{number}:{'x' * 2_000}" for number in range(200)]
+    assert [known.add(name, name) for name in names] == names
+    assert known.get(names[-1]) == names[-1]
+    assert sum(known.get(name) is not None for name in names) < 100
+
+
+@pytest.mark.parametrize("header", ["<x>" + ";a " * 2_000 + "!", "<" * 8_000, " " * 8_000, '<x>;a="' * 1_000])
+def test_a_link_takes_linear_time(header: str) -> None:
+    """No Link header makes its reader try again and again."""
+    assert not linked_context([header])
+    assert linked_context([f'<https://a/b> {";a " * 500} ; b ; rel = "{contexts.LINK_RELATION}"']) == "https://a/b"

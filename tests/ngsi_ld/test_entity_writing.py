@@ -25,7 +25,7 @@ from sensegate.share.grants import Admission
 
 CORE = LdContexts().core
 NAME = "urn:ngsi-ld:Building:1"
-DEVICE = "urn:ngsi-ld:AirQualityObserved:gz-air"
+DEVICE, UNSEEN = "urn:ngsi-ld:AirQualityObserved:gz-air", "urn:ngsi-ld:AirQualityObserved:sz-air"
 OPERATOR = Principal("t1", Role.CITY_OPERATOR, Scope("4401"))
 ELSEWHERE = Principal("t2", Role.CITY_OPERATOR, Scope("4403"))
 READER = Principal("t3", Role.SUBSCRIBER, Scope("44"))
@@ -55,7 +55,9 @@ class Kept:
         async def is_device(name: str) -> bool:
             return name == DEVICE
 
-        return StoredEntityWriter(self.stored, self.trail, principal, is_device, now)
+        return StoredEntityWriter(
+            self.stored, self.trail, principal, is_device, now, is_reserved=lambda name: name in {DEVICE, UNSEEN}
+        )
 
     def values(self) -> dict[str, Any]:
         entity = self.stored.find(NAME)
@@ -194,6 +196,14 @@ async def test_entities_of_devices_are_read_only(kept: Kept) -> None:
     assert await refused(writer.merge(DEVICE, fragment(a=1))) is ErrorType.OPERATION_NOT_SUPPORTED
     with pytest.raises(NgsiError, match="/api/v1/devices"):
         await writer.delete(DEVICE)
+
+
+async def test_entities_of_foreign_devices_are_not_created(kept: Kept) -> None:
+    """The id of a device elsewhere is refused as every id of a device; asked for, it is unknown as any other."""
+    document = DocumentReader(CORE).entity({"id": UNSEEN, "type": "AirQualityObserved"})
+    assert await refused(kept.writer().create(document, Owner("4401"))) is ErrorType.ALREADY_EXISTS
+    assert kept.stored.find(UNSEEN) is None
+    assert await refused(kept.writer().merge(UNSEEN, fragment(a=1))) is ErrorType.RESOURCE_NOT_FOUND
 
 
 async def test_rights(kept: Kept) -> None:

@@ -187,6 +187,18 @@ async def test_entities_of_devices_are_not_written(city: Entities) -> None:
     assert (await city.ask(f"entities/{name}"))["type"] == "AirQualityObserved"
 
 
+async def test_ids_of_foreign_devices_are_not_taken(city: Entities) -> None:
+    """Nobody puts an entity beside that of a device elsewhere, with attributes that its viewers take for its own."""
+    foreign = {**BUILDING, "id": "urn:ngsi-ld:AirQualityObserved:sz-air"}
+    await city.ask(f"entities/{foreign['id']}", expect=404)
+    await city.ask("entities", method="POST", json=foreign, expect=409)
+    await city.ask("entityOperations/upsert", method="POST", json=[foreign], expect=207)
+    await city.ask(f"entities/{foreign['id']}", method="PATCH", json={"pm25": 1}, expect=404)
+    unheard = {**BUILDING, "id": "urn:ngsi-ld:Building:sz-air"}
+    await city.ask("entities", method="POST", json=unheard, expect=201)
+    await city.ask(f"entities/{unheard['id']}", method="DELETE", expect=204)
+
+
 async def test_who_may_write_and_who_sees(city: Entities) -> None:
     """A subscriber reads in its scope and writes nothing; another city sees nothing; an owner lies in the scope."""
     name = await fresh(city)

@@ -24,7 +24,9 @@ LINK_RELATION = "http://www.w3.org/ns/json-ld#context"
 LD_JSON = "application/ld+json"
 DOCUMENT_BYTES_MAX = 262_144
 TERMS_MAX = 10_000
-"""Most names that one source defines, with all the documents that it refers to."""
+"""Most names that one source defines, with all the documents that it refers to; each time it does so counts."""
+PARTS_MAX = 1_000
+"""Most lists, objects and URLs of one source, with all the documents that it refers to."""
 DOCUMENTS_MAX = 20
 """Most URLs that one source refers to."""
 NESTING_MAX = 8
@@ -33,8 +35,12 @@ CHAIN_MAX = 16
 """Most names by which one name is defined: a prefix of a prefix of …."""
 NAME_MAX = 256
 IRI_MAX = 2_048
-_CACHED_MAX = 256
-_NAMES_CACHED_MAX = 4_096
+_CACHED_MAX, _CACHED_BYTES_MAX = 256, 67_108_864
+"""Most contexts that are kept, and their size; the one that was used longest ago gives way."""
+_NAMES_CACHED_MAX, _NAMES_CACHED_CHARS_MAX = 4_096, 131_072
+"""Most names of a context whose IRIs are kept (and IRIs whose names are), and their characters."""
+_TERM_BYTES = 300
+"""Memory of a name beside its texts, about."""
 _KEYWORDS = frozenset({"@id", "@type", "@value", "@list", "@set", "@graph", "@language", "@json", "@none", "@vocab"})
 _CONTEXT_KEYWORDS = frozenset(
     {"@version", "@vocab", "@base", "@language", "@direction", "@protected", "@propagate", "@import"}
@@ -45,7 +51,8 @@ _TERM_KEYWORDS = frozenset(
 _KEYWORD_FORM = re.compile(r"@[A-Za-z]+")
 _IRI_FORM = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:[^\s<>\"{}|\\^`]*")
 _PREFIX_ENDS = (":", "/", "?", "#", "[", "]", "@")
-_LINK = re.compile(r"\s*<([^>]*)>\s*((?:;\s*[A-Za-z*]+\s*(?:=\s*(?:\"[^\"]*\"|[^\s;,\"]+))?\s*)*)(?:,|$)")
+# Nothing is tried twice: each repetition keeps what it took, and no link begins inside the address of another one.
+_LINK = re.compile(r"<([^<>]*+)>\s*+((?:;\s*+[A-Za-z*]++\s*+(?:=\s*+(?:\"[^\"]*+\"|[^\s;,\"]++))?+\s*+)*+)(?:,|$)")
 _LINK_PARAMETER = re.compile(r";\s*([A-Za-z*]+)\s*=\s*(?:\"([^\"]*)\"|([^\s;,\"]+))")
 
 ContextSource = str | dict[str, Any] | list[Any]
@@ -77,8 +84,10 @@ class LdContext:
             if term.iri and (known is None or (len(name), name) < (len(known), known)):
                 self._names[term.iri] = name
         self._prefixes = sorted((term.iri, name) for name, term in terms.items() if term.is_prefix)
-        self._expanded: dict[str, str] = {}
-        self._compacted: dict[str, str] = {}
+        self._expanded = KnownTexts()
+        self._compacted = KnownTexts()
+        self.size = sum(_TERM_BYTES + len(name) + len(term.iri) + len(term.type) for name, term in terms.items())
+        """Memory of its names, about."""
 
     def expand(self, name: str) -> str:
         """Return the IRI of a name; a keyword for an alias of it, an IRI unchanged.
@@ -87,26 +96,19 @@ class LdContext:
             NgsiError: it cannot be a name, or the @context takes it out of use.
         """
         if (known := self._expanded.get(name)) is None:
-            known = self._remember(self._expanded, name, _expanded(name, self._terms, DEFAULT_VOCABULARY))
+            known = self._expanded.add(name, _expanded(name, self._terms, DEFAULT_VOCABULARY))
         return known
 
     def compact(self, iri: str) -> str:
         """Return the shortest name of an IRI: a term, a name of the default vocabulary, ``prefix:rest``, or itself."""
         if (known := self._compacted.get(iri)) is None:
-            known = self._remember(self._compacted, iri, self._compact(iri))
+            known = self._compacted.add(iri, self._compact(iri))
         return known
 
     def type_of(self, name: str) -> str:
         """Return the coercion of the values of a name; empty: none."""
         term = self._terms.get(name)
         return term.type if term else ""
-
-    @staticmethod
-    def _remember(known: dict[str, str], key: str, value: str) -> str:
-        if len(known) >= _NAMES_CACHED_MAX:
-            known.clear()
-        known[key] = value
-        return value
 
     def _compact(self, iri: str) -> str:
         if (name := self._names.get(iri)) is not None:
@@ -124,6 +126,24 @@ class LdContext:
         return min(free, key=lambda candidate: (len(candidate), candidate)) if free else iri
 
 
+class KnownTexts:
+    """Texts that were worked out for others; when they become too many, they are all forgotten."""
+
+    def __init__(self) -> None:
+        self._known: dict[str, str] = {}
+        self._chars = 0
+        self.get = self._known.get
+
+    def add(self, text: str, result: str) -> str:
+        """Keep the result of a text, and return it."""
+        self._chars += len(text) + len(result)
+        if len(self._known) >= _NAMES_CACHED_MAX or self._chars > _NAMES_CACHED_CHARS_MAX:
+            self._known.clear()
+            self._chars = len(text) + len(result)
+        self._known[text] = result
+        return result
+
+
 class LdContexts:
     """Makes contexts of sources; what it made is cached."""
 
@@ -131,6 +151,7 @@ class LdContexts:
         """`find`: the documents that clients stored."""
         self._find = find
         self._cache: OrderedDict[bytes, LdContext] = OrderedDict()
+        self._cached_bytes = 0
         self._core_terms = _Builder(lambda _url: None).build(core_terms())
         self.core = LdContext(CORE_URL, self._core_terms)
         """The core @context alone: of requests that name none."""
@@ -138,6 +159,7 @@ class LdContexts:
     def forget(self) -> None:
         """Rebuild all contexts: a stored document was added or deleted."""
         self._cache.clear()
+        self._cached_bytes = 0
 
     def resolve(self, source: ContextSource | None) -> LdContext:
         """Return the context of a source; None: the core @context.
@@ -156,9 +178,11 @@ class LdContexts:
         context = self._cache.pop(key, None)
         if context is None:
             context = LdContext(source, {**_Builder(self._find).build(source), **self._core_terms})
+            self._cached_bytes += len(key) + context.size
         self._cache[key] = context
-        while len(self._cache) > _CACHED_MAX:
-            self._cache.popitem(last=False)
+        while len(self._cache) > _CACHED_MAX or self._cached_bytes > _CACHED_BYTES_MAX:
+            oldest, gone = self._cache.popitem(last=False)
+            self._cached_bytes -= len(oldest) + gone.size
         return context
 
 
@@ -169,7 +193,7 @@ class _Builder:
         self._find = find
         self._terms: dict[str, TermDefinition] = {}
         self._vocabulary = DEFAULT_VOCABULARY
-        self._documents = 0
+        self._documents = self._parts = self._defined = 0
 
     def build(self, source: object) -> dict[str, TermDefinition]:
         self._apply(source, 0)
@@ -178,6 +202,9 @@ class _Builder:
     def _apply(self, source: object, depth: int) -> None:
         if depth > NESTING_MAX:
             raise _invalid(f"is nested more than {NESTING_MAX} deep", "give the documents side by side, in one list")
+        self._parts += 1
+        if self._parts > PARTS_MAX:
+            raise _invalid(f"has more than {PARTS_MAX} lists, objects and URLs", "define the names in one object")
         match source:
             case None:
                 self._terms, self._vocabulary = {}, DEFAULT_VOCABULARY
@@ -217,22 +244,21 @@ class _Builder:
         if "@import" in definitions:
             self._apply(_text(definitions["@import"], "@import"), depth + 1)
         local = {name: value for name, value in definitions.items() if not name.startswith("@")}
-        if len(local) + len(self._terms) > TERMS_MAX:
+        self._defined += len(local)
+        if self._defined > TERMS_MAX:
             raise _invalid(f"defines more than {TERMS_MAX} names", "give fewer")
         if "@vocab" in definitions:
             vocabulary = definitions["@vocab"]
             self._vocabulary = (
-                _expanded(_text(vocabulary, "@vocab"), self._terms, self._vocabulary)
+                _short(_expanded(_text(vocabulary, "@vocab"), self._terms, self._vocabulary))
                 if vocabulary
                 else DEFAULT_VOCABULARY
             )
-        known: dict[str, TermDefinition] = dict(self._terms)
         for name in local:
-            known.pop(name, None)
-        definer = _Definer(local, known, self._vocabulary)
+            self._terms.pop(name, None)
+        definer = _Definer(local, self._terms, self._vocabulary)
         for name in local:
             definer.define(name, 0)
-        self._terms = known
 
 
 class _Definer:
@@ -281,7 +307,7 @@ class _Definer:
         prefix, colon, rest = text.partition(":")
         if colon and prefix != "_" and not rest.startswith("//") and prefix in self._local and prefix != name:
             self.define(prefix, depth + 1)
-        return _expanded(text, self._terms, self._vocabulary)
+        return _short(_expanded(text, self._terms, self._vocabulary))
 
 
 def _expanded(text: str, terms: Mapping[str, TermDefinition], vocabulary: str) -> str:
@@ -304,6 +330,13 @@ def _expanded(text: str, terms: Mapping[str, TermDefinition], vocabulary: str) -
         if _IRI_FORM.fullmatch(text):
             return text
     return vocabulary + text
+
+
+def _short(iri: str) -> str:
+    """Return an IRI of a definition, which prefixes of prefixes make longer than its text. Raises `NgsiError`."""
+    if len(iri) > IRI_MAX:
+        raise _invalid(f"'{iri[:60]}…' has {len(iri)} characters", f"give IRIs of at most {IRI_MAX}")
+    return iri
 
 
 def _text(value: object, name: str) -> str:

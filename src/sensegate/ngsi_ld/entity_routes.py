@@ -14,13 +14,13 @@ from sensegate.authority.scope import Action
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied, SensegateError
 from sensegate.ngsi_ld.contexts import LdContext
 from sensegate.ngsi_ld.documents import DocumentReader, EntityDocument, checked_uri
-from sensegate.ngsi_ld.entities import EntitySource
 from sensegate.ngsi_ld.entity_writing import Owner, StoredEntityWriter, UpdateResult
 from sensegate.ngsi_ld.instants import parse_date_time
 from sensegate.ngsi_ld.parameters import JSON
 from sensegate.ngsi_ld.problems import bad_data, problem_type
 from sensegate.ngsi_ld.requests import MEDIA, MERGE_PATCH, context_of, json_body, write_route
 from sensegate.ngsi_ld.rest import ROOT, viewer_of
+from sensegate.ngsi_ld.series import SeriesEntities, device_of
 from sensegate.ngsi_ld.stored_entities import EntityRegistry
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest, detail_of, status_of, title_of
@@ -35,7 +35,7 @@ class EntityStore(msgspec.Struct, frozen=True, eq=False):
     """Storage that the routes of stored entities use."""
 
     stored: EntityRegistry
-    devices: EntitySource
+    devices: SeriesEntities
     """Entities of devices, which are not written."""
 
 
@@ -79,7 +79,13 @@ def _writer(call: Call) -> StoredEntityWriter:
     async def is_device(name: str) -> bool:
         return name in await store.devices.entities(viewer)
 
-    return StoredEntityWriter(store.stored, call.deps.audit, call.principal, is_device, viewer.now)
+    def is_reserved(name: str) -> bool:
+        device = device_of(name)
+        return bool(device) and (call.deps.devices.is_present(device) or store.devices.was_heard(device))
+
+    return StoredEntityWriter(
+        store.stored, call.deps.audit, call.principal, is_device, viewer.now, is_reserved=is_reserved
+    )
 
 
 def owner_of(call: Call) -> Owner:

@@ -22,7 +22,9 @@ from sensegate.ngsi_ld.stored_entities import EntityRegistry, RegisteredEntity
 _ATTEMPTS = 5
 """Attempts of a change that another one overtakes."""
 IsDevice = Callable[[str], Awaitable[bool]]
-"""Id of an entity -> whether it is one of a device."""
+"""Id of an entity -> whether it is one of a device that the caller sees."""
+IsReserved = Callable[[str], bool]
+"""Id of an entity -> whether it belongs to a device, which the caller need not see."""
 DEVICE_PREFIX = "urn:ngsi-ld:Device:"
 Edit = Callable[[RegisteredEntity], RegisteredEntity]
 
@@ -46,7 +48,14 @@ class StoredEntityWriter:
     """Writes on behalf of one caller."""
 
     def __init__(
-        self, stored: EntityRegistry, trail: Trail, principal: Principal, is_device: IsDevice, now: int
+        self,
+        stored: EntityRegistry,
+        trail: Trail,
+        principal: Principal,
+        is_device: IsDevice,
+        now: int,
+        *,
+        is_reserved: IsReserved,
     ) -> None:
         """`now`: time of the request, µs UTC."""
         self._stored = stored
@@ -54,13 +63,15 @@ class StoredEntityWriter:
         self._principal = principal
         self._is_device = is_device
         self._now = now
+        self._is_reserved = is_reserved
 
     # ── whole entities ────────────────────────────────────────────────────────────────────────────────
 
     async def create(self, document: EntityDocument, owner: Owner) -> None:
         """Create an entity. Raises `NgsiError`, `PermissionDenied`, `Conflict`, `Overloaded`, `Unavailable`."""
         demand(self._principal, Action.CHANGE_DEVICES, owner.division, owner.department)
-        if document.id.startswith(DEVICE_PREFIX) or await self._is_device(document.id):
+        # Also of devices that the caller does not see: their viewers would be shown both as one entity.
+        if document.id.startswith(DEVICE_PREFIX) or self._is_reserved(document.id):
             raise NgsiError(
                 ErrorType.ALREADY_EXISTS,
                 f"{document.id[:200]}: ids of this form are entities of devices; POST /api/v1/devices registers one",

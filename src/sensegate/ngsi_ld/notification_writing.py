@@ -13,7 +13,7 @@ from sensegate.ngsi_ld.entities import EntityRecord
 from sensegate.ngsi_ld.instants import date_time
 from sensegate.ngsi_ld.representation import EntityForm, EntityRenderer, Projection, Rendering, languages_of
 from sensegate.ngsi_ld.series import URN
-from sensegate.ngsi_ld.subscriptions import EntitySubscription
+from sensegate.ngsi_ld.subscriptions import EntitySubscription, SubscriptionDocument
 from sensegate.share.transports.contract import DeliveryResult, OutboundDelivery
 
 GEO_JSON = "application/geo+json"
@@ -42,27 +42,29 @@ class SubscriptionCounts(msgspec.Struct):
             self.last_failure = now
 
 
+def notified_form(document: SubscriptionDocument, terms: LdContext) -> tuple[Rendering, Projection]:
+    """Return how a subscription has its entities written, and what it has of them. Raises `NgsiError`."""
+    params = document.notification
+    rendering = Rendering(
+        terms=terms,
+        form=_FORMS.get(params.format, EntityForm.NORMALIZED),
+        sys_attrs=params.sysAttrs,
+        languages=languages_of(document.lang) if document.lang else (),
+    )
+    names = {name: name if name in _HEADS else terms.expand(name) for name in (*params.attributes, *params.pick)}
+    shown = frozenset((*names.values(), *_HEADS)) if params.attributes else frozenset((*names.values(), "id", "type"))
+    omitted = frozenset(name if name in _HEADS else terms.expand(name) for name in params.omit) - {"id", "type"}
+    return rendering, Projection(shown if names else None, omitted)
+
+
 class NotificationWriter:
     """Writes the notifications of one subscription."""
 
     def __init__(self, subscription: EntitySubscription, terms: LdContext) -> None:
-        """`terms`: names by the @context of the subscription."""
+        """`terms`: names by the @context of the subscription. Raises `NgsiError`."""
         self._subscription = subscription
         self._secret = base64.b64decode(subscription.secret)
-        document = subscription.document
-        params = document.notification
-        self._rendering = Rendering(
-            terms=terms,
-            form=_FORMS.get(params.format, EntityForm.NORMALIZED),
-            sys_attrs=params.sysAttrs,
-            languages=languages_of(document.lang) if document.lang else (),
-        )
-        names = {name: name if name in _HEADS else terms.expand(name) for name in (*params.attributes, *params.pick)}
-        shown = (
-            frozenset((*names.values(), *_HEADS)) if params.attributes else frozenset((*names.values(), "id", "type"))
-        )
-        omitted = frozenset(name if name in _HEADS else terms.expand(name) for name in params.omit) - {"id", "type"}
-        self._projection = Projection(shown if names else None, omitted)
+        self._rendering, self._projection = notified_form(subscription.document, terms)
 
     def delivery(
         self, entities: Sequence[EntityRecord], message: str, now: int, headers: Sequence[tuple[str, str]] = ()

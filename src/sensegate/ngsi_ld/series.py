@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from sensegate.authority.divisions import Divisions
 from sensegate.ngsi_ld.entities import AttributeInstance, AttributeKind, EntityRecord, Viewer
 from sensegate.ngsi_ld.instants import date_time
-from sensegate.ngsi_ld.vocabulary import DEVICE_TYPE, AttributeName, attribute_of, iri
+from sensegate.ngsi_ld.vocabulary import DEVICE_TYPE, UNKNOWN_TYPE, AttributeName, attribute_of, iri, properties_of
 from sensegate.quantities.properties import ValueKind
 from sensegate.quantities.quality import Flag, flag_words, quality_word
 from sensegate.share.feeds import FeedSelection
@@ -43,6 +43,13 @@ _REF_DEVICE = iri("refDevice")
 def entity_id(kind: str, word: str) -> str:
     """Return the id of an entity of a device."""
     return f"{URN}{kind}:{word}"
+
+
+def device_of(name: str) -> str:
+    """Return the device of which an id would be an entity of readings; empty: the id has another form."""
+    kind, _, word = name.removeprefix(URN).partition(":")
+    has_readings = name.startswith(URN) and (kind == UNKNOWN_TYPE or bool(properties_of(kind)))
+    return word if has_readings else ""
 
 
 class _Reading(NamedTuple):
@@ -92,6 +99,10 @@ class SeriesEntities:
         async with known.lock:
             await self._refresh(known, selection)
             return dict(known.entities)
+
+    def was_heard(self, device: str) -> bool:
+        """Return whether there are readings of a device, whoever may see them."""
+        return bool(self._values.device_numbers(device))
 
     # ── keeping ───────────────────────────────────────────────────────────────────────────────────────
 

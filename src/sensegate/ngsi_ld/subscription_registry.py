@@ -24,7 +24,7 @@ from sensegate.ngsi_ld.change_notifications import ChangeNotifications, EntityCh
 from sensegate.ngsi_ld.contexts import LdContext
 from sensegate.ngsi_ld.hosted_contexts import HostedContexts
 from sensegate.ngsi_ld.mqtt_endpoints import MqttEndpoint
-from sensegate.ngsi_ld.notification_writing import NotificationWriter, SubscriptionCounts
+from sensegate.ngsi_ld.notification_writing import NotificationWriter, SubscriptionCounts, notified_form
 from sensegate.ngsi_ld.notifications import DeferredTransport, NotificationTransport, ScopeOf
 from sensegate.ngsi_ld.parameters import QueryTexts, SelectorTexts, query_from
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data
@@ -168,18 +168,14 @@ class SubscriptionRegistry:
         await changes.run()
 
     def _state_of(self, subscription: EntitySubscription) -> StateSubscription | None:
-        """Return what notifications of state need; None while a stored @context is missing."""
+        """Return what notifications of state need; None while its @context is missing, or it cannot be read."""
         try:
             context = self._contexts.resolver.resolve(subscription.context)
+            selection = selection_of(subscription.document, context)
+            writer, onward = NotificationWriter(subscription, context), self._onward(subscription.document)
         except NgsiError:
             return None
-        return StateSubscription(
-            subscription,
-            selection_of(subscription.document, context),
-            NotificationWriter(subscription, context),
-            self._onward(subscription.document),
-            self._counts_of(subscription),
-        )
+        return StateSubscription(subscription, selection, writer, onward, self._counts_of(subscription))
 
     def _counts_of(self, subscription: EntitySubscription) -> SubscriptionCounts:
         return self._counts.setdefault(subscription.push_id, SubscriptionCounts())
@@ -198,7 +194,7 @@ class SubscriptionRegistry:
         return self._push.subscription(transport, spec, notify_nobody)
 
     def _transport(self, subscription: EntitySubscription) -> NotificationTransport:
-        """Return the transport of a subscription. Raises `NgsiError`: a stored @context has been deleted."""
+        """Return the transport of a subscription. Raises `NgsiError`: a stored @context is deleted or another one."""
         context = self._contexts.resolver.resolve(subscription.context)
         return NotificationTransport(
             subscription,
@@ -343,7 +339,9 @@ class SubscriptionRegistry:
             self._onward(document).check(document.notification.endpoint.uri)
         except ConfigError as why:
             raise bad_data(f"body: notification: endpoint: {why}") from None
+        # All that its task will read of it: what fails there would fail at every start of the gateway.
         selection_of(document, context)
+        notified_form(document, context)
 
 
 def selection_of(document: SubscriptionDocument, context: LdContext) -> EntityQuery:

@@ -19,7 +19,7 @@ from sensegate.authority.scope import Principal
 from sensegate.authority.tokens import Tokens
 from sensegate.clock import Clock
 from sensegate.collect.front.services import ServiceUser
-from sensegate.errors import NotFound, Overloaded, PermissionDenied, TooMuch, Unavailable
+from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, TooMuch, Unavailable
 from sensegate.sensorthings.answers import DocumentBuilder, check_names
 from sensegate.sensorthings.kinds import KINDS, Entity
 from sensegate.sensorthings.pages import EntityRange, Pager, source_of
@@ -70,6 +70,9 @@ class _Update(msgspec.Struct, frozen=True, eq=False):
     followed: FollowedTopic
     body: bytes
     is_observation: bool = False
+    entity: int = 0
+    digest: bytes = b""
+    """What its subscribers know of the entity once it is published; empty: nothing that is compared."""
 
 
 class _Resolved(msgspec.Struct, frozen=True, eq=False):
@@ -165,7 +168,7 @@ class TokenUpdates:
             compares = began >= compare_at
             try:
                 await self._round(active, compares=compares)
-            except (PermissionDenied, Unavailable, TooMuch) as why:
+            except (PermissionDenied, NotFound, Unavailable, TooMuch, Overloaded, StoreFull) as why:
                 _log.info("updates delayed", token=self._user.token, reason=str(why))
                 await parts.clock.sleep(ROUND_S)
             ended = parts.clock.monotonic()
@@ -174,7 +177,11 @@ class TokenUpdates:
             await parts.clock.sleep(PAUSE_S)
 
     async def _round(self, active: Sequence[FollowedTopic], *, compares: bool) -> None:
-        """Publish the new entities. Raises `PermissionDenied`, `Unavailable`, `TooMuch`."""
+        """Publish the new entities.
+
+        Raises:
+            PermissionDenied, NotFound, Unavailable, TooMuch, Overloaded, StoreFull: the rest follows in another round.
+        """
         by_feed: dict[str, list[FollowedTopic]] = {}
         for followed in active:
             by_feed.setdefault(followed.topic.feed, []).append(followed)
@@ -196,7 +203,10 @@ class TokenUpdates:
                 entity = topic.target.entity
                 is_revised = has_revisions and entity is not None and entity.kind is _OBSERVATION
                 if topic.observations is None and (is_revised or (compares and not _is_observation(entity))):
-                    updates += await self._changes(view, topic)
+                    try:
+                        updates += await self._changes(view, topic)
+                    except BadRequest as why:
+                        self._drop(topic.followed, str(why))
             await self._publish(view, feed, updates)
             for topic in resolved:
                 topic.followed.position = max(topic.followed.position, read.end)
@@ -228,14 +238,19 @@ class TokenUpdates:
         return updates, any(row.is_revision for row in rows)
 
     async def _changes(self, view: CallerView, topic: _Resolved) -> list[_Update]:
-        """Return the entities of a topic that are new or have changed."""
+        """Return the entities of a topic that are new or have changed. Raises `BadRequest`: they are too many."""
         updates = []
         followed = topic.followed
         for number, body, digest in await self._documents(view, topic):
             if followed.digests.get(number) != digest:
-                followed.digests[number] = digest
-                updates.append(_Update(followed, body, _is_observation(topic.target.entity)))
+                updates.append(_Update(followed, body, _is_observation(topic.target.entity), number, digest))
         return updates
+
+    def _drop(self, followed: FollowedTopic, reason: str) -> None:
+        """Follow a topic no longer; a client that is subscribed to it has it tried again (`clients`)."""
+        _log.info("topic no longer followed", token=self._user.token, topic=followed.topic.text[:100], reason=reason)
+        if self.topics.get(followed.topic.text) is followed:
+            del self.topics[followed.topic.text]
 
     async def _documents(self, view: CallerView, topic: _Resolved) -> list[tuple[int, bytes, bytes]]:
         """Return the entities of a topic: (id, message, digest). Raises `BadRequest`: they are too many."""
@@ -265,7 +280,7 @@ class TokenUpdates:
     # ── publishing ────────────────────────────────────────────────────────────────────────────────────
 
     async def _publish(self, view: CallerView, feed: str, updates: Sequence[_Update]) -> None:
-        """Publish messages, as fast as quota and sessions permit. Raises `PermissionDenied`, `Unavailable`."""
+        """Publish messages, as fast as quota and sessions permit. Raises as `_round`."""
         place = 0
         while place < len(updates):
             self._parts.tokens.principal(self._user.token)
@@ -291,6 +306,9 @@ class TokenUpdates:
                 *(self._parts.publisher.publish(f"{mount}{update.followed.topic.text}", update.body) for update in part)
             )
             sharing.count(principal, feed, DELIVERY, requests=len(part), records=records, size=size, grant=grant)
+        for update in part:
+            if update.digest:
+                update.followed.digests[update.entity] = update.digest
         if view.admission.quota is not None:
             view.admission.quota.consume(records)
 

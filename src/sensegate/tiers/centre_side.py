@@ -256,9 +256,6 @@ async def _open(parts: Parts) -> Feature | None:
     async def find_gaps(member: str) -> list[GapReport]:
         return await gaps.gap_reports(core.log, member, members.get(member).gaps)
 
-    async def count_refused() -> int:
-        return sum([len(await receiver.refused_parts(member.division)) for member in members.all()])
-
     return Feature(
         tasks=owned(
             {
@@ -284,7 +281,7 @@ async def _open(parts: Parts) -> Feature | None:
             rest_owners.OWNERS: owners,
             rest_uplink.REFUSED: receiver.refused_parts,
             rest_uplink.REFUSED_BODY: receiver.refused_body,
-            REFUSED_COUNT: count_refused,
+            REFUSED_COUNT: lambda: receiver.refused_count(members.all()),
             rest_returns.RETURNS: returns,
         },
         warnings=states.warnings,

@@ -93,6 +93,8 @@ class MoveRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     by: str
     requested_at: int
     changed_at: int
+    taken_at: int = 0
+    """Time when the centre heard that the target has the device, µs UTC; 0: not yet, or in an earlier release."""
     reason: str = ""
     """Reason why it was refused or cancelled."""
     identities: int = 0
@@ -115,6 +117,11 @@ class MoveRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Order for the target when it is back: ``drop``; empty: none."""
     revision: int = 0
     format: int = 1
+
+    @property
+    def handed_over_at(self) -> int:
+        """Time when the device changed its owner, µs UTC; later changes of the record do not alter it."""
+        return self.taken_at or self.requested_at
 
     @property
     def owed(self) -> str:
@@ -568,6 +575,7 @@ class MoveRegister:
 
     async def _finish_at_target(self, move: MoveRecord) -> None:
         """Note that the target has the device; a source that is gone owes the last step."""
+        move = msgspec.structs.replace(move, taken_at=self._clock.now())
         known = await self._registries.find(move.target, move.device)
         if known is None or known.device.state is DeviceState.RETIRED:
             # Its registry has not been copied yet; should it be lost now, the copy must have this entry.

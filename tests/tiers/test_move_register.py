@@ -429,6 +429,33 @@ async def test_a_forced_move_that_is_refused_leaves_the_entry_as_it_was(province
     assert province.takers() == ["4405"]
 
 
+@pytest.mark.parametrize("force", [True, False])
+async def test_of_two_moves_requested_at_once_one_is_carried(province: Province, *, force: bool) -> None:
+    """Two operators ask for the same device: the second is told, and may ask again when the first has failed."""
+    await province.copy("4401")
+    if force:
+        province.known.expelled.add("4401")
+    options = MoveOptions("4401", force=force, keep_credential=force)
+    record = province.trail.record
+
+    async def slowly(*args: Any, **more: Any) -> None:
+        await asyncio.sleep(0)
+        await record(*args, **more)
+
+    province.trail.record = slowly  # type: ignore[method-assign]
+    outcomes = await asyncio.gather(
+        *(
+            province.moves.request("d1", name, CITIES[name], by=ADMIN, gateways=PLACES, options=options)
+            for name in ("4403", "4405")
+        ),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [MoveRecord, Conflict]
+    [move] = province.moves.all(ADMIN)
+    assert move.target == "4403"
+    assert province.moves._requesting == set()
+
+
 async def test_a_source_that_comes_back_and_goes_again_is_still_told(province: Province) -> None:
     """It was a member while the target took the device by force, did not hear of it, and is expelled once more."""
     await province.copy("4401")

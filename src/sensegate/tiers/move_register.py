@@ -252,6 +252,8 @@ class MoveRegister:
         self._moves: dict[str, MoveRecord] = {}
         self.on_change: list[Callable[[MoveRecord], None]] = []
         """Called with the present state of each move: all at `load`, then each that changes."""
+        self._requesting: set[str] = set()
+        """Devices whose requested move is being written."""
         self._watched = 0
         self._applied = asyncio.Condition()
 
@@ -321,6 +323,8 @@ class MoveRegister:
             raise Conflict(f"{origin} is a member and could accept {device} too; `sensegate node expel {origin}` first")
         if self._registries.is_gone(target):
             raise Conflict(f"{target} is no longer a member and cannot import {device}")
+        if device in self._requesting:
+            raise Conflict(f"{device} is being moved already; wait, then see its move")
         now = self._clock.now()
         move = MoveRecord(
             secrets.token_hex(6),
@@ -335,7 +339,19 @@ class MoveRegister:
             former_division=stored.device.division,
             department=stored.device.department,
         )
-        facts: Facts = {"from": origin, "to": target, "division": place, "move": move.id}
+        # Of two that are requested at once, neither is in the register while the other is checked.
+        self._requesting.add(device)
+        try:
+            return await self._begin(move, stored, by=by, options=options)
+        finally:
+            self._requesting.discard(device)
+
+    async def _begin(
+        self, move: MoveRecord, stored: StoredDevice, *, by: Principal, options: MoveOptions
+    ) -> MoveRecord:
+        """Record and write a requested move; `stored`: the device's entry as it is known here."""
+        device, origin = move.device, move.source
+        facts: Facts = {"from": origin, "to": move.target, "division": move.division, "move": move.id}
         before: Facts = {"division": stored.device.division}
         if not options.force:
             await self._trail.record(by, "device.move", device, before=before, after=facts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import random
 from collections.abc import Sequence
@@ -23,6 +24,7 @@ from sensegate.clock import FakeClock
 from sensegate.errors import Conflict, NotFound, PermissionDenied, Unavailable
 from sensegate.model import Device, DeviceState, LogMessage
 from sensegate.tiers import move_register as module
+from sensegate.tiers.centre_side import _move_own
 from sensegate.tiers.device_moves import DeviceMover, LogIdentity, MoveOperations
 from sensegate.tiers.move_register import (
     ENDED_STAGES,
@@ -427,6 +429,33 @@ async def test_a_forced_move_that_is_refused_leaves_the_entry_as_it_was(province
     assert province.takers() == ["4405"]
 
 
+@pytest.mark.parametrize("force", [True, False])
+async def test_of_two_moves_requested_at_once_one_is_carried(province: Province, *, force: bool) -> None:
+    """Two operators ask for the same device: the second is told, and may ask again when the first has failed."""
+    await province.copy("4401")
+    if force:
+        province.known.expelled.add("4401")
+    options = MoveOptions("4401", force=force, keep_credential=force)
+    record = province.trail.record
+
+    async def slowly(*args: Any, **more: Any) -> None:
+        await asyncio.sleep(0)
+        await record(*args, **more)
+
+    province.trail.record = slowly  # type: ignore[method-assign]
+    outcomes = await asyncio.gather(
+        *(
+            province.moves.request("d1", name, CITIES[name], by=ADMIN, gateways=PLACES, options=options)
+            for name in ("4403", "4405")
+        ),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [MoveRecord, Conflict]
+    [move] = province.moves.all(ADMIN)
+    assert move.target == "4403"
+    assert province.moves._requesting == set()
+
+
 async def test_a_source_that_comes_back_and_goes_again_is_still_told(province: Province) -> None:
     """It was a member while the target took the device by force, did not hear of it, and is expelled once more."""
     await province.copy("4401")
@@ -449,13 +478,15 @@ async def test_a_source_lost_after_the_target_took_it(province: Province) -> Non
     province.known.expelled.add("4401")
     with pytest.raises(Conflict, match="is done"):
         await province.moves.cancel(move.id, by=ADMIN)
-    assert province.moves.get(move.id, ADMIN).owed_source == "settle"
+    record = province.moves.get(move.id, ADMIN)
+    assert record.owed_source == "settle"
     on = await province.moves.request("d1", "4405", "440507", by=ADMIN, gateways=PLACES, options=MoveOptions("4403"))
     await province.work("4403", "4405", "4403")
     assert province.moves.get(on.id, ADMIN).stage is MoveStage.DONE
     province.known.expelled.clear()
     await province.work("4401")
     assert province.takers() == ["4405"]
+    assert province.moves.get(move.id, ADMIN).handed_over_at == record.taken_at > 0
     state = province.gateways["4401"].get("d1", ADMIN).state
     assert state is DeviceState.RETIRED
 
@@ -485,6 +516,23 @@ async def test_who_may_call_it_off(province: Province) -> None:
         await province.moves.cancel(move.id, by=auditor)
     there = Principal("o", Role.CITY_OPERATOR, scope("4403"))
     assert (await province.moves.cancel(move.id, by=there)).stage is MoveStage.CANCELLED
+
+
+async def test_the_centres_own_gateway_goes_on_after_a_cancellation(province: Province) -> None:
+    """An operator cancelled just while it reported: it asks for its orders again."""
+    await province.ask()
+    tried: list[int] = []
+
+    class Cancelled:
+        async def run_orders(self) -> None:
+            tried.append(len(tried))
+            if len(tried) == 1:
+                raise Conflict("the move: changed meanwhile; read it again")
+            raise asyncio.CancelledError
+
+    with pytest.raises(asyncio.CancelledError):
+        await _move_own(province.moves, Cancelled(), InstantClock(NOW), "4401")  # type: ignore[arg-type]
+    assert tried == [0, 1]
 
 
 def test_orders_of_an_older_release_are_read() -> None:

@@ -11,7 +11,7 @@ from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
-from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied
+from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, Unavailable
 from sensegate.tiers.move_register import MoveRecord, MoveStage
 from sensegate.tiers.ownership import ROW_DEVICES, DeviceOwners
 
@@ -36,9 +36,11 @@ class Book:
         return other.owners
 
 
-def move(stage: MoveStage, *, source: str = "4401", target: str = "4403", changed: int = 1) -> MoveRecord:
+def move(
+    stage: MoveStage, *, number: int = 1, source: str = "4401", target: str = "4403", taken: int = 0
+) -> MoveRecord:
     """Return a move of the device `a`."""
-    return MoveRecord("m1", "a", source, target, target, stage, "admin", 1, changed)
+    return MoveRecord(f"m{number}", "a", source, target, target, stage, "admin", 1, max(1, taken), taken)
 
 
 async def test_the_first_member_owns_a_device_durably() -> None:
@@ -139,15 +141,98 @@ async def test_a_device_that_moves_on_and_back() -> None:
     """Each owner of the past may bring up what it still has; the last one owns it, whatever the book says once more."""
     book = Book()
     await book.owners.claim("4401", ["a"])
-    there = move(MoveStage.DONE, changed=book.clock.now())
+    there = move(MoveStage.DONE, taken=book.clock.now())
     book.owners.on_move(there)
     await book.owners.write_due()
     await book.clock.advance(10)
-    book.owners.on_move(move(MoveStage.DONE, source="4403", target="4401", changed=book.clock.now()))
+    back = move(MoveStage.DONE, number=2, source="4403", target="4401", taken=book.clock.now())
+    book.owners.on_move(back)
     await book.owners.write_due()
     book.owners.on_move(there)
     assert book.owners.owner("a") == "4401"
     assert book.owners.may_send("4403", "a")
+
+
+async def test_an_order_that_was_owed_takes_no_device_back() -> None:
+    """The first move's source is back and retires the device: its record changes, long after the second move."""
+    book = Book()
+    await book.owners.claim("4401", ["a"])
+    first = move(MoveStage.DONE, taken=book.clock.now())
+    book.owners.on_move(first)
+    await book.owners.write_due()
+    await book.clock.advance(10)
+
+    async def settle() -> None:
+        await book.clock.advance(10)
+        book.owners.on_move(msgspec.structs.replace(first, changed_at=book.clock.now()))
+        await book.owners.write_due()
+
+    second = move(MoveStage.CARRIED, number=2, source="4403", target="4405")
+    book.owners.on_move(second)
+    await settle()
+    assert book.owners.may_send("4405", "a"), "the second move is in progress"
+    book.owners.on_move(msgspec.structs.replace(second, stage=MoveStage.DONE, taken_at=book.clock.now()))
+    await settle()
+    assert book.owners.owner("a") == "4405"
+    for owners in (book.owners, await book.read_again()):
+        assert owners.may_send("4405", "a")
+
+
+async def test_a_decision_stands_against_a_move_that_ended_before() -> None:
+    """The store was away when the move ended: its transfer is not written behind the operator's decision."""
+    book = Book()
+    await book.owners.claim("4401", ["a"])
+    book.owners.on_move(move(MoveStage.DONE, taken=book.clock.now()))
+    await book.clock.advance(10)
+    await book.owners.assign("a", "4405", by=PROVINCE)
+    await book.owners.write_due()
+    assert book.owners.owner("a") == "4405"
+
+
+async def test_a_transfer_stands_behind_the_deletion_of_its_row() -> None:
+    """A standby deletes the rows that its centre lacks: after its take-over a device is handed over all the same."""
+    book = Book()
+    await book.bucket.put("transfers/a", b"x")
+    await book.bucket.delete("transfers/a")
+    await book.owners.claim("4401", ["a"])
+    book.owners.on_move(move(MoveStage.DONE, taken=book.clock.now()))
+    await book.owners.write_due()
+    assert (await book.read_again()).owner("a") == "4403"
+
+
+async def test_a_transfer_of_another_process_is_read_and_not_overwritten() -> None:
+    """It has written the same transfer, or a later decision: what is due is decided again."""
+    book = Book()
+    await book.owners.claim("4401", ["a"])
+    await (await book.read_again()).assign("a", "4405", by=PROVINCE)
+    await book.clock.advance(-10)
+    book.owners.on_move(move(MoveStage.DONE, taken=book.clock.now() - 1))
+    with pytest.raises(Overloaded):
+        await book.owners.write_due()
+    await book.owners.write_due()
+    assert book.owners.owner("a") == "4405"
+
+
+async def test_transfers_that_could_not_be_written_are_when_the_store_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The task ends and is started again: it does not wait for another move."""
+    book = Book()
+    await book.owners.claim("4401", ["a"])
+    put = book.bucket.put
+
+    async def away(*_: object, **__: object) -> int:
+        raise Unavailable("the store is away")
+
+    monkeypatch.setattr(book.bucket, "put", away)
+    book.owners.on_move(move(MoveStage.DONE, taken=book.clock.now()))
+    with pytest.raises(Unavailable):
+        await book.owners.run()
+    monkeypatch.setattr(book.bucket, "put", put)
+    async with asyncio.timeout(5):
+        task = asyncio.create_task(book.owners.run())
+        while await book.bucket.get("transfers/a") is None:
+            await asyncio.sleep(0)
+    task.cancel()
+    assert (await book.read_again()).owner("a") == "4403"
 
 
 async def test_the_province_decides_where_the_wrong_one_was_first() -> None:

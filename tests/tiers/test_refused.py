@@ -12,13 +12,17 @@ import pytest
 
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
+from sensegate.config import StoreConfig
 from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, Unavailable
 from sensegate.model import LogMessage, SheddingRule
 from sensegate.quantities.quality import Flag
 from sensegate.tiers import protocol, refusals, uplink
-from sensegate.tiers.protocol import Lane, PartKind, SpanPart, SpanRequest
+from sensegate.tiers.judging import Judge
+from sensegate.tiers.members import MembershipState, NodeMember
+from sensegate.tiers.protocol import Lane, PartKind, RefusedPart, SpanPart, SpanRequest, SpanSelection
 from sensegate.tiers.receiver import MemberChecks, Receiver
 from sensegate.tiers.uplink_accounting import UplinkAccounting
+from sensegate.tiers.verdict import MemberFacts, Rules
 from tests.tiers.made import NODE, check, drive, rows_of
 from tests.tiers.world import World
 
@@ -499,6 +503,27 @@ async def test_control_without_the_lists_fence_rows_are_doubled(world: World, mo
         await send_again(world)
     with pytest.raises(AssertionError, match="doubled"):
         await check(world.node, world.centre.log)
+
+
+async def test_refused_parts_are_counted_by_member_and_not_by_division(world: World) -> None:
+    """A gateway of a port in a city whose own code is no member's; a member that may send nothing counts as none."""
+    port, gone = (
+        NodeMember("4401-port", "4401", MembershipState.JOINED),
+        NodeMember("4403", "4403", MembershipState.LEFT),
+    )
+    centre = world.centre
+    receiver = Receiver(
+        centre.log,
+        Judge(lambda member: MemberFacts(member, member, ()), Rules(centre.owners, lambda _name, _dep: 1)),
+        world.clock,
+        StoreConfig(),
+        members=MemberChecks(centre.probe, "4401-port".__eq__),
+    )
+    with pytest.raises(PermissionDenied):
+        await receiver.refused_parts(port.division)
+    part = RefusedPart("ab", Lane.LIVE, PartKind.READINGS, "area", SpanSelection(0, 1), "e")
+    await centre.log.write([LogMessage(refusals.subject_of(port.id, part.id), protocol.encode_refused_part(part))])
+    assert await receiver.refused_count([port, gone]) == 1
 
 
 async def test_rows_once_more_are_marked_as_late(world: World) -> None:

@@ -15,7 +15,7 @@ from sensegate import __version__
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import Trail
 from sensegate.clock import Clock
-from sensegate.errors import PermissionDenied, StoreFull, Unavailable
+from sensegate.errors import Conflict, PermissionDenied, StoreFull, Unavailable
 from sensegate.feature import Answer, Feature, FeatureSpec, Parts, owned
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.tiers import gaps, rest_indicators, rest_moves, rest_nodes, rest_owners, rest_returns, rest_uplink
@@ -182,7 +182,8 @@ async def _move_own(moves: MoveRegister, mover: DeviceMover, clock: Clock, home:
         await moves.until(lambda: moves.orders_digest(home) != "")
         try:
             await mover.run_orders()
-        except (Unavailable, PermissionDenied, StoreFull) as why:
+        except (Conflict, Unavailable, PermissionDenied, StoreFull) as why:
+            # A conflict: an operator cancelled the move while the gateway reported on it.
             _log.warning("move not completed; retrying", reason=str(why))
         await clock.sleep(POLL_S)
 
@@ -256,9 +257,6 @@ async def _open(parts: Parts) -> Feature | None:
     async def find_gaps(member: str) -> list[GapReport]:
         return await gaps.gap_reports(core.log, member, members.get(member).gaps)
 
-    async def count_refused() -> int:
-        return sum([len(await receiver.refused_parts(member.division)) for member in members.all()])
-
     return Feature(
         tasks=owned(
             {
@@ -284,7 +282,7 @@ async def _open(parts: Parts) -> Feature | None:
             rest_owners.OWNERS: owners,
             rest_uplink.REFUSED: receiver.refused_parts,
             rest_uplink.REFUSED_BODY: receiver.refused_body,
-            REFUSED_COUNT: count_refused,
+            REFUSED_COUNT: lambda: receiver.refused_count(members.all()),
             rest_returns.RETURNS: returns,
         },
         warnings=states.warnings,

@@ -93,6 +93,8 @@ class MoveRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     by: str
     requested_at: int
     changed_at: int
+    taken_at: int = 0
+    """Time when the centre heard that the target has the device, µs UTC; 0: not yet, or in an earlier release."""
     reason: str = ""
     """Reason why it was refused or cancelled."""
     identities: int = 0
@@ -115,6 +117,11 @@ class MoveRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Order for the target when it is back: ``drop``; empty: none."""
     revision: int = 0
     format: int = 1
+
+    @property
+    def handed_over_at(self) -> int:
+        """Time when the device changed its owner, µs UTC; later changes of the record do not alter it."""
+        return self.taken_at or self.requested_at
 
     @property
     def owed(self) -> str:
@@ -245,6 +252,8 @@ class MoveRegister:
         self._moves: dict[str, MoveRecord] = {}
         self.on_change: list[Callable[[MoveRecord], None]] = []
         """Called with the present state of each move: all at `load`, then each that changes."""
+        self._requesting: set[str] = set()
+        """Devices whose requested move is being written."""
         self._watched = 0
         self._applied = asyncio.Condition()
 
@@ -314,6 +323,8 @@ class MoveRegister:
             raise Conflict(f"{origin} is a member and could accept {device} too; `sensegate node expel {origin}` first")
         if self._registries.is_gone(target):
             raise Conflict(f"{target} is no longer a member and cannot import {device}")
+        if device in self._requesting:
+            raise Conflict(f"{device} is being moved already; wait, then see its move")
         now = self._clock.now()
         move = MoveRecord(
             secrets.token_hex(6),
@@ -328,7 +339,19 @@ class MoveRegister:
             former_division=stored.device.division,
             department=stored.device.department,
         )
-        facts: Facts = {"from": origin, "to": target, "division": place, "move": move.id}
+        # Of two that are requested at once, neither is in the register while the other is checked.
+        self._requesting.add(device)
+        try:
+            return await self._begin(move, stored, by=by, options=options)
+        finally:
+            self._requesting.discard(device)
+
+    async def _begin(
+        self, move: MoveRecord, stored: StoredDevice, *, by: Principal, options: MoveOptions
+    ) -> MoveRecord:
+        """Record and write a requested move; `stored`: the device's entry as it is known here."""
+        device, origin = move.device, move.source
+        facts: Facts = {"from": origin, "to": move.target, "division": move.division, "move": move.id}
         before: Facts = {"division": stored.device.division}
         if not options.force:
             await self._trail.record(by, "device.move", device, before=before, after=facts)
@@ -568,6 +591,7 @@ class MoveRegister:
 
     async def _finish_at_target(self, move: MoveRecord) -> None:
         """Note that the target has the device; a source that is gone owes the last step."""
+        move = msgspec.structs.replace(move, taken_at=self._clock.now())
         known = await self._registries.find(move.target, move.device)
         if known is None or known.device.state is DeviceState.RETIRED:
             # Its registry has not been copied yet; should it be lost now, the copy must have this entry.

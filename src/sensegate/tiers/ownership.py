@@ -184,21 +184,25 @@ class DeviceOwners:
         before, revision = rows[number] if number < len(rows) else ([], 0)
         taken = list(fresh[: ROW_DEVICES - len(before)])
         key, value = f"{_CLAIMS}{member}/{number}", _encode(ClaimedDevices(member, [*before, *taken]))
+        await self._put(key, value, revision)
+        return len(taken)
+
+    async def _put(self, key: str, value: bytes, expected: int) -> None:
+        """Write a row and apply it. Raises `Overloaded` where it has changed meanwhile: it is applied, decide again."""
         try:
-            written = await self._bucket.put(key, value, expected=revision)
+            written = await self._bucket.put(key, value, expected=expected)
         except Conflict:
             row = await self._bucket.get(key)
             if row is not None:
                 # Written by another process, or by an earlier attempt of ours whose answer was lost.
                 self._apply(row)
-                raise Overloaded("claims of devices have changed meanwhile", retry_after_s=0.1) from None
+                raise Overloaded("owners of devices have changed meanwhile", retry_after_s=0.1) from None
             # A standby deletes the rows that its centre lacks: after a take-over ours stands behind the deletion.
             tombstone = await self._bucket.tombstone_revision(key)
             if not tombstone:
                 raise
             written = await self._bucket.put(key, value, expected=tombstone)
         self._apply(KvRow(key, value, written))
-        return len(taken)
 
     async def note_conflicts(self, member: str, devices: Iterable[str]) -> None:
         """Count, log and record in the trail that a member sent devices of others.
@@ -231,6 +235,7 @@ class DeviceOwners:
             PermissionDenied: `by` may not.
             NotFound: no member ever sent it.
             Conflict: a move of it is in progress.
+            Overloaded: its owner has changed meanwhile; repeat the decision.
         """
         demand(by, Action.CHANGE_NODES, self._home)
         async with self._writing:
@@ -242,46 +247,65 @@ class DeviceOwners:
             before, after = {"owner": owner}, {"owner": member}
             await self._trail.record(by, "device.assign", device, before=dict(before), after=dict(after))
             # Rows that the wrong owner still has stay refused: it was never its device.
-            return await self._transfer(device, member, (), by.id)
+            transfer = DeviceTransfer(device, member, (), self._clock.now(), by.id)
+            await self._write_transfer(transfer)
+            self._due.pop(device, None)  # a move that ended before this decision
+            return transfer
 
-    async def _transfer(self, device: str, owner: str, former: tuple[str, ...], reason: str) -> DeviceTransfer:
-        transfer = DeviceTransfer(device, owner, former[-FORMER_MAX:], self._clock.now(), reason)
-        key, value = f"{_TRANSFERS}{device}", _encode(transfer)
-        known = self._transfers.get(device)
-        revision = await self._bucket.put(key, value, expected=known[1] if known else 0)
-        self._apply(KvRow(key, value, revision))
-        for pair in [pair for pair in self._conflicts if pair[1] == device]:
+    async def _write_transfer(self, transfer: DeviceTransfer) -> None:
+        known = self._transfers.get(transfer.device)
+        await self._put(f"{_TRANSFERS}{transfer.device}", _encode(transfer), known[1] if known else 0)
+        for pair in [pair for pair in self._conflicts if pair[1] == transfer.device]:
             del self._conflicts[pair]
-        return transfer
 
     # ── moves ───────────────────────────────────────────────────────────────────────────
 
     def on_move(self, move: MoveRecord) -> None:
         """Apply the present state of a move; call it for each move at the start, and after each change."""
-        self._moving.pop(move.device, None)
+        present = self._moving.get(move.device)
         if move.stage in _MOVING:
             self._moving[move.device] = move
-        known = self._transfers.get(move.device)
-        is_newer = known is None or known[0].changed_at < move.changed_at
-        if move.stage in {MoveStage.TAKEN, MoveStage.DONE} and is_newer and self.owner(move.device) != move.target:
+        elif present is not None and present.id == move.id:
+            # Only its own: an ended move changes once more when a gateway has run an order that it owed.
+            del self._moving[move.device]
+        if move.stage not in {MoveStage.TAKEN, MoveStage.DONE} or not self._is_newest(move):
+            return
+        if self.owner(move.device) != move.target:
             self._due[move.device] = move
             self._wake.set()
+
+    def _is_newest(self, move: MoveRecord) -> bool:
+        """Return whether the owner of a device has not changed since a move handed it over."""
+        known, due = self._transfers.get(move.device), self._due.get(move.device)
+        is_newer = known is None or known[0].changed_at < move.handed_over_at
+        return is_newer and (due is None or due.id == move.id or due.handed_over_at < move.handed_over_at)
 
     async def run(self) -> None:
         """Write the transfers of finished moves until cancelled."""
         while True:
+            # First those that an earlier run could not write.
+            try:
+                await self.write_due()
+            except Overloaded as why:
+                await self._clock.sleep(why.retry_after_s)
+                continue
             await self._wake.wait()
             self._wake.clear()
-            await self.write_due()
 
     async def write_due(self) -> None:
-        """Write the transfers that are due. Raises `Unavailable`, `StoreFull`."""
-        for device, move in list(self._due.items()):
+        """Write the transfers that are due. Raises `Unavailable`, `StoreFull`, and `Overloaded`: write them again."""
+        for device in list(self._due):
             async with self._writing:
-                known = self._transfers.get(device)
-                former = (*(known[0].former if known else ()), move.source)
-                await self._transfer(device, move.target, former, move.id)
-                self._due.pop(device, None)
+                move, known = self._due.get(device), self._transfers.get(device)
+                if move is None:
+                    continue
+                if self._is_newest(move):
+                    former = (*(known[0].former if known else ()), move.source)[-FORMER_MAX:]
+                    await self._write_transfer(
+                        DeviceTransfer(device, move.target, former, move.handed_over_at, move.id)
+                    )
+                if self._due[device].id == move.id:
+                    del self._due[device]
 
     # ── keeping up ──────────────────────────────────────────────────────────────────────────────────
 

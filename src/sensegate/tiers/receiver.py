@@ -10,7 +10,7 @@ node asks for its `position`, and the fence decides between a late write and its
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
@@ -26,6 +26,7 @@ from sensegate.tiers import lanes, protocol, refusals, writers
 from sensegate.tiers.judging import Judge, JudgedSpan
 from sensegate.tiers.lanes import Records
 from sensegate.tiers.link import SPAN_CHANNELS, NodeLinks
+from sensegate.tiers.members import NodeMember
 from sensegate.tiers.protocol import (
     ClaimAnswer,
     Lane,
@@ -285,6 +286,13 @@ class Receiver:
     async def refused_parts(self, member: str) -> list[RefusedPart]:
         """Return the refused parts of a member that it can send again. Raises `Unavailable`."""
         return await self._uplink(member).refused_list.read()
+
+    async def refused_count(self, members: Iterable[NodeMember]) -> int:
+        """Return how many refused parts members have; those that may not send spans have none to send again.
+
+        Raises `Unavailable`.
+        """
+        return sum([len(await self.refused_parts(member.id)) for member in members if self._admits(member.id)])
 
     async def refused(self, member: str, _payload: bytes) -> bytes:
         """Answer with the list of refused parts. Raises `Unavailable`."""

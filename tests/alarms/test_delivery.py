@@ -42,11 +42,20 @@ class HttpReceiver:
     def __init__(self) -> None:
         self.url = ""
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.in_pieces = False
         self.answer: tuple[int, dict[str, Any]] = (200, {"errcode": 0, "errmsg": "ok"})
 
-    async def take(self, request: web.Request) -> web.Response:
+    async def take(self, request: web.Request) -> web.StreamResponse:
         self.requests.append((request.path_qs, dict(request.headers), await request.read()))
         status, body = self.answer
+        if self.in_pieces:
+            response = web.StreamResponse(status=status)
+            await response.prepare(request)
+            for piece in (json.dumps(body).encode()[:8], json.dumps(body).encode()[8:]):
+                await response.write(piece)
+                for _ in range(50):  # until the client has it
+                    await asyncio.sleep(0)
+            return response
         return web.json_response(body, status=status)
 
     def bodies(self) -> list[Any]:
@@ -171,6 +180,16 @@ async def test_a_robot_that_refuses_with_200_gets_it_again(receiver: HttpReceive
     assert receiver.bodies()[0] == receiver.bodies()[1]
     assert "告警发生" in receiver.bodies()[0]["text"]["content"]
     assert receiver.requests[0][0].endswith("?key=k1")
+
+
+async def test_an_answer_in_pieces_is_read_to_its_end(receiver: HttpReceiver) -> None:
+    """A robot whose acceptance arrives in two pieces has accepted."""
+    receiver.in_pieces = True
+    gateway = await raised(80.0)
+    robot = AlarmChannel(name="d", kind=ChannelKind.DINGTALK, url=receiver.url, secret="SEC1", place=Scope("4401"))
+    async with office(gateway, MemoryBucket()) as opened:
+        result = await opened.deliveries.attempt(await opened.add(robot), _notices(gateway))
+    assert result.accepted, result.reason
 
 
 async def test_a_robot_of_dingtalk_is_signed(receiver: HttpReceiver) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import hmac
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from email import message_from_string, policy
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -16,10 +16,11 @@ from urllib.parse import parse_qs, urlsplit
 import msgspec
 import pytest
 from aiohttp import web
+from structlog.testing import capture_logs
 
-from sensegate.alarms.channels import AlarmChannel, AlarmChannels, ChannelKind
+from sensegate.alarms.channels import AlarmChannel, AlarmChannels, ChannelKind, ChannelState
 from sensegate.alarms.delivery import AlarmDeliveries, DeliveryPolicy
-from sensegate.alarms.notices import line, notices_of, robot_body, text_of
+from sensegate.alarms.notices import line, mail_of, notices_of, robot_body, text_of
 from sensegate.alarms.rules import Severity
 from sensegate.alarms.transports import MailTransport, NoticeTransport, WebhookTransport, open_robots
 from sensegate.authority.bucket import MemoryBucket
@@ -41,11 +42,20 @@ class HttpReceiver:
     def __init__(self) -> None:
         self.url = ""
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.in_pieces = False
         self.answer: tuple[int, dict[str, Any]] = (200, {"errcode": 0, "errmsg": "ok"})
 
-    async def take(self, request: web.Request) -> web.Response:
+    async def take(self, request: web.Request) -> web.StreamResponse:
         self.requests.append((request.path_qs, dict(request.headers), await request.read()))
         status, body = self.answer
+        if self.in_pieces:
+            response = web.StreamResponse(status=status)
+            await response.prepare(request)
+            for piece in (json.dumps(body).encode()[:8], json.dumps(body).encode()[8:]):
+                await response.write(piece)
+                for _ in range(50):  # until the client has it
+                    await asyncio.sleep(0)
+            return response
         return web.json_response(body, status=status)
 
     def bodies(self) -> list[Any]:
@@ -172,6 +182,16 @@ async def test_a_robot_that_refuses_with_200_gets_it_again(receiver: HttpReceive
     assert receiver.requests[0][0].endswith("?key=k1")
 
 
+async def test_an_answer_in_pieces_is_read_to_its_end(receiver: HttpReceiver) -> None:
+    """A robot whose acceptance arrives in two pieces has accepted."""
+    receiver.in_pieces = True
+    gateway = await raised(80.0)
+    robot = AlarmChannel(name="d", kind=ChannelKind.DINGTALK, url=receiver.url, secret="SEC1", place=Scope("4401"))
+    async with office(gateway, MemoryBucket()) as opened:
+        result = await opened.deliveries.attempt(await opened.add(robot), _notices(gateway))
+    assert result.accepted, result.reason
+
+
 async def test_a_robot_of_dingtalk_is_signed(receiver: HttpReceiver) -> None:
     """The query has the time in ms and HMAC-SHA256 of time and secret, as its documentation has it."""
     gateway = await raised(80.0)
@@ -245,6 +265,40 @@ async def test_a_changed_channel_is_started_anew(receiver: HttpReceiver) -> None
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)
     assert len(receiver.requests) == 1
+
+
+async def test_an_unexpected_error_is_counted_and_the_channel_is_started_anew(
+    receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A delivery that ends by an error of the gateway is a failure of its channel; the next attempt delivers."""
+    gateway = await raised(80.0)
+    async with office(gateway, MemoryBucket()) as opened:
+        attempt = opened.deliveries.attempt
+
+        async def broken(_channel: AlarmChannel, _notices: Any) -> Any:
+            raise ValueError("no such form")
+
+        async def passed(is_done: Callable[[ChannelState], bool]) -> None:
+            while not is_done(opened.channels.state("ops")):
+                await gateway.clock.advance(1.0)
+                await asyncio.sleep(0)
+
+        monkeypatch.setattr(opened.deliveries, "attempt", broken)
+        await opened.add(webhook(receiver))
+        running = asyncio.create_task(opened.deliveries.run())
+        try:
+            with capture_logs() as lines:
+                await passed(lambda state: state.failures >= 3)
+            state = opened.channels.state("ops")
+            assert "ValueError" in state.reason
+            assert opened.deliveries.warnings()
+            assert any(isinstance(entry.get("exc_info"), ValueError) for entry in lines)
+            monkeypatch.setattr(opened.deliveries, "attempt", attempt)
+            await passed(lambda state: state.delivered == 1)
+            assert opened.channels.state("ops").failures == 0
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
 
 
 # ── what is refused ──────────────────────────────────────────────────────────────────────────────────
@@ -331,6 +385,17 @@ async def test_marks_in_names_are_text_in_each_form() -> None:
     assert len(content.encode()) <= 4_000
     assert "另有" in content
     assert "另有" not in text_of(wecom, many)
+
+
+@pytest.mark.parametrize("separator", ["\n", "\r\n", "\x0b", "\x0c", "\x1c", "\x85", "\u2028", "\u2029"])
+async def test_no_separator_of_lines_keeps_a_mail_from_being_written(separator: str) -> None:
+    """A value, a title or a note with any of them is one line, in the subject too."""
+    notice = _notices(await raised(80.0))[0]
+    text = f"pump{separator}stopped"
+    hostile = msgspec.structs.replace(notice, title=text, value=text, note=text)
+    channel = AlarmChannel(name="m", kind=ChannelKind.MAIL, recipients=("a@gd.gov.cn",))
+    assert line(hostile, "zh").count("pump stopped") == 3
+    assert "pump stopped" in str(mail_of(channel, [hostile], sender="sensegate@gd.gov.cn")["Subject"])
 
 
 class SmtpReceiver:

@@ -193,3 +193,20 @@ async def test_a_device_may_confirm_before_the_sending_ends(monkeypatch: pytest.
     assert world.states() == [TaskState.SENT]
     await world.tasking._check()
     assert world.states() == [TaskState.DONE]
+
+
+async def test_a_restart_keeps_the_order_of_a_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The older task stays the first one, although it was changed last; the newer one waits for its end."""
+    monkeypatch.setattr(AnyTask, "confirm", Confirmation("state", "on"))
+    world = await made()
+    older = await world.tasking.order(world.device("d1"), "on", {}, by=ADMIN)
+    await world.clock.advance(1)
+    newer = await world.tasking.order(world.device("d1"), "off", {}, by=ADMIN)
+    await world.tasking._check()
+    assert [task.id for task in world.tasks.due()] == [older.id]
+    reopened = TaskQueue(world.bucket, world.trail, world.clock)
+    await reopened.load()
+    assert [(task.id, task.state) for task in reopened.due()] == [(older.id, TaskState.SENT)]
+    (sent,) = reopened.due()
+    await reopened.finish(sent, TaskState.DONE)
+    assert [task.id for task in reopened.due()] == [newer.id]

@@ -20,6 +20,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.clock import HOUR_US, FakeClock
 from sensegate.errors import Gone, NotFound, Overloaded, PermissionDenied
 from sensegate.model import LogMessage
+from sensegate.share import latest as latest_module
 from sensegate.share.feeds import BoundingBox, Circle, FeedFilter
 from sensegate.share.last_values import LastValues
 from sensegate.share.latest import LatestPage, LatestReader, LatestRequest
@@ -264,6 +265,20 @@ async def test_a_revoked_token_ends_the_stream(city: City) -> None:
         is_revoked = True
         with pytest.raises(PermissionDenied):
             await anext(stream)
+
+
+async def test_a_grant_that_ends_while_values_wait_ends_them(city: City, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first values are many: what has not been sent when the grant was revoked is not sent."""
+    monkeypatch.setattr(latest_module, "_BLOCK", 10)
+    monkeypatch.setattr(latest_module, "_RECHECK_S", 0.0)
+    await city.grant()
+    principal = Principal("reader", Role.SUBSCRIBER, scope("4404"))
+    stream = await city.latest.open_stream(lambda: principal, LatestRequest("all"), heartbeat_s=0.0, interval_s=0.0)
+    async with asyncio.timeout(30), aclosing(stream):
+        assert [(await anext(stream)).count for _ in range(2)] == [10, 10]
+        await city.grant(revoked=NOW, reason="test")
+        assert (await anext(stream)).count in {0, 10}  # of the block that was admitted before
+        assert [(await anext(stream)).count for _ in range(3)] == [0, 0, 0]
 
 
 @pytest.mark.slow

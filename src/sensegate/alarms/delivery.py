@@ -88,7 +88,7 @@ class AlarmDeliveries:
         return (await self._log.bounds())[1]
 
     async def run(self) -> None:
-        """Run a task for each channel; a changed channel is started anew."""
+        """Run a task for each channel; one that is changed, or ended by an error, is started anew."""
         running: dict[str, tuple[AlarmChannel, asyncio.Task[None]]] = {}
         try:
             while True:
@@ -97,8 +97,10 @@ class AlarmDeliveries:
                 for name, (channel, task) in list(running.items()):
                     if wanted.get(name) != channel or task.done():
                         task.cancel()
-                        await asyncio.gather(task, return_exceptions=True)
+                        (error,) = await asyncio.gather(task, return_exceptions=True)
                         del running[name]
+                        if isinstance(error, Exception):
+                            await self._count_broken(name, error)
                 for name, channel in wanted.items():
                     if name not in running:
                         running[name] = channel, asyncio.create_task(self._follow(channel))
@@ -107,6 +109,17 @@ class AlarmDeliveries:
             for _, task in running.values():
                 task.cancel()
             await asyncio.gather(*(task for _, task in running.values()), return_exceptions=True)
+
+    async def _count_broken(self, name: str, error: Exception) -> None:
+        """Count a delivery that ended by an unexpected error as a failure of its channel."""
+        state = self._channels.state(name)
+        failures = state.failures + 1
+        _log.error("alarms are not delivered", channel=name, failures=failures, exc_info=error)
+        reason = f"an error of the gateway ({type(error).__name__}), see its log"
+        try:
+            await self._channels.settle(name, msgspec.structs.replace(state, failures=failures, reason=reason))
+        except (Unavailable, Conflict) as why:
+            _log.warning("delivery of alarms waits for the log", channel=name, reason=str(why))
 
     async def _follow(self, channel: AlarmChannel) -> None:
         """Deliver to a channel until cancelled; failures of the log and of the receiver are waited out."""

@@ -124,7 +124,8 @@ def line(notice: Notice, language: str) -> str:
     parts += [f"{words[key]}: {text}" for key in ("reason", "note") if (text := getattr(notice, key))]
     parts += [notice.division, notice.time]
     # A line of its own: no event may add lines, headings or links to a message.
-    flat = " · ".join(filter(None, parts)).replace("\r", " ").replace("\n", " ")
+    # All that separates lines, also U+2028 and its like: the subject of a mail is refused with any of them.
+    flat = " ".join(" · ".join(filter(None, parts)).splitlines())
     return flat[:LINE_MAX]
 
 

@@ -21,6 +21,7 @@ import aiohttp
 from sensegate.alarms.channels import AlarmChannel, ChannelKind
 from sensegate.alarms.notices import Notice, mail_of, robot_body, webhook_body
 from sensegate.authority.egress import Egress, EgressDenied, outbound_session
+from sensegate.authority.http_bodies import read_body
 from sensegate.clock import Clock
 from sensegate.config import MailConfig
 from sensegate.errors import ConfigError
@@ -76,7 +77,7 @@ class RobotTransport:
             ) as response:
                 if response.status != 200:
                     return DeliveryResult(accepted=False, reason=f"answered {response.status}")
-                return _robot_result(await response.content.read(ANSWER_BYTES_MAX))
+                return _robot_result(await read_body(response.content, ANSWER_BYTES_MAX))
         except ConfigError as why:
             return DeliveryResult(accepted=False, reason=str(why))
         except TimeoutError:

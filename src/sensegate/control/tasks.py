@@ -289,7 +289,12 @@ class TaskQueue:
         self._open += is_open - (before is not None and before.state in OPEN)
         queue = self._queues.setdefault(task.device, {})
         if is_open:
+            is_new = task.id not in queue
             queue[task.id] = task
+            if is_new and len(queue) > 1:
+                # After a restart they come in the order of their last changes.
+                ordered = sorted(queue.values(), key=lambda task: (task.created, task.id))
+                self._queues[task.device] = {task.id: task for task in ordered}
         else:
             queue.pop(task.id, None)
         if not queue:

@@ -385,6 +385,7 @@ class AccessRequests:
             demand(principal, Action.DECIDE_GRANTS, before.level, before.department)
         if before.revoked:
             raise Conflict(f"grant {name} was revoked")
+        check_terms(after)
         after = self._checked_grant(after)
         if after.expires > self._clock.now() + round(self._days_max * DAY_US):
             raise ConfigError(

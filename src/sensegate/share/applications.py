@@ -17,7 +17,7 @@ import msgspec
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, reads_only, scope
 from sensegate.errors import ConfigError, PermissionDenied
 from sensegate.share.feeds import Feed
-from sensegate.share.grants import CORE_GRADE, DELIVERIES, FORMS
+from sensegate.share.grants import CORE_GRADE, DELIVERIES, FORMS, Grant
 from sensegate.share.masks import Mask
 
 FEEDS_MAX = 100
@@ -144,7 +144,7 @@ def check_request(requested: RequestedAccess, *, days_max: float) -> None:
     check_terms(requested)
 
 
-def check_terms(terms: RequestedAccess | Decision) -> None:
+def check_terms(terms: RequestedAccess | Decision | Grant) -> None:
     """Return if deliveries and forms are known and the quota is in range. Raises `ConfigError`."""
     for key, known in (("deliveries", DELIVERIES), ("forms", FORMS)):
         if unknown := sorted({*getattr(terms, key)} - {*known}):

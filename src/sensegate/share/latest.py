@@ -261,7 +261,7 @@ class LatestReader:
         self, admit: Callable[[], Admission], fields: tuple[str, ...], heartbeat_s: float, interval_s: float
     ) -> AsyncGenerator[Events, None]:
         loop = asyncio.get_running_loop()
-        admission, change, sent = admit(), self.values.change, loop.time()
+        admission, change, checked, sent = admit(), self.values.change, loop.time(), loop.time()
         pending = np.arange(len(self.values))
         while True:
             while len(pending):
@@ -274,6 +274,11 @@ class LatestReader:
                     await asyncio.sleep(0.1)  # the rate of the grant permits nothing now
                     break
                 await asyncio.sleep(0)
+                if loop.time() - checked >= _RECHECK_S:
+                    # Also while many values wait: what is left is sent by the terms as they are now.
+                    before, admission, checked = admission, admit(), loop.time()
+                    if admission.selection != before.selection:
+                        pending = np.arange(len(self.values))
             began = loop.time()
             try:
                 async with asyncio.timeout(min(_RECHECK_S, heartbeat_s)):
@@ -284,7 +289,7 @@ class LatestReader:
             if loop.time() - sent >= heartbeat_s:
                 yield Events(b": heartbeat\n\n", 0)
                 sent = loop.time()
-            before, admission = admission, admit()
+            before, admission, checked = admission, admit(), loop.time()
             changed = self.values.changed_since(change)
             change = self.values.change
             if admission.selection != before.selection:

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 import aiohttp
 import msgspec
 
+from sensegate.authority.http_bodies import read_body
 from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.video.formats import viid_responses as answers
 from sensegate.video.formats.viid_responses import ObjectResult
@@ -118,7 +119,7 @@ class ViidClient:
             async with self._http.request(
                 method, self.url + path, data=body, headers=sent, ssl=self._tls or True, allow_redirects=False
             ) as response:
-                raw = await response.content.read(RESPONSE_BYTES_MAX)
+                raw = await read_body(response.content, RESPONSE_BYTES_MAX)
                 return response.status, raw, response.headers.getall("WWW-Authenticate", [])
         except (aiohttp.ClientError, OSError, TimeoutError) as why:
             raise Unavailable(f"{urlsplit(self.url).netloc}: {type(why).__name__}") from why

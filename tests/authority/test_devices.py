@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 
 import msgspec
 import numpy as np
@@ -17,7 +17,7 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.importing import import_csv
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.selection import DeviceFilter
-from sensegate.authority.trail import MemoryTrail
+from sensegate.authority.trail import Facts, MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.model import Datum, Device, DeviceState
@@ -467,3 +467,57 @@ async def test_states_are_counted_once_a_second(
     await clock.advance(200)
     counts = {state: count for state, count in devices.count_states().items() if count}
     assert counts == {DeviceState.SILENT: 1, DeviceState.REGISTERED: 1}
+
+
+class _HeldTrail(MemoryTrail):
+    """A trail whose records wait until all changes of a test have decided."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held = asyncio.Event()
+        self.held.set()
+
+    async def record(
+        self, by: Principal, action: str, target: str, *, before: Facts | None = None, after: Facts | None = None
+    ) -> None:
+        await self.held.wait()
+        await super().record(by, action, target, before=before, after=after)
+
+
+@pytest.mark.parametrize("first", ["disable", "retire", "move out"])
+async def test_a_change_does_not_undo_one_that_was_written_meanwhile(
+    bucket: MemoryBucket, clock: FakeClock, make: Make, admin: Principal, first: str
+) -> None:
+    """Of two changes that were decided on the same entry the later write is refused: a disabled device stays so."""
+    trail = _HeldTrail()
+    devices = Devices(bucket, trail, clock, home="44")
+    await devices.add(make(), by=admin)
+    trail.held.clear()
+    changes: dict[str, Coroutine[object, object, object]] = {
+        "disable": devices.disable("air-1", by=admin),
+        "retire": devices.retire("air-1", by=admin),
+        "move out": devices.move_out("air-1", by=admin, to="4403", move="m"),
+        "shut out": devices.shut_out("air-1", by=admin, move="m"),
+        "rotate": devices.rotate("air-1", by=admin),
+    }
+    tasks = [asyncio.create_task(changes.pop(first)), *map(asyncio.create_task, changes.values())]
+    await asyncio.sleep(0)
+    trail.held.set()
+    outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+    assert [type(outcome) for outcome in outcomes[1:]] == [Conflict] * len(changes)
+    assert devices.get("air-1", admin).state is (DeviceState.DISABLED if first == "disable" else DeviceState.RETIRED)
+
+
+async def test_an_id_is_registered_once_at_a_time(
+    bucket: MemoryBucket, clock: FakeClock, make: Make, admin: Principal
+) -> None:
+    """Of two registrations of one id at the same time one is refused: no password is shown that never opens."""
+    trail = _HeldTrail()
+    devices = Devices(bucket, trail, clock, home="44")
+    trail.held.clear()
+    tasks = [asyncio.create_task(devices.add(make(), by=admin)) for _ in range(2)]
+    await asyncio.sleep(0)
+    trail.held.set()
+    secret, refused = await asyncio.gather(*tasks, return_exceptions=True)
+    assert isinstance(refused, Conflict)
+    assert devices.verify("air-1", str(secret)) is not None

@@ -23,7 +23,7 @@ async def test_messages_of_a_device(gateway: Gateway) -> None:
         await gateway.device(name)
     await gateway.device("b-1", "440305")
     token = await gateway.token(Role.COUNTY_OPERATOR, "440106")
-    plain = [received("up", b"one", 1, "a-1"), received("v1/a-1/up", b"two", 2), received("v1/a-2/up", b"no", 3, "a-2")]
+    plain = [received("up", b"one", 1, "a-1"), received("sg/a-1/up", b"two", 2), received("sg/a-2/up", b"no", 3, "a-2")]
     stored = raw.StoredMessage(received("x", b"\xff", 4), "mqtt", "malformed", "why", "a-1", "acme/th10@3")
     await gateway.log.write([LogMessage("raw.44-0", raw.encode(plain, "mqtt"), 24)])
     await gateway.log.write([LogMessage("quarantine.44-0", raw.encode_quarantined([stored]), 24)])
@@ -44,6 +44,24 @@ async def test_messages_of_a_device(gateway: Gateway) -> None:
     await gateway.ask("GET", "/api/v1/devices/nobody/messages", token, expect=404)
     await gateway.ask("GET", path, await gateway.token(Role.AUDITOR, "44"), expect=403)
     await gateway.ask("GET", f"{path}?after=x", token, expect=400)
+
+
+async def test_a_name_that_stands_in_the_topics_of_others_opens_none_of_their_messages(gateway: Gateway) -> None:
+    """A device with the alias `up` has no part in `…/up` of others, nor a topic of its own that others published to."""
+    await gateway.device("spy-1", alias="up")
+    await gateway.device("other-1", "440305")
+    token = await gateway.token(Role.COUNTY_OPERATOR, "440106")
+    plain = [
+        received("sg/other-1/up", b"by topic", 1),
+        received("sg/other-1/up", b"by credential", 2, "other-1"),
+        received("sg/spy-1/up", b"of another sender", 3, "other-1"),
+        received("sg/spy-1/up", b"own", 4),
+    ]
+    stored = raw.StoredMessage(received("sg/spy-1/up", b"refused", 5), "mqtt", "malformed", "why", "other-1", "p/p@1")
+    await gateway.log.write([LogMessage("raw.44-0", raw.encode(plain, "mqtt"), 24)])
+    await gateway.log.write([LogMessage("quarantine.44-0", raw.encode_quarantined([stored]), 24)])
+    _, body, _ = await gateway.ask("GET", "/api/v1/devices/spy-1/messages", token, expect=200)
+    assert [row["payload"] for row in body["rows"]] == ["own"]
 
 
 async def test_the_last_messages_are_found_from_the_end(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -37,7 +37,11 @@ Findings = list[RuleFinding]
 
 
 class Devices(DeviceTable):
-    """The devices of this gateway. Each change is authorised, recorded in the trail, and then written."""
+    """The devices of this gateway. Each change is authorised, recorded in the trail, and then written.
+
+    A change takes the revision that it expects together with the entry on which it decides: while it is recorded,
+    another change may be written.
+    """
 
     def __init__(
         self,
@@ -92,9 +96,10 @@ class Devices(DeviceTable):
         self._require_free(device, by)
         if self.is_present(device.id):
             raise Conflict(f"device {device.id} is registered already; change it, or rotate its credential")
+        expected = self._expected_revision(device.id)
         secret, credentials_ = ("", Credentials()) if device.gateway else secrets_.issue(partial(self._digest, device))
         await self.trail.record(by, "device.add", device.id, after=facts(device))
-        await self._write(StoredDevice(device, credentials_), expected=self._expected_revision(device.id))
+        await self._write(StoredDevice(device, credentials_), expected=expected)
         return secret
 
     async def change(self, device: Device, *, revision: int, by: Principal) -> Device:
@@ -122,7 +127,7 @@ class Devices(DeviceTable):
         Without a grace period a device that a move disabled is released: the credential that moved along is void here.
         """
         at = self._changeable(device_id, by)
-        before = self._stored(at)
+        before, revision = self._stored(at), self._revisions[at]
         if before.device.gateway:
             raise ConfigError(
                 f"{device_id} has no credential of its own", key="gateway", remedy=f"rotate {before.device.gateway}"
@@ -134,7 +139,7 @@ class Devices(DeviceTable):
         await self.trail.record(by, "device.rotate", device_id, after={"grace_s": grace_s})
         moved_out_by = before.moved_out_by if grace_s > 0 else ""
         after = msgspec.structs.replace(before, credentials=credentials_, moved_out_by=moved_out_by)
-        await self._write(after, expected=self._revisions[at])
+        await self._write(after, expected=revision)
         return secret
 
     async def disable(self, device_id: str, *, by: Principal) -> Device:
@@ -151,7 +156,7 @@ class Devices(DeviceTable):
 
     async def _set_state(self, device_id: str, state: DeviceState, by: Principal) -> Device:
         at = self._changeable(device_id, by)
-        before = self._stored(at)
+        before, revision = self._stored(at), self._revisions[at]
         if before.device.state is DeviceState.RETIRED and state is not DeviceState.RETIRED:
             raise Conflict(f"device {device_id} is retired; register its successor under another id")
         if before.moved_out_by and before.device.state is DeviceState.DISABLED and state is DeviceState.REGISTERED:
@@ -166,7 +171,7 @@ class Devices(DeviceTable):
         )
         moved_out_by = "" if state is DeviceState.RETIRED else before.moved_out_by
         entry = msgspec.structs.replace(before, device=after, moved_out_by=moved_out_by)
-        await self._write(entry, expected=self._revisions[at])
+        await self._write(entry, expected=revision)
         if before.device.state is DeviceState.DISABLED:
             self.moving_out.discard(device_id)
         return self.record(at)
@@ -187,12 +192,12 @@ class Devices(DeviceTable):
     async def shut_out(self, device_id: str, *, by: Principal, move: str) -> bytes:
         """Disable a device that moves away; return its previous entry with its credentials."""
         at = self._present(device_id)
-        before = self._stored(at)
+        before, revision = self._stored(at), self._revisions[at]
         if before.device.state is not DeviceState.DISABLED:
             after = msgspec.structs.replace(before.device, state=DeviceState.DISABLED)
             await self.trail.record(by, "device.move.shut", device_id, before=facts(before.device), after=facts(after))
             entry = msgspec.structs.replace(before, device=after, moved_out_by=move)
-            await self._write(entry, expected=self._revisions[at])
+            await self._write(entry, expected=revision)
         device = msgspec.structs.replace(before.device, state=DeviceState.REGISTERED)
         return encode_stored(StoredDevice(device, before.credentials))
 
@@ -208,7 +213,7 @@ class Devices(DeviceTable):
         if not self.is_present(device_id):
             return False
         at = self._present(device_id)
-        before = self._stored(at)
+        before, revision = self._stored(at), self._revisions[at]
         if not before.moved_out_by or before.device.state not in {DeviceState.DISABLED, DeviceState.RETIRED}:
             return False
         credentials_ = before.credentials
@@ -217,7 +222,7 @@ class Devices(DeviceTable):
         device = msgspec.structs.replace(before.device, state=DeviceState.REGISTERED)
         facts_: Facts = {"move": move, "credential": "void" if bare else "kept"}
         await self.trail.record(by, "device.move.back", device_id, after=facts_)
-        await self._write(StoredDevice(device, Credentials() if bare else credentials_), expected=self._revisions[at])
+        await self._write(StoredDevice(device, Credentials() if bare else credentials_), expected=revision)
         return True
 
     async def move_out(self, device_id: str, *, by: Principal, to: str, move: str) -> bool:
@@ -225,12 +230,12 @@ class Devices(DeviceTable):
         if not self.is_present(device_id):
             return False
         at = self._present(device_id)
-        before = self._stored(at)
+        before, revision = self._stored(at), self._revisions[at]
         if before.device.state is DeviceState.RETIRED:
             return False
         after = msgspec.structs.replace(before.device, state=DeviceState.RETIRED)
         await self.trail.record(by, "device.move.out", device_id, before=facts(before.device), after={"to": to})
-        await self._write(StoredDevice(after, Credentials(), moved_out_by=move), expected=self._revisions[at])
+        await self._write(StoredDevice(after, Credentials(), moved_out_by=move), expected=revision)
         return True
 
     def arrived_by(self, device_id: str, move: str) -> bool:
@@ -259,9 +264,10 @@ class Devices(DeviceTable):
         present = at >= 0 and self._values[at] is not None
         if present and self._stored(at).device.state is not DeviceState.RETIRED:
             return False
+        expected = self._expected_revision(device.id)
         await self.trail.record(by, "device.move.in", device.id, after={**facts(device), "from": source})
         entry = StoredDevice(device, stored.credentials, moved_in_by=move)
-        await self._write(entry, expected=self._revisions[at] if at >= 0 else 0)
+        await self._write(entry, expected=expected)
         return True
 
     def _moved(self, stored: StoredDevice, division: str) -> Device:

@@ -12,6 +12,7 @@ from sensegate.authority.scope import Action
 from sensegate.bus import raw
 from sensegate.bus.unreadable import read
 from sensegate.clock import SECOND_US
+from sensegate.decode.topics import matches_filter
 from sensegate.model import Device, LogEntry
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route, iso, payload_text
@@ -32,6 +33,8 @@ BEFORE_MAX_S = 3_600.0
 BEFORE_MIN_S = 60.0
 _SUBJECTS = ("raw.", "quarantine.")
 _DIGITS_MAX = 19
+_NOBODY = "~"
+"""No device can have this id."""
 
 
 class DeviceMessage(msgspec.Struct, frozen=True):
@@ -62,15 +65,34 @@ class DeviceMessages(msgspec.Struct, frozen=True):
     """True if the log has entries that were not looked at yet."""
 
 
-def _is_of(message: raw.StoredMessage, device: Device) -> bool:
-    """Return whether a message is that of a device: by its credential, by quarantine, or by its topic."""
-    names = {device.id, device.alias} - {""}
-    return device.id in {message.device, message.message.principal} or not names.isdisjoint(
-        message.message.topic.split("/")
-    )
+class _Sought(msgspec.Struct, frozen=True):
+    """A device whose messages are sought."""
+
+    device: Device
+    filters: Sequence[str]
+    """Topic filters that name the device."""
+
+    def is_of(self, stored: raw.StoredMessage) -> bool:
+        """Return whether a message is that of the device: by its credential, by quarantine, or by its topic.
+
+        A topic counts only where no other device published the message than a gateway of this one.
+        """
+        sender = stored.message.principal
+        if self.device.id in {stored.device, sender}:
+            return True
+        if stored.device or (sender and sender not in self.device.gateways):
+            return False
+        return any(matches_filter(stored.message.topic, topic_filter) for topic_filter in self.filters)
 
 
-def _rows(entry: LogEntry, device: Device) -> list[DeviceMessage]:
+def _sought(call: Call, device: Device) -> _Sought:
+    # Filters that hold for a device of any name as well are those of a gateway or of all devices of the profile.
+    others = set(call.deps.topics(msgspec.structs.replace(device, id=_NOBODY, alias="")))
+    return _Sought(device, [topic for topic in call.deps.topics(device) if topic not in others])
+
+
+def _rows(entry: LogEntry, sought: _Sought) -> list[DeviceMessage]:
+    device = sought.device
     stored = read(
         entry, "messages of a device", lambda payload: raw.decode_of(payload, {device.id, device.alias} - {""})
     )
@@ -87,7 +109,7 @@ def _rows(entry: LogEntry, device: Device) -> list[DeviceMessage]:
             message.detail[:2_000],
         )
         for message in raw.join_pieces(stored or ())
-        if _is_of(message, device)
+        if sought.is_of(message)
     ]
 
 
@@ -104,7 +126,7 @@ async def _period(call: Call, device: Device, limit: int) -> tuple[int, int]:
 
 async def _last(call: Call, device: Device, limit: int) -> DeviceMessages:
     """Return the last messages, read from the newest backwards: in a large city few entries hold one of a device."""
-    clock, log = call.deps.clock, call.deps.log
+    clock, log, sought = call.deps.clock, call.deps.log, _sought(call, device)
     _, end = await log.bounds()
     first, upper = await _period(call, device, limit)
     rows: list[DeviceMessage] = []
@@ -114,16 +136,16 @@ async def _last(call: Call, device: Device, limit: int) -> DeviceMessages:
         position, part = lower - 1, list[DeviceMessage]()
         while position < upper - 1 and (entries := await log.fetch(position, max_bytes=PAGE_BYTES)):
             position = entries[-1].sequence
-            part += await _rows_of([entry for entry in entries if entry.sequence < upper], device)
+            part += await _rows_of([entry for entry in entries if entry.sequence < upper], sought)
         rows, scanned, upper = part + rows, scanned + upper - lower, lower
     return DeviceMessages(device.id, rows[-limit:], str(end), more=False)
 
 
-async def _rows_of(entries: Sequence[LogEntry], device: Device) -> list[DeviceMessage]:
+async def _rows_of(entries: Sequence[LogEntry], sought: _Sought) -> list[DeviceMessage]:
     rows: list[DeviceMessage] = []
     for entry in entries:
         if entry.subject.startswith(_SUBJECTS):
-            rows += await asyncio.to_thread(_rows, entry, device)
+            rows += await asyncio.to_thread(_rows, entry, sought)
     return rows
 
 
@@ -131,7 +153,7 @@ async def _since(call: Call, device: Device, limit: int, text: str) -> DeviceMes
     """Return the messages after a position of an earlier answer."""
     if not (text.isascii() and text.isdecimal() and len(text) < _DIGITS_MAX):
         raise BadRequest(f"query: after: '{text[:40]}' is not a position; give `after` of the previous answer")
-    clock, log = call.deps.clock, call.deps.log
+    clock, log, sought = call.deps.clock, call.deps.log, _sought(call, device)
     rows: deque[DeviceMessage] = deque(maxlen=limit)
     position, scanned, until = int(text), 0, clock.monotonic() + SCAN_S
     more = True
@@ -140,7 +162,7 @@ async def _since(call: Call, device: Device, limit: int, text: str) -> DeviceMes
         more = bool(entries)
         if entries:
             scanned, position = scanned + len(entries), entries[-1].sequence
-            rows.extend(await _rows_of(entries, device))
+            rows.extend(await _rows_of(entries, sought))
     return DeviceMessages(device.id, list(rows), str(position), more)
 
 

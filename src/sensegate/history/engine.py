@@ -60,6 +60,12 @@ class HistoryEngine:
         error: type[Exception] = self._duckdb.Error
         return error
 
+    @property
+    def invalid(self) -> type[Exception]:
+        """Error of a statement whose parameters are not valid, such as a regular expression."""
+        error: type[Exception] = self._duckdb.InvalidInputException
+        return error
+
     def close(self) -> None:
         """Close it; statements that run are ended."""
         self._root.interrupt()

@@ -20,6 +20,7 @@ from sensegate.history.prometheus_reader import (
     STEPS_MAX,
     PrometheusReader,
     QuerySteps,
+    SeriesAnswer,
     label_names,
 )
 from sensegate.history.promql import BadQuery
@@ -94,7 +95,7 @@ def _length(text: str, name: str, default: int) -> int:
 
 
 Work = Callable[[Call, Parameters], Awaitable[tuple[bytes, int, str]]]
-"""Returns the data of an answer, how many values it holds, and the grant."""
+"""Returns the data of an answer, how many values were read for it, and the grant."""
 
 
 def _answer_of(
@@ -158,7 +159,7 @@ def _text(parameters: Parameters) -> str:
     return text
 
 
-async def _matching_series(call: Call, parameters: Parameters) -> tuple[list[dict[str, str]], str]:
+async def _matching_series(call: Call, parameters: Parameters) -> SeriesAnswer:
     reader = call.part(PROMETHEUS)
     selectors = [reader.parser.selector(text) for text in parameters.all("match[]")]
     return await reader.series(call.principal, call.path("feed"), selectors)
@@ -167,19 +168,19 @@ async def _matching_series(call: Call, parameters: Parameters) -> tuple[list[dic
 async def _series(call: Call, parameters: Parameters) -> tuple[bytes, int, str]:
     if not parameters.all("match[]"):
         raise BadQuery("match[]: is missing; give a selector")
-    series, grant = await _matching_series(call, parameters)
-    return msgspec.json.encode(series), len(series), grant
+    answer = await _matching_series(call, parameters)
+    return msgspec.json.encode(answer.series), answer.count, answer.grant
 
 
 async def _labels(call: Call, parameters: Parameters) -> tuple[bytes, int, str]:
-    series, grant = await _matching_series(call, parameters)
-    return msgspec.json.encode(label_names(series)), 0, grant
+    answer = await _matching_series(call, parameters)
+    return msgspec.json.encode(label_names(answer.series)), answer.count, answer.grant
 
 
 async def _label_values(call: Call, parameters: Parameters) -> tuple[bytes, int, str]:
-    series, grant = await _matching_series(call, parameters)
-    values = sorted({labels[name] for labels in series if (name := call.path("label")) in labels})
-    return msgspec.json.encode(values), len(values), grant
+    answer = await _matching_series(call, parameters)
+    values = sorted({labels[name] for labels in answer.series if (name := call.path("label")) in labels})
+    return msgspec.json.encode(values), answer.count, answer.grant
 
 
 _PATH = f"{API}/feeds/{{feed}}/prometheus/api/v1"

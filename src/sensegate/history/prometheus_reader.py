@@ -37,6 +37,8 @@ LOOKBACK_US = 300_000_000
 STEPS_MAX = 11_000
 CELLS_MAX = 100_000
 """Most values of an answer, and most values that are computed for one."""
+WINDOW_SAMPLES_MAX = 20_000_000
+"""Most samples in the ranges of all steps together: the slowest function takes some 0.2 µs for each."""
 SERIES_MAX = 10_000
 _LATEST_PAGE = 10_000
 
@@ -59,6 +61,14 @@ class PrometheusAnswer(msgspec.Struct, frozen=True):
     """Data of an answer, encoded; `count` values were read out."""
 
     data: bytes
+    count: int
+    grant: str = ""
+
+
+class SeriesAnswer(msgspec.Struct, frozen=True):
+    """Labels of series; `count` last values were read for them."""
+
+    series: list[dict[str, str]]
     count: int
     grant: str = ""
 
@@ -170,6 +180,12 @@ class PrometheusReader:
                     "shorter period, or labels that choose fewer series"
                 )
         evaluation = Evaluation(series, _steps(steps), steps.lookback)
+        samples = await asyncio.to_thread(evaluation.window_samples, expression)
+        if samples > WINDOW_SAMPLES_MAX:
+            raise TooMuch(
+                f"the ranges of the {steps.count} steps hold {samples} readings together, more than "
+                f"{WINDOW_SAMPLES_MAX}; give a shorter range in brackets, a longer step, or a shorter period"
+            )
 
         async def read_out(most: int) -> PrometheusAnswer:
             data, count = await asyncio.to_thread(result, evaluation)
@@ -181,20 +197,18 @@ class PrometheusReader:
 
         return await read_within_quota(quota, CELLS_MAX, read_out)
 
-    async def series(
-        self, principal: Principal, feed: str, selectors: Sequence[Selector]
-    ) -> tuple[list[dict[str, str]], str]:
-        """Return the labels of the series that any selector chooses, of those with a last value, and the grant."""
+    async def series(self, principal: Principal, feed: str, selectors: Sequence[Selector]) -> SeriesAnswer:
+        """Return the labels of the series that any selector chooses, of those with a last value."""
         identities, grant = await self._identities(principal, feed)
         known = [_labels(name, place, channel) for name, place, channel in identities]
         if not selectors:
-            return [dict(labels) for labels in known], grant
+            return SeriesAnswer([dict(labels) for labels in known], len(known), grant)
         chosen: dict[Labels, None] = {}
         empty = np.zeros(0, np.int64), np.zeros(0)
         for selector in selectors:
             matching = await self._matching([Series(labels, *empty) for labels in known], selector.matchers)
             chosen |= dict.fromkeys(series.labels for series in matching)
-        return [dict(labels) for labels in chosen], grant
+        return SeriesAnswer([dict(labels) for labels in chosen], len(known), grant)
 
     async def _identities(self, principal: Principal, feed: str) -> tuple[list[tuple[str, tuple[str, str], str]], str]:
         """Return property, device with division, and channel of every series; and the grant."""

@@ -20,6 +20,7 @@ from sensegate.history.promql import (
     RangeCall,
     RangeSelector,
     Selector,
+    selectors_of,
 )
 
 I64 = NDArray[np.int64]
@@ -86,6 +87,16 @@ class Evaluation(msgspec.Struct, frozen=True, eq=False):
             if last > first:
                 ranges.append(Series(series.labels, series.time[first:last], series.value[first:last]))
         return ranges
+
+    def window_samples(self, expression: Expression) -> int:
+        """Return the samples in the ranges of all steps, each as often as a range holds it: the work of `values`."""
+        count = 0
+        for selector, length in selectors_of(expression):
+            ends = self.steps - selector.offset_us
+            for series in self.series[selector] if length else ():
+                first, last = (np.searchsorted(series.time, at, side="right") for at in (ends - length, ends))
+                count += int((last - first).sum())
+        return count
 
     def _latest(self, selector: Selector, series: Series) -> StepValues:
         at = self.steps - selector.offset_us

@@ -27,6 +27,7 @@ from sensegate.history.aggregates import Aggregate, AggregateRow, fits_sums, row
 from sensegate.history.conditions import Scan, rows_scan, sums_scan
 from sensegate.history.downsampling import Choose
 from sensegate.history.engine import HistoryEngine
+from sensegate.history.promql import BadQuery
 from sensegate.history.segment_files import VALUE_SQL
 from sensegate.history.segments import Segment
 from sensegate.history.sink import HistorySink
@@ -142,13 +143,22 @@ class HistoryQueries:
         return await self.samples(selection, begin, end, 1, _every)
 
     async def full_matches(self, texts: Sequence[str], pattern: str) -> list[bool]:
-        """Return which texts match a regular expression of RE2. Raises `TooMuch`, `Unavailable`."""
+        """Return which texts match a regular expression of RE2.
+
+        Raises:
+            BadQuery: the pattern is none.
+            TooMuch, Unavailable: as `rows`.
+        """
         table = {"text": np.array(texts or [""], object)}
 
         def work(connection: Any) -> Any:
             connection.register("texts", table)
             sql = "SELECT regexp_full_match(text, $1) AS is_match FROM texts"
-            return connection.execute(sql, [pattern]).fetchnumpy()
+            try:
+                return connection.execute(sql, [pattern]).fetchnumpy()
+            except self._engine.invalid as why:
+                problem = str(why).splitlines()[0].removeprefix("Invalid Input Error: ")
+                raise BadQuery(f"'{pattern[:80]}' is not a regular expression of RE2: {problem[:200]}") from why
 
         async with self._slot():
             matches = await self._run(work)

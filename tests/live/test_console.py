@@ -168,11 +168,25 @@ async def test_a_list_is_its_address(centre: Site, device: Made, browser: Any) -
 
 @needs_chromium
 async def test_the_frame(centre: Site, device: Made, browser: Any) -> None:
-    """The scope narrows lists and stays; several states or their contrary; back is where it was; a lost gateway."""
+    """Scope, menu, filters and the way back; a gateway that is away, and a page that fails, leave the frame as it is."""
     for number in range(45):
         await centre.device(f"frame-{number:02d}", "440305")
-    async with page_of(browser, centre, centre.admin, "en-US", 390, "light") as (page, _faults):
-        await shown(page, centre, "devices")
+    async with page_of(browser, centre, centre.admin, "en-US", 390, "light") as (page, faults):
+        await shown(page, centre, "")
+        await page.select_option(".scope select", "4403")
+        await page.wait_for_selector(".scope strong:has-text('4403')")
+        await page.wait_for_selector(".loading", state="detached")
+        assert (faults, await page.locator("main .problem").count()) == ([], 0)
+        await page.route("**/api/v1/ledger**", lambda route: route.fulfill(json={"rows": [None]}))
+        await page.click(".scope button:has-text('44')")
+        await page.select_option(".scope select", "4401")
+        await page.wait_for_selector("main .problem:has-text('This page cannot be shown')")
+        await page.unroute("**/api/v1/ledger**")
+        await page.click("nav summary")
+        await page.click("nav a:has-text('Devices')")
+        await page.wait_for_selector("nav details:not([open])")
+        await page.click(".scope button:has-text('44')")
+        await page.wait_for_selector(f"tbody a:has-text('{device.id}')")
         await page.select_option(".scope select", "4403")
         await page.wait_for_url("**scope=4403**")
         await page.wait_for_selector(f"tbody:not(:has-text('{device.id}')):has-text('frame-00')")
@@ -182,6 +196,10 @@ async def test_the_frame(centre: Site, device: Made, browser: Any) -> None:
         await page.go_back()
         await page.wait_for_selector("tbody tr >> nth=44")
         await page.click(".choice summary")
+        word = await page.locator(".choice label:has([value=retired])").bounding_box()
+        box = await page.locator(".choice input[value=retired]").bounding_box()
+        assert box["width"] < 30
+        assert word["x"] + word["width"] <= 390
         await page.check(".choice input[value=retired]")
         await page.wait_for_selector("main:not(:has(tbody tr))")
         await page.click(".choice button:has-text('Not these')")

@@ -1,5 +1,5 @@
 // The frame: sign-in, navigation, scope, language, theme, keyboard; the page that the address names.
-import { html, render, useEffect, useState } from "./preact.js";
+import { html, render, useEffect, useErrorBoundary, useState } from "./preact.js";
 import { Link, Loading, Problem, call, go, language, may, query, replaceSearch, scopeNow, searchValues, session, t, useLoad } from "./lib.js";
 import { PAGES, pageOf } from "./pages.js";
 
@@ -70,17 +70,19 @@ function ScopeSwitch({ me }) {
     ${(below.data?.rows || []).length > 0 && html` › <select aria-label=${t("scopeBelow")} value="" onChange=${(event) => choose(event.target.value)}><option value="">${t("wholeScope")}</option>${below.data.rows.map((row) => html`<option key=${row.code} value=${row.code}>${name(row)}</option>`)}</select>`}</span>`;
 }
 
-// The page of an address; its file is loaded the first time that it is opened.
+// The page of an address; its file is loaded the first time that it is opened. A page that fails leaves the frame as it is.
 const components = new Map();
 function Shown({ page, parameters, me }) {
   const [, loaded] = useState(0);
   const [error, setError] = useState(null);
+  const [failure, again] = useErrorBoundary((why) => console.error(why));
   const component = components.get(page);
   useEffect(() => {
     if (component) return;
     page.load().then((file) => { components.set(page, file[page.show]); loaded((before) => before + 1); }, setError);
   }, [page]);
   if (error) return html`<${Problem} error=${error} retry=${() => location.reload()} />`;
+  if (failure) return html`<h1>${t(page.title)}</h1><div class="problem" role="alert"><strong>${t("pageFailed")}</strong><span>${failure.message}</span><button type="button" onClick=${again}>${t("retry")}</button></div>`;
   return component ? html`<${component} ...${parameters} me=${me} />` : html`<${Loading} />`;
 }
 
@@ -115,7 +117,7 @@ function Frame({ methods }) {
   const visible = PAGES.filter((candidate) => candidate.group && (!candidate.at || candidate.at === me.gateway_role) && (!candidate.right || candidate.right.split(" ").some(may)));
   const groups = [...new Set(visible.map((candidate) => candidate.group))];
   return html`<div class="layout">
-    <nav aria-label=${t("navigation")}><${Link} to="/console/" class="brand"><img src="/static/icon.svg" alt="" width="26" height="26" />sensegate<//>
+    <nav aria-label=${t("navigation")} onClick=${closeMenu}><${Link} to="/console/" class="brand"><img src="/static/icon.svg" alt="" width="26" height="26" />sensegate<//>
       <details open=${!narrow.matches}><summary>${t("navigation")}</summary><div>
       ${groups.map((group) => html`<span class="group" key=${group}>${t(`group.${group}`)}</span>
         ${visible.filter((candidate) => candidate.group === group).map((candidate) => html`<${Link} key=${candidate.path} to=${candidate.path}
@@ -128,6 +130,10 @@ function Frame({ methods }) {
       <button type="button" onClick=${signOut}>${t("signOut")}</button></div>
       ${session.isAway && html`<p class="away" role="status"><strong>${t("away")}</strong> ${t("awayHelp")}</p>`}
       <main key=${location.pathname}>${page ? html`<${Shown} page=${page} parameters=${parameters} me=${me} />` : html`<h1>${t("http.404")}</h1><p><${Link} to="/console/">${t("page.overview")}<//></p>`}</main></div></div>`;
+}
+// A choice closes the menu where it lies over the page.
+function closeMenu(event) {
+  if (narrow.matches && event.target.closest("a")) event.currentTarget.querySelector("details").open = false;
 }
 // Back leads to where the page was scrolled to, once it is as long as it was.
 function keepScroll() {

@@ -70,8 +70,9 @@ export function query(values) {
 }
 
 // Reads a path now and every `interval_s` seconds while the tab is seen; the last answer stays while the gateway is away.
-export function useLoad(path, interval_s = 0) {
-  const [state, set] = useState({ data: null, error: null, loading: true });
+// An answer is that of its path: of another path there is none yet, unless `keep` says that both answers have one form.
+export function useLoad(path, interval_s = 0, keep = false) {
+  const [state, set] = useState({ path, data: null, error: null, loading: true });
   const [turn, setTurn] = useState(0);
   useEffect(() => {
     if (!path) return undefined;
@@ -79,9 +80,9 @@ export function useLoad(path, interval_s = 0) {
     const read = async () => {
       try {
         const data = await call("GET", path);
-        if (!ended) set({ data, error: null, loading: false });
+        if (!ended) set({ path, data, error: null, loading: false });
       } catch (error) {
-        if (!ended) set((before) => ({ data: error.status === undefined ? before.data : null, error, loading: false }));
+        if (!ended) set((before) => ({ path, data: error.status === undefined && (keep || before.path === path) ? before.data : null, error, loading: false }));
       }
       if (!ended && interval_s) timer = setTimeout(read, interval_s * (document.hidden ? 10_000 : 1_000));
     };
@@ -90,7 +91,8 @@ export function useLoad(path, interval_s = 0) {
     return () => { ended = true; clearTimeout(timer); };
   }, [path, turn]);
   const reload = useCallback(() => setTurn((before) => before + 1), []);
-  return { ...state, reload };
+  const shown = keep || state.path === path ? state : { data: null, error: null, loading: true };
+  return { ...shown, reload };
 }
 
 // ── address: the URL is the state ───────────────────────────────────────────────────────────────────────
@@ -222,7 +224,7 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
   const separator = path.includes("?") ? "&" : "?";
   const scope = scopeNow(), byScope = scoped && scope ? { [scoped]: values[scoped] || scope } : {};
   const wanted = query({ limit: 50, ...values, ...byScope, trail: "", scope: "", ...Object.fromEntries(hide.map((name) => [name, ""])) });
-  const { data, error, loading, reload } = useLoad(path + (wanted ? separator + wanted.slice(1) : ""), interval_s);
+  const { data, error, loading, reload } = useLoad(path + (wanted ? separator + wanted.slice(1) : ""), interval_s, true);
   const set = (changes) => replaceSearch({ ...values, after: "", trail: "", ...changes });
   const trail = values.trail ? values.trail.split("|") : [];
   const shownColumns = columns.filter((column) => !hidden.has(column.name));

@@ -90,7 +90,7 @@ export function Overview({ me }) {
   const alarms = useLoad(may("read_alarms") ? `/api/v1/alarms${query({ state: "open", sort: "severity", limit: 500, within: scope })}` : "", 10), applications = useLoad(me.role === "auditor" ? "" : "/api/v1/applications?state=pending&limit=100", 30);
   const divisions = useCities(me.gateway_role === "centre" ? me.gateway_division : "").data?.rows || [], indicators = useIndicators().data;
   const scores = Object.fromEntries((indicators?.rows || []).filter((row) => row.score !== null).map((row) => [row.division, row.score]));
-  const counts = scope ? sumOfRows((ledger.data?.rows || []).filter((row) => row.division.startsWith(scope))) : sumByKind(ledger.data?.totals);
+  const counts = scope ? sumOfRows((ledger.data?.rows || []).filter((row) => row.division?.startsWith(scope))) : sumByKind(ledger.data?.totals);
   const inScope = (nodes.data?.rows || []).filter((node) => node.division.startsWith(scope) || scope.startsWith(node.division));
   const mine = (applications.data?.rows || []).filter((row) => row.level.startsWith(me.scope) && row.applicant.split("/")[0] !== me.scope);
   const list = needs(me, ready.data, inScope, counts, ledger.data?.balanced, alarms.data?.rows, mine);

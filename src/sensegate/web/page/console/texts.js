@@ -6,7 +6,7 @@ export const TEXTS = {
   tokenHelp: ["The first token is in admin.token in the gateway's directory. It is kept in this tab only.", "首个令牌在网关目录的 admin.token 中。令牌只保存在本标签页。"],
   tokenNeedsScript: ["Signing in with a token needs JavaScript; the same data is at /openapi.json.", "使用令牌登录需要 JavaScript；同样的数据见 /openapi.json。"], enter: ["Enter", "进入"],
   signOut: ["Sign out", "退出登录"], navigation: ["Pages", "页面"], loading: ["Loading …", "正在加载…"], retry: ["Try again", "重试"], away: ["The gateway is away", "无法连接网关"],
-  awayHelp: ["It is asked again by itself; what you see is its last answer.", "系统会自动重试；当前显示的是上一次的结果。"], nothing: ["Nothing here.", "暂无内容。"], next: ["Next", "下一页"],
+  pageFailed: ["This page cannot be shown", "本页面无法显示"], awayHelp: ["It is asked again by itself; what you see is its last answer.", "系统会自动重试；当前显示的是上一次的结果。"], nothing: ["Nothing here.", "暂无内容。"], next: ["Next", "下一页"],
   previous: ["Previous", "上一页"], find: ["Find", "查找"], any: ["any", "全部"], columns: ["Columns", "列"], total: ["in all: {0}", "共 {0} 条"], rowsShown: ["rows: {0}", "{0} 行"],
   yes: ["yes", "是"], add: ["Add", "添加"], cancel: ["Cancel", "取消"], close: ["Close", "关闭"], check: ["Go on", "继续"], export: ["Export", "导出"], change: ["Change", "变更"],
   feed: ["Feed", "数据流"], youSee: ["You see: {0}", "可见范围：{0}"], scopeBelow: ["Scope below", "下级范围"], wholeScope: ["all of it", "全部下级"], or: ["or", "或"],

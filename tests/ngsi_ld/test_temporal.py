@@ -282,6 +282,22 @@ def test_windows(text: str, count: int, second: int) -> None:
     assert all(first[1] == after[0] for first, after in itertools.pairwise(windows))
 
 
+@pytest.mark.parametrize("text", ["P999999W", "PT99999999H", "P999999Y", "P1M999999W"])
+def test_windows_that_are_too_long(text: str) -> None:
+    """A window that would end later than times can be written is refused."""
+    with pytest.raises(NgsiError) as caught:
+        parse_duration(text).windows(DAY, DAY + 59 * 24 * HOUR_US)
+    assert caught.value.status == 400
+
+
+@pytest.mark.parametrize("method", ["sum", "avg", "sumsq", "stddev"])
+def test_aggregates_beyond_numbers(method: str) -> None:
+    """An aggregate that is too large a number is left out, as one that does not apply; smaller ones are given."""
+    assert METHODS[method]([1.7e308, 1.7e308, -1e300]) is None
+    assert METHODS[method]([2.0, 2.0]) in {4.0, 2.0, 8.0, 0.0}
+    assert METHODS["max"]([1e200, 2e200]) == 2e200
+
+
 def test_periods_of_the_standard() -> None:
     """Before and after exclude the time itself; between includes its beginning only."""
     moment = "2026-01-01T00:00:00Z"

@@ -25,7 +25,11 @@ _DURATION = re.compile(
 )
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_YEAR_MAX = 9_000
+_TIME_MAX = (datetime(_YEAR_MAX, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+"""Latest end of a window: later times cannot be written."""
 Value = bool | float | str
+Aggregate = Callable[[Sequence[Value]], Value | None]
 
 
 class Period(msgspec.Struct, frozen=True):
@@ -102,7 +106,10 @@ class WindowLength(msgspec.Struct, frozen=True):
                     ErrorType.TOO_MANY_RESULTS,
                     f"aggrPeriodDuration: gives more than {WINDOWS_MAX} windows; give a longer one or a shorter period",
                 )
-            edges.append(self._after(begin, len(edges)))
+            edge = self._after(begin, len(edges))
+            if edge > _TIME_MAX:
+                raise _too_long()
+            edges.append(edge)
         return [*itertools.pairwise(edges)]
 
     def _after(self, begin: int, count: int) -> int:
@@ -112,8 +119,8 @@ class WindowLength(msgspec.Struct, frozen=True):
         start = _EPOCH + timedelta(microseconds=begin)
         months = start.month - 1 + count * self.months
         year, month = start.year + months // 12, months % 12 + 1
-        if year > 9_000:
-            raise bad_data("aggrPeriodDuration: is too long; give a shorter one")
+        if year > _YEAR_MAX:
+            raise _too_long()
         last = (datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC) - timedelta(days=1)).day
         moved = start.replace(year=year, month=month, day=min(start.day, last))
         return (moved - _EPOCH) // _MICROSECOND + count * self.length
@@ -130,8 +137,12 @@ def parse_duration(text: str) -> WindowLength:
     try:
         length = timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=float(match[7] or 0))
     except OverflowError:
-        raise bad_data("aggrPeriodDuration: is too long; give a shorter one") from None
+        raise _too_long() from None
     return WindowLength(years * 12 + months, length // _MICROSECOND)
+
+
+def _too_long() -> NgsiError:
+    return bad_data("aggrPeriodDuration: is too long; give a shorter one")
 
 
 # ── aggregates ────────────────────────────────────────────────────────────────────────────────────────
@@ -167,15 +178,27 @@ def _deviation(values: Sequence[Value]) -> float | None:
     return math.sqrt(math.fsum((number - mean) ** 2 for number in numbers) / len(numbers))
 
 
-METHODS: Mapping[str, Callable[[Sequence[Value]], Value | None]] = {
+def _finite(compute: Aggregate) -> Aggregate:
+    """Return an aggregate that does not apply to values for which it is too large a number."""
+
+    def finite(values: Sequence[Value]) -> Value | None:
+        try:
+            return compute(values)
+        except OverflowError:
+            return None
+
+    return finite
+
+
+METHODS: Mapping[str, Aggregate] = {
     "totalCount": len,
     "distinctCount": lambda values: len({(isinstance(value, bool), value) for value in values}),
-    "sum": _sum,
-    "avg": _mean,
+    "sum": _finite(_sum),
+    "avg": _finite(_mean),
     "min": lambda values: _extreme(values, min, last=False),
     "max": lambda values: _extreme(values, max, last=True),
-    "stddev": _deviation,
-    "sumsq": lambda values: _sum([float(value) ** 2 for value in values if not isinstance(value, str)]),
+    "stddev": _finite(_deviation),
+    "sumsq": _finite(lambda values: _sum([float(value) ** 2 for value in values if not isinstance(value, str)])),
 }
 """Aggregation method of the specification -> what it computes; None: it does not apply to these values."""
 

@@ -72,7 +72,7 @@ class _Update(msgspec.Struct, frozen=True, eq=False):
     is_observation: bool = False
     entity: int = 0
     digest: bytes = b""
-    """What its subscribers know of the entity once it is published; empty: nothing that is compared."""
+    """Digest that its subscribers know once it is published; empty: the entity is not compared."""
 
 
 class _Resolved(msgspec.Struct, frozen=True, eq=False):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from typing import Any
 
@@ -18,6 +19,7 @@ from sensegate.authority.scope import Scope
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied, Unavailable
 from sensegate.model import Device, QualityRow
 from tests.alarms.made import AUDITOR, HIGH, OPERATOR, OTHER, Gateway, process
+from tests.conftest import eventually
 from tests.share.made import DEVICES, NOW
 
 VALUES = (10.0, 80.0, 78.0, 72.0, 69.0, 90.0, 91.0, 10.0, 76.0)
@@ -187,6 +189,38 @@ async def test_acknowledged_silenced_and_closed() -> None:
     assert [event for event, _, _ in gateway.events()] == ["opened", "acknowledged", "silenced", "closed", "opened"]
     actions = [action for _, action, *_ in gateway.trail.records]
     assert actions == ["alarm.acknowledge", "alarm.silence"]
+
+
+async def test_a_silence_that_is_being_written_is_not_overwritten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An alarm that closes while the log writes its acknowledgement and silence keeps both."""
+    gateway = Gateway(HIGH)
+    async with process(gateway) as running:
+        await gateway.commit(80.0)
+        await running.step()
+        (alarm,) = running.operations.list(OPERATOR)
+        await gateway.commit(10.0)
+        _, end = await gateway.log.bounds()
+        await eventually(lambda: running.reader.end >= end)
+        write, is_writing, may_write = gateway.log.write, asyncio.Event(), asyncio.Event()
+
+        async def slow(messages: Any) -> int:
+            is_writing.set()
+            await may_write.wait()
+            return await write(messages)
+
+        monkeypatch.setattr(gateway.log, "write", slow)
+        acting = asyncio.create_task(running.operations.silence(alarm.id, seconds=3_600, note="pump", by=OPERATOR))
+        await is_writing.wait()
+        judging = asyncio.create_task(running.engine.step())
+        for _ in range(50):  # until it waits for the first writing
+            await asyncio.sleep(0)
+        may_write.set()
+        silenced = await acting
+        await judging
+        (closed,) = running.operations.list(OPERATOR)
+        assert closed.state is AlarmState.CLOSED
+        assert (closed.silenced_until, closed.note) == (silenced.silenced_until, "pump")
+    assert [event for event, _, _ in gateway.events()] == ["opened", "silenced", "closed"]
 
 
 async def test_silence_of_a_device() -> None:

@@ -16,6 +16,7 @@ from sensegate.config.viid import ViidConfig
 from sensegate.errors import NotFound
 from sensegate.model import Datum, Device
 from sensegate.video.formats.viid_records import CatalogueRecord
+from sensegate.viid import catalogue as catalogue_module
 from sensegate.viid.catalogue import ViidCatalogue
 
 ADMIN = Principal("admin", Role.ADMIN, scope("44"))
@@ -86,6 +87,25 @@ async def test_no_more_than_a_platform_may_have() -> None:
     await rig.catalogue.take(behind, [ape("44010600001320000009")])  # a camera has no cameras
     with pytest.raises(NotFound):
         rig.devices.get("44010600001320000009")
+
+
+async def test_no_sender_fills_the_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
+    """New entries beyond the limit are left out, also after a restart; known ones change, other senders have room."""
+    monkeypatch.setattr(catalogue_module, "ENTRIES_MAX", 2)
+    rig = Rig(catalogue_cameras_max=1)
+    platform, rival = await rig.platform(), await rig.platform(RIVAL)
+
+    def tollgate(number: int, lanes: int = 1) -> CatalogueRecord:
+        return CatalogueRecord(kind="Tollgate", id=f"21412{number}", unique_id=True, lanes=lanes)
+
+    await rig.catalogue.take(platform, [tollgate(number) for number in range(5)])
+    assert len(rig.catalogue.entries("Tollgate", PLATFORM)) == 3
+    repeated = rig.made()
+    await repeated.load()
+    await repeated.take(platform, [tollgate(0, lanes=4), tollgate(7)])
+    assert [entry.lanes for entry in repeated.entries("Tollgate", PLATFORM)] == [4, 1, 1]
+    await repeated.take(rival, [tollgate(8)])
+    assert len(repeated.entries("Tollgate", RIVAL)) == 1
 
 
 async def test_what_is_given() -> None:

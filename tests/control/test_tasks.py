@@ -17,7 +17,7 @@ from sensegate.control.emergency_grants import EmergencyGrants
 from sensegate.control.mode_executor import ModeOrderExecutor
 from sensegate.control.modes import EmergencyCommand, ModePlan, ModeRegistry
 from sensegate.control.tasks import Confirmation, TaskQueue, TaskState
-from sensegate.errors import Conflict, NotFound, PermissionDenied
+from sensegate.errors import Conflict, NotFound, PermissionDenied, StoreFull
 from sensegate.model import Readings, Spec
 from tests.support.tasks import ADMIN, AnyTask, TaskWorld
 
@@ -210,3 +210,33 @@ async def test_a_restart_keeps_the_order_of_a_device(monkeypatch: pytest.MonkeyP
     (sent,) = reopened.due()
     await reopened.finish(sent, TaskState.DONE)
     assert [task.id for task in reopened.due()] == [newer.id]
+
+
+async def test_a_confirmation_survives_an_error_of_the_store(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store refuses once: both confirmed tasks are done by the next check, and neither is sent again."""
+    monkeypatch.setattr(AnyTask, "confirm", Confirmation("state", "on"))
+    monkeypatch.setattr(AnyTask, "retry_s", 20.0)
+    world = await made()
+    for name in ("d1", "d2"):
+        await world.tasking.order(world.device(name), "blink", {}, by=ADMIN)
+    await world.tasking._check()
+    sent = list(world.broker.sent)
+    devices = np.array([world.devices.find(name) for name in ("d1", "d2")], np.int32)
+    columns: dict[str, Any] = dict.fromkeys(("time", "received"), np.full(2, world.clock.now()))
+    readings = SimpleNamespace(device=devices, spec=np.zeros(2, np.int32), **columns, value=np.ones(2), text={})
+    specs = [cast("Spec", SimpleNamespace(property="state", channel=""))]
+    world.tasking.observe_readings(specs, cast("Readings", readings))
+    finish, failures = world.tasks.finish, [StoreFull("full")]
+
+    async def refusing(*of: Any) -> None:
+        if failures:
+            raise failures.pop()
+        await finish(*of)
+
+    monkeypatch.setattr(world.tasks, "finish", refusing)
+    with pytest.raises(StoreFull):
+        await world.tasking._check()
+    await world.clock.advance(30)
+    await world.tasking._check()
+    assert world.states() == [TaskState.DONE] * 2
+    assert world.broker.sent == sent

@@ -20,7 +20,7 @@ from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
 from sensegate.config.viid import ViidConfig, ViidSuperiorConfig
-from sensegate.model import OBSERVATION, LogMessage
+from sensegate.model import OBSERVATION, Device, LogMessage
 from sensegate.video.formats import viid_responses as answers
 from sensegate.video.formats.viid_responses import ObjectResult
 from sensegate.video.observation import ObjectClass, ObservationKind, VideoObservation
@@ -31,6 +31,7 @@ from sensegate.viid.superior import SuperiorRecords, ViidSuperior
 from tests.conftest import eventually
 from tests.share.made import Place as Where
 from tests.share.made import make_batch
+from tests.support.tasks import ADMIN
 
 OURS, THEIRS = "44010000005030000001", "44000000005030000003"
 CAMERA, THERE = "44010600001190000001", "33010101001210000009"
@@ -66,6 +67,10 @@ class Platform:
         return Counter(
             item["FaceID"] for notice in self.notices for item in notice.get("FaceObjectList", {}).get("FaceObject", [])
         )
+
+    def cameras(self) -> list[str]:
+        """Return the cameras that came as entries of the catalogue, in order."""
+        return [item["ApeID"] for notice in self.notices for item in notice.get("DeviceList", {}).get("APEObject", [])]
 
 
 class Rig:
@@ -209,6 +214,30 @@ async def test_a_body_that_is_too_large_is_made_smaller(rig: Rig) -> None:
     async with running(rig.superior(batch_max=10)):
         await rig.arrived(10)
     assert set(rig.platform.taken().values()) == {1}
+
+
+async def test_no_two_notifications_have_the_same_id(rig: Rig) -> None:
+    """Objects of several entries of the log in one second, each in a notification of its own."""
+    await rig.subscribe()
+    await rig.see(9)
+    await rig.see(2)
+    async with running(rig.superior(batch_max=1)):
+        await rig.arrived(11)
+    assert len({item["NotificationID"] for item in rig.platform.notices}) == 11
+
+
+async def test_entries_that_are_too_many_for_one_body_are_sent_in_parts(rig: Rig) -> None:
+    """Each camera comes once, although the first bodies are refused as too large."""
+    codes = [f"440106000011900001{number:02d}" for number in range(9)]
+    for code in codes:
+        await rig.devices.add(Device(code, "440106", "acme/camera"), by=ADMIN)
+    rig.platform.body_max = 900
+    await rig.subscribe("3")
+    async with running(rig.superior(batch_max=8, catalogue=False)):
+        await eventually(lambda: len(rig.platform.cameras()) == len(codes))
+    assert rig.platform.cameras() == codes
+    assert [code for item in rig.platform.notices for code in item["InfoIDs"].split(",")] == codes
+    assert len({item["NotificationID"] for item in rig.platform.notices}) == len(rig.platform.notices) > 1
 
 
 async def test_codes_of_the_other_platform(rig: Rig) -> None:

@@ -66,6 +66,8 @@ class Rig:
         self.bodies: list[bytes] = []
         self.gone: list[str] = []
         self.above = ""
+        self.may_take = asyncio.Event()
+        self.may_take.set()
         self.web = ViidListener(
             ViidDeps(
                 config=ViidConfig(
@@ -93,6 +95,7 @@ class Rig:
 
     async def _take(self, _sender: Device, payload: bytes, _kinds: frozenset[str]) -> StubOutcome:
         self.bodies.append(payload)
+        await self.may_take.wait()
         if self.raises is not None:
             raise self.raises
         return StubOutcome()
@@ -313,3 +316,18 @@ async def test_bodies_of_one_sender_fill_only_a_part_of_the_memory(rig: Rig) -> 
     writer.transport.abort()
     await eventually(lambda: not rig.web._bytes_of)
     assert (await rig.ask("POST", "/VIID/Faces", b" " * 9_999))[0] == 200
+
+
+@pytest.mark.parametrize("rig", [{"bodies_total_bytes_max": 40_000}], indirect=True)
+async def test_a_body_counts_until_it_was_taken(rig: Rig) -> None:
+    """It stays in memory while the log commits it; meanwhile its sender has no room for another of this size."""
+    rig.may_take.clear()
+    first = asyncio.create_task(rig.ask("POST", "/VIID/Faces", b" " * 9_000))
+    await eventually(lambda: len(rig.bodies) == 1)
+    assert rig.web._bytes_of[CAMERA] == rig.web._reading == 9_000
+    assert (await rig.ask("POST", "/VIID/Faces", b" " * 9_000))[0] == 503
+    rig.may_take.set()
+    assert (await first)[0] == 200
+    assert not rig.web._bytes_of
+    assert rig.web._reading == 0
+    assert (await rig.ask("POST", "/VIID/Faces", b" " * 9_000))[0] == 200

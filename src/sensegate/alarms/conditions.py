@@ -25,11 +25,11 @@ MEMORY_MAX = 500_000
 INTERVALS = 3
 GAP_DEFAULT_S = 3_600.0
 LATE_MAX_S = 3_600.0
+"""Readings that arrive later are of the past: they open no alarm."""
 LOOKBACK_MAX_S = 3_600.0
 """Readings of at most this time are read again after a start; what began before is kept with the position."""
 PENDING_MAX = 10_000
 """Most violations kept with the position, those that last longest first."""
-"""Readings that arrive later are of the past: they open no alarm."""
 _IGNORED = Flag.STALE | Flag.FUTURE | Flag.REDECODED | Flag.WITHDRAWN | Flag.CORRECTED
 
 

@@ -264,6 +264,13 @@ class AlarmEngine:
 
     async def _apply(self, transitions: Sequence[Transition], *, position: int) -> None:
         """Write the events of transitions, in order; one that the present state already contains makes none."""
+        if transitions and await self._states.apply(
+            lambda: self._events(transitions), position=position, pending=self._conditions.pending()
+        ):
+            self._judged, self._position_due = False, self._clock.monotonic() + POSITION_S
+
+    def _events(self, transitions: Sequence[Transition]) -> list[AlarmEvent]:
+        """Return the events that transitions make of the present states."""
         now = self._clock.now()
         states: dict[AlarmKey, Alarm | None] = {}
         events: list[AlarmEvent] = []
@@ -278,9 +285,7 @@ class AlarmEngine:
             event = _event(transition, alarm, now)
             states[key] = event.alarm
             events.append(event)
-        if events:
-            await self._states.write(events, position=position, pending=self._conditions.pending())
-            self._judged, self._position_due = False, self._clock.monotonic() + POSITION_S
+        return events
 
 
 def _event(transition: Transition, alarm: Alarm | None, now: int) -> AlarmEvent:

@@ -194,7 +194,7 @@ class AlarmRules:
         return (msgspec.structs.replace(rule, place=Scope(self._home)) for rule in GATEWAY_RULES)
 
     def visible(self, by: Principal) -> list[AlarmRule]:
-        """Return the rules whose place the caller's scope covers or lies in, by name."""
+        """Return the rules whose place the caller's scope covers, and those for all places, by name."""
         rules = [*self._own, *self._of_profiles(), *self._gateway_rules()]
         return sorted((rule for rule in rules if self._sees(by, rule)), key=lambda rule: rule.name)
 

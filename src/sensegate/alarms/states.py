@@ -164,6 +164,20 @@ class AlarmStates:
         async with self._lock:
             await self._write_all(events, position, pending)
 
+    async def apply(
+        self, make: Callable[[], Sequence[AlarmEvent]], *, position: int, pending: PendingViolations
+    ) -> bool:
+        """Write the events that `make` makes of the present states, and the position; return whether there are any.
+
+        No state changes between `make` and the writing: what was acknowledged meanwhile stays so. Raises as `write`.
+        """
+        async with self._lock:
+            if not self._is_loaded:
+                await self._load()
+            if events := make():
+                await self._write_all(events, position, pending)
+            return bool(events)
+
     async def change(self, alarm_id: str, change: Callable[[Alarm], AlarmEvent]) -> Alarm | None:
         """Write the event that `change` makes of the present state of an alarm; None: there is no such alarm.
 

@@ -177,12 +177,14 @@ class CommandDispatcher:
             await wait_or_sleep(self._moved, self._clock, POLL_S)
 
     async def _check(self) -> None:
-        shown, self._shown = self._shown, {}
-        outcomes, self._outcomes = self._outcomes, []
-        for task_id, outcome in outcomes:
-            await self._apply(task_id, outcome)
-        for task in shown.values():
+        # Each is forgotten once it is written: after an error in between they are applied again.
+        while self._outcomes:
+            await self._apply(*self._outcomes[0])
+            del self._outcomes[0]
+        while self._shown:
+            task_id, task = next(iter(self._shown.items()))
             await self._end(task, TaskState.DONE)
+            del self._shown[task_id]
         heard, self._heard = self._heard, set()
         in_progress: dict[int, DeviceTask] = {}
         watched: dict[str, list[tuple[str, str, list[DownlinkEventPart]]]] = {}

@@ -5,12 +5,14 @@ Cameras (APEs) are devices, too: a camera that is not registered is registered b
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, Final
 
 import msgspec
 import structlog
 
+from sensegate import metrics
 from sensegate.authority.bucket import Bucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, scope
@@ -21,6 +23,8 @@ from sensegate.video.formats.viid_records import CatalogueRecord
 
 _log = structlog.get_logger("viid")
 _PREFIX: Final = "entry."
+ENTRIES_MAX: Final = 10_000
+"""Most entries of one sender beside the cameras that it may register: the bucket holds the subscriptions, too."""
 _ID_NAMES: Final = {"APE": "ApeID", "APS": "ApsID", "Tollgate": "TollgateID", "Lane": "LaneID"}
 _FUNCTION_CODES: Final = {
     "vehicle": "1",
@@ -52,6 +56,8 @@ class ViidCatalogue:
         self._config = config
         self._home = home
         self._entries: dict[tuple[str, str], StoredEntry] = {}
+        self._entries_of: Counter[str] = Counter()
+        """Number of entries, by sender."""
         self._by = Principal("viid", Role.ADMIN, scope(home), name="catalogues of platforms")
 
     async def load(self) -> None:
@@ -61,9 +67,12 @@ class ViidCatalogue:
             if row.key.startswith(_PREFIX) and row.value is not None:
                 stored = _decode(row.value)
                 self._entries[_key(stored.entry)] = stored
+        self._entries_of = Counter(stored.sender for stored in self._entries.values())
 
     async def take(self, sender: Device, entries: Sequence[CatalogueRecord]) -> None:
         """Store reported entries; register new cameras behind the device that reported them.
+
+        New entries of a sender that has too many are left out, and counted.
 
         Raises:
             StoreFull, Unavailable: not stored; the device has to send them again.
@@ -74,12 +83,16 @@ class ViidCatalogue:
             before = self._entries.get(key)
             if before is not None and before.sender != sender.id:
                 continue  # the first platform to report an entry owns it
+            if before is None and self._entries_of[sender.id] >= self._config.catalogue_cameras_max + ENTRIES_MAX:
+                metrics.LIMIT_HITS.labels("viid_catalogue").inc()
+                continue
             if entry.kind == "APE":
                 await self._register(sender, entry)
             stored = StoredEntry(sender.id, record)
             if stored != before:
                 await self._bucket.put(f"{_PREFIX}{'.'.join(key)}", msgspec.json.encode(stored))
                 self._entries[key] = stored
+                self._entries_of[sender.id] += before is None
 
     async def _register(self, sender: Device, entry: CatalogueRecord) -> None:
         if self._devices.find(entry.id) >= 0:

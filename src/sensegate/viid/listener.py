@@ -7,10 +7,11 @@ after its commit is on the log.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import ssl
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Final, NamedTuple, Protocol
 
 import aiohttp
@@ -333,12 +334,12 @@ class ViidListener:
 
     async def _system(self, request: web.Request, envelope: str) -> str:
         """Return the DeviceID of a system request."""
-        payload = await self._body(request, SYSTEM_BYTES_MAX)
-        if not payload and not request.headers.get("Authorization"):
-            raise self._challenge(
-                "", "authentication required: answer the digest challenge"
-            )  # curl first sends an empty request
-        inner = decode_body(payload).get(envelope)
+        async with self._body(request, SYSTEM_BYTES_MAX) as payload:
+            if not payload and not request.headers.get("Authorization"):
+                raise self._challenge(
+                    "", "authentication required: answer the digest challenge"
+                )  # curl first sends an empty request
+            inner = decode_body(payload).get(envelope)
         code = lower_keys(inner).get("deviceid") if isinstance(inner, dict) else None
         if not isinstance(code, str) or not code.strip() or len(code) > 64:
             raise Rejected("schema", f"the body must be {{{envelope}: {{DeviceID: 20 digits}}}}")
@@ -434,8 +435,8 @@ class ViidListener:
         if kind == "SubscribeNotification":
             kinds = frozenset()
         with self._requests.held(asker.device.id):
-            payload = await self._body(request, self.deps.config.body_bytes_max, sender=asker.device.id)
-            taken = await self.deps.take(asker.device, payload, kinds)
+            async with self._body(request, self.deps.config.body_bytes_max, sender=asker.device.id) as payload:
+                taken = await self.deps.take(asker.device, payload, kinds)
         asker.session.objects += len(taken.answers)
         if taken.at:
             asker.session.offsets.append(self.deps.clock.now() - taken.at)
@@ -469,8 +470,8 @@ class ViidListener:
             ]
             return answers.encode_status_list(path, await self.deps.orders.remove(peer, names[:1_000]), now)
         with self._requests.held(peer):
-            payload = await self._body(request, SYSTEM_BYTES_MAX * 16, sender=peer)
-            results = await self.deps.orders.update(peer, payload)
+            async with self._body(request, SYSTEM_BYTES_MAX * 16, sender=peer) as payload:
+                results = await self.deps.orders.update(peer, payload)
         return (
             answers.encode_status(path, answers.combine_results(results), now)
             if rest
@@ -479,8 +480,11 @@ class ViidListener:
 
     # ── bodies ───────────────────────────────────────────────────────────────────────────────────────
 
-    async def _body(self, request: web.Request, limit: int, *, sender: str = "") -> bytes:
-        """Return the body, read in pieces; `sender`: who is authenticated, else its bytes count for the address.
+    @contextlib.asynccontextmanager
+    async def _body(self, request: web.Request, limit: int, *, sender: str = "") -> AsyncIterator[bytes]:
+        """Yield the body, read in pieces; its bytes are counted until the end of the block that uses it.
+
+        `sender`: who is authenticated, else they count for the address.
 
         Raises:
             _Refusal: too large (413), compressed or cut off (400), too slow (408). Overloaded: too many at a time.
@@ -495,39 +499,42 @@ class ViidListener:
         pieces: list[bytes] = []
         size = 0
         try:
-            async with asyncio.timeout(self.deps.config.body_timeout_s):
-                async for piece in request.content.iter_any():
-                    size += len(piece)
-                    self._reading += len(piece)
-                    self._bytes_of[holder] += len(piece)
-                    if size > limit:
-                        metrics.LIMIT_HITS.labels("viid_body").inc()
-                        raise _Refusal(
-                            413, ObjectResult(code, answers.BAD_CONTENT, f"the body is larger than {limit} bytes")
-                        )
-                    if self._reading > self.deps.config.bodies_total_bytes_max:
-                        metrics.LIMIT_HITS.labels("viid_bodies").inc()
-                        raise Overloaded(
-                            "the request bodies at a time exceed viid.bodies_total_bytes_max; try again later",
-                            shared=True,
-                        )
-                    if self._bytes_of[holder] > self._bytes_per_sender_max:
-                        metrics.LIMIT_HITS.labels("viid_bodies_of_sender").inc()
-                        raise Overloaded(
-                            f"your request bodies at a time exceed {self._bytes_per_sender_max} bytes, your part of "
-                            "viid.bodies_total_bytes_max; send fewer at a time"
-                        )
-                    pieces.append(piece)
-        except TimeoutError:
-            raise _Refusal(408, ObjectResult(code, answers.BAD_JSON, "the body is incomplete")) from None
-        except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, ConnectionError, EOFError):
-            raise _Refusal(400, ObjectResult(code, answers.BAD_JSON, "the body was cut off")) from None
+            try:
+                async with asyncio.timeout(self.deps.config.body_timeout_s):
+                    async for piece in request.content.iter_any():
+                        size += len(piece)
+                        self._reading += len(piece)
+                        self._bytes_of[holder] += len(piece)
+                        if size > limit:
+                            metrics.LIMIT_HITS.labels("viid_body").inc()
+                            raise _Refusal(
+                                413, ObjectResult(code, answers.BAD_CONTENT, f"the body is larger than {limit} bytes")
+                            )
+                        if self._reading > self.deps.config.bodies_total_bytes_max:
+                            metrics.LIMIT_HITS.labels("viid_bodies").inc()
+                            raise Overloaded(
+                                "the request bodies at a time exceed viid.bodies_total_bytes_max; try again later",
+                                shared=True,
+                            )
+                        if self._bytes_of[holder] > self._bytes_per_sender_max:
+                            metrics.LIMIT_HITS.labels("viid_bodies_of_sender").inc()
+                            raise Overloaded(
+                                f"your request bodies at a time exceed {self._bytes_per_sender_max} bytes, your part "
+                                "of viid.bodies_total_bytes_max; send fewer at a time"
+                            )
+                        pieces.append(piece)
+            except TimeoutError:
+                raise _Refusal(408, ObjectResult(code, answers.BAD_JSON, "the body is incomplete")) from None
+            except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, ConnectionError, EOFError):
+                raise _Refusal(400, ObjectResult(code, answers.BAD_JSON, "the body was cut off")) from None
+            body = b"".join(pieces)
+            pieces.clear()
+            yield body
         finally:
             self._reading -= size
             self._bytes_of[holder] -= size
             if not self._bytes_of[holder]:
                 del self._bytes_of[holder]
-        return b"".join(pieces)
 
 
 def _tls(config: ViidConfig) -> ssl.SSLContext | None:

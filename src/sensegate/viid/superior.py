@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 
@@ -61,6 +62,14 @@ class _Batch(NamedTuple):
     full: bool
     at: int
     """Storage time of its last entry, µs UTC, which is the same for repetitions."""
+
+
+class _ChangedEntry(NamedTuple):
+    """An entry of the catalogue that a subscription has not been sent as it is."""
+
+    kind: str
+    name: str
+    fields: dict[str, Any]
 
 
 class SuperiorRecords(msgspec.Struct, frozen=True, eq=False):
@@ -318,8 +327,9 @@ class ViidSuperior:
             lists.setdefault(element.kind, []).append(element.fields)
         body = {f"{kind}ObjectList": {f"{kind}Object": objects} for kind, objects in lists.items()}
         offset = batch.place
-        number = offset.sequence * 7 + offset.row
-        if not await self._notify(order, (batch.at, number), [element.id for element in batch.objects], body):
+        if not await self._notify(
+            order, (batch.at, _number(order, offset.notices)), [element.id for element in batch.objects], body
+        ):
             return None
         if not self._is_current(order):
             return None  # replaced meanwhile: the offset belongs to the old one
@@ -379,15 +389,13 @@ class ViidSuperior:
         return True
 
     async def _notify_entries(self, order: ViidSubscription, sent: dict[str, dict[str, Any]]) -> None:
-        """Send the changed entries of subscribed cameras, tollgates and lanes."""
-        lists: dict[str, Any] = {}
-        names: list[str] = []
+        """Send the changed entries of subscribed cameras, tollgates and lanes; `sent`: those that were accepted."""
+        changed: list[_ChangedEntry] = []
         for kind in (*CATALOGUE, "APEStatus"):
             if kind not in order.kinds:
                 continue
             source_kind = "APE" if kind == "APEStatus" else kind
             entries = self._catalogue.cameras() if source_kind == "APE" else self._catalogue.entries(kind)
-            changed: list[dict[str, Any]] = []
             for entry in entries:
                 if source_kind == "APE" and not self._wants(order, kind, self._peer_id(entry.id)):
                     continue
@@ -395,11 +403,24 @@ class ViidSuperior:
                 if kind == "APEStatus":
                     fields = {name: fields[name] for name in ("ApeID", "IsOnline")}
                 if sent.get(f"{kind} {entry.id}") != fields:
-                    sent[f"{kind} {entry.id}"] = fields
-                    changed.append(fields)
-                    names.append(entry.id)
-            if changed:
-                lists[_LISTS.get(kind, f"{kind}ObjectList")] = {f"{kind}Object": changed}
-        if lists:
+                    changed.append(_ChangedEntry(kind, entry.id, fields))
+        start = 0
+        while start < len(changed) and self._is_current(order):
+            part = changed[start : start + self._batch]
+            lists: dict[str, dict[str, list[dict[str, Any]]]] = {}
+            for kind, _, fields in part:
+                objects = lists.setdefault(_LISTS.get(kind, f"{kind}ObjectList"), {f"{kind}Object": []})
+                objects[f"{kind}Object"].append(fields)
             now = self._clock.now()
-            await self._notify(order, (now, now // 1_000), names[:1_000], lists)
+            number = _number(order, now // 1_000 + start)
+            if await self._notify(order, (now, number), [name for _, name, _ in part], lists):
+                sent |= {f"{kind} {name}": fields for kind, name, fields in part}
+                start += len(part)
+
+
+def _number(order: ViidSubscription, count: int) -> int:
+    """Return the number for the id of a notification: another for each `count` and, as a rule, for each subscription.
+
+    The id has only five digits beside the second, so the number is counted and not made of a position on the log.
+    """
+    return zlib.crc32(order.id.encode()) + count

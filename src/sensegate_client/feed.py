@@ -98,11 +98,13 @@ class Feed:
             page = Columns(answer.body)
             if len(page):
                 yield page
-            if page.next and page.next != position:
+            # A page may be empty and yet lead on: the gateway has searched for as long as one request may take.
+            advances = bool(page.next) and page.next != position
+            if advances:
                 position = page.next
                 if store is not None:
                     store.save(position)
-            if not page.next or not (follow or len(page)):
+            if not page.next or not (follow or advances):
                 return
 
     async def records(
@@ -125,11 +127,12 @@ class Feed:
             page = _json(await self._get("records", query, accept=_JSON, wait_s=wait_s), RecordPage)
             for record in page.records:
                 yield record
-            if page.next and page.next != position:
+            advances = bool(page.next) and page.next != position
+            if advances:
                 position = page.next
                 if store is not None:
                     store.save(position)
-            if not page.next or not (follow or page.records):
+            if not page.next or not (follow or advances):
                 return
 
     def _log_query(self, after: str, since: Time, *, rows: int, wait_s: float, follow: bool) -> Query:

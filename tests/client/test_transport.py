@@ -220,6 +220,25 @@ async def test_the_cursor_is_saved_once_a_page_is_processed(tmp_path: Path) -> N
     assert after == ["", "c1", "c1"]
 
 
+@pytest.mark.parametrize("form", ["records", "columns"])
+async def test_what_is_there_is_read_past_empty_pages(form: str) -> None:
+    """A page without rows may lead on; the end is where no page follows, or the same one."""
+    after: list[str] = []
+
+    async def handler(request: web.Request) -> web.Response:
+        after.append(request.query.get("after", ""))
+        following = ("c1", "c2", "c3", "c3")[len(after) - 1]
+        if form == "columns":
+            return web.Response(body=records.columns([], following))
+        rows = RECORD if len(after) == 3 else b""
+        return web.Response(body=b'{"records":[%s],"next":"%s"}' % (rows, following.encode()))
+
+    async with serving(handler) as url, Client(url) as client:
+        found = [page async for page in getattr(client.feed("air"), form)(follow=False)]
+    assert after == ["", "c1", "c2", "c3"]
+    assert len(found) == (form == "records")
+
+
 async def test_the_synchronous_twin_does_the_same() -> None:
     """Iterators and errors reach the calling thread; the thread of the loop ends with the client."""
     count = 0

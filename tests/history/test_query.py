@@ -20,6 +20,7 @@ import pytest
 from msgspec.structs import replace
 
 from sensegate.clock import DAY_US, HOUR_US
+from sensegate.config.durations import TIME_MAX_US, TIME_MIN_US
 from sensegate.errors import ConfigError, Overloaded, TooMuch
 from sensegate.history import query, reader
 from sensegate.history.reader import HistoryRequest
@@ -341,3 +342,10 @@ def test_windows_of_days_begin_at_midnight(zone: str) -> None:
     assert windows.ends()[-1] >= begin + 20 * DAY_US
     weeks = Windows.of(begin, begin + 60 * DAY_US, 7 * DAY_US, zone)
     assert {datetime.fromtimestamp(start / 1e6, ZoneInfo(zone)).weekday() for start in weeks.starts} == {0}
+
+
+def test_windows_at_the_ends_of_time() -> None:
+    """Local times would leave the years that a calendar has: the caller's error."""
+    for begin in (TIME_MIN_US, TIME_MAX_US - DAY_US):
+        with pytest.raises(ConfigError, match="2 to 9998"):
+            Windows.of(begin, begin + DAY_US, HOUR_US, "Asia/Shanghai")

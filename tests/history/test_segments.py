@@ -8,13 +8,16 @@ import random
 import signal
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
 from sensegate.history import segments, sink
+from sensegate.history.segment_rows import SegmentRows
 from sensegate.history.sink import HistorySink
 from tests.history.made import KEEP_ALL, fill, open_store, rows_of_history, rows_of_log
 
@@ -163,6 +166,37 @@ async def test_retention_by_grade(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert open_store(tmp_path, log).end == end
 
 
+async def test_only_files_with_expired_readings_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those past the retention of grade 3 are not, once they hold no such reading; nor is a file of before, twice."""
+    log = MemoryLog(epoch="e1")
+    await fill(log, 30)
+    store = (await write(log, tmp_path, monkeypatch)).store
+    store.retain(0, 2**61)
+    store.segments = tuple(replace(segment, received_min_by_grade=None) for segment in store.segments)
+    reads: list[int] = []
+    read_rows = store._files.read_rows
+
+    def counted(files: Sequence[Path]) -> SegmentRows:
+        reads.append(len(files))
+        return read_rows(files)
+
+    monkeypatch.setattr(store._files, "read_rows", counted)
+    before = len([segment for segment in store.segments if segment.rows])
+    for expected in (before, before):
+        assert store.retain(0, 2**61) == 0
+        assert len(reads) == expected
+    assert store.retain(2**61, 0) == before
+
+
+async def test_queries_are_not_held_up_where_nothing_is_to_be_deleted(tmp_path: Path) -> None:
+    """Only the deletion of files waits until all queries have ended."""
+    log = MemoryLog(epoch="e1")
+    writer = HistorySink(log, open_store(tmp_path, log), KEEP_ALL, SystemClock())
+    await writer.flush(0, [])
+    async with writer.reading(), asyncio.timeout(60):
+        await writer.flush(0, [])
+
+
 async def test_a_division_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Its readings are gone from rows and sums, the others stay."""
     log = MemoryLog(epoch="e1")
@@ -175,6 +209,22 @@ async def test_a_division_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     result = duckdb.connect().execute(f"SELECT DISTINCT division FROM read_parquet('{tmp_path}/*.sums')").fetchall()
     assert result == [("440106",)]
+
+
+async def test_a_dropped_division_does_not_come_back(tmp_path: Path) -> None:
+    """What was read from the log before, and is not in a file yet, is not written; what arrives later is."""
+    log = MemoryLog(epoch="e1")
+    await fill(log, 20)
+    writer = HistorySink(log, open_store(tmp_path, log), KEEP_ALL, SystemClock())
+    entries = await log.fetch(0, limit=1_000_000, max_bytes=2**40)
+    dropped_at = entries[-1].sequence
+    assert await writer.drop("4403") == 0
+    await fill(log, 20, seed=2)
+    parts = sink._decoded(await log.fetch(0, limit=1_000_000, max_bytes=2**40))
+    await writer.flush((await log.bounds())[1], parts)
+    rows = await rows_of_log(log)
+    assert rows_of_history(tmp_path) == [row for row in rows if row[0] > dropped_at or not row[3].startswith("4403")]
+    assert any(row[0] > dropped_at and row[3].startswith("4403") for row in rows)
 
 
 class _LostEnd:

@@ -32,6 +32,7 @@ FANOUT = 8
 MERGED_ROWS_MAX = 2_097_152
 """Rows of a merged file at most: merging holds some 150 bytes of each in memory."""
 _SMALL_ROWS = 4_096
+NEVER = 2**62
 
 _log = structlog.get_logger("history")
 
@@ -54,6 +55,8 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
     """Earliest arrival, µs UTC."""
     revisions: int
     """Rows that revise another one."""
+    received_min_by_grade: tuple[int, int] | None = None
+    """Earliest arrival of grades 1 and 2, and of 3 and 4; `NEVER`: no such row; None: a file of an earlier version."""
     format: int = FORMAT
 
     @property
@@ -209,10 +212,13 @@ class SegmentStore:
         limits = received_min // 1_000, received_min_high // 1_000
 
         def keep(rows: SegmentRows) -> BOOL:
-            is_high = rows.origins.grade[rows.origin] >= 3
-            return rows.received >= np.where(is_high, limits[1], limits[0])
+            return rows.received >= np.where(_is_high(rows), limits[1], limits[0])
 
-        return self._rewrite(keep, lambda segment: segment.received_min < max(received_min, received_min_high))
+        def concerns(segment: Segment) -> bool:
+            low, high = segment.received_min_by_grade or (segment.received_min, segment.received_min)
+            return low < received_min or high < received_min_high
+
+        return self._rewrite(keep, concerns)
 
     def drop(self, division: str) -> int:
         """Delete the readings of a division; return the number of segments changed."""
@@ -231,6 +237,10 @@ class SegmentStore:
             rows = self._files.read_rows([self.file_of(segment)])
             kept = rows.take(np.flatnonzero(keep(rows)))
             if len(kept) == segment.rows:
+                if segment.received_min_by_grade is None:
+                    # So that it is not read again each time.
+                    described = _described(segment, rows)
+                    self.segments = tuple(described if other == segment else other for other in self.segments)
                 continue
             changed += 1
             if len(kept) or segment == self.segments[-1]:
@@ -241,6 +251,11 @@ class SegmentStore:
                 self.segments = tuple(other for other in self.segments if other != segment)
                 self._delete([segment])
         return changed
+
+    @property
+    def has_obsolete(self) -> bool:
+        """True if files were merged into others and are still there."""
+        return bool(self._obsolete)
 
     def delete_obsolete(self) -> None:
         """Delete the files that were merged into others, once nobody reads them."""
@@ -263,7 +278,8 @@ class SegmentStore:
 
 def _described(span: Segment, rows: SegmentRows) -> Segment:
     """Return the description of a segment of a span with these rows."""
-    size = len(rows)
+    size, is_high = len(rows), _is_high(rows)
+    low, high = (int(rows.received[of].min()) * 1_000 if of.any() else NEVER for of in (~is_high, is_high))
     return msgspec.structs.replace(
         span,
         rows=size,
@@ -271,7 +287,14 @@ def _described(span: Segment, rows: SegmentRows) -> Segment:
         time_max=int(rows.time.max()) if size else 0,
         received_min=int(rows.received.min()) * 1_000 if size else 0,
         revisions=int((rows.revision > 0).sum()),
+        received_min_by_grade=(low, high),
     )
+
+
+def _is_high(rows: SegmentRows) -> BOOL:
+    """Return which rows have a grade whose retention is the shorter one."""
+    is_high: BOOL = rows.origins.grade[rows.origin] >= 3
+    return is_high
 
 
 def _span_order(segment: Segment) -> tuple[int, int]:

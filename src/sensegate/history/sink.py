@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import structlog
 
 from sensegate import metrics
@@ -26,6 +27,8 @@ FETCH_ENTRIES = 500
 _RETAIN_S = 3_600.0
 _RETRY_S = 5.0
 
+Result = TypeVar("Result")
+
 _log = structlog.get_logger("history")
 
 
@@ -43,6 +46,8 @@ class HistorySink:
         self._writing = asyncio.Lock()
         self._after = 0
         """Sequence after which the next segment begins."""
+        self._dropped: dict[str, int] = {}
+        """Division -> last sequence of the log when its history was deleted; replaced as a whole."""
         self._problem = ""
         self._gap = ""
         self._retained = -_RETAIN_S
@@ -112,15 +117,23 @@ class HistorySink:
         store, source = self.store, self._source
         if parts:
             timeline = source.timelines.timeline_at(position)
-            await self._work(lambda: store.append(self._after, position, timeline, source.epoch, parts))
+
+            def append() -> int:
+                # Not before its turn: what is deleted while this waits must not be written afterwards.
+                kept = _without(parts, self._dropped)
+                store.append(self._after, position, timeline, source.epoch, kept)
+                return sum(len(batch) for _, batch in kept)
+
+            metrics.HISTORY_ROWS.inc(await self._work(append))
             self._after = max(self._after, store.end)
-            metrics.HISTORY_ROWS.inc(sum(len(batch) for _, batch in parts))
+        self._dropped = {division: last for division, last in self._dropped.items() if last > position}
         while await self._work(store.merge):
             pass
         if self._clock.monotonic() - self._retained >= _RETAIN_S:
             await self.retain()
             self._retained = self._clock.monotonic()
-        await self._exclusively(store.delete_obsolete)
+        if store.has_obsolete:
+            await self._exclusively(store.delete_obsolete)
         metrics.HISTORY_SEGMENTS.set(len(store.segments))
         self._problem = ""
 
@@ -133,7 +146,12 @@ class HistorySink:
             _log.info("history expired", segments=changed)
 
     async def drop(self, division: str) -> int:
-        """Delete the history of a division; return the number of files that had some of it."""
+        """Delete the history of a division; return the number of files that had some of it.
+
+        Readings that the log holds by now, but no file yet, are not written either.
+        """
+        _, last = await self._source.bounds()
+        self._dropped = {**self._dropped, division: last}
         return await self._exclusively(lambda: self.store.drop(division))
 
     async def _exclusively(self, work: Callable[[], object]) -> int:
@@ -150,7 +168,7 @@ class HistorySink:
                     self._readers.release()
         return result if isinstance(result, int) else 0
 
-    async def _work(self, work: Callable[[], object]) -> object:
+    async def _work(self, work: Callable[[], Result]) -> Result:
         """Run in a thread to its end, also when cancelled: files are written by one thread at a time."""
         async with self._writing:
             running = asyncio.ensure_future(asyncio.to_thread(work))
@@ -159,6 +177,19 @@ class HistorySink:
             except asyncio.CancelledError:
                 await asyncio.wait((running,))
                 raise
+
+
+def _without(parts: Sequence[tuple[int, Batch]], dropped: Mapping[str, int]) -> Sequence[tuple[int, Batch]]:
+    """Return the rows of entries without those of divisions whose history was deleted after the entry."""
+    for division, last in dropped.items():
+        parts = [(entry, batch if entry > last else _outside(batch, division)) for entry, batch in parts]
+    return parts
+
+
+def _outside(batch: Batch, division: str) -> Batch:
+    codes = batch.origins.division
+    is_within = np.array([code.startswith(division) for code in codes.table], np.bool_)[codes.index]
+    return batch.take(~is_within[batch.origin])
 
 
 def _decoded(entries: Sequence[Any]) -> list[tuple[int, Batch]]:

@@ -8,9 +8,11 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 import msgspec
 
 from sensegate.clock import DAY_US
+from sensegate.config.durations import TIME_MAX_US, TIME_MIN_US
 from sensegate.errors import ConfigError
 
 WEEK_US = 7 * DAY_US
+_YEAR_US = 366 * DAY_US
 _MONDAY_US = 4 * DAY_US
 """1970-01-05 was a Monday."""
 WINDOWS_MAX = 100_000
@@ -32,7 +34,7 @@ class Windows(msgspec.Struct, frozen=True):
         """Return the windows of `step` (µs) that overlap [begin, end).
 
         Raises:
-            ConfigError: the zone is unknown, or there are too many windows.
+            ConfigError: the zone is unknown, there are too many windows, or they are at the ends of time.
         """
         try:
             place = ZoneInfo(zone)
@@ -44,6 +46,8 @@ class Windows(msgspec.Struct, frozen=True):
             raise ConfigError(
                 f"gives {(end - begin) // step} windows", key="window", remedy=f"give at most {WINDOWS_MAX} windows"
             )
+        if begin < TIME_MIN_US + _YEAR_US or end > TIME_MAX_US - _YEAR_US:
+            raise ConfigError("is too far away", key="window", remedy="give a period within the years 2 to 9998")
         offsets = _offsets(begin, end, place)
         if len(set(offsets)) == 1 or step % DAY_US:
             shift = (_MONDAY_US if step % WEEK_US == 0 else 0) - offsets[0]

@@ -173,13 +173,15 @@ async def _secondary_sources(call: Call) -> listing.RowPage[SourceDeviation]:
         places = [devices.record(devices.find(name)) for name in (row.authority, row.secondary)]
         if all(allows(caller, Action.READ_REGISTRY, place.division, place.department) for place in places):
             rows.append(row)
-    return listing.page_of(call, rows, SourceDeviation, "secondary")
+    return listing.page_of(call, rows, SourceDeviation, "secondary", "asset", "property", "authority")
 
 
 async def _duplicates(call: Call) -> listing.RowPage[NearbyPair]:
     neighbours, caller = call.find_part(NEIGHBOURS), call.principal
     rows = [] if neighbours is None else neighbours.all(caller.scope, caller)
-    return listing.page_of(call, rows, NearbyPair, "device")
+    # Two others of a device have no name where the caller may not see them.
+    key = ("device", "metres", "other", "same", "division", "owner", "other_owner")
+    return listing.page_of(call, rows, NearbyPair, *key)
 
 
 async def _get(call: Call) -> DeviceRow:

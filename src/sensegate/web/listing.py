@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from typing import Generic, TypeVar
+from urllib.parse import quote, unquote
 
 import msgspec
 
@@ -36,10 +37,11 @@ class RowPage(msgspec.Struct, Generic[Row], frozen=True, omit_defaults=True):
     """Number of rows without filters, where it is known."""
 
 
-def page_of(call: Call, rows: Iterable[Row], kind: type[Row], key: str, *, text: bool = True) -> RowPage[Row]:
+def page_of(call: Call, rows: Iterable[Row], kind: type[Row], *key: str, text: bool = True) -> RowPage[Row]:
     """Return rows filtered, sorted (by `key` unless the call gives another order) and paged.
 
-    Without `text` the rows were already searched for `q`.
+    No two rows may have the same `key`: a page begins after the key of the last row before it. Without `text` the rows
+    were already searched for `q`.
     """
     fields = kind.__struct_fields__
     filters = {name: call.values(name) for name in fields if name in call.request.query and name not in _PAGING}
@@ -51,21 +53,24 @@ def page_of(call: Call, rows: Iterable[Row], kind: type[Row], key: str, *, text:
         and (not within or str(getattr(row, "division", "")).startswith(within))
         and (not query or any(query in str(getattr(row, name)).casefold() for name in fields))
     ]
-    terms = sort_terms(call, fields) or [(key, False)]
+    by_key = [(name, False) for name in key]
+    terms = sort_terms(call, fields) or by_key
     for name, descends in reversed(terms):
         selected.sort(key=lambda row, name=name: _rank(getattr(row, name)), reverse=descends)  # type: ignore[misc]
-    is_by_key = terms == [(key, False)]
+    is_by_key = terms == by_key
     skipped = 0
     limit, after = call.integer("limit", 1_000, call.deps.config.page_max), call.text("after")
     if is_by_key:
-        selected = [row for row in selected if _text(getattr(row, key)) > after] if after else selected
+        if after:
+            last = _ranks_of(after, kind, key)
+            selected = [row for row in selected if [_rank(getattr(row, name)) for name in key] > last]
     elif after:
         skipped = rows_to_skip(after)
         selected = selected[skipped:]
     page = selected[:limit]
     if len(selected) <= limit:
         return RowPage(page)
-    return RowPage(page, _text(getattr(page[-1], key)) if is_by_key else str(skipped + limit))
+    return RowPage(page, _cursor(page[-1], key) if is_by_key else str(skipped + limit))
 
 
 def sort_terms(call: Call, fields: Collection[str]) -> list[tuple[str, bool]]:
@@ -93,6 +98,22 @@ def matches(text: str, values: tuple[str, ...]) -> bool:
 
 _ROWS_MAX = 10**9
 _PAGING = {param.name for param in PAGING}
+
+
+def _cursor(row: msgspec.Struct, key: Sequence[str]) -> str:
+    """Return the key of a row as text: that of one field as it is, those of several quoted and with colons between."""
+    texts = [_text(getattr(row, name)) for name in key]
+    return texts[0] if len(texts) == 1 else ":".join(quote(text, safe="") for text in texts)
+
+
+def _ranks_of(cursor: str, kind: type[msgspec.Struct], key: Sequence[str]) -> list[tuple[int, float, str]]:
+    """Return the sort keys of the row that a cursor names. Raises `BadRequest`."""
+    texts = [cursor] if len(key) == 1 else [unquote(text) for text in cursor.split(":")]
+    numbers = {field.name for field in msgspec.structs.fields(kind) if field.type in {int, float}}
+    try:
+        return [_rank(float(text) if name in numbers else text) for name, text in zip(key, texts, strict=True)]
+    except ValueError:
+        raise BadRequest(f"query: after: '{cursor[:80]}' is no `next` of this list; start without it") from None
 
 
 def _text(value: object) -> str:

@@ -182,7 +182,7 @@ async def _usage(call: Call) -> listing.RowPage[UsageRow]:
         for row in call.deps.share.usage()
         if whole or row.token in visible or row.token == call.principal.id
     ]
-    return listing.page_of(call, rows, UsageRow, "token")
+    return listing.page_of(call, rows, UsageRow, "token", "feed", "delivery")
 
 
 ROUTES = (

@@ -16,6 +16,9 @@ from sensegate.web.bodies import Body, Division
 
 Words = Annotated[str, msgspec.Meta(max_length=2_000)]
 
+STARTS_MAX_US = 221_845_392_000_000_000
+"""Latest start of a grant, the year 9000, µs UTC: its end too can be written as ISO 8601."""
+
 
 class EntryChange(Body, frozen=True):
     """Changes of a catalogue entry; keys that are left out stay unchanged."""
@@ -123,7 +126,7 @@ class NewApplication(Body, frozen=True):
     bundle: Annotated[str, msgspec.Meta(max_length=64)] = ""
     """Name of a bundle, instead of `feeds`."""
     days: float = 365.0
-    starts: int = 0
+    starts: Annotated[int, msgspec.Meta(le=STARTS_MAX_US)] = 0
     """Start of the grant, µs UTC; 0: at the decision."""
     subscriber: Annotated[str, msgspec.Meta(max_length=80)] = ""
     """Id of the token that will read; empty: the token of the caller."""

@@ -212,7 +212,7 @@ async def _survey(call: Call) -> listing.RowPage[SurveyRow]:
         counts = [int(column[place]) for column in columns]
         rows.append(SurveyRow(domains[first], divisions[second], departments[third], *counts))
     rows.sort(key=lambda row: (row.domain, row.division, row.department))
-    return listing.page_of(call, rows, SurveyRow, "domain")
+    return listing.page_of(call, rows, SurveyRow, "domain", "division", "department")
 
 
 async def _components(call: Call) -> listing.RowPage[ComponentRow] | web.StreamResponse:

@@ -27,6 +27,7 @@ from sensegate.web import record_query
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
+from sensegate.web.webhooks import visible_consumers
 
 FORWARDED = PartKey[Callable[[int], str]]("forwarded", absent="this gateway has no centre")
 """Sequence of an entry -> where it stands on its way to the centre, in words; of a node."""
@@ -224,9 +225,9 @@ def _commit_steps(commit: LogEntry) -> list[TraceStep]:
 
 
 def _deliveries(call: Call, sequence: int) -> list[TraceStep]:
-    """Return each active consumer that is past the record, or not yet, as its cursor says."""
+    """Return each active consumer visible to the caller: past the record, or not yet, as its cursor says."""
     steps = []
-    for consumer in call.deps.consumers.rows():
+    for consumer in visible_consumers(call):
         if consumer.sequence < 0:
             continue
         is_past = consumer.sequence >= sequence

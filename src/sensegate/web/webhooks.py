@@ -124,17 +124,21 @@ async def _resume(call: Call) -> WebhookRow:
     return _row(webhooks, await webhooks.resume(call.principal, webhook.id, after=after))
 
 
-async def _subscribers(call: Call) -> listing.RowPage[ConsumerStatistics]:
+def visible_consumers(call: Call) -> list[ConsumerStatistics]:
+    """Return the active consumers of which the caller may know: its own, those of its tokens, or all of the gateway."""
     principal, tokens = call.principal, call.deps.tokens
     visible = {token.id for token in tokens.list(principal, limit=1_000_000)}
     everyone = principal.scope.department == "" and call.deps.division.startswith(principal.scope.division)
     whole = everyone and has_right(principal, Action.READ_LEDGER)
-    rows = [
+    return [
         row
         for row in call.deps.consumers.rows()
         if whole or row.subscriber in visible or row.subscriber == principal.id
     ]
-    return listing.page_of(call, rows, ConsumerStatistics, "id")
+
+
+async def _subscribers(call: Call) -> listing.RowPage[ConsumerStatistics]:
+    return listing.page_of(call, visible_consumers(call), ConsumerStatistics, "id")
 
 
 _READ = Action.READ_READINGS

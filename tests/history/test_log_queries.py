@@ -12,15 +12,22 @@ import numpy as np
 import pytest
 from msgspec.structs import replace
 
+from sensegate.bus import columns
+from sensegate.bus.memory import MemoryLog
 from sensegate.bus.names import READINGS
-from sensegate.clock import DAY_US, HOUR_US
+from sensegate.clock import DAY_US, HOUR_US, MINUTE_US, SECOND_US, FakeClock
 from sensegate.errors import ConfigError, NotFound, TooMuch
+from sensegate.history import log_queries
 from sensegate.history.log_queries import LogQueries
 from sensegate.history.reader import FORMS, HistoryReader, HistoryRequest
+from sensegate.model import LogMessage
+from sensegate.share import reader as share_reader
 from sensegate.share.feeds import Circle, FeedFilter
+from sensegate.share.reader import EntryRange, LogReader
 from tests.history.made import KEEP_ALL
 from tests.history.past import EVERYTHING, MASK, PLACES, READER, Past
 from tests.share.made import NOW, make_batch
+from tests.support.memory_sharing import sharing_in_memory
 
 
 @pytest.fixture
@@ -120,3 +127,91 @@ async def test_what_the_log_cannot_answer(past: tuple[Past, HistoryReader], monk
 
 async def _expired(first: int, last: int) -> tuple[int, int]:
     return first, last
+
+
+class Minutes:
+    """A log of readings that arrived one after another, read in pages; a read after `reads_max` of them hangs."""
+
+    def __init__(self) -> None:
+        self.clock = FakeClock(NOW)
+        self.log = MemoryLog(self.clock)
+        self.reader = LogReader(self.log, self.clock)
+        self.pages = self.reader.read
+        self.reader.read = self._read  # type: ignore[method-assign] # to count
+        self.starts: list[int] = []
+        self.reads_max = 100
+
+    async def _read(self, after: int) -> EntryRange:
+        self.starts.append(after)
+        if len(self.starts) > self.reads_max:
+            await asyncio.Event().wait()
+        return await self.pages(after)
+
+    async def write(self, ahead: int = 0) -> None:
+        """Commit a reading whose time is ahead of its arrival."""
+        batch = make_batch([(0, "pm2_5", float(ahead))], places=PLACES, start=self.clock.now() + ahead)
+        await self.log.write([LogMessage("readings.4401.all.1", columns.encode(batch), 72)])
+
+    async def reader_of_history(self, **limits: Any) -> HistoryReader:
+        """Return a reader that has the log only."""
+        sharing = sharing_in_memory(self.reader, self.clock)
+        await sharing.open()
+        queries = LogQueries(self.reader, sharing.server.masks, replace(KEEP_ALL, **limits))
+
+        async def drop(_division: str) -> int:
+            return 0
+
+        return HistoryReader(queries, sharing, drop)
+
+
+async def test_a_short_period_reads_little_of_the_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not the day before it; what a clock that is far ahead may have put there is missing, and the answer says so."""
+    monkeypatch.setattr(share_reader, "_CATCH_UP_S", 0.0)
+    made = Minutes()
+    await made.write(ahead=HOUR_US)
+    for number in range(360):
+        await made.write(ahead=4 * MINUTE_US if number == 340 else 0)
+        await made.clock.advance(10.0)
+    of_log = await made.reader_of_history()
+    begin = NOW + HOUR_US - MINUTE_US
+    request = HistoryRequest("all", FeedFilter(begin=begin, end=begin + 10 * MINUTE_US))
+    for entries, aheads, searched_from in (
+        (4_096, [4 * MINUTE_US, HOUR_US], None),
+        (10, [4 * MINUTE_US], begin - 5 * MINUTE_US - 100_000_000),
+    ):
+        monkeypatch.setattr(log_queries, "_AHEAD_ENTRIES", entries)
+        made.starts.clear()
+        page = await of_log.page(READER, request, form="json", limit=1_000)
+        values = [record["value"] for record in json.loads(page.body)["records"]]
+        assert sorted(value for value in values if value) == aheads
+        assert len(values) - len(aheads) == 6, "control: those of right clocks"
+        assert page.searched_from == searched_from
+        assert (await of_log.samples(READER, request, form="json", points=100, method="minmax")).searched_from == (
+            searched_from
+        )
+        assert made.starts[0] == (0 if searched_from is None else 361 - 6 - 30 - 10)
+
+
+async def test_too_much_says_from_where_it_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `from` that is then answered in the same time; without one in the period only what to install."""
+    monkeypatch.setattr(share_reader, "_CATCH_UP_S", 0.0)
+    monkeypatch.setattr(share_reader, "_PAGE_ENTRIES", 50)
+    monkeypatch.setattr(log_queries, "_AHEAD_ENTRIES", 10)
+    made = Minutes()
+    for _ in range(300):
+        await made.write()
+        await made.clock.advance(10.0)
+    of_log = await made.reader_of_history(query_timeout_s=0.5)
+    made.reads_max, end = 2, made.clock.now()
+    with pytest.raises(TooMuch, match=r"give a `from` after 2026-01-01T00:48:10\.000000Z, or set history") as refused:
+        await of_log.page(READER, HistoryRequest("all", FeedFilter(begin=NOW, end=end)), form="json", limit=5)
+    assert "give a later" not in str(refused.value)
+    made.starts.clear()
+    made.reads_max = 3  # the third is empty
+    later = FeedFilter(begin=NOW + 2_890 * SECOND_US, end=end)
+    page = await of_log.page(READER, HistoryRequest("all", later), form="json", limit=1_000)
+    assert page.count == 11
+    made.starts.clear()
+    made.reads_max = 0
+    with pytest.raises(TooMuch, match=r"in 0\.5 s; set history\.enabled"):
+        await of_log.page(READER, HistoryRequest("all", later), form="json", limit=5)

@@ -137,3 +137,33 @@ async def test_the_trail_is_filtered_from_its_end(node: Site, browser: Any) -> N
         download = await started.value
         assert "trail-2" in Path(await download.path()).read_text(encoding="utf-8")
         assert reader.faults == []
+
+
+async def test_too_much_log_is_drawn_from_where_it_can_be_read(node: Site, browser: Any) -> None:
+    """The chart takes the time that the gateway names, says so, and asks no more by itself; else it shows why."""
+    device = await node.device("much-1")
+    now = f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"
+    assert (await node.push(device, reading(20.5, now))).status == 202
+    async with visitor(browser, node, node.admin) as operator:
+        page, asked, detail = operator.page, list[str](), "the log holds too much; give a `from` after {}, or more"
+        readable = f"{dt.datetime.now(dt.UTC) - dt.timedelta(minutes=1):%Y-%m-%dT%H:%M:%SZ}"
+
+        async def refuse(route: Any) -> None:
+            asked.append(route.request.url)
+            if is_readable and len(asked) > 1:
+                # What the log lacks before is no matter here.
+                await route.fulfill(json={"records": [{"time": now, "value": 20.5, "unit": "Cel", "quality": "good"}]})
+                return
+            problem = {"status": 413, "title": "too much", "detail": detail.format(readable)}
+            await route.fulfill(status=413, json=problem, content_type="application/problem+json")
+
+        is_readable = True
+        await page.route("**/feeds/all/history?**", refuse)
+        await operator.open("devices/much-1")
+        await page.wait_for_selector("p:has-text('too much to read from the log') button:has-text('Try again')")
+        assert len(asked) == 2
+        assert readable.replace(":", "%3A") in asked[1]
+        is_readable = False
+        await page.click("p:has-text('too much to read from the log') button")
+        await page.wait_for_selector(".problem:has-text('the log holds too much') button:has-text('Try again')")
+        assert len(asked) == 4, "once more as before, then from the time named"

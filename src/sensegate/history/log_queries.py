@@ -1,6 +1,8 @@
 """Queries of a gateway without a history: readings of the days that the log still holds, by their own time.
 
-It scans the log, so it is for a page or a plot now and then; aggregates need the history.
+It scans the log, so it is for a page or a plot now and then; aggregates need the history. Readings of a period lie in
+the log after its beginning, except those of devices whose clocks are ahead. All are found that arrived at most
+`_AHEAD_US` before it, and those of a whole day before it if that is at most `_AHEAD_ENTRIES`; `searched_from` tells.
 """
 
 from __future__ import annotations
@@ -15,7 +17,7 @@ from numpy.typing import NDArray
 
 from sensegate.bus.batch import Batch, concat
 from sensegate.bus.names import OBSERVATIONS, READINGS
-from sensegate.clock import DAY_US
+from sensegate.clock import DAY_US, MINUTE_US
 from sensegate.config.history import HistoryConfig
 from sensegate.errors import ConfigError, NotFound, TooMuch
 from sensegate.history.aggregates import Aggregate, AggregateRow
@@ -28,8 +30,12 @@ from sensegate.share.reader import LogReader, RowsEntry, named_rows
 from sensegate.share.records import iso
 
 REMEDY = "set history.enabled and install sensegate[history]"
-_AHEAD_US = DAY_US
+_AHEAD_MAX_US = DAY_US
 """Clocks of devices are ahead of ours by at most this."""
+_AHEAD_US = 5 * MINUTE_US
+"""Readings that are ahead by more are marked ``future`` (`TimeConfig.future_s`), and are few."""
+_AHEAD_ENTRIES = 4_096
+"""Entries before those that are searched for readings that are ahead by more: about a second."""
 _Integers = NDArray[np.int64]
 _ReadingKey = tuple[str, str, str, int]
 """(node, device, property, time)."""
@@ -42,6 +48,15 @@ class _Slice(msgspec.Struct, frozen=True, eq=False):
     rows: _Integers
 
 
+class _Progress:
+    """Progress of a scan, for the advice of one that took too long."""
+
+    __slots__ = ("position", "start")
+
+    def __init__(self, start: int) -> None:
+        self.start = self.position = start
+
+
 class LogQueries:
     """Reads rows of a period from the log; each query is bounded in rows and time."""
 
@@ -50,6 +65,18 @@ class LogQueries:
         self._masks = masks
         self._config = config
         self._slots = asyncio.Semaphore(config.queries_max)
+
+    async def searched_from(self, selection: FeedSelection, begin: int) -> int | None:
+        """Return the time of arrival from which readings of a period are searched for; None: there is none before.
+
+        Raises:
+            Unavailable: the log does not answer.
+        """
+        position, is_whole = await self._start(selection.mask.period_end(begin), READINGS)
+        if is_whole:
+            return None
+        entries = await self._reader.log.fetch(position, limit=1)
+        return entries[0].time if entries else None
 
     async def rows(
         self,
@@ -121,32 +148,47 @@ class LogQueries:
             return []
         await self._demand_held(begin)
         await self._reader.catch_up()
+        subject = OBSERVATIONS if kind == OBSERVATION else READINGS
+        progress = _Progress((await self._start(begin, subject))[0])
         try:
             async with self._slots, asyncio.timeout(self._config.query_timeout_s):
-                slices, revised = await self._scan(
-                    selection, begin, end, OBSERVATIONS if kind == OBSERVATION else READINGS
-                )
+                slices, revised = await self._scan(selection, begin, end, subject, progress)
         except TimeoutError:
-            limit_s = self._config.query_timeout_s
-            raise TooMuch(
-                f"the log holds too much to read in {limit_s:g} s; give a later `from`, or {REMEDY}"
-            ) from None
+            limit_s, later = self._config.query_timeout_s, await self._readable_from(progress, end, subject)
+            advice = f"give a `from` after {iso(np.array([later]))[0]}, or {REMEDY}" if later else REMEDY
+            raise TooMuch(f"the log holds too much to read in {limit_s:g} s; {advice}") from None
         return slices if revisions or not revised else [*_last_revisions(slices, revised)]
 
+    async def _start(self, begin: int, subject: str) -> tuple[int, bool]:
+        """Return the sequence after which a period is searched for, and whether nothing of it can lie before."""
+        first = (await self._reader.since(max(begin - _AHEAD_MAX_US, 0))).sequence
+        if subject == OBSERVATIONS:
+            return first, True  # counts have no place to say that some are missing
+        near = (await self._reader.since(max(begin - _AHEAD_US, 0))).sequence
+        start = max(first, near - _AHEAD_ENTRIES)
+        return start, start == first
+
+    async def _readable_from(self, progress: _Progress, end: int, subject: str) -> int | None:
+        """Return a beginning from which half of what was read in time is read; None: there is none before `end`."""
+        if subject == OBSERVATIONS:
+            return None
+        _, last = await self._reader.log.bounds()
+        wanted = last - (progress.position - progress.start) // 2 + _AHEAD_ENTRIES
+        entries = await self._reader.log.fetch(wanted - 1, limit=1) if wanted <= last else []
+        later = entries[0].time + _AHEAD_US if entries else end
+        return later if later < end else None
+
     async def _scan(
-        self, selection: FeedSelection, begin: int, end: int, subject: str
+        self, selection: FeedSelection, begin: int, end: int, subject: str, progress: _Progress
     ) -> tuple[list[_Slice], dict[_ReadingKey, int]]:
         """Return the rows of a period on a subject, and the last revision of each reading in it that was revised."""
         slices: list[_Slice] = []
         revised: dict[_ReadingKey, int] = {}
-        position, count, most = (
-            (await self._reader.since(max(begin - _AHEAD_US, 0))).sequence,
-            0,
-            self._config.query_rows_max,
-        )
+        position, count, most = progress.start, 0, self._config.query_rows_max
         while True:
             span = await self._reader.read(position)
             for entry in span.entries:
+                progress.position = entry.sequence
                 if not entry.subject.startswith(f"{subject}."):
                     continue
                 batch = entry.batch
@@ -164,7 +206,7 @@ class LogQueries:
                 await asyncio.sleep(0)
             if span.end <= position:
                 return slices, revised
-            position = span.end
+            progress.position = position = span.end
 
     async def _demand_held(self, begin: int) -> None:
         """Return if the log holds all readings of a period. Raises `ConfigError`."""

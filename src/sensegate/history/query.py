@@ -84,6 +84,9 @@ class HistoryQueries:
         """Last entry of the log that the history covers."""
         return self._sink.store.end
 
+    async def searched_from(self, selection: FeedSelection, begin: int) -> None:
+        """Return None: the history is searched by phenomenon time."""
+
     async def rows(
         self,
         selection: FeedSelection,

@@ -47,10 +47,16 @@ class HistoryPage(msgspec.Struct, frozen=True):
     count: int
     next: str = ""
     grant: str = ""
+    searched_from: int | None = None
+    """Readings that arrived before it, of devices whose clocks were ahead, may be missing; None: none is."""
 
 
 class PeriodQueries(Protocol):
     """Queries for readings of a period: of the history, or of the log where there is none."""
+
+    async def searched_from(self, selection: FeedSelection, begin: int) -> int | None:
+        """Return the time of arrival from which readings of a period are searched for; None: there is none before."""
+        ...
 
     async def rows(
         self,
@@ -108,7 +114,8 @@ class HistoryReader:
             )
             name = self._tokens.seal(key, request.feed)
             count = sum(len(part.rows) for part in parts)
-            return HistoryPage(_body(parts, form, request.fields, name), count, name, admission.grant_id)
+            since = await self.queries.searched_from(admission.selection, begin)
+            return HistoryPage(_body(parts, form, request.fields, name), count, name, admission.grant_id, since)
 
         return await read_within_quota(admission.quota, limit, read)
 
@@ -125,12 +132,13 @@ class HistoryReader:
         begin, end = _period(request.wanted)
 
         async def read(most: int) -> HistoryPage:
-            parts: list[HistoryRows] = []
+            parts, since = list[HistoryRows](), None
             if admission.selection is not None:
+                since = await self.queries.searched_from(admission.selection, begin)
                 parts = await self.queries.samples(admission.selection, begin, end, points, METHODS[method])
             count = sum(len(part.rows) for part in parts)
             _demand_room(count, most, admission.grant_id)
-            return HistoryPage(_body(parts, form, request.fields, ""), count, grant=admission.grant_id)
+            return HistoryPage(_body(parts, form, request.fields, ""), count, "", admission.grant_id, since)
 
         return await read_within_quota(admission.quota, CELLS_MAX, read)
 

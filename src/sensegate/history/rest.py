@@ -20,7 +20,7 @@ from sensegate.web import record_query
 from sensegate.web.bodies import RecordPage
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
-from sensegate.web.routing import API, RECORD_LIMIT, Call, QueryParam, Route
+from sensegate.web.routing import API, RECORD_LIMIT, Call, QueryParam, Route, iso
 
 HISTORY = PartKey[HistoryReader]("history", absent="this gateway has no reader of past readings")
 COUNTS = PartKey[ObservationCounts]("counts of observations", absent="this gateway counts no observations")
@@ -104,6 +104,8 @@ async def _answer(call: Call, feed: str, page: HistoryPage, form: str, media: st
     if page.next:
         headers["X-Next-Cursor"] = page.next
         headers["Link"] = f'<{call.request.rel_url.update_query(after=page.next)}>; rel="next"'
+    if page.searched_from is not None:
+        headers["X-Searched-From"] = iso(page.searched_from)
     if form == "csv":
         headers["Content-Disposition"] = f'attachment; filename="{feed}-history.csv"'
     return web.Response(body=page.body, content_type=media, headers=headers, charset="utf-8" if form == "csv" else None)
@@ -166,7 +168,8 @@ ROUTES = (
         method="GET",
         path=f"{API}/feeds/{{feed}}/history",
         handler=_history,
-        summary="Get readings of a period in the order of phenomenon time; of revised ones the last revision.",
+        summary="Get readings of a period in the order of phenomenon time; of revised ones the last revision. "
+        "X-Searched-From in it: without a history, readings marked `future` that arrived before may be missing.",
         tag="feeds",
         action=Action.READ_READINGS,
         query=(

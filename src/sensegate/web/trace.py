@@ -1,14 +1,15 @@
 """REST: the way of one reading: message, batch, commit, span to the centre, deliveries.
 
 A record is named by its id (the same on every tier), by its cursor, or by device and phenomenon time. What is not on
-this log is searched for from `since` on; a node has the message and the commit, its centre the span.
+this log is searched for from `since` on, without it near the end of the log first; a node has the message and the
+commit, its centre the span.
 """
 
 from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import msgspec
 import numpy as np
@@ -17,7 +18,7 @@ from sensegate.authority.scope import Action, allows
 from sensegate.bus.batch import Batch
 from sensegate.bus.contract import Log
 from sensegate.bus.unreadable import read_rows
-from sensegate.clock import DAY_US
+from sensegate.clock import DAY_US, MINUTE_US
 from sensegate.errors import NotFound
 from sensegate.model import LogEntry
 from sensegate.share import records
@@ -32,6 +33,10 @@ from sensegate.web.webhooks import visible_consumers
 FORWARDED = PartKey[Callable[[int], str]]("forwarded", absent="this gateway has no centre")
 """Sequence of an entry -> where it stands on its way to the centre, in words; of a node."""
 SEARCH_S = 10.0
+_AHEAD_US = 5 * MINUTE_US
+"""Few clocks of devices are ahead of ours by more than this: where a phenomenon time is searched for first."""
+_AGES = (*(MINUTE_US << doubled for doubled in range(11)), DAY_US)
+"""Ages from which a record is searched for, one after another."""
 _ABSENT = "there is no such record on this log since then; it may have expired, or give an earlier `since`"
 _AROUND = 300
 """Most entries of one commit on either side of its readings."""
@@ -140,7 +145,7 @@ async def _by_time(call: Call, device: str, time: int) -> _Located:
         names = [records.base_name(batch.properties[batch.property[row]]) for row in rows]
         return next((int(row) for row, name in zip(rows, names, strict=True) if wanted in {"", name}), -1)
 
-    return await _search(call, select, since=time - DAY_US)
+    return await _search(call, select, (time - _AHEAD_US, time - DAY_US))
 
 
 async def _at(log: Log, sequence: int, select: Select) -> _Located:
@@ -152,26 +157,43 @@ async def _at(log: Log, sequence: int, select: Select) -> _Located:
     raise NotFound(_ABSENT)
 
 
-async def _search(call: Call, select: Select, since: int | None = None) -> _Located:
-    """Return the first record that is selected, of those that arrived from `since` on. Raises `NotFound`."""
-    log = call.deps.log
-    begin = record_query.instant(call, "since")
-    begin = begin if begin is not None else since if since is not None else call.deps.clock.now() - DAY_US
-    position = await log.sequence_at(max(begin, 0)) - 1
+async def _search(call: Call, select: Select, starts: Sequence[int] = ()) -> _Located:
+    """Return a record that is selected, of those that arrived from `since` of the call on. Raises `NotFound`.
+
+    Without `since` the last minute is searched, then the one before it, the two before, the four before: a day in
+    all. `starts`: times of arrival to search from instead, each up to the one before.
+    """
+    log, now = call.deps.log, call.deps.clock.now()
+    since = record_query.instant(call, "since")
+    starts = [since] if since is not None else starts or [now - age for age in _AGES]
+    _, end = await log.bounds()
     try:
         async with asyncio.timeout(SEARCH_S):
-            while entries := await log.fetch(position):
-                for entry in entries:
-                    if entry.subject.startswith(_ROWS) and (batch := read_rows(entry, "trace")) is not None:
-                        if (row := select(batch, entry)) >= 0:
-                            return _Located(entry, named_rows(batch), row)
-                        await asyncio.sleep(0)
-                position = entries[-1].sequence
+            for start in starts:
+                begin = await log.sequence_at(max(start, 0)) - 1
+                located = await _search_between(log, select, begin, end)
+                if located is not None:
+                    return located
+                end = min(begin, end)
     except TimeoutError:
         raise BadRequest(
             f"the search takes more than {SEARCH_S:g} s; give `since`, or the cursor of the record", status=413
         ) from None
     raise NotFound(_ABSENT)
+
+
+async def _search_between(log: Log, select: Select, after: int, end: int) -> _Located | None:
+    """Return the first record that is selected in the entries after one up to another; None: there is none."""
+    while after < end and (entries := await log.fetch(after)):
+        for entry in entries:
+            if entry.sequence > end:
+                return None
+            if entry.subject.startswith(_ROWS) and (batch := read_rows(entry, "trace")) is not None:
+                if (row := select(batch, entry)) >= 0:
+                    return _Located(entry, named_rows(batch), row)
+                await asyncio.sleep(0)
+        after = entries[-1].sequence
+    return None
 
 
 async def _steps(call: Call, located: _Located) -> list[TraceStep]:

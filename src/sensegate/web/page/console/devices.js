@@ -1,5 +1,5 @@
 // Devices: the list, and one device with its values.
-import { html, useEffect, useMemo, useState } from "./preact.js";
+import { html, useEffect, useMemo, useRef, useState } from "./preact.js";
 import { Changes, Messages } from "./history.js";
 import { Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, Quality, Time, call, device, editorOf, emptyHere, flagWords, instant, may, number, prepareChart, profile, query, replaceSearch, revisionHeader, searchValues, t, useDialog, useLoad } from "./lib.js";
 
@@ -80,9 +80,9 @@ function Way({ record }) {
 // A series, thinned out by the gateway to two points a pixel that keep every peak; without a history the gateway reads the log.
 function Series({ id, property, span }) {
   const [points] = useState(() => Math.min(Math.round(1.2 * innerWidth), 4_000));
-  const [begin, setBegin] = useState("");
+  const [begin, setBegin] = useState(""), [readFrom, setReadFrom] = useState(""), [isStopped, stop] = useState(false), judged = useRef(null);
   const [name, channel = ""] = property.split("#");
-  const { data, error } = useLoad(`/api/v1/feeds/all/history${query({ device: id, property: name, from: begin || span, max_points: points, limit: 4_000, fields: "time,value,unit,quality,channel" })}`, 30);
+  const { data, error } = useLoad(isStopped ? "" : `/api/v1/feeds/all/history${query({ device: id, property: name, from: readFrom || begin || span, max_points: points, limit: 4_000, fields: "time,value,unit,quality,channel" })}`, 30);
   const drawn = useMemo(() => {
     const latest = Date.now() + 60_000;  // a clock that is ahead would stretch the axis
     const records = [...(data?.records || [])].filter((record) => typeof record.value === "number" && (record.channel || "") === channel && instant(record.time) <= latest).sort((left, right) => instant(left.time) - instant(right.time));
@@ -103,7 +103,17 @@ function Series({ id, property, span }) {
   // A young gateway without a history has less than was asked for: it names where its log begins, and that is drawn.
   const held = error?.status === 400 && /before (\d{4}-\d\d-\d\dT[\d:.]+Z)/.exec(error.message)?.[1];
   useEffect(() => { if (held) setBegin(held); }, [held]);
-  if (error && !held) return html`<${Problem} error=${error} />`;
+  // One whose log is too much to read in time names from where it can be read. Such reads are dear: none is repeated unasked.
+  useEffect(() => {
+    if (readFrom && data) stop(true);
+    if (error?.status !== 413 || judged.current === error) return;
+    judged.current = error;
+    const later = !readFrom && /after (\d{4}-\d\d-\d\dT[\d:.]+Z)/.exec(error.message)?.[1];
+    if (later) setReadFrom(later); else stop(true);
+  }, [error, data, readFrom]);
+  const again = () => { setReadFrom(""); stop(false); };
+  if (error && !held && (error.status !== 413 || isStopped)) return html`<${Problem} error=${error} retry=${isStopped && again} />`;
   if (!data) return html`<${Loading} />`;
-  return drawn.times.length ? html`<${Chart} ...${drawn} /><p class="quiet">${t("pointsShown", number(drawn.times.length))} ${begin && t("logBegins", begin.slice(0, 16).replace("T", " "))}</p>` : html`<${Empty} text=${t("noValues")} />`;
+  const limit = readFrom ? html`${t("readFrom", readFrom.slice(0, 16).replace("T", " "))} <button type="button" class="plain" onClick=${again}>${t("retry")}</button>` : begin && t("logBegins", begin.slice(0, 16).replace("T", " "));
+  return drawn.times.length ? html`<${Chart} ...${drawn} /><p class="quiet">${t("pointsShown", number(drawn.times.length))} ${limit}</p>` : html`<${Empty} text=${t("noValues")} />${limit && html`<p class="quiet">${limit}</p>`}`;
 }

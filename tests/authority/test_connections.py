@@ -21,10 +21,11 @@ class _Server:
         self.open: dict[int, str] = {}
         self.listed: list[str] = []
 
-    async def connect(self, _user: server_conf.User) -> Client:
-        raise NotImplementedError
+    async def connect(self, user: server_conf.User) -> Client:
+        raise NotImplementedError(user)
 
-    async def connections(self, _account: str, **selection: object) -> list[Connection]:
+    async def connections(self, account: str, **selection: object) -> list[Connection]:
+        assert account == "devices"
         self.listed.append(str(selection["user"]))
         return [
             Connection(cid=cid, authorized_user=user, mqtt_client=f"c{cid}")

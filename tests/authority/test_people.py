@@ -261,7 +261,7 @@ async def test_a_reset_while_a_session_is_recorded_prevents_it(people: People, t
         if action == "session.open":
             await people.reset("li", by=FIRST_AUDITOR)
 
-    trail.record = reset_first  # type: ignore[method-assign,assignment]
+    trail.record = reset_first  # type: ignore[method-assign]
     with pytest.raises(PermissionDenied, match="changed meanwhile"):
         await people.sign_in("li", GOOD)
     assert len(people.sessions) == 0

@@ -111,3 +111,13 @@ async def test_another_is_found_before_a_registration(world: World) -> None:
     assert world.assets.current_authority(Device("b", "440106", "acme/wind", asset="gate-7")) == ""
     assert world.assets.current_authority(Device("b", "440106", "acme/air", asset="gate-8")) == ""
     assert world.assets.current_authority(Device("b", "440106", "acme/air")) == ""
+
+
+@pytest.mark.parametrize("end", ["disable", "retire"])
+async def test_a_device_out_of_use_is_nobodys_rival(world: World, end: str) -> None:
+    """The successor of a retired sensor is registered as the authority, which it is from its first reading."""
+    await world.put("a")
+    successor = Device("b", "440106", "acme/air", asset="gate-7")
+    assert world.assets.current_authority(successor) == "a"
+    await getattr(world.devices, end)("a", by=ADMIN)
+    assert world.assets.current_authority(successor) == ""

@@ -12,7 +12,7 @@ from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
 from sensegate.authority.importing import COLUMNS, ROWS_MAX, ImportReport, RowOutcome, import_csv, import_in_parts
 from sensegate.authority.scope import Principal
-from sensegate.authority.trail import MemoryTrail
+from sensegate.authority.trail import Facts, MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError, Conflict, StoreFull, Unavailable
 from sensegate.model import Datum, Device
@@ -117,6 +117,47 @@ async def test_rows_outside_the_scope_are_refused(devices: Devices, operator: Pr
     assert "outside the scope" in report.rows[1].reason
 
 
+@pytest.mark.parametrize("dry_run", [True, False])
+async def test_a_refused_row_vouches_for_no_gateway(
+    devices: Devices, admin: Principal, operator: Principal, *, dry_run: bool
+) -> None:
+    """A gateway of others stays out of reach, though the file has a (refused) row of it before."""
+    await devices.add(Device("theirs", "440103", "sensegate/plain"), by=admin)
+    raw = b"id,division,profile,gateway\ntheirs,440103,sensegate/plain,\nbad,440106,,\nmine,440106,sensegate/plain,\n"
+    raw += b"a,440106,sensegate/plain,theirs\nb,440106,sensegate/plain,bad\nc,440106,sensegate/plain,mine\n"
+    report = await import_csv(devices, raw, by=operator, dry_run=dry_run)
+    outcomes = {row.id: row.outcome for row in report.rows}
+    refused = [name for name, outcome in outcomes.items() if outcome is RowOutcome.REFUSED]
+    assert refused == ["theirs", "bad", "a", "b"]
+    assert [row.reason for row in report.rows if row.id in "ab"] == [
+        "gateway: no device theirs",
+        "gateway: no device bad",
+    ]
+    assert devices.is_present("c") is not dry_run
+
+
+async def test_a_gateway_that_changes_meanwhile_is_checked_again(
+    devices: Devices, trail: MemoryTrail, admin: Principal, operator: Principal, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A gateway that leaves the scope of the importer while the import is recorded is not attached to."""
+    await devices.add(Device("bridge", "440106", "sensegate/plain"), by=admin)
+    record = trail.record
+
+    async def moved_first(by: Principal, action: str, target: str, **facts: Facts | None) -> None:
+        if action == "device.import":
+            at = devices.find("bridge")
+            moved = Device("bridge", "440103", "sensegate/plain")
+            await devices.change(moved, revision=devices.record(at).revision, by=admin)
+        await record(by, action, target, **facts)
+
+    monkeypatch.setattr(trail, "record", moved_first)
+    raw = b"id,division,profile,gateway\na,440106,sensegate/plain,bridge\n"
+    report = await import_csv(devices, raw, by=operator, dry_run=False)
+    assert [row.outcome for row in report.rows] == [RowOutcome.REFUSED]
+    assert "no device bridge" in report.rows[0].reason
+    assert not devices.is_present("a")
+
+
 async def test_a_division_of_another_year_is_taken_with_a_warning(devices: Devices, admin: Principal) -> None:
     """The warning stands in the report of the row that was added."""
     report = await import_csv(devices, (HEAD + "a,440116,p/p,,,,,,,\n").encode(), by=admin, dry_run=False)
@@ -180,10 +221,10 @@ async def test_a_loss_in_the_middle_is_reported_by_row(
     """A row that could not be written is refused in the report, with what to do; the others have their passwords."""
     write = devices.write_imported
 
-    async def flaky(entries: Sequence[Device]) -> list[str]:
+    async def flaky(entries: Sequence[Device], *, by: Principal) -> list[str]:
         if any(device.id == "d1" for device in entries):
             raise Conflict("was changed meanwhile") if len(entries) > 1 else Unavailable("the server is away")
-        return await write(entries)
+        return await write(entries, by=by)
 
     monkeypatch.setattr(devices, "write_imported", flaky)
     report = await import_csv(

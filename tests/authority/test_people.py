@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
+from collections.abc import Coroutine
+
 import pytest
 from argon2 import Type
 
+from sensegate.authority import passwords
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.oidc import Identity
 from sensegate.authority.passwords import weakness
 from sensegate.authority.people import People, holder
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows, may_hand_out, scope
-from sensegate.authority.trail import MemoryTrail
+from sensegate.authority.trail import Facts, MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.config.people import PeopleConfig
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied
@@ -201,6 +206,84 @@ async def test_changing_the_own_password_ends_the_other_sessions(people: People)
     await people.change_password(mine, GOOD, OTHER)
     assert people.is_valid(mine)
     assert not people.is_valid(other)
+
+
+async def held(check: HeldCheck, asked: Coroutine[object, object, object]) -> asyncio.Task[object]:
+    """Return a task whose password check is inside its thread."""
+    task = asyncio.create_task(asked)
+    assert await asyncio.to_thread(check.entered.wait, 10)
+    return task
+
+
+class HeldCheck:
+    """A comparison of passwords that has its result, and waits to be released in its thread."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.entered, self.release = threading.Event(), threading.Event()
+        self.running = self.most = 0
+        compare = passwords._is_match
+
+        def slow(stored: str, password: str) -> bool:
+            result = compare(stored, password)
+            self.running += 1
+            self.most = max(self.most, self.running)
+            self.entered.set()
+            self.release.wait(10)
+            self.running -= 1
+            return result
+
+        monkeypatch.setattr(passwords, "_is_match", slow)
+
+
+@pytest.mark.parametrize("how", ["sign in", "change"])
+async def test_a_password_that_is_reset_during_its_check_is_worth_nothing(
+    people: People, monkeypatch: pytest.MonkeyPatch, how: str
+) -> None:
+    """A sign-in with the old password that is being checked opens no session after the reset, nor sets a password."""
+    mine = await member(people, "li", Role.AUDITOR, "44")
+    check = HeldCheck(monkeypatch)
+    asked = people.sign_in("li", GOOD) if how == "sign in" else people.change_password(mine, GOOD, OTHER)
+    task = await held(check, asked)
+    await people.reset("li", by=FIRST_AUDITOR)
+    check.release.set()
+    with pytest.raises(PermissionDenied, match="wrong"):
+        await task
+    assert len(people.sessions) == 0
+
+
+async def test_a_reset_while_a_session_is_recorded_prevents_it(people: People, trail: MemoryTrail) -> None:
+    """The session is opened after its record; a password that was reset in between opens none."""
+    await member(people, "li", Role.AUDITOR, "44")
+    record = trail.record
+
+    async def reset_first(by: Principal, action: str, target: str, **facts: Facts | None) -> None:
+        await record(by, action, target, **facts)
+        if action == "session.open":
+            await people.reset("li", by=FIRST_AUDITOR)
+
+    trail.record = reset_first  # type: ignore[method-assign]
+    with pytest.raises(PermissionDenied, match="changed meanwhile"):
+        await people.sign_in("li", GOOD)
+    assert len(people.sessions) == 0
+
+
+async def test_a_caller_that_goes_away_is_counted_and_holds_its_slot(
+    people: People, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Who disconnects during the check has tried a password all the same, and its thread counts until it ends."""
+    check = HeldCheck(monkeypatch)
+    for number in range(5):
+        task = asyncio.create_task(people.sign_in("li", f"wrong {number}"))
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        task.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await task
+    check.release.set()
+    await asyncio.gather(*people._checks)
+    assert check.most <= passwords.CONCURRENT_MAX
+    with pytest.raises(Overloaded):
+        await people.sign_in("li", "right or wrong")
 
 
 async def test_sessions_end_when_idle_and_by_age(people: People, clock: FakeClock) -> None:

@@ -371,6 +371,12 @@ async def test_keys_that_change_are_fetched_again(door: Door) -> None:
     assert door.provider.asked == ["keys", "keys"]
 
 
+async def test_an_answer_in_several_parts_is_read_whole(door: Door) -> None:
+    """A large key set comes in several packets."""
+    door.provider.in_parts = True
+    assert (await door.sign_in())[0] == 303
+
+
 async def test_a_provider_that_is_away_is_said(tmp_path: Path) -> None:
     """503, not a hang; the gateway serves all else."""
     nobody = Provider()

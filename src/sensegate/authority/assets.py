@@ -120,7 +120,8 @@ class Assets:
 
     def current_authority(self, device: Device) -> str:
         """Return the device that is the authority of a new device's asset so far; empty: there is none."""
-        others = [self._devices.record(at) for at in self._by_asset.get(device.asset, ())] if device.asset else []
+        members = self._by_asset.get(device.asset, ()) if device.asset else ()
+        others = [self._devices.record(at) for at in members if self._devices.enabled[at]]
         names = self._measures(device.profile)
         rivals = [
             other

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Protocol
 
 import msgspec
@@ -14,7 +13,7 @@ from nats.aio.msg import Msg
 
 from sensegate.bus import api, server_conf
 from sensegate.bus.engine import Connection
-from sensegate.clock import Clock
+from sensegate.clock import Clock, wait_or_sleep
 from sensegate.errors import Unavailable
 
 _log = structlog.get_logger("authority")
@@ -162,24 +161,27 @@ class DeviceConnections:
             del self._by_client[gone.client_id]
 
     async def _close_all(self) -> None:
-        second_pass: dict[str, int | None] = {}
+        second_pass: dict[str, tuple[float, int | None]] = {}
+        """User -> (due time, connection id up to which to close)."""
         while True:
-            with suppress(TimeoutError):
-                # Not `wait_for`: on Python 3.11 it swallows a cancellation that comes together with the event.
-                async with asyncio.timeout(_SECOND_PASS_S if second_pass else None):
-                    await self._wake.wait()
+            if second_pass:
+                due_s = min(due for due, _ in second_pass.values()) - self._clock.monotonic()
+                await wait_or_sleep(self._wake, self._clock, max(0.0, due_s))
+            else:
+                await self._wake.wait()
             if self._wake.is_set():
                 await self._clock.sleep(_BATCH_S)
             self._wake.clear()
             closing, self._closing = self._closing, {}
             last_cid = self._last_cid
-            for user, up_to in second_pass.items():
-                await self._close_user(user, up_to)
-            second_pass = {}
+            now = self._clock.monotonic()
+            for user in [user for user, (due, _) in second_pass.items() if due <= now]:
+                await self._close_user(user, second_pass.pop(user)[1])
             for user, for_good in closing.items():
-                await self._close_user(user, None if for_good else last_cid)
                 # A user that may reconnect is closed a second time only if it was accepted before the change.
-                second_pass[user] = None if for_good else last_cid
+                up_to = None if for_good else last_cid
+                await self._close_user(user, up_to)
+                second_pass[user] = (self._clock.monotonic() + _SECOND_PASS_S, up_to)
 
     async def _close_user(self, user: str, up_to: int | None) -> None:
         """Close the connections of a user, up to a connection id."""

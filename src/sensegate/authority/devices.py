@@ -274,17 +274,19 @@ class Devices(DeviceTable):
         # Disabled devices are not moved, so the state is always that of the move.
         return self._canonical(msgspec.structs.replace(stored.device, division=division, state=DeviceState.REGISTERED))
 
-    async def write_imported(self, devices: Sequence[Device]) -> Ids:
+    async def write_imported(self, devices: Sequence[Device], *, by: Principal) -> Ids:
         """Write new entries that `importing` has checked and recorded, all or none; return their passwords.
 
         Raises:
             Conflict: one of them was registered meanwhile.
+            ConfigError: its gateway was removed, or left the scope of `by`, meanwhile.
             Unavailable, StoreFull: see `Bucket.put`.
         """
         passwords: Ids = []
         writes: list[KvWrite] = []
         for entry in devices:
             device = self._canonical(entry)
+            self._require_free(device, by)
             secret, credentials_ = (
                 ("", Credentials()) if device.gateway else secrets_.issue(partial(self._digest, device))
             )

@@ -218,6 +218,8 @@ class _Import:
         self._update = update
         self._dry_run = dry_run
         self._seen: dict[str, int] = {}
+        self._accepted: set[str] = set()
+        """Ids of the accepted rows that are not behind a gateway."""
 
     async def run(self, rows: list[tuple[int, dict[str, str]]]) -> AsyncGenerator[list[ImportRow], None]:
         # Gateways come first, so that devices behind them in the same file find them.
@@ -252,6 +254,8 @@ class _Import:
             return ImportRow(line, name, RowOutcome.REFUSED, reason, finding.remedy), None
         except (PermissionDenied, Conflict, ConfigError, NotFound) as why:
             return ImportRow(line, name, RowOutcome.REFUSED, str(why)), None
+        if not device.gateway:
+            self._accepted.add(device.id)
         return ImportRow(line, name, outcome, warning), device if outcome is RowOutcome.ADDED else None
 
     def _require_unique(self, line: int, device: Device) -> None:
@@ -262,8 +266,9 @@ class _Import:
     def _warnings(self, device: Device) -> str:
         warnings: list[str] = []
         for finding in self._devices.examine(device, self._by):
-            # On a dry run a gateway in the same file is not registered yet.
-            if finding.key == "gateway" and finding.problem.removeprefix("no device ") in self._seen:
+            # On a dry run a gateway in the same file is not registered yet; its own row must have been accepted.
+            is_accepted = finding.problem.removeprefix("no device ") in self._accepted
+            if self._dry_run and finding.key == "gateway" and is_accepted:
                 continue
             if not finding.warning:
                 raise _Refusal(finding.key, finding.problem, finding.remedy)
@@ -297,8 +302,8 @@ class _Import:
         except SensegateError as why:  # what is not recorded is not written
             return [_not_written(row, why) for row, _ in additions]
         try:
-            passwords = await self._devices.write_imported([device for _, device in additions])
-        except Conflict:  # one was registered meanwhile: it alone is refused
+            passwords = await self._devices.write_imported([device for _, device in additions], by=self._by)
+        except (Conflict, ConfigError):  # one was registered, or its gateway changed, meanwhile: it alone is refused
             return [await self._write(row, device) for row, device in additions]
         except SensegateError as why:
             return [_not_written(row, why) for row, _ in additions]
@@ -307,7 +312,7 @@ class _Import:
 
     async def _write(self, row: ImportRow, device: Device) -> ImportRow:
         try:
-            (password,) = await self._devices.write_imported([device])
+            (password,) = await self._devices.write_imported([device], by=self._by)
         except SensegateError as why:
             return _not_written(row, why)
         return msgspec.structs.replace(row, password=password)

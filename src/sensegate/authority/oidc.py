@@ -273,11 +273,13 @@ class Oidc:
                     method, url, data=form, headers=headers, allow_redirects=False, ssl=self._trust
                 ) as response,
             ):
-                body = await response.content.read(RESPONSE_BYTES_MAX)
-                if not response.content.at_eof():
-                    body += await response.content.read(RESPONSE_BYTES_MAX - len(body) + 1)
+                body = bytearray()
+                async for part in response.content.iter_any():
+                    body += part
+                    if len(body) > RESPONSE_BYTES_MAX:
+                        break
                 if response.status == 200 and len(body) <= RESPONSE_BYTES_MAX:
-                    return body
+                    return bytes(body)
                 if response.status in {400, 401}:
                     raise _denied(f"the provider refused the code ({response.status})")
                 raise Unavailable(f"the provider answered {response.status} at {urlsplit(url).path}")

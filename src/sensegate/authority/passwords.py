@@ -101,6 +101,7 @@ class PasswordHashes:
     def __init__(self) -> None:
         self._slots = asyncio.Semaphore(CONCURRENT_MAX)
         self._waiting = 0
+        self._running: set[asyncio.Task[object]] = set()
 
     async def hash(self, password: str) -> str:
         """Return the hash of a password. Raises `Overloaded`."""
@@ -118,6 +119,13 @@ class PasswordHashes:
         if self._waiting >= WAITING_MAX:
             raise Overloaded("too many sign in at once; try again")
         self._waiting += 1
+        # Not cancelled with its caller: the thread cannot be, and must hold its slot until it ends.
+        running = asyncio.create_task(self._in_slot(work, *arguments))
+        self._running.add(running)
+        running.add_done_callback(self._running.discard)
+        return await asyncio.shield(running)
+
+    async def _in_slot(self, work: Callable[..., T], *arguments: str) -> T:
         try:
             async with self._slots:
                 return await asyncio.to_thread(work, *arguments)

@@ -6,6 +6,7 @@ as argon2id hashes; wrong passwords lock a name, known or unknown, at their addr
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Callable
 
@@ -111,6 +112,8 @@ class People:
         self._attempts = SignInAttempts(config, clock)
         self._hashes = passwords.PasswordHashes()
         self.sessions = Sessions(config, clock)
+        self._checks: set[asyncio.Task[StoredPerson | None]] = set()
+        """Password checks that run, some of them for callers that are gone."""
 
     # ── accounts ──────────────────────────────────────────────────────────────────────────────────────
 
@@ -266,20 +269,15 @@ class People:
             ConfigError: the new password violates the rules.
         """
         person_id = person_id[:128]
-        self._attempts.require_allowed(person_id, address)
-        stored = self._stored.find(person_id)
-        correct = await self._hashes.verify(stored.password if stored else "", password[:1_024])
-        # A lock that parallel attempts caused meanwhile holds, and a failure is counted before the answer.
-        self._attempts.require_allowed(person_id, address)
-        if not correct or stored is None or stored.person.disabled or stored.person.removed:
-            await self._count_failure(person_id, address, known=stored is not None)
+        stored = await self._authenticate(person_id, password, address)
+        if stored is None:
             raise PermissionDenied("name or password is wrong", authenticated=False)
         self._attempts.succeeded(person_id, address)
         if new_password:
             stored = await self._change_password(stored, new_password)
         elif why := self._change_required(stored.person):
             raise PermissionDenied(f"{why}; sign in with new_password")
-        return await self._open_session(stored.person, "password")
+        return await self._open_session(stored.person, "password", stored.password)
 
     async def sign_in_external(self, identity: Identity) -> SignInResult:
         """Open a session for an authenticated person; the account is created, or updated to the current rules.
@@ -312,9 +310,7 @@ class People:
         stored = self._stored.find(person_id)
         if not principal.person or stored is None or not stored.password:
             raise PermissionDenied("only people who sign in with a password can change it")
-        self._attempts.require_allowed(person_id, address)
-        if not await self._hashes.verify(stored.password, old[:1_024]):
-            await self._count_failure(person_id, address, known=True)
+        if (stored := await self._authenticate(person_id, old, address)) is None:
             raise PermissionDenied("the old password is wrong")
         await self._change_password(stored, new)
         self.sessions.close_all(person_id, but=principal.session)
@@ -377,9 +373,38 @@ class People:
         after = StoredPerson(person, hashed, (stored.password, *stored.previous_passwords)[: PASSWORD_HISTORY - 1])
         return await self._stored.put(person.id, after, expected=stored.person.revision)
 
-    async def _open_session(self, person: Person, method: str) -> SignInResult:
+    async def _authenticate(self, person_id: str, password: str, address: str) -> StoredPerson | None:
+        """Return an account whose password is right; None if it is wrong. Raises `Overloaded`, as `sign_in`.
+
+        A caller that goes away does not end the check: otherwise its wrong password would not be counted.
+        """
+        self._attempts.require_allowed(person_id, address)
+        check = asyncio.create_task(self._check_password(person_id, password, address))
+        self._checks.add(check)
+        check.add_done_callback(self._checks.discard)
+        return await asyncio.shield(check)
+
+    async def _check_password(self, person_id: str, password: str, address: str) -> StoredPerson | None:
+        tried = self._stored.find(person_id)
+        correct = await self._hashes.verify(tried.password if tried else "", password[:1_024])
+        # A lock that parallel attempts caused meanwhile holds, and a failure is counted before the answer.
+        self._attempts.require_allowed(person_id, address)
+        # The password may have been reset, or the account disabled, meanwhile.
+        stored = self._stored.find(person_id)
+        is_current = tried is not None and stored is not None and stored.password == tried.password
+        if not correct or not is_current or stored is None or stored.person.disabled or stored.person.removed:
+            await self._count_failure(person_id, address, known=stored is not None)
+            return None
+        return stored
+
+    async def _open_session(self, person: Person, method: str, password: str = "") -> SignInResult:
+        """Open a session of a person who proved the password with this hash, empty for single sign-on."""
         by = Principal(f"person:{person.id}", person.role, person.scope, name=person.title, person=True)
         await self._trail.record(by, "session.open", person.id, after={"method": method})
+        stored = self._stored.find(person.id)
+        if stored is None or stored.password != password:
+            # Sessions end with a change of the password; one that is opened after it would stay.
+            raise PermissionDenied("the password was changed meanwhile; sign in again", authenticated=False)
         text, session = self.sessions.open(person.id)
         return SignInResult(text, session, person)
 

@@ -87,7 +87,7 @@ async def compress(request: web.Request, response: web.StreamResponse) -> None:
         return
     if response.headers.get("ETag", "W/").startswith('"') or "Content-Encoding" in response.headers:
         return
-    response.headers["Vary"] = "Accept-Encoding"
+    response.headers["Vary"] = ", ".join([*response.headers.getall("Vary", []), "Accept-Encoding"])
     coding = coding_of(request.headers.get("Accept-Encoding", ""))
     if not coding:
         return

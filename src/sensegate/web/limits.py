@@ -12,6 +12,7 @@ from aiohttp import StreamReader, web
 from aiohttp.web_protocol import RequestHandler
 
 from sensegate import metrics
+from sensegate.authority.attempts import network_of
 from sensegate.web import problems
 from sensegate.web.quotas import RETRY_AFTER_S
 
@@ -45,7 +46,10 @@ class ConnectionPlace(StrEnum):
 
 
 class ConnectionPlaces:
-    """The places of a listener's connections: in all, by address, and a reserve for health and administrators."""
+    """The places of a listener's connections: in all, by address, and a reserve for health and administrators.
+
+    Addresses of one IPv6 /64 count as one: a single host may use them all.
+    """
 
     def __init__(self, section: str, connections_max: int, per_address_max: int = 0, *, has_reserve: bool) -> None:
         """`section`: that of the configuration, for errors; `per_address_max`: 0: half of all."""
@@ -70,6 +74,7 @@ class ConnectionPlaces:
 
     def take(self, address: str) -> ConnectionPlace:
         """Take a place for a connection from an address, if there is one."""
+        address = network_of(address)
         ordinary, reserved = self._taken[ConnectionPlace.ORDINARY], self._taken[ConnectionPlace.RESERVED]
         is_full = ordinary.total() >= self._ordinary
         if not is_full and ordinary[address] < self._per_address:
@@ -85,6 +90,7 @@ class ConnectionPlaces:
 
     def leave(self, place: ConnectionPlace, address: str) -> None:
         """Give a taken place back."""
+        address = network_of(address)
         taken = self._taken[place]
         taken[address] -= 1
         if not taken[address]:

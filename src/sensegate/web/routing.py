@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import codecs
 import difflib
 import zlib
 from collections.abc import Awaitable, Callable
@@ -334,9 +335,9 @@ def iso(time: int) -> str:
 
 
 def payload_text(payload: bytes, most: int = 4_096) -> str:
-    """Return a payload as text if it is UTF-8, else as base64; limited to `most` bytes."""
+    """Return a payload as text if it is UTF-8, else as base64; limited to `most` bytes, and to whole characters."""
     part = payload[:most]
     try:
-        return part.decode()
+        return codecs.utf_8_decode(part, "strict", len(payload) <= most)[0]
     except UnicodeDecodeError:
         return f"base64:{base64.b64encode(part).decode()}"

@@ -1,0 +1,76 @@
+"""Open connections: those of a user are closed twice, the second time when its time has come."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+
+import pytest
+from nats.aio.client import Client
+
+from sensegate.authority.connections import DeviceConnections
+from sensegate.bus import server_conf
+from sensegate.bus.engine import Connection
+from sensegate.clock import FakeClock
+
+
+class _Server:
+    """A server that remembers which users it was asked to list."""
+
+    def __init__(self) -> None:
+        self.open: dict[int, str] = {}
+        self.listed: list[str] = []
+
+    async def connect(self, user: server_conf.User) -> Client:
+        raise NotImplementedError(user)
+
+    async def connections(self, account: str, **selection: object) -> list[Connection]:
+        assert account == "devices"
+        self.listed.append(str(selection["user"]))
+        return [
+            Connection(cid=cid, authorized_user=user, mqtt_client=f"c{cid}")
+            for cid, user in self.open.items()
+            if user == selection["user"]
+        ]
+
+    async def close_connection(self, cid: int) -> None:
+        del self.open[cid]
+
+
+@pytest.fixture
+async def server() -> _Server:
+    return _Server()
+
+
+@pytest.fixture
+async def connections(server: _Server, clock: FakeClock) -> AsyncIterator[DeviceConnections]:
+    """The closing of connections, as `start` runs it."""
+    opened = DeviceConnections(server, "devices", clock)
+    task = asyncio.create_task(opened._close_all())
+    yield opened
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+
+
+async def passed(clock: FakeClock, seconds: float) -> None:
+    """Let tasks begin to wait, then let the time pass."""
+    for _ in range(10):
+        await asyncio.sleep(0)
+    await clock.advance(seconds)
+
+
+async def test_the_second_pass_of_a_user_has_its_own_time(
+    connections: DeviceConnections, server: _Server, clock: FakeClock
+) -> None:
+    """Another close neither brings it forward nor cancels it: what was accepted meanwhile is closed too."""
+    server.open[1] = "a"
+    connections.close("a", for_good=True)
+    await passed(clock, 0.1)
+    assert server.open == {}
+    connections.close("b")
+    await passed(clock, 0.1)
+    server.open[2] = "a"
+    assert server.listed == ["a", "b"]
+    await passed(clock, 1)
+    assert server.listed == ["a", "b", "a", "b"]
+    assert server.open == {}

@@ -6,6 +6,7 @@ import msgspec
 import pytest
 
 from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.device_table import StoredDevice, encode_stored
 from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
@@ -57,3 +58,32 @@ async def test_one_that_cannot_leave_may_connect(*, fails: bool, monkeypatch: py
     await mover.run_orders()
     assert [bool(item["refused"]) for item in result] == [fails]
     assert devices.moving_out == (set() if fails else {"d1"})
+
+
+async def test_an_entry_of_another_device_is_not_imported() -> None:
+    """The order is for one device and the entry for another: the centre hears of it, and nothing is registered."""
+    clock = InstantClock(NOW)
+    devices = Devices(MemoryBucket(), MemoryTrail(), clock)
+    await devices.load()
+    result: list[str] = []
+    stored = encode_stored(StoredDevice(Device("pump", division="440106", profile="acme/meter")))
+
+    async def ask(subject: str, payload: bytes) -> bytes:
+        if subject == "orders":
+            return msgspec.msgpack.encode([MoveOrder("m1", "take", "d1", "4401", "440305", stored=stored)])
+        result.append(msgspec.msgpack.decode(payload)["refused"])
+        return b""
+
+    async def drained() -> None:
+        pass
+
+    await DeviceMover(
+        devices,
+        MemoryLog(clock, epoch="e"),
+        clock,
+        LogIdentity("4403", 0, 3_600_000_000, 24),
+        operations=MoveOperations(ask, lambda _device: None, drained, lambda _batches: None),
+        by=ADMIN,
+    ).run_orders()
+    assert result == ["the entry of pump came instead of that of d1"]
+    assert devices.stored("pump") is None

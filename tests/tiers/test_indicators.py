@@ -8,6 +8,7 @@ import pytest
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.clock import HOUR_US, FakeClock
+from sensegate.errors import Unavailable
 from sensegate.quantities.indicator_counts import IndicatorCounts
 from sensegate.tiers.indicator_history import OPEN_HOURS, IndicatorHistory, month_before, month_of
 from sensegate.tiers.indicator_hours import ROWS_MAX, HourIndicators, hour_sums, unacceptable
@@ -103,6 +104,34 @@ def test_rows_that_cannot_be_true_are_not_taken() -> None:
     assert "none of its areas" in unacceptable(sums_of(1_000_000, "44"), AREAS, now)
     assert "cannot have" in unacceptable(sums_of(1_000_000, accuracy=10.5), AREAS, now)
     assert "cannot have" in unacceptable(sums_of(1_000_000, accuracy=float("nan")), AREAS, now)
+
+
+async def test_rows_taken_during_a_write_are_stored_by_the_next(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A report comes while the month is being written; a month that could not be written is written later."""
+    await clock.advance(7_200)  # both hours in one month
+    bucket, hour = MemoryBucket(), present(clock)
+    history, put = IndicatorHistory(bucket, clock), bucket.put
+
+    async def interrupted(key: str, value: bytes) -> int:
+        history.take(NODE, [sums_of(hour)], AREAS)
+        return await put(key, value)
+
+    async def away(_key: str, _value: bytes) -> int:
+        raise Unavailable("the store is away")
+
+    history.take(NODE, [sums_of(hour - 1)], AREAS)
+    monkeypatch.setattr(bucket, "put", interrupted)
+    await history.store()
+    monkeypatch.setattr(bucket, "put", away)
+    with pytest.raises(Unavailable):
+        await history.store()
+    monkeypatch.setattr(bucket, "put", put)
+    await history.store()
+    later = IndicatorHistory(bucket, clock)
+    await later.load()
+    assert [row.hour for row in await later.month(NODE, month_of(hour))] == [hour - 1, hour]
 
 
 async def test_a_month_outlives_a_restart(clock: FakeClock) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.credentials import issue
-from sensegate.authority.device_table import StoredDevice
+from sensegate.authority.device_table import StoredDevice, encode_stored
 from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.scope import Principal, Role, scope
@@ -94,6 +94,64 @@ async def test_what_a_source_gave_before_it_gave_up_goes(clock: FakeClock) -> No
     await moves.take_report("4401", pack(MoveReport(move.id, refused="no")))
     assert moves.get(move.id, ADMIN).stage is MoveStage.REFUSED
     assert await keys(bucket) == [move.id]
+
+
+def exported(device: str = "d1") -> bytes:
+    """Return the entry of a device as its source exports it."""
+    return encode_stored(StoredDevice(Device(device, division="440106", profile="acme/meter"), SECRET))
+
+
+@pytest.mark.parametrize(
+    ("report", "words"),
+    [
+        (MoveReport("", stored=exported("pump-of-4403")), "pump-of-4403 was exported"),
+        (MoveReport("", stored=b"\xc1"), "cannot be read"),
+        (MoveReport("", stored=exported(), parts=2**40), "does not have the"),
+        (MoveReport("", stored=exported(), parts=3), "does not have the 3 parts"),
+        (MoveReport("", stored=exported(), parts=-1), "does not have the"),
+    ],
+)
+async def test_a_source_reports_only_the_device_that_moves_and_the_parts_it_sent(
+    clock: FakeClock, report: MoveReport, words: str
+) -> None:
+    """A node reports an entry of another's device, or parts without end: the move stays as it was."""
+    moves = MoveRegister(MemoryBucket(), MemoryTrail(), clock, Divisions.load(), known := Known())
+    move = await moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES)
+    for number in range(2):
+        await moves.answer_part("4401", pack(MovePart(move.id, number, b"x")))
+    with pytest.raises(PermissionDenied, match=words):
+        await moves.take_report("4401", pack(msgspec.structs.replace(report, id=move.id, action="give")))
+    assert (moves.get(move.id, ADMIN).stage, known.entries) == (MoveStage.ASKED, {})
+    proper = MoveReport(move.id, stored=exported(), parts=2, action="give")
+    await moves.take_report("4401", pack(proper))
+    assert moves.get(move.id, ADMIN).stage is MoveStage.CARRIED, "negative control"
+
+
+async def test_parts_are_bounded_and_without_gaps(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a node sends is limited in number, size and sum; a part may be sent again."""
+    monkeypatch.setattr(module, "PARTS_MAX", 4)
+    monkeypatch.setattr(module, "PART_BYTES_MAX", 10)
+    monkeypatch.setattr(module, "PARTS_BYTES_MAX", 25)
+    moves = MoveRegister(bucket := MemoryBucket(), MemoryTrail(), clock, Divisions.load(), Known())
+    move = await moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES)
+
+    async def send(number: int, size: int) -> None:
+        await moves.answer_part("4401", pack(MovePart(move.id, number, bytes(size))))
+
+    for number, size in ((-1, 1), (0, 11), (1, 1), (2**40, 1)):
+        with pytest.raises(PermissionDenied):
+            await send(number, size)
+    for number in (0, 1, 0, 1):
+        await send(number, 10)
+    with pytest.raises(PermissionDenied, match="at most 25 bytes of parts"):
+        await send(2, 10)
+    for number in (2, 3):
+        await send(number, 2)
+    with pytest.raises(PermissionDenied, match="4 parts"):
+        await send(4, 1)
+    assert len(await keys(bucket)) == 5
+    await moves.take_report("4401", pack(MoveReport(move.id, refused="no")))
+    assert (await keys(bucket), moves._parts_bytes) == ([move.id], {})
 
 
 async def test_moves_over_long_ago_go_from_the_store_too(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:

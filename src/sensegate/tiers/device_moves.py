@@ -181,6 +181,8 @@ class DeviceMover:
 
     async def _import(self, order: MoveOrder) -> MoveReport:
         stored = decode_stored(order.stored)
+        if stored.device.id != order.device:
+            raise ValueError(f"the entry of {stored.device.id[:64]} came instead of that of {order.device}")
         self._devices.require_acceptable(stored, order.division, order.id)
         batches = []
         members = []

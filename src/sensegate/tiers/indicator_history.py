@@ -127,8 +127,13 @@ class IndicatorHistory:
         """Store the changed months, and delete those that are too old. Raises `Unavailable`, `StoreFull`."""
         for member, month in sorted(self._changed):
             rows = await self.month(member, month)
-            await self._bucket.put(f"{member}.{month}", _encode(MonthIndicators(rows)))
+            # Before the write: rows that are taken during it are stored by the next.
             self._changed.discard((member, month))
+            try:
+                await self._bucket.put(f"{member}.{month}", _encode(MonthIndicators(rows)))
+            except (Unavailable, StoreFull, Conflict):
+                self._changed.add((member, month))
+                raise
             newest = max((row.hour for row in rows), default=-1)
             self._stored_until[member] = max(newest, self._stored_until.get(member, -1))
         first = month_before(self._present_month(), MONTHS_IN_MEMORY - 1)

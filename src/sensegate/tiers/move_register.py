@@ -41,6 +41,11 @@ ENDED_MAX = 1_000
 """Most ended moves that are stored."""
 ORDERS_MAX = 200
 """Most orders in one answer; further ones follow when these are done."""
+PARTS_MAX = 1_000_000
+"""Most parts of a move: a source sends one for each entry of its log that has readings of the device."""
+PART_BYTES_MAX = 2**20
+PARTS_BYTES_MAX = 2**30
+"""Most bytes of all parts of a move."""
 
 
 class MoveStage(StrEnum):
@@ -252,6 +257,8 @@ class MoveRegister:
         self._moves: dict[str, MoveRecord] = {}
         self.on_change: list[Callable[[MoveRecord], None]] = []
         """Called with the present state of each move: all at `load`, then each that changes."""
+        self._parts_bytes: dict[str, int] = {}
+        """Move -> bytes of the parts that its source has sent to this process."""
         self._requesting: set[str] = set()
         """Devices whose requested move is being written."""
         self._watched = 0
@@ -324,7 +331,7 @@ class MoveRegister:
         if self._registries.is_gone(target):
             raise Conflict(f"{target} is no longer a member and cannot import {device}")
         if device in self._requesting:
-            raise Conflict(f"{device} is being moved already; wait, then see its move")
+            raise Conflict(f"{device} is being moved already by another request; look at its move")
         now = self._clock.now()
         move = MoveRecord(
             secrets.token_hex(6),
@@ -541,7 +548,7 @@ class MoveRegister:
         if part.payload:
             if division != move.source or move.stage is not MoveStage.ASKED:
                 raise PermissionDenied(f"move {move.id} accepts no part from {division} now")
-            await self._bucket.put(key, part.payload)
+            await self._store_part(move, part)
             return b""
         if division != move.target or move.stage is not MoveStage.CARRIED:
             raise PermissionDenied(f"move {move.id} has no part for {division} now")
@@ -549,6 +556,35 @@ class MoveRegister:
         if row is None or row.value is None:
             raise NotFound(f"part {part.number} of move {move.id} is not stored here")
         return row.value
+
+    async def _store_part(self, move: MoveRecord, part: MovePart) -> None:
+        """Store a part that follows those stored, or replaces one: a source repeats an order from the first part."""
+        number, size = part.number, len(part.payload)
+        if not 0 <= number < PARTS_MAX or size > PART_BYTES_MAX:
+            raise PermissionDenied(f"move {move.id} accepts {PARTS_MAX} parts of at most {PART_BYTES_MAX} bytes")
+        # Without gaps, the parts that are stored are found again when the move has ended.
+        if number and await self._bucket.get(f"{move.id}.{number - 1}") is None:
+            raise PermissionDenied(f"move {move.id} has no part {number - 1} yet; begin with the first part")
+        key = f"{move.id}.{number}"
+        replaced = await self._bucket.get(key)
+        before = len(replaced.value) if replaced is not None and replaced.value is not None else 0
+        total = max(0, self._parts_bytes.get(move.id, 0) - before) + size
+        if total > PARTS_BYTES_MAX:
+            raise PermissionDenied(f"move {move.id} accepts at most {PARTS_BYTES_MAX} bytes of parts")
+        await self._bucket.put(key, part.payload)
+        self._parts_bytes[move.id] = total
+
+    async def _require_exported(self, move: MoveRecord, report: MoveReport) -> None:
+        """Require that a source reports the entry of the device that moves, and parts that it has sent."""
+        try:
+            device = decode_stored(report.stored).device.id
+        except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as why:
+            raise PermissionDenied(f"move {move.id}: the exported entry cannot be read: {why}") from why
+        if device != move.device:
+            raise PermissionDenied(f"move {move.id} is that of {move.device}; {device[:64]} was exported")
+        last = report.parts - 1
+        if last < -1 or (last >= 0 and await self._bucket.get(f"{move.id}.{last}") is None):
+            raise PermissionDenied(f"move {move.id} does not have the {report.parts} parts that are reported")
 
     async def take_report(self, division: str, payload: bytes) -> bytes:
         """Apply a gateway's report on an order; a repeated report changes nothing."""
@@ -578,6 +614,7 @@ class MoveRegister:
             return
         after = msgspec.structs.replace(after, stage=stage)
         if stage is MoveStage.CARRIED:
+            await self._require_exported(move, report)
             after = msgspec.structs.replace(
                 after, stored=report.stored, identities=report.identities, parts=report.parts
             )
@@ -646,9 +683,10 @@ class MoveRegister:
     async def _remove_parts(self, move: MoveRecord) -> None:
         """Remove the parts of a move, also of one that its source gave up midway, and the oldest ended moves."""
         number = 0
-        while number < move.parts or await self._bucket.get(f"{move.id}.{number}") is not None:
+        while number < min(move.parts, PARTS_MAX) or await self._bucket.get(f"{move.id}.{number}") is not None:
             await self._bucket.delete(f"{move.id}.{number}")
             number += 1
+        self._parts_bytes.pop(move.id, None)
         ended = (move for move in self._moves.values() if move.stage in ENDED_STAGES and not move.owed)
         by_age = sorted(ended, key=lambda move: move.changed_at)
         for old in by_age[:-ENDED_MAX]:

@@ -13,7 +13,7 @@ import aiohttp
 import pytest
 from joserfc.jwk import ECKey, RSAKey
 
-from sensegate.authority.oidc import Oidc
+from sensegate.authority.oidc import PENDING_MAX, PENDING_PER_NETWORK_MAX, Oidc
 from sensegate.authority.scope import Role
 from sensegate.bus.free_ports import free_port
 from sensegate.clock import FakeClock, SystemClock
@@ -369,6 +369,17 @@ async def test_keys_that_change_are_fetched_again(door: Door) -> None:
     door.provider.key = ECKey.generate_key("P-256", parameters={"kid": "two"})
     assert (await door.sign_in())[0] == 303
     assert door.provider.asked == ["keys", "keys"]
+
+
+async def test_many_begun_sign_ins_of_a_network_leave_those_of_others(door: Door) -> None:
+    """Anybody may begin a sign-in: whoever begins thousands loses his own, not somebody else's."""
+    oidc = door.gateway.web.deps.oidc
+    assert oidc
+    url, cookie = await door.begin()
+    for number in range(PENDING_MAX):
+        await oidc.begin(f"2001:db8::{number:x}")
+    assert len(oidc._pending) == 1 + PENDING_PER_NETWORK_MAX
+    assert (await door.back(await door.consent(url), cookie))[0] == 303
 
 
 async def test_an_answer_in_several_parts_is_read_whole(door: Door) -> None:

@@ -24,6 +24,7 @@ from joserfc import jwt
 from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 
+from sensegate.authority.attempts import network_of
 from sensegate.authority.scope import Role, Scope, duty, fits_role, scope
 from sensegate.clock import Clock
 from sensegate.config import read_secret
@@ -32,7 +33,9 @@ from sensegate.errors import ConfigError, PermissionDenied, Unavailable
 
 ALGORITHMS = ("RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "ES256", "ES384", "ES512", "Ed25519")
 """Asymmetric algorithms only: with HMAC or `none`, a public key could serve as the secret."""
-PENDING_MAX, PENDING_S = 1_000, 600.0
+PENDING_MAX, PENDING_S = 10_000, 600.0
+PENDING_PER_NETWORK_MAX = 100
+"""Started sign-ins of one network; a new one takes the place of its oldest, not of another network's."""
 RESPONSE_BYTES_MAX, TIMEOUT_S = 262_144, 10.0
 KEYS_REFRESH_S = 10.0
 """Shortest interval of fetching the keys again for an unknown key id."""
@@ -63,6 +66,7 @@ class _Pending(msgspec.Struct, frozen=True):
     nonce: str
     verifier: str
     until: float
+    network: str
 
 
 class _Metadata(msgspec.Struct, frozen=True):
@@ -119,8 +123,8 @@ class Oidc:
         """The issuer URL of the provider."""
         return self._config.issuer
 
-    async def begin(self) -> SignInStart:
-        """Start a sign-in and return the authorization URL.
+    async def begin(self, address: str) -> SignInStart:
+        """Start a sign-in from an address and return the authorization URL.
 
         Raises `Unavailable`, or `PermissionDenied` if the provider's metadata is invalid.
         """
@@ -128,9 +132,13 @@ class Oidc:
         now = self._clock.monotonic()
         while self._pending and (len(self._pending) >= PENDING_MAX or next(iter(self._pending.values())).until < now):
             self._pending.popitem(last=False)
+        network = network_of(address)
+        own = [state for state, pending in self._pending.items() if pending.network == network]
+        if len(own) >= PENDING_PER_NETWORK_MAX:
+            del self._pending[own[0]]
         state = secrets.token_urlsafe(24)
         pending = _Pending(
-            secrets.token_urlsafe(24), secrets.token_urlsafe(24), secrets.token_urlsafe(48), now + PENDING_S
+            secrets.token_urlsafe(24), secrets.token_urlsafe(24), secrets.token_urlsafe(48), now + PENDING_S, network
         )
         self._pending[state] = pending
         challenge = hashlib.sha256(pending.verifier.encode()).digest()

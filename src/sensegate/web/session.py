@@ -137,7 +137,7 @@ async def _begin(call: Call) -> web.StreamResponse:
     _people(call)
     if call.deps.oidc is None:
         raise NotFound("this gateway has no identity provider; sign in with a password")
-    started = await call.deps.oidc.begin()
+    started = await call.deps.oidc.begin(call.address)
     response = web.Response(status=303, headers={"Location": started.url})
     # Lax: the browser must send this cookie when it returns from the provider's page.
     response.set_cookie(

@@ -265,6 +265,15 @@ async def test_a_cut_link_is_one_line(centre: Site, browser: Any) -> None:
 
 
 @needs_chromium
+async def test_unknown_gaps_are_not_none(centre: Site, browser: Any) -> None:
+    """What a gateway does not know of a node is not said to be none."""
+    async with page_of(browser, centre, centre.admin, "en-US", 1440, "light") as (page, _):
+        await shown(page, centre, "nodes/4404")
+        await page.wait_for_selector("main :text('Only the node itself knows its gaps.')")
+        assert "No gap." not in await page.inner_text("main")
+
+
+@needs_chromium
 async def test_another_city_is_not_found(centre: Site, device: Made, browser: Any) -> None:
     """An operator of another city sees neither the device in the list nor its page."""
     operator, _ = await centre.token("city_operator", "4403")

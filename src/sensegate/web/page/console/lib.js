@@ -72,7 +72,7 @@ export function query(values) {
 // Reads a path now and every `interval_s` seconds while the tab is seen; the last answer stays while the gateway is away.
 // An answer is that of its path: of another path there is none yet, unless `keep` says that both answers have one form.
 export function useLoad(path, interval_s = 0, keep = false) {
-  const [state, set] = useState({ path, data: null, error: null, loading: true });
+  const [state, set] = useState({ path, data: null, error: null, loading: Boolean(path) });
   const [turn, setTurn] = useState(0);
   useEffect(() => {
     if (!path) return undefined;
@@ -91,7 +91,7 @@ export function useLoad(path, interval_s = 0, keep = false) {
     return () => { ended = true; clearTimeout(timer); };
   }, [path, turn]);
   const reload = useCallback(() => setTurn((before) => before + 1), []);
-  const shown = keep || state.path === path ? state : { data: null, error: null, loading: true };
+  const shown = keep || state.path === path ? state : { data: null, error: null, loading: Boolean(path) };
   return { ...shown, reload };
 }
 
@@ -164,6 +164,8 @@ export function Problem({ error, retry }) {
 export const Loading = () => html`<p class="quiet loading" role="status">${t("loading")}</p>`;
 // A centre has devices of its own only where some are registered there: what lies at the nodes is said instead of "none".
 export const emptyHere = (text) => () => (session.me?.gateway_role === "centre" ? html`${text} ${t("atNodes")} <${Link} to="/console/nodes">${t("page.nodes")}<//>` : text);
+// What stands in the place of rows: that they are read, why they cannot be, or that there are none.
+export const Absent = ({ of, text }) => (of.error ? html`<${Problem} error=${of.error} retry=${of.reload} />` : of.loading && !of.data ? html`<${Loading} />` : html`<${Empty} text=${text} />`);
 export const Empty = ({ text }) => html`<p class="quiet empty">${text || t("nothing")}</p>`;
 export function Facts({ rows }) {
   return html`<dl class="facts">${rows.filter(Boolean).map(([name, value]) => html`<div key=${name}><dt>${t(name)}</dt><dd>${value === "" || value === undefined || value === null ? "–" : value}</dd></div>`)}</dl>`;

@@ -43,7 +43,8 @@ export function Device({ id, me }) {
   // A centre knows the readings of its nodes' devices, not their registration.
   const isOfNode = row.error?.status === 404 && me.gateway_role === "centre";
   const latest = useLoad(isOfNode ? `/api/v1/feeds/all/latest${query({ device: id, limit: 500 })}` : row.data && may("read_readings") ? `/api/v1/devices/${encodeURIComponent(id)}/latest?limit=500` : "", 5);
-  const values = latest.data?.rows || latest.data?.records || [];
+  const placeOf = (value) => `${value.property}#${value.channel || ""}`;
+  const values = [...(latest.data?.rows || latest.data?.records || [])].sort((left, right) => (placeOf(left) < placeOf(right) ? -1 : 1));
   const [traced, trace] = useState("");
   const quarantine = useLoad(row.data && may("read_quarantine") ? `/api/v1/quarantine${query({ device: id, since: "24h", limit: 20 })}` : "", 5), tasks = useLoad(row.data ? `/api/v1/tasks${query({ device: id })}` : "", 15);
   const series = values.filter((value) => typeof value.value === "number");

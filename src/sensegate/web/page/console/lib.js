@@ -152,7 +152,7 @@ export function Quality({ value }) {
 }
 export const flagWords = (flags) => (flags || []).map((flag) => t(`flag.${flag}`)).join(", ");
 export function Badge({ value }) {
-  const kind = GOOD.has(String(value)) ? "good" : BAD.has(String(value)) ? "bad" : "";
+  const kind = GOOD.has(String(value)) ? "good" : value === "warning" || value === "major" ? value : BAD.has(String(value)) ? "bad" : "";
   return value === "" || value === undefined ? html`<span class="quiet">–</span>` : html`<span class=${`badge ${kind}`}>${t(`state.${value}`)}</span>`;
 }
 export function Problem({ error, retry }) {
@@ -258,7 +258,7 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
         ${place === 0 && link ? html`<${Link} to=${link(row)}>${cell(column, row)}<//>` : cell(column, row)}</td>`)}</tr>`)}</tbody></table></div>`}
     <div class="pager">
       ${trail.length > 0 && html`<button type="button" onClick=${() => set({ after: trail.at(-1) === "^" ? "" : trail.at(-1), trail: trail.slice(0, -1).join("|") })}>← ${t("previous")}</button>`}
-      <span class="quiet">${data?.total !== undefined ? t("total", number(data.total)) : rows.length ? t("rowsShown", number(rows.length)) : ""}</span>
+      <span class="quiet">${data?.total !== undefined && !data.next && !trail.length && data.total !== rows.length ? t("rowsShown", number(rows.length)) : data?.total !== undefined ? t("total", number(data.total)) : rows.length ? t("rowsShown", number(rows.length)) : ""}</span>
       ${data?.next && html`<button type="button" onClick=${() => set({ after: data.next, trail: [...trail, values.after || "^"].join("|") })}>${t("next")} →</button>`}
     </div>`;
 }

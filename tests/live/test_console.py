@@ -167,10 +167,8 @@ async def test_a_list_is_its_address(centre: Site, device: Made, browser: Any) -
 
 
 @needs_chromium
-async def test_the_frame(centre: Site, device: Made, browser: Any) -> None:
-    """Scope, menu, filters and the way back; a gateway that is away, and a page that fails, leave the frame as it is."""
-    for number in range(45):
-        await centre.device(f"frame-{number:02d}", "440305")
+async def test_a_choice_of_scope_and_a_page_that_fails(centre: Site, browser: Any) -> None:
+    """The overview of another scope waits for its answer; a page that fails leaves the menu."""
     async with page_of(browser, centre, centre.admin, "en-US", 390, "light") as (page, faults):
         await shown(page, centre, "")
         await page.select_option(".scope select", "4403")
@@ -185,8 +183,15 @@ async def test_the_frame(centre: Site, device: Made, browser: Any) -> None:
         await page.click("nav summary")
         await page.click("nav a:has-text('Devices')")
         await page.wait_for_selector("nav details:not([open])")
-        await page.click(".scope button:has-text('44')")
-        await page.wait_for_selector(f"tbody a:has-text('{device.id}')")
+
+
+@needs_chromium
+async def test_the_frame(centre: Site, device: Made, browser: Any) -> None:
+    """The scope narrows lists and stays; several states or their contrary; back is where it was; a lost gateway."""
+    for number in range(45):
+        await centre.device(f"frame-{number:02d}", "440305")
+    async with page_of(browser, centre, centre.admin, "en-US", 390, "light") as (page, _faults):
+        await shown(page, centre, "devices")
         await page.select_option(".scope select", "4403")
         await page.wait_for_url("**scope=4403**")
         await page.wait_for_selector(f"tbody:not(:has-text('{device.id}')):has-text('frame-00')")
@@ -262,6 +267,15 @@ async def test_a_cut_link_is_one_line(centre: Site, browser: Any) -> None:
             "4403: link: slow",
             "certificate: ends in 3 days",
         ]
+
+
+@needs_chromium
+async def test_unknown_gaps_are_not_none(centre: Site, browser: Any) -> None:
+    """What a gateway does not know of a node is not said to be none."""
+    async with page_of(browser, centre, centre.admin, "en-US", 1440, "light") as (page, _):
+        await shown(page, centre, "nodes/4404")
+        await page.wait_for_selector("main :text('Only the node itself knows its gaps.')")
+        assert "No gap." not in await page.inner_text("main")
 
 
 @needs_chromium

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 
 import pytest
@@ -64,6 +65,14 @@ async def test_a_draft_of_a_shape(gateway: Gateway) -> None:
     co2 = next(member for member in body["recognised"] if member["field"] == "co2")
     assert co2["sure"]
     assert "says carbon dioxide" in co2["reason"]
+
+
+async def test_a_draft_waits_for_another_read(gateway: Gateway) -> None:
+    """A page that lists the shapes does not refuse the draft that is asked for on it."""
+    await fill(gateway)
+    token = await gateway.token(Role.PROVINCE_OPERATOR, "44")
+    asked = (gateway.ask("POST", LEARN, token, json={"topic": "beta/+/state"}) for _ in range(4))
+    assert [status for status, _, _ in await asyncio.gather(*asked)] == [200] * 4
 
 
 async def test_a_draft_of_a_topic_sees_good_messages_too(gateway: Gateway) -> None:

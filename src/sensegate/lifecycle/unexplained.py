@@ -21,6 +21,8 @@ MESSAGES_MAX = 20_000
 BYTES_MAX = 32 * 1024**2
 """Most payload bytes held in memory."""
 PAGE_BYTES = 2 * 1024**2
+WAIT_S = 10.0
+"""Longest wait for another caller's read."""
 UNEXPLAINED = frozenset(
     {
         QuarantineReason.NO_PROFILE,
@@ -65,16 +67,19 @@ class UnexplainedMessages:
             profile: name of the profile; empty: derived from the topic.
 
         Raises:
-            Overloaded: another draft is being made.
+            Overloaded: another draft is being made for longer than `WAIT_S`.
             Unavailable: the log does not answer.
         """
         messages = await self._fetch(since, topic)
         return await asyncio.to_thread(self._draft, messages, profile, shape)
 
     async def _fetch(self, since: int, topic: str) -> list[RecordedMessage]:
-        if self._busy.locked():
-            raise Overloaded("another draft is being made; try again shortly", retry_after_s=5.0)
-        async with self._busy:
+        try:
+            async with asyncio.timeout(WAIT_S):
+                await self._busy.acquire()
+        except TimeoutError:
+            raise Overloaded("another draft is being made; try again shortly", retry_after_s=5.0) from None
+        try:
             messages: deque[RecordedMessage] = deque(maxlen=MESSAGES_MAX)
             size = 0
             await self._recovered.refresh()
@@ -88,6 +93,8 @@ class UnexplainedMessages:
                     while size > BYTES_MAX:
                         size -= len(messages.popleft().message.payload)
                 position = entries[-1].sequence
+        finally:
+            self._busy.release()
         return [recorded for recorded in messages if recorded.message.received >= since]
 
     async def _next(self, position: int, topic: str) -> list[LogEntry]:

@@ -1,14 +1,19 @@
 // People, tokens, audit.
 import { html, useState } from "./preact.js";
-import { Link, List, Problem, Time, call, device, number, profile, t, useDialog, useLoad } from "./lib.js";
+import { Link, List, Problem, Time, call, device, may, number, profile, t, useDialog, useLoad } from "./lib.js";
 import { download } from "./more.js";
 import "./history.texts.js";
 
-const ROLES = ["subscriber", "county_operator", "city_operator", "province_operator", "auditor", "admin"];
-export function People() {
+const RANKS = { subscriber: 0, county_operator: 1, city_operator: 2, province_operator: 3, admin: 4 };
+// The roles that the caller may give: an auditor those of auditors, others up to its own rank.
+function roles(right, me, least) {
+  const below = may(right) ? Object.keys(RANKS).filter((role) => RANKS[role] >= least && RANKS[role] <= (RANKS[me.role] ?? 0)) : [];
+  return [...below, ...(may("change_auditors") ? ["auditor"] : [])].map((role) => [role, t(`role.${role}`)]);
+}
+export function People({ me }) {
   const [dialog, show] = useDialog();
   const [stamp, setStamp] = useState(0);
-  const add = () => show({ title: t("addPerson"), action: t("add"), fields: [{ name: "id", label: t("name"), required: true }, { name: "role", label: t("column.role"), options: ROLES.map((role) => [role, t(`role.${role}`)]) }, { name: "scope", label: t("column.scope"), required: true }, { name: "department", label: t("column.department") }], submit: async (values) => {
+  const add = () => show({ title: t("addPerson"), action: t("add"), fields: [{ name: "id", label: t("name"), required: true }, { name: "role", label: t("column.role"), options: roles("change_people", me, 1) }, { name: "scope", label: t("column.scope"), required: true }, { name: "department", label: t("column.department") }], submit: async (values) => {
     const made = await call("POST", "/api/v1/people", Object.fromEntries(Object.entries(values).filter(([, value]) => value)));
     setStamp(stamp + 1);
     return html`<p>${t("shownOnce")}</p><p class="secret">${made.password}</p>`;
@@ -16,10 +21,10 @@ export function People() {
   return html`${dialog}<h1>${t("page.people")}</h1><section class="card"><${List} key=${stamp} path="/api/v1/people" empty=${t("noPeople")} actions=${html`<button type="button" class="primary" onClick=${add}>${t("addPerson")}</button>`}
     columns=${[{ name: "id" }, { name: "title" }, { name: "role", show: (value) => t(`role.${value}`) }, { name: "duty" }, { name: "scope" }, { name: "department" }, { name: "disabled" }, { name: "external" }, { name: "created", time: true }]} /></section>`;
 }
-export function Tokens() {
+export function Tokens({ me }) {
   const [dialog, show] = useDialog();
   const [stamp, setStamp] = useState(0);
-  const add = () => show({ title: t("addToken"), action: t("add"), fields: [{ name: "name", label: t("column.name"), required: true }, { name: "role", label: t("column.role"), options: ROLES.map((role) => [role, t(`role.${role}`)]) }, { name: "scope", label: t("column.scope"), required: true }], submit: async (values) => {
+  const add = () => show({ title: t("addToken"), action: t("add"), fields: [{ name: "name", label: t("column.name"), required: true }, { name: "role", label: t("column.role"), options: roles("change_tokens", me, 0) }, { name: "scope", label: t("column.scope"), required: true }], submit: async (values) => {
     const made = await call("POST", "/api/v1/tokens", values);
     setStamp(stamp + 1);
     return html`<p>${t("shownOnce")}</p><p class="secret">${made.token}</p>`;

@@ -1,7 +1,7 @@
 // Alarms and their rules.
 import { html, useState } from "./preact.js";
 import { sentence } from "./sentences.js";
-import { Badge, Card, Empty, Link, List, Problem, call, device, t, useDialog, useLoad } from "./lib.js";
+import { Absent, Badge, Card, Link, List, call, device, t, useDialog, useLoad } from "./lib.js";
 
 const ALARM_COLUMNS = [{ name: "title", show: (value, row) => sentence(value) || row.rule }, { name: "severity", badge: true }, { name: "state", badge: true }, { name: "device", show: (value, row) => (value ? html`<${Link} to=${device(value)}>${value}<//>` : row.node) }, { name: "property" }, { name: "value", numeric: true }, { name: "opened", time: true }, { name: "closed", time: true }, { name: "reason", value: (row) => sentence(row.reason) }, { name: "acknowledged_by" }];
 const RULE_KINDS = ["threshold", "change", "silence", "gap", "quality", "quarantine_rate", "lag", "disk", "refused_spans", "store_missing"];
@@ -29,7 +29,7 @@ export function Alarms({ me }) {
   const remove = (rule) => show({ title: t("deleteRule"), consequence: t("deleteRuleHelp", rule.name), danger: true, action: t("deleteRule"), submit: async () => { await call("DELETE", `/api/v1/alarm-rules/${encodeURIComponent(rule.name)}`); rules.reload(); } });
   return html`${dialog}<h1>${t("page.alarms")}</h1>
     <section class="card"><${List} key=${stamp} path="/api/v1/alarms" scoped="within" columns=${[...ALARM_COLUMNS, actions]} defaults=${{ sort: "-opened" }} empty=${t("noAlarms")} interval_s=${5} filters=${[{ name: "state", options: ["open", "acknowledged", "closed"] }, { name: "severity", options: ["critical", "major", "warning", "info"] }]} /></section>
-    <${Card} title=${t("rules")} actions=${html`<button type="button" class="primary" onClick=${add}>${t("addRule")}</button>`}><${Problem} error=${rules.error} />
+    <${Card} title=${t("rules")} actions=${html`<button type="button" class="primary" onClick=${add}>${t("addRule")}</button>`}>
       ${(rules.data?.rows || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${["name", "kind", "severity", "place", "condition", "written_by"].map((name) => html`<th key=${name}>${t(`column.${name}`)}</th>`)}<th></th></tr></thead><tbody>
-        ${rules.data.rows.map((rule) => html`<tr key=${rule.name}><td>${sentence(rule.title) || rule.name}</td><td>${t(`alarm.${rule.kind}`)}</td><td><${Badge} value=${rule.severity} /></td><td>${rule.place}</td><td>${[rule.profile, rule.device, rule.property, rule.above !== null && `> ${rule.above}`, rule.below !== null && `< ${rule.below}`, rule.after_s ? `${rule.after_s} s` : ""].filter(Boolean).join(" ")}</td><td>${rule.written_by}</td><td>${!rule.name.includes(":") && html`<button type="button" onClick=${() => remove(rule)}>${t("deleteRule")}</button>`}</td></tr>`)}</tbody></table></div>` : html`<${Empty} text=${t("noRules")} />`}<//>`;
+        ${rules.data.rows.map((rule) => html`<tr key=${rule.name}><td>${sentence(rule.title) || rule.name}</td><td>${t(`alarm.${rule.kind}`)}</td><td><${Badge} value=${rule.severity} /></td><td>${rule.place}</td><td>${[rule.profile, rule.device, rule.property, rule.above !== null && `> ${rule.above}`, rule.below !== null && `< ${rule.below}`, rule.after_s ? `${rule.after_s} s` : ""].filter(Boolean).join(" ")}</td><td>${rule.written_by}</td><td>${!rule.name.includes(":") && html`<button type="button" onClick=${() => remove(rule)}>${t("deleteRule")}</button>`}</td></tr>`)}</tbody></table></div>` : html`<${Absent} of=${rules} text=${t("noRules")} />`}<//>`;
 }

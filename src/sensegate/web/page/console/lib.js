@@ -72,7 +72,7 @@ export function query(values) {
 // Reads a path now and every `interval_s` seconds while the tab is seen; the last answer stays while the gateway is away.
 // An answer is that of its path: of another path there is none yet, unless `keep` says that both answers have one form.
 export function useLoad(path, interval_s = 0, keep = false) {
-  const [state, set] = useState({ path, data: null, error: null, loading: true });
+  const [state, set] = useState({ path, data: null, error: null, loading: Boolean(path) });
   const [turn, setTurn] = useState(0);
   useEffect(() => {
     if (!path) return undefined;
@@ -91,7 +91,7 @@ export function useLoad(path, interval_s = 0, keep = false) {
     return () => { ended = true; clearTimeout(timer); };
   }, [path, turn]);
   const reload = useCallback(() => setTurn((before) => before + 1), []);
-  const shown = keep || state.path === path ? state : { data: null, error: null, loading: true };
+  const shown = keep || state.path === path ? state : { data: null, error: null, loading: Boolean(path) };
   return { ...shown, reload };
 }
 
@@ -152,7 +152,7 @@ export function Quality({ value }) {
 }
 export const flagWords = (flags) => (flags || []).map((flag) => t(`flag.${flag}`)).join(", ");
 export function Badge({ value }) {
-  const kind = GOOD.has(String(value)) ? "good" : BAD.has(String(value)) ? "bad" : "";
+  const kind = GOOD.has(String(value)) ? "good" : value === "warning" || value === "major" ? value : BAD.has(String(value)) ? "bad" : "";
   return value === "" || value === undefined ? html`<span class="quiet">–</span>` : html`<span class=${`badge ${kind}`}>${t(`state.${value}`)}</span>`;
 }
 export function Problem({ error, retry }) {
@@ -164,6 +164,8 @@ export function Problem({ error, retry }) {
 export const Loading = () => html`<p class="quiet loading" role="status">${t("loading")}</p>`;
 // A centre has devices of its own only where some are registered there: what lies at the nodes is said instead of "none".
 export const emptyHere = (text) => () => (session.me?.gateway_role === "centre" ? html`${text} ${t("atNodes")} <${Link} to="/console/nodes">${t("page.nodes")}<//>` : text);
+// What stands in the place of rows: that they are read, why they cannot be, or that there are none.
+export const Absent = ({ of, text }) => (of.error ? html`<${Problem} error=${of.error} retry=${of.reload} />` : of.loading && !of.data ? html`<${Loading} />` : html`<${Empty} text=${text} />`);
 export const Empty = ({ text }) => html`<p class="quiet empty">${text || t("nothing")}</p>`;
 export function Facts({ rows }) {
   return html`<dl class="facts">${rows.filter(Boolean).map(([name, value]) => html`<div key=${name}><dt>${t(name)}</dt><dd>${value === "" || value === undefined || value === null ? "–" : value}</dd></div>`)}</dl>`;
@@ -256,7 +258,7 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
         ${place === 0 && link ? html`<${Link} to=${link(row)}>${cell(column, row)}<//>` : cell(column, row)}</td>`)}</tr>`)}</tbody></table></div>`}
     <div class="pager">
       ${trail.length > 0 && html`<button type="button" onClick=${() => set({ after: trail.at(-1) === "^" ? "" : trail.at(-1), trail: trail.slice(0, -1).join("|") })}>← ${t("previous")}</button>`}
-      <span class="quiet">${data?.total !== undefined ? t("total", number(data.total)) : rows.length ? t("rowsShown", number(rows.length)) : ""}</span>
+      <span class="quiet">${data?.total !== undefined && !data.next && !trail.length && data.total !== rows.length ? t("rowsShown", number(rows.length)) : data?.total !== undefined ? t("total", number(data.total)) : rows.length ? t("rowsShown", number(rows.length)) : ""}</span>
       ${data?.next && html`<button type="button" onClick=${() => set({ after: data.next, trail: [...trail, values.after || "^"].join("|") })}>${t("next")} →</button>`}
     </div>`;
 }

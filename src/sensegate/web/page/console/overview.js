@@ -99,7 +99,7 @@ export function Overview({ me }) {
       ${ledger.data && html`<span class=${`badge ${ledger.data.balanced ? "good" : "bad"}`}>${t(ledger.data.balanced ? "balanced" : "unbalanced")}</span>`}</div>
     <${Problem} error=${ledger.error} retry=${ledger.reload} />
     <${Card} title=${t("needsYou")}><ul class="needs" aria-live="polite">
-      ${list.length ? list.slice(0, all ? list.length : NEEDS_SHOWN).map(([rank, text, path]) => html`<li class=${rank === 2 ? "worst" : ""} key=${text}>${path ? html`<${Link} to=${path}>${text}<//>` : text}</li>`) : html`<li class="fine">${t("nothingNeeded")}</li>`}</ul>
+      ${list.length ? list.slice(0, all ? list.length : NEEDS_SHOWN).map(([rank, text, path]) => html`<li class=${rank === 2 ? "worst" : ""} key=${text}>${path ? html`<${Link} to=${path}>${text}<//>` : text}</li>`) : [ledger, ready, nodes].every((answer) => answer.data || answer.error) ? html`<li class="fine">${t("nothingNeeded")}</li>` : html`<li><${Loading} /></li>`}</ul>
       ${list.length > NEEDS_SHOWN && html`<p><button type="button" onClick=${() => showAll(!all)}>${all ? t("lessNeeds") : t("moreNeeds", number(list.length - NEEDS_SHOWN))}</button></p>`}<//>
     <${Card} title=${t("flowOf24h")}>${ledger.data ? html`<div class="flow">${FLOW.filter(([kind]) => counts[kind] !== undefined || !SIDE.has(kind)).map(([kind, path]) => {
       const inside = html`<span class="quiet">${t(`kind.${kind}`)}</span><strong>${number(counts[kind] || 0)}</strong>`;

@@ -1,9 +1,10 @@
 // Quality of devices by hour. A day of a large city is millions of rows, so the last hours come first.
 import { html } from "./preact.js";
+import "./more.texts.js";
 import { Link, List, device, emptyHere, number, replaceSearch, searchValues, t } from "./lib.js";
 
 const SPANS = ["1h", "24h"];
-const COLUMNS = [{ name: "device", show: (value) => html`<${Link} to=${device(value)}>${value}<//>` }, { name: "hour", time: true }, { name: "received", numeric: true }, ...["authenticity", "accuracy", "continuity", "completeness"].map((name) => ({ name, numeric: true, show: (value) => (value === null ? "–" : `${number(value * 100, 1)} %`) }))];
+const COLUMNS = [{ name: "device", show: (value) => html`<${Link} to=${device(value)}>${value}<//>` }, { name: "hour", time: true }, { name: "received", label: "receivedCount", numeric: true }, ...["authenticity", "accuracy", "continuity", "completeness"].map((name) => ({ name, numeric: true, show: (value) => (value === null ? "–" : `${number(value * 100, 1)} %`) }))];
 
 export function Quality() {
   const span = searchValues().since || SPANS[0];

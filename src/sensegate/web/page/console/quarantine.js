@@ -38,12 +38,14 @@ function Group({ row, since, shapes, reload }) {
   const name = nameOf(row.profile);
   const shape = shapes.find((candidate) => (candidate.topics || []).includes(row.topic));
   const values = { topic: row.topic, payload: row.payload.slice(0, 1_500), device: row.devices[0] || "", since };
+  const [busy, setBusy] = useState(false);
   const draft = async () => {
     setError(null);
+    setBusy(true);
     try {
       const made = await call("POST", `/api/v1/profiles/learn?since=${since}`, shape ? { shape: shape.id } : { topic: row.topic });
       setDraft(made);
-    } catch (why) { setError(why); }
+    } catch (why) { setError(why); } finally { setBusy(false); }
   };
   const [made, setDraft] = useState(null);
   const open = (target, text) => {
@@ -62,8 +64,8 @@ function Group({ row, since, shapes, reload }) {
     <p>${row.detail}</p><p class="quiet">${t("groupDevices", row.devices.length ? row.devices.join(", ") : "–")} · <${Time} value=${row.first} /> – <${Time} value=${row.last} /></p>
     <pre>${row.payload}</pre><${Problem} error=${error} />
     <div class="buttons start">
-      ${name ? html`<button type="button" class="primary" onClick=${() => open(name)}>${t("fixProfile")}</button>` : html`<button type="button" class="primary" onClick=${draft}>${t("draft")}</button>`}
-      ${name && html`<button type="button" onClick=${draft}>${t("draft")}</button>`}
+      ${name ? html`<button type="button" class="primary" onClick=${() => open(name)}>${t("fixProfile")}</button>` : html`<button type="button" class="primary" disabled=${busy} onClick=${draft}>${t("draft")}</button>`}
+      ${name && html`<button type="button" disabled=${busy} onClick=${draft}>${t("draft")}</button>`}
       ${row.devices.length > 0 && html`<${Link} to=${device(row.devices[0])} class="button">${t("toDevice")}<//>`}
       ${name && html`<button type="button" onClick=${() => download(`/api/v1/profiles/${name}/pack${query({ since, reason: row.reason })}`, "application/zip", `${name.replace("/", "-")}.zip`).catch(setError)}>${t("makerPack")}</button>`}
       <button type="button" onClick=${redecode}>${t("redecodeGroup")}</button></div>

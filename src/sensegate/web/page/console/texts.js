@@ -65,7 +65,7 @@ export const TEXTS = {
   expelNode: ["Expel", "移除"],
   expelHelp: ["The link of {0} is closed within 2 s and its credential ends. What it has not forwarded stays there.", "{0} 的链路在 2 秒内断开，其凭据失效；未上报的数据留在该节点。"],
   stateWord: ["State", "状态"], reported: ["Reported", "上报时间"], counts: ["Counts since its start", "启动以来的计数"], refusedParts: ["Refused by the centre", "中心拒收"],
-  noRefused: ["Nothing was refused.", "没有被拒收的数据。"], gaps: ["Gaps", "缺口"], noGaps: ["No gap.", "没有缺口。"], missingMessages: ["{0} messages are missing", "缺少 {0} 条消息"],
+  noRefused: ["Nothing was refused.", "没有被拒收的数据。"], gaps: ["Gaps", "缺口"], noGaps: ["No gap.", "没有缺口。"], gapsAtNode: ["Only the node itself knows its gaps.", "缺口仅在该节点本身可查。"], missingMessages: ["{0} messages are missing", "缺少 {0} 条消息"],
   addPerson: ["Add a person", "添加人员"], noPeople: ["No accounts.", "暂无人员账号。"], addToken: ["Create a token", "创建令牌"], revokeToken: ["Revoke", "吊销"],
   revokeTokenHelp: ["Whoever uses {0} is refused within 2 s; open streams end.", "使用 {0} 的一方将在 2 秒内被拒绝，已打开的流随即结束。"], chainState: ["{0} records, chained and signed; head", "共 {0} 条，链式签名；末端"],
   readiness: ["Readiness", "就绪状态"], clock: ["Own clock", "本机时钟"], unreadable: ["Entries of the log that cannot be read", "无法读取的日志条目"], noUnreadable: ["None.", "没有。"],

@@ -38,9 +38,9 @@ PRUNING = Principal("clock", Role.ADMIN, Scope("44"), name="ended tokens")
 _PERSON = "person:"
 """Begin of the id of a person as a caller."""
 FIRST_START = "first-start"
+"""Creator of the first tokens."""
 BREAK_GLASS_MAKER = "local:"
 """Before the name of the local user who made a token on the machine of the gateway."""
-"""Creator of the first tokens."""
 FIRST_ROLES = (Role.AUDITOR, Role.ADMIN)
 """Roles of the first tokens; auditors come from auditors, so that one of them must be first."""
 _NONE: Mapping[Role, str] = MappingProxyType({})

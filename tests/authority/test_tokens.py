@@ -281,17 +281,6 @@ async def test_the_person_is_known_when_the_token_between_is_gone(
     assert made.person == LI.id
 
 
-async def test_a_token_of_a_token_without_a_person_is_nobody_else(tokens: Tokens) -> None:
-    """Tokens of the first start have no person: what they made, by whatever way, counts as they do themselves."""
-    texts = await tokens.bootstrap(Scope("44"))
-    first, auditor = tokens.verify(texts[Role.ADMIN]), tokens.verify(texts[Role.AUDITOR])
-    second = tokens.verify((await tokens.create(Role.ADMIN, Scope("44"), by=first))[0])
-    third = tokens.verify((await tokens.create(Role.ADMIN, Scope("44"), by=second))[0])
-    assert {tokens.person_behind(caller.id) for caller in (first, second, third)} == {first.id}
-    assert tokens.person_behind(auditor.id) == auditor.id
-    assert tokens.person_behind("nobody") == "nobody"
-
-
 def is_taken(tokens: Tokens, text: str) -> bool:
     """Return whether a token is accepted."""
     try:

@@ -19,7 +19,7 @@ from sensegate.authority import credentials
 from sensegate.authority.credentials import HashedSecret
 from sensegate.authority.device_rules import text_fault
 from sensegate.authority.scope import Principal, Role, Scope, fits_role, scope_text
-from sensegate.authority.tokens import BREAK_GLASS_MAKER, Token, Tokens, facts, make_text
+from sensegate.authority.tokens import Token, Tokens, facts, make_text
 from sensegate.bus.process import write_private
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, Overloaded, StoreFull, Unavailable
@@ -55,9 +55,7 @@ def give_order(
     text = make_text()
     _, token_id, secret = text.split("_", 2)
     expires = now + round(lifetime_s * 1e6)
-    token = Token(
-        token_id, role, scope, expires, name="break-glass", created=now, created_by=f"{BREAK_GLASS_MAKER}{by}"
-    )
+    token = Token(token_id, role, scope, expires, name="break-glass", created=now, created_by=f"local:{by}")
     order = BreakGlassOrder(token, credentials.hash_secret(secret), by, reason)
     if fault := order_fault(order, now):
         raise ConfigError(fault, key="break-glass", remedy="see sensegate token break-glass --help")

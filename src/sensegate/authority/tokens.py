@@ -39,8 +39,6 @@ _PERSON = "person:"
 """Begin of the id of a person as a caller."""
 FIRST_START = "first-start"
 """Creator of the first tokens."""
-BREAK_GLASS_MAKER = "local:"
-"""Before the name of the local user who made a token on the machine of the gateway."""
 FIRST_ROLES = (Role.AUDITOR, Role.ADMIN)
 """Roles of the first tokens; auditors come from auditors, so that one of them must be first."""
 _NONE: Mapping[Role, str] = MappingProxyType({})
@@ -174,19 +172,13 @@ class Tokens:
         return principal_of(stored.token)
 
     def person_behind(self, caller_id: str) -> str:
-        """Return the person who made a token, also by way of other tokens; the first of these if no person is known.
+        """Return the person who made a token, also by way of other tokens; the id itself if there is none known.
 
         For decisions that need two people: a token of one's own is nobody else.
         """
-        first = caller_id
-        while (stored := self._stored.find(first)) is not None:
-            if stored.token.person:
-                return stored.token.person
-            maker = stored.token.created_by
-            if maker == FIRST_START or maker.startswith(BREAK_GLASS_MAKER):
-                break
-            first = maker
-        return first
+        if caller_id.startswith(_PERSON) or (stored := self._stored.find(caller_id)) is None:
+            return caller_id
+        return stored.token.person or caller_id
 
     def get(self, token_id: str, by: Principal) -> Token:
         """Return a token. Raises `NotFound` if there is none in the caller's scope."""

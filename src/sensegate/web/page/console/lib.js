@@ -71,6 +71,7 @@ export function query(values) {
 
 // Reads a path now and every `interval_s` seconds while the tab is seen; the last answer stays while the gateway is away.
 // An answer is that of its path: of another path there is none yet, unless `keep` says that both answers have one form.
+// Without a path nothing is read, and the last answer stays.
 export function useLoad(path, interval_s = 0, keep = false) {
   const [state, set] = useState({ path, data: null, error: null, loading: Boolean(path) });
   const [turn, setTurn] = useState(0);
@@ -91,7 +92,7 @@ export function useLoad(path, interval_s = 0, keep = false) {
     return () => { ended = true; clearTimeout(timer); };
   }, [path, turn]);
   const reload = useCallback(() => setTurn((before) => before + 1), []);
-  const shown = keep || state.path === path ? state : { data: null, error: null, loading: Boolean(path) };
+  const shown = keep || !path || state.path === path ? state : { data: null, error: null, loading: Boolean(path) };
   return { ...shown, reload };
 }
 

@@ -40,14 +40,14 @@ def call(**query: str) -> Call:
 
 def paged(rows: list[Any], kind: type[Any], *key: str, limit: int, **query: str) -> list[Any]:
     """Return the rows of all pages."""
-    found: list[Any] = []
+    listed: list[Any] = []
     after = ""
     for _ in range(len(rows) + 1):
         page = listing.page_of(call(limit=str(limit), after=after, **query), rows, kind, *key)
         assert len(page.rows) <= limit
-        found += page.rows
+        listed += page.rows
         if not (after := page.next):
-            return found
+            return listed
     raise AssertionError("the pages do not end")
 
 
@@ -62,11 +62,11 @@ TEXTS = st.sampled_from(["", "a", "a:b", "a%3Ab", "部门", "|", "é"])
 def test_a_key_of_several_fields(rows: list[Usage], limit: int, sort: str) -> None:
     """Rows that have the first field in common are on one page or another."""
     query = {"sort": sort} if sort else {}
-    found = paged(rows, Usage, "token", "metres", "feed", limit=limit, **query)
-    assert set(found) == set(rows)
-    assert len(found) == len(rows)
+    listed = paged(rows, Usage, "token", "metres", "feed", limit=limit, **query)
+    assert set(listed) == set(rows)
+    assert len(listed) == len(rows)
     if not sort:
-        assert found == sorted(rows, key=lambda row: (row.token, row.metres, row.feed))
+        assert listed == sorted(rows, key=lambda row: (row.token, row.metres, row.feed))
 
 
 @pytest.mark.parametrize("limit", [1, 9, 100])

@@ -12,7 +12,6 @@ from sensegate.authority.scope import Action
 from sensegate.bus import raw
 from sensegate.bus.unreadable import read
 from sensegate.clock import SECOND_US
-from sensegate.decode.topics import matches_filter
 from sensegate.model import Device, LogEntry
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route, iso, payload_text
@@ -82,7 +81,7 @@ class _Sought(msgspec.Struct, frozen=True):
             return True
         if stored.device or (sender and sender not in self.device.gateways):
             return False
-        return any(matches_filter(stored.message.topic, topic_filter) for topic_filter in self.filters)
+        return any(topic_matches_sub(topic_filter, stored.message.topic) for topic_filter in self.filters)
 
 
 def _sought(call: Call, device: Device) -> _Sought:

@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Sequence
 
 import msgspec
+from paho.mqtt.client import topic_matches_sub
 
 from sensegate.authority.scope import Action
 from sensegate.bus import raw

@@ -251,7 +251,9 @@ async def test_a_password_that_is_reset_during_its_check_is_worth_nothing(
     assert len(people.sessions) == 0
 
 
-async def test_a_reset_while_a_session_is_recorded_prevents_it(people: People, trail: MemoryTrail) -> None:
+async def test_a_reset_while_a_session_is_recorded_prevents_it(
+    people: People, trail: MemoryTrail, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The session is opened after its record; a password that was reset in between opens none."""
     await member(people, "li", Role.AUDITOR, "44")
     record = trail.record
@@ -261,7 +263,7 @@ async def test_a_reset_while_a_session_is_recorded_prevents_it(people: People, t
         if action == "session.open":
             await people.reset("li", by=FIRST_AUDITOR)
 
-    trail.record = reset_first  # type: ignore[method-assign]
+    monkeypatch.setattr(trail, "record", reset_first)
     with pytest.raises(PermissionDenied, match="changed meanwhile"):
         await people.sign_in("li", GOOD)
     assert len(people.sessions) == 0
@@ -270,7 +272,7 @@ async def test_a_reset_while_a_session_is_recorded_prevents_it(people: People, t
 async def test_a_caller_that_goes_away_is_counted_and_holds_its_slot(
     people: People, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Who disconnects during the check has tried a password all the same, and its thread counts until it ends."""
+    """A sign-in whose caller disconnects counts as an attempt, and its thread keeps its slot until it ends."""
     check = HeldCheck(monkeypatch)
     for number in range(5):
         task = asyncio.create_task(people.sign_in("li", f"wrong {number}"))

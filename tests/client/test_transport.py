@@ -234,9 +234,9 @@ async def test_what_is_there_is_read_past_empty_pages(form: str) -> None:
         return web.Response(body=b'{"records":[%s],"next":"%s"}' % (rows, following.encode()))
 
     async with serving(handler) as url, Client(url) as client:
-        records = [page async for page in getattr(client.feed("air"), form)(follow=False)]
+        pages = [page async for page in getattr(client.feed("air"), form)(follow=False)]
     assert after == ["", "c1", "c2", "c3"]
-    assert len(records) == (form == "records")
+    assert len(pages) == (form == "records")
 
 
 async def test_the_synchronous_twin_does_the_same() -> None:

@@ -129,23 +129,27 @@ async def _expired(first: int, last: int) -> tuple[int, int]:
     return first, last
 
 
+class CountedReader(LogReader):
+    """A reader that notes where each read starts; a read after `reads_max` of them hangs."""
+
+    starts: list[int]
+    reads_max = 100
+
+    async def read(self, after: int) -> EntryRange:
+        self.starts.append(after)
+        if len(self.starts) > self.reads_max:
+            await asyncio.Event().wait()
+        return await super().read(after)
+
+
 class Minutes:
-    """A log of readings that arrived one after another, read in pages; a read after `reads_max` of them hangs."""
+    """A log of readings that arrived one after another."""
 
     def __init__(self) -> None:
         self.clock = FakeClock(NOW)
         self.log = MemoryLog(self.clock)
-        self.reader = LogReader(self.log, self.clock)
-        self.pages = self.reader.read
-        self.reader.read = self._read  # type: ignore[method-assign] # to count
-        self.starts: list[int] = []
-        self.reads_max = 100
-
-    async def _read(self, after: int) -> EntryRange:
-        self.starts.append(after)
-        if len(self.starts) > self.reads_max:
-            await asyncio.Event().wait()
-        return await self.pages(after)
+        self.reader = CountedReader(self.log, self.clock)
+        self.reader.starts = []
 
     async def write(self, ahead: int = 0) -> None:
         """Commit a reading whose time is ahead of its arrival."""
@@ -180,7 +184,7 @@ async def test_a_short_period_reads_little_of_the_log(monkeypatch: pytest.Monkey
         (10, [4 * MINUTE_US], begin - 5 * MINUTE_US - 100_000_000),
     ):
         monkeypatch.setattr(log_queries, "_AHEAD_ENTRIES", entries)
-        made.starts.clear()
+        made.reader.starts.clear()
         page = await of_log.page(READER, request, form="json", limit=1_000)
         values = [record["value"] for record in json.loads(page.body)["records"]]
         assert sorted(value for value in values if value) == aheads
@@ -189,7 +193,7 @@ async def test_a_short_period_reads_little_of_the_log(monkeypatch: pytest.Monkey
         assert (await of_log.samples(READER, request, form="json", points=100, method="minmax")).searched_from == (
             searched_from
         )
-        assert made.starts[0] == (0 if searched_from is None else 361 - 6 - 30 - 10)
+        assert made.reader.starts[0] == (0 if searched_from is None else 361 - 6 - 30 - 10)
 
 
 async def test_too_much_says_from_where_it_can_be_read(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,16 +206,16 @@ async def test_too_much_says_from_where_it_can_be_read(monkeypatch: pytest.Monke
         await made.write()
         await made.clock.advance(10.0)
     of_log = await made.reader_of_history(query_timeout_s=0.5)
-    made.reads_max, end = 2, made.clock.now()
+    made.reader.reads_max, end = 2, made.clock.now()
     with pytest.raises(TooMuch, match=r"give a `from` after 2026-01-01T00:48:10\.000000Z, or set history") as refused:
         await of_log.page(READER, HistoryRequest("all", FeedFilter(begin=NOW, end=end)), form="json", limit=5)
     assert "give a later" not in str(refused.value)
-    made.starts.clear()
-    made.reads_max = 3  # the third is empty
+    made.reader.starts.clear()
+    made.reader.reads_max = 3  # the third is empty
     later = FeedFilter(begin=NOW + 2_890 * SECOND_US, end=end)
     page = await of_log.page(READER, HistoryRequest("all", later), form="json", limit=1_000)
     assert page.count == 11
-    made.starts.clear()
-    made.reads_max = 0
+    made.reader.starts.clear()
+    made.reader.reads_max = 0
     with pytest.raises(TooMuch, match=r"in 0\.5 s; set history\.enabled"):
         await of_log.page(READER, HistoryRequest("all", later), form="json", limit=5)

@@ -69,7 +69,7 @@ async def test_a_pattern_that_is_none_is_the_callers_error(queries: PrometheusRe
 
 
 async def test_labels_count_the_last_values_that_were_read(past: Past, queries: PrometheusReader) -> None:
-    """What is counted is what was taken from the quota, also where a selector chooses fewer series."""
+    """The usage of a look-up is what its quota was charged, also where a selector chooses fewer series."""
     await past.grant(volume=1_000)
     for text, chosen in (("", 6), ('pm2_5{device="d-1"}', 1)):
         selectors = [queries.parser.selector(text)] if text else []

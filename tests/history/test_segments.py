@@ -167,7 +167,7 @@ async def test_retention_by_grade(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
 
 async def test_only_files_with_expired_readings_are_read_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Those past the retention of grade 3 are not, once they hold no such reading; nor is a file of before, twice."""
+    """A file without expired readings is not read; one of an earlier version is read once, to learn what it holds."""
     log = MemoryLog(epoch="e1")
     await fill(log, 30)
     store = (await write(log, tmp_path, monkeypatch)).store
@@ -212,7 +212,7 @@ async def test_a_division_is_dropped(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 async def test_a_dropped_division_does_not_come_back(tmp_path: Path) -> None:
-    """What was read from the log before, and is not in a file yet, is not written; what arrives later is."""
+    """Readings that were fetched before the deletion are not written afterwards; later ones of the division are."""
     log = MemoryLog(epoch="e1")
     await fill(log, 20)
     writer = HistorySink(log, open_store(tmp_path, log), KEEP_ALL, SystemClock())

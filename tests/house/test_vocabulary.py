@@ -130,7 +130,7 @@ def test_variables_of_tests_use_the_vocabulary() -> None:
 
 
 def test_a_variable_that_says_nothing_is_refused() -> None:
-    """As a parameter, and as what an assignment, a loop, a `with` or a walrus binds; not as an attribute."""
+    """Parameters and targets of assignments, loops, `with` and walrus are checked; attributes and keywords are not."""
     source = (
         "for one in (): f(one.said, way=1)\nwith f() as life: pass\ndef f(meant): (again := 1)\nfirst, _found = 1, 2"
     )

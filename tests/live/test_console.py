@@ -271,7 +271,7 @@ async def test_a_cut_link_is_one_line(centre: Site, browser: Any) -> None:
 
 @needs_chromium
 async def test_unknown_gaps_are_not_none(centre: Site, browser: Any) -> None:
-    """What a gateway does not know of a node is not said to be none."""
+    """Where the gateway cannot know the gaps of a node, the page says so instead of "No gap."."""
     async with page_of(browser, centre, centre.admin, "en-US", 1440, "light") as (page, _):
         await shown(page, centre, "nodes/4404")
         await page.wait_for_selector("main :text('Only the node itself knows its gaps.')")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
@@ -46,12 +46,12 @@ class Kept:
         trail = MemoryTrail()
         self.registry = SubscriptionRegistry(
             store,
-            SimpleNamespace(poster=Receiver(), offsets=offsets),  # type: ignore[arg-type] # as much as is needed
+            cast("Any", SimpleNamespace(poster=Receiver(), offsets=offsets)),
             trail,
             HostedContexts(store, trail, clock),
             lambda code: f"/44/{code}",
             lambda _token, _principal: False,
-            SimpleNamespace(stored=stored, clock=clock, consumers=self.consumers),  # type: ignore[arg-type] # likewise
+            cast("Any", SimpleNamespace(stored=stored, clock=clock, consumers=self.consumers)),
         )
 
     async def store(self, name: str, **members: Any) -> None:
@@ -73,7 +73,7 @@ async def test_what_its_task_could_not_read_is_refused(members: dict[str, Any]) 
 
 @pytest.mark.parametrize("members", UNREADABLE)
 async def test_one_that_cannot_be_read_holds_up_itself_alone(members: dict[str, Any]) -> None:
-    """One that an earlier version stored waits; the others run, also those that come after it."""
+    """An invalid subscription of an earlier version waits; the other subscriptions run, later ones too."""
     kept = Kept()
     await kept.store("urn:x:bad", **members)
     await kept.store("urn:x:good")

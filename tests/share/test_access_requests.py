@@ -256,7 +256,7 @@ async def test_terms_are_changed_by_the_owner_and_handed_over_by_the_applicant(m
     [("rate", -1.0), ("rate", float("nan")), ("volume", -1), ("volume", 2**53), ("forms", ("fax",))],
 )
 async def test_changed_terms_are_checked_as_decided_ones(made: AccessBench, key: str, value: Any) -> None:
-    """What no application may ask for cannot be made of a grant either; the grant stays as it was."""
+    """A change to terms that an application could not request is refused; the grant stays as it was."""
     grant = await made.granted()
     with pytest.raises(ConfigError) as refused:
         await made.access.change(OWNER, grant.id, msgspec.structs.replace(grant, **{key: value}), grant.revision)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable
+
 import msgspec
 import pytest
 
@@ -11,6 +13,7 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.memory import MemoryLog
+from sensegate.clock import Clock
 from sensegate.errors import Conflict
 from sensegate.model import Device
 from sensegate.tiers.device_moves import DeviceMover, LogIdentity, MoveOperations
@@ -19,6 +22,19 @@ from tests.share.made import NOW
 from tests.support.clocks import InstantClock
 
 ADMIN = Principal("admin", Role.ADMIN, scope("44"))
+
+
+def mover_of(
+    gateway: str,
+    devices: Devices,
+    clock: Clock,
+    ask: Callable[[str, bytes], Awaitable[bytes]],
+    drained: Callable[[], Awaitable[None]],
+) -> DeviceMover:
+    """Return the mover of a gateway with an empty log; `ask` answers in place of the centre."""
+    operations = MoveOperations(ask, lambda _device: None, drained, lambda _batches: None)
+    identity = LogIdentity(gateway, 0, 3_600_000_000, 24)
+    return DeviceMover(devices, MemoryLog(clock, epoch="e"), clock, identity, operations=operations, by=ADMIN)
 
 
 @pytest.mark.parametrize("fails", [True, False])
@@ -47,15 +63,7 @@ async def test_one_that_cannot_leave_may_connect(*, fails: bool, monkeypatch: py
 
     if fails:
         monkeypatch.setattr(devices, "shut_out", changed)
-    mover = DeviceMover(
-        devices,
-        MemoryLog(clock, epoch="e"),
-        clock,
-        LogIdentity("4401", 0, 3_600_000_000, 24),
-        operations=MoveOperations(ask, lambda _device: None, drained, lambda _batches: None),
-        by=ADMIN,
-    )
-    await mover.run_orders()
+    await mover_of("4401", devices, clock, ask, drained).run_orders()
     assert [bool(item["refused"]) for item in result] == [fails]
     assert devices.moving_out == (set() if fails else {"d1"})
 
@@ -77,13 +85,6 @@ async def test_an_entry_of_another_device_is_not_imported() -> None:
     async def drained() -> None:
         pass
 
-    await DeviceMover(
-        devices,
-        MemoryLog(clock, epoch="e"),
-        clock,
-        LogIdentity("4403", 0, 3_600_000_000, 24),
-        operations=MoveOperations(ask, lambda _device: None, drained, lambda _batches: None),
-        by=ADMIN,
-    ).run_orders()
+    await mover_of("4403", devices, clock, ask, drained).run_orders()
     assert result == ["the entry of pump came instead of that of d1"]
     assert devices.stored("pump") is None

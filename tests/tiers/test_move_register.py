@@ -6,7 +6,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 import msgspec
 import pytest
@@ -128,7 +128,7 @@ async def test_a_source_reports_only_the_device_that_moves_and_the_parts_it_sent
 
 
 async def test_parts_are_bounded_and_without_gaps(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What a node sends is limited in number, size and sum; a part may be sent again."""
+    """Parts that a node sends are limited in number, in size and in sum; a part may be sent again."""
     monkeypatch.setattr(module, "PARTS_MAX", 4)
     monkeypatch.setattr(module, "PART_BYTES_MAX", 10)
     monkeypatch.setattr(module, "PARTS_BYTES_MAX", 25)
@@ -488,7 +488,9 @@ async def test_a_forced_move_that_is_refused_leaves_the_entry_as_it_was(province
 
 
 @pytest.mark.parametrize("force", [True, False])
-async def test_of_two_moves_requested_at_once_one_is_carried(province: Province, *, force: bool) -> None:
+async def test_of_two_moves_requested_at_once_one_is_carried(
+    province: Province, monkeypatch: pytest.MonkeyPatch, *, force: bool
+) -> None:
     """Two operators ask for the same device: the second is told, and may ask again when the first has failed."""
     await province.copy("4401")
     if force:
@@ -500,7 +502,7 @@ async def test_of_two_moves_requested_at_once_one_is_carried(province: Province,
         await asyncio.sleep(0)
         await record(*args, **more)
 
-    province.trail.record = slowly  # type: ignore[method-assign]
+    monkeypatch.setattr(province.trail, "record", slowly)
     outcomes = await asyncio.gather(
         *(
             province.moves.request("d1", name, CITIES[name], by=ADMIN, gateways=PLACES, options=options)
@@ -589,7 +591,7 @@ async def test_the_centres_own_gateway_goes_on_after_a_cancellation(province: Pr
             raise asyncio.CancelledError
 
     with pytest.raises(asyncio.CancelledError):
-        await _move_own(province.moves, Cancelled(), InstantClock(NOW), "4401")  # type: ignore[arg-type]
+        await _move_own(province.moves, cast("DeviceMover", Cancelled()), InstantClock(NOW), "4401")
     assert tried == [0, 1]
 
 

@@ -201,7 +201,7 @@ async def test_a_transfer_stands_behind_the_deletion_of_its_row() -> None:
 
 
 async def test_a_transfer_of_another_process_is_read_and_not_overwritten() -> None:
-    """It has written the same transfer, or a later decision: what is due is decided again."""
+    """Another process has written a later decision: the due transfer is checked against it and given up."""
     book = Book()
     await book.owners.claim("4401", ["a"])
     await (await book.read_again()).assign("a", "4405", by=PROVINCE)

@@ -77,7 +77,7 @@ def test_numbers_are_compared_as_numbers(limit: int) -> None:
 
 
 def test_a_text_that_is_no_cursor() -> None:
-    """It is the caller's error; where the key is a text, any text has a place in the order."""
+    """A malformed cursor is a bad request; for a key of one text every text is a valid cursor."""
     for kind, key, after in ((Version, ("version",), "x"), (Usage, ("token", "feed"), "x")):
         with pytest.raises(BadRequest, match="is no `next` of this list"):
             listing.page_of(call(after=after), [], kind, *key)

@@ -21,7 +21,7 @@ ENTRIES = 720
 
 
 async def fill(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Have a day of spans of a node on the log, each with its sequence there; return the list of entries read later."""
+    """Fill the log with the spans of a node over a day; return a list to which each later read adds its sequences."""
     clock = FakeClock(NOW)
     filled = MemoryLog(clock)
     for number in range(ENTRIES):

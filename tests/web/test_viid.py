@@ -320,7 +320,7 @@ async def test_bodies_of_one_sender_fill_only_a_part_of_the_memory(rig: Rig) -> 
 
 @pytest.mark.parametrize("rig", [{"bodies_total_bytes_max": 40_000}], indirect=True)
 async def test_a_body_counts_until_it_was_taken(rig: Rig) -> None:
-    """It stays in memory while the log commits it; meanwhile its sender has no room for another of this size."""
+    """A body counts until its commit has ended; meanwhile another one of its sender exceeds the limit."""
     rig.may_take.clear()
     first = asyncio.create_task(rig.ask("POST", "/VIID/Faces", b" " * 9_000))
     await eventually(lambda: len(rig.bodies) == 1)

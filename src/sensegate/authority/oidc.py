@@ -25,6 +25,7 @@ from joserfc.errors import InvalidKeyIdError, JoseError
 from joserfc.jwk import KeySet
 
 from sensegate.authority.attempts import network_of
+from sensegate.authority.http_bodies import read_body
 from sensegate.authority.scope import Role, Scope, duty, fits_role, scope
 from sensegate.clock import Clock
 from sensegate.config import read_secret
@@ -281,13 +282,9 @@ class Oidc:
                     method, url, data=form, headers=headers, allow_redirects=False, ssl=self._trust
                 ) as response,
             ):
-                body = bytearray()
-                async for part in response.content.iter_any():
-                    body += part
-                    if len(body) > RESPONSE_BYTES_MAX:
-                        break
+                body = await read_body(response.content, RESPONSE_BYTES_MAX + 1)
                 if response.status == 200 and len(body) <= RESPONSE_BYTES_MAX:
-                    return bytes(body)
+                    return body
                 if response.status in {400, 401}:
                     raise _denied(f"the provider refused the code ({response.status})")
                 raise Unavailable(f"the provider answered {response.status} at {urlsplit(url).path}")

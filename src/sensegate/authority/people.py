@@ -397,12 +397,12 @@ class People:
             return None
         return stored
 
-    async def _open_session(self, person: Person, method: str, password: str = "") -> SignInResult:
-        """Open a session of a person who proved the password with this hash, empty for single sign-on."""
+    async def _open_session(self, person: Person, method: str, password_hash: str = "") -> SignInResult:
+        """Open a session of a person whose password has this hash; empty: of single sign-on."""
         by = Principal(f"person:{person.id}", person.role, person.scope, name=person.title, person=True)
         await self._trail.record(by, "session.open", person.id, after={"method": method})
         stored = self._stored.find(person.id)
-        if stored is None or stored.password != password:
+        if stored is None or stored.password != password_hash:
             # Sessions end with a change of the password; one that is opened after it would stay.
             raise PermissionDenied("the password was changed meanwhile; sign in again", authenticated=False)
         text, session = self.sessions.open(person.id)

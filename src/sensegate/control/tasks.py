@@ -293,8 +293,8 @@ class TaskQueue:
             queue[task.id] = task
             if is_new and len(queue) > 1:
                 # After a restart they come in the order of their last changes.
-                ordered = sorted(queue.values(), key=lambda task: (task.created, task.id))
-                self._queues[task.device] = {task.id: task for task in ordered}
+                ordered = sorted(queue.items(), key=lambda item: (item[1].created, item[0]))
+                self._queues[task.device] = dict(ordered)
         else:
             queue.pop(task.id, None)
         if not queue:

@@ -61,7 +61,7 @@ class HistoryEngine:
         return error
 
     @property
-    def invalid(self) -> type[Exception]:
+    def invalid_input(self) -> type[Exception]:
         """Error of a statement whose parameters are not valid, such as a regular expression."""
         error: type[Exception] = self._duckdb.InvalidInputException
         return error

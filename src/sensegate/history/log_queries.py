@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from sensegate.bus.batch import Batch, concat
 from sensegate.bus.names import OBSERVATIONS, READINGS
-from sensegate.clock import DAY_US, MINUTE_US
+from sensegate.clock import DAY_US
+from sensegate.config import TimeConfig
 from sensegate.config.history import HistoryConfig
 from sensegate.errors import ConfigError, NotFound, TooMuch
 from sensegate.history.aggregates import Aggregate, AggregateRow
@@ -32,8 +33,8 @@ from sensegate.share.records import iso
 REMEDY = "set history.enabled and install sensegate[history]"
 _AHEAD_MAX_US = DAY_US
 """Clocks of devices are ahead of ours by at most this."""
-_AHEAD_US = 5 * MINUTE_US
-"""Readings that are ahead by more are marked ``future`` (`TimeConfig.future_s`), and are few."""
+_AHEAD_US = round(TimeConfig().future_s * 1e6)
+"""Readings that are ahead by more are marked ``future``, and are few."""
 _AHEAD_ENTRIES = 4_096
 """Entries before those that are searched for readings that are ahead by more: about a second."""
 _Integers = NDArray[np.int64]

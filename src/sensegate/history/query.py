@@ -159,7 +159,7 @@ class HistoryQueries:
             sql = "SELECT regexp_full_match(text, $1) AS is_match FROM texts"
             try:
                 return connection.execute(sql, [pattern]).fetchnumpy()
-            except self._engine.invalid as why:
+            except self._engine.invalid_input as why:
                 problem = str(why).splitlines()[0].removeprefix("Invalid Input Error: ")
                 raise BadQuery(f"'{pattern[:80]}' is not a regular expression of RE2: {problem[:200]}") from why
 

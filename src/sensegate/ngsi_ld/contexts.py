@@ -250,7 +250,7 @@ class _Builder:
         if "@vocab" in definitions:
             vocabulary = definitions["@vocab"]
             self._vocabulary = (
-                _short(_expanded(_text(vocabulary, "@vocab"), self._terms, self._vocabulary))
+                _checked_length(_expanded(_text(vocabulary, "@vocab"), self._terms, self._vocabulary))
                 if vocabulary
                 else DEFAULT_VOCABULARY
             )
@@ -307,7 +307,7 @@ class _Definer:
         prefix, colon, rest = text.partition(":")
         if colon and prefix != "_" and not rest.startswith("//") and prefix in self._local and prefix != name:
             self.define(prefix, depth + 1)
-        return _short(_expanded(text, self._terms, self._vocabulary))
+        return _checked_length(_expanded(text, self._terms, self._vocabulary))
 
 
 def _expanded(text: str, terms: Mapping[str, TermDefinition], vocabulary: str) -> str:
@@ -332,8 +332,8 @@ def _expanded(text: str, terms: Mapping[str, TermDefinition], vocabulary: str) -
     return vocabulary + text
 
 
-def _short(iri: str) -> str:
-    """Return an IRI of a definition, which prefixes of prefixes make longer than its text. Raises `NgsiError`."""
+def _checked_length(iri: str) -> str:
+    """Return the IRI of a definition. Raises `NgsiError`: prefixes of prefixes made it too long."""
     if len(iri) > IRI_MAX:
         raise _invalid(f"'{iri[:60]}…' has {len(iri)} characters", f"give IRIs of at most {IRI_MAX}")
     return iri

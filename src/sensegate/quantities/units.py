@@ -414,8 +414,8 @@ def _factor_in_words(text: str) -> str:
 
 
 @functools.cache
-def _in_full() -> dict[str, str]:
-    """Return English word with a prefix -> code: ``millivolt`` misspelt is no volt."""
+def _prefixed_words() -> dict[str, str]:
+    """Return English words of units with a prefix (``millivolt``, ``mvolt``) -> code."""
     words = {
         f"{spelling}{word}": f"{symbol}{code}"
         for prefix, symbol in _PREFIX_WORDS.items()
@@ -438,10 +438,13 @@ def propose(unit: str, dimension_of: str = "") -> str:
     if exact is not None and (wanted is None or _dimension_of(exact) == wanted.dimension):
         return exact
     spellings = {**{code: code for code in TABLE}, **ALIASES, **_SPELT}
-    near = [] if _in_words(unit) else difflib.get_close_matches(written.lower(), _in_full(), n=2, cutoff=0.8)
-    near += difflib.get_close_matches(written, spellings, n=8, cutoff=0.6)
+    near = difflib.get_close_matches(written, spellings, n=8, cutoff=0.6)
     near += difflib.get_close_matches(written.lower(), spellings, n=8, cutoff=0.6)
-    codes = [_in_full().get(spelling) or spellings[spelling] for spelling in near]
+    codes = [spellings[spelling] for spelling in near]
+    if not _in_words(unit):
+        # First, since a word without the prefix is as near.
+        words = _prefixed_words()
+        codes[:0] = [words[word] for word in difflib.get_close_matches(written.lower(), words, n=2, cutoff=0.8)]
     return next((code for code in codes if wanted is None or _dimension_of(code) == wanted.dimension), "")
 
 

@@ -197,7 +197,7 @@ class ViidListener:
     # ── every request ────────────────────────────────────────────────────────────────────────────────
 
     async def _serve(self, request: web.Request) -> web.StreamResponse:
-        device = request.headers.get("User-Identify", "").strip()[:64]
+        device = _code_of(request)
         closes = False
         headers: Sequence[tuple[str, str]] = ()
         try:
@@ -489,52 +489,65 @@ class ViidListener:
         Raises:
             _Refusal: too large (413), compressed or cut off (400), too slow (408). Overloaded: too many at a time.
         """
-        code = request.headers.get("User-Identify", "").strip()[:64]
+        code = _code_of(request)
         if request.headers.get("Content-Encoding", "identity") != "identity":
             raise _Refusal(400, ObjectResult(code, answers.BAD_JSON, "compressed bodies are not accepted"))
         if (request.content_length or 0) > limit:
-            metrics.LIMIT_HITS.labels("viid_body").inc()
-            raise _Refusal(413, ObjectResult(code, answers.BAD_CONTENT, f"the body is larger than {limit} bytes"))
+            raise _too_large(request, limit)
         holder = sender or f"address {self._address(request)}"  # a User-Identify without proof may be another's
         pieces: list[bytes] = []
         size = 0
         try:
             try:
-                async with asyncio.timeout(self.deps.config.body_timeout_s):
-                    async for piece in request.content.iter_any():
-                        size += len(piece)
-                        self._reading += len(piece)
-                        self._bytes_of[holder] += len(piece)
-                        if size > limit:
-                            metrics.LIMIT_HITS.labels("viid_body").inc()
-                            raise _Refusal(
-                                413, ObjectResult(code, answers.BAD_CONTENT, f"the body is larger than {limit} bytes")
-                            )
-                        if self._reading > self.deps.config.bodies_total_bytes_max:
-                            metrics.LIMIT_HITS.labels("viid_bodies").inc()
-                            raise Overloaded(
-                                "the request bodies at a time exceed viid.bodies_total_bytes_max; try again later",
-                                shared=True,
-                            )
-                        if self._bytes_of[holder] > self._bytes_per_sender_max:
-                            metrics.LIMIT_HITS.labels("viid_bodies_of_sender").inc()
-                            raise Overloaded(
-                                f"your request bodies at a time exceed {self._bytes_per_sender_max} bytes, your part "
-                                "of viid.bodies_total_bytes_max; send fewer at a time"
-                            )
-                        pieces.append(piece)
+                await self._read(request, limit, holder, pieces)
             except TimeoutError:
                 raise _Refusal(408, ObjectResult(code, answers.BAD_JSON, "the body is incomplete")) from None
             except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, ConnectionError, EOFError):
                 raise _Refusal(400, ObjectResult(code, answers.BAD_JSON, "the body was cut off")) from None
+            finally:
+                size = sum(map(len, pieces))
             body = b"".join(pieces)
-            pieces.clear()
+            pieces.clear()  # it would be in memory twice
             yield body
         finally:
             self._reading -= size
             self._bytes_of[holder] -= size
             if not self._bytes_of[holder]:
                 del self._bytes_of[holder]
+
+    async def _read(self, request: web.Request, limit: int, holder: str, pieces: list[bytes]) -> None:
+        """Add the pieces of a body to `pieces`, and count each for the holder of the body. Raises as `_body`."""
+        size = 0
+        async with asyncio.timeout(self.deps.config.body_timeout_s):
+            async for piece in request.content.iter_any():
+                pieces.append(piece)
+                size += len(piece)
+                self._reading += len(piece)
+                self._bytes_of[holder] += len(piece)
+                if size > limit:
+                    raise _too_large(request, limit)
+                if self._reading > self.deps.config.bodies_total_bytes_max:
+                    metrics.LIMIT_HITS.labels("viid_bodies").inc()
+                    raise Overloaded(
+                        "the request bodies at a time exceed viid.bodies_total_bytes_max; try again later", shared=True
+                    )
+                if self._bytes_of[holder] > self._bytes_per_sender_max:
+                    metrics.LIMIT_HITS.labels("viid_bodies_of_sender").inc()
+                    raise Overloaded(
+                        f"your request bodies at a time exceed {self._bytes_per_sender_max} bytes, your part of "
+                        "viid.bodies_total_bytes_max; send fewer at a time"
+                    )
+
+
+def _code_of(request: web.Request) -> str:
+    return request.headers.get("User-Identify", "").strip()[:64]
+
+
+def _too_large(request: web.Request, limit: int) -> _Refusal:
+    """Count a body that is larger than its limit, and return its refusal."""
+    metrics.LIMIT_HITS.labels("viid_body").inc()
+    problem = f"the body is larger than {limit} bytes"
+    return _Refusal(413, ObjectResult(_code_of(request), answers.BAD_CONTENT, problem))
 
 
 def _tls(config: ViidConfig) -> ssl.SSLContext | None:

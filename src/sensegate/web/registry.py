@@ -20,6 +20,7 @@ from sensegate.web.bodies import (
     TokenRow,
     UsageRow,
 )
+from sensegate.web.consumers import knows_subscriber
 from sensegate.web.routing import API, Call, Route, iso
 
 
@@ -163,10 +164,7 @@ async def _revoke(call: Call) -> TokenRow:
 
 
 async def _usage(call: Call) -> listing.RowPage[UsageRow]:
-    tokens = call.deps.tokens
-    visible = {token.id for token in tokens.list(call.principal, limit=1_000_000)}
-    everyone = call.principal.scope.department == "" and call.deps.division.startswith(call.principal.scope.division)
-    whole = everyone and has_right(call.principal, Action.READ_LEDGER)
+    knows = knows_subscriber(call)
     rows = [
         UsageRow(
             row.token,
@@ -180,7 +178,7 @@ async def _usage(call: Call) -> listing.RowPage[UsageRow]:
             row.scanned,
         )
         for row in call.deps.share.usage()
-        if whole or row.token in visible or row.token == call.principal.id
+        if knows(row.token)
     ]
     return listing.page_of(call, rows, UsageRow, "token", "feed", "delivery")
 

@@ -19,22 +19,23 @@ from sensegate.bus.batch import Batch
 from sensegate.bus.contract import Log
 from sensegate.bus.unreadable import read_rows
 from sensegate.clock import DAY_US, MINUTE_US
+from sensegate.config import TimeConfig
 from sensegate.errors import NotFound
 from sensegate.model import LogEntry
 from sensegate.share import records
 from sensegate.share.cursor import parse
 from sensegate.share.reader import named_rows
 from sensegate.web import record_query
+from sensegate.web.consumers import visible_consumers
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
-from sensegate.web.webhooks import visible_consumers
 
 FORWARDED = PartKey[Callable[[int], str]]("forwarded", absent="this gateway has no centre")
 """Sequence of an entry -> where it stands on its way to the centre, in words; of a node."""
 SEARCH_S = 10.0
-_AHEAD_US = 5 * MINUTE_US
-"""Few clocks of devices are ahead of ours by more than this: where a phenomenon time is searched for first."""
+_AHEAD_US = round(TimeConfig().future_s * 1e6)
+"""A phenomenon time is first searched for from this long before it: few clocks of devices are ahead by more."""
 _AGES = (*(MINUTE_US << doubled for doubled in range(11)), DAY_US)
 """Ages from which a record is searched for, one after another."""
 _ABSENT = "there is no such record on this log since then; it may have expired, or give an earlier `since`"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from sensegate.authority.scope import Action, has_right
+from sensegate.authority.scope import Action
 from sensegate.errors import PermissionDenied
 from sensegate.share.consumers import ConsumerStatistics
 from sensegate.share.sharing import FeedRequest
 from sensegate.share.webhooks import NewWebhook, Webhook, Webhooks
 from sensegate.web import listing
 from sensegate.web.bodies import Body
+from sensegate.web.consumers import visible_consumers
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, Route
@@ -122,19 +123,6 @@ async def _resume(call: Call) -> WebhookRow:
         pages = await call.deps.share.open_pages(lambda: owner, request, form=webhook.form, delivery="webhook")
         after = str(pages.cursor)
     return _row(webhooks, await webhooks.resume(call.principal, webhook.id, after=after))
-
-
-def visible_consumers(call: Call) -> list[ConsumerStatistics]:
-    """Return the active consumers of which the caller may know: its own, those of its tokens, or all of the gateway."""
-    principal, tokens = call.principal, call.deps.tokens
-    visible = {token.id for token in tokens.list(principal, limit=1_000_000)}
-    everyone = principal.scope.department == "" and call.deps.division.startswith(principal.scope.division)
-    whole = everyone and has_right(principal, Action.READ_LEDGER)
-    return [
-        row
-        for row in call.deps.consumers.rows()
-        if whole or row.subscriber in visible or row.subscriber == principal.id
-    ]
 
 
 async def _subscribers(call: Call) -> listing.RowPage[ConsumerStatistics]:

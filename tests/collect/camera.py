@@ -115,10 +115,14 @@ class TheCamera:
         return response
 
 
-def sending(*chunks: bytes, then: asyncio.Event | None = None, each_s: float = 0.0) -> Script:
-    """Return a script that sends these chunks, and holds the line until `then`."""
+def sending(
+    *chunks: bytes, start: asyncio.Event | None = None, then: asyncio.Event | None = None, each_s: float = 0.0
+) -> Script:
+    """Return a script that waits for `start`, sends these chunks, and holds the line until `then`."""
 
     async def play(response: web.StreamResponse) -> None:
+        if start is not None:
+            await start.wait()
         for chunk in chunks:
             await response.write(chunk)
             await asyncio.sleep(each_s)

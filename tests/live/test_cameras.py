@@ -48,13 +48,13 @@ class City(NamedTuple):
 async def city(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[City]:
     folder: Path = tmp_path_factory.mktemp("cameras")
     (folder / "password").write_text(SECRET)
-    done = asyncio.Event()
+    registered, done = asyncio.Event(), asyncio.Event()  # events of an unregistered camera go to quarantine
     stream = [part(alert("VMD", since=NOW)), part(JPEG, "image/jpeg"), part(alert("VMD", second=1, since=NOW))]
     stream += [part(alert(kind, "inactive", second=2, since=NOW)) for kind in ("VMD", "heartBeat")]
-    fetched = await TheCamera(sending(*stream[:2]), sending(*stream[2:], then=done)).start()
+    fetched = await TheCamera(sending(*stream[:2], start=registered), sending(*stream[2:], then=done)).start()
     event = b'Code=CrossLineDetection;action=Pulse;index=0;data={"UTC": 1768449600, "EventID": 5, "Name": "Line1"}'
     parts = [part(body, "text/plain", token="myboundary") for body in (event, b"Heartbeat")]
-    dahua = await TheCamera(sending(*parts, then=done), boundary="myboundary").start()
+    dahua = await TheCamera(sending(*parts, start=registered, then=done), boundary="myboundary").start()
     config = config_of(
         folder / "4401",
         profiles=tuple(str(PROFILES / name) for name in ("onvif", "hikvision", "dahua")),
@@ -74,11 +74,13 @@ async def city(tmp_path_factory: pytest.TempPathFactory) -> AsyncIterator[City]:
         async with running(structs.replace(config, cameras=cameras)) as site:
             await site.device("hik1", profile="hikvision/camera")
             await site.device("dahua1", profile="dahua/camera")
+            registered.set()
             onvif = await site.device("onvif1", profile="onvif/camera")
             pushing = await site.device("hik2", profile="hikvision/camera")
             recorder = await site.device("nvr1", profile="hikvision/recorder")
             yield City(site, onvif, pushing, recorder, fetched, dahua, done)
     finally:
+        registered.set()
         done.set()
         await fetched.stop()
         await dahua.stop()

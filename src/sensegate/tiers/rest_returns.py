@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Protocol
 
 import msgspec
 from aiohttp import web
 
 from sensegate.authority.scope import Action, demand
+from sensegate.authority.trail import Facts
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.routing import API, Call, QueryParam, Route
@@ -70,10 +72,11 @@ async def _place(call: Call) -> ReturnProgress:
 
 async def _import(call: Call) -> ReturnProgress:
     demand(call.principal, Action.CHANGE_FEEDS, call.deps.division)
-    rows, position = await _transfer(call).take(await call.raw_body())
-    await call.deps.audit.record(
-        call.principal, "return.import", call.deps.division, after={"rows": rows, "until": position}
-    )
+    transfer, file = _transfer(call), await call.raw_body()
+    # Before the import, by its content: what the file holds is known only when it is taken.
+    facts: Facts = {"size": len(file), "sha256": hashlib.sha256(file).hexdigest()}
+    await call.deps.audit.record(call.principal, "return.import", call.deps.division, after=facts)
+    rows, position = await transfer.take(file)
     return ReturnProgress(rows, position)
 
 

@@ -36,8 +36,12 @@ class UplinkOperations(Protocol):
         """Queue refused parts to be sent again; return those that wait now."""
         ...
 
-    def skip(self, lane: Lane) -> RefusedSpan:
-        """Skip the refused span of a lane."""
+    def refused_span(self, lane: Lane) -> RefusedSpan:
+        """Return the refused span of a lane. Raises `Conflict` where there is none."""
+        ...
+
+    def skip(self, span: RefusedSpan) -> None:
+        """Skip a refused span. Raises `Conflict` where it is no longer refused."""
         ...
 
     def take_over(self) -> None:
@@ -186,9 +190,10 @@ async def _skip(call: Call) -> SkippedSpan:
     body = await call.body(SkipRequest)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
     uplink = call.part(UPLINK)()
-    span = uplink.skip(Lane(body.lane))
+    span = uplink.refused_span(Lane(body.lane))
     facts = {"lane": body.lane, "after": span.after, "until": span.until, "reason": span.reason}
     await call.deps.audit.record(call.principal, "uplink.skip", call.deps.division, after={**facts, "note": body.note})
+    uplink.skip(span)
     return SkippedSpan(body.lane, span.reason, span.after, span.until)
 
 

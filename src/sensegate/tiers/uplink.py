@@ -132,8 +132,8 @@ class Uplink:
         self._attempts: dict[Lane, _Attempt] = {}
         self.refused_spans: dict[Lane, RefusedSpan] = {}
         """Spans that the centre refuses as a whole."""
-        self._skips: dict[Lane, int] = {}
-        """Lane -> sequence up to which its rows are skipped by order of an operator."""
+        self._skips: dict[Lane, RefusedSpan] = {}
+        """Lane -> the refused span whose rows are skipped by order of an operator."""
         self._operator_acted = asyncio.Event()
         self._resend: deque[RefusedPart] = deque(maxlen=RESEND_MAX)
         self.resent: dict[str, str] = {}
@@ -250,14 +250,19 @@ class Uplink:
         if not self._claimant.force:
             await wait_or_sleep(self._operator_acted, self._clock, seconds)
 
-    def skip(self, lane: Lane) -> RefusedSpan:
-        """Skip the refused span of a lane; its rows are counted as skipped. Raises `Conflict` where there is none."""
+    def refused_span(self, lane: Lane) -> RefusedSpan:
+        """Return the refused span of a lane. Raises `Conflict` where there is none."""
         refused = self.refused_spans.get(lane)
         if refused is None:
             raise Conflict(f"no span of the {lane} lane is refused; there is nothing to skip")
-        self._skips[lane] = refused.until
-        self._operator_acted.set()
         return refused
+
+    def skip(self, span: RefusedSpan) -> None:
+        """Skip a refused span; its rows are counted as skipped. Raises `Conflict` where it is no longer refused."""
+        if self.refused_span(span.lane).after != span.after:
+            raise Conflict(f"another span of the {span.lane} lane is refused now; look at it first")
+        self._skips[span.lane] = span
+        self._operator_acted.set()
 
     def take_over(self) -> None:
         """Claim the lanes by force, even if another copy of this store has sent spans."""
@@ -267,11 +272,12 @@ class Uplink:
 
     def _limited_to_skip(self, lane: Lane, entries: Sequence[LogEntry]) -> tuple[Sequence[LogEntry], bool]:
         """Return the entries, limited to those to be skipped where there are any, and whether they are skipped."""
-        until = self._skips.get(lane, -1)
-        if until < 0 or not entries or entries[0].sequence > until:
+        skipped = self._skips.get(lane)
+        # The backlog lane has older entries, too: those withheld by mode orders come after its ranges.
+        if skipped is None or not entries or not skipped.after < entries[0].sequence <= skipped.until:
             self._skips.pop(lane, None)
             return entries, False
-        return [entry for entry in entries if entry.sequence <= until], True
+        return [entry for entry in entries if entry.sequence <= skipped.until], True
 
     # ── live ─────────────────────────────────────────────────────────────────────────────────────────────
 
@@ -646,6 +652,8 @@ class Uplink:
             self._resumed = True
             self._opened.set()
             return False
+        if skips and (skipped := self._skips.get(lane)) and selection.until >= skipped.until:
+            del self._skips[lane]  # rows of these entries that a mode order withholds are another span
         _log_refusals(answer.refused)
         return True
 

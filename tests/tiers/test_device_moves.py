@@ -14,7 +14,7 @@ from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import Clock
-from sensegate.errors import Conflict
+from sensegate.errors import Conflict, PermissionDenied
 from sensegate.model import Device
 from sensegate.tiers.device_moves import DeviceMover, LogIdentity, MoveOperations
 from sensegate.tiers.move_register import MoveOrder
@@ -88,3 +88,32 @@ async def test_an_entry_of_another_device_is_not_imported() -> None:
     await mover_of("4403", devices, clock, ask, drained).run_orders()
     assert result == ["the entry of pump came instead of that of d1"]
     assert devices.stored("pump") is None
+
+
+@pytest.mark.parametrize("action", ["give", "future"])
+async def test_an_order_that_is_denied_does_not_stop_those_behind_it(action: str) -> None:
+    """An order of a later release, or a report that the centre refuses: the next order is run all the same."""
+    clock = InstantClock(NOW)
+    devices = Devices(MemoryBucket(), MemoryTrail(), clock)
+    await devices.load()
+    for name in ("d1", "d2"):
+        await devices.add(Device(name, division="440106", profile="acme/meter"), by=ADMIN)
+    result: list[tuple[str, str]] = []
+
+    async def ask(subject: str, payload: bytes) -> bytes:
+        if subject == "orders":
+            return msgspec.msgpack.encode(
+                [MoveOrder(name, word, name, "4403", "440305") for name, word in (("d1", action), ("d2", "give"))]
+            )
+        report = msgspec.msgpack.decode(payload)
+        result.append((report["id"], report["refused"]))
+        if report["id"] == "d1":
+            raise PermissionDenied("the exported entry cannot be read")
+        return b""
+
+    async def drained() -> None:
+        pass
+
+    await mover_of("4401", devices, clock, ask, drained).run_orders()
+    refused = "" if action == "give" else "the order 'future' is not known to this release; update this gateway"
+    assert result == [("d1", refused), ("d2", "")]

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Any, cast
 
 import msgspec
+import numpy as np
 import pytest
 
 from sensegate.authority.bucket import MemoryBucket
@@ -18,6 +19,8 @@ from sensegate.authority.devices import Devices
 from sensegate.authority.divisions import Divisions
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
+from sensegate.bus import columns
+from sensegate.bus.batch import LocalColumns
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
@@ -38,8 +41,10 @@ from sensegate.tiers.move_register import (
     UncarriedState,
     decode_orders,
 )
+from sensegate.tiers.rest_moves import _row
 from tests.share.made import NOW
 from tests.support.clocks import InstantClock
+from tests.tiers.made import batch_of
 
 ADMIN = Principal("admin", Role.ADMIN, scope("44"))
 PLACES = ["4401", "4403", "4405"]
@@ -91,9 +96,15 @@ async def test_what_a_source_gave_before_it_gave_up_goes(clock: FakeClock) -> No
     for number in range(3):
         await moves.answer_part("4401", pack(MovePart(move.id, number, b"x")))
     assert len(await keys(bucket)) == 4, "negative control"
-    await moves.take_report("4401", pack(MoveReport(move.id, refused="no")))
+    await give_up(moves, move)
     assert moves.get(move.id, ADMIN).stage is MoveStage.REFUSED
     assert await keys(bucket) == [move.id]
+
+
+async def give_up(moves: MoveRegister, move: MoveRecord) -> None:
+    """Have the source refuse a move, and let the device in again."""
+    for report in (MoveReport(move.id, refused="no", action="give"), MoveReport(move.id, action="back")):
+        await moves.take_report(move.source, pack(report))
 
 
 def exported(device: str = "d1") -> bytes:
@@ -121,10 +132,50 @@ async def test_a_source_reports_only_the_device_that_moves_and_the_parts_it_sent
         await moves.answer_part("4401", pack(MovePart(move.id, number, b"x")))
     with pytest.raises(PermissionDenied, match=words):
         await moves.take_report("4401", pack(msgspec.structs.replace(report, id=move.id, action="give")))
-    assert (moves.get(move.id, ADMIN).stage, known.entries) == (MoveStage.ASKED, {})
+    record = moves.get(move.id, ADMIN)
+    assert (record.stage, known.entries) == (MoveStage.ASKED, {})
+    assert words in record.problem
+    assert words in _row(record).reason, "the operator sees why it does not go on"
+    assert moves.warnings() == [f"moves: {move.id} does not go on; `sensegate device moves` says why"]
     proper = MoveReport(move.id, stored=exported(), parts=2, action="give")
     await moves.take_report("4401", pack(proper))
-    assert moves.get(move.id, ADMIN).stage is MoveStage.CARRIED, "negative control"
+    record = moves.get(move.id, ADMIN)
+    assert (record.stage, record.problem, moves.warnings()) == (MoveStage.CARRIED, "", []), "negative control"
+
+
+@pytest.mark.parametrize("action", ["settle", "back", "recall"])
+async def test_the_status_of_a_move_says_which_order_was_refused(province: Province, action: str) -> None:
+    """The last steps are tried again for ever: the operator sees why, in at most 500 characters, until it ends."""
+    move = await province.ask()
+    await province.work("4401")
+    teller = "4403" if action == "recall" else "4401"
+    if action == "settle":
+        await province.work("4403")
+    else:
+        await province.moves.cancel(move.id, by=ADMIN)
+    if action == "back":
+        await province.work("4403")
+    refused = pack(MoveReport(move.id, refused="no room " * 1_000, action=action))
+    await province.moves.take_report(teller, refused)
+    record = province.moves.get(move.id, ADMIN)
+    assert (len(record.problem), len(province.moves.warnings())) == (500, 1)
+    await province.moves.take_report(teller, refused)
+    assert province.moves.get(move.id, ADMIN).revision == record.revision, "a repetition writes nothing"
+    await province.work("4403", "4401")
+    record = province.moves.get(move.id, ADMIN)
+    assert (record.stage in ENDED_STAGES, record.problem, province.moves.warnings()) == (True, "", [])
+
+
+async def test_readiness_names_few_of_many_moves_that_do_not_go_on(clock: FakeClock) -> None:
+    """Five by their ids, and the number of the others; a move that is cancelled is none of them."""
+    moves = MoveRegister(MemoryBucket(), MemoryTrail(), clock, Divisions.load(), Known())
+    for number in range(8):
+        move = await moves.request(f"d{number}", "4403", "440305", by=ADMIN, gateways=PLACES)
+        with pytest.raises(PermissionDenied):
+            await moves.take_report("4401", pack(MoveReport(move.id, stored=b"x", action="give")))
+    assert (len(moves.warnings()), moves.warnings()[-1]) == (6, "moves: 3 more do not go on")
+    await moves.cancel(move.id, by=ADMIN)
+    assert moves.warnings()[-1] == "moves: 2 more do not go on"
 
 
 async def test_parts_are_bounded_and_without_gaps(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -150,7 +201,7 @@ async def test_parts_are_bounded_and_without_gaps(clock: FakeClock, monkeypatch:
     with pytest.raises(PermissionDenied, match="4 parts"):
         await send(4, 1)
     assert len(await keys(bucket)) == 5
-    await moves.take_report("4401", pack(MoveReport(move.id, refused="no")))
+    await give_up(moves, move)
     assert (await keys(bucket), moves._parts_bytes) == ([move.id], {})
 
 
@@ -164,7 +215,7 @@ async def test_moves_over_long_ago_go_from_the_store_too(clock: FakeClock, monke
         await clock.advance(1)
         move = await moves.request(f"d{number}", "4403", "440305", by=ADMIN, gateways=PLACES)
         over.append(move.id)
-        await moves.take_report("4401", pack(MoveReport(move.id, refused="no")))
+        await give_up(moves, move)
     assert sorted(await keys(bucket)) == sorted([first.id, *over[-2:]])
     assert {move.id for move in moves.all(ADMIN)} == {first.id, *over[-2:]}
     reopened = MoveRegister(bucket, MemoryTrail(), clock, Divisions.load(), Known())
@@ -187,6 +238,9 @@ class Province:
         self.counted: list[tuple[str, str]] = []
         self.lost: set[str] = set()
         """What is told by these does not arrive."""
+        self.denied: set[str] = set()
+        """Parts of these are refused."""
+        self.logs = {name: self.log(name) for name in PLACES}
 
     async def start(self) -> Province:
         for devices in self.gateways.values():
@@ -209,14 +263,19 @@ class Province:
                 "part": self.moves.answer_part,
                 "told": self.moves.take_report,
             }
-            return await answers[subject](name, payload)
+            if subject == "part" and name in self.denied:
+                raise PermissionDenied("no part is accepted now")
+            try:
+                return await answers[subject](name, payload)
+            except (Conflict, NotFound) as why:  # as the link does
+                raise PermissionDenied(str(why)) from why
 
         async def drained() -> None:
             pass
 
         return DeviceMover(
             self.gateways[name],
-            self.log(name),
+            self.logs[name],
             InstantClock(NOW),
             LogIdentity(name, 0, 3_600_000_000, 24),
             operations=MoveOperations(ask, lambda _device: None, drained, lambda _batches: None),
@@ -224,7 +283,7 @@ class Province:
         )
 
     def log(self, name: str) -> MemoryLog:
-        log = MemoryLog(self.clock, epoch="e")
+        log = MemoryLog(InstantClock(NOW), epoch="e")
         write = log.write
 
         async def counted(messages: Sequence[LogMessage]) -> int:
@@ -235,6 +294,15 @@ class Province:
 
         log.write = counted  # type: ignore[method-assign]
         return log
+
+    async def write_reading(self) -> None:
+        """Write a reading of the device to the log of the first gateway, whose identity is a part of a move."""
+        batch = batch_of(1, 1, NOW)
+        local = LocalColumns(
+            batch.time, np.zeros(1, np.uint16), np.zeros(1, np.uint8), np.zeros(1, np.uint32), np.zeros(1, np.uint64)
+        )
+        payload = columns.encode(msgspec.structs.replace(batch, local=local))
+        await self.logs["4401"].write([LogMessage("readings.4401.own.2", payload, 168)])
 
     async def work(self, *names: str) -> None:
         """Have gateways do what is ordered of them; one that is gone, or whose word is lost, comes no further."""
@@ -578,6 +646,35 @@ async def test_who_may_call_it_off(province: Province) -> None:
     assert (await province.moves.cancel(move.id, by=there)).stage is MoveStage.CANCELLED
 
 
+@pytest.mark.parametrize("name", ["4401", "4403"])
+async def test_a_part_that_is_refused_ends_the_move_and_the_device_is_let_in_again(
+    province: Province, name: str
+) -> None:
+    """The source has shut the device out before its first part is refused: it does not stay shut out."""
+    await province.write_reading()
+    move = await province.ask()
+    province.denied.add(name)
+    await province.work("4401", "4403")
+    assert province.takers() == []
+    await province.work("4401")
+    record = province.moves.get(move.id, ADMIN)
+    assert (record.stage, record.reason) == (MoveStage.REFUSED, "no part is accepted now")
+    assert province.takers() == ["4401"]
+
+
+async def test_parts_that_are_refused_late_do_not_send_back_what_is_here(province: Province) -> None:
+    """The target has the device, its report was lost, and parts are refused by now: it still has the device."""
+    await province.write_reading()
+    move = await province.ask()
+    await province.work("4401")
+    province.lost.add("4403")
+    await province.work("4403")
+    province.lost.clear()
+    province.denied.add("4403")
+    await province.work("4403", "4401")
+    assert (province.moves.get(move.id, ADMIN).stage, province.takers()) == (MoveStage.DONE, ["4403"])
+
+
 async def test_the_centres_own_gateway_goes_on_after_a_cancellation(province: Province) -> None:
     """An operator cancelled just while it reported: it asks for its orders again."""
     await province.ask()
@@ -603,7 +700,7 @@ def test_orders_of_an_older_release_are_read() -> None:
 
 CITIES = {"4401": "440106", "4403": "440305", "4405": "440507"}
 STEPS = (
-    *("ask", "ask", "force", "cancel", "lose", "hear", "hear", "expel", "join", "join", "burn"),
+    *("ask", "ask", "force", "cancel", "lose", "hear", "hear", "expel", "join", "join", "burn", "deny", "accept"),
     *("work", "work", "work", "work", "work"),
 )
 
@@ -618,15 +715,19 @@ class Storm:
     async def step(self, action: str, name: str) -> None:
         """Do one thing at a gateway, or at the centre about one."""
         province = self.province
+        sets = {
+            "lose": province.lost.add,
+            "hear": province.lost.discard,
+            "deny": province.denied.add,
+            "accept": province.denied.discard,
+        }
         match action:
             case "cancel":
                 for move in province.moves.all(ADMIN):
                     with contextlib.suppress(Conflict):
                         await province.moves.cancel(move.id, by=ADMIN, force=True, keep_credential=True)
-            case "lose":
-                province.lost.add(name)
-            case "hear":
-                province.lost.discard(name)
+            case "lose" | "hear" | "deny" | "accept":
+                sets[action](name)
             case "expel":
                 province.known.expelled.add(name)
             case "burn":
@@ -664,6 +765,7 @@ async def test_whatever_happens_two_never_take_it(clock: FakeClock, seed: int) -
     """
     dice = random.Random(seed)
     province = await Province(clock).start()
+    await province.write_reading()
     await province.copy("4401")
     storm = Storm(province)
     for _ in range(120):
@@ -672,6 +774,7 @@ async def test_whatever_happens_two_never_take_it(clock: FakeClock, seed: int) -
         assert len(storm.takers()) <= 1, storm.takers()
     province.known.expelled.clear()
     province.lost.clear()
+    province.denied.clear()
     for _ in range(6):
         await province.work(*PLACES)
     await province.moves.settle_abandoned()

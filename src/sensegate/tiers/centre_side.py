@@ -285,7 +285,7 @@ async def _open(parts: Parts) -> Feature | None:
             REFUSED_COUNT: lambda: receiver.refused_count(members.all()),
             rest_returns.RETURNS: returns,
         },
-        warnings=states.warnings,
+        warnings=lambda: [*states.warnings(), *moves.warnings()],
     )
 
 

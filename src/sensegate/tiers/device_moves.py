@@ -102,19 +102,27 @@ class DeviceMover:
         self._by = by
 
     async def run_orders(self) -> None:
-        """Run all open orders.
+        """Run all open orders; one that cannot be run, or whose report the centre refuses, does not stop the others.
 
-        Raises `Unavailable`, `PermissionDenied` from the centre: the remaining orders are run the next time.
+        Raises `Unavailable`; `PermissionDenied` where the centre returns no orders.
         """
         for order in decode_orders(await self._ask("orders", b"")):
             try:
                 report = await self._run_order(order)
-            except (ConfigError, Conflict, NotFound, ValueError) as why:
+            except (ConfigError, Conflict, NotFound, PermissionDenied, ValueError) as why:
                 _log.error("order of a device move failed", device=order.device, order=order.action, reason=str(why))
                 report = MoveReport(order.id, refused=str(why))
                 if order.action == "give":
                     self._devices.moving_out.discard(order.device)  # it stays here and may connect
-            await self._ask("told", _encode(msgspec.structs.replace(report, action=order.action)))
+            try:
+                await self._ask("told", _encode(msgspec.structs.replace(report, action=order.action)))
+            except PermissionDenied as why:  # the status of the move at the centre shows it
+                _log.warning(
+                    "report of a device move refused by the centre",
+                    device=order.device,
+                    order=order.action,
+                    reason=str(why),
+                )
 
     async def _run_order(self, order: MoveOrder) -> MoveReport:
         match order.action:
@@ -180,6 +188,9 @@ class DeviceMover:
     # ── the target ──────────────────────────────────────────────────────────────────────────────────
 
     async def _import(self, order: MoveOrder) -> MoveReport:
+        if self._devices.arrived_by(order.device, order.id):
+            # A repeated order: a refusal now, e.g. of a part, would say that the device is not here.
+            return MoveReport(order.id)
         stored = decode_stored(order.stored)
         if stored.device.id != order.device:
             raise ValueError(f"the entry of {stored.device.id[:64]} came instead of that of {order.device}")

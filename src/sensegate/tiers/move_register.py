@@ -3,7 +3,7 @@
     asked ─▶ carried ─▶ taken ─▶ done            order to the source ──▶ to the target ──▶ to the source
       │         ├─▶ sent_back ─▶ refused
       │         ╰─▶ recalled ─▶ sent_back ─▶ cancelled         only the target knows whether it has the device
-      ├─▶ refused
+      ├─▶ sent_back ─▶ refused             a source that refuses may have shut the device out
       ╰─▶ cancelled
 
 The device's entry with its credential moves along, and so do the identities by which duplicates are detected. Each
@@ -46,6 +46,10 @@ PARTS_MAX = 1_000_000
 PART_BYTES_MAX = 2**20
 PARTS_BYTES_MAX = 2**30
 """Most bytes of all parts of a move."""
+REASON_MAX = 500
+"""Most characters of a reason that a gateway reports."""
+WARNINGS_MAX = 5
+"""Most moves that readiness names."""
 
 
 class MoveStage(StrEnum):
@@ -59,7 +63,7 @@ class MoveStage(StrEnum):
     """Imported: the device may connect at the target, the source has to retire its entry."""
     DONE = "done"
     SENT_BACK = "sent_back"
-    """The target cannot import it, or the move was cancelled: the source has to let the device in again."""
+    """A gateway cannot do its part, or the move was cancelled: the source has to let the device in again."""
     RECALLED = "recalled"
     """Cancelled after the export: the target is asked whether it has the device."""
     REFUSED = "refused"
@@ -102,6 +106,8 @@ class MoveRecord(msgspec.Struct, frozen=True, omit_defaults=True):
     """Time when the centre heard that the target has the device, µs UTC; 0: not yet, or in an earlier release."""
     reason: str = ""
     """Reason why it was refused or cancelled."""
+    problem: str = ""
+    """Reason why its present order was not carried out at the last attempt; empty: there was no failed attempt."""
     identities: int = 0
     """Number of readings whose identities moved along."""
     parts: int = 0
@@ -188,7 +194,7 @@ _NEXT = {
     MoveStage.TAKEN: MoveStage.DONE,
     MoveStage.SENT_BACK: MoveStage.REFUSED,
 }
-_REFUSED_NEXT = {MoveStage.ASKED: MoveStage.REFUSED, MoveStage.CARRIED: MoveStage.SENT_BACK}
+_REFUSED_NEXT = {MoveStage.ASKED: MoveStage.SENT_BACK, MoveStage.CARRIED: MoveStage.SENT_BACK}
 _DEBTS = {"settle": "retire the device", "back": "let the device in again", "drop": "retire the device"}
 
 
@@ -275,6 +281,13 @@ class MoveRegister:
         if move is None or not _concerns(by, move):
             raise NotFound(f"there is no move {move_id[:16]} in your scope")
         return move
+
+    def warnings(self) -> list[str]:
+        """Return the moves that do not go on, one sentence each, a few by id; only their status says why."""
+        failing = sorted(move.id for move in self._moves.values() if move.problem)
+        texts = [f"moves: {move} does not go on; `sensegate device moves` says why" for move in failing[:WARNINGS_MAX]]
+        more = len(failing) - WARNINGS_MAX
+        return [*texts, f"moves: {more} more do not go on"] if more > 0 else texts
 
     async def request(
         self,
@@ -439,7 +452,7 @@ class MoveRegister:
             }
         await self._trail.record(by, "device.move.cancel", move.device, after=facts)
         after = msgspec.structs.replace(
-            move, cancelled=True, changed_at=self._clock.now(), reason=f"cancelled by {by.id}"
+            move, cancelled=True, changed_at=self._clock.now(), reason=f"cancelled by {by.id}", problem=""
         )
         if move.stage is MoveStage.ASKED:
             # The source may be in the middle of the export: it lets the device in again when it is back.
@@ -589,6 +602,7 @@ class MoveRegister:
     async def take_report(self, division: str, payload: bytes) -> bytes:
         """Apply a gateway's report on an order; a repeated report changes nothing."""
         report = _move_report(payload)
+        report = msgspec.structs.replace(report, refused=report.refused[:REASON_MAX])
         move = self._move_of(division, report.id)
         if move.stage in ENDED_STAGES or (report.action and report.action in {move.owed_source, move.owed_target}):
             await self._settle_debt(move, division, report)
@@ -598,17 +612,30 @@ class MoveRegister:
             if move.stage is MoveStage.RECALLED:
                 await self._take_recall_report(move, report)
             elif report.action in {"", action}:  # else it answers an earlier order
-                await self._advance(move, report)
+                try:
+                    await self._advance(move, report)
+                except PermissionDenied as why:
+                    await self._note_problem(move, str(why))
+                    raise
         return b""
+
+    async def _note_problem(self, move: MoveRecord, problem: str) -> None:
+        """Note why the order of a move was not carried out; the gateway tries again."""
+        problem = problem[:REASON_MAX]
+        if problem != move.problem:
+            await self._write(msgspec.structs.replace(move, problem=problem, changed_at=self._clock.now()))
 
     async def _advance(self, move: MoveRecord, report: MoveReport) -> None:
         """Apply a report on the order of a move's stage."""
         stage = _REFUSED_NEXT.get(move.stage, move.stage) if report.refused else _NEXT[move.stage]
         if stage is move.stage:
+            await self._note_problem(move, report.refused)
             return
         if stage is MoveStage.REFUSED and move.cancelled:
             stage = MoveStage.CANCELLED
-        after = msgspec.structs.replace(move, changed_at=self._clock.now(), reason=report.refused or move.reason)
+        after = msgspec.structs.replace(
+            move, changed_at=self._clock.now(), reason=report.refused or move.reason, problem=""
+        )
         if stage is MoveStage.SENT_BACK:
             await self._send_back(after)
             return
@@ -646,8 +673,9 @@ class MoveRegister:
         """Apply the target's report whether it has the device, which alone decides who gets it."""
         has_device = report.has_device if report.action == "recall" else not report.refused
         if report.action == "recall" and report.refused:
-            return  # it is asked again
-        after = msgspec.structs.replace(move, changed_at=self._clock.now())
+            await self._note_problem(move, report.refused)  # it is asked again
+            return
+        after = msgspec.structs.replace(move, changed_at=self._clock.now(), problem="")
         if has_device:
             reason = f"{move.reason}, too late: {move.target} had it already"
             await self._finish_at_target(
@@ -659,7 +687,9 @@ class MoveRegister:
     async def _settle_debt(self, move: MoveRecord, division: str, report: MoveReport) -> None:
         """Note that a gateway has run an order that it owed."""
         if report.refused:
-            return  # it is tried again
+            if report.action and report.action == (move.owed_source if division == move.source else move.owed_target):
+                await self._note_problem(move, report.refused)  # it is tried again
+            return
         owed_source, owed_target = move.owed_source, move.owed_target
         if division == move.source and report.action in {"", owed_source}:
             owed_source = ""
@@ -668,7 +698,7 @@ class MoveRegister:
         if (owed_source, owed_target) == (move.owed_source, move.owed_target):
             return
         after = msgspec.structs.replace(
-            move, owed_source=owed_source, owed_target=owed_target, changed_at=self._clock.now()
+            move, owed_source=owed_source, owed_target=owed_target, problem="", changed_at=self._clock.now()
         )
         await (self._end(after) if move.stage in ENDED_STAGES else self._write(after))
 
@@ -676,7 +706,7 @@ class MoveRegister:
         """Write an ended move; the device's entry stays only where the source may have to let it in again."""
         if move.owed_source != "back":
             move = msgspec.structs.replace(move, stored=b"")
-        ended = await self._write(move)
+        ended = await self._write(msgspec.structs.replace(move, problem=""))
         await self._remove_parts(ended)
         return ended
 

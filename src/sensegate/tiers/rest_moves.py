@@ -50,6 +50,7 @@ class MoveRow(msgspec.Struct, frozen=True):
     stage: str
     """``asked``, ``carried``, ``taken``, ``done``; ``recalled``, ``sent_back``, ``refused``, ``cancelled``."""
     reason: str
+    """Reason why it was refused or cancelled, or does not go on."""
     identities: int
     """Number of readings whose identities moved along: a repetition of one is a duplicate at the target, too."""
     by: str
@@ -69,7 +70,7 @@ def _row(move: MoveRecord) -> MoveRow:
         move.target,
         move.division,
         move.stage.value,
-        move.reason,
+        "; ".join(filter(None, (move.reason, move.problem))),
         move.identities,
         move.by,
         iso(move.requested_at),

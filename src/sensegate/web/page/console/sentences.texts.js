@@ -65,6 +65,7 @@ export const SENTENCES = {
   "sentence.centre_inactive": ["the centre is not active; working alone", "该上级平台非主用，独立运行"], "sentence.centres_inactive": ["no centre is active; working alone", "没有主用的上级平台，独立运行"],
   "sentence.centre_expelled": ["the centre refuses this node: it was expelled or replaced, or its release is too old; ask the centre", "上级平台拒绝本节点：已被移出或替换，或版本过旧；请联系上级平台"],
   "sentence.centre_refuses": ["the centre refuses this node; working alone: {0}", "上级平台拒绝本节点，独立运行：{0}"], "sentence.not_joined": ["not joined: {0}", "未能加入：{0}"],
+  "sentence.move_stuck": ["moves: {0} does not go on; `sensegate device moves` says why", "设备迁移：{0} 未能继续；用 `sensegate device moves` 查看原因"], "sentence.moves_stuck": ["moves: {0} more do not go on", "设备迁移：另有 {0} 项未能继续"],
   "sentence.node": ["node {0}: {1}", "节点 {0}：{1}"], "sentence.nodes_silent": ["nodes: {0} more are silent", "节点：另有 {0} 个静默"],
   "sentence.link_half_open": ["link: connected, but silent for {0} s; its process hangs, or the link is half-open", "链路：已连接但静默 {0} 秒；进程停滞，或链路半开"],
   "sentence.link_away": ["link: not connected; silent for {0} s", "链路：未连接，已静默 {0} 秒"],

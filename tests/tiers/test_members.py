@@ -255,6 +255,14 @@ async def test_a_member_has_the_areas_that_the_province_gives(register: Register
     assert reopened.members.areas_of("4403") == ("4403",)
 
 
+async def test_a_configured_node_is_not_to_be_invited(register: Register) -> None:
+    """It joined by no code, so its gaps are not known; only an unknown node is to be invited."""
+    with pytest.raises(NotFound, match=r"joined by no code.*node show 4420"):
+        register.members.get("4420")
+    with pytest.raises(NotFound, match="node invite 4405"):
+        register.members.get("4405")
+
+
 async def test_areas_that_nobody_may_give(register: Register) -> None:
     """None of another province, none that is unknown, none beyond the caller's scope, none of a configured node."""
     members = register.members

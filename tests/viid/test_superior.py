@@ -22,6 +22,7 @@ from sensegate.clock import SystemClock
 from sensegate.config.viid import ViidConfig, ViidSuperiorConfig
 from sensegate.model import OBSERVATION, Device, LogMessage
 from sensegate.video.formats import viid_responses as answers
+from sensegate.video.formats.viid_records import CatalogueRecord
 from sensegate.video.formats.viid_responses import ObjectResult
 from sensegate.video.observation import ObjectClass, ObservationKind, VideoObservation
 from sensegate.viid.catalogue import ViidCatalogue
@@ -238,6 +239,25 @@ async def test_entries_that_are_too_many_for_one_body_are_sent_in_parts(rig: Rig
     assert rig.platform.cameras() == codes
     assert [code for item in rig.platform.notices for code in item["InfoIDs"].split(",")] == codes
     assert len({item["NotificationID"] for item in rig.platform.notices}) == len(rig.platform.notices) > 1
+
+
+async def test_lanes_of_two_tollgates_with_one_number_come_once_each(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Numbers of lanes are unique only within a tollgate: neither is taken for a change of the other."""
+    await rig.subscribe("9")
+    superior, sent, names = rig.superior(), dict[str, dict[str, Any]](), list[str]()
+    gates = ("44010600001210000001", "44010600001210000002")
+    lanes = [CatalogueRecord(id="1", kind="Lane", owner=gate) for gate in gates]
+    monkeypatch.setattr(superior._catalogue, "entries", lambda _kind: lanes)
+
+    async def notify(_order: object, _number: object, ids: list[str], _lists: object) -> bool:
+        names.extend(ids)
+        return True
+
+    monkeypatch.setattr(superior, "_notify", notify)
+    [order] = rig.orders.of_peer(THEIRS)
+    for _ in range(2):
+        await superior._notify_entries(order, sent)
+    assert names == ["1", "1"]
 
 
 async def test_codes_of_the_other_platform(rig: Rig) -> None:

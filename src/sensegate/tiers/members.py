@@ -265,6 +265,11 @@ class Members:
 
     def _stored_member(self, member: str) -> StoredMember:
         stored = self._stored.find(member)
+        if stored is None and member in self.configured:
+            raise NotFound(
+                f"node {member} is configured under `nodes` at the centre and joined by no code, so its gaps are not "
+                f"known; `sensegate node show {member}` shows its last span"
+            )
         if stored is None:
             raise NotFound(f"node {member[:32]} was never invited; `sensegate node invite {member[:32]}`")
         return stored

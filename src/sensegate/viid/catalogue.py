@@ -66,7 +66,7 @@ class ViidCatalogue:
         for row in rows:
             if row.key.startswith(_PREFIX) and row.value is not None:
                 stored = _decode(row.value)
-                self._entries[_key(stored.entry)] = stored
+                self._entries[entry_key(stored.entry)] = stored
         self._entries_of = Counter(stored.sender for stored in self._entries.values())
 
     async def take(self, sender: Device, entries: Sequence[CatalogueRecord]) -> None:
@@ -79,7 +79,7 @@ class ViidCatalogue:
         """
         for entry in entries:
             record = msgspec.structs.replace(entry, time=0, time_quality="", deviations=(), removed=())
-            key = _key(record)
+            key = entry_key(record)
             before = self._entries.get(key)
             if before is not None and before.sender != sender.id:
                 continue  # the first platform to report an entry owns it
@@ -194,7 +194,7 @@ class ViidCatalogue:
         return {"active": True, "silent": False}.get(self._devices.record(at).state.value, entry.online)
 
 
-def _key(entry: CatalogueRecord) -> tuple[str, str]:
+def entry_key(entry: CatalogueRecord) -> tuple[str, str]:
     """Return the key of an entry; numbers of lanes are unique only within a tollgate."""
     return entry.kind, f"{entry.owner}-{entry.id}" if entry.kind == "Lane" else entry.id
 

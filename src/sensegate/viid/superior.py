@@ -32,7 +32,7 @@ from sensegate.video.formats.viid_records import CatalogueRecord as Listed
 from sensegate.video.formats.viid_subscriptions import ViidSubscription
 from sensegate.video.formats.viid_write import ViidObject, to_viid_object, with_peer_camera
 from sensegate.video.observation import VideoObservation
-from sensegate.viid.catalogue import ViidCatalogue
+from sensegate.viid.catalogue import ViidCatalogue, entry_key
 from sensegate.viid.catalogue import to_object as entry_written
 from sensegate.viid.client import PayloadTooLarge, ViidClient
 from sensegate.viid.subscriptions import SubscriptionOffset, ViidSubscriptions
@@ -68,6 +68,8 @@ class _ChangedEntry(NamedTuple):
     """An entry of the catalogue that a subscription has not been sent as it is."""
 
     kind: str
+    key: str
+    """Key among the entries that were sent."""
     name: str
     fields: dict[str, Any]
 
@@ -402,19 +404,20 @@ class ViidSuperior:
                 fields = self._entry(entry)
                 if kind == "APEStatus":
                     fields = {name: fields[name] for name in ("ApeID", "IsOnline")}
-                if sent.get(f"{kind} {entry.id}") != fields:
-                    changed.append(_ChangedEntry(kind, entry.id, fields))
+                key = f"{kind} {entry_key(entry)[1]}"
+                if sent.get(key) != fields:
+                    changed.append(_ChangedEntry(kind, key, entry.id, fields))
         start = 0
         while start < len(changed) and self._is_current(order):
             part = changed[start : start + self._batch]
             lists: dict[str, dict[str, list[dict[str, Any]]]] = {}
-            for kind, _, fields in part:
+            for kind, _, _, fields in part:
                 objects = lists.setdefault(_LISTS.get(kind, f"{kind}ObjectList"), {f"{kind}Object": []})
                 objects[f"{kind}Object"].append(fields)
             now = self._clock.now()
             number = _number(order, now // 1_000 + start)
-            if await self._notify(order, (now, number), [name for _, name, _ in part], lists):
-                sent |= {f"{kind} {name}": fields for kind, name, fields in part}
+            if await self._notify(order, (now, number), [name for _, _, name, _ in part], lists):
+                sent |= {key: fields for _, key, _, fields in part}
                 start += len(part)
 
 

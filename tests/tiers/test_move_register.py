@@ -205,6 +205,47 @@ async def test_parts_are_bounded_and_without_gaps(clock: FakeClock, monkeypatch:
     assert (await keys(bucket), moves._parts_bytes) == ([move.id], {})
 
 
+async def test_parts_that_come_at_once_are_added_up(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A node replaces several parts at the same time: none of them is left out of the sum."""
+    monkeypatch.setattr(module, "PARTS_BYTES_MAX", 25)
+    moves = MoveRegister(bucket := MemoryBucket(), MemoryTrail(), clock, Divisions.load(), Known())
+    move = await moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES)
+    for number in range(4):
+        await moves.answer_part("4401", pack(MovePart(move.id, number, b"x")))
+    put = bucket.put
+
+    async def slowly(*args: Any, **more: Any) -> int:
+        await asyncio.sleep(0)
+        return await put(*args, **more)
+
+    monkeypatch.setattr(bucket, "put", slowly)
+    outcomes = await asyncio.gather(
+        *(moves.answer_part("4401", pack(MovePart(move.id, number, bytes(10)))) for number in range(4)),
+        return_exceptions=True,
+    )
+    assert [type(outcome) for outcome in outcomes] == [bytes, bytes, PermissionDenied, PermissionDenied]
+
+
+async def test_parts_of_a_move_that_ended_as_the_process_stopped_go_at_the_next_start(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The end was written and nothing was removed yet; parts of a move that goes on stay."""
+    moves = MoveRegister(bucket := MemoryBucket(), MemoryTrail(), clock, Divisions.load(), Known())
+    ended, open_ = [await moves.request(device, "4403", "440305", by=ADMIN, gateways=PLACES) for device in ("d1", "d2")]
+    for move in (ended, open_):
+        await moves.answer_part("4401", pack(MovePart(move.id, 0, b"x")))
+
+    async def stopped(_move: MoveRecord) -> None:
+        raise asyncio.CancelledError
+
+    monkeypatch.setattr(moves, "_remove_parts", stopped)
+    with pytest.raises(asyncio.CancelledError):
+        await give_up(moves, ended)
+    assert f"{ended.id}.0" in await keys(bucket), "negative control"
+    await MoveRegister(bucket, MemoryTrail(), clock, Divisions.load(), Known()).load()
+    assert sorted(await keys(bucket)) == sorted([ended.id, open_.id, f"{open_.id}.0"])
+
+
 async def test_moves_over_long_ago_go_from_the_store_too(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """The newest are kept; one that goes on is, however old it is."""
     monkeypatch.setattr(module, "ENDED_MAX", 2)

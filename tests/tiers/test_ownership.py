@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import msgspec
 import pytest
@@ -11,7 +12,8 @@ from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
-from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, Unavailable
+from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
+from sensegate.tiers.centre_side import WriterEvents
 from sensegate.tiers.move_register import MoveRecord, MoveStage
 from sensegate.tiers.ownership import ROW_DEVICES, DeviceOwners
 
@@ -268,3 +270,38 @@ async def test_a_conflict_is_told_once() -> None:
         ("b", "4401", "4403"),
     }
     assert book.owners.conflicts("4405") == []
+
+
+async def test_a_conflict_that_was_not_recorded_does_not_keep_the_next_from_the_trail(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The trail was away: the hour in which it has one record has not begun."""
+    book = Book()
+    await book.owners.claim("4401", ["a", "b"])
+
+    async def away(*_: object, **__: object) -> None:
+        raise Unavailable("no trail")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(book.trail, "record", away)
+        with pytest.raises(Unavailable):
+            await book.owners.note_conflicts("4403", ["a"])
+    await book.owners.note_conflicts("4403", ["b"])
+    assert [record[1] for record in book.trail.records] == ["device.conflict"]
+
+
+async def test_a_copy_of_a_store_is_recorded_as_soon_as_the_trail_is_back() -> None:
+    """One record an hour, of which a failed one is none."""
+    trail = MemoryTrail()
+    events, failing = WriterEvents(trail, FakeClock(), home="44"), [True]
+    record = trail.record
+
+    async def sometimes(*args: Any, **more: Any) -> None:
+        if failing.pop() if failing else False:
+            raise StoreFull("no room")
+        await record(*args, **more)
+
+    trail.record = sometimes  # type: ignore[method-assign]
+    for _ in range(3):
+        await events.denied("4401", "two copies")
+    assert [record[1] for record in trail.records] == ["node.copy"]

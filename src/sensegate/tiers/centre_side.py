@@ -65,19 +65,22 @@ class WriterEvents:
         last = self._denied_at.get(member, float("-inf"))
         if self._clock.monotonic() - last < DENIED_S:
             return
-        self._denied_at[member] = self._clock.monotonic()
-        await self._record(member, "node.copy", {"reason": reason})
+        if await self._record(member, "node.copy", {"reason": reason}):
+            self._denied_at[member] = self._clock.monotonic()
 
     async def claimed(self, member: str, event: str) -> None:
         """Record that a store took over by force, or that its log has lost its end."""
         await self._record(member, f"node.{event}", {})
 
-    async def _record(self, member: str, action: str, after: dict[str, str]) -> None:
+    async def _record(self, member: str, action: str, after: dict[str, str]) -> bool:
+        """Record an event; return False where the trail is away or has no room."""
         by = Principal(f"node-{member}", Role.DEVICE, scope(self._home), name="the node itself")
         try:
             await self._trail.record(by, action, member, after=dict(after))
         except (Unavailable, StoreFull) as why:
             _log.warning("action of a node not recorded on the trail", member=member, reason=str(why))
+            return False
+        return True
 
 
 class NodeList(msgspec.Struct, frozen=True, kw_only=True, eq=False):

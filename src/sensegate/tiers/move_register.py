@@ -584,8 +584,8 @@ class MoveRegister:
         total = max(0, self._parts_bytes.get(move.id, 0) - before) + size
         if total > PARTS_BYTES_MAX:
             raise PermissionDenied(f"move {move.id} accepts at most {PARTS_BYTES_MAX} bytes of parts")
+        self._parts_bytes[move.id] = total  # first: parts that come meanwhile are added to it
         await self._bucket.put(key, part.payload)
-        self._parts_bytes[move.id] = total
 
     async def _require_exported(self, move: MoveRecord, report: MoveReport) -> None:
         """Require that a source reports the entry of the device that moves, and parts that it has sent."""
@@ -736,6 +736,10 @@ class MoveRegister:
         rows, self._watched = await self._bucket.load_all()
         for row in rows:
             await self._apply(row)
+        for key in [row.key for row in rows if "." in row.key and row.value is not None]:
+            move = self._moves.get(key.partition(".")[0])
+            if move is None or move.stage in ENDED_STAGES:
+                await self._bucket.delete(key)  # the process stopped when the move had ended
 
     async def watch(self) -> None:
         """Apply the changes of every process until cancelled."""

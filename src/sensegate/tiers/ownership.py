@@ -222,11 +222,11 @@ class DeviceOwners:
         last = self._recorded.get(member, float("-inf"))
         if not fresh or self._clock.monotonic() - last < CONFLICT_RECORD_S:
             return
-        self._recorded[member] = self._clock.monotonic()
         shown = dict(fresh[:20])
         _log.error("rows refused: the member does not own these devices", member=member, owners=shown)
         by = Principal(f"node-{member}", Role.DEVICE, scope(self._home), name="the node itself")
         await self._trail.record(by, "device.conflict", member, after={"devices": shown, "count": len(fresh)})
+        self._recorded[member] = self._clock.monotonic()
 
     async def assign(self, device: str, member: str, *, by: Principal) -> DeviceTransfer:
         """Set the owner of a device, e.g. where the wrong member was the first to send it.

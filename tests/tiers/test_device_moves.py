@@ -17,7 +17,7 @@ from sensegate.clock import Clock
 from sensegate.errors import Conflict, PermissionDenied
 from sensegate.model import Device
 from sensegate.tiers.device_moves import DeviceMover, LogIdentity, MoveOperations
-from sensegate.tiers.move_register import MoveOrder
+from sensegate.tiers.move_records import MoveOrder
 from tests.share.made import NOW
 from tests.support.clocks import InstantClock
 

@@ -26,21 +26,22 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.errors import Conflict, NotFound, PermissionDenied, Unavailable
 from sensegate.model import Device, DeviceState, LogMessage
+from sensegate.tiers import move_parts
 from sensegate.tiers import move_register as module
 from sensegate.tiers.centre_side import _move_own
 from sensegate.tiers.device_moves import DeviceMover, LogIdentity, MoveOperations
-from sensegate.tiers.move_register import (
+from sensegate.tiers.move_records import (
     ENDED_STAGES,
     MoveOptions,
     MoveOrder,
     MovePart,
     MoveRecord,
-    MoveRegister,
     MoveReport,
     MoveStage,
     UncarriedState,
     decode_orders,
 )
+from sensegate.tiers.move_register import MoveRegister
 from sensegate.tiers.rest_moves import _row
 from tests.share.made import NOW
 from tests.support.clocks import InstantClock
@@ -180,9 +181,9 @@ async def test_readiness_names_few_of_many_moves_that_do_not_go_on(clock: FakeCl
 
 async def test_parts_are_bounded_and_without_gaps(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """Parts that a node sends are limited in number, in size and in sum; a part may be sent again."""
-    monkeypatch.setattr(module, "PARTS_MAX", 4)
-    monkeypatch.setattr(module, "PART_BYTES_MAX", 10)
-    monkeypatch.setattr(module, "PARTS_BYTES_MAX", 25)
+    monkeypatch.setattr(move_parts, "PARTS_MAX", 4)
+    monkeypatch.setattr(move_parts, "PART_BYTES_MAX", 10)
+    monkeypatch.setattr(move_parts, "PARTS_BYTES_MAX", 25)
     moves = MoveRegister(bucket := MemoryBucket(), MemoryTrail(), clock, Divisions.load(), Known())
     move = await moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES)
 
@@ -202,12 +203,12 @@ async def test_parts_are_bounded_and_without_gaps(clock: FakeClock, monkeypatch:
         await send(4, 1)
     assert len(await keys(bucket)) == 5
     await give_up(moves, move)
-    assert (await keys(bucket), moves._parts_bytes) == ([move.id], {})
+    assert (await keys(bucket), moves._parts._bytes) == ([move.id], {})
 
 
 async def test_parts_that_come_at_once_are_added_up(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
     """A node replaces several parts at the same time: none of them is left out of the sum."""
-    monkeypatch.setattr(module, "PARTS_BYTES_MAX", 25)
+    monkeypatch.setattr(move_parts, "PARTS_BYTES_MAX", 25)
     moves = MoveRegister(bucket := MemoryBucket(), MemoryTrail(), clock, Divisions.load(), Known())
     move = await moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES)
     for number in range(4):
@@ -235,10 +236,10 @@ async def test_parts_of_a_move_that_ended_as_the_process_stopped_go_at_the_next_
     for move in (ended, open_):
         await moves.answer_part("4401", pack(MovePart(move.id, 0, b"x")))
 
-    async def stopped(_move: MoveRecord) -> None:
+    async def stopped(_move: str, _count: int) -> None:
         raise asyncio.CancelledError
 
-    monkeypatch.setattr(moves, "_remove_parts", stopped)
+    monkeypatch.setattr(moves._parts, "remove", stopped)
     with pytest.raises(asyncio.CancelledError):
         await give_up(moves, ended)
     assert f"{ended.id}.0" in await keys(bucket), "negative control"

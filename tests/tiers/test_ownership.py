@@ -14,7 +14,7 @@ from sensegate.authority.trail import MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.tiers.centre_side import WriterEvents
-from sensegate.tiers.move_register import MoveRecord, MoveStage
+from sensegate.tiers.move_records import MoveRecord, MoveStage
 from sensegate.tiers.ownership import ROW_DEVICES, DeviceOwners
 
 PROVINCE = Principal("province", Role.PROVINCE_OPERATOR, scope("44"))

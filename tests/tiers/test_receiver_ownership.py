@@ -13,7 +13,7 @@ from sensegate.bus.batch import Batch, WordColumn
 from sensegate.clock import FakeClock
 from sensegate.errors import Overloaded
 from sensegate.tiers.judging import Judge, JudgedSpan
-from sensegate.tiers.move_register import MoveRecord, MoveStage
+from sensegate.tiers.move_records import MoveRecord, MoveStage
 from sensegate.tiers.ownership import DeviceOwners
 from sensegate.tiers.protocol import PartKind, SpanPart
 from sensegate.tiers.verdict import MemberFacts, Reason, Rules

@@ -317,6 +317,7 @@ class People:
 
     async def sign_out(self, principal: Principal) -> None:
         """End the session of the caller."""
+        # Closed first: a person who leaves is signed out even while the trail is away.
         self.sessions.close(principal.session)
         await self._trail.record(principal, "session.close", principal.id.removeprefix("person:"))
 

@@ -31,7 +31,7 @@ from sensegate.bus.unreadable import read_rows
 from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.model import LogMessage
-from sensegate.tiers.move_register import MoveOrder, MovePart, MoveReport, decode_orders
+from sensegate.tiers.move_records import MoveOrder, MovePart, MoveReport, decode_orders
 
 CLOSING_S = 1.2
 """Time after which connections that were being opened are closed, too."""

@@ -19,8 +19,6 @@ from __future__ import annotations
 import asyncio
 import secrets
 from collections.abc import Callable
-from datetime import UTC, datetime
-from enum import StrEnum
 from typing import Protocol
 
 import msgspec
@@ -36,149 +34,28 @@ from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.model import DeviceState
+from sensegate.tiers.move_parts import MoveParts, is_part
+from sensegate.tiers.move_records import (
+    ENDED_STAGES,
+    REASON_MAX,
+    MoveOptions,
+    MoveOrder,
+    MoveRecord,
+    MoveReport,
+    MoveStage,
+    UncarriedState,
+    decode_move,
+    decode_part,
+    decode_report,
+    encode,
+)
 
 ENDED_MAX = 1_000
 """Most ended moves that are stored."""
 ORDERS_MAX = 200
 """Most orders in one answer; further ones follow when these are done."""
-PARTS_MAX = 1_000_000
-"""Most parts of a move: a source sends one for each entry of its log that has readings of the device."""
-PART_BYTES_MAX = 2**20
-PARTS_BYTES_MAX = 2**30
-"""Most bytes of all parts of a move."""
-REASON_MAX = 500
-"""Most characters of a reason that a gateway reports."""
 WARNINGS_MAX = 5
 """Most moves that readiness names."""
-
-
-class MoveStage(StrEnum):
-    """Stage of a move."""
-
-    ASKED = "asked"
-    """Requested; the source has to export the device."""
-    CARRIED = "carried"
-    """Exported: the device is shut out at the source, the target has to import it."""
-    TAKEN = "taken"
-    """Imported: the device may connect at the target, the source has to retire its entry."""
-    DONE = "done"
-    SENT_BACK = "sent_back"
-    """A gateway cannot do its part, or the move was cancelled: the source has to let the device in again."""
-    RECALLED = "recalled"
-    """Cancelled after the export: the target is asked whether it has the device."""
-    REFUSED = "refused"
-    CANCELLED = "cancelled"
-
-
-ENDED_STAGES = frozenset({MoveStage.DONE, MoveStage.REFUSED, MoveStage.CANCELLED})
-
-
-class UncarriedState(msgspec.Struct, frozen=True, omit_defaults=True):
-    """State that a forced move loses besides the identities for duplicate detection."""
-
-    since: int = 0
-    """Time of the last span from that gateway (µs UTC); entries committed later are not here; 0: none ever came."""
-    pending: int = 0
-    """Entries that still waited in its backlog."""
-
-    def __str__(self) -> str:
-        when = f"{datetime.fromtimestamp(self.since / 1e6, UTC):%Y-%m-%dT%H:%M:%SZ}" if self.since else "it joined"
-        more = f", and {self.pending} entries of its backlog" if self.pending else ""
-        return f"the identities for duplicate detection; readings of its gateway since {when}{more}"
-
-
-class MoveRecord(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The move of one device."""
-
-    id: str
-    device: str
-    source: str
-    """Division of the gateway that it leaves."""
-    target: str
-    """Division of the gateway to which it moves."""
-    division: str
-    """Division of the device after the move."""
-    stage: MoveStage
-    by: str
-    requested_at: int
-    changed_at: int
-    taken_at: int = 0
-    """Time when the centre heard that the target has the device, µs UTC; 0: not yet, or in an earlier release."""
-    reason: str = ""
-    """Reason why it was refused or cancelled."""
-    problem: str = ""
-    """Reason why its present order was not carried out at the last attempt; empty: there was no failed attempt."""
-    identities: int = 0
-    """Number of readings whose identities moved along."""
-    parts: int = 0
-    stored: bytes = b""
-    """The device's entry with its credentials, during the move."""
-    former_division: str = ""
-    """Division of the device before the move."""
-    department: str = ""
-    """Department of the device, which decides who may see the move."""
-    forced: UncarriedState | None = None
-    """State that a forced move lost, as its source (or, if it is sent back, its target) is gone; None: not forced."""
-    without_credential: bool = False
-    """The credential does not move along, because the gateway that is gone may still be running."""
-    cancelled: bool = False
-    owed_source: str = ""
-    """Order for the source when it is back: ``settle`` or ``back``; empty: none."""
-    owed_target: str = ""
-    """Order for the target when it is back: ``drop``; empty: none."""
-    revision: int = 0
-    format: int = 1
-
-    @property
-    def handed_over_at(self) -> int:
-        """Time when the device changed its owner, µs UTC; later changes of the record do not alter it."""
-        return self.taken_at or self.requested_at
-
-    @property
-    def owed(self) -> str:
-        """Orders that a gateway gets when it is back, as text; empty: none."""
-        pairs = ((self.source, self.owed_source), (self.target, self.owed_target))
-        return "; ".join(f"{gateway} has to {_DEBTS[action]} when it is back" for gateway, action in pairs if action)
-
-
-class MoveOrder(msgspec.Struct, frozen=True):
-    """Order to a gateway."""
-
-    id: str
-    action: str
-    """``give``, ``take``, ``settle``, ``back``, ``recall``, ``drop``."""
-    device: str
-    other: str
-    """Division of the other gateway."""
-    division: str
-    parts: int = 0
-    stored: bytes = b""
-    forced: bool = False
-    without_credential: bool = False
-    """With ``back``: the device is let in without its credential."""
-
-
-class MoveReport(msgspec.Struct, frozen=True):
-    """Report of a gateway on an order."""
-
-    id: str
-    refused: str = ""
-    identities: int = 0
-    parts: int = 0
-    stored: bytes = b""
-    action: str = ""
-    """Action of the order; empty: the gateway runs an earlier release."""
-    has_device: bool = False
-    """With ``recall``: the device is here and came by this move."""
-
-
-class MovePart(msgspec.Struct, frozen=True):
-    """A part of the identities that move along."""
-
-    id: str
-    number: int
-    payload: bytes = b""
-
 
 _ORDERS = {
     MoveStage.ASKED: ("give", True),
@@ -195,18 +72,6 @@ _NEXT = {
     MoveStage.SENT_BACK: MoveStage.REFUSED,
 }
 _REFUSED_NEXT = {MoveStage.ASKED: MoveStage.SENT_BACK, MoveStage.CARRIED: MoveStage.SENT_BACK}
-_DEBTS = {"settle": "retire the device", "back": "let the device in again", "drop": "retire the device"}
-
-
-class MoveOptions(msgspec.Struct, frozen=True):
-    """Ways in which a move differs from that of a device between two members."""
-
-    source: str = ""
-    """Division of the gateway that the device leaves; empty: it is looked up."""
-    force: bool = False
-    """The source is gone: only the entry as known here moves; see `MoveRecord.forced`."""
-    keep_credential: bool = False
-    """With `force`: the source cannot accept the device any more, so its credential moves along."""
 
 
 class RegistryAccess(Protocol):
@@ -233,13 +98,6 @@ class RegistryAccess(Protocol):
         ...
 
 
-_encode = msgspec.msgpack.Encoder().encode
-_decode = msgspec.msgpack.Decoder(MoveRecord).decode
-decode_orders = msgspec.msgpack.Decoder(list[MoveOrder]).decode
-decode_part = msgspec.msgpack.Decoder(MovePart).decode
-_move_report = msgspec.msgpack.Decoder(MoveReport).decode
-
-
 class MoveRegister:
     """The moves of one province."""
 
@@ -263,8 +121,7 @@ class MoveRegister:
         self._moves: dict[str, MoveRecord] = {}
         self.on_change: list[Callable[[MoveRecord], None]] = []
         """Called with the present state of each move: all at `load`, then each that changes."""
-        self._parts_bytes: dict[str, int] = {}
-        """Move -> bytes of the parts that its source has sent to this process."""
+        self._parts = MoveParts(bucket)
         self._requesting: set[str] = set()
         """Devices whose requested move is being written."""
         self._watched = 0
@@ -551,41 +408,20 @@ class MoveRegister:
 
     async def answer_orders(self, division: str, _payload: bytes) -> bytes:
         """Answer a gateway with its orders."""
-        return _encode(self._orders(division))
+        return encode(self._orders(division))
 
     async def answer_part(self, division: str, payload: bytes) -> bytes:
         """Store a part of the identities from the source, or return it to the target, which sends an empty payload."""
         part = decode_part(payload)
         move = self._move_of(division, part.id)
-        key = f"{move.id}.{part.number}"
         if part.payload:
             if division != move.source or move.stage is not MoveStage.ASKED:
                 raise PermissionDenied(f"move {move.id} accepts no part from {division} now")
-            await self._store_part(move, part)
+            await self._parts.store(part)
             return b""
         if division != move.target or move.stage is not MoveStage.CARRIED:
             raise PermissionDenied(f"move {move.id} has no part for {division} now")
-        row = await self._bucket.get(key)
-        if row is None or row.value is None:
-            raise NotFound(f"part {part.number} of move {move.id} is not stored here")
-        return row.value
-
-    async def _store_part(self, move: MoveRecord, part: MovePart) -> None:
-        """Store a part that follows those stored, or replaces one: a source repeats an order from the first part."""
-        number, size = part.number, len(part.payload)
-        if not 0 <= number < PARTS_MAX or size > PART_BYTES_MAX:
-            raise PermissionDenied(f"move {move.id} accepts {PARTS_MAX} parts of at most {PART_BYTES_MAX} bytes")
-        # Without gaps, the parts that are stored are found again when the move has ended.
-        if number and await self._bucket.get(f"{move.id}.{number - 1}") is None:
-            raise PermissionDenied(f"move {move.id} has no part {number - 1} yet; begin with the first part")
-        key = f"{move.id}.{number}"
-        replaced = await self._bucket.get(key)
-        before = len(replaced.value) if replaced is not None and replaced.value is not None else 0
-        total = max(0, self._parts_bytes.get(move.id, 0) - before) + size
-        if total > PARTS_BYTES_MAX:
-            raise PermissionDenied(f"move {move.id} accepts at most {PARTS_BYTES_MAX} bytes of parts")
-        self._parts_bytes[move.id] = total  # first: parts that come meanwhile are added to it
-        await self._bucket.put(key, part.payload)
+        return await self._parts.read(move.id, part.number)
 
     async def _require_exported(self, move: MoveRecord, report: MoveReport) -> None:
         """Require that a source reports the entry of the device that moves, and parts that it has sent."""
@@ -596,13 +432,12 @@ class MoveRegister:
         if device != move.device:
             raise PermissionDenied(f"move {move.id} is that of {move.device}; {device[:64]} was exported")
         last = report.parts - 1
-        if last < -1 or (last >= 0 and await self._bucket.get(f"{move.id}.{last}") is None):
+        if last < -1 or (last >= 0 and not await self._parts.has(move.id, last)):
             raise PermissionDenied(f"move {move.id} does not have the {report.parts} parts that are reported")
 
     async def take_report(self, division: str, payload: bytes) -> bytes:
         """Apply a gateway's report on an order; a repeated report changes nothing."""
-        report = _move_report(payload)
-        report = msgspec.structs.replace(report, refused=report.refused[:REASON_MAX])
+        report = decode_report(payload)
         move = self._move_of(division, report.id)
         if move.stage in ENDED_STAGES or (report.action and report.action in {move.owed_source, move.owed_target}):
             await self._settle_debt(move, division, report)
@@ -707,16 +542,12 @@ class MoveRegister:
         if move.owed_source != "back":
             move = msgspec.structs.replace(move, stored=b"")
         ended = await self._write(msgspec.structs.replace(move, problem=""))
-        await self._remove_parts(ended)
+        await self._parts.remove(ended.id, ended.parts)
+        await self._remove_oldest()
         return ended
 
-    async def _remove_parts(self, move: MoveRecord) -> None:
-        """Remove the parts of a move, also of one that its source gave up midway, and the oldest ended moves."""
-        number = 0
-        while number < min(move.parts, PARTS_MAX) or await self._bucket.get(f"{move.id}.{number}") is not None:
-            await self._bucket.delete(f"{move.id}.{number}")
-            number += 1
-        self._parts_bytes.pop(move.id, None)
+    async def _remove_oldest(self) -> None:
+        """Remove the oldest ended moves beyond the limit."""
         ended = (move for move in self._moves.values() if move.stage in ENDED_STAGES and not move.owed)
         by_age = sorted(ended, key=lambda move: move.changed_at)
         for old in by_age[:-ENDED_MAX]:
@@ -736,10 +567,11 @@ class MoveRegister:
         rows, self._watched = await self._bucket.load_all()
         for row in rows:
             await self._apply(row)
-        for key in [row.key for row in rows if "." in row.key and row.value is not None]:
-            move = self._moves.get(key.partition(".")[0])
-            if move is None or move.stage in ENDED_STAGES:
-                await self._bucket.delete(key)  # the process stopped when the move had ended
+        await self._parts.remove_orphans((row.key for row in rows if row.value is not None), self._is_open)
+
+    def _is_open(self, move_id: str) -> bool:
+        move = self._moves.get(move_id)
+        return move is not None and move.stage not in ENDED_STAGES
 
     async def watch(self) -> None:
         """Apply the changes of every process until cancelled."""
@@ -751,7 +583,7 @@ class MoveRegister:
             await self._applied.wait_for(condition)
 
     async def _apply(self, row: KvRow) -> None:
-        if "." in row.key:
+        if is_part(row.key):
             return
         if row.value is None:
             self._moves.pop(row.key, None)
@@ -759,7 +591,7 @@ class MoveRegister:
         known = self._moves.get(row.key)
         if known is not None and known.revision >= row.revision:
             return
-        stored = read_row(row, "move", _decode)
+        stored = read_row(row, "move", decode_move)
         if stored is None:
             return
         move = self._moves[row.key] = msgspec.structs.replace(stored, revision=row.revision)
@@ -769,7 +601,7 @@ class MoveRegister:
             self._applied.notify_all()
 
     async def _write(self, move: MoveRecord) -> MoveRecord:
-        value = _encode(msgspec.structs.replace(move, revision=0))
+        value = encode(msgspec.structs.replace(move, revision=0))
         revision = await self._bucket.put(move.id, value, expected=move.revision)
         await self._apply(KvRow(move.id, value, revision))
         return self._moves[move.id]

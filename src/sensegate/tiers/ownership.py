@@ -25,7 +25,7 @@ from sensegate.bus.kv_row import KvRow
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import Conflict, NotFound, Overloaded
-from sensegate.tiers.move_register import MoveRecord, MoveStage
+from sensegate.tiers.move_records import MoveRecord, MoveStage
 
 DEVICES_MAX = 1_000_000
 """Most devices of one member."""

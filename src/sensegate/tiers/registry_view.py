@@ -7,7 +7,7 @@ from sensegate.authority.devices import Devices
 from sensegate.bus.contract import Log
 from sensegate.model import DeviceState
 from sensegate.tiers.members import Members
-from sensegate.tiers.move_register import UncarriedState
+from sensegate.tiers.move_records import UncarriedState
 from sensegate.tiers.node_states import lane_records
 from sensegate.tiers.registry_copies import RegistryCopies
 

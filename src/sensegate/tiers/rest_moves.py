@@ -7,7 +7,8 @@ from collections.abc import Callable
 import msgspec
 
 from sensegate.authority.scope import Action
-from sensegate.tiers.move_register import MoveOptions, MoveRecord, MoveRegister
+from sensegate.tiers.move_records import MoveOptions, MoveRecord
+from sensegate.tiers.move_register import MoveRegister
 from sensegate.web import listing
 from sensegate.web.bodies import Body, DeviceId, Division
 from sensegate.web.parts import PartKey

@@ -42,6 +42,8 @@ from sensegate.tiers.move_records import (
     decode_orders,
 )
 from sensegate.tiers.move_register import MoveRegister
+from sensegate.tiers.registry_copies import RegistryCopies
+from sensegate.tiers.registry_view import RegistryView
 from sensegate.tiers.rest_moves import _row
 from tests.share.made import NOW
 from tests.support.clocks import InstantClock
@@ -672,6 +674,32 @@ async def test_the_target_takes_again_what_it_took_and_changed(province: Provinc
     await province.work("4403", "4401")
     assert province.moves.get(move.id, ADMIN).stage is MoveStage.DONE
     assert province.takers() == ["4403"]
+
+
+async def test_a_device_of_two_gateways_is_not_moved_from_the_first_of_them(province: Province) -> None:
+    """A node has an entry of another's device: its own would move, with its credential, if the first were taken."""
+    await province.known.amend("4403", StoredDevice(Device("d1", division="440305", profile="acme/meter"), SECRET))
+
+    async def ask(source: str) -> MoveRecord:
+        return await province.moves.request(
+            "d1", "4405", "440507", by=ADMIN, gateways=PLACES, options=MoveOptions(source)
+        )
+
+    with pytest.raises(Conflict, match=r"4401 and 4403.*--from"):
+        await ask("")
+    assert (await ask("4403")).source == "4403"
+
+
+async def test_an_entry_that_a_node_made_unreadable_counts_as_absent() -> None:
+    """The centre's view of a copy: the device is not found there, and is looked for at the other gateways."""
+
+    class Copies:
+        async def find(self, *_: str) -> bytes:
+            return b"\xc1"
+
+    nothing = cast("Any", None)
+    view = RegistryView("44", nothing, nothing, cast("RegistryCopies", Copies()), nothing)
+    assert await view.find("4401", "d1") is None
 
 
 async def test_who_may_call_it_off(province: Province) -> None:

@@ -363,15 +363,22 @@ class MoveRegister:
         await self._end(msgspec.structs.replace(move, stage=MoveStage.DONE, owed_source="settle"))
 
     async def _find_device(self, device: str, gateways: list[str], by: Principal) -> tuple[str, StoredDevice]:
-        """Return (division of the gateway, entry) of a device. Raises `NotFound`."""
+        """Return (division of the gateway, entry) of a device. Raises `NotFound`; `Conflict` where several have it."""
+        entries: list[tuple[str, StoredDevice]] = []
         for division in gateways:
             stored = await self._registries.find(division, device)
             if stored is None or stored.device.state is DeviceState.RETIRED:
                 continue
             if not allows(by, Action.CHANGE_DEVICES, stored.device.division, stored.device.department):
                 continue  # the same answer as for a device that does not exist
-            return division, stored
-        raise NotFound(f"there is no device {device[:64]} at a gateway known to this centre")
+            entries.append((division, stored))
+        if not entries:
+            raise NotFound(f"there is no device {device[:64]} at a gateway known to this centre")
+        if len(entries) > 1:
+            # A node may have an entry of another's device; which of them moves is not guessed.
+            names = " and ".join(division for division, _ in entries)
+            raise Conflict(f"{device} is registered at {names}; say which of them it leaves (`--from`)")
+        return entries[0]
 
     # ── orders ──────────────────────────────────────────────────────────────────────────────────────
 

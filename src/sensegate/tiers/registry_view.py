@@ -5,6 +5,8 @@ from __future__ import annotations
 from sensegate.authority.device_table import StoredDevice, decode_stored, encode_stored
 from sensegate.authority.devices import Devices
 from sensegate.bus.contract import Log
+from sensegate.bus.kv_row import KvRow
+from sensegate.bus.unreadable import read_row
 from sensegate.model import DeviceState
 from sensegate.tiers.members import Members
 from sensegate.tiers.move_records import UncarriedState
@@ -33,7 +35,8 @@ class RegistryView:
         if division == self._home:
             return self._devices.stored(device)
         row = await self._copies.find(division, "devices", device)
-        return decode_stored(row) if row else None
+        # The copy has what the node sent, whatever it is.
+        return read_row(KvRow(device, row, 0), "device", decode_stored) if row else None
 
     async def amend(self, division: str, stored: StoredDevice) -> None:
         """Replace an entry in a node's copy; entries of the centre's own registry stay as they are."""

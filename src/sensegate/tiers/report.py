@@ -19,6 +19,10 @@ from sensegate.tiers.config_distribution import table_digests
 from sensegate.tiers.indicator_hours import ROWS_MAX, HourIndicators
 
 INTERVAL_S = 2.0
+PROBLEMS_MAX = 50
+"""Most problems of a node that its centre shows."""
+PROBLEM_MAX = 1_000
+"""Most characters of one."""
 
 _log = structlog.get_logger("tiers")
 
@@ -162,6 +166,8 @@ class NodeReports:
     async def answer_report(self, member: str, payload: bytes) -> bytes:
         """Answer a node's report."""
         report = decode_report(payload)
+        problems = tuple(problem[:PROBLEM_MAX] for problem in report.problems[:PROBLEMS_MAX])
+        report = msgspec.structs.replace(report, problems=problems)
         reply = self._reply(member, report)
         # What was taken out of it is not kept twice.
         self.latest[member] = ReceivedReport(msgspec.structs.replace(report, indicators=()), reply.answered_at)

@@ -28,7 +28,7 @@ from sensegate.authority.egress import Egress
 from sensegate.authority.scope import Scope
 from sensegate.bus.unreadable import read_rows
 from sensegate.config import MailConfig
-from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied, StoreFull
 from sensegate.share.transports.webhook import open_webhooks
 from tests.alarms.made import AUDITOR, HIGH, OPERATOR, OTHER, Gateway, process
 
@@ -296,6 +296,30 @@ async def test_an_unexpected_error_is_counted_and_the_channel_is_started_anew(
             monkeypatch.setattr(opened.deliveries, "attempt", attempt)
             await passed(lambda state: state.delivered == 1)
             assert opened.channels.state("ops").failures == 0
+        finally:
+            running.cancel()
+            await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_full_store_holds_up_one_channel(receiver: HttpReceiver, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The position of a channel cannot be written: it waits and tries again, and the task of all channels goes on."""
+    gateway = await raised(80.0)
+    async with office(gateway, MemoryBucket()) as opened:
+        settle, failures = opened.channels.settle, [StoreFull("full")] * 3
+
+        async def full(*of: Any) -> None:
+            if failures:
+                raise failures.pop()
+            await settle(*of)
+
+        monkeypatch.setattr(opened.channels, "settle", full)
+        await opened.add(webhook(receiver))
+        running = asyncio.create_task(opened.deliveries.run())
+        try:
+            while not running.done() and not opened.channels.state("ops").delivered:
+                await gateway.clock.advance(1.0)
+                await asyncio.sleep(0)
+            assert not running.done()
         finally:
             running.cancel()
             await asyncio.gather(running, return_exceptions=True)

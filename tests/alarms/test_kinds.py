@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import msgspec
 import numpy as np
@@ -181,3 +182,9 @@ async def test_normal_values_open_nothing(kind: AlarmKind) -> None:
             await case.steps[0](gateway)
             await judged(running, gateway)
     assert gateway.events() == []
+
+
+def test_a_disk_that_cannot_be_read_has_no_value(tmp_path: Path) -> None:
+    """The rule of free space then judges nothing; an error would end the gateway."""
+    assert 0 <= (probes.free_share(tmp_path) or 0.0) <= 1
+    assert probes.free_share(tmp_path / "gone") is None

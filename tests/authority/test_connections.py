@@ -12,6 +12,7 @@ from sensegate.authority.connections import DeviceConnections
 from sensegate.bus import server_conf
 from sensegate.bus.engine import Connection
 from sensegate.clock import FakeClock
+from sensegate.errors import Unavailable
 
 
 class _Server:
@@ -20,6 +21,8 @@ class _Server:
     def __init__(self) -> None:
         self.open: dict[int, str] = {}
         self.listed: list[str] = []
+        self.failing: set[str] = set()
+        """Users whose connections it does not list."""
 
     async def connect(self, user: server_conf.User) -> Client:
         raise AssertionError(f"nothing connects as {user} here")
@@ -27,6 +30,8 @@ class _Server:
     async def connections(self, account: str, **selection: object) -> list[Connection]:
         assert account == "devices"
         self.listed.append(str(selection["user"]))
+        if selection["user"] in self.failing:
+            raise Unavailable("the server did not answer CONNZ")
         return [
             Connection(cid=cid, authorized_user=user, mqtt_client=f"c{cid}")
             for cid, user in self.open.items()
@@ -73,4 +78,26 @@ async def test_the_second_pass_of_a_user_has_its_own_time(
     assert server.listed == ["a", "b"]
     await passed(clock, 1)
     assert server.listed == ["a", "b", "a", "b"]
+    assert server.open == {}
+
+
+async def test_a_user_who_waits_for_the_server_holds_up_nobody(
+    connections: DeviceConnections, server: _Server, clock: FakeClock
+) -> None:
+    """The server does not answer for one user: others are closed, and that one as soon as it does, twice too."""
+    server.open = {1: "a", 2: "b"}
+    server.failing.add("a")
+    connections.close("a", for_good=True)
+    await passed(clock, 0.1)
+    connections.close("b", for_good=True)
+    await passed(clock, 0.1)
+    assert server.open == {1: "a"}
+    connections.close("a")  # which may connect again by now: what was promised for good is still closed
+    await passed(clock, 0.3)
+    server.failing.clear()
+    server.open[3] = "a"
+    await passed(clock, 0.3)
+    assert server.open == {}
+    server.open[4] = "a"
+    await passed(clock, 0.6)
     assert server.open == {}

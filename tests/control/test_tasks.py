@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -17,7 +18,7 @@ from sensegate.control.emergency_grants import EmergencyGrants
 from sensegate.control.mode_executor import ModeOrderExecutor
 from sensegate.control.modes import EmergencyCommand, ModePlan, ModeRegistry
 from sensegate.control.tasks import Confirmation, TaskQueue, TaskState
-from sensegate.errors import Conflict, NotFound, PermissionDenied, StoreFull
+from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.model import Readings, Spec
 from tests.support.tasks import ADMIN, AnyTask, TaskWorld
 
@@ -240,3 +241,54 @@ async def test_a_confirmation_survives_an_error_of_the_store(monkeypatch: pytest
     await world.tasking._check()
     assert world.states() == [TaskState.DONE] * 2
     assert world.broker.sent == sent
+
+
+async def test_an_outage_of_the_store_does_not_end_the_sending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The store refuses or is away: the dispatcher goes on, and sends the task as soon as it can be marked sent."""
+    world = await made()
+    mark_sent, failures = world.tasks.mark_sent, [StoreFull("full"), Unavailable("the store does not answer")]
+
+    async def refusing(*of: Any, **more: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await mark_sent(*of, **more)
+
+    monkeypatch.setattr(world.tasks, "mark_sent", refusing)
+    await world.tasking.order(world.device("d1"), "blink", {}, by=ADMIN)
+    running = asyncio.create_task(world.tasking.run())
+    for _ in range(4):
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await world.clock.advance(1.0)
+    assert not running.done()
+    assert len(world.broker.sent) == 1
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_an_overloaded_audit_trail_delays_a_mode_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A step that cannot be recorded yet is taken later; the executor goes on."""
+    world = await made()
+    modes = ModeRegistry(MemoryBucket(), world.trail, world.clock)
+    executor = ModeOrderExecutor(modes, world.tasking, world.devices, world.clock, cast("EmergencyGrants", None))
+    plan = ModePlan(name="dark", title="t", place=Scope("4401"), shed=("illuminance",))
+    written = await modes.write(plan, by=WRITER, revision=0)
+    await modes.approve("dark", by=ADMIN, revision=written.revision)
+    order = await modes.order("dark", by=WRITER, hours=1, reason="r")
+    record, failures = world.trail.record, [Overloaded("too many processes write to the audit trail at once")]
+
+    async def overloaded(*of: Any, **more: Any) -> None:
+        if failures:
+            raise failures.pop()
+        await record(*of, **more)
+
+    monkeypatch.setattr(world.trail, "record", overloaded)
+    running = asyncio.create_task(executor.run())
+    for _ in range(4):
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await world.clock.advance(1.0)
+    assert not running.done()
+    assert [step.action for step in modes.get(order.id, ADMIN).steps] == ["shed"]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
+from sensegate.errors import Unavailable
 from sensegate.history import segments, sink
 from sensegate.history.segment_rows import SegmentRows
 from sensegate.history.sink import HistorySink
@@ -225,6 +226,72 @@ async def test_a_dropped_division_does_not_come_back(tmp_path: Path) -> None:
     rows = await rows_of_log(log)
     assert rows_of_history(tmp_path) == [row for row in rows if row[0] > dropped_at or not row[3].startswith("4403")]
     assert any(row[0] > dropped_at and row[3].startswith("4403") for row in rows)
+
+
+async def test_a_dropped_division_does_not_come_back_after_a_kill(tmp_path: Path) -> None:
+    """The deletion outlives the process until the history covers what the log held by then, then it is forgotten."""
+    log = MemoryLog(epoch="e1")
+    await fill(log, 20)
+    dropped_at = (await log.bounds())[1]
+    # Before the segments are open, as in the first moments of a start.
+    await HistorySink(log, segments.SegmentStore(tmp_path / "new"), KEEP_ALL, SystemClock()).drop("4403")
+    await fill(log, 20, seed=2)
+    last = (await log.bounds())[1]
+    writer = HistorySink(log, open_store(tmp_path / "new", log), KEEP_ALL, SystemClock())
+    await writer.flush(last, sink._decoded(await log.fetch(0, limit=1_000_000, max_bytes=2**40)))
+    rows = [row for row in await rows_of_log(log) if row[0] > dropped_at or not row[3].startswith("4403")]
+    assert rows_of_history(tmp_path / "new") == rows
+    await fill(log, 1, seed=3)
+    following = sink._decoded(await log.fetch(last, limit=1_000_000, max_bytes=2**40))
+    await writer.flush((await log.bounds())[1], following)
+    assert not writer.store._deletions()
+
+
+async def test_what_is_written_of_a_dropped_division_alone_does_not_come_back(tmp_path: Path) -> None:
+    """No segment covers entries whose rows are all left out: they are left out again after a restart."""
+    log = MemoryLog(epoch="e1")
+    await fill(log, 20)
+    parts = sink._decoded(await log.fetch(0, limit=1_000_000, max_bytes=2**40))
+    await HistorySink(log, open_store(tmp_path, log), KEEP_ALL, SystemClock()).drop("44")
+    for _ in range(2):
+        writer = HistorySink(log, open_store(tmp_path, log), KEEP_ALL, SystemClock())
+        await writer.flush((await log.bounds())[1], parts)
+        assert not writer.store.segments
+
+
+async def test_an_interrupted_deletion_is_completed_at_the_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that a full disk or a kill has left are deleted by the next start."""
+    log = MemoryLog(epoch="e1")
+    await fill(log, 30)
+    writer = await write(log, tmp_path, monkeypatch)
+
+    def full(*_: object) -> int:
+        raise Unavailable("history: no space left on device")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(segments.SegmentStore, "_rewrite", full)
+        with pytest.raises(Unavailable):
+            await writer.drop("4403")
+    assert any(row[3].startswith("4403") for row in rows_of_history(tmp_path))
+    open_store(tmp_path, log)
+    rows = await rows_of_log(log)
+    assert rows_of_history(tmp_path) == [row for row in rows if not row[3].startswith("4403")]
+
+
+async def test_a_deletion_ends_where_the_log_lost_its_end(tmp_path: Path) -> None:
+    """Sequences that the log assigns again are of readings that arrived after the deletion."""
+    log = MemoryLog(epoch="e1")
+    await fill(log, 20)
+    store = open_store(tmp_path, log)
+    store.drop("4403", (await log.bounds())[1], log.timelines.timeline_at(1))
+    agreed = 9
+    store.open(_LostEnd(agreed), "e1")  # type: ignore[arg-type] # as far as the store needs them
+    parts = sink._decoded(await log.fetch(0, limit=1_000_000, max_bytes=2**40))
+    store.append(0, (await log.bounds())[1], b"after", "e1", parts)
+    rows = await rows_of_log(log)
+    assert rows_of_history(tmp_path) == [row for row in rows if row[0] > agreed or not row[3].startswith("4403")]
 
 
 class _LostEnd:

@@ -190,7 +190,7 @@ class AlarmChannels:
         return self.states.find(name) or ChannelState(0)
 
     async def settle(self, name: str, state: ChannelState) -> None:
-        """Write the position of a channel, unless it was deleted. Raises `Conflict`, `Unavailable`."""
+        """Write the position of a channel, unless it was deleted. Raises `Conflict`, `Unavailable`, `StoreFull`."""
         if self.records.find(name) is not None:
             present = self.states.find(name)
             await self.states.put(name, state, expected=present.revision if present else 0)

@@ -20,7 +20,7 @@ from sensegate.alarms.transports import NoticeTransport
 from sensegate.bus.names import ALARM_EVENTS
 from sensegate.bus.unreadable import read_rows
 from sensegate.clock import Clock, wait_or_sleep
-from sensegate.errors import Conflict, Unavailable
+from sensegate.errors import Conflict, StoreFull, Unavailable
 from sensegate.model import LogEntry
 from sensegate.share.transports.contract import DeliveryResult
 
@@ -118,8 +118,8 @@ class AlarmDeliveries:
         reason = f"an error of the gateway ({type(error).__name__}), see its log"
         try:
             await self._channels.settle(name, msgspec.structs.replace(state, failures=failures, reason=reason))
-        except (Unavailable, Conflict) as why:
-            _log.warning("delivery of alarms waits for the log", channel=name, reason=str(why))
+        except (Unavailable, Conflict, StoreFull) as why:
+            _log.warning("delivery of alarms waits for the store", channel=name, reason=str(why))
 
     async def _follow(self, channel: AlarmChannel) -> None:
         """Deliver to a channel until cancelled; failures of the log and of the receiver are waited out."""
@@ -137,13 +137,13 @@ class AlarmDeliveries:
                 if not state.failures:
                     await wait_or_sleep(news, self._clock, POLL_S)
                     continue
-            except (Unavailable, Conflict) as why:
-                _log.warning("delivery of alarms waits for the log", channel=channel.name, reason=str(why))
+            except (Unavailable, Conflict, StoreFull) as why:
+                _log.warning("delivery of alarms waits for the store", channel=channel.name, reason=str(why))
             await self._clock.sleep(wait_s)
             wait_s = min(wait_s * 2, self._policy.retry_max_s)
 
     async def step(self, channel: AlarmChannel) -> bool:
-        """Deliver the next events; return whether the position moved. Raises `Unavailable`, `Conflict`."""
+        """Deliver the next events; return whether the position moved. Raises as `AlarmChannels.settle`."""
         state = self._channels.state(channel.name)
         entries = await self._log.fetch_of(EVENTS_SUBJECT, state.position)
         notices: list[Notice] = []

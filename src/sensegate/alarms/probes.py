@@ -18,9 +18,12 @@ MESSAGES_MIN = 20
 """A rate of fewer messages says nothing."""
 
 
-def free_share(directory: Path) -> float:
-    """Return the share of the disk of a directory that is free."""
-    usage = shutil.disk_usage(directory)
+def free_share(directory: Path) -> float | None:
+    """Return the share of the disk of a directory that is free; None: it cannot be read, which the store reports."""
+    try:
+        usage = shutil.disk_usage(directory)
+    except OSError:
+        return None
     return usage.free / usage.total
 
 
@@ -36,7 +39,7 @@ class GatewayProbes:
         lag: Callable[[], int | None],
         refused: Callable[[], Awaitable[int | None]],
         store_problems: Callable[[], int],
-        free: Callable[[Path], float] = free_share,
+        free: Callable[[Path], float | None] = free_share,
     ) -> None:
         """Begin to measure.
 

@@ -22,6 +22,8 @@ _BATCH_S = 0.02
 """Requests to close within this time are handled together: an import changes one gateway's permissions many times."""
 _SECOND_PASS_S = 0.5
 """Delay of the second pass, which closes connections that were being accepted during the first one."""
+_RETRY_S = 0.2
+"""Interval of the attempts for a user whose connections the server could not be asked about."""
 
 
 class _ClientInfo(msgspec.Struct, frozen=True):
@@ -40,6 +42,16 @@ class _Open(msgspec.Struct, frozen=True, gc=False):
     cid: int
     user: str
     client_id: str
+
+
+class _Pass(msgspec.Struct, frozen=True):
+    """The next closing of a user's connections."""
+
+    due: float
+    """Monotonic time, seconds."""
+    up_to: int | None
+    """Greatest connection id to close; None: all, since the user will not be accepted again."""
+    is_second: bool = False
 
 
 class ConnectionServer(Protocol):
@@ -161,40 +173,41 @@ class DeviceConnections:
             del self._by_client[gone.client_id]
 
     async def _close_all(self) -> None:
-        second_pass: dict[str, tuple[float, int | None]] = {}
-        """User -> (due time, connection id up to which to close)."""
+        passes: dict[str, _Pass] = {}
         while True:
-            if second_pass:
-                due_s = min(due for due, _ in second_pass.values()) - self._clock.monotonic()
-                await wait_or_sleep(self._wake, self._clock, max(0.0, due_s))
+            if passes:
+                due_s = min(due.due for due in passes.values()) - self._clock.monotonic()
+                await wait_or_sleep(self._wake, self._clock, max(0.001, due_s))
             else:
                 await self._wake.wait()
             if self._wake.is_set():
                 await self._clock.sleep(_BATCH_S)
             self._wake.clear()
             closing, self._closing = self._closing, {}
-            last_cid = self._last_cid
             now = self._clock.monotonic()
-            for user in [user for user, (due, _) in second_pass.items() if due <= now]:
-                await self._close_user(user, second_pass.pop(user)[1])
             for user, for_good in closing.items():
                 # A user that may reconnect is closed a second time only if it was accepted before the change.
-                up_to = None if for_good else last_cid
-                await self._close_user(user, up_to)
-                second_pass[user] = (self._clock.monotonic() + _SECOND_PASS_S, up_to)
+                earlier = passes.get(user)
+                is_all = for_good or (earlier is not None and earlier.up_to is None)
+                passes[user] = _Pass(now, None if is_all else self._last_cid)
+            for user in [user for user, due in passes.items() if due.due <= now]:
+                passed = passes.pop(user)
+                if not await self._close_user(user, passed.up_to):
+                    # Others are not held up meanwhile; it is closed as soon as the server answers.
+                    passes[user] = msgspec.structs.replace(passed, due=self._clock.monotonic() + _RETRY_S)
+                elif not passed.is_second:
+                    passes[user] = _Pass(self._clock.monotonic() + _SECOND_PASS_S, passed.up_to, is_second=True)
 
-    async def _close_user(self, user: str, up_to: int | None) -> None:
-        """Close the connections of a user, up to a connection id."""
-        while True:
-            try:
-                for connection in await self._server.connections(self._account, user=user):
-                    if connection.mqtt_client and (up_to is None or connection.cid <= up_to):
-                        await self._close_connection(connection.cid)
-            except Unavailable as why:
-                _log.warning("connection not closed; retrying", device=user, reason=str(why))
-                await self._clock.sleep(0.2)
-                continue
-            return
+    async def _close_user(self, user: str, up_to: int | None) -> bool:
+        """Close the connections of a user, up to a connection id; False: the server does not answer."""
+        try:
+            for connection in await self._server.connections(self._account, user=user):
+                if connection.mqtt_client and (up_to is None or connection.cid <= up_to):
+                    await self._close_connection(connection.cid)
+        except Unavailable as why:
+            _log.warning("connection not closed; retrying", device=user, reason=str(why))
+            return False
+        return True
 
     async def _close_connection(self, cid: int) -> None:
         await self._server.close_connection(cid)

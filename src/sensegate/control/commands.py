@@ -171,7 +171,7 @@ class CommandDispatcher:
             self._moved.clear()
             try:
                 await self._check()
-            except (Conflict, StoreFull) as why:
+            except (Conflict, StoreFull, Unavailable) as why:
                 _log.warning("tasks delayed", reason=str(why))
             # Checked when something happened, and now and then for what time alone changes.
             await wait_or_sleep(self._moved, self._clock, POLL_S)

@@ -17,7 +17,7 @@ from sensegate.control.commands import CommandDispatcher
 from sensegate.control.emergency_grants import EmergencyGrants
 from sensegate.control.modes import MODE_ACTOR, EmergencyCommand, EmergencyGrant, ModeOrder, ModeRegistry, ModeStep
 from sensegate.control.tasks import Scalar
-from sensegate.errors import Conflict, SensegateError, StoreFull, Unavailable
+from sensegate.errors import Conflict, Overloaded, SensegateError, StoreFull, Unavailable
 from sensegate.model import SheddingRule
 
 POLL_S = 1.0
@@ -55,7 +55,7 @@ class ModeOrderExecutor:
             for order in list(self._modes.unfinished()):
                 try:
                     await self._advance(order)
-                except (Conflict, StoreFull, Unavailable) as why:
+                except (Conflict, Overloaded, StoreFull, Unavailable) as why:  # the audit trail may be overloaded
                     _log.warning("mode order delayed", order=order.id, reason=str(why))
             await wait_or_sleep(self._moved, self._clock, POLL_S)
 

@@ -2,11 +2,15 @@
 
     00000000000000-00000000004711.parquet        rows of the entries 1 to 4711, by property, device, time
     00000000000000-00000000004711-812.sums       the same rows as hourly sums, Parquet too
+    dropped.json                                 divisions whose rows are deleted, up to which entry of the log
 
 A file is written under a temporary name, synced, renamed, and the directory is synced: it is whole or it is not there.
 The footer says which span it covers and which timeline of the log it holds. Merging writes the union of neighbours
 first and deletes them afterwards; after a kill in between, the files that lie within another's span are deleted at the
 next start. So at any moment the files cover each entry of the log up to `end` exactly once.
+
+The deletion of a division is stored before anything is deleted, until the segments cover what the log held by then: a
+start completes it, and rows that are written from the log afterwards are left out.
 """
 
 from __future__ import annotations
@@ -33,6 +37,7 @@ MERGED_ROWS_MAX = 2_097_152
 """Rows of a merged file at most: merging holds some 150 bytes of each in memory."""
 _SMALL_ROWS = 4_096
 NEVER = 2**62
+DELETIONS = "dropped.json"
 
 _log = structlog.get_logger("history")
 
@@ -65,6 +70,16 @@ class Segment(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.after:014d}-{self.end:014d}"
 
 
+class Deletion(msgspec.Struct, frozen=True):
+    """The deletion of a division's rows."""
+
+    division: str
+    last: int
+    """Last sequence of the log when it was ordered; later readings of the division are kept."""
+    timeline: str
+    """Timeline of the log that holds `last`, in hexadecimal digits."""
+
+
 class SegmentStore:
     """The segments in a directory; its methods block and are called by one thread at a time."""
 
@@ -80,8 +95,10 @@ class SegmentStore:
     def open(self, timelines: Timelines, epoch: str) -> None:
         """Load the existing segments; delete interrupted and merged ones, and rows that the log has lost since.
 
+        Nobody may be reading meanwhile.
+
         Raises:
-            Unavailable: the directory or a file cannot be read.
+            Unavailable: the directory or a file cannot be read or written.
         """
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -107,6 +124,7 @@ class SegmentStore:
         for file in self.directory.glob("*.sums"):
             if file not in expected:
                 file.unlink()
+        self._complete_deletions(timelines)
 
     def _fit(self, segment: Segment, timelines: Timelines, epoch: str) -> bool:
         """Cut off what the log has lost of a segment; return whether anything was."""
@@ -143,15 +161,31 @@ class SegmentStore:
 
     # ── writing ───────────────────────────────────────────────────────────────────────────────────────
 
-    def append(self, after: int, end: int, timeline: bytes, epoch: str, parts: Sequence[tuple[int, Batch]]) -> None:
-        """Write the rows of the entries in (after, end] as a segment; `parts`: (sequence, rows of the entry).
+    def append(self, after: int, end: int, timeline: bytes, epoch: str, parts: Sequence[tuple[int, Batch]]) -> int:
+        """Write the rows of the entries in (after, end] as a segment; return their number.
+
+        Args:
+            after: sequence of the log after which the span begins.
+            end: its last sequence.
+            timeline: timeline of the log that holds `end`.
+            epoch: epoch of the log.
+            parts: (sequence, rows of the entry).
 
         Raises:
             Unavailable: nothing was written.
         """
         parts = [(entry, batch) for entry, batch in parts if len(batch)]
         if not parts:
-            return
+            return 0
+        stored = self._deletions()
+        deletions = [deletion for deletion in stored if deletion.last > self.end]
+        if deletions != stored:
+            self._store_deletions(deletions)
+        rows = rows_of_entries(parts)
+        if deletions:
+            rows = rows.take(np.flatnonzero(~_is_dropped(rows, deletions)))
+        if not len(rows):
+            return 0
         bare = Segment(
             after=after,
             end=end,
@@ -163,7 +197,8 @@ class SegmentStore:
             received_min=0,
             revisions=0,
         )
-        self._write(bare, rows_of_entries(parts))
+        self._write(bare, rows)
+        return len(rows)
 
     def _write(self, span: Segment, rows: SegmentRows) -> None:
         """Write rows as a segment of a span, in the place of those within it."""
@@ -220,13 +255,59 @@ class SegmentStore:
 
         return self._rewrite(keep, concerns)
 
-    def drop(self, division: str) -> int:
-        """Delete the readings of a division; return the number of segments changed."""
+    def drop(self, division: str, last: int, timeline: bytes) -> int:
+        """Delete the rows of a division in the entries of the log up to `last`; return the number of segments changed.
+
+        Those that no segment covers yet are not written either, also after a restart. Nobody may be reading meanwhile.
+
+        Raises:
+            Unavailable: not all of them are deleted; the next start deletes the rest if the deletion was stored.
+        """
         if not division.isdigit():
             raise ValueError(division)
+        others = [deletion for deletion in self._deletions() if deletion.division != division]
+        deletions = [*others, Deletion(division, last, timeline.hex())]
+        self._store_deletions(deletions)
+        return self._delete_dropped(deletions)
+
+    def _complete_deletions(self, timelines: Timelines) -> None:
+        """Delete what an interrupted deletion has left, except rows that the log received after it lost its end."""
+        stored = self._deletions()
+        deletions = [
+            msgspec.structs.replace(
+                deletion, last=min(deletion.last, timelines.diverged_at(bytes.fromhex(deletion.timeline)) or 0)
+            )
+            for deletion in stored
+        ]
+        if deletions != stored:
+            self._store_deletions(deletions)
+        self._delete_dropped(deletions)
+
+    def _delete_dropped(self, deletions: Sequence[Deletion]) -> int:
         return self._rewrite(
-            lambda rows: ~rows.origins.division.starts_with(division)[rows.origin], lambda _segment: True
+            lambda rows: ~_is_dropped(rows, deletions),
+            lambda segment: any(segment.after < deletion.last for deletion in deletions),
         )
+
+    def _deletions(self) -> list[Deletion]:
+        """Return the stored deletions; they are read each time, since one may come before `open`."""
+        file = self.directory / DELETIONS
+        try:
+            return msgspec.json.decode(file.read_bytes(), type=list[Deletion])
+        except FileNotFoundError:
+            return []
+        except (OSError, msgspec.DecodeError) as why:
+            raise Unavailable(f"history: {file}: {why}; move it away, and delete its divisions again") from why
+
+    def _store_deletions(self, deletions: Sequence[Deletion]) -> None:
+        temporary = self.directory / f"{DELETIONS}.tmp"
+        try:
+            self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+            temporary.write_bytes(msgspec.json.encode(deletions))
+            _sync(temporary)
+            publish(temporary, self.directory / DELETIONS)
+        except OSError as why:
+            raise Unavailable(f"history: {why}") from why
 
     def _rewrite(self, keep: Callable[[SegmentRows], BOOL], concerns: Callable[[Segment], bool]) -> int:
         """Keep the rows that meet a condition; nobody may be reading meanwhile."""
@@ -295,6 +376,15 @@ def _is_high(rows: SegmentRows) -> BOOL:
     """Return which rows have a grade whose retention is the shorter one."""
     is_high: BOOL = rows.origins.grade[rows.origin] >= 3
     return is_high
+
+
+def _is_dropped(rows: SegmentRows, deletions: Iterable[Deletion]) -> BOOL:
+    """Return which rows a deletion names."""
+    is_dropped = np.zeros(len(rows), np.bool_)
+    for deletion in deletions:
+        is_within = rows.origins.division.starts_with(deletion.division)[rows.origin]
+        is_dropped |= is_within & (rows.entry <= deletion.last)
+    return is_dropped
 
 
 def _span_order(segment: Segment) -> tuple[int, int]:

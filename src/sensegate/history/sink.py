@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from typing import Any, TypeVar
 
-import numpy as np
 import structlog
 
 from sensegate import metrics
@@ -46,8 +45,6 @@ class HistorySink:
         self._writing = asyncio.Lock()
         self._after = 0
         """Sequence after which the next segment begins."""
-        self._dropped: dict[str, int] = {}
-        """Division -> last sequence of the log when its history was deleted; replaced as a whole."""
         self._problem = ""
         self._gap = ""
         self._retained = -_RETAIN_S
@@ -78,7 +75,7 @@ class HistorySink:
         """Follow the log until cancelled; survives a full disk and a log that is away."""
         while True:
             try:
-                await self._work(lambda: self.store.open(self._source.timelines, self._source.epoch))
+                await self._exclusively(lambda: self.store.open(self._source.timelines, self._source.epoch))
                 await self._follow()
             except Unavailable as why:
                 self._problem = str(why)
@@ -119,14 +116,10 @@ class HistorySink:
             timeline = source.timelines.timeline_at(position)
 
             def append() -> int:
-                # Not before its turn: what is deleted while this waits must not be written afterwards.
-                kept = _without(parts, self._dropped)
-                store.append(self._after, position, timeline, source.epoch, kept)
-                return sum(len(batch) for _, batch in kept)
+                return store.append(self._after, position, timeline, source.epoch, parts)
 
             metrics.HISTORY_ROWS.inc(await self._work(append))
             self._after = max(self._after, store.end)
-        self._dropped = {division: last for division, last in self._dropped.items() if last > position}
         while await self._work(store.merge):
             pass
         if self._clock.monotonic() - self._retained >= _RETAIN_S:
@@ -148,11 +141,11 @@ class HistorySink:
     async def drop(self, division: str) -> int:
         """Delete the history of a division; return the number of files that had some of it.
 
-        Readings that the log holds by now, but no file yet, are not written either.
+        Readings that the log holds by now, but no file yet, are not written either. Raises `Unavailable`.
         """
         _, last = await self._source.bounds()
-        self._dropped = {**self._dropped, division: last}
-        return await self._exclusively(lambda: self.store.drop(division))
+        timeline = self._source.timelines.timeline_at(last)
+        return await self._exclusively(lambda: self.store.drop(division, last, timeline))
 
     async def _exclusively(self, work: Callable[[], object]) -> int:
         """Do what must not happen while files are read."""
@@ -177,19 +170,6 @@ class HistorySink:
             except asyncio.CancelledError:
                 await asyncio.wait((running,))
                 raise
-
-
-def _without(parts: Sequence[tuple[int, Batch]], dropped: Mapping[str, int]) -> Sequence[tuple[int, Batch]]:
-    """Return the rows of entries without those of divisions whose history was deleted after the entry."""
-    for division, last in dropped.items():
-        parts = [(entry, batch if entry > last else _outside(batch, division)) for entry, batch in parts]
-    return parts
-
-
-def _outside(batch: Batch, division: str) -> Batch:
-    codes = batch.origins.division
-    is_within = np.array([code.startswith(division) for code in codes.table], np.bool_)[codes.index]
-    return batch.take(~is_within[batch.origin])
 
 
 def _decoded(entries: Sequence[Any]) -> list[tuple[int, Batch]]:

@@ -326,7 +326,12 @@ def check_call(call: Call, route: Route) -> None:
 
 
 def iso(time: int) -> str:
-    """Return a time (µs) as ISO 8601 with `Z`; empty for 0."""
+    """Return a time (µs) as ISO 8601 with `Z`; empty for 0.
+
+    A stored time outside the years 1 to 9999 is returned as a text that says so: a list must not fail for one record.
+    """
+    if not durations.TIME_MIN_US <= time <= durations.TIME_MAX_US:
+        return f"{time} µs, outside the years 1 to 9999"
     return (
         datetime.fromtimestamp(time / 1e6, UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
         if time

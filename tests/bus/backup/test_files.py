@@ -53,6 +53,7 @@ KEY = b"a passphrase of the backup"
         ("history/00000000000000-00000000000099.tmp", FileKind.OMITTED),
         ("history/scratch/duckdb_temp_storage-0.tmp", FileKind.OMITTED),
         ("history/scratch/spill", FileKind.OMITTED),
+        ("history/dropped.json", FileKind.STATE),
     ],
 )
 def test_the_kind_of_a_file(path: str, kind: FileKind) -> None:

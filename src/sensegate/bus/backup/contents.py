@@ -27,6 +27,7 @@ STATE: Final = (
     "audit-heads.ndjson",
     "*.pub",
     "profiles/*",
+    "history/dropped.json",
     "engine/store.json",
     "engine/known/*",
 )

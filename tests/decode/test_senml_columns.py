@@ -32,7 +32,7 @@ def columns() -> SenmlColumns:
 NUMBERS = st.one_of(
     st.integers(-5, 5), st.floats(allow_nan=False), st.integers(-(2**70), 2**70), st.sampled_from([-0.0, 1.5])
 )
-TEXTS = st.sampled_from(["a", "b:", "", "-x", "temp", "温", "a b", 'q"', "\\", "urn:dev:1_"])
+TEXTS = st.sampled_from(["a", "b:", "", "-x", "temp", "温", "a b", 'q"', "\\", "urn:dev:1_", "n" * 1_025])
 RECORDS = st.fixed_dictionaries(
     {},
     optional={
@@ -101,6 +101,7 @@ def test_usual_packs_have_a_form() -> None:
     twice = payload.replace(b'{"n":"t2",', b'{"n":"t2","n":"t2",')
     assert parse.known(twice) is None
     assert flat(parse, twice) is None
+    assert parse.known(payload.replace(b"urn:dev:mac:", b"m" * 1_025)) is None
 
 
 def test_forms_are_bounded() -> None:

@@ -67,7 +67,7 @@ class _PackColumns(LearnedForms):
             except _FAULTS:
                 continue
             bases = [leaves[place] for place in form.bases]
-            if not finite or not all(map(senml.is_name, bases)):
+            if not finite or not all(len(base) <= senml.BASE_NAME_MAX and senml.is_name(base) for base in bases):
                 return None
             bases = bases or [""]
             devices = [base.rstrip(senml.SEPARATORS) for base in bases]

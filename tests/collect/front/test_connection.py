@@ -27,6 +27,7 @@ from sensegate.collect.front.packets import (
 )
 from sensegate.collect.intake.batch import DUP, QOS_SHIFT, RETAIN, WILL
 from tests.collect.front.front_rig import FrontRig, running_front
+from tests.conftest import eventually
 
 VERSIONS = pytest.mark.parametrize("version", list(Version))
 
@@ -289,6 +290,19 @@ async def test_connections_are_limited() -> None:
 async def test_a_connection_without_connect_is_closed() -> None:
     async with running_front(connect_timeout_s=0.2) as rig, rig.client().silent() as client:
         assert await client.receive() is None
+
+
+async def test_a_connect_that_comes_byte_by_byte_is_closed() -> None:
+    async with running_front(connect_timeout_s=0.6) as rig, rig.client().silent() as client:
+        client.write(b"\x10\xff\x7f")
+        closed = asyncio.ensure_future(client.receive())
+
+        def next_byte() -> bool:
+            client.write(b"a")
+            return closed.done()
+
+        assert await eventually(next_byte)
+        assert closed.result() is None
 
 
 async def test_a_client_of_3_1_1_is_held_back() -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sensegate.decode.formats.influx import split_lines
 from sensegate.errors import Rejected
 from tests.decode.formats.compiled import parse_with
 
@@ -117,3 +118,21 @@ def test_round_trip(written_points: list[tuple[str, dict[str, str], dict[str, An
         lines.append(" ".join([",".join(head), body, *([] if time is None else [str(time)])]))
     parsed = parse("\n".join(lines).encode())
     assert [(p["measurement"], p["tags"], p["fields"], p["time"]) for p in parsed] == written_points
+
+
+def test_bad_lines_are_counted_once_each() -> None:
+    """Each problem names its line, and the text before it is read once for all of them."""
+
+    class Text(str):
+        counted = 0
+        __slots__ = ()
+
+        def count(self, part: str, start: int = 0, end: int | None = None) -> int:  # type: ignore[override] # as it is called
+            Text.counted += (len(self) if end is None else end) - start
+            return str.count(self, part, start, end)
+
+    text = Text("x\n" * 1_000)
+    lines, problems = split_lines(text)
+    assert not lines
+    assert [problem.rpartition("(line ")[2] for problem in problems] == [f"{number})" for number in range(1, 1_001)]
+    assert Text.counted <= len(text)

@@ -9,6 +9,7 @@ import secrets
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 from contextlib import suppress
+from itertools import islice
 
 import msgspec
 import structlog
@@ -41,12 +42,18 @@ from sensegate.collect.front.rights import Admitted, PassThroughClient, Rights, 
 from sensegate.collect.front.sessions import SessionKey
 from sensegate.errors import CancellableTaskGroup, Unavailable
 
+CREDENTIAL_MAX = 16_384
+"""Most bytes of a user name, and of a password; tokens of identity providers have some thousand."""
+QUESTIONS_BYTES = 131_072
+"""Most characters of user names and passwords in one request, besides the first one's: the server limits its bytes."""
 WAITING_MAX = 20_000
 """Most clients that wait for an answer of the gateway; more are told to come back later."""
 KNOWN_MAX = 200_000
 """Most devices whose rights are cached."""
 REFUSALS_MAX = 1_000
-"""Most refusals of different kinds in a report; more are counted as a limit."""
+"""Most refusals of different kinds that wait for a report; more are counted as a limit."""
+REPORTED_MAX = 200
+"""Most of them in one report: each may have more than a kilobyte, and the server limits a message."""
 REPORT_S = 0.5
 CHECK_S = 600.0
 """Interval of comparisons with the registry, besides those after a lost connection."""
@@ -133,6 +140,10 @@ class AdmissionClient:
 
     async def admit(self, connect: ConnectPacket, address: str, common_name: str) -> Admitted | PassThroughClient:
         user = connect.username or ""
+        if max(len(user.encode()), len(connect.password or b"")) > CREDENTIAL_MAX:
+            raise MqttViolation(
+                ReasonCode.NOT_AUTHORIZED, f"a user name or password has more than {CREDENTIAL_MAX:,} bytes"
+            )
         password = (connect.password or b"").decode("utf-8", "surrogateescape")
         proof = self._proof(user, connect.password or b"", common_name)
         known = self._known.get(user)
@@ -171,8 +182,18 @@ class AdmissionClient:
             await self._asked.wait()
             self._asked.clear()
             while self._questions:
-                asked, self._questions = self._questions[:QUESTIONS_MAX], self._questions[QUESTIONS_MAX:]
+                count = self._next_questions()
+                asked, self._questions = self._questions[:count], self._questions[count:]
                 await self._ask_some([(question, waiting) for question, waiting in asked if not waiting.done()])
+
+    def _next_questions(self) -> int:
+        """Return how many of the waiting questions fit into one request: at least one."""
+        size = 0
+        for count, (question, _) in enumerate(self._questions[:QUESTIONS_MAX]):
+            size += len(question.user) + len(question.password)
+            if count and size > QUESTIONS_BYTES:
+                return count
+        return min(QUESTIONS_MAX, len(self._questions))
 
     async def _ask_some(self, asked: list[tuple[Question, asyncio.Future[Answer]]]) -> None:
         request = _encode(Questions(tuple(question for question, _ in asked)))
@@ -356,7 +377,7 @@ class AdmissionClient:
 
     def refused(self, device: str, operation: str, detail: str, address: str) -> None:
         """Count a refused operation."""
-        key = (device, operation, detail[:256], address)
+        key = (device[:256], operation, detail[:256], address)
         if key not in self._refusals and len(self._refusals) >= REFUSALS_MAX:
             self.hit("mqtt_refusals")
             return
@@ -376,11 +397,13 @@ class AdmissionClient:
         front = self._front
         if front is None:
             return
-        refusals = tuple(RefusedOperation(*key, count) for key, count in self._refusals.items())
+        refusals = Counter(dict(islice(self._refusals.items(), REPORTED_MAX)))
+        self._refusals -= refusals
+        limits, self._limits = self._limits, Counter()
         report = Report(
             self._name,
-            refusals,
-            dict(self._limits),
+            tuple(RefusedOperation(*key, count) for key, count in refusals.items()),
+            dict(limits),
             front.connection_count,
             front.writer.queued_bytes,
             front.writer.problem,
@@ -389,9 +412,8 @@ class AdmissionClient:
             with api.translate_client_errors("report"):
                 await self._connection.publish(messages.REPORT, _encode(report))
         except Unavailable:
-            return
-        self._refusals.clear()
-        self._limits.clear()
+            self._refusals += refusals
+            self._limits += limits
 
 
 def _codes(answer: bytes, count: int) -> tuple[int, ...]:

@@ -152,7 +152,8 @@ class MqttConnection(asyncio.Protocol):
         return BrokerLink(self, self._limits, self._front.hit, self._front.upstream, shown)
 
     def data_received(self, data: bytes) -> None:
-        self.heard_at = self._front.seconds
+        if self.is_connected:  # a CONNECT that comes byte by byte has no longer than one that does not come
+            self.heard_at = self._front.seconds
         if self._deferred or not self._turns.admits(len(data)):
             self._defer(data)
         else:

@@ -57,6 +57,8 @@ class _Lines:
     def __init__(self, text: str) -> None:
         self._text = text
         self._at = 0
+        self._line, self._counted_to = 1, 0
+        """The line of a position up to which line feeds are counted: a text of bad lines alone is read once."""
         self._fields_end = 0
         self._members = 0
 
@@ -156,8 +158,11 @@ class _Lines:
         return match
 
     def _expected(self, expected: str) -> Rejected:
-        line = self._text.count("\n", 0, self._at) + 1
-        return Rejected(QuarantineReason.MALFORMED, f"{expected} was expected at character {self._at} (line {line})")
+        self._line += self._text.count("\n", self._counted_to, self._at)
+        self._counted_to = self._at
+        return Rejected(
+            QuarantineReason.MALFORMED, f"{expected} was expected at character {self._at} (line {self._line})"
+        )
 
 
 def _plain(text: str, escaped: str) -> str:

@@ -34,6 +34,9 @@ _VALUES: Final = frozenset({"v", "vs", "vb", "vd"})
 _REST = re.compile(r"[A-Za-z0-9:./_-]*", re.ASCII)
 SEPARATORS: Final = ":/._-"
 _VERSION_MAX = 10
+BASE_NAME_MAX = 1_024
+"""Most characters of a base name, which is repeated in each record: without a limit a message costs its square."""
+_CACHED_NAME_MAX = 256
 _NUMBERS = ("bt", "bv", "bs", "bver", "t", "v", "s", "ut")
 _TEXTS = ("bn", "bu", "n", "u", "vs", "vd")
 _KINDS: Final = {
@@ -44,9 +47,13 @@ _KINDS: Final = {
 _BASES: Final = ("bn", "bt", "bu", "bv", "bs")
 
 
-@lru_cache(8_192)
 def is_name(text: str) -> bool:
     """Return whether a text is the full name of a record."""
+    return _is_short_name(text) if len(text) <= _CACHED_NAME_MAX else _NAME.fullmatch(text) is not None
+
+
+@lru_cache(8_192)
+def _is_short_name(text: str) -> bool:
     return _NAME.fullmatch(text) is not None
 
 
@@ -127,6 +134,8 @@ def _check(record: dict[str, Any], index: int) -> None:
             values += 1
     if values > 1:
         raise Rejected(QuarantineReason.SCHEMA, f"record {index} has more than one value")
+    if len(record.get("bn", "")) > BASE_NAME_MAX:
+        raise Rejected(QuarantineReason.SCHEMA, f"record {index}: 'bn' has more than {BASE_NAME_MAX:,} characters")
     if record.get("bver", _VERSION_MAX) > _VERSION_MAX:
         raise Rejected(QuarantineReason.SCHEMA, f"record {index}: SenML version {record['bver']}")
 

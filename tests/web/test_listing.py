@@ -45,6 +45,7 @@ def paged(rows: list[Any], kind: type[Any], *key: str, limit: int, **query: str)
     for _ in range(len(rows) + 1):
         page = listing.page_of(call(limit=str(limit), after=after, **query), rows, kind, *key)
         assert len(page.rows) <= limit
+        assert page.total == len(rows)
         listed += page.rows
         if not (after := page.next):
             return listed

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlencode
+
 from sensegate.authority.scope import Role
 from sensegate.bus import raw
 from sensegate.clock import SystemClock
@@ -43,6 +45,27 @@ async def test_alike_messages_are_one_group(gateway: Gateway) -> None:
     assert answer["messages"] == 1
 
 
+async def test_the_messages_of_a_group(gateway: Gateway) -> None:
+    """Reason, profile and pattern select those of one group, also an empty profile; `order=desc`: newest first."""
+    now, token = SystemClock().now(), await gateway.token()
+    stored = [
+        raw.StoredMessage(Message(topic, b"{}", now, number), "mqtt", reason, "why", device, profile)
+        for number, (topic, device, profile, reason) in enumerate(ROWS, 1)
+    ]
+    await gateway.log.write([LogMessage("quarantine.44-0", raw.encode_quarantined(stored), 720)])
+    for query, topics in (
+        ({"profile": "acme/th10@3", "reason": "no_values", "order": "desc"}, ["acme/d-2/up", "acme/d-1/up"]),
+        ({"profile": "acme/th10@3", "order": "desc", "limit": "1"}, ["acme/d-1/up"]),
+        ({"profile": ""}, ["meters/4711/now", "meters/4712/now"]),
+        ({"pattern": "meters/*/now", "order": "desc"}, ["meters/4712/now", "meters/4711/now"]),
+        ({"pattern": "acme/{device}/up", "reason": "malformed"}, ["acme/d-1/up"]),
+        ({"pattern": "acme"}, []),
+    ):
+        _, page, _ = await gateway.ask("GET", f"/api/v1/quarantine?{urlencode(query)}", token, expect=200)
+        assert [row["topic"] for row in page["rows"]] == topics, query
+    await gateway.ask("GET", "/api/v1/quarantine?order=newest", token, expect=400)
+
+
 async def test_filters_of_a_list(gateway: Gateway) -> None:
     """Several values of a filter: any of them; after `!` none of them."""
     token = await gateway.token()
@@ -51,5 +74,6 @@ async def test_filters_of_a_list(gateway: Gateway) -> None:
     names = {}
     for query in ("name=a,b", "name=!a", "name=a&description=y", "name=!a,!b"):
         _, body, _ = await gateway.ask("GET", f"/api/v1/feeds?{query}", token, expect=200)
+        assert body["total"] == len(body["rows"])
         names[query] = sorted({row["name"] for row in body["rows"]} & {"a", "b"})
     assert names == {"name=a,b": ["a", "b"], "name=!a": ["b"], "name=a&description=y": [], "name=!a,!b": []}

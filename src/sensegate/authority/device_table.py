@@ -352,10 +352,6 @@ class DeviceTable:
         mask = self.mask(scope, profile=profile) & self.index.enabled[: len(self)]
         return [self.index.ids[at] for at in np.flatnonzero(mask).tolist()]
 
-    def count(self, scope: Scope | None = None) -> int:
-        """Return the number of devices in a scope, including retired ones."""
-        return int(self.mask(scope).sum())
-
     def children(self, gateway: str) -> Indices:
         """Return the indices of the devices behind a gateway."""
         return sorted(self._of_gateway.get(gateway, ()))

@@ -104,6 +104,8 @@ def _words(words: Sequence[str]) -> list[Any]:
 
 def _unwords(packed: _Words, rows: int) -> list[str]:
     table, index = packed
+    if index == [0, 0] and table:  # most columns of most entries, and no array is made for them
+        return table[:1] * rows
     places = unpack(index, rows)
     if rows and not 0 <= int(places.min()) <= int(places.max()) < len(table):
         raise ValueError("a string index is out of range")
@@ -208,9 +210,12 @@ def decode_any(payload: bytes) -> list[StoredMessage]:
 
     Raises `ValueError` as `decode`.
     """
-    tree = _open_tree(payload)
+    return _any(_open_tree(payload))
+
+
+def _any(tree: _Tree) -> list[StoredMessage]:
     if tree.pieces is not None:
-        return list(decode_quarantined(payload))
+        return list(_quarantined(tree))
     return [StoredMessage(message, source, "") for message, source in _messages(tree)]
 
 
@@ -223,12 +228,15 @@ def decode_of(payload: bytes, names: Collection[str]) -> list[StoredMessage]:
     words = [word for column in (tree.topic, tree.principal, tree.device) if column for word in column[0]]
     if not any(name in word for name in names for word in words):
         return []
-    return decode_any(payload)
+    return _any(tree)
 
 
 def decode_quarantined(payload: bytes) -> Iterator[StoredMessage]:
     """Yield quarantined messages with their reasons. Raises as `decode`."""
-    tree = _open_tree(payload)
+    return _quarantined(_open_tree(payload))
+
+
+def _quarantined(tree: _Tree) -> Iterator[StoredMessage]:
     rows = tree.rows
     if None in (tree.reason, tree.detail, tree.device, tree.profile, tree.piece, tree.pieces):
         raise ValueError("messages: the columns of the quarantine are missing")

@@ -60,7 +60,7 @@ async def _list(call: Call) -> listing.RowPage[DeviceRow]:
     selected = devices.select(scope, _filter_of(call))
     sort, after = listing.sort_terms(call, _SORTED_BY), call.text("after")
     limit = call.integer("limit", 1_000, deps.config.page_max)
-    total = devices.count(scope)
+    total = int(np.count_nonzero(selected))
     if not sort or sort[0] == ("id", False):
         indices = devices.ordered(selected, after=after)
         page = indices[:limit].tolist()

@@ -34,7 +34,7 @@ class RowPage(msgspec.Struct, Generic[Row], frozen=True, omit_defaults=True):
     next: str = ""
     """Key after which the next page starts (with another order: number of rows to skip); absent on the last page."""
     total: int | msgspec.UnsetType = msgspec.UNSET
-    """Number of rows without filters, where it is known."""
+    """Number of rows of all pages that match the filters, where it is known."""
 
 
 def page_of(call: Call, rows: Iterable[Row], kind: type[Row], *key: str, text: bool = True) -> RowPage[Row]:
@@ -58,7 +58,7 @@ def page_of(call: Call, rows: Iterable[Row], kind: type[Row], *key: str, text: b
     for name, descends in reversed(terms):
         selected.sort(key=lambda row, name=name: _rank(getattr(row, name)), reverse=descends)  # type: ignore[misc]
     is_by_key = terms == by_key
-    skipped = 0
+    skipped, total = 0, len(selected)
     limit, after = call.integer("limit", 1_000, call.deps.config.page_max), call.text("after")
     if is_by_key:
         if after:
@@ -69,8 +69,8 @@ def page_of(call: Call, rows: Iterable[Row], kind: type[Row], *key: str, text: b
         selected = selected[skipped:]
     page = selected[:limit]
     if len(selected) <= limit:
-        return RowPage(page)
-    return RowPage(page, _cursor(page[-1], key) if is_by_key else str(skipped + limit))
+        return RowPage(page, "", total)
+    return RowPage(page, _cursor(page[-1], key) if is_by_key else str(skipped + limit), total)
 
 
 def sort_terms(call: Call, fields: Collection[str]) -> list[tuple[str, bool]]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+from collections import deque
 from collections.abc import AsyncIterator
+from functools import lru_cache
 
 import msgspec
 
@@ -15,7 +17,7 @@ from sensegate.bus.unreadable import read
 from sensegate.clock import HOUR_US
 from sensegate.errors import NotFound
 from sensegate.model import DeviceState
-from sensegate.web import listing
+from sensegate.web import listing, record_query
 from sensegate.web.accounting import LedgerAccess, places
 from sensegate.web.bodies import QuarantineRow
 from sensegate.web.parts import PartKey
@@ -82,6 +84,8 @@ class QuarantineScan:
         self._since = since
         self._begin = _position_of(call.text("after"))
         self._reasons, self._devices = call.values("reason"), call.values("device")
+        # A topic may contain a comma, and an empty profile is that of messages which none claims.
+        self._profile, self._pattern = (call.request.query.get(name) for name in ("profile", "pattern"))
         self.position = 0
         """Sequence of the last entry read."""
         self.is_complete = False
@@ -117,6 +121,10 @@ class QuarantineScan:
             self._devices and message.device not in self._devices
         ):
             return False
+        if self._profile is not None and message.profile != self._profile:
+            return False
+        if self._pattern is not None and _pattern(message) != self._pattern:
+            return False
         return self._access.may_see_device(message.device, node) or _own_refusal(message, self._call)
 
 
@@ -127,6 +135,11 @@ def _since(call: Call) -> int:
 async def _quarantine(call: Call) -> listing.RowPage[QuarantineRow]:
     """Return quarantined messages from `after` or `since`; a scan may end early, with `next` to continue."""
     limit, rows, scan = call.integer("limit", 100, _ROWS_MAX), list[QuarantineRow](), QuarantineScan(call, _since(call))
+    if record_query.descends(call):
+        newest = deque[tuple[str, raw.StoredMessage]](maxlen=limit)
+        async for row in scan.messages():
+            newest.append(row)
+        return listing.RowPage([_quarantine_row(*row) for row in reversed(newest)])
     async for position, message in scan.messages():
         rows.append(_quarantine_row(position, message))
         if len(rows) >= limit:
@@ -157,7 +170,11 @@ async def _inbox(call: Call) -> QuarantineInbox:
 
 
 def _pattern(stored: raw.StoredMessage) -> str:
-    topic, device = stored.message.topic[:500], stored.device or stored.message.principal
+    return _pattern_of(stored.message.topic[:500], stored.device or stored.message.principal)
+
+
+@lru_cache(maxsize=4_096)
+def _pattern_of(topic: str, device: str) -> str:
     levels = ["{device}" if device and level == device else _VARIABLE.sub("*", level) for level in topic.split("/")]
     return "/".join(levels)
 
@@ -220,6 +237,8 @@ def _quarantine_row(entry: str, quarantined: raw.StoredMessage) -> QuarantineRow
 _SINCE = QueryParam("since", "start time, or how far back (30m, 1h, 7d); default 1h")
 _REASON = QueryParam("reason", "filter by reason")
 _DEVICE = QueryParam("device", "filter by device")
+_PROFILE = QueryParam("profile", "filter by profile with its version (`acme/th10@3`); empty: messages that none claims")
+_PATTERN = QueryParam("pattern", "filter by pattern of topic, as a group states it (`acme/{device}/up`)")
 ROUTES = (
     Route(
         method="GET",
@@ -232,8 +251,11 @@ ROUTES = (
             _SINCE,
             QueryParam("after", "`next` of the previous page"),
             QueryParam("limit", "maximum number of rows, default 100", "integer", minimum=1, maximum=_ROWS_MAX),
+            QueryParam("order", f"asc (default) or desc: the newest of {_SCAN_ENTRIES:,} entries first, on one page"),
             _REASON,
             _DEVICE,
+            _PROFILE,
+            _PATTERN,
         ),
         response=list[QuarantineRow],
     ),
@@ -244,7 +266,7 @@ ROUTES = (
         summary="Group quarantined messages by reason, profile and pattern of topic; recovered ones are left out.",
         tag="accounting",
         action=Action.READ_QUARANTINE,
-        query=(_SINCE, _REASON, _DEVICE),
+        query=(_SINCE, _REASON, _DEVICE, _PROFILE, _PATTERN),
         response=QuarantineInbox,
     ),
 )

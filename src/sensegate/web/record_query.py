@@ -68,7 +68,7 @@ PAGE_PARAMS = (
 
 def request_of(call: Call, after: str) -> FeedRequest:
     """Return the feed request of a call that continues after a cursor. Raises `BadRequest`."""
-    descending = _order(call)
+    descending = descends(call)
     since, until = instant(call, "since"), instant(call, "until")
     if after and since is not None and not descending:
         raise BadRequest("query: after and since are both given; give one of them")
@@ -146,7 +146,8 @@ def _single(call: Call, name: str) -> str:
     return texts[0] if texts else ""
 
 
-def _order(call: Call) -> bool:
+def descends(call: Call) -> bool:
+    """Return whether a call asks for the newest first. Raises `BadRequest`."""
     order = _single(call, "order")
     if order not in {"", "asc", "desc"}:
         raise BadRequest(f"query: order: '{order[:20]}' is unknown; use asc or desc")

@@ -239,8 +239,6 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
   };
   const order = (name) => set({ sort: values.sort === name ? `-${name}` : values.sort === `-${name}` ? "" : name });
   const rows = data?.rows || [];
-  // The total is that of all rows, filtered or not: of a single page the rows are counted.
-  const isTotal = data?.total !== undefined && (data.next || trail.length > 0 || data.total === rows.length);
   return html`
     <div class="tools">
       ${search && html`<input id="find" type="search" placeholder=${t("find")} aria-label=${t("find")} title="/" value=${values.q || ""} onInput=${debounced((event) => set({ q: event.target.value }))} />`}
@@ -261,7 +259,7 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
         ${place === 0 && link ? html`<${Link} to=${link(row)}>${cell(column, row)}<//>` : cell(column, row)}</td>`)}</tr>`)}</tbody></table></div>`}
     <div class="pager">
       ${trail.length > 0 && html`<button type="button" onClick=${() => set({ after: trail.at(-1) === "^" ? "" : trail.at(-1), trail: trail.slice(0, -1).join("|") })}>← ${t("previous")}</button>`}
-      <span class="quiet">${isTotal ? t("total", number(data.total)) : rows.length || data?.total !== undefined ? t("rowsShown", number(rows.length)) : ""}</span>
+      <span class="quiet">${data?.total !== undefined ? t("total", number(data.total)) : rows.length ? t("rowsShown", number(rows.length)) : ""}</span>
       ${data?.next && html`<button type="button" onClick=${() => set({ after: data.next, trail: [...trail, values.after || "^"].join("|") })}>${t("next")} →</button>`}
     </div>`;
 }

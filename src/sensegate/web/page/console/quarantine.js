@@ -12,7 +12,7 @@ export function Quarantine() {
   const values = searchValues();
   const since = values.since || "24h";
   const set = (changes) => replaceSearch({ ...values, ...changes });
-  const groups = useLoad(`/api/v1/quarantine/groups${query({ since, reason: values.reason, device: values.device })}`, values.order ? 2 : 10), shapes = useLoad(`/api/v1/profiles/unknown?since=${since}`, 60);
+  const groups = useLoad(`/api/v1/quarantine/groups${query({ since, reason: values.reason, device: values.device })}`, values.order ? 2 : 10);
   const rows = groups.data?.rows || [];
   const reasons = {};
   for (const row of rows) reasons[row.reason] = (reasons[row.reason] || 0) + row.messages;
@@ -25,24 +25,27 @@ export function Quarantine() {
       ${!groups.data && groups.loading ? html`<${Loading} />` : rows.length ? html`<ul class="inbox">${rows.map((row) => html`<li key=${row.id} class=${row.id === values.group ? "open" : ""}>
         <button type="button" class="plain" aria-expanded=${row.id === values.group} onClick=${() => set({ group: row.id === values.group ? "" : row.id })}>
           <strong>${t(`reason.${row.reason}`)}</strong><span class="count">${number(row.messages)}</span><span>${row.pattern || t("noTopic")}</span><span class="quiet">${row.profile || t("noProfileYet")}</span><span class="quiet"><${Time} value=${row.last} /></span></button>
-        ${row === chosen && html`<${Group} key=${row.id} row=${row} since=${since} shapes=${shapes.data?.rows || []} reload=${groups.reload} />`}</li>`)}</ul>` : !groups.error && html`<${Empty} text=${emptyHere(t("inboxEmpty"))()} />`}
+        ${row === chosen && html`<${Group} key=${row.id} row=${row} since=${since} ofDevice=${values.device || ""} reload=${groups.reload} />`}</li>`)}</ul>` : !groups.error && html`<${Empty} text=${emptyHere(t("inboxEmpty"))()} />`}
       ${groups.data?.more && html`<p class="quiet">${t("moreQuarantined")}</p>`}<//>
     <${Reprocessing} names=${[...new Set(rows.map((row) => nameOf(row.profile)).filter(Boolean).concat(values.order ? [values.order] : []))]} />`;
 }
 
 // One group: what it is made of, and what to do next.
-function Group({ row, since, shapes, reload }) {
+function Group({ row, since, ofDevice, reload }) {
   const [dialog, show] = useDialog();
   const [error, setError] = useState(null);
-  const messages = useLoad(`/api/v1/quarantine${query({ since, reason: row.reason, limit: 20, device: row.devices.length === 1 ? row.devices[0] : "" })}`, 30);
+  // An empty profile is one too: that of messages which none claims.
+  const alike = new URLSearchParams({ since, reason: row.reason, profile: row.profile, pattern: row.pattern, device: ofDevice, order: "desc", limit: 20 });
+  const messages = useLoad(`/api/v1/quarantine?${alike}`, 30);
   const name = nameOf(row.profile);
-  const shape = shapes.find((candidate) => (candidate.topics || []).includes(row.topic));
   const values = { topic: row.topic, payload: row.payload.slice(0, 1_500), device: row.devices[0] || "", since };
   const [busy, setBusy] = useState(false);
   const draft = async () => {
     setError(null);
     setBusy(true);
     try {
+      // Finding shapes takes seconds of a core at thousands of messages, so they are asked for only here.
+      const { rows } = await call("GET", `/api/v1/profiles/unknown?since=${since}`), shape = rows.find((candidate) => candidate.topics.includes(row.topic));
       const made = await call("POST", `/api/v1/profiles/learn?since=${since}`, shape ? { shape: shape.id } : { topic: row.topic });
       setDraft(made);
     } catch (why) { setError(why); } finally { setBusy(false); }

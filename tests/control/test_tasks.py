@@ -243,6 +243,14 @@ async def test_a_confirmation_survives_an_error_of_the_store(monkeypatch: pytest
     assert world.broker.sent == sent
 
 
+async def _seconds_pass(world: TaskWorld) -> None:
+    """Let four seconds pass for a task that runs beside the test."""
+    for _ in range(4):
+        for _ in range(10):
+            await asyncio.sleep(0)
+        await world.clock.advance(1.0)
+
+
 async def test_an_outage_of_the_store_does_not_end_the_sending(monkeypatch: pytest.MonkeyPatch) -> None:
     """The store refuses or is away: the dispatcher goes on, and sends the task as soon as it can be marked sent."""
     world = await made()
@@ -256,10 +264,7 @@ async def test_an_outage_of_the_store_does_not_end_the_sending(monkeypatch: pyte
     monkeypatch.setattr(world.tasks, "mark_sent", refusing)
     await world.tasking.order(world.device("d1"), "blink", {}, by=ADMIN)
     running = asyncio.create_task(world.tasking.run())
-    for _ in range(4):
-        for _ in range(10):
-            await asyncio.sleep(0)
-        await world.clock.advance(1.0)
+    await _seconds_pass(world)
     assert not running.done()
     assert len(world.broker.sent) == 1
     running.cancel()
@@ -284,10 +289,7 @@ async def test_an_overloaded_audit_trail_delays_a_mode_order(monkeypatch: pytest
 
     monkeypatch.setattr(world.trail, "record", overloaded)
     running = asyncio.create_task(executor.run())
-    for _ in range(4):
-        for _ in range(10):
-            await asyncio.sleep(0)
-        await world.clock.advance(1.0)
+    await _seconds_pass(world)
     assert not running.done()
     assert [step.action for step in modes.get(order.id, ADMIN).steps] == ["shed"]
     running.cancel()

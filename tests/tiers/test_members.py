@@ -256,8 +256,8 @@ async def test_a_member_has_the_areas_that_the_province_gives(register: Register
 
 
 async def test_a_configured_node_is_not_to_be_invited(register: Register) -> None:
-    """It joined by no code, so its gaps are not known; only an unknown node is to be invited."""
-    with pytest.raises(NotFound, match=r"joined by no code.*node show 4420"):
+    """The centre records gaps only of nodes with a join code; the advice to invite is for unknown nodes."""
+    with pytest.raises(NotFound, match=r"joined with a code.*node show 4420"):
         register.members.get("4420")
     with pytest.raises(NotFound, match="node invite 4405"):
         register.members.get("4405")

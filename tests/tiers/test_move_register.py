@@ -105,7 +105,7 @@ async def test_what_a_source_gave_before_it_gave_up_goes(clock: FakeClock) -> No
 
 
 async def give_up(moves: MoveRegister, move: MoveRecord) -> None:
-    """Have the source refuse a move, and let the device in again."""
+    """Report, as the source of a move, that it refuses the order, and then that it lets the device in again."""
     for report in (MoveReport(move.id, refused="no", action="give"), MoveReport(move.id, action="back")):
         await moves.take_report(move.source, pack(report))
 

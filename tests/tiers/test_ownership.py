@@ -290,18 +290,18 @@ async def test_a_conflict_that_was_not_recorded_does_not_keep_the_next_from_the_
     assert [record[1] for record in book.trail.records] == ["device.conflict"]
 
 
-async def test_a_copy_of_a_store_is_recorded_as_soon_as_the_trail_is_back() -> None:
-    """One record an hour, of which a failed one is none."""
+async def test_a_copy_of_a_store_is_recorded_as_soon_as_the_trail_is_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The trail gets one record an hour; a record that failed does not count."""
     trail = MemoryTrail()
-    events, failing = WriterEvents(trail, FakeClock(), home="44"), [True]
-    record = trail.record
+    events = WriterEvents(trail, FakeClock(), home="44")
+    record, failures = trail.record, [StoreFull("no room")]
 
-    async def sometimes(*args: Any, **more: Any) -> None:
-        if failing.pop() if failing else False:
-            raise StoreFull("no room")
+    async def failing(*args: Any, **more: Any) -> None:
+        if failures:
+            raise failures.pop()
         await record(*args, **more)
 
-    trail.record = sometimes  # type: ignore[method-assign]
+    monkeypatch.setattr(trail, "record", failing)
     for _ in range(3):
         await events.denied("4401", "two copies")
     assert [record[1] for record in trail.records] == ["node.copy"]

@@ -176,7 +176,8 @@ class DeviceConnections:
         passes: dict[str, _Pass] = {}
         while True:
             if passes:
-                due_s = min(due.due for due in passes.values()) - self._clock.monotonic()
+                due_s = min(planned.due for planned in passes.values()) - self._clock.monotonic()
+                # Not less: after a wait that was rounded down, waits of next to no time would follow one another.
                 await wait_or_sleep(self._wake, self._clock, max(0.001, due_s))
             else:
                 await self._wake.wait()
@@ -190,13 +191,13 @@ class DeviceConnections:
                 earlier = passes.get(user)
                 is_all = for_good or (earlier is not None and earlier.up_to is None)
                 passes[user] = _Pass(now, None if is_all else self._last_cid)
-            for user in [user for user, due in passes.items() if due.due <= now]:
-                passed = passes.pop(user)
-                if not await self._close_user(user, passed.up_to):
+            for user in [user for user, planned in passes.items() if planned.due <= now]:
+                present = passes.pop(user)
+                if not await self._close_user(user, present.up_to):
                     # Others are not held up meanwhile; it is closed as soon as the server answers.
-                    passes[user] = msgspec.structs.replace(passed, due=self._clock.monotonic() + _RETRY_S)
-                elif not passed.is_second:
-                    passes[user] = _Pass(self._clock.monotonic() + _SECOND_PASS_S, passed.up_to, is_second=True)
+                    passes[user] = msgspec.structs.replace(present, due=self._clock.monotonic() + _RETRY_S)
+                elif not present.is_second:
+                    passes[user] = _Pass(self._clock.monotonic() + _SECOND_PASS_S, present.up_to, is_second=True)
 
     async def _close_user(self, user: str, up_to: int | None) -> bool:
         """Close the connections of a user, up to a connection id; False: the server does not answer."""

@@ -114,11 +114,8 @@ class HistorySink:
         store, source = self.store, self._source
         if parts:
             timeline = source.timelines.timeline_at(position)
-
-            def append() -> int:
-                return store.append(self._after, position, timeline, source.epoch, parts)
-
-            metrics.HISTORY_ROWS.inc(await self._work(append))
+            rows = await self._work(lambda: store.append(self._after, position, timeline, source.epoch, parts))
+            metrics.HISTORY_ROWS.inc(rows)
             self._after = max(self._after, store.end)
         while await self._work(store.merge):
             pass

@@ -265,14 +265,14 @@ class Members:
 
     def _stored_member(self, member: str) -> StoredMember:
         stored = self._stored.find(member)
-        if stored is None and member in self.configured:
+        if stored is not None:
+            return stored
+        if member in self.configured:
             raise NotFound(
-                f"node {member} is configured under `nodes` at the centre and joined by no code, so its gaps are not "
-                f"known; `sensegate node show {member}` shows its last span"
+                f"node {member} is configured under `nodes` at the centre; gaps are known only of nodes that joined "
+                f"with a code; `sensegate node show {member}` shows its last span"
             )
-        if stored is None:
-            raise NotFound(f"node {member[:32]} was never invited; `sensegate node invite {member[:32]}`")
-        return stored
+        raise NotFound(f"node {member[:32]} was never invited; `sensegate node invite {member[:32]}`")
 
     def _demand_may_change(self, member: str, by: Principal) -> None:
         """Return if the caller may change a member. Raises `PermissionDenied`, alike where there is no such member."""

@@ -127,9 +127,10 @@ def test_bad_lines_are_counted_once_each() -> None:
         counted = 0
         __slots__ = ()
 
-        def count(self, part: str, start: int = 0, end: int | None = None) -> int:  # type: ignore[override] # as it is called
-            Text.counted += (len(self) if end is None else end) - start
-            return str.count(self, part, start, end)
+        def count(self, *args: Any) -> int:
+            _, start, end = args
+            Text.counted += end - start
+            return str.count(self, *args)
 
     text = Text("x\n" * 1_000)
     lines, problems = split_lines(text)

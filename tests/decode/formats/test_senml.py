@@ -71,7 +71,7 @@ def test_packs(pack: list[dict[str, Any]], expected: list[tuple[str, Any, Any, A
 
 
 def test_a_base_name_is_short() -> None:
-    """It stands in each record again: of a long one, a message of 300 KB became two gigabytes."""
+    """A base name is repeated in each record: a message of 300 KB with a long one took two gigabytes of memory."""
     pack = [{"bn": "b" * senml.BASE_NAME_MAX, "n": "t", "v": 1}, {"n": "u" * 2_000, "v": 2}]
     assert [len(record["name"]) for record in senml.records(pack)] == [1_025, 3_024]
     with pytest.raises(Rejected, match=r"record 0: 'bn' has more than 1,024 characters"):

@@ -44,8 +44,8 @@ from sensegate.errors import CancellableTaskGroup, Unavailable
 
 CREDENTIAL_MAX = 16_384
 """Most bytes of a user name, and of a password; tokens of identity providers have some thousand."""
-QUESTIONS_BYTES = 131_072
-"""Most characters of user names and passwords in one request, besides the first one's: the server limits its bytes."""
+QUESTION_CHARACTERS_MAX = 131_072
+"""Most characters of user names and passwords in a request of several questions: the server limits its bytes."""
 WAITING_MAX = 20_000
 """Most clients that wait for an answer of the gateway; more are told to come back later."""
 KNOWN_MAX = 200_000
@@ -62,12 +62,13 @@ COMMIT_S = 30.0
 """Longest wait for the commit of what a client of a service publishes."""
 RETRY_S = 0.1
 TAKE_OVER_S = 0.3
+"""Longest wait for other fronts to close a device's older connection."""
 HELLO_S = 0.05
 """Time for the other fronts to answer one that begins."""
 SILENT_S = 2.0
 """A front that has not been heard for so long is gone: no take-over waits for it."""
 NEIGHBOURS_MAX = 256
-"""Longest wait for other fronts to close a device's older connection."""
+"""Most other fronts that are known."""
 
 _log = structlog.get_logger("collect")
 _encode = msgspec.msgpack.Encoder().encode
@@ -140,19 +141,19 @@ class AdmissionClient:
 
     async def admit(self, connect: ConnectPacket, address: str, common_name: str) -> Admitted | PassThroughClient:
         user = connect.username or ""
-        if max(len(user.encode()), len(connect.password or b"")) > CREDENTIAL_MAX:
+        shown = connect.password or b""
+        if max(len(user.encode()), len(shown)) > CREDENTIAL_MAX:
             raise MqttViolation(
                 ReasonCode.NOT_AUTHORIZED, f"a user name or password has more than {CREDENTIAL_MAX:,} bytes"
             )
-        password = (connect.password or b"").decode("utf-8", "surrogateescape")
-        proof = self._proof(user, connect.password or b"", common_name)
+        proof = self._proof(user, shown, common_name)
         known = self._known.get(user)
         if known and hmac.compare_digest(known.proof, proof):
             if not known.admitted.until or self._clock.now() < known.admitted.until:
                 return known.admitted
             del self._known[user]
         generation = self._generation
-        answer = await self._ask(Question(user, _printable(password), address, common_name))
+        answer = await self._ask(Question(user, _printable(shown), address, common_name))
         if not answer.is_known:
             return PassThroughClient()
         if not answer.is_admitted:
@@ -191,7 +192,7 @@ class AdmissionClient:
         size = 0
         for count, (question, _) in enumerate(self._questions[:QUESTIONS_MAX]):
             size += len(question.user) + len(question.password)
-            if count and size > QUESTIONS_BYTES:
+            if count and size > QUESTION_CHARACTERS_MAX:
                 return count
         return min(QUESTIONS_MAX, len(self._questions))
 
@@ -432,6 +433,6 @@ def _admitted(device: str, answer: Answer) -> Admitted:
     return Admitted(device, rights, answer.until)
 
 
-def _printable(password: str) -> str:
-    """Return a password that can be encoded; one that is not UTF-8 matches none."""
-    return password.encode("utf-8", "backslashreplace").decode()
+def _printable(password: bytes) -> str:
+    """Return a password as text; one that is not UTF-8 matches none."""
+    return password.decode("utf-8", "backslashreplace")

@@ -37,6 +37,7 @@ _VERSION_MAX = 10
 BASE_NAME_MAX = 1_024
 """Most characters of a base name, which is repeated in each record: without a limit a message costs its square."""
 _CACHED_NAME_MAX = 256
+"""Most characters of a name that is cached: long ones would stay in memory by the thousand."""
 _NUMBERS = ("bt", "bv", "bs", "bver", "t", "v", "s", "ut")
 _TEXTS = ("bn", "bu", "n", "u", "vs", "vd")
 _KINDS: Final = {

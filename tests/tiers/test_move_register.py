@@ -639,8 +639,12 @@ async def test_a_source_that_comes_back_and_goes_again_is_still_told(province: P
     await province.moves.settle_abandoned()
     assert province.moves.get(move.id, ADMIN).owed_source == "settle"
     province.known.expelled.clear()
+    await province.moves.take_report("4401", pack(MoveReport(move.id, refused="no room", action="settle")))
+    record = province.moves.get(move.id, ADMIN)
+    assert (record.owed_source, record.problem) == ("settle", "no room"), "the operator sees why it still owes it"
     await province.work("4401")
-    assert province.takers() == ["4403"]
+    record = province.moves.get(move.id, ADMIN)
+    assert (province.takers(), record.owed_source, record.problem) == (["4403"], "", "")
 
 
 async def test_a_source_lost_after_the_target_took_it(province: Province) -> None:

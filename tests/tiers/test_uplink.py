@@ -605,3 +605,13 @@ async def test_uplinks_killed_at_any_moment(tiers: Tiers) -> None:
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
     await check(tiers.node, tiers.centre)
+
+
+async def test_all_that_a_span_brings_expires_with_its_readings(world: World) -> None:
+    """Its ledger does not stay for the year of the hourly sums, which are made of it, and fill the centre's log."""
+    await world.node.commit([(0, 3)])
+    await world.drain()
+    log = world.centre.log
+    assert {entry.subject.partition(".")[0] for entry in await log.fetch(0)} == {"readings", "ledger", "commit"}
+    await world.clock.advance(StoreConfig().readings_ttl_h * 3_600.0)
+    assert {entry.subject.partition(".")[0] for entry in await log.fetch(0)} == {"commit"}

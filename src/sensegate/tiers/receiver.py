@@ -415,7 +415,8 @@ class Receiver:
         ]
         if len(judged.counts):
             members += [
-                LogMessage(f"ledger.{member}", payload, store.ledger_ttl_h)
+                # Like those of our own commits: their hourly sums are kept longer, in stream LEDGER.
+                LogMessage(f"ledger.{member}", payload, store.readings_ttl_h)
                 for payload in judged.counts.encode_parts(bytes_max)
             ]
         members += [LogMessage(f"sequences.{member}", payload, store.readings_ttl_h) for payload in judged.sequences]

@@ -95,6 +95,45 @@ async def test_a_commit_larger_than_a_piece(monkeypatch: pytest.MonkeyPatch) -> 
     assert await contents(own) == await contents(source)
 
 
+def alarm(number: int) -> list[LogMessage]:
+    """Return a write of alarms: an event, the state after it, and the position, both in place of those before."""
+    event = LogMessage("alarms.4401.own.2", str(number).encode())
+    states = (LogMessage(f"alarm.44-0.{name}", str(number).encode(), rollup=True) for name in ("a", "position"))
+    return [event, *states]
+
+
+async def test_states_of_alarms_replace_those_before() -> None:
+    """The copy does not keep each state that an alarm ever had; what no commit follows is copied, too, and awaited."""
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    original = ReplicationSource(source, clock, 5.0)
+    copy, ask = Replica(own, StoreConfig(), clock), asks(original)
+    await source.write(commit(1, 2))
+    await copy.copy_next(ask)
+    for number in range(4):
+        await source.write(alarm(number))
+        await copy.copy_next(ask)
+        assert await contents(own) == await contents(source)
+    await copy.copy_next(ask)
+    assert original.confirmed == (await source.bounds())[1]
+
+
+async def test_a_standby_with_an_open_commit_is_held_until_there_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It has all that there is in memory: answered at once it would ask again at once."""
+    source, clock = MemoryLog(), FakeClock()
+    await source.write([LogMessage("readings.4401.own.2", b"")])
+    held: list[int] = []
+
+    async def changed(after: int, _timeout_s: float) -> bool:
+        held.append(after)
+        return False
+
+    monkeypatch.setattr(source, "changed", changed)
+    copy, ask = Replica(MemoryLog(), StoreConfig(), clock), asks(ReplicationSource(source, clock, 5.0))
+    for _ in range(3):
+        await copy.copy_next(ask)
+    assert held == [1, 1]
+
+
 async def test_an_unknown_outcome_is_looked_up() -> None:
     """Written or not: nothing is missing, nothing twice."""
     for written in (True, False):

@@ -17,7 +17,7 @@ import structlog
 
 from sensegate.bus.contract import Log
 from sensegate.bus.decoding import decoder
-from sensegate.bus.names import PADDING_SUBJECT
+from sensegate.bus.names import ALARM_STATES, PADDING_SUBJECT
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
 from sensegate.bus.timelines import TimelineHistory, Timelines
 from sensegate.clock import Clock
@@ -30,6 +30,8 @@ from sensegate.tiers.questions import CHUNK_BYTES, fit_chunk
 CHUNK_ENTRIES = 2_000
 WAIT_S = 1.0
 COMMIT = "commit."
+STATE = f"{ALARM_STATES}."
+"""Prefix of the states of alarms, which end the writes of alarms as records end commits."""
 _log = structlog.get_logger("failover")
 
 
@@ -123,7 +125,7 @@ class ReplicationSource:
         first, last = await self._log.bounds()
         if request.timelines == self._log.timelines.fingerprint:
             self._take_confirmation(request.stored, last)
-        if request.received >= last and request.stored >= last:
+        if request.received == last:
             await self._log.changed(request.received, WAIT_S)
             first, last = await self._log.bounds()
         entries = await self._log.fetch(max(request.received, first - 1), limit=CHUNK_ENTRIES, max_bytes=CHUNK_BYTES)
@@ -288,6 +290,8 @@ class Replica:
         complete = next(
             (end for end in range(len(self._open), 0, -1) if self._open[end - 1].subject.startswith(COMMIT)), 0
         )
+        if self._open and self._open[-1].sequence == chunk.last and self._open[-1].subject.startswith(STATE):
+            complete = len(self._open)  # no commit may follow for a long time
         ready, self._open = self._open[:complete], self._open[complete:]
         if ready:
             await self._write(ready)
@@ -318,14 +322,15 @@ class Replica:
                 if len(members) == BATCH_MESSAGES_MAX and all(member.subject == PADDING_SUBJECT for member in members):
                     end = await self._append(members, end)
                     members = []
-            commit = entry.subject.startswith(COMMIT)
-            if commit and any(member.subject == entry.subject for member in members):
+            # A record replaces the one before, here as there: else the copy would keep each state that an alarm ever had.
+            replaces = entry.subject.startswith((COMMIT, STATE))
+            if replaces and any(member.subject == entry.subject for member in members):
                 # Within one batch the second record of a subject would replace the first.
                 end = await self._append(members, end)
                 members = []
-            members.append(LogMessage(entry.subject, entry.payload, self._ttl_h(entry.subject), rollup=commit))
+            members.append(LogMessage(entry.subject, entry.payload, self._ttl_h(entry.subject), rollup=replaces))
             expected += 1
-            if commit and len(members) >= BATCH_MESSAGES_MAX // 4:
+            if replaces and len(members) >= BATCH_MESSAGES_MAX // 4:
                 end = await self._append(members, end)
                 members = []
         if members:

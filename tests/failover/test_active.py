@@ -16,7 +16,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.config import Config, NodeUserConfig
 from sensegate.config.sites import PeerConfig
-from sensegate.errors import PermissionDenied, Superseded
+from sensegate.errors import ConfigError, PermissionDenied, Superseded
 from sensegate.failover import active as active_module
 from sensegate.failover import standby as standby_module
 from sensegate.failover import terms
@@ -320,5 +320,27 @@ async def test_one_node_that_tells_of_a_later_term_is_looked_into(
     with pytest.raises(msgspec.ValidationError):
         await world.asked("4401", LeaseRequest(2**62))
     await world.passes(active_module.PROBE_S)
+    with pytest.raises(Superseded, match="term 2"):
+        await running
+
+
+async def test_a_secret_that_cannot_be_read_for_a_while_does_not_end_the_probes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other centre is asked again when the file is there: its later term is met."""
+    answers: list[CentreState | None] = [None, CentreState(active=True, term=2)]
+
+    async def peer(*_: object) -> CentreState | None:
+        if (answer := answers.pop(0)) is None:
+            raise ConfigError("cannot be read", key="peer.secret_file", remedy="restore it")
+        return answer
+
+    monkeypatch.setattr(active_module, "peer_state", peer)
+    world = World(tmp_path / "centre", Term(1, active=True, history=((1, 0),)))
+    await world.open()
+    running = asyncio.create_task(world.leadership.run())
+    await world.passes(active_module.PROBE_S)
+    await world.passes(1.0)
+    assert world.leadership.current_term() is None
     with pytest.raises(Superseded, match="term 2"):
         await running

@@ -24,7 +24,7 @@ from sensegate.bus.kv import KvBucket
 from sensegate.bus.slots import inbox_prefix, node_user
 from sensegate.clock import Clock, wait_or_sleep
 from sensegate.config import Config, read_secret
-from sensegate.errors import NotFound, Overloaded, PermissionDenied, StoreFull, Superseded, Unavailable
+from sensegate.errors import ConfigError, NotFound, Overloaded, PermissionDenied, StoreFull, Superseded, Unavailable
 from sensegate.failover import ledger_copy, terms, trail_copy
 from sensegate.failover.lease import INITIAL_VERSION, Lease, LeaseRequest
 from sensegate.failover.replica import ReplicatedLog, ReplicationSource, decode_log_request
@@ -287,7 +287,11 @@ class Leadership:
 
     async def _probe(self) -> None:
         while True:
-            state = await peer_state(self.config, self.stored_term)
+            try:
+                state = await peer_state(self.config, self.stored_term)
+            except ConfigError as why:  # e.g. a secret or a certificate that is being replaced
+                _log.warning("other centre not asked; trying again", reason=str(why))
+                state = None
             if state and state.term > self.term:
                 self._lose(f"the other centre is of term {state.term}, this one is of {self.term}")
             self._probe_now.clear()

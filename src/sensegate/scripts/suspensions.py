@@ -58,7 +58,8 @@ class _Record:
         if now - self.until > PAUSE_MAX_S:
             self.level = 0
         pause_s = min(PAUSE_S * float(1 << self.level), PAUSE_MAX_S)
-        self.level += 1
+        if pause_s < PAUSE_MAX_S:  # else a script that is always too slow would exceed any float after some weeks
+            self.level += 1
         self.until, self.reason = now + pause_s, why
         self.strikes.clear()
         return pause_s

@@ -322,7 +322,7 @@ class Replica:
                 if len(members) == BATCH_MESSAGES_MAX and all(member.subject == PADDING_SUBJECT for member in members):
                     end = await self._append(members, end)
                     members = []
-            # A record replaces the one before, here as there: else the copy would keep each state that an alarm ever had.
+            # It replaces the one before, here as there: else the copy would keep each state that an alarm ever had.
             replaces = entry.subject.startswith((COMMIT, STATE))
             if replaces and any(member.subject == entry.subject for member in members):
                 # Within one batch the second record of a subject would replace the first.

@@ -11,9 +11,9 @@ import pytest_asyncio
 
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.errors import Conflict, NotFound, PermissionDenied, SensegateError, Unavailable
-from sensegate.share.applications import ApplicationState
+from sensegate.share.applications import Application, ApplicationState
 from sensegate.share.catalogue import CatalogueEntry, DatasetKind, QualityIndicators, SharingClass
-from sensegate.share.federation import CentreUpdate, NodeOffers
+from sensegate.share.federation import CatalogueOffer, CentreUpdate, NodeDecision, NodeOffers, NodeRevocation
 from sensegate.share.federation_centre import SLICE_ENTRIES_MAX, CentreFederation
 from sensegate.share.federation_node import CentreRecords, NodeFederation
 from sensegate.share.feeds import Feed
@@ -312,3 +312,38 @@ async def test_a_node_is_told_first_of_what_waits(pair: Pair, monkeypatch: pytes
         await pair.centre.access.decide(OWNER, name, decision_of({"approve": False, "reason": "x"}), None)
     await pair.up.sync()
     assert [application.id for application in pair.centre_records.applications] == sorted(made)[:3]
+
+
+async def test_two_nodes_of_one_city_are_told_apart(pair: Pair) -> None:
+    """A node whose id is longer than its city offers, too; the other one learns and decides nothing of its data."""
+    application = await pair.centre.access.apply(READER, access_request(WISH))
+    pair.division = "4401-port"
+    feed = Feed("air", divisions=("4401",))
+    entry = CatalogueEntry("air", title="x", sharing=SharingClass.CONDITIONAL, grade=3, level="4401", published=1)
+    offer = CatalogueOffer(feed, entry)
+    await pair.ask("offer", msgspec.msgpack.encode(offer))
+    offered = pair.centre.catalogue.find("4401-port-air")
+    assert offered is not None
+    assert offered.origin == "4401-port"
+    wish = await pair.centre.access.apply(READER, access_request({**WISH, "feeds": ["4401-port-air"]}))
+
+    async def update() -> CentreUpdate:
+        answer = await pair.ask("offers", msgspec.msgpack.encode(NodeOffers({"air": ""})))
+        return msgspec.msgpack.decode(answer, type=CentreUpdate)
+
+    own, others = {}, {"4401": application.id, "4401-port": wish.id}
+    for pair.division in others:
+        own[pair.division] = [listed.id for listed in (await update()).applications]
+    assert own == {"4401": [application.id], "4401-port": [wish.id]}
+    decision = decision_of({"approve": True})
+    for pair.division, foreign in (("4401-port", application.id), ("4401", wish.id)):
+        with pytest.raises(PermissionDenied, match="is not one of"):
+            await pair.ask("decision", msgspec.msgpack.encode(NodeDecision(foreign, "owner", decision)))
+    pair.division = "4401-port"
+    answer = await pair.ask("decision", msgspec.msgpack.encode(NodeDecision(wish.id, "owner", decision)))
+    decided = msgspec.msgpack.decode(answer, type=Application)
+    grant = decided.grants[0]
+    pair.division = "4401"
+    with pytest.raises(PermissionDenied, match="is not one of"):
+        await pair.ask("revocation", msgspec.msgpack.encode(NodeRevocation(grant, "owner")))
+    assert pair.centre.grants.admit(READER, "4401-port-air").grant is not None

@@ -9,6 +9,7 @@ import structlog
 
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows
 from sensegate.authority.trail import Facts, Trail
+from sensegate.bus.names import city_of
 from sensegate.clock import DAY_US, Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.share.access_requests import AccessRequests
@@ -135,9 +136,9 @@ class CentreFederation:
         applications = [
             application
             for application in self._access.applications
-            if (application.owner or application.level).startswith(division)
+            if (application.owner or application.level).startswith(city_of(division))
             and (application.effective_state is ApplicationState.PENDING or application.ended > since)
-            and all(name.startswith(f"{division}-") for name in application.requested.feeds)
+            and all(self._is_feed_of(division, name) for name in application.requested.feeds)
         ]
         names = {name for application in applications for name in application.grants}
         grants = [grant for grant in self._grants.records if grant.id in names or self._is_active_for(grant, division)]
@@ -156,7 +157,12 @@ class CentreFederation:
 
     def _is_active_for(self, grant: Grant, division: str) -> bool:
         live = grant.state(self._clock.now()) in {"active", "waiting"}
-        return live and grant.level.startswith(division) and grant.feed.startswith(f"{division}-")
+        return live and grant.level.startswith(city_of(division)) and self._is_feed_of(division, grant.feed)
+
+    def _is_feed_of(self, division: str, name: str) -> bool:
+        """Return whether a feed is that of a node: the names of `4401-port` begin like those of `4401`, too."""
+        entry = self._catalogue.find(name)
+        return name.startswith(f"{division}-") and (entry is None or entry.origin == division)
 
     async def offer(self, division: str, payload: bytes) -> bytes:
         """Add a node's offer to the catalogue; if it may not be offered, the reason is part of the next update."""
@@ -174,16 +180,16 @@ class CentreFederation:
         name = mirrored_name(division, offer.feed.name)
         if len(name) > NAME_MAX:
             raise ConfigError(f"'{name}' is too long", key="name", remedy=f"use at most {NAME_MAX - 5} characters")
-        divisions = offer.feed.divisions
-        if not divisions or not all(code.startswith(division) for code in (*divisions, offer.entry.level)):
-            raise PermissionDenied(f"feed '{offer.feed.name}' reaches beyond {division}")
+        divisions, city = offer.feed.divisions, city_of(division)
+        if not divisions or not all(code.startswith(city) for code in (*divisions, offer.entry.level)):
+            raise PermissionDenied(f"feed '{offer.feed.name}' reaches beyond {city}")
         feed = msgspec.structs.replace(offer.feed, name=name)
         check_feed(feed)
         entry = self._catalogue.find(name)
         present = self._feeds.find(name)
         if present is not None and (entry is None or entry.origin != division):
             raise Conflict(f"the centre has a feed '{name}' of its own")
-        by = Principal(f"node-{division}", Role.CITY_OPERATOR, Scope(division), name="the node's catalogue")
+        by = Principal(f"node-{division}", Role.CITY_OPERATOR, Scope(city_of(division)), name="the node's catalogue")
         facts: Facts = {"feed": msgspec.to_builtins(feed), "sharing": offer.entry.sharing.value}
         await self._trail.record(by, "entry.synchronise", name, after=facts)
         after = msgspec.structs.replace(
@@ -204,7 +210,7 @@ class CentreFederation:
 
     async def _withdraw_offer(self, division: str, entry: CatalogueEntry) -> None:
         """Withdraw an offer from the catalogue; its feed remains while there are grants for it."""
-        by = Principal(f"node-{division}", Role.CITY_OPERATOR, Scope(division), name="the node's catalogue")
+        by = Principal(f"node-{division}", Role.CITY_OPERATOR, Scope(city_of(division)), name="the node's catalogue")
         await self._trail.record(by, "entry.withdraw", entry.feed)
         if self._grants.of_feed(entry.feed):
             after = msgspec.structs.replace(entry, sharing=type(entry.sharing).NOT_SHARED)
@@ -233,7 +239,7 @@ class CentreFederation:
             for entry in self._catalogue.records
             if entry.origin == division and entry.sharing is not SharingClass.NOT_SHARED
         ]
-        by = Principal(f"node-{division}", Role.CITY_OPERATOR, Scope(division), name="node has left")
+        by = Principal(f"node-{division}", Role.CITY_OPERATOR, Scope(city_of(division)), name="node has left")
         for entry in offered:
             await self._trail.record(by, "entry.withdraw", entry.feed)
             after = msgspec.structs.replace(entry, sharing=SharingClass.NOT_SHARED, changed=self._clock.now())
@@ -244,22 +250,31 @@ class CentreFederation:
         """Apply a decision made at a node; return the application. Raises as `AccessRequests.decide`."""
         request = msgspec.msgpack.decode(payload, type=NodeDecision)
         by = self._decider(division, request.by)
+        application = self._access.applications.find(request.application)
+        self._demand_own(division, application.requested.feeds if application else ())
         return encode(await self._access.decide(by, request.application, request.decision, None))
 
     async def revoke(self, division: str, payload: bytes) -> bytes:
         """Apply a revocation made at a node; return the grant. Raises as `AccessRequests.revoke`."""
         request = msgspec.msgpack.decode(payload, type=NodeRevocation)
         by = self._decider(division, request.by)
+        grant = self._grants.find(request.grant)
+        self._demand_own(division, (grant.feed,) if grant else ())
         try:
             return encode(await self._access.revoke(by, request.grant, request.reason))
         except NotFound as why:
             raise PermissionDenied(str(why)) from why
 
+    def _demand_own(self, division: str, feeds: Iterable[str]) -> None:
+        """Return if all these feeds are those of a node. Raises `PermissionDenied`."""
+        if foreign := next((name for name in feeds if not self._is_feed_of(division, name)), ""):
+            raise PermissionDenied(f"feed '{foreign}' is not one of {division}; decide where it comes from")
+
     @staticmethod
     def _decider(division: str, name: str) -> Principal:
         """Return the principal of a node's decision. Raises `PermissionDenied`."""
-        by = Principal(f"{name[:80]}@{division}", Role.CITY_OPERATOR, Scope(division), name="by its node")
-        if not allows(by, Action.DECIDE_GRANTS, division):
+        by = Principal(f"{name[:80]}@{division}", Role.CITY_OPERATOR, Scope(city_of(division)), name="by its node")
+        if not allows(by, Action.DECIDE_GRANTS, city_of(division)):
             raise PermissionDenied(f"decisions for {division} are not made here")
         return by
 

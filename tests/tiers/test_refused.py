@@ -297,7 +297,7 @@ async def test_lives_subjects_and_fences_are_the_centres_own(world: World) -> No
     rollups = {member.subject for member in written if member.rollup}
     assert rollups <= {f"commit.{NODE}.live", f"commit.{NODE}.backlog"}
     lives = {member.subject.partition(".")[0]: member.ttl_h for member in written}
-    assert lives == {"commit": 0, "readings": 168, "ledger": 9_600}
+    assert lives == {"commit": 0, "readings": 168, "ledger": 168}
     assert all(isinstance(member.expect, int) for member in written if member.subject.startswith("commit."))
 
 

@@ -13,7 +13,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
-import structlog
 
 from sensegate.bus.contract import Log
 from sensegate.bus.decoding import decoder
@@ -30,7 +29,6 @@ from sensegate.tiers.questions import CHUNK_BYTES, fit_chunk
 CHUNK_ENTRIES = 2_000
 WAIT_S = 1.0
 COMMIT = "commit."
-_log = structlog.get_logger("failover")
 
 
 class ReplicatedEntry(msgspec.Struct, frozen=True, array_like=True):

@@ -23,6 +23,7 @@ import numpy as np
 import uvloop
 
 from sensegate.model import I64
+from tests.bench.peers.process import end
 from tests.bench.workload import Sent
 
 ROOT = Path(__file__).parents[2]
@@ -265,10 +266,7 @@ class Flood:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._process
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
+        await end(self._process)
         self._directory.cleanup()
 
     async def go(self) -> Done:

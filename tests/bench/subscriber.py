@@ -17,6 +17,8 @@ from urllib.parse import urlsplit
 import msgspec
 import uvloop
 
+from tests.bench.peers.process import end
+
 ROOT = Path(__file__).parents[2]
 MARK = b"\ndata: {"
 
@@ -116,10 +118,7 @@ class Subscriber:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        assert self._process
-        if self._process.returncode is None:
-            self._process.kill()
-        await self._process.wait()
+        await end(self._process)
         self._directory.cleanup()
 
     async def _line(self) -> str:

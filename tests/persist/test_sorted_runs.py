@@ -156,7 +156,7 @@ def test_leftovers_of_a_crash_are_ignored_and_removed(tmp_path: Path) -> None:
     whole = (tmp_path / "run-1").read_bytes()
     (tmp_path / "run-2").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "state-2").write_bytes(b"half")
-    (tmp_path / "manifest.new").write_bytes(b"{")
+    (tmp_path / "manifest.part").write_bytes(b"{")
     with (tmp_path / "series.names").open("ab") as file:
         file.write(b"half a name")
     reopened = CheckpointStore(tmp_path)

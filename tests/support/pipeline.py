@@ -90,16 +90,19 @@ class Script:
 
 
 class Faulty(MemoryLog):
-    """A log whose writes fail by a script: number of the write -> what happens to it."""
+    """A log whose writes fail by a script: number of the write since `arm` -> what happens to it."""
 
-    def __init__(self, faults: dict[int, str]) -> None:
+    def __init__(self, faults: dict[int, str] | None = None) -> None:
         super().__init__()
-        self._faults = faults
-        self._count = 0
+        self.arm(faults or {})
+
+    def arm(self, faults: dict[int, str]) -> None:
+        """Let writes fail from now on."""
+        self._faults, self.writes = faults, 0
 
     async def write(self, members: Sequence[LogMessage]) -> int:
-        self._count += 1
-        match self._faults.get(self._count):
+        self.writes += 1
+        match self._faults.get(self.writes):
             case "lost":
                 raise Unavailable("nothing was written, as the script says")
             case "answer lost":

@@ -18,13 +18,11 @@ from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.trail import MemoryTrail
 from sensegate.bus import columns
 from sensegate.bus.ledger import Ledger
-from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
 from sensegate.config import IngestConfig, TimeConfig
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import DecoderMemory
 from sensegate.decode.watch import ProfileWatcher
-from sensegate.errors import Fenced, Unavailable
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.lifecycle.comparisons import MessageRange as Asked
@@ -38,7 +36,7 @@ from sensegate.lifecycle.opening import (
 )
 from sensegate.lifecycle.reprocessing_input import ReprocessingInput
 from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingOrder
-from sensegate.model import Delivery, Device, LogMessage, Message, SourcePosition
+from sensegate.model import Delivery, Device, Message, SourcePosition
 from sensegate.normalise.indicators import Indicators
 from sensegate.normalise.normalise import Normaliser
 from sensegate.persist.commit import Committer, CommitWriter
@@ -46,6 +44,7 @@ from sensegate.persist.duplicates import Deduplicator
 from sensegate.quantities.series import SeriesIndex
 from tests.conftest import eventually
 from tests.live.site import config_of
+from tests.support.pipeline import Faulty
 from tests.support.thermometer import THERMOMETER, write
 
 ADMIN = Principal("test", Role.ADMIN, scope("44"))
@@ -54,31 +53,6 @@ FIRST = NOW // 1_000_000 - 3_600
 NAMES = [f"d{number}" for number in range(6)]
 ROUNDS = 30
 TIMED = THERMOMETER.replace("    readings:", "    time: {field: at, format: epoch_s}\n    readings:")
-
-
-class Faulty(MemoryLog):
-    """A log whose writes fail by a script: number of the write since `arm` -> what happens to it."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.faults: dict[int, str] = {}
-        self.writes = 0
-
-    def arm(self, faults: dict[int, str]) -> None:
-        """Let writes fail from now on."""
-        self.faults, self.writes = faults, 0
-
-    async def write(self, members: Sequence[LogMessage]) -> int:
-        self.writes += 1
-        match self.faults.get(self.writes):
-            case "lost":
-                raise Unavailable("nothing was written, as the script says")
-            case "answer lost":
-                await super().write(members)
-                raise Unavailable("it was written, but the answer was lost, as the script says")
-            case "fenced":
-                raise Fenced("another was there, as the script says")
-        return await super().write(members)
 
 
 class Given:

@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterable, Sequence
 
 import msgspec
 import numpy as np
-import structlog
 
 from sensegate import metrics
 from sensegate.alarms.conditions import LOOKBACK_MAX_S, ReadingConditions, Transition
@@ -26,8 +25,6 @@ TICK_S = 5.0
 POSITION_S = 30.0
 """After a kill, readings of at most this time are judged again."""
 SEVERITIES = tuple(Severity)
-
-_log = structlog.get_logger("alarms")
 
 
 class EngineInputs(msgspec.Struct, frozen=True, kw_only=True, eq=False):

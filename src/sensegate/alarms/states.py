@@ -16,14 +16,12 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
 import msgspec
-import structlog
 
 from sensegate import metrics
 from sensegate.alarms.records import (
     Alarm,
     AlarmEvent,
     AlarmKey,
-    AlarmState,
     PendingViolations,
     decode_alarm,
     encode_alarm,
@@ -42,8 +40,6 @@ CLOSED_TTL_H = 720
 """A closed alarm is listed for so long; its events are in the feed for as long as readings are."""
 ALARMS_MAX = 100_000
 """Most alarms held; beyond, no new ones open, which is counted."""
-
-_log = structlog.get_logger("alarms")
 
 
 class AlarmLog(Protocol):
@@ -252,8 +248,3 @@ class AlarmStates:
         for alarm in self._alarms.values():
             if alarm.is_open:
                 metrics.ALARMS.labels(alarm.severity.value, alarm.state.value).inc()
-
-
-def is_active(alarm: Alarm) -> bool:
-    """Return whether an alarm is open and not acknowledged."""
-    return alarm.state is AlarmState.OPEN

@@ -26,7 +26,6 @@ Values = tuple[bytes, Column, bool, int, bytes, bytes]
 Table = Annotated[list[str], msgspec.Meta(max_length=1 << 16)]
 """Strings that rows refer to by an index of 16 bits."""
 
-MASK = (1 << 64) - 1
 POWERS: F64 = np.array([10.0**digits for digits in range(8)])
 UNSCALED = 255
 """Number of decimals that marks floats stored unscaled."""

@@ -240,6 +240,15 @@ def write_private(path: Path, content: str | bytes, *, durable: bool = True) -> 
     partial.replace(path)
 
 
+def sync_path(path: Path) -> None:
+    """Sync a file, or the names in a directory, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
 def json_bytes(tree: object) -> bytes:
     """Return the JSON encoding of a request to the server."""
     return json.dumps(tree, separators=(",", ":")).encode()

@@ -75,10 +75,6 @@ class StreamStatus(msgspec.Struct, frozen=True):
     config: _Config = _Config()
 
 
-class _Consumer(msgspec.Struct, frozen=True):
-    name: str
-
-
 class _StoredMessage(msgspec.Struct, frozen=True):
     subject: str
     seq: int

@@ -20,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from sensegate.bus.highwayhash import highway64
+from sensegate.bus.process import sync_path
 
 META, SUM, KEY, BLOCKS, CONSUMERS = "meta.inf", "meta.sum", "meta.key", "msgs", "obs"
 
@@ -85,11 +86,7 @@ def write(directory: Path, metadata: Metadata, *, durable: bool = True) -> None:
                 os.fsync(file.fileno())
         partial.replace(directory / name)
     if durable:
-        descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        sync_path(directory)
 
 
 def damaged_consumers(directory: Path) -> Iterator[Path]:

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import os
 import secrets
 from bisect import bisect_left
 from collections.abc import Sequence
@@ -28,6 +27,7 @@ import msgspec
 import structlog
 import xxhash
 
+from sensegate.bus.process import sync_path, write_private
 from sensegate.errors import StoreFull
 from sensegate.model import LogEntry, LogMessage
 
@@ -286,14 +286,5 @@ def _decoded(content: bytes) -> TimelineHistory:
 
 def _write(file: Path, history: TimelineHistory) -> None:
     body = msgspec.json.encode(history)
-    fresh = file.with_name(f"{file.name}.new")
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as stream:
-        stream.write(xxhash.xxh3_64_hexdigest(body).encode() + b"\n" + body)
-        stream.flush()
-        os.fsync(stream.fileno())
-    fresh.replace(file)
-    directory = os.open(file.parent, os.O_RDONLY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    write_private(file, xxhash.xxh3_64_hexdigest(body).encode() + b"\n" + body)
+    sync_path(file.parent)

@@ -5,12 +5,9 @@ Part of `config.gateway`, which reads it.
 
 from __future__ import annotations
 
-import re
 from typing import Annotated, Literal
 
 from sensegate.config.setting import ConfigRecord, doc
-
-_PIN = re.compile(r"[0-9A-Fa-f]{64}")
 
 
 class CameraConfig(ConfigRecord, frozen=True):

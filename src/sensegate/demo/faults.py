@@ -20,7 +20,6 @@ LARGE_BYTES = 300_000
 LATE_FIRST_S = 900
 """Smallest age of late readings; each one of a device is a second older than the one before."""
 FUTURE_S = 3600
-MINUTE_US = 60_000_000
 
 
 class CountUnit(StrEnum):

@@ -13,7 +13,6 @@ import asyncio
 from collections.abc import Awaitable, Callable, Sequence
 
 import msgspec
-import structlog
 
 from sensegate.bus.contract import Log
 from sensegate.bus.decoding import decoder
@@ -32,7 +31,6 @@ WAIT_S = 1.0
 COMMIT = "commit."
 STATE = f"{ALARM_STATES}."
 """Prefix of the states of alarms, which end the writes of alarms as records end commits."""
-_log = structlog.get_logger("failover")
 
 
 class ReplicatedEntry(msgspec.Struct, frozen=True, array_like=True):

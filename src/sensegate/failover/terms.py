@@ -8,12 +8,12 @@ whole lease. Who may grant, and how an active centre knows that no other was gra
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from zlib import crc32
 
 import msgspec
 
+from sensegate.bus.process import write_private
 from sensegate.errors import ConfigError
 from sensegate.failover.lease import INITIAL_VERSION, LeaseRequest, VoterConfiguration
 
@@ -94,12 +94,7 @@ def read(directory: Path) -> Term:
 
 def write(directory: Path, term: Term) -> None:
     """Store a term; it is on the disk when this returns."""
-    fresh = directory / f"{FILE}.new"
-    with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-        file.write(msgspec.json.encode(term))
-        file.flush()
-        os.fsync(file.fileno())
-    fresh.replace(directory / FILE)
+    write_private(directory / FILE, msgspec.json.encode(term))
 
 
 class CentreChoice:

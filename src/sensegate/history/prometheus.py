@@ -31,7 +31,6 @@ from sensegate.web.routing import API, Call, QueryParam, Route
 PROMETHEUS = PartKey[PrometheusReader](
     "prometheus", absent="this gateway keeps no history; set history.enabled and install sensegate[history]"
 )
-_DAY_US = 86_400_000_000
 _FORM = "application/x-www-form-urlencoded"
 
 

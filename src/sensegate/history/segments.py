@@ -15,7 +15,6 @@ start completes it, and rows that are written from the log afterwards are left o
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
@@ -24,6 +23,7 @@ import numpy as np
 import structlog
 
 from sensegate.bus.batch import Batch
+from sensegate.bus.process import sync_path
 from sensegate.bus.timelines import Timelines
 from sensegate.errors import Unavailable
 from sensegate.history.segment_files import SegmentFiles
@@ -208,8 +208,8 @@ class SegmentStore:
         try:
             self._files.write_rows(temporary, rows, msgspec.json.encode(segment))
             self._files.write_sums(sums, rows)
-            _sync(temporary)
-            _sync(sums)
+            sync_path(temporary)
+            sync_path(sums)
             # The sums first: a segment that is there has its sums too.
             sums.rename(self.sums_of(segment))
             publish(temporary, self.file_of(segment))
@@ -225,7 +225,7 @@ class SegmentStore:
         temporary = self.directory / f"{segment.name}.sums.tmp"
         try:
             self._files.write_sums(temporary, self._files.read_rows([self.file_of(segment)]))
-            _sync(temporary)
+            sync_path(temporary)
             publish(temporary, self.sums_of(segment))
         except OSError as why:
             raise Unavailable(f"history: {why}") from why
@@ -304,7 +304,7 @@ class SegmentStore:
         try:
             self.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
             temporary.write_bytes(msgspec.json.encode(deletions))
-            _sync(temporary)
+            sync_path(temporary)
             publish(temporary, self.directory / DELETIONS)
         except OSError as why:
             raise Unavailable(f"history: {why}") from why
@@ -429,12 +429,4 @@ def mergeable(segments: Sequence[Segment]) -> Sequence[Segment]:
 def publish(temporary: Path, target: Path) -> None:
     """Give a synced file its name, and make that durable."""
     temporary.rename(target)
-    _sync(target.parent)
-
-
-def _sync(path: Path) -> None:
-    handle = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(handle)
-    finally:
-        os.close(handle)
+    sync_path(target.parent)

@@ -520,8 +520,8 @@ async def open_fronts(
     return fronts
 
 
-async def run_fronts(config: Config, *, clock: Clock | None = None, ready: Callable[[str], None] | None = None) -> None:
-    """Run the fronts of a machine apart from the gateway, until cancelled; `ready` is called with their address.
+async def run_fronts(config: Config) -> None:
+    """Run the fronts of a machine apart from the gateway, until cancelled.
 
     They need the servers of the cluster and a gateway of the node on any machine. Devices stay connected while another
     gateway takes over.
@@ -529,7 +529,7 @@ async def run_fronts(config: Config, *, clock: Clock | None = None, ready: Calla
     Raises:
         ConfigError, EngineError: as `MqttFronts.open`.
     """
-    clock = clock or SystemClock()
+    clock = SystemClock()
     Path(config.directory).mkdir(parents=True, exist_ok=True, mode=0o700)  # noqa: ASYNC240 - nothing else runs yet
     async with contextlib.AsyncExitStack() as stack:
         engine = Engine.of(config, clock, slots=())
@@ -540,6 +540,4 @@ async def run_fronts(config: Config, *, clock: Clock | None = None, ready: Calla
         await fronts.open()
         await fronts.admit()
         _log.info("fronts ready", mqtt=fronts.url)
-        if ready:
-            ready(fronts.url)
         await fronts.run()

@@ -326,9 +326,7 @@ class Releases(ReleaseRegistry):
         after = msgspec.structs.replace(history, shadow=beside)
         return await self._write(history, after, by, StepRecord("profile.shadow", profile, number, note, facts))
 
-    async def end_shadow(
-        self, profile: str, *, by: Principal, report: Facts | None = None, note: str = ""
-    ) -> ReleaseHistory:
+    async def end_shadow(self, profile: str, *, by: Principal, report: Facts | None = None) -> ReleaseHistory:
         """End the shadow; `report` goes to the audit trail.
 
         Raises `PermissionDenied`, `Conflict` (there is no shadow).
@@ -341,7 +339,7 @@ class Releases(ReleaseRegistry):
         after = msgspec.structs.replace(history, shadow=None)
         facts: Facts = {"target": scope_text(target), "report": report or {}}
         return await self._write(
-            history, after, by, StepRecord("profile.shadow.end", profile, history.shadow.number, note, facts)
+            history, after, by, StepRecord("profile.shadow.end", profile, history.shadow.number, "", facts)
         )
 
     # ── from the centre ──────────────────────────────────────────────────────────────────────────────────

@@ -18,6 +18,7 @@ import structlog
 import xxhash
 
 from sensegate import metrics
+from sensegate.bus.process import sync_path, write_private
 from sensegate.bus.timelines import Timelines
 from sensegate.model import FORMAT, I64
 from sensegate.persist.memtable import Memtable
@@ -267,13 +268,8 @@ class CheckpointStore:
 
     def _replace_manifest(self, manifest: Manifest) -> None:
         body = msgspec.json.encode(manifest)
-        _write_durably(self._directory / "manifest.new", xxhash.xxh3_64_hexdigest(body).encode() + b"\n" + body)
-        (self._directory / "manifest.new").replace(self._directory / "manifest")
-        number = os.open(self._directory, os.O_RDONLY)
-        try:
-            os.fsync(number)
-        finally:
-            os.close(number)
+        write_private(self._directory / "manifest", xxhash.xxh3_64_hexdigest(body).encode() + b"\n" + body)
+        sync_path(self._directory)
         self._manifest = manifest
 
 

@@ -6,7 +6,6 @@ the rows of its readings, and a digest of them. Extents and losses are stored in
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from enum import StrEnum
 from pathlib import Path
@@ -15,6 +14,7 @@ import msgspec
 import structlog
 import xxhash
 
+from sensegate.bus.process import write_private
 from sensegate.errors import StoreFull
 from sensegate.model import LogEntry
 
@@ -215,12 +215,7 @@ def _decoded(content: bytes) -> ScrubState:
 def write(directory: Path, extents: ScrubState) -> None:
     """Write the state atomically. Raises `StoreFull`."""
     body = msgspec.json.encode(extents)
-    fresh = directory / f"{FILE}.new"
     try:
-        with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as stream:
-            stream.write(xxhash.xxh3_64_hexdigest(body).encode() + b"\n" + body)
-            stream.flush()
-            os.fsync(stream.fileno())
-        fresh.replace(directory / FILE)
+        write_private(directory / FILE, xxhash.xxh3_64_hexdigest(body).encode() + b"\n" + body)
     except OSError as why:
         raise StoreFull(f"{directory / FILE}: not written: {why}") from why

@@ -16,7 +16,6 @@ from itertools import repeat
 from typing import Final
 
 import msgspec
-import structlog
 
 from sensegate import metrics
 from sensegate.scripts.process import ChildDied, ChildProcess
@@ -48,8 +47,6 @@ FAILED: Final = "script_failed"
 SUSPENDED: Final = "script_suspended"
 """Values of `QuarantineReason`."""
 _NOT_TRIED: Final = CallResult("", "")
-
-_log = structlog.get_logger("scripts")
 
 
 class PendingCall(msgspec.Struct, frozen=True, gc=False):

@@ -210,7 +210,6 @@ class FeedServer:
         limit: int,
         *,
         since: int = 0,
-        scan_s: float = _SCAN_S,
         fields: tuple[str, ...] = (),
     ) -> FeedPage:
         """Return at most `limit` records before `start`, the last to arrive first.
@@ -222,7 +221,7 @@ class FeedServer:
             Unavailable: the log does not respond.
         """
         loop = asyncio.get_running_loop()
-        scan_until = loop.time() + scan_s
+        scan_until = loop.time() + _SCAN_S
         position, parts, count, is_complete = start, list[records.RowSlice](), 0, False
         while count < limit and not is_complete:
             span = await self.reader.read_back(position.sequence + 1 if position.row else position.sequence)

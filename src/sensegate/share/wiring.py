@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
 
-import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sensegate.authority import bucket as registry
@@ -37,8 +36,6 @@ STATEMENT_KEY = "statements.key"
 PSEUDONYM_KEY = "masks.key"
 _INDICATORS_US = 2 * HOUR_US
 _CACHE_S = 60.0
-
-_log = structlog.get_logger("sharing")
 
 
 async def prepare_secrets(config: Config, bucket: registry.Bucket) -> None:

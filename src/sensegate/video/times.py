@@ -93,8 +93,8 @@ def parse_iso(text: str, naive: str = "utc") -> TimeResult | None:
     return (us, EXPLICIT) if us >= 0 else None
 
 
-def parse_compact(text: str, zone: str = BEIJING) -> TimeResult | None:
-    """Parse ``YYYYMMDDhhmmss`` with or without milliseconds: local time of an IANA zone."""
+def parse_compact(text: str) -> TimeResult | None:
+    """Parse ``YYYYMMDDhhmmss`` with or without milliseconds: Beijing time."""
     text = text.strip()
     if not _COMPACT.fullmatch(text):
         return None
@@ -107,7 +107,7 @@ def parse_compact(text: str, zone: str = BEIJING) -> TimeResult | None:
         int(text[12:14]),
         int(text[14:] or 0) * 1_000,
     )
-    local = None if us is None else _local(us, zone)
+    local = None if us is None else _local(us, BEIJING)
     return None if local is None else (local, ASSUMED)
 
 

@@ -269,14 +269,14 @@ class ViidListener:
         raw = shown.getpeercert(binary_form=True) if shown is not None else None
         return hashlib.sha256(raw).hexdigest() if raw else ""
 
-    def _challenge(self, code: str, why: str, *, stale: bool = False, status: int = 401) -> _Refusal:
+    def _challenge(self, code: str, why: str, *, stale: bool = False) -> _Refusal:
         deviations = self._deviations.get(code, ViidDeviceConfig(device=code))
         algorithms = deviations.algorithms or self.deps.config.algorithms
         lines = self._digest.challenges(
             algorithms, self.deps.clock.monotonic(), stale=stale, compact=deviations.compact_challenge
         )
         headers = [("WWW-Authenticate", line) for line in lines]
-        return _Refusal(status, ObjectResult(code, answers.INVALID_OPERATION, why), headers=headers)
+        return _Refusal(401, ObjectResult(code, answers.INVALID_OPERATION, why), headers=headers)
 
     def _prove(self, request: web.Request, code: str) -> Device:
         """Return the device that the digest of a request authenticates. Raises a challenge, or a lock-out."""

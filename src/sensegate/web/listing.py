@@ -49,7 +49,7 @@ def page_of(call: Call, rows: Iterable[Row], kind: type[Row], *key: str, text: b
     selected = [
         row
         for row in rows
-        if all(matches(_text(getattr(row, name)), values) for name, values in filters.items())
+        if all(matches(str(getattr(row, name)), values) for name, values in filters.items())
         and (not within or str(getattr(row, "division", "")).startswith(within))
         and (not query or any(query in str(getattr(row, name)).casefold() for name in fields))
     ]
@@ -102,7 +102,7 @@ _PAGING = {param.name for param in PAGING}
 
 def _cursor(row: msgspec.Struct, key: Sequence[str]) -> str:
     """Return the key of a row as text: that of one field as it is, those of several quoted and with colons between."""
-    texts = [_text(getattr(row, name)) for name in key]
+    texts = [str(getattr(row, name)) for name in key]
     return texts[0] if len(texts) == 1 else ":".join(quote(text, safe="") for text in texts)
 
 
@@ -114,10 +114,6 @@ def _ranks_of(cursor: str, kind: type[msgspec.Struct], key: Sequence[str]) -> li
         return [_rank(float(text) if name in numbers else text) for name, text in zip(key, texts, strict=True)]
     except ValueError:
         raise BadRequest(f"query: after: '{cursor[:80]}' is no `next` of this list; start without it") from None
-
-
-def _text(value: object) -> str:
-    return str(value)
 
 
 def _rank(value: object) -> tuple[int, float, str]:

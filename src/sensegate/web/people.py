@@ -65,7 +65,8 @@ class InitialPassword(msgspec.Struct, frozen=True):
     password: str
 
 
-def _people(call: Call) -> People:
+def accounts(call: Call) -> People:
+    """Return the accounts of people. Raises `NotFound` where the gateway has none."""
     if call.deps.people is None:
         raise NotFound("this gateway has no accounts of people; use a token")
     return call.deps.people
@@ -93,15 +94,15 @@ def _scope(call: Call, division: str, department: str) -> Scope:
 
 
 async def _list(call: Call) -> listing.RowPage[PersonRow]:
-    return listing.page_of(call, [_row(person) for person in _people(call).list(call.principal)], PersonRow, "id")
+    return listing.page_of(call, [_row(person) for person in accounts(call).list(call.principal)], PersonRow, "id")
 
 
 async def _person(call: Call) -> PersonRow:
-    return _row(_people(call).get(call.path("person"), call.principal))
+    return _row(accounts(call).get(call.path("person"), call.principal))
 
 
 async def _add(call: Call) -> InitialPassword:
-    people = _people(call)
+    people = accounts(call)
     wanted = await call.body(NewPerson)
     scope = _scope(call, wanted.scope, wanted.department)
     password, person = await people.create(wanted.id, Role(wanted.role), scope, by=call.principal, title=wanted.title)
@@ -109,7 +110,7 @@ async def _add(call: Call) -> InitialPassword:
 
 
 async def _change(call: Call) -> PersonRow:
-    people = _people(call)
+    people = accounts(call)
     revision = call.revision()
     wanted = await call.body(PersonChange)
     before = people.get(call.path("person"), call.principal)
@@ -129,11 +130,11 @@ async def _change(call: Call) -> PersonRow:
 
 async def _reset(call: Call) -> InitialPassword:
     person_id = call.path("person")
-    return InitialPassword(person_id, await _people(call).reset(person_id, by=call.principal))
+    return InitialPassword(person_id, await accounts(call).reset(person_id, by=call.principal))
 
 
 async def _remove(call: Call) -> web.Response:
-    await _people(call).remove(call.path("person"), by=call.principal)
+    await accounts(call).remove(call.path("person"), by=call.principal)
     return web.Response(status=204)
 
 

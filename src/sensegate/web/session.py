@@ -5,11 +5,12 @@ from __future__ import annotations
 import msgspec
 from aiohttp import web
 
-from sensegate.authority.people import People, SignInResult
+from sensegate.authority.people import SignInResult
 from sensegate.authority.scope import Principal
 from sensegate.errors import NotFound, PermissionDenied
 from sensegate.web import auth
 from sensegate.web.bodies import Body
+from sensegate.web.people import accounts
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 _BINDING = "sensegate-sign-in"
@@ -59,12 +60,6 @@ class SignInMethods(msgspec.Struct, frozen=True):
     """Issuer of the identity provider; empty: none."""
 
 
-def _people(call: Call) -> People:
-    if call.deps.people is None:
-        raise NotFound("this gateway has no accounts of people; use a token")
-    return call.deps.people
-
-
 def _row(call: Call, principal: Principal, csrf: str, left_s: float, token: str = "") -> SessionRow:
     place = principal.scope
     ends = iso(call.deps.clock.now() + round(left_s * 1e6))
@@ -72,7 +67,7 @@ def _row(call: Call, principal: Principal, csrf: str, left_s: float, token: str 
 
 
 def _opened(call: Call, done: SignInResult) -> tuple[SessionRow, str]:
-    people = _people(call)
+    people = accounts(call)
     principal = people.principal(done.session)
     if principal is None:
         raise PermissionDenied("the account was deleted meanwhile", authenticated=False)
@@ -91,7 +86,7 @@ async def _methods(call: Call) -> SignInMethods:
 
 
 async def _sign_in(call: Call) -> SessionRow | web.Response:
-    people = _people(call)
+    people = accounts(call)
     wanted = await call.body(SignIn)
     auth.demand_same_origin(call.request)
     done = await people.sign_in(wanted.name, wanted.password, new_password=wanted.new_password, address=call.address)
@@ -105,13 +100,13 @@ async def _sign_in(call: Call) -> SessionRow | web.Response:
 
 async def open_by_form(call: Call, name: str, password: str, new_password: str) -> str:
     """Open a session of a person; return the text of its cookie. Raises as the sign-in of the API."""
-    done = await _people(call).sign_in(name, password, new_password=new_password, address=call.address)
+    done = await accounts(call).sign_in(name, password, new_password=new_password, address=call.address)
     _, text = _opened(call, done)
     return text
 
 
 async def _session(call: Call) -> SessionRow:
-    people = _people(call)
+    people = accounts(call)
     session = people.sessions.find_id(call.principal.session)
     if session is None:
         raise NotFound("there is no session: the caller uses a token")
@@ -121,7 +116,7 @@ async def _session(call: Call) -> SessionRow:
 async def _sign_out(call: Call) -> web.Response:
     if not call.principal.person:
         raise NotFound("there is no session: the caller uses a token")
-    await _people(call).sign_out(call.principal)
+    await accounts(call).sign_out(call.principal)
     response = web.Response(status=204)
     response.del_cookie(auth.cookie_name(call.deps), path="/", secure=call.deps.is_secure, httponly=True)
     return response
@@ -129,12 +124,12 @@ async def _sign_out(call: Call) -> web.Response:
 
 async def _password(call: Call) -> web.Response:
     wanted = await call.body(PasswordChange)
-    await _people(call).change_password(call.principal, wanted.old, wanted.new, address=call.address)
+    await accounts(call).change_password(call.principal, wanted.old, wanted.new, address=call.address)
     return web.Response(status=204)
 
 
 async def _begin(call: Call) -> web.StreamResponse:
-    _people(call)
+    accounts(call)
     if call.deps.oidc is None:
         raise NotFound("this gateway has no identity provider; sign in with a password")
     started = await call.deps.oidc.begin(call.address)
@@ -153,7 +148,7 @@ async def _begin(call: Call) -> web.StreamResponse:
 
 
 async def _callback(call: Call) -> web.StreamResponse:
-    people = _people(call)
+    people = accounts(call)
     if call.deps.oidc is None:
         raise NotFound("this gateway has no identity provider; sign in with a password")
     if error := call.text("error"):

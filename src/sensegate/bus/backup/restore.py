@@ -24,7 +24,7 @@ from sensegate.bus import process, restores
 from sensegate.bus.backup import contents, manifest, secret_file
 from sensegate.bus.backup.manifest import BackupManifest, Progress
 from sensegate.bus.encryption import KEY_FILE
-from sensegate.bus.process import write_private
+from sensegate.bus.process import sync_path, write_private
 from sensegate.bus.restores import Restore
 from sensegate.bus.server_conf import KEY_VARIABLE
 from sensegate.config import Config, files
@@ -208,7 +208,7 @@ def _move(places: Sequence[Path], target: Path, *, last: str) -> None:
     """
     for place in sorted(places, key=lambda place: (place.name == last, place.name != _OPPOSITE[last])):
         place.rename(target / place.name)
-    _sync(target)
+    sync_path(target)
 
 
 def _own(directory: Path) -> None:
@@ -259,11 +259,3 @@ def _is_there(config: Config, name: str) -> bool:
         return bool(config.engine.store_key_file or os.environ.get(KEY_VARIABLE))
     named = {f"config/{'.'.join(path)}": Path(file) for path, file in files.named_files(config)}
     return name in named and named[name].exists()
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

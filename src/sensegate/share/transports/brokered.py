@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 import nats.errors
 import paho.mqtt.client as paho
-import structlog
 from nats.aio.client import Client
 from paho.mqtt.enums import CallbackAPIVersion, MQTTErrorCode
 
@@ -39,8 +38,6 @@ _HEAD_BYTES = 4_096
 """Room for the headers in the largest message."""
 _PAGES_MAX = 400
 """Most pages of 256 consumers that are read."""
-
-_log = structlog.get_logger("share")
 
 
 def _too_large(delivery: OutboundDelivery, client: Client) -> DeliveryResult | None:

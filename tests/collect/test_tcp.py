@@ -618,14 +618,20 @@ async def test_any_bytes_leave_the_listener_alive(protocol: str) -> None:
 # ── TLS ──────────────────────────────────────────────────────────────────────────────────────────────
 
 
-async def test_tls(tmp_path: Path) -> None:
-    """With certificates the port speaks TLS and nothing else; what cannot be used is said."""
-    cert, key = tmp_path / "cert.pem", tmp_path / "key.pem"
+async def certificate(directory: Path) -> tuple[Path, Path]:
+    """Return the files of a certificate for this machine, and of its key."""
+    cert, key = directory / "cert.pem", directory / "key.pem"
     subject = ["-subj", "/CN=localhost", "-addext", "subjectAltName=IP:127.0.0.1"]
     make = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"]
     await asyncio.to_thread(
         subprocess.run, [*make, "-keyout", str(key), "-out", str(cert), *subject], check=True, capture_output=True
     )
+    return cert, key
+
+
+async def test_tls(tmp_path: Path) -> None:
+    """With certificates the port speaks TLS and nothing else; what cannot be used is said."""
+    cert, key = await certificate(tmp_path)
     async with listener(tls={"cert_file": str(cert), "key_file": str(key)}) as rig:
         context = ssl.create_default_context(cafile=str(cert))
         reader, writer = await asyncio.open_connection(rig.host, rig.port, ssl=context)
@@ -636,3 +642,29 @@ async def test_tls(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="certificate cannot be loaded"):
         async with listener(tls=msgspec.to_builtins(TlsConfig(cert_file=str(key)))):
             pass
+
+
+async def test_addresses_are_checked_before_a_handshake(tmp_path: Path) -> None:
+    """A connection that begins no handshake is closed at once where its address has no right to connect.
+
+    Control: from one that has, it may begin its handshake for some seconds.
+    """
+    cert, key = await certificate(tmp_path)
+    tls = {"cert_file": str(cert), "key_file": str(key)}
+    async with listener(tls=tls, allow=["10.0.0.0/8"]) as rig, rig.line() as silent:
+        assert await silent.closed() == b""
+        assert "not in listen.tcp.allow" in rig.refused[0][1]
+    async with listener(tls=tls, allow=["127.0.0.0/8"]) as rig, rig.line() as silent:
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.1):
+                await silent.reader.read()
+
+
+async def test_a_tls_port_in_use_is_said(tmp_path: Path) -> None:
+    """A second listener does not share the port of the first."""
+    cert, key = await certificate(tmp_path)
+    tls = {"cert_file": str(cert), "key_file": str(key)}
+    async with listener(tls=tls) as rig:
+        with pytest.raises(ConfigError, match="cannot use"):
+            async with listener(tls=tls, port=rig.port):
+                pass

@@ -24,10 +24,11 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.free_ports import listen, url_host
+from sensegate.bus.free_ports import free_port, listen, url_host
 from sensegate.bus.trust import server_context
 from sensegate.clock import Clock
 from sensegate.collect.contract import ProtocolSession
+from sensegate.collect.front.handshakes import PacedListener
 from sensegate.collect.passwords import DevicePasswords
 from sensegate.collect.protocols import PROTOCOLS
 from sensegate.collect.pushed import PushSource
@@ -42,6 +43,7 @@ CLOSE_S = 2.0
 UNREAD_BYTES_MAX = 65_536
 """Most unread bytes of replies before a connection is aborted."""
 NAME_MAX = 128
+_BACKLOG = 1_024
 _KEEPALIVE = (("TCP_KEEPIDLE", 30), ("TCP_KEEPINTVL", 10), ("TCP_KEEPCNT", 3))
 """Keep-alive options with which a vanished peer is detected within a minute."""
 _UNSAFE = re.compile(r"[^0-9A-Za-z_.-]")
@@ -145,7 +147,7 @@ class TcpSource(PushSource):
         self._allow = _networks(config)
         self._centres = frozenset(centre.upper() for centre in config.centres)
         self._passwords = DevicePasswords(config.passwords_file, clock) if config.passwords_file else None
-        self._server: asyncio.Server | None = None
+        self._server: asyncio.Server | _TlsServer | None = None
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: set[_TcpConnection] = set()
         self._by_address: Counter[str] = Counter()
@@ -162,13 +164,26 @@ class TcpSource(PushSource):
         """
         config = self._config
         context = _context(config.tls)
-        start_server = partial(asyncio.start_server, self._accept, config.host, ssl=context, backlog=1_024)
         try:
-            self._server, port = await listen(start_server, config.port, config.host)
+            if context:
+                port = config.port or free_port(config.host)
+                self._server = await self._listen_tls(context, port)
+            else:
+                start_server = partial(asyncio.start_server, self._accept, config.host, backlog=_BACKLOG)
+                self._server, port = await listen(start_server, config.port, config.host)
         except OSError as why:
             problem = f"the listener cannot use {config.host}:{config.port}: {why.strerror}"
             raise ConfigError(problem, key="listen.tcp", remedy="choose a free port, or 0") from why
         return f"{'tls' if context else 'tcp'}://{url_host(config.host)}:{port}"
+
+    async def _listen_tls(self, context: ssl.SSLContext, port: int) -> _TlsServer:
+        """Listen by TLS: an address is checked before its handshake, and handshakes are limited. Raises `OSError`."""
+
+        def protocol() -> asyncio.StreamReaderProtocol:
+            return asyncio.StreamReaderProtocol(asyncio.StreamReader(), self._accept)
+
+        sockets = await _listening_sockets(self._config.host, port)
+        return _TlsServer([PacedListener(each, context, protocol, self._admits) for each in sockets])
 
     async def close(self) -> None:
         """Stop listening and close all connections; devices repeat unanswered frames."""
@@ -188,9 +203,7 @@ class TcpSource(PushSource):
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         task = asyncio.current_task()
         address = str((writer.get_extra_info("peername") or ("",))[0])
-        if task is None or (limit := self._limit_for(address)):
-            if task is not None:
-                metrics.LIMIT_HITS.labels(limit).inc()
+        if task is None or not self._admits(address):
             writer.transport.abort()
             return
         _keep_alive(writer)
@@ -210,6 +223,13 @@ class TcpSource(PushSource):
             self._connections.discard(connection)
             self._tasks.discard(task)
             connection.abort()
+
+    def _admits(self, address: str) -> bool:
+        """Return whether a connection from an address is within the limits; count one that is not."""
+        limit = self._limit_for(address)
+        if limit:
+            metrics.LIMIT_HITS.labels(limit).inc()
+        return not limit
 
     def _limit_for(self, address: str) -> str:
         """Return the limit that rejects an address; empty: none."""
@@ -318,6 +338,38 @@ class TcpSource(PushSource):
 
     def _count(self, outcome: str) -> None:
         metrics.TCP_FRAMES.labels(self._config.protocol, str(outcome)).inc()
+
+
+# ── listening by TLS ─────────────────────────────────────────────────────────────────────────────────
+
+
+class _TlsServer:
+    """Listeners of all addresses of a host."""
+
+    def __init__(self, listeners: list[PacedListener]) -> None:
+        self._listeners = listeners
+
+    def close(self) -> None:
+        """Accept no more; open connections stay."""
+        for listener in self._listeners:
+            listener.close()
+
+
+async def _listening_sockets(host: str, port: int) -> list[socket.socket]:
+    """Return a socket that listens for each address of a host, as `asyncio.start_server` does. Raises `OSError`."""
+    places = await asyncio.get_running_loop().getaddrinfo(
+        host or None, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+    )
+    sockets: list[socket.socket] = []
+    try:
+        for family, address in dict.fromkeys((place[0], place[4]) for place in places):
+            sockets.append(socket.create_server(address, family=family, backlog=_BACKLOG))
+            sockets[-1].setblocking(False)
+    except OSError:
+        for each in sockets:
+            each.close()
+        raise
+    return sockets
 
 
 # ── who may connect ──────────────────────────────────────────────────────────────────────────────────

@@ -29,14 +29,22 @@ _log = structlog.get_logger("collect")
 class PacedListener:
     """Accepts connections of a listening socket, and hands them to protocols after their handshake."""
 
-    def __init__(self, listener: socket.socket, tls: ssl.SSLContext, protocol: Callable[[], asyncio.Protocol]) -> None:
+    def __init__(
+        self,
+        listener: socket.socket,
+        tls: ssl.SSLContext,
+        protocol: Callable[[], asyncio.BaseProtocol],
+        admits: Callable[[str], bool] = lambda _address: True,
+    ) -> None:
+        """Accept until `close`; a connection from an address that `admits` refuses is closed before its handshake."""
         self._listener = listener
         self._tls = tls
         self._protocol = protocol
+        self._admits = admits
         self._handshakes = asyncio.Semaphore(HANDSHAKES_MAX)
         self._accepted = asyncio.Semaphore(SILENT_MAX)
         self._pending: set[asyncio.Task[None]] = set()
-        self._accepting = asyncio.get_running_loop().create_task(self._accept_all(), name="mqtt accept")
+        self._accepting = asyncio.get_running_loop().create_task(self._accept_all(), name="tls accept")
 
     def close(self) -> None:
         """Accept no more; open connections stay."""
@@ -50,13 +58,17 @@ class PacedListener:
         while True:
             await self._accepted.acquire()
             try:
-                accepted, _ = await loop.sock_accept(self._listener)
+                accepted, peer = await loop.sock_accept(self._listener)
             except OSError as why:  # no descriptor is free, or the client has gone
                 self._accepted.release()
                 _log.warning("connection not accepted", reason=str(why))
                 await asyncio.sleep(0.1)
                 continue
-            task = loop.create_task(self._begin(accepted), name="mqtt handshake")
+            if not self._admits(str(peer[0])):
+                self._accepted.release()
+                accepted.close()
+                continue
+            task = loop.create_task(self._begin(accepted), name="tls handshake")
             self._pending.add(task)
             task.add_done_callback(self._pending.discard)
 

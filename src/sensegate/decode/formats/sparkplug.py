@@ -254,10 +254,12 @@ class _Message:
             if "" not in node.births:
                 self._request_rebirth()
         else:
-            node = NodeSession(sequence=(self._payload.seq or 0) % NUMBERS, bd_seq=_bd_seq(self._payload.metrics))
-            if self._node is not None:
-                births = self._node.births if self._memory.hindsight else {}
-                node = msgspec.structs.replace(node, online=self._node.online, births=births)
+            sequence, bd_seq = (self._payload.seq or 0) % NUMBERS, _bd_seq(self._payload.metrics)
+            node = self._node or NodeSession()
+            if self._memory.hindsight:
+                node = msgspec.structs.replace(node, sequence=sequence, bd_seq=bd_seq, doubt=False)
+            else:
+                node = node.without_births(sequence, bd_seq)
         self._store(node.with_birth(device, birth))
         for metric in self._payload.metrics:
             self._add_metric(metric.name or "", metric, birth.names[metric.name or ""], birth, self._payload.timestamp)

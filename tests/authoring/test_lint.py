@@ -9,6 +9,7 @@ import pytest
 from sensegate.authoring.examples import check_profile
 from sensegate.authoring.lint import review_profile
 from sensegate.authoring.overlaps import overlaps
+from sensegate.config import builtin
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.topics import covers
 from sensegate.decode.topics import parse as topic_of
@@ -54,6 +55,19 @@ def test_an_error_comes_alone(tmp_path: Path, mistake: tuple[str, str]) -> None:
 def test_a_good_profile_has_no_warning(tmp_path: Path) -> None:
     """Negative control of all."""
     assert findings(tmp_path, HEAD + RULE + EXAMPLES) == []
+
+
+def test_each_part_that_the_template_wrote_is_named(tmp_path: Path) -> None:
+    """An untouched profile of `sensegate profile new`: its labels, its source and each of its payloads."""
+    template = (builtin.PROFILES / "_template.yaml").read_text(encoding="utf-8")
+    untouched = findings(tmp_path, template.replace("vendor/", "acme/").replace("acme/model", "acme/x"))
+    assert [text.split(": ")[1] for text in untouched] == [
+        "label.zh",
+        "label.en",
+        "source",
+        *(f"examples[{at}]" for at in range(3)),
+    ]
+    assert untouched[1].endswith("is still 'name of the model', as in the template; write the name of the model")
 
 
 def test_a_message_behind_one_that_takes_all_is_never_reached(tmp_path: Path) -> None:

@@ -1,12 +1,13 @@
 """Warn of valid but probably mistaken parts of a profile. `check` prints it after the errors.
 
 Message rules that can never be reached, readings that no example shows, example values out of their property's range or
-a thousand times too large, words that are not codes of their property, unused anchors. All of it is read from the
-profile and from its decoded examples; nothing is guessed about the device.
+a thousand times too large, words that are not codes of their property, unused anchors, parts left of the template.
+All of it is read from the profile and from its decoded examples; nothing is guessed about the device.
 """
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,8 +17,9 @@ import yaml
 
 from sensegate.authoring.examples import ExampleRun, LoadedProfile, check_examples, decode_example, load_profile
 from sensegate.authoring.faults import profile_faults
+from sensegate.config import builtin
 from sensegate.config import yaml as yamls
-from sensegate.decode.grammar import MessageRule, ReadingRule, key_text, line_of
+from sensegate.decode.grammar import MessageRule, ProfileFile, ReadingRule, key_text, line_of, parse
 from sensegate.decode.profile import CompiledProfile
 from sensegate.decode.topics import TopicPattern, covers
 from sensegate.decode.topics import parse as topic_of
@@ -52,6 +54,7 @@ def review_profile(path: Path | str) -> ProfileReview:
 def _warnings(loaded: LoadedProfile) -> list[ProfileWarning]:
     lint = _Lint(loaded)
     warnings = [
+        *lint.placeholders(),
         *lint.unreachable(),
         *lint.values(),
         *lint.words(),
@@ -60,6 +63,12 @@ def _warnings(loaded: LoadedProfile) -> list[ProfileWarning]:
         *lint.anchors(Path(loaded.profile.file)),
     ]
     return sorted(warnings, key=lambda warning: warning.line)
+
+
+@functools.cache
+def _template() -> ProfileFile:
+    file = builtin.PROFILES / "_template.yaml"
+    return parse(file.read_text(encoding="utf-8"), file=str(file))[0]
 
 
 class _Lint:
@@ -80,6 +89,26 @@ class _Lint:
     def _warning(self, text: str, *path: str | int, remedy: str = "") -> ProfileWarning:
         line = line_of(self._profile.lines, path)
         return ProfileWarning(text, file=self._profile.file, line=line, key=key_text(path), remedy=remedy)
+
+    # ── the template ─────────────────────────────────────────────────────────────────────────────────
+
+    def placeholders(self) -> Iterator[ProfileWarning]:
+        """Yield the texts and payloads that are still those of the template of `sensegate profile new`."""
+        source, template = self._profile.source, _template()
+        if source.profile == template.profile:
+            return
+        for text, placeholder, path, remedy in (
+            (source.label.zh, template.label.zh, ("label", "zh"), "write the name of the model in Chinese"),
+            (source.label.en, template.label.en, ("label", "en"), "write the name of the model"),
+            (source.source, template.source, ("source",), "name the maker's document, or a link to it"),
+        ):
+            if text == placeholder:
+                yield self._warning(f"is still '{text}', as in the template", *path, remedy=remedy)
+        payloads = [example.payload for example in template.examples]
+        for index, example in enumerate(source.examples):
+            if example.payload in payloads:
+                text = f"the payload of '{example.label}' is still that of the template"
+                yield self._warning(text, "examples", index, remedy="take one from the maker's document")
 
     # ── reachability ─────────────────────────────────────────────────────────────────────────────────
 

@@ -1,7 +1,7 @@
 // Devices: the list, and one device with its values.
 import { html, useEffect, useMemo, useRef, useState } from "./preact.js";
 import { Changes, Messages } from "./history.js";
-import { Absent, Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, Quality, Time, call, device, editorOf, emptyHere, flagWords, instant, may, number, prepareChart, profile, query, replaceSearch, revisionHeader, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { Absent, Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, Quality, Time, call, device, editorOf, emptyHere, flagWords, instant, localTime, may, number, prepareChart, profile, query, replaceSearch, revisionHeader, searchValues, t, useDialog, useLoad } from "./lib.js";
 
 const DEVICE_STATES = ["registered", "active", "silent", "disabled", "retired"];
 const DEVICE_COLUMNS = [{ name: "id" }, { name: "name" }, { name: "state", badge: true }, { name: "last_seen", time: true }, { name: "division" }, { name: "profile", show: (value) => html`<${Link} to=${profile(value)}>${value}<//>` }, { name: "department" }, { name: "gateway" }, { name: "asset" }];
@@ -115,6 +115,6 @@ function Series({ id, property, span }) {
   const again = () => { setReadFrom(""); stop(false); };
   if (error && !held && (error.status !== 413 || isStopped)) return html`<${Problem} error=${error} retry=${isStopped && again} />`;
   if (!data) return html`<${Loading} />`;
-  const limit = readFrom ? html`${t("readFrom", readFrom.slice(0, 16).replace("T", " "))} <button type="button" class="plain" onClick=${again}>${t("retry")}</button>` : begin && t("logBegins", begin.slice(0, 16).replace("T", " "));
+  const limit = readFrom ? html`${t("readFrom", localTime(readFrom))} <button type="button" class="plain" onClick=${again}>${t("retry")}</button>` : begin && t("logBegins", localTime(begin));
   return drawn.times.length ? html`<${Chart} ...${drawn} /><p class="quiet">${t("pointsShown", number(drawn.times.length))} ${limit}</p>` : html`<${Empty} text=${t("noValues")} />${limit && html`<p class="quiet">${limit}</p>`}`;
 }

@@ -136,13 +136,20 @@ export function instant(value) {
   const at = typeof value === "number" ? new Date(value > 1e14 ? value / 1e3 : value) : new Date(value);
   return Number.isNaN(at.getTime()) ? null : at;
 }
+// A moment in the reader's own time, with its zone.
+const DAY_AND_CLOCK = new Intl.DateTimeFormat(language, { dateStyle: "short", timeStyle: "medium", hourCycle: "h23" });
+const ZONE = new Intl.DateTimeFormat(language, { timeZoneName: "short" });
+export function localTime(value) {
+  const at = instant(value);
+  return at ? `${DAY_AND_CLOCK.format(at)} ${ZONE.formatToParts(at).find((part) => part.type === "timeZoneName").value}` : "–";
+}
 export function Time({ value }) {
   const at = instant(value);
   if (!at) return html`<span class="quiet">–</span>`;
   const seconds = (at - Date.now()) / 1000;
   const [unit, size] = UNITS.find(([, least]) => Math.abs(seconds) >= least) || UNITS[3];
   const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto" }).format(Math.round(seconds / size), unit);
-  return html`<time datetime=${at.toISOString()} title=${at.toLocaleString(language, { hour12: false })}>${relative}</time>`;
+  return html`<time datetime=${at.toISOString()} title=${localTime(value)}>${relative}</time>`;
 }
 const GOOD = new Set(["active", "up", "released", "joined", "configured", "closed", "done", "good"]);
 const BAD = new Set(["silent", "disabled", "expelled", "open", "failed", "critical"]);
@@ -366,7 +373,7 @@ export function Chart({ times, values, unit, flagged }) {
       chart = new Plot({
         width: place.current.clientWidth, height: 240, legend: { show: true }, cursor: { drag: { x: true, y: false } },
         axes: [{ ...axis, values: (_, at, axisIndex, space, step) => axisTimes(at, step) }, { ...axis, size: 60, label: unit, labelSize: 18 }],
-        series: [{ label: t("column.time"), value: (_, at) => (at ? new Date(at * 1000).toLocaleString(language, { hour12: false }) : "–") }, { label: unit || t("column.value"), stroke: colour("--brand"), width: 1.5, spanGaps: false, points: { size: 4 } },
+        series: [{ label: t("column.time"), value: (_, at) => localTime(at && new Date(at * 1000)) }, { label: unit || t("column.value"), stroke: colour("--brand"), width: 1.5, spanGaps: false, points: { size: 4 } },
           { label: t("flagged"), stroke: colour("--bad"), width: 0, points: { show: true, size: 7, fill: colour("--bad") } }],
       }, [times, values, flagged], place.current);
     };

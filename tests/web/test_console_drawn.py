@@ -51,3 +51,50 @@ async def test_a_table_is_read_on_a_phone(browser: Any) -> None:
         box = await cell.bounding_box()
         assert box["x"] + box["width"] <= 390
         assert await shown.page.locator("thead").is_visible() is False
+
+
+NODES = {
+    "rows": [
+        {"member": "44", "division": "44", "role": "centre", "state": "up", "devices": 0},
+        {"member": "4401", "division": "4401", "role": "node", "state": "up", "devices": 12},
+        {"member": "4403", "division": "4403", "role": "node", "state": "up", "devices": 7},
+    ]
+}
+
+
+async def test_a_centre_says_what_lies_at_its_nodes(browser: Any) -> None:
+    """Where a centre has nothing of its own it names its nodes with their numbers, and never says "none"."""
+    answers = {
+        "/api/v1/nodes": NODES,
+        "/api/v1/survey*": {"rows": []},
+        "/api/v1/quarantine/groups*": {"rows": [], "messages": 0, "more": False},
+        "/api/v1/ledger*": {"rows": [{"node": "4401", "quarantined": 41}], "totals": {}},
+        "/api/v1/assessment*": ASSESSED | {"rows": [], "since": ""},
+        "/api/v1/indicators*month=2026-01*": {"rows": [ASSESSED["rows"][0] | {"division": "4401"}]},
+    }
+    for path, seen, absent in (
+        ("video", "4401 (12 台设备) · 4403 (7 台设备)", "没有登记的摄像机"),
+        ("survey", "4401 (12 台设备)", "权限范围内没有登记"),
+        ("quarantine", "4401 (41 条消息) · 4403 (0 条消息)", "全部消息均已解析"),
+        ("assessment", "4401\t2\t9", "没有质量指标"),
+    ):
+        async with drawn(browser, path, answers, role="centre") as shown:
+            await shown.page.wait_for_selector("main a[href$='/nodes/4401'], main td:text-is('4401')")
+            text = await shown.text()
+            assert seen in text, path
+            assert absent not in text, path
+    async with drawn(browser, "quarantine", answers) as shown:
+        assert "全部消息均已解析" in await shown.text()
+
+
+async def test_a_filter_of_the_address_is_seen_and_removed(browser: Any) -> None:
+    """A filter without a field of its own is a chip; without it the list is asked for anew, other filters stay."""
+    answers = {"/api/v1/alarms*": {"rows": []}, "/api/v1/alarm-rules*": {"rows": []}}
+    async with drawn(browser, "alarms?state=open&rule=water-high&sort=opened", answers) as shown:
+        await shown.text()
+        assert await shown.page.locator(".chip").all_inner_texts() == ["规则: water-high ✕"]
+        await shown.page.click(".chip")
+        await shown.page.wait_for_selector(".chip", state="detached")
+        await shown.text()
+        assert shown.page.url.endswith("/alarms?sort=opened&state=open")
+        assert "rule=" not in [path for path in shown.asked if path.startswith("/api/v1/alarms")][-1]

@@ -171,7 +171,14 @@ export function Problem({ error, retry }) {
 }
 export const Loading = () => html`<p class="quiet loading" role="status">${t("loading")}</p>`;
 // A centre has devices of its own only where some are registered there: what lies at the nodes is said instead of "none".
-export const emptyHere = (text) => () => (session.me?.gateway_role === "centre" ? html`${text} ${t("atNodes")} <${Link} to="/console/nodes">${t("page.nodes")}<//>` : text);
+export const isCentre = () => session.me?.gateway_role === "centre";
+export const emptyHere = (text) => () => (isCentre() ? html`${t("noneAtCentre")} <${AtNodes} />` : text);
+// Links to the nodes in scope, each with a number: of its devices, or that which `figure` makes of its row.
+export function AtNodes({ figure = (node) => t("devicesOf", number(node.devices)) }) {
+  const scope = scopeNow(), { data } = useLoad("/api/v1/nodes", 30);
+  const nodes = (data?.rows || []).filter((node) => node.role !== "centre" && (node.division.startsWith(scope) || scope.startsWith(node.division)));
+  return data && html`${t("atNodes")} ${nodes.length ? nodes.map((node, index) => html`${index > 0 && " · "}<${Link} key=${node.member} to=${`/console/nodes/${node.member}`}>${node.member}<//> (${figure(node)})`) : t("noNodes")}`;
+}
 // What stands in the place of rows: that they are read, why they cannot be, or that there are none.
 export const Absent = ({ of, text }) => (of.error ? html`<${Problem} error=${of.error} retry=${of.reload} />` : of.loading && !of.data ? html`<${Loading} />` : html`<${Empty} text=${text} />`);
 export const Empty = ({ text }) => html`<p class="quiet empty">${text || t("nothing")}</p>`;
@@ -237,6 +244,8 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
   const { data, error, loading, reload } = useLoad(path + (wanted ? separator + wanted.slice(1) : ""), interval_s, true);
   const set = (changes) => replaceSearch({ ...values, after: "", trail: "", ...changes });
   const trail = values.trail ? values.trail.split("|") : [];
+  // What the address filters by without a field of its own; it can be seen, and removed.
+  const others = Object.keys(searchValues()).filter((name) => values[name] && !filters.some((filter) => filter.name === name) && !NO_FILTERS.has(name) && !(name in defaults) && !hide.includes(name));
   const shownColumns = columns.filter((column) => !hidden.has(column.name));
   const toggle = (name) => {
     const next = new Set(hidden);
@@ -252,6 +261,7 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
       ${filters.map((filter) => html`<${filter.options ? "span" : "label"} class="filter" key=${filter.name}>${t(filter.label || `column.${filter.name}`)}
         ${filter.options ? html`<${Choice} filter=${filter} value=${values[filter.name] || ""} set=${set} />`
           : html`<input value=${values[filter.name] || ""} title=${filter.help || t("filterHelp")} onChange=${(event) => set({ [filter.name]: event.target.value.trim() })} />`}<//>`)}
+      ${others.map((name) => html`<button type="button" key=${name} class="chip" title=${t("removeFilter")} onClick=${() => set({ [name]: "" })}>${t(`column.${name}`)}: ${values[name]} ✕</button>`)}
       <span class="space"></span>
       <details class="menu"><summary>${t("columns")}</summary><div>${columns.map((column) => html`<label key=${column.name}><input type="checkbox" checked=${!hidden.has(column.name)} onChange=${() => toggle(column.name)} /> ${heading(column)}</label>`)}</div></details>
       <button type="button" onClick=${async () => saveCsv(await everyRow(path + separator + wanted.slice(1)), shownColumns)} disabled=${!rows.length}>CSV</button>
@@ -270,6 +280,7 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
       ${data?.next && html`<button type="button" onClick=${() => set({ after: data.next, trail: [...trail, values.after || "^"].join("|") })}>${t("next")} →</button>`}
     </div>`;
 }
+const NO_FILTERS = new Set(["q", "sort", "order", "after", "trail", "limit", "scope"]);
 // Returns a page that is one list.
 export const listPage = (title, path, columns, more = {}) => function ListPage() { return html`<h1>${t(title)}</h1><section class="card"><${List} path=${path} columns=${columns} ...${more} /></section>`; };
 const heading = (column) => t(column.label || `column.${column.name}`);

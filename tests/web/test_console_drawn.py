@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -98,3 +99,66 @@ async def test_a_filter_of_the_address_is_seen_and_removed(browser: Any) -> None
         await shown.text()
         assert shown.page.url.endswith("/alarms?sort=opened&state=open")
         assert "rule=" not in [path for path in shown.asked if path.startswith("/api/v1/alarms")][-1]
+
+
+DEVICE = {"id": "air-1", "division": "440106", "profile": "acme/th10@3", "state": "active", "clock_lag_s": None}
+LATEST = [
+    {
+        "id": f"r{number}",
+        "property": name,
+        "channel": channel,
+        "value": 20.5,
+        "unit": unit,
+        "time": BEGIN,
+        "quality": "good",
+    }
+    for number, (name, channel, unit) in enumerate((("air_temperature", "roof", "Cel"), ("pm25", "", "ug/m3")))
+]
+OF_DEVICE = {
+    "/api/v1/properties*": {
+        "rows": [{"name": "air_temperature", "label_zh": "气温", "label_en": "air temperature"}],
+    },
+    "/api/v1/profiles/acme/th10": {"id": "acme/th10", "version": 3, "title": "thermometer", "title_zh": "温湿度计"},
+    "/api/v1/devices/air-1": DEVICE,
+    "/api/v1/devices/air-1/latest*": {"rows": LATEST},
+    "/api/v1/devices/air-1/messages*": {"rows": [], "after": "", "more": False},
+    "/api/v1/devices/air-1/changes*": {"rows": [], "complete": True},
+    "/api/v1/quarantine*": {"rows": []},
+    "/api/v1/tasks*": {"rows": []},
+    "/api/v1/feeds/all/history*": {"records": []},
+}
+
+
+async def test_names_are_those_of_the_language(browser: Any) -> None:
+    """Properties, units and the model stand in the language of the page; a property without a name stands as it is."""
+    async with drawn(browser, "devices/air-1", OF_DEVICE) as shown:
+        await shown.page.wait_for_selector("h2:has-text('气温 · roof')")
+        text = await shown.text()
+        assert "温湿度计 acme/th10@3" in text
+        assert await shown.page.locator("td[data-label=属性]").all_inner_texts() == ["气温", "pm25"]
+        assert await shown.page.locator("td[data-label=单位]").all_inner_texts() == ["°C", "µg/m³"]
+        assert sum(path.startswith("/api/v1/properties") for path in shown.asked) == 1
+    profiles = {"/api/v1/profiles?*": {"rows": [OF_DEVICE["/api/v1/profiles/acme/th10"]]}}
+    for language, title in (("zh-CN", "温湿度计"), ("en-US", "thermometer")):
+        async with drawn(browser, "profiles", profiles, language=language) as shown:
+            await shown.page.wait_for_selector(f"td:text-is('{title}')")
+
+
+async def test_data_is_saved_as_shown(browser: Any, tmp_path: Path) -> None:
+    """The page of data shows the channel, and its CSV holds what is shown with the standard names."""
+    records = [row | {"device": "air-1", "division": "440106", "profile": "acme/th10@3"} for row in LATEST]
+    answers = OF_DEVICE | {
+        "/api/v1/feeds?*": {"rows": [{"name": "all"}]},
+        "/api/v1/feeds/all/latest*": {"records": records},
+    }
+    async with drawn(browser, "records", answers) as shown:
+        await shown.page.wait_for_selector("td[data-label=属性]:has-text('气温')")
+        assert await shown.page.locator("td[data-label=通道]").all_inner_texts() == ["roof", ""]
+        async with shown.page.expect_download() as started:
+            await shown.page.click("button:has-text('CSV')")
+        await (await started.value).save_as(tmp_path / "data.csv")
+        lines = (tmp_path / "data.csv").read_text(encoding="utf-8-sig").splitlines()
+        assert [line.split(",")[:4] for line in lines[1:]] == [
+            ["air-1", "air_temperature", "roof", "20.5"],
+            ["air-1", "pm25", "", "20.5"],
+        ]

@@ -151,6 +151,32 @@ export function Time({ value }) {
   const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto" }).format(Math.round(seconds / size), unit);
   return html`<time datetime=${at.toISOString()} title=${localTime(value)}>${relative}</time>`;
 }
+// ── names for people: of properties, units and models, in the language of the page ──────────────────────
+const inLanguage = (zh, en) => (language === "en" ? en || zh : zh || en);
+export const titleOf = (row) => inLanguage(row.title_zh, row.title);
+let propertyNames = new Map(), namesRead = null;
+// The table of properties is read once. A property without a name there (or before it is read) stands as it is.
+function readNames() {
+  namesRead ??= everyRow("/api/v1/properties").then((rows) => { propertyNames = new Map(rows.map((row) => [row.name, inLanguage(row.label_zh, row.label_en)])); }, () => { namesRead = null; });
+  return namesRead;
+}
+export function usePropertyNames() {
+  const [names, set] = useState(propertyNames);
+  useEffect(() => {
+    let ended = false;
+    readNames().then(() => !ended && set(propertyNames));
+    return () => { ended = true; };
+  }, []);
+  return names;
+}
+// Its standard name, by which it is asked for, is the tip.
+export function Property({ name }) {
+  const names = usePropertyNames();
+  return html`<span title=${name}>${names.get(name) || name}</span>`;
+}
+// A unit of UCUM as people write it: `ug/m3` is µg/m³.
+const SIGNS = { 1: "", Cel: "°C", deg: "°", By: "B", unit: "unit" };
+export const unitText = (unit) => SIGNS[unit] ?? (unit || "").replace(/[[\]{}]/g, "").replace("Ohm", "Ω").replace(/\bu(?=[A-Za-z])/g, "µ").replace(/(?<=[a-z])[23]\b/gi, (power) => (power === "2" ? "²" : "³")).replaceAll(".", "·");
 const GOOD = new Set(["active", "up", "released", "joined", "configured", "closed", "done", "good"]);
 const BAD = new Set(["silent", "disabled", "expelled", "open", "failed", "critical"]);
 // Quality of a value in the language of the page: `uncertain_step`.

@@ -13,7 +13,7 @@ from tests.web.drawing import drawn, needs_chromium
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), needs_chromium]
 BEGIN = "2026-01-31T18:30:00.000000Z"
-ASSESSED = {
+ASSESSED: dict[str, Any] = {
     "month": "2026-01",
     "by": "division",
     "since": BEGIN,
@@ -65,7 +65,7 @@ NODES = {
 
 async def test_a_centre_says_what_lies_at_its_nodes(browser: Any) -> None:
     """Where a centre has nothing of its own it names its nodes with their numbers, and never says "none"."""
-    answers = {
+    answers: dict[str, Any] = {
         "/api/v1/nodes": NODES,
         "/api/v1/survey*": {"rows": []},
         "/api/v1/quarantine/groups*": {"rows": [], "messages": 0, "more": False},
@@ -114,7 +114,7 @@ LATEST = [
     }
     for number, (name, channel, unit) in enumerate((("air_temperature", "roof", "Cel"), ("pm25", "", "ug/m3")))
 ]
-OF_DEVICE = {
+OF_DEVICE: dict[str, Any] = {
     "/api/v1/properties*": {
         "rows": [{"name": "air_temperature", "label_zh": "气温", "label_en": "air temperature"}],
     },

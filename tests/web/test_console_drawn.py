@@ -90,7 +90,7 @@ async def test_a_centre_says_what_lies_at_its_nodes(browser: Any) -> None:
 
 async def test_a_filter_of_the_address_is_seen_and_removed(browser: Any) -> None:
     """A filter without a field of its own is a chip; without it the list is asked for anew, other filters stay."""
-    answers = {"/api/v1/alarms*": {"rows": []}, "/api/v1/alarm-rules*": {"rows": []}}
+    answers: dict[str, Any] = {"/api/v1/alarms*": {"rows": []}, "/api/v1/alarm-rules*": {"rows": []}}
     async with drawn(browser, "alarms?state=open&rule=water-high&sort=opened", answers) as shown:
         await shown.text()
         assert await shown.page.locator(".chip").all_inner_texts() == ["规则: water-high ✕"]

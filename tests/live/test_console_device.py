@@ -106,8 +106,8 @@ async def test_each_channel_has_its_series(node: Site, browser: Any) -> None:
     async with visitor(browser, node, node.admin) as operator:
         page = operator.page
         await operator.open("devices/probe-1")
-        for name, points in (("air_temperature#roof", 3), ("air_temperature", 3)):
-            channel = name.partition("#")[2]
+        for name, points in (("air temperature · roof", 3), ("air temperature", 3)):
+            channel = name.partition(" · ")[2]
             row = f"tbody tr:has(td:text-is('{channel}'))" if channel else "tbody tr:not(:has(td:text-is('roof')))"
             await page.click(f"{row} button.plain")
             await page.wait_for_selector(f"section:has(h2:text-is('{name}')) :text('{points} values')")

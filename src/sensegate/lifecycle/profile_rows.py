@@ -26,6 +26,7 @@ class ProfileRow(msgspec.Struct, frozen=True):
     """Version in the folder of profiles; 0: none."""
     trial_versions: tuple[int, ...] = ()
     """Versions in force for some devices only."""
+    title_zh: str = ""
 
 
 def profile_rows(profiles: ProfileSet) -> list[ProfileRow]:
@@ -53,6 +54,7 @@ def _row_of(profile: CompiledProfile, problem: str) -> ProfileRow:
         topics=tuple(dict.fromkeys(pattern.text for rule in profile.rules for pattern in rule.patterns)),
         format=profile.rules[0].format if profile.rules else "",
         problem=problem,
+        title_zh=profile.source.label.zh,
     )
 
 

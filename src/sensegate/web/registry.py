@@ -104,7 +104,7 @@ def _visible_profiles(call: Call) -> list[ProfileRow]:
     if has_right(call.principal, Action.READ_REGISTRY):
         return list(rows)
     return [
-        ProfileRow(row.id, row.version, row.title, properties=row.properties, format=row.format)
+        ProfileRow(row.id, row.version, row.title, properties=row.properties, format=row.format, title_zh=row.title_zh)
         for row in rows
         if row.version
     ]

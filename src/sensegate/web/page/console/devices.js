@@ -1,7 +1,7 @@
 // Devices: the list, and one device with its values.
 import { html, useEffect, useMemo, useRef, useState } from "./preact.js";
 import { Changes, Messages } from "./history.js";
-import { Absent, Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, Quality, Time, call, device, editorOf, emptyHere, flagWords, instant, may, number, prepareChart, profile, query, replaceSearch, revisionHeader, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { Absent, Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, Property, Quality, Time, call, device, editorOf, emptyHere, flagWords, instant, localTime, may, number, prepareChart, profile, query, replaceSearch, revisionHeader, searchValues, t, titleOf, unitText, useDialog, useLoad, usePropertyNames } from "./lib.js";
 
 const DEVICE_STATES = ["registered", "active", "silent", "disabled", "retired"];
 const DEVICE_COLUMNS = [{ name: "id" }, { name: "name" }, { name: "state", badge: true }, { name: "last_seen", time: true }, { name: "division" }, { name: "profile", show: (value) => html`<${Link} to=${profile(value)}>${value}<//>` }, { name: "department" }, { name: "gateway" }, { name: "asset" }];
@@ -35,6 +35,7 @@ const LATEST_COLUMNS = [{ name: "property" }, { name: "channel" }, { name: "valu
 const SPANS = ["1h", "24h", "7d", "30d"];
 
 export function Device({ id, me }) {
+  const names = usePropertyNames();
   const [dialog, show] = useDialog();
   const [chosen, choose] = useState("");
   useEffect(prepareChart, []);
@@ -57,15 +58,16 @@ export function Device({ id, me }) {
     },
   });
   const facts = row.data;
+  const model = useLoad(facts ? `/api/v1/profiles/${facts.profile.split("@")[0]}` : "");
   return html`${dialog}<div class="headline"><h1>${id}</h1>${facts && html`<${Badge} value=${facts.state} />`}<span class="space"></span>
       ${facts && facts.state !== "retired" && may("change_devices") && html`<button type="button" onClick=${() => act("/rotate", t("rotate"), t("rotateHelp"))}>${t("rotate")}</button>
         ${facts.state === "disabled" ? html`<button type="button" onClick=${() => act("/enable", t("enable"), t("enableHelp"))}>${t("enable")}</button>` : html`<button type="button" onClick=${() => act("/disable", t("disable"), t("disableHelp"), true)}>${t("disable")}</button>`}
         <button type="button" onClick=${() => act("", t("retire"), t("retireHelp"), true, "DELETE", true)}>${t("retire")}</button>`}</div>
     ${isOfNode && values.length ? html`<p class="quiet">${t("deviceOfNode", values[0].division)} <${Link} to="/console/nodes">${t("page.nodes")}<//></p>` : html`<${Problem} error=${row.error} retry=${row.reload} />`}
-    ${facts && html`<${Card} title=${t("registration")}><${Facts} rows=${[["column.name", facts.name], ["column.division", facts.division], ["column.profile", html`<${Link} to=${profile(facts.profile)}>${facts.profile}<//>`], ["column.last_seen", html`<${Time} value=${facts.last_seen} />`], facts.silent_since && ["silentSince", html`<${Time} value=${facts.silent_since} />`], ["column.department", facts.department], ["column.owner", facts.owner], ["column.gateway", facts.gateway], ["column.alias", facts.alias], ["column.asset", facts.asset], ["place", facts.lon === null || facts.lon === undefined ? "" : `${+facts.lon.toFixed(6)}, ${+facts.lat.toFixed(6)}`], ["column.grade", facts.grade], ["column.interval_s", facts.interval_s || ""], ["column.clock_lag_s", facts.clock_lag_s === null ? "" : number(facts.clock_lag_s)]]} /><//>`}
+    ${facts && html`<${Card} title=${t("registration")}><${Facts} rows=${[["column.name", facts.name], ["column.division", facts.division], ["column.profile", html`${model.data && `${titleOf(model.data)} `}<${Link} to=${profile(facts.profile)}>${facts.profile}<//>`], ["column.last_seen", html`<${Time} value=${facts.last_seen} />`], facts.silent_since && ["silentSince", html`<${Time} value=${facts.silent_since} />`], ["column.department", facts.department], ["column.owner", facts.owner], ["column.gateway", facts.gateway], ["column.alias", facts.alias], ["column.asset", facts.asset], ["place", facts.lon === null || facts.lon === undefined ? "" : `${+facts.lon.toFixed(6)}, ${+facts.lat.toFixed(6)}`], ["column.grade", facts.grade], ["column.interval_s", facts.interval_s || ""], ["column.clock_lag_s", facts.clock_lag_s === null ? "" : number(facts.clock_lag_s)]]} /><//>`}
     <${Card} title=${t("lastValues")}>${values.length ? html`<div class="scroll" tabindex="0"><table class="list"><thead><tr>${LATEST_COLUMNS.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}>${t(`column.${column.name}`)}</th>`)}<th></th></tr></thead>
-      <tbody>${values.map((value) => html`<tr key=${value.id || value.property + value.channel}><td data-label=${t("column.property")}>${typeof value.value === "number" ? html`<button type="button" class="plain" onClick=${() => choose(`${value.property}${value.channel ? `#${value.channel}` : ""}`)}><u>${value.property}</u></button>` : value.property}</td><td class=${value.channel ? "" : "none"} data-label=${t("column.channel")}>${value.channel || ""}</td><td data-label=${t("column.value")} class="number">${typeof value.value === "number" ? number(value.value, 6) : String(value.value).slice(0, 120)}</td><td data-label=${t("column.unit")}>${value.unit}</td><td data-label=${t("column.time")}><${Time} value=${value.time} /></td><td data-label=${t("column.quality")}><${Quality} value=${value.quality} /></td><td class=${value.flags?.length ? "" : "none"} data-label=${t("column.flags")}>${flagWords(value.flags)}</td><td class="actions">${value.id && may("read_ledger") && html`<button type="button" onClick=${() => trace(traced === value.id ? "" : value.id)} aria-expanded=${traced === value.id}>${t("wayOf")}</button>`}</td></tr>`)}</tbody></table></div>` : html`<${Absent} of=${row.data || row.error ? latest : row} text=${t("noValues")} />`}${traced && html`<${Way} key=${traced} record=${traced} />`}<//>
-    ${property && html`<${Card} title=${property} actions=${html`<div class="tabs">${SPANS.map((choice) => html`<button type="button" key=${choice} aria-pressed=${choice === span} onClick=${() => replaceSearch({ span: choice })}>${choice}</button>`)}</div>`}><${Series} key=${property + span} id=${id} property=${property} span=${span} /><//>`}
+      <tbody>${values.map((value) => html`<tr key=${value.id || value.property + value.channel}><td data-label=${t("column.property")}>${typeof value.value === "number" ? html`<button type="button" class="plain" onClick=${() => choose(`${value.property}${value.channel ? `#${value.channel}` : ""}`)}><u><${Property} name=${value.property} /></u></button>` : html`<${Property} name=${value.property} />`}</td><td class=${value.channel ? "" : "none"} data-label=${t("column.channel")}>${value.channel || ""}</td><td data-label=${t("column.value")} class="number">${typeof value.value === "number" ? number(value.value, 6) : String(value.value).slice(0, 120)}</td><td data-label=${t("column.unit")} class=${unitText(value.unit) ? "" : "none"}>${unitText(value.unit)}</td><td data-label=${t("column.time")}><${Time} value=${value.time} /></td><td data-label=${t("column.quality")}><${Quality} value=${value.quality} /></td><td class=${value.flags?.length ? "" : "none"} data-label=${t("column.flags")}>${flagWords(value.flags)}</td><td class="actions">${value.id && may("read_ledger") && html`<button type="button" onClick=${() => trace(traced === value.id ? "" : value.id)} aria-expanded=${traced === value.id}>${t("wayOf")}</button>`}</td></tr>`)}</tbody></table></div>` : html`<${Absent} of=${row.data || row.error ? latest : row} text=${t("noValues")} />`}${traced && html`<${Way} key=${traced} record=${traced} />`}<//>
+    ${property && html`<${Card} title=${property.split("#").map((part, index) => (index ? part : names.get(part) || part)).join(" · ")} actions=${html`<div class="tabs">${SPANS.map((choice) => html`<button type="button" key=${choice} aria-pressed=${choice === span} onClick=${() => replaceSearch({ span: choice })}>${choice}</button>`)}</div>`}><${Series} key=${property + span} id=${id} property=${property} span=${span} /><//>`}
     ${facts && may("read_quarantine") && html`<${Messages} key=${id} id=${id} profile=${facts.profile.split("@")[0]} />`}
     ${facts && html`<div class="columns">
       <${Card} title=${t("quarantined24h")}>${(quarantine.data?.rows || []).length ? html`<ul class="needs">${quarantine.data.rows.map((message) => html`<li key=${message.entry}><div><strong>${t(`reason.${message.reason}`)}</strong> · <${Time} value=${message.received} /><br /><span class="quiet">${message.detail}</span><pre>${message.payload}</pre>${facts && html`<${Link} to=${editorOf(facts.profile.split("@")[0], { topic: message.topic, payload: message.payload.slice(0, 1_500), device: id })}>${t("tryInEditor")}<//>`}</div></li>`)}</ul>` : html`<${Absent} of=${quarantine} text=${t("noneQuarantined")} />`}<//>
@@ -76,7 +78,7 @@ export function Device({ id, me }) {
 function Way({ record }) {
   const { data, error, loading } = useLoad(`/api/v1/trace${query({ record })}`);
   if (error || loading) return error ? html`<${Problem} error=${error} />` : html`<${Loading} />`;
-  return html`<h3>${t("wayOf")}: ${data.property}</h3><ol class="stages">${data.steps.map((step, index) => html`<li key=${index}><strong>${t(`step.${step.step}`)}</strong> ${step.at && html`<${Time} value=${step.at} />`} <span class="quiet">${[step.sequence ? t("entryOf", number(step.sequence)) : "", step.detail].filter(Boolean).join(" · ")}</span></li>`)}</ol>`;
+  return html`<h3>${t("wayOf")}: <${Property} name=${data.property} /></h3><ol class="stages">${data.steps.map((step, index) => html`<li key=${index}><strong>${t(`step.${step.step}`)}</strong> ${step.at && html`<${Time} value=${step.at} />`} <span class="quiet">${[step.sequence ? t("entryOf", number(step.sequence)) : "", step.detail].filter(Boolean).join(" · ")}</span></li>`)}</ol>`;
 }
 // A series, thinned out by the gateway to two points a pixel that keep every peak; without a history the gateway reads the log.
 function Series({ id, property, span }) {
@@ -99,7 +101,7 @@ function Series({ id, property, span }) {
       values.push(record.value);
       flagged.push(record.quality === "good" ? null : record.value);
     });
-    return { times, values, flagged, unit: records[0]?.unit || "" };
+    return { times, values, flagged, unit: unitText(records[0]?.unit) };
   }, [data]);
   // A young gateway without a history has less than was asked for: it names where its log begins, and that is drawn.
   const held = error?.status === 400 && /before (\d{4}-\d\d-\d\dT[\d:.]+Z)/.exec(error.message)?.[1];
@@ -115,6 +117,6 @@ function Series({ id, property, span }) {
   const again = () => { setReadFrom(""); stop(false); };
   if (error && !held && (error.status !== 413 || isStopped)) return html`<${Problem} error=${error} retry=${isStopped && again} />`;
   if (!data) return html`<${Loading} />`;
-  const limit = readFrom ? html`${t("readFrom", readFrom.slice(0, 16).replace("T", " "))} <button type="button" class="plain" onClick=${again}>${t("retry")}</button>` : begin && t("logBegins", begin.slice(0, 16).replace("T", " "));
+  const limit = readFrom ? html`${t("readFrom", localTime(readFrom))} <button type="button" class="plain" onClick=${again}>${t("retry")}</button>` : begin && t("logBegins", localTime(begin));
   return drawn.times.length ? html`<${Chart} ...${drawn} /><p class="quiet">${t("pointsShown", number(drawn.times.length))} ${limit}</p>` : html`<${Empty} text=${t("noValues")} />${limit && html`<p class="quiet">${limit}</p>`}`;
 }

@@ -12,7 +12,7 @@ addTexts({
   "action.profile.draft": ["drafted", "起草"], "action.profile.propose": ["proposed", "提交"], "action.profile.withdraw": ["withdrawn", "撤回"], "action.profile.return": ["returned", "退回"],
   "action.profile.release": ["released", "发布"], "action.profile.canary": ["canary begun", "开始灰度"], "action.profile.canary.end": ["canary ended", "结束灰度"], "action.profile.shadow": ["shadow begun", "开始对比"], "action.profile.shadow.end": ["shadow ended", "结束对比"],
   "action.profile.rollback": ["rolled back", "回滚"], "action.profile.redecode": ["decoding again ordered", "下达重新解析"], "action.profile.redecode.cancel": ["decoding again cancelled", "取消重新解析"], "action.profile.redecode.done": ["decoded again", "重新解析完成"], "action.profile.pack": ["pack for the maker downloaded", "下载厂家资料包"],
-  readFrom: ["From {0} UTC on: more is too much to read from the log in time and needs a history (history.enabled). Not read again by itself.", "数据始于 {0}（UTC）：更早的日志量过大，无法及时读取，需启用历史库（history.enabled）。不再自动刷新。"],
+  readFrom: ["From {0} on: more is too much to read from the log in time and needs a history (history.enabled). Not read again by itself.", "数据始于 {0}：更早的日志量过大，无法及时读取，需启用历史库（history.enabled）。不再自动刷新。"],
   logBegins: ["The log begins at {0}; more needs a history (history.enabled).", "日志始于 {0}；更早的数据需启用历史库（history.enabled）。"],
   partOfIt: ["A part of it is enough, as the trail writes it", "输入其中一部分即可，按审计记录的原文"],
   makerPack: ["Pack for the maker", "厂家资料包"],

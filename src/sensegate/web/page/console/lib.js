@@ -136,14 +136,47 @@ export function instant(value) {
   const at = typeof value === "number" ? new Date(value > 1e14 ? value / 1e3 : value) : new Date(value);
   return Number.isNaN(at.getTime()) ? null : at;
 }
+// A moment in the reader's own time, with its zone.
+const DAY_AND_CLOCK = new Intl.DateTimeFormat(language, { dateStyle: "short", timeStyle: "medium", hourCycle: "h23" });
+const ZONE = new Intl.DateTimeFormat(language, { timeZoneName: "short" });
+export function localTime(value) {
+  const at = instant(value);
+  return at ? `${DAY_AND_CLOCK.format(at)} ${ZONE.formatToParts(at).find((part) => part.type === "timeZoneName").value}` : "–";
+}
 export function Time({ value }) {
   const at = instant(value);
   if (!at) return html`<span class="quiet">–</span>`;
   const seconds = (at - Date.now()) / 1000;
   const [unit, size] = UNITS.find(([, least]) => Math.abs(seconds) >= least) || UNITS[3];
   const relative = new Intl.RelativeTimeFormat(language, { numeric: "auto" }).format(Math.round(seconds / size), unit);
-  return html`<time datetime=${at.toISOString()} title=${at.toLocaleString(language, { hour12: false })}>${relative}</time>`;
+  return html`<time datetime=${at.toISOString()} title=${localTime(value)}>${relative}</time>`;
 }
+// ── names for people: of properties, units and models, in the language of the page ──────────────────────
+const inLanguage = (zh, en) => (language === "en" ? en || zh : zh || en);
+export const titleOf = (row) => inLanguage(row.title_zh, row.title);
+let propertyNames = new Map(), namesRead = null;
+// The table of properties is read once. A property without a name there (or before it is read) stands as it is.
+function readNames() {
+  namesRead ??= everyRow("/api/v1/properties").then((rows) => { propertyNames = new Map(rows.map((row) => [row.name, inLanguage(row.label_zh, row.label_en)])); }, () => { namesRead = null; });
+  return namesRead;
+}
+export function usePropertyNames() {
+  const [names, set] = useState(propertyNames);
+  useEffect(() => {
+    let ended = false;
+    readNames().then(() => !ended && set(propertyNames));
+    return () => { ended = true; };
+  }, []);
+  return names;
+}
+// Its standard name, by which it is asked for, is the tip.
+export function Property({ name }) {
+  const names = usePropertyNames();
+  return html`<span title=${name}>${names.get(name) || name}</span>`;
+}
+// A unit of UCUM as people write it: `ug/m3` is µg/m³.
+const SIGNS = { 1: "", Cel: "°C", deg: "°", By: "B", unit: "unit" };
+export const unitText = (unit) => SIGNS[unit] ?? (unit || "").replace(/[[\]{}]/g, "").replace("Ohm", "Ω").replace(/\bu(?=[A-Za-z])/g, "µ").replace(/(?<=[a-z])[23]\b/gi, (power) => (power === "2" ? "²" : "³")).replaceAll(".", "·");
 const GOOD = new Set(["active", "up", "released", "joined", "configured", "closed", "done", "good"]);
 const BAD = new Set(["silent", "disabled", "expelled", "open", "failed", "critical"]);
 // Quality of a value in the language of the page: `uncertain_step`.
@@ -164,7 +197,14 @@ export function Problem({ error, retry }) {
 }
 export const Loading = () => html`<p class="quiet loading" role="status">${t("loading")}</p>`;
 // A centre has devices of its own only where some are registered there: what lies at the nodes is said instead of "none".
-export const emptyHere = (text) => () => (session.me?.gateway_role === "centre" ? html`${text} ${t("atNodes")} <${Link} to="/console/nodes">${t("page.nodes")}<//>` : text);
+export const isCentre = () => session.me?.gateway_role === "centre";
+export const emptyHere = (text) => () => (isCentre() ? html`${t("noneAtCentre")} <${AtNodes} />` : text);
+// Links to the nodes in scope, each with a number: of its devices, or that which `figure` makes of its row.
+export function AtNodes({ figure = (node) => t("devicesOf", number(node.devices)) }) {
+  const scope = scopeNow(), { data } = useLoad("/api/v1/nodes", 30);
+  const nodes = (data?.rows || []).filter((node) => node.role !== "centre" && (node.division.startsWith(scope) || scope.startsWith(node.division)));
+  return data && html`${t("atNodes")} ${nodes.length ? nodes.map((node, index) => html`${index > 0 && " · "}<${Link} key=${node.member} to=${`/console/nodes/${node.member}`}>${node.member}<//> (${figure(node)})`) : t("noNodes")}`;
+}
 // What stands in the place of rows: that they are read, why they cannot be, or that there are none.
 export const Absent = ({ of, text }) => (of.error ? html`<${Problem} error=${of.error} retry=${of.reload} />` : of.loading && !of.data ? html`<${Loading} />` : html`<${Empty} text=${text} />`);
 export const Empty = ({ text }) => html`<p class="quiet empty">${text || t("nothing")}</p>`;
@@ -230,6 +270,8 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
   const { data, error, loading, reload } = useLoad(path + (wanted ? separator + wanted.slice(1) : ""), interval_s, true);
   const set = (changes) => replaceSearch({ ...values, after: "", trail: "", ...changes });
   const trail = values.trail ? values.trail.split("|") : [];
+  // What the address filters by without a field of its own; it can be seen, and removed.
+  const others = Object.keys(searchValues()).filter((name) => values[name] && !filters.some((filter) => filter.name === name) && !NO_FILTERS.has(name) && !(name in defaults) && !hide.includes(name));
   const shownColumns = columns.filter((column) => !hidden.has(column.name));
   const toggle = (name) => {
     const next = new Set(hidden);
@@ -245,6 +287,7 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
       ${filters.map((filter) => html`<${filter.options ? "span" : "label"} class="filter" key=${filter.name}>${t(filter.label || `column.${filter.name}`)}
         ${filter.options ? html`<${Choice} filter=${filter} value=${values[filter.name] || ""} set=${set} />`
           : html`<input value=${values[filter.name] || ""} title=${filter.help || t("filterHelp")} onChange=${(event) => set({ [filter.name]: event.target.value.trim() })} />`}<//>`)}
+      ${others.map((name) => html`<button type="button" key=${name} class="chip" title=${t("removeFilter")} onClick=${() => set({ [name]: "" })}>${t(`column.${name}`)}: ${values[name]} ✕</button>`)}
       <span class="space"></span>
       <details class="menu"><summary>${t("columns")}</summary><div>${columns.map((column) => html`<label key=${column.name}><input type="checkbox" checked=${!hidden.has(column.name)} onChange=${() => toggle(column.name)} /> ${heading(column)}</label>`)}</div></details>
       <button type="button" onClick=${async () => saveCsv(await everyRow(path + separator + wanted.slice(1)), shownColumns)} disabled=${!rows.length}>CSV</button>
@@ -263,6 +306,7 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
       ${data?.next && html`<button type="button" onClick=${() => set({ after: data.next, trail: [...trail, values.after || "^"].join("|") })}>${t("next")} →</button>`}
     </div>`;
 }
+const NO_FILTERS = new Set(["q", "sort", "order", "after", "trail", "limit", "scope"]);
 // Returns a page that is one list.
 export const listPage = (title, path, columns, more = {}) => function ListPage() { return html`<h1>${t(title)}</h1><section class="card"><${List} path=${path} columns=${columns} ...${more} /></section>`; };
 const heading = (column) => t(column.label || `column.${column.name}`);
@@ -366,7 +410,7 @@ export function Chart({ times, values, unit, flagged }) {
       chart = new Plot({
         width: place.current.clientWidth, height: 240, legend: { show: true }, cursor: { drag: { x: true, y: false } },
         axes: [{ ...axis, values: (_, at, axisIndex, space, step) => axisTimes(at, step) }, { ...axis, size: 60, label: unit, labelSize: 18 }],
-        series: [{ label: t("column.time"), value: (_, at) => (at ? new Date(at * 1000).toLocaleString(language, { hour12: false }) : "–") }, { label: unit || t("column.value"), stroke: colour("--brand"), width: 1.5, spanGaps: false, points: { size: 4 } },
+        series: [{ label: t("column.time"), value: (_, at) => localTime(at && new Date(at * 1000)) }, { label: unit || t("column.value"), stroke: colour("--brand"), width: 1.5, spanGaps: false, points: { size: 4 } },
           { label: t("flagged"), stroke: colour("--bad"), width: 0, points: { show: true, size: 7, fill: colour("--bad") } }],
       }, [times, values, flagged], place.current);
     };

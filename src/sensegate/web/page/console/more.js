@@ -15,11 +15,12 @@ export async function download(path, accept, name) {
   anchor.click();
   setTimeout(() => URL.revokeObjectURL(anchor.href), 1_000);
 }
-// Draws rows with columns {name, label, numeric, show}.
+// Draws rows with columns {name, label, numeric, show}; on a phone each row is a block of labelled lines.
 export function Table({ rows, columns }) {
-  return html`<div class="scroll" tabindex="0"><table><thead><tr>${columns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}>${column.label || t(`column.${column.name}`)}</th>`)}</tr></thead><tbody>
-    ${rows.map((row, index) => html`<tr key=${index}>${columns.map((column) => html`<td key=${column.name} class=${column.numeric ? "number" : ""}>${column.show ? column.show(row[column.name], row) : row[column.name] || (row[column.name] === 0 ? 0 : "–")}</td>`)}</tr>`)}</tbody></table></div>`;
+  return html`<div class="scroll" tabindex="0"><table class="list"><thead><tr>${columns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}>${title(column)}</th>`)}</tr></thead><tbody>
+    ${rows.map((row, index) => html`<tr key=${index}>${columns.map((column) => html`<td key=${column.name} class=${column.numeric ? "number" : ""} data-label=${title(column)}>${column.show ? column.show(row[column.name], row) : row[column.name] || (row[column.name] === 0 ? 0 : "–")}</td>`)}</tr>`)}</tbody></table></div>`;
 }
+const title = (column) => column.label || t(`column.${column.name}`);
 const SIZES = ["B", "kB", "MB", "GB", "TB"];
 export function bytes(value) {
   const power = Math.min(Math.floor(Math.log10(Math.max(value, 1)) / 3), SIZES.length - 1);

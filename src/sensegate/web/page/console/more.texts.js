@@ -13,6 +13,7 @@ addTexts({
   videoHelp: ["Only counts, flows and events are kept: faces, plates and pictures are removed before storage.", "只保存计数、流量和事件：人脸、号牌和图片在入库前已去除。"],
   registrations: ["Registrations by GA/T 1400", "GA/T 1400 注册情况"], line: ["Line or class", "检测线或类别"], hourWord: ["Hour", "小时"], sum: ["Sum", "合计"],
   assessmentHelp: ["Score = 25 points each for authenticity, accuracy, continuity and completeness: the mean over all hours of all devices. An indicator that was judged in no hour is left out, and the others count for more.", "得分 = 真实性、准确性、连续性、完整性各 25 分，取全部设备全部小时的平均值。没有任何小时可判定的指标不计，其余指标权重相应提高。"],
+  assessedByCity: ["By city, as the nodes report it; other groups are known at each node.", "按地市列出（由各节点上报）；其他分组请在各节点查看。"],
   knownHours: ["{0} of {1} hours of this month are known here, since {2}.", "本月 {1} 个小时中，本机已知 {0} 个，自 {2} 起。"], month: ["Month", "月份"], groupBy: ["By", "分组"],
   print: ["Print", "打印"], byDevice: ["By device", "按设备"], noAssessment: ["No quality indicators for this month.", "本月没有质量指标。"],
   surveyHelp: ["Components (部件) are what is registered: by class, place, department, owner, state, and what the registry lacks.", "部件即已登记的对象：按类别、位置、部门、权属、状态，以及登记缺项。"],

@@ -1,6 +1,6 @@
 // Profiles: the list, and one profile with its versions.
 import { html, useState } from "./preact.js";
-import { Absent, Badge, Card, Facts, Link, List, Problem, Time, call, editorOf, may, number, profile, replaceSearch, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { Absent, Badge, Card, Facts, Link, List, Problem, Property, Time, call, editorOf, may, number, profile, replaceSearch, searchValues, t, titleOf, useDialog, useLoad } from "./lib.js";
 import { Changes } from "./history.js";
 import { download } from "./more.js";
 import { CanaryFigures, Comparison } from "./comparison.js";
@@ -9,7 +9,7 @@ import "./editor.texts.js";
 
 export function Profiles() {
   return html`<div class="headline"><h1>${t("page.profiles")}</h1><span class="space"></span><${Link} to="/console/editor" class="button primary">${t("newProfile")}<//></div><section class="card"><${List} path="/api/v1/profiles" interval_s=${30} link=${(row) => profile(row.id)}
-    columns=${[{ name: "id" }, { name: "version", numeric: true }, { name: "title" }, { name: "format" }, { name: "problem" }]} /></section>`;
+    columns=${[{ name: "id" }, { name: "version", numeric: true }, { name: "title", value: titleOf }, { name: "format" }, { name: "problem" }]} /></section>`;
 }
 const VERSION_COLUMNS = ["version", "state", "in_force", "trial", "created", "made_by", "note"];
 export function Profile({ vendor, model, me }) {
@@ -35,7 +35,7 @@ export function Profile({ vendor, model, me }) {
       ${may("read_quarantine") && html`<button type="button" onClick=${() => download(`${base}/pack?since=7d`, "application/zip", `${vendor}-${model}.zip`).catch(setPackError)}>${t("makerPack")}</button>`}</div>
     <${Problem} error=${packError} />
     <${Problem} error=${facts.error} retry=${facts.reload} />
-    ${facts.data && html`<${Card} title=${facts.data.title}><${Facts} rows=${[["column.format", facts.data.format], ["column.topics", (facts.data.topics || []).join(", ")], facts.data.properties?.length && ["column.properties", facts.data.properties.join(", ")], facts.data.problem && ["column.problem", facts.data.problem]]} /><//>`}
+    ${facts.data && html`<${Card} title=${titleOf(facts.data)}><${Facts} rows=${[["column.format", facts.data.format], ["column.topics", (facts.data.topics || []).join(", ")], facts.data.properties?.length && ["column.properties", facts.data.properties.map((name, index) => html`${index > 0 && ", "}<${Property} key=${name} name=${name} />`)], facts.data.problem && ["column.problem", facts.data.problem]]} /><//>`}
     ${canary && html`<${Card} title=${t("canaryOf", canary.version)}><${CanaryFigures} canary=${canary} /><//>`}
     <${Card} title=${t("versions")}>${(versions.data?.rows || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${VERSION_COLUMNS.map((name) => html`<th key=${name}>${t(`column.${name}`)}</th>`)}<th></th></tr></thead><tbody>
       ${versions.data.rows.map((row) => html`<tr key=${row.version}><td><button type="button" class="plain" onClick=${() => open(row.version)}><u>${row.version}</u></button></td><td><${Badge} value=${row.state} /></td><td>${(row.in_force || []).join(", ")}</td><td>${row.trial && t(`trial.${row.trial}`)}</td><td><${Time} value=${row.created} /></td><td>${row.made_by}</td><td>${row.note}</td>

@@ -1,6 +1,6 @@
 // Quarantine as an inbox: grouped by reason, profile and pattern; each group leads to a draft or to a mended profile, and leaves when its messages are decoded again.
 import { html, useState } from "./preact.js";
-import { Badge, Card, Empty, Link, Loading, Problem, Time, call, device, draftKey, editorOf, emptyHere, go, number, query, replaceSearch, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { AtNodes, Badge, Card, Empty, Link, Loading, Problem, Time, call, device, draftKey, editorOf, go, isCentre, number, query, replaceSearch, searchValues, t, useDialog, useLoad } from "./lib.js";
 import { download } from "./more.js";
 import "./quarantine.texts.js";
 import "./history.texts.js";
@@ -13,11 +13,13 @@ export function Quarantine() {
   const since = values.since || "24h";
   const set = (changes) => replaceSearch({ ...values, ...changes });
   const groups = useLoad(`/api/v1/quarantine/groups${query({ since, reason: values.reason, device: values.device })}`, values.order ? 2 : 10);
+  const ledger = useLoad(isCentre() ? `/api/v1/ledger${query({ since, limit: 500 })}` : "", 30);
+  const atNode = Object.fromEntries((ledger.data?.rows || []).map((row) => [row.node, row.quarantined]));
   const rows = groups.data?.rows || [];
   const reasons = {};
   for (const row of rows) reasons[row.reason] = (reasons[row.reason] || 0) + row.messages;
   const chosen = rows.find((row) => row.id === values.group);
-  return html`<div class="headline"><h1>${t("page.quarantine")}</h1>${groups.data && html`<span class=${`badge ${groups.data.messages ? "warn" : "good"}`}>${t("inQuarantine", number(groups.data.messages))}</span>`}<span class="space"></span>
+  return html`<div class="headline"><h1>${t("page.quarantine")}</h1>${groups.data && (!isCentre() || groups.data.messages > 0) && html`<span class=${`badge ${groups.data.messages ? "warn" : "good"}`}>${t("inQuarantine", number(groups.data.messages))}</span>`}<span class="space"></span>
       <div class="tabs">${SPANS.map((choice) => html`<button type="button" key=${choice} aria-pressed=${choice === since} onClick=${() => set({ since: choice, group: "" })}>${choice}</button>`)}</div></div>
     <${Problem} error=${groups.error} retry=${groups.reload} />
     <${Card} title=${t("inbox")} actions=${html`<label class="filter">${t("column.device")}<input value=${values.device || ""} onChange=${(event) => set({ device: event.target.value.trim(), group: "" })} /></label>`}>
@@ -25,8 +27,9 @@ export function Quarantine() {
       ${!groups.data && groups.loading ? html`<${Loading} />` : rows.length ? html`<ul class="inbox">${rows.map((row) => html`<li key=${row.id} class=${row.id === values.group ? "open" : ""}>
         <button type="button" class="plain" aria-expanded=${row.id === values.group} onClick=${() => set({ group: row.id === values.group ? "" : row.id })}>
           <strong>${t(`reason.${row.reason}`)}</strong><span class="count">${number(row.messages)}</span><span>${row.pattern || t("noTopic")}</span><span class="quiet">${row.profile || t("noProfileYet")}</span><span class="quiet"><${Time} value=${row.last} /></span></button>
-        ${row === chosen && html`<${Group} key=${row.id} row=${row} since=${since} ofDevice=${values.device || ""} reload=${groups.reload} />`}</li>`)}</ul>` : !groups.error && html`<${Empty} text=${emptyHere(t("inboxEmpty"))()} />`}
-      ${groups.data?.more && html`<p class="quiet">${t("moreQuarantined")}</p>`}<//>
+        ${row === chosen && html`<${Group} key=${row.id} row=${row} since=${since} ofDevice=${values.device || ""} reload=${groups.reload} />`}</li>`)}</ul>` : !groups.error && html`<${Empty} text=${t(isCentre() ? "inboxEmptyAtCentre" : "inboxEmpty")} />`}
+      ${groups.data?.more && html`<p class="quiet">${t("moreQuarantined")}</p>`}
+      ${ledger.data && html`<p><${AtNodes} figure=${(node) => t("inQuarantine", number(atNode[node.member] || 0))} /></p>`}<//>
     <${Reprocessing} names=${[...new Set(rows.map((row) => nameOf(row.profile)).filter(Boolean).concat(values.order ? [values.order] : []))]} />`;
 }
 

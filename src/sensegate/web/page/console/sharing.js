@@ -1,6 +1,7 @@
 // Sharing: feeds, the catalogue with its form, applications, grants, subscribers, bundles.
 import { html, useState } from "./preact.js";
-import { Absent, Badge, Card, Empty, Facts, Field, Link, List, Loading, Problem, Time, call, instant, language, number, query, session, t, useDialog, useLoad } from "./lib.js";
+import { Absent, Badge, Card, Empty, Facts, Field, Link, List, Loading, Problem, Time, call, instant, language, localTime, number, query, session, t, useDialog, useLoad } from "./lib.js";
+import { Table } from "./more.js";
 import { maskFields, maskOf, maskText } from "./mask.js";
 import "./sharing.texts.js";
 
@@ -72,7 +73,7 @@ function SampleTable({ rows }) {
   const columns = [...new Set(rows.flatMap((row) => Object.keys(row)))].filter((name) => rows.some((row) => row[name] !== null && row[name] !== "" && !["cursor", "id"].includes(name)));
   return html`<div class="scroll" tabindex="0"><table><thead><tr>${columns.map((name) => html`<th key=${name}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>${rows.map((row, index) => html`<tr key=${index}>${columns.map((name) => html`<td key=${name}>${typeof row[name] === "object" ? JSON.stringify(row[name]) : sampleText(name, row[name])}</td>`)}</tr>`)}</tbody></table></div>`;
 }
-const sampleText = (name, value) => (value === null || value === undefined ? "–" : ["time", "received"].includes(name) && instant(value) ? instant(value).toLocaleString(language, { hour12: false }) : String(value));
+const sampleText = (name, value) => (value === null || value === undefined ? "–" : ["time", "received"].includes(name) && instant(value) ? localTime(value) : String(value));
 function EntryForm({ facts, path, done }) {
   const [error, setError] = useState(null);
   const missing = new Set(facts.missing.map((text) => text.split(":")[0]));
@@ -178,14 +179,13 @@ export const Subscribers = () => html`<h1>${t("page.subscribers")}</h1><section 
   <${UseOfGrants} /><${UseByToken} />`;
 function UseOfGrants() {
   const answer = useLoad("/api/v1/grants?state=active&limit=200", 15), { data } = answer;
-  return html`<${Card} title=${t("useThisMonth")}>${(data?.rows || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${["subscriber", "feed", "used", "expires"].map((name) => html`<th key=${name} class=${name === "used" ? "number" : ""}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>${data.rows.map((row) => html`<tr key=${row.id}><td><${Link} to=${grantPath(row.id)}>${row.applicant} (${row.subscriber})<//></td><td>${row.feed}</td><td class="number">${used(row)}</td><td><${Time} value=${row.expires} /></td></tr>`)}</tbody></table></div>` : html`<${Absent} of=${answer} text=${t("noGrants")} />`}<//>`;
+  return html`<${Card} title=${t("useThisMonth")}>${(data?.rows || []).length ? html`<${Table} rows=${data.rows} columns=${[{ name: "subscriber", show: (_, row) => html`<${Link} to=${grantPath(row.id)}>${row.applicant} (${row.subscriber})<//>` }, { name: "feed" }, { name: "used", numeric: true, show: (_, row) => used(row) }, { name: "expires", show: (value) => html`<${Time} value=${value} />` }]} />` : html`<${Absent} of=${answer} text=${t("noGrants")} />`}<//>`;
 }
 
 // All that was delivered since the first start, with and without a grant, also to who reads page by page and keeps the position itself.
 function UseByToken() {
   const answer = useLoad("/api/v1/usage?limit=200&sort=-records", 15), { data } = answer;
-  const numbers = ["requests", "records", "bytes"];
-  return html`<${Card} title=${t("useByToken")}>${(data?.rows || []).length ? html`<div class="scroll" tabindex="0"><table><thead><tr>${["token", "feed", "delivery", ...numbers, "last"].map((name) => html`<th key=${name} class=${numbers.includes(name) ? "number" : ""}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>${data.rows.map((row) => html`<tr key=${row.token + row.feed + row.delivery}><td>${row.token}</td><td>${row.feed}</td><td>${row.delivery}</td>${numbers.map((name) => html`<td key=${name} class="number">${number(row[name])}</td>`)}<td><${Time} value=${row.last} /></td></tr>`)}</tbody></table></div>` : html`<${Absent} of=${answer} text=${t("noUse")} />`}
+  return html`<${Card} title=${t("useByToken")}>${(data?.rows || []).length ? html`<${Table} rows=${data.rows} columns=${[{ name: "token" }, { name: "feed" }, { name: "delivery" }, ...["requests", "records", "bytes"].map((name) => ({ name, numeric: true, show: (value) => number(value) })), { name: "last", show: (value) => html`<${Time} value=${value} />` }]} />` : html`<${Absent} of=${answer} text=${t("noUse")} />`}
     ${session.me.gateway_role !== "centre" && html`<p class="quiet">${t("useAtCentre")}</p>`}<//>`;
 }
 

@@ -1,0 +1,164 @@
+"""Pages of the console as a browser draws them: times, tables on a phone, filters, and who has which data."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from tests.web.drawing import drawn, needs_chromium
+
+pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), needs_chromium]
+BEGIN = "2026-01-31T18:30:00.000000Z"
+ASSESSED: dict[str, Any] = {
+    "month": "2026-01",
+    "by": "division",
+    "since": BEGIN,
+    "hours_known": 5,
+    "hours_of_month": 744,
+    "rows": [
+        {"name": "440106", "devices": 2, "received": 9, "authenticity": 1, "accuracy": 1, "continuity": 1}
+        | {"completeness": 1, "score": 100.0}
+    ],
+}
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def browser() -> AsyncIterator[Any]:
+    """A Chromium that the tests of this file share."""
+    from tests.live.browsing import chromium
+
+    async with chromium() as started:
+        yield started
+
+
+async def test_times_are_local_and_name_their_zone(browser: Any) -> None:
+    """A moment stands in the reader's time with its zone; the present month is the one that the gateway names."""
+    async with drawn(browser, "assessment", {"/api/v1/assessment*": ASSESSED}) as shown:
+        text = await shown.text()
+        assert "2026/2/1 02:30:00 GMT+8" in text
+        assert "质量考核 2026-01" in text
+        assert "month=" not in "".join(shown.asked)
+
+
+async def test_a_table_is_read_on_a_phone(browser: Any) -> None:
+    """Each row is a block of labelled lines within the window."""
+    async with drawn(browser, "assessment", {"/api/v1/assessment*": ASSESSED}, width=390) as shown:
+        await shown.text()
+        cell = shown.page.locator("td[data-label=得分]")
+        box = await cell.bounding_box()
+        assert box["x"] + box["width"] <= 390
+        assert await shown.page.locator("thead").is_visible() is False
+
+
+NODES = {
+    "rows": [
+        {"member": "44", "division": "44", "role": "centre", "state": "up", "devices": 0},
+        {"member": "4401", "division": "4401", "role": "node", "state": "up", "devices": 12},
+        {"member": "4403", "division": "4403", "role": "node", "state": "up", "devices": 7},
+    ]
+}
+
+
+async def test_a_centre_says_what_lies_at_its_nodes(browser: Any) -> None:
+    """Where a centre has nothing of its own it names its nodes with their numbers, and never says "none"."""
+    answers: dict[str, Any] = {
+        "/api/v1/nodes": NODES,
+        "/api/v1/survey*": {"rows": []},
+        "/api/v1/quarantine/groups*": {"rows": [], "messages": 0, "more": False},
+        "/api/v1/ledger*": {"rows": [{"node": "4401", "quarantined": 41}], "totals": {}},
+        "/api/v1/assessment*": ASSESSED | {"rows": [], "since": ""},
+        "/api/v1/indicators*month=2026-01*": {"rows": [ASSESSED["rows"][0] | {"division": "4401"}]},
+    }
+    for path, seen, absent in (
+        ("video", "4401 (12 台设备) · 4403 (7 台设备)", "没有登记的摄像机"),
+        ("survey", "4401 (12 台设备)", "权限范围内没有登记"),
+        ("quarantine", "4401 (41 条消息) · 4403 (0 条消息)", "全部消息均已解析"),
+        ("assessment", "4401\t2\t9", "没有质量指标"),
+    ):
+        async with drawn(browser, path, answers, role="centre") as shown:
+            await shown.page.wait_for_selector("main a[href$='/nodes/4401'], main td:text-is('4401')")
+            text = await shown.text()
+            assert seen in text, path
+            assert absent not in text, path
+    async with drawn(browser, "quarantine", answers) as shown:
+        assert "全部消息均已解析" in await shown.text()
+
+
+async def test_a_filter_of_the_address_is_seen_and_removed(browser: Any) -> None:
+    """A filter without a field of its own is a chip; without it the list is asked for anew, other filters stay."""
+    answers: dict[str, Any] = {"/api/v1/alarms*": {"rows": []}, "/api/v1/alarm-rules*": {"rows": []}}
+    async with drawn(browser, "alarms?state=open&rule=water-high&sort=opened", answers) as shown:
+        await shown.text()
+        assert await shown.page.locator(".chip").all_inner_texts() == ["规则: water-high ✕"]
+        await shown.page.click(".chip")
+        await shown.page.wait_for_selector(".chip", state="detached")
+        await shown.text()
+        assert shown.page.url.endswith("/alarms?sort=opened&state=open")
+        assert "rule=" not in [path for path in shown.asked if path.startswith("/api/v1/alarms")][-1]
+
+
+DEVICE = {"id": "air-1", "division": "440106", "profile": "acme/th10@3", "state": "active", "clock_lag_s": None}
+LATEST = [
+    {
+        "id": f"r{number}",
+        "property": name,
+        "channel": channel,
+        "value": 20.5,
+        "unit": unit,
+        "time": BEGIN,
+        "quality": "good",
+    }
+    for number, (name, channel, unit) in enumerate((("air_temperature", "roof", "Cel"), ("pm25", "", "ug/m3")))
+]
+OF_DEVICE: dict[str, Any] = {
+    "/api/v1/properties*": {
+        "rows": [{"name": "air_temperature", "label_zh": "气温", "label_en": "air temperature"}],
+    },
+    "/api/v1/profiles/acme/th10": {"id": "acme/th10", "version": 3, "title": "thermometer", "title_zh": "温湿度计"},
+    "/api/v1/devices/air-1": DEVICE,
+    "/api/v1/devices/air-1/latest*": {"rows": LATEST},
+    "/api/v1/devices/air-1/messages*": {"rows": [], "after": "", "more": False},
+    "/api/v1/devices/air-1/changes*": {"rows": [], "complete": True},
+    "/api/v1/quarantine*": {"rows": []},
+    "/api/v1/tasks*": {"rows": []},
+    "/api/v1/feeds/all/history*": {"records": []},
+}
+
+
+async def test_names_are_those_of_the_language(browser: Any) -> None:
+    """Properties, units and the model stand in the language of the page; a property without a name stands as it is."""
+    async with drawn(browser, "devices/air-1", OF_DEVICE) as shown:
+        await shown.page.wait_for_selector("h2:has-text('气温 · roof')")
+        text = await shown.text()
+        assert "温湿度计 acme/th10@3" in text
+        assert await shown.page.locator("td[data-label=属性]").all_inner_texts() == ["气温", "pm25"]
+        assert await shown.page.locator("td[data-label=单位]").all_inner_texts() == ["°C", "µg/m³"]
+        assert sum(path.startswith("/api/v1/properties") for path in shown.asked) == 1
+    profiles = {"/api/v1/profiles?*": {"rows": [OF_DEVICE["/api/v1/profiles/acme/th10"]]}}
+    for language, title in (("zh-CN", "温湿度计"), ("en-US", "thermometer")):
+        async with drawn(browser, "profiles", profiles, language=language) as shown:
+            await shown.page.wait_for_selector(f"td:text-is('{title}')")
+
+
+async def test_data_is_saved_as_shown(browser: Any, tmp_path: Path) -> None:
+    """The page of data shows the channel, and its CSV holds what is shown with the standard names."""
+    records = [row | {"device": "air-1", "division": "440106", "profile": "acme/th10@3"} for row in LATEST]
+    answers = OF_DEVICE | {
+        "/api/v1/feeds?*": {"rows": [{"name": "all"}]},
+        "/api/v1/feeds/all/latest*": {"records": records},
+    }
+    async with drawn(browser, "records", answers) as shown:
+        await shown.page.wait_for_selector("td[data-label=属性]:has-text('气温')")
+        assert await shown.page.locator("td[data-label=通道]").all_inner_texts() == ["roof", ""]
+        async with shown.page.expect_download() as started:
+            await shown.page.click("button:has-text('CSV')")
+        await (await started.value).save_as(tmp_path / "data.csv")
+        lines = (tmp_path / "data.csv").read_text(encoding="utf-8-sig").splitlines()
+        assert [line.split(",")[:4] for line in lines[1:]] == [
+            ["air-1", "air_temperature", "roof", "20.5"],
+            ["air-1", "pm25", "", "20.5"],
+        ]

@@ -91,3 +91,30 @@ async def test_a_plan_is_approved_by_another_and_ended(centre: Site, browser: An
         await other.send()
         await other.page.wait_for_selector("tbody .badge:has-text('ended'), tbody .badge:has-text('ending')")
         assert [*author.faults, *other.faults] == []
+
+
+async def test_a_secret_shown_once_is_copied_and_not_lost_by_escape(centre: Site, browser: Any) -> None:
+    """Escape leaves a new token on the page; it can be copied over HTTP; the button closes, and focus stays in the page."""
+    async with visitor(browser, centre, centre.admin) as operator:
+        page = operator.page
+        await operator.open("tokens")
+        await operator.click("Create a token")
+        await page.wait_for_selector("dialog[open]")
+        await page.keyboard.press("Escape")
+        await page.wait_for_selector("body:not(:has(dialog))")
+        assert await page.evaluate("document.activeElement.textContent") == "Create a token", "focus returns"
+        await operator.click("Create a token")
+        await operator.send(name="kept", role="subscriber", scope="4401")
+        secret = await page.inner_text("dialog .secret")
+        for _ in range(3):
+            await page.keyboard.press("Escape")
+        assert await page.inner_text("dialog[open] .secret") == secret
+        await page.click("dialog button:has-text('Copy')")
+        await page.wait_for_selector("dialog :text('copied')")
+        assert await page.evaluate("String(getSelection())") == secret
+        folder = os.environ.get("SENSEGATE_SHOTS")
+        if folder:
+            await page.screenshot(path=str(Path(folder, "secret.png")))
+        await page.click("dialog button:has-text('Close')")
+        await page.wait_for_selector("body:not(:has(dialog))")
+        assert operator.faults == []

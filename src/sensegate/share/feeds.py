@@ -321,5 +321,10 @@ def check_feed(feed: Feed) -> None:
         short_code(code)
     if not 1 <= feed.grade_max <= GRADE_MAX:
         raise ConfigError(f"{feed.grade_max} is not a grade", key="grade_max", remedy=f"give 1 to {GRADE_MAX}")
+    for name in feed.properties:
+        if PROPERTIES.find(name) < 0:
+            near = PROPERTIES.nearest(name)
+            remedy = f"did you mean '{near}'?" if near else "GET /api/v1/properties lists them"
+            raise ConfigError(f"there is no property '{name[:64]}'", key="properties", remedy=remedy)
     if unknown := sorted({*feed.kinds} - {*KINDS}):
         raise ConfigError(f"'{unknown[0][:64]}' is unknown", key="kinds", remedy=f"use {' or '.join(KINDS)}")

@@ -183,6 +183,18 @@ export function Field({ name, label, help, type = "text", value = "", options, r
       : html`<input name=${name} type=${type} defaultValue=${value} required=${required} placeholder=${hint || ""} min=${min} step=${type === "number" ? step || "any" : undefined} autocomplete="off" spellcheck="false" />`}${help && html`<small>${help}</small>`}</label>`;
 }
 
+// A password, token or code that is shown only now; a dialog with one is closed by its button alone.
+export function Secret({ value }) {
+  const place = useRef(null);
+  const [copied, setCopied] = useState(false);
+  const copy = () => {
+    getSelection().selectAllChildren(place.current);
+    // Over HTTP there is no navigator.clipboard; what cannot be copied stays selected.
+    setCopied(document.execCommand("copy"));
+  };
+  return html`<span class="once"><span class="secret" ref=${place}>${value}</span> <button type="button" onClick=${copy}>${t("copy")}</button> <span class="quiet" role="status">${copied && t("copied")}</span></span>`;
+}
+
 // ── dialogs: a form, or a confirmation that names the consequence ───────────────────────────────────────
 export function Dialog({ title, consequence, fields = [], action, danger, submit, close }) {
   const dialog = useRef(null);
@@ -190,6 +202,7 @@ export function Dialog({ title, consequence, fields = [], action, danger, submit
   const [busy, setBusy] = useState(false);
   const [outcome, setOutcome] = useState(null);
   useEffect(() => { dialog.current.showModal(); }, []);
+  const ended = () => { if (dialog.current.returnValue !== "kept" && dialog.current.querySelector(".secret")) dialog.current.showModal(); else close(); };
   const send = async (event) => {
     event.preventDefault();
     const form = new FormData(event.target), values = Object.fromEntries(form);
@@ -201,11 +214,11 @@ export function Dialog({ title, consequence, fields = [], action, danger, submit
     setError(null);
     try {
       const shown = await submit(values);
-      if (shown) setOutcome(shown); else close();
+      if (shown) setOutcome(shown); else dialog.current.close();
     } catch (why) { setError(why); } finally { setBusy(false); }
   };
-  return html`<dialog ref=${dialog} onClose=${close} aria-labelledby="dialogTitle"><h2 id="dialogTitle">${title}</h2>
-    ${outcome ? html`<div class="outcome">${outcome}</div><div class="buttons"><button type="button" class="primary" onClick=${close}>${t("close")}</button></div>`
+  return html`<dialog ref=${dialog} onClose=${ended} aria-labelledby="dialogTitle"><h2 id="dialogTitle">${title}</h2>
+    ${outcome ? html`<div class="outcome">${outcome}</div><div class="buttons"><button type="button" class="primary" onClick=${() => dialog.current.close("kept")}>${t("close")}</button></div>`
       : html`<form onSubmit=${send}>
         ${consequence && html`<p>${consequence}</p>`}
         ${fields.map((field) => html`<${Field} key=${field.name} ...${field} />`)}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +12,14 @@ import pytest
 
 from tests.live.browsing import needs_chromium, visitor
 from tests.live.granting import granted
-from tests.live.site import Site
+from tests.live.site import Site, reading
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), needs_chromium]
+
+
+def moment_now() -> str:
+    """Return the present as devices send it."""
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())
 
 
 async def test_a_list_is_saved_and_its_labels_are_printed(centre: Site, browser: Any, tmp_path: Path) -> None:
@@ -94,7 +100,7 @@ async def test_a_plan_is_approved_by_another_and_ended(centre: Site, browser: An
 
 
 async def test_a_secret_shown_once_is_copied_and_not_lost_by_escape(centre: Site, browser: Any) -> None:
-    """Escape leaves a new token on the page; it can be copied over HTTP; the button closes, and focus stays in the page."""
+    """Escape leaves a new token on the page; it is copied over HTTP too; only the button closes; focus returns."""
     async with visitor(browser, centre, centre.admin) as operator:
         page = operator.page
         await operator.open("tokens")
@@ -118,3 +124,41 @@ async def test_a_secret_shown_once_is_copied_and_not_lost_by_escape(centre: Site
         await page.click("dialog button:has-text('Close')")
         await page.wait_for_selector("body:not(:has(dialog))")
         assert operator.faults == []
+
+
+async def test_actions_that_the_role_forbids_are_not_offered(centre: Site, browser: Any) -> None:
+    """A county operator adds and deletes no feed; a subscriber decides nothing, and may apply."""
+    feed = {"name": "roles-feed", "divisions": ["440305"]}
+    assert (await centre.ask("POST", "/api/v1/feeds", json=feed)).status == 201
+    county, _ = await centre.token("county_operator", "440305")
+    async with visitor(browser, centre, county) as operator, visitor(browser, centre, centre.admin) as admin:
+        for visit, offered in ((operator, 0), (admin, 1)):
+            await visit.open("feeds")
+            await visit.sees("roles-feed")
+            assert await visit.page.locator("button:has-text('Add a feed')").count() == offered
+            await visit.open("feeds/roles-feed")
+            await visit.sees("What the feed selects")
+            assert await visit.page.locator("main button:has-text('Delete')").count() == offered
+        assert [*operator.faults, *admin.faults] == []
+
+
+async def test_an_acknowledged_alarm_shows_by_whom_and_why(centre: Site, browser: Any) -> None:
+    """Note and end of a silence stand in the list, in both languages; the form names the limit of the silence."""
+    rule = {"kind": "threshold", "property": "air_temperature", "above": 30, "place": "44"}
+    assert (await centre.ask("PUT", "/api/v1/alarm-rules/desk-hot", json=rule)).status == 200
+    device = await centre.device("desk-hot", "440305")
+    assert (await centre.push(device, reading(45.0, moment_now()))).status == 202
+    async with visitor(browser, centre, centre.admin) as operator:
+        await operator.open("alarms")
+        await operator.sees("desk-hot")
+        await operator.click("Acknowledge", inside="tbody")
+        await operator.send(note="crew is on its way")
+        await operator.sees("crew is on its way")
+        await operator.click("Silence", inside="tbody")
+        await operator.sees("At most 720", "dialog")
+        await operator.send(hours="720")
+        await operator.sees("in 30 days")
+        assert operator.faults == []
+        folder = os.environ.get("SENSEGATE_SHOTS")
+        if folder:
+            await operator.page.screenshot(path=str(Path(folder, "alarms.png")))

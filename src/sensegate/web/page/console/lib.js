@@ -174,13 +174,13 @@ export function Facts({ rows }) {
 export const Card = ({ title, actions, children }) => html`<section class="card"><div class="head"><h2>${title}</h2><span class="space"></span>${actions}</div>${children}</section>`;
 
 // A field of a form: a text, a number, a choice, or (`checks`) several of some words.
-export function Field({ name, label, help, type = "text", value = "", options, rows, required, hint, min, step }) {
+export function Field({ name, label, help, type = "text", value = "", options, rows, required, hint, min, max, step }) {
   if (type === "checks") return html`<fieldset><legend>${label}</legend>${options.map(([word, text]) => html`<label class="check" key=${word}><input type="checkbox" name=${name} value=${word} defaultChecked=${value.includes(word)} /> ${text}</label>`)}${help && html`<small>${help}</small>`}</fieldset>`;
   if (type === "checkbox") return html`<label class="check"><input type="checkbox" name=${name} defaultChecked=${Boolean(value)} /> ${label}</label>`;
   return html`<label>${label}
     ${options ? html`<select name=${name} required=${required}>${options.map((option) => html`<option value=${option[0]} selected=${option[0] === value}>${option[1]}</option>`)}</select>`
       : rows ? html`<textarea name=${name} rows=${rows} required=${required} spellcheck="false">${value}</textarea>`
-      : html`<input name=${name} type=${type} defaultValue=${value} required=${required} placeholder=${hint || ""} min=${min} step=${type === "number" ? step || "any" : undefined} autocomplete="off" spellcheck="false" />`}${help && html`<small>${help}</small>`}</label>`;
+      : html`<input name=${name} type=${type} defaultValue=${value} required=${required} placeholder=${hint || ""} min=${min} max=${max} step=${type === "number" ? step || "any" : undefined} autocomplete="off" spellcheck="false" />`}${help && html`<small>${help}</small>`}</label>`;
 }
 
 // A password, token or code that is shown only now; a dialog with one is closed by its button alone.

@@ -32,6 +32,8 @@ export const TEXTS = {
   cities: ["Cities", "地市"], noNodes: ["No node has joined.", "尚无节点加入。"], lagOf: ["lag {0}", "积压 {0}"], nodeNever: ["Node {0} is invited and has not joined yet", "节点 {0} 已邀请，尚未加入"], invitedOnly: ["invited", "已邀请"], nodeSilent: ["Node {0} is not heard", "节点 {0} 失联"],
   nodeConflicts: ["Node {0} sent devices that another node owns: {1}", "节点 {0} 上报了 {1} 台属于其他节点的设备"], devicesSilent: ["Silent devices: {0}", "{0} 台设备静默"],
   addDevice: ["Add a device", "登记设备"], addDeviceHelp: ["Its password is shown once, after this.", "设备密码仅在登记后显示一次。"],
+  silenceLimit: ["At most 720 (30 days); 0 ends a silence", "最多 720 小时（30 天）；0 为结束屏蔽"], "column.silenced_until": ["silenced until", "屏蔽至"],
+  moveSource: ["Gateway that it leaves (empty: it is looked up)", "原网关（留空则自动查找）"],
   copy: ["Copy", "复制"], copied: ["copied", "已复制"],
   shownOnce: ["Shown only now; keep it in a safe place:", "仅显示这一次，请妥善保管："], username: ["User name", "用户名"], importDevices: ["Import CSV", "导入 CSV"],
   importHelp: ["One device a row. A dry run changes nothing and reports each row.", "每行一台设备。试运行不作任何更改，并逐行给出结果。"], importMode: ["What to do", "方式"],

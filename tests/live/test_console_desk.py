@@ -162,3 +162,22 @@ async def test_an_acknowledged_alarm_shows_by_whom_and_why(centre: Site, browser
         folder = os.environ.get("SENSEGATE_SHOTS")
         if folder:
             await operator.page.screenshot(path=str(Path(folder, "alarms.png")))
+
+
+async def test_the_keyboard_skips_the_navigation_and_closes_a_menu(centre: Site, browser: Any) -> None:
+    """The first Tab offers the page; Escape closes an open menu and gives its heading the focus."""
+    async with visitor(browser, centre, centre.admin, language="zh-CN") as operator:
+        page = operator.page
+        await page.reload()
+        await page.wait_for_selector("main h1")
+        await page.keyboard.press("Tab")
+        assert await page.evaluate("document.activeElement.textContent") == "跳到正文"
+        await page.keyboard.press("Enter")
+        assert await page.evaluate("document.activeElement.tagName") == "MAIN"
+        await operator.open("tokens")
+        await page.click("details.menu summary:has-text('列')")
+        await page.locator("details.menu[open] input").first.focus()
+        await page.keyboard.press("Escape")
+        assert await page.locator("details.menu[open]").count() == 0
+        assert await page.evaluate("document.activeElement.tagName") == "SUMMARY"
+        assert operator.faults == []

@@ -1,9 +1,9 @@
 // Alarms and their rules.
 import { html, useState } from "./preact.js";
 import { sentence } from "./sentences.js";
-import { Absent, Badge, Card, Link, List, call, device, t, useDialog, useLoad } from "./lib.js";
+import { Absent, Badge, Card, Link, List, Time, call, device, t, useDialog, useLoad } from "./lib.js";
 
-const ALARM_COLUMNS = [{ name: "title", show: (value, row) => sentence(value) || row.rule }, { name: "severity", badge: true }, { name: "state", badge: true }, { name: "device", show: (value, row) => (value ? html`<${Link} to=${device(value)}>${value}<//>` : row.node) }, { name: "property" }, { name: "value", numeric: true }, { name: "opened", time: true }, { name: "closed", time: true }, { name: "reason", value: (row) => sentence(row.reason) }, { name: "acknowledged_by" }, { name: "note" }, { name: "silenced_until", time: true }];
+const ALARM_COLUMNS = [{ name: "title", show: (value, row) => sentence(value) || row.rule }, { name: "severity", badge: true }, { name: "state", show: (value, row) => html`<${Badge} value=${value} />${row.silenced_until && html`<br /><span class="quiet">${t("column.silenced_until")} <${Time} value=${row.silenced_until} /></span>`}` }, { name: "device", show: (value, row) => (value ? html`<${Link} to=${device(value)}>${value}<//>` : row.node) }, { name: "property" }, { name: "value", numeric: true }, { name: "opened", time: true }, { name: "closed", time: true }, { name: "reason", value: (row) => sentence(row.reason) }, { name: "acknowledged_by", show: (value, row) => html`${value}${value && row.note && ": "}${row.note}` }];
 const RULE_KINDS = ["threshold", "change", "silence", "gap", "quality", "quarantine_rate", "lag", "disk", "refused_spans", "store_missing"];
 export function Alarms({ me }) {
   const [dialog, show] = useDialog();

@@ -34,7 +34,7 @@ export const TEXTS = {
   addDevice: ["Add a device", "登记设备"], addDeviceHelp: ["Its password is shown once, after this.", "设备密码仅在登记后显示一次。"],
   silenceLimit: ["At most 720 (30 days); 0 ends a silence", "最多 720 小时（30 天）；0 为结束屏蔽"], "column.silenced_until": ["silenced until", "屏蔽至"],
   moveSource: ["Gateway that it leaves (empty: it is looked up)", "原网关（留空则自动查找）"],
-  copy: ["Copy", "复制"], copied: ["copied", "已复制"],
+  skipToPage: ["Skip to the page", "跳到正文"], copy: ["Copy", "复制"], copied: ["copied", "已复制"],
   shownOnce: ["Shown only now; keep it in a safe place:", "仅显示这一次，请妥善保管："], username: ["User name", "用户名"], importDevices: ["Import CSV", "导入 CSV"],
   importHelp: ["One device a row. A dry run changes nothing and reports each row.", "每行一台设备。试运行不作任何更改，并逐行给出结果。"], importMode: ["What to do", "方式"],
   dryRun: ["Dry run", "试运行"], importNow: ["Register", "正式登记"], imported: ["{0} rows:", "共 {0} 行："], wouldImport: ["Dry run, {0} rows:", "试运行，共 {0} 行："],

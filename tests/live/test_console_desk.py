@@ -181,3 +181,29 @@ async def test_the_keyboard_skips_the_navigation_and_closes_a_menu(centre: Site,
         assert await page.locator("details.menu[open]").count() == 0
         assert await page.evaluate("document.activeElement.tagName") == "SUMMARY"
         assert operator.faults == []
+
+
+async def test_a_page_that_the_scope_does_not_narrow_says_so(centre: Site, browser: Any) -> None:
+    """Feeds are listed whole whatever division is chosen, and the page says it; devices follow the scope."""
+    async with visitor(browser, centre, centre.admin) as operator:
+        note = operator.page.locator("main [role=note]")
+        for path, count in (("feeds?scope=4403", 1), ("feeds", 0), ("devices?scope=4403", 0)):
+            await operator.open(path)
+            await operator.page.wait_for_selector(".tools")
+            assert await note.count() == count, path
+        assert operator.faults == []
+
+
+async def test_a_list_that_cannot_be_read_says_why_and_is_read_anew(centre: Site, browser: Any) -> None:
+    """An answer of an error leaves the page with its heading and a button, by which the list comes back."""
+    async with visitor(browser, centre, centre.admin) as operator:
+        page = operator.page
+        problem = {"title": "Not Found", "status": 404, "detail": "no such list"}
+        await page.route("**/api/v1/tokens?*", lambda route: route.fulfill(status=404, json=problem))
+        await operator.open("tokens")
+        await operator.sees("no such list")
+        assert await page.inner_text("main h1") == "Tokens"
+        await page.unroute("**/api/v1/tokens?*")
+        await operator.click("Try again")
+        await operator.sees("first admin")
+        assert operator.faults == []

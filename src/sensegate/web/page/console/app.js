@@ -132,7 +132,7 @@ function Frame({ methods }) {
       <button type="button" lang=${language === "en" ? "zh-CN" : "en"} onClick=${switchLanguage}>${language === "en" ? "中文" : "English"}</button>
       <button type="button" onClick=${signOut}>${t("signOut")}</button></div>
       ${session.isAway && html`<p class="away" role="status"><strong>${t("away")}</strong> ${t("awayHelp")}</p>`}
-      <main id="main" tabindex="-1" key=${location.pathname}>${page ? html`<${Shown} page=${page} parameters=${parameters} me=${me} />` : html`<h1>${t("http.404")}</h1><p><${Link} to="/console/">${t("page.overview")}<//></p>`}</main></div></div>`;
+      <main id="main" tabindex="-1" key=${location.pathname}>${page?.unscoped && scopeNow() && html`<p class="quiet" role="note">${t("unscoped")}</p>`}${page ? html`<${Shown} page=${page} parameters=${parameters} me=${me} />` : html`<h1>${t("http.404")}</h1><p><${Link} to="/console/">${t("page.overview")}<//></p>`}</main></div></div>`;
 }
 // A choice closes the menu where it lies over the page.
 function closeMenu(event) {

@@ -34,6 +34,7 @@ export const TEXTS = {
   addDevice: ["Add a device", "登记设备"], addDeviceHelp: ["Its password is shown once, after this.", "设备密码仅在登记后显示一次。"],
   silenceLimit: ["At most 720 (30 days); 0 ends a silence", "最多 720 小时（30 天）；0 为结束屏蔽"], "column.silenced_until": ["silenced until", "屏蔽至"],
   moveSource: ["Gateway that it leaves (empty: it is looked up)", "原网关（留空则自动查找）"],
+  unscoped: ["This page shows all that you may see: the chosen scope does not narrow it.", "本页显示您可见的全部内容，不受所选范围影响。"],
   skipToPage: ["Skip to the page", "跳到正文"], copy: ["Copy", "复制"], copied: ["copied", "已复制"],
   shownOnce: ["Shown only now; keep it in a safe place:", "仅显示这一次，请妥善保管："], username: ["User name", "用户名"], importDevices: ["Import CSV", "导入 CSV"],
   importHelp: ["One device a row. A dry run changes nothing and reports each row.", "每行一台设备。试运行不作任何更改，并逐行给出结果。"], importMode: ["What to do", "方式"],

@@ -427,3 +427,17 @@ async def test_a_page_as_parquet(filled: Gateway) -> None:
     assert table["cursor"].to_pylist() == [row["cursor"] for row in answer["records"]]
     assert response.headers["X-Next-Cursor"] == table.schema.metadata[b"sensegate.next"].decode() == answer["next"]
     assert response.headers["Content-Disposition"].endswith('.parquet"')
+
+
+async def test_a_feed_of_an_unknown_property_is_refused_with_the_nearest(gateway: Gateway) -> None:
+    """A feed whose property is misspelt would never deliver; created and changed it is refused."""
+    admin = await gateway.token()
+    wanted = {"name": "air", "properties": ["air_temprature"]}
+    _, answer, _ = await gateway.ask("POST", "/api/v1/feeds", admin, json=wanted, expect=400)
+    assert answer["detail"] == "properties: there is no property 'air_temprature'; did you mean 'air_temperature'?"
+    await gateway.ask("POST", "/api/v1/feeds", admin, json={"name": "air", "properties": ["pm2_5"]}, expect=201)
+    change = {"properties": ["pm2_5", "air_temprature"]}
+    _, made, _ = await gateway.ask("GET", "/api/v1/feeds/air", admin)
+    headers = {"If-Match": f'"{made["revision"]}"'}
+    _, answer, _ = await gateway.ask("PATCH", "/api/v1/feeds/air", admin, json=change, headers=headers, expect=400)
+    assert "did you mean 'air_temperature'?" in answer["detail"]

@@ -18,6 +18,7 @@ from sensegate.authority.scope import Action, Principal, Scope, has_right
 from sensegate.bus.names import ALARM_EVENTS, OBSERVATIONS, READINGS
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
+from sensegate.quantities.properties import PROPERTIES
 from sensegate.share.masks import DEVICE, Mask
 
 READING = "reading"
@@ -323,3 +324,16 @@ def check_feed(feed: Feed) -> None:
         raise ConfigError(f"{feed.grade_max} is not a grade", key="grade_max", remedy=f"give 1 to {GRADE_MAX}")
     if unknown := sorted({*feed.kinds} - {*KINDS}):
         raise ConfigError(f"'{unknown[0][:64]}' is unknown", key="kinds", remedy=f"use {' or '.join(KINDS)}")
+
+
+def check_properties(names: Iterable[str]) -> None:
+    """Return if there are properties of these names; a feed of a node with a newer table may have others.
+
+    Raises:
+        ConfigError: with the nearest name.
+    """
+    for name in names:
+        if PROPERTIES.find(name) < 0:
+            near = PROPERTIES.nearest(name)
+            remedy = f"did you mean '{near}'?" if near else "GET /api/v1/properties lists them"
+            raise ConfigError(f"there is no property '{name[:64]}'", key="properties", remedy=remedy)

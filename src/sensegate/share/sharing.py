@@ -27,7 +27,7 @@ from sensegate.share.delivery import Events, FeedPage, FeedServer, PageOptions, 
 from sensegate.share.federation import AskCentre
 from sensegate.share.federation_centre import CentreFederation
 from sensegate.share.federation_node import CentreRecords, NodeFederation
-from sensegate.share.feeds import Feed, FeedFilter, Feeds, check_feed
+from sensegate.share.feeds import Feed, FeedFilter, Feeds, check_feed, check_properties
 from sensegate.share.grants import Admission, Grants
 from sensegate.share.hourly_ledgers import HourlyLedgers
 from sensegate.share.masks import NO_MASK, Mask, Masks
@@ -418,6 +418,7 @@ class Sharing:
         """
         feed = self._checked_feed(principal, feed)
         check_feed(feed)
+        check_properties(feed.properties)
         self.feeds.demand_name_free(feed.name)
         await self.trail.record(principal, "feed.create", feed.name, after=_facts(feed))
         return await self.feeds.create(feed)
@@ -429,6 +430,7 @@ class Sharing:
         self._checked_feed(principal, before)
         self._demand_local(feed.name)
         check_feed(feed)
+        check_properties(name for name in feed.properties if name not in before.properties)
         if before.revision != revision:
             raise Conflict(f"feed '{feed.name}' is at revision {before.revision}, not {revision}; read it again")
         await self.trail.record(principal, "feed.change", feed.name, before=_facts(before), after=_facts(feed))

@@ -1,6 +1,6 @@
 // People, tokens, audit.
 import { html, useState } from "./preact.js";
-import { Link, List, Problem, Time, call, device, may, number, profile, t, useDialog, useLoad } from "./lib.js";
+import { Link, List, Problem, Secret, Time, call, device, may, number, profile, t, useDialog, useLoad } from "./lib.js";
 import { download } from "./more.js";
 import "./history.texts.js";
 
@@ -16,7 +16,7 @@ export function People({ me }) {
   const add = () => show({ title: t("addPerson"), action: t("add"), fields: [{ name: "id", label: t("name"), required: true }, { name: "role", label: t("column.role"), options: roles("change_people", me, 1) }, { name: "scope", label: t("column.scope"), required: true }, { name: "department", label: t("column.department") }], submit: async (values) => {
     const made = await call("POST", "/api/v1/people", Object.fromEntries(Object.entries(values).filter(([, value]) => value)));
     setStamp(stamp + 1);
-    return html`<p>${t("shownOnce")}</p><p class="secret">${made.password}</p>`;
+    return html`<p>${t("shownOnce")}</p><p><${Secret} value=${made.password} /></p>`;
   } });
   return html`${dialog}<h1>${t("page.people")}</h1><section class="card"><${List} key=${stamp} path="/api/v1/people" empty=${t("noPeople")} actions=${html`<button type="button" class="primary" onClick=${add}>${t("addPerson")}</button>`}
     columns=${[{ name: "id" }, { name: "title" }, { name: "role", show: (value) => t(`role.${value}`) }, { name: "duty" }, { name: "scope" }, { name: "department" }, { name: "disabled" }, { name: "external" }, { name: "created", time: true }]} /></section>`;
@@ -27,7 +27,7 @@ export function Tokens({ me }) {
   const add = () => show({ title: t("addToken"), action: t("add"), fields: [{ name: "name", label: t("column.name"), required: true }, { name: "role", label: t("column.role"), options: roles("change_tokens", me, 0) }, { name: "scope", label: t("column.scope"), required: true }], submit: async (values) => {
     const made = await call("POST", "/api/v1/tokens", values);
     setStamp(stamp + 1);
-    return html`<p>${t("shownOnce")}</p><p class="secret">${made.token}</p>`;
+    return html`<p>${t("shownOnce")}</p><p><${Secret} value=${made.token} /></p>`;
   } });
   const revoke = (row) => show({ title: t("revokeToken"), consequence: t("revokeTokenHelp", row.name || row.id), danger: true, action: t("revokeToken"), submit: async () => { await call("DELETE", `/api/v1/tokens/${encodeURIComponent(row.id)}`); setStamp(stamp + 1); } });
   return html`${dialog}<h1>${t("page.tokens")}</h1><section class="card"><${List} key=${stamp} path="/api/v1/tokens" actions=${html`<button type="button" class="primary" onClick=${add}>${t("addToken")}</button>`}

@@ -1,9 +1,9 @@
 // Alarms and their rules.
 import { html, useState } from "./preact.js";
 import { sentence } from "./sentences.js";
-import { Absent, Badge, Card, Link, List, call, device, t, useDialog, useLoad } from "./lib.js";
+import { Absent, Badge, Card, Link, List, Time, call, device, t, useDialog, useLoad } from "./lib.js";
 
-const ALARM_COLUMNS = [{ name: "title", show: (value, row) => sentence(value) || row.rule }, { name: "severity", badge: true }, { name: "state", badge: true }, { name: "device", show: (value, row) => (value ? html`<${Link} to=${device(value)}>${value}<//>` : row.node) }, { name: "property" }, { name: "value", numeric: true }, { name: "opened", time: true }, { name: "closed", time: true }, { name: "reason", value: (row) => sentence(row.reason) }, { name: "acknowledged_by" }];
+const ALARM_COLUMNS = [{ name: "title", show: (value, row) => sentence(value) || row.rule }, { name: "severity", badge: true }, { name: "state", show: (value, row) => html`<${Badge} value=${value} />${row.silenced_until && html`<br /><span class="quiet">${t("column.silenced_until")} <${Time} value=${row.silenced_until} /></span>`}` }, { name: "device", show: (value, row) => (value ? html`<${Link} to=${device(value)}>${value}<//>` : row.node) }, { name: "property" }, { name: "value", numeric: true }, { name: "opened", time: true }, { name: "closed", time: true }, { name: "reason", value: (row) => sentence(row.reason) }, { name: "acknowledged_by", show: (value, row) => html`${value}${value && row.note && ": "}${row.note}` }];
 const RULE_KINDS = ["threshold", "change", "silence", "gap", "quality", "quarantine_rate", "lag", "disk", "refused_spans", "store_missing"];
 export function Alarms({ me }) {
   const [dialog, show] = useDialog();
@@ -14,7 +14,7 @@ export function Alarms({ me }) {
   const note = { name: "note", label: t("column.note") };
   const actions = { name: "actions", sort: false, show: (_, row) => row.state === "closed" ? "" : html`
     ${row.state === "open" && html`<button type="button" onClick=${() => act(row, "acknowledge", t("acknowledge"), t("acknowledgeHelp"), [note], (values) => values)}>${t("acknowledge")}</button>`}
-    <button type="button" onClick=${() => act(row, "silence", t("silence"), t("silenceHelp"), [{ name: "hours", label: t("hours"), value: "8", required: true }, note], (values) => ({ seconds: Number(values.hours) * 3600, note: values.note }))}>${t("silence")}</button>` };
+    <button type="button" onClick=${() => act(row, "silence", t("silence"), t("silenceHelp"), [{ name: "hours", type: "number", min: 0, max: 720, label: t("hours"), help: t("silenceLimit"), value: "8", required: true }, note], (values) => ({ seconds: Number(values.hours) * 3600, note: values.note }))}>${t("silence")}</button>` };
   const add = () => show({
     title: t("addRule"), action: t("add"), consequence: t("addRuleHelp"),
     fields: [{ name: "name", label: t("column.name"), required: true, hint: "water-high" }, { name: "kind", label: t("column.kind"), options: RULE_KINDS.map((kind) => [kind, t(`alarm.${kind}`)]) }, { name: "severity", label: t("column.severity"), options: ["info", "warning", "major", "critical"].map((word) => [word, t(`state.${word}`)]), value: "warning" },

@@ -95,6 +95,8 @@ function Frame({ methods }) {
     for (const kind of ["popstate", "moved"]) addEventListener(kind, moved);
     let chord = 0;
     const key = (event) => {
+      const menu = event.key === "Escape" && event.target.closest("details.menu[open]");
+      if (menu) { menu.open = false; menu.querySelector("summary").focus(); return; }
       if (event.target.closest("input, textarea, select, dialog") || event.ctrlKey || event.metaKey || event.altKey) return;
       const now = performance.now();
       const page = now - chord < 1_500 && PAGES.find((candidate) => candidate.key === event.key);
@@ -116,7 +118,8 @@ function Frame({ methods }) {
   };
   const visible = PAGES.filter((candidate) => candidate.group && (!candidate.at || candidate.at === me.gateway_role) && (!candidate.right || candidate.right.split(" ").some(may)));
   const groups = [...new Set(visible.map((candidate) => candidate.group))];
-  return html`<div class="layout">
+  const skip = (event) => { event.preventDefault(); document.querySelector("main").focus(); };
+  return html`<div class="layout"><a class="skip" href="#main" onClick=${skip}>${t("skipToPage")}</a>
     <nav aria-label=${t("navigation")} onClick=${closeMenu}><${Link} to="/console/" class="brand"><img src="/static/icon.svg" alt="" width="26" height="26" />sensegate<//>
       <details open=${!narrow.matches}><summary>${t("navigation")}</summary><div>
       ${groups.map((group) => html`<span class="group" key=${group}>${t(`group.${group}`)}</span>
@@ -129,7 +132,7 @@ function Frame({ methods }) {
       <button type="button" lang=${language === "en" ? "zh-CN" : "en"} onClick=${switchLanguage}>${language === "en" ? "中文" : "English"}</button>
       <button type="button" onClick=${signOut}>${t("signOut")}</button></div>
       ${session.isAway && html`<p class="away" role="status"><strong>${t("away")}</strong> ${t("awayHelp")}</p>`}
-      <main key=${location.pathname}>${page ? html`<${Shown} page=${page} parameters=${parameters} me=${me} />` : html`<h1>${t("http.404")}</h1><p><${Link} to="/console/">${t("page.overview")}<//></p>`}</main></div></div>`;
+      <main id="main" tabindex="-1" key=${location.pathname}>${page?.unscoped && scopeNow() && html`<p class="quiet" role="note">${t("unscoped")}</p>`}${page ? html`<${Shown} page=${page} parameters=${parameters} me=${me} />` : html`<h1>${t("http.404")}</h1><p><${Link} to="/console/">${t("page.overview")}<//></p>`}</main></div></div>`;
 }
 // A choice closes the menu where it lies over the page.
 function closeMenu(event) {

@@ -214,13 +214,25 @@ export function Facts({ rows }) {
 export const Card = ({ title, actions, children }) => html`<section class="card"><div class="head"><h2>${title}</h2><span class="space"></span>${actions}</div>${children}</section>`;
 
 // A field of a form: a text, a number, a choice, or (`checks`) several of some words.
-export function Field({ name, label, help, type = "text", value = "", options, rows, required, hint, min, step }) {
+export function Field({ name, label, help, type = "text", value = "", options, rows, required, hint, min, max, step }) {
   if (type === "checks") return html`<fieldset><legend>${label}</legend>${options.map(([word, text]) => html`<label class="check" key=${word}><input type="checkbox" name=${name} value=${word} defaultChecked=${value.includes(word)} /> ${text}</label>`)}${help && html`<small>${help}</small>`}</fieldset>`;
   if (type === "checkbox") return html`<label class="check"><input type="checkbox" name=${name} defaultChecked=${Boolean(value)} /> ${label}</label>`;
   return html`<label>${label}
     ${options ? html`<select name=${name} required=${required}>${options.map((option) => html`<option value=${option[0]} selected=${option[0] === value}>${option[1]}</option>`)}</select>`
       : rows ? html`<textarea name=${name} rows=${rows} required=${required} spellcheck="false">${value}</textarea>`
-      : html`<input name=${name} type=${type} defaultValue=${value} required=${required} placeholder=${hint || ""} min=${min} step=${type === "number" ? step || "any" : undefined} autocomplete="off" spellcheck="false" />`}${help && html`<small>${help}</small>`}</label>`;
+      : html`<input name=${name} type=${type} defaultValue=${value} required=${required} placeholder=${hint || ""} min=${min} max=${max} step=${type === "number" ? step || "any" : undefined} autocomplete="off" spellcheck="false" />`}${help && html`<small>${help}</small>`}</label>`;
+}
+
+// A password, token or code that is shown only now; a dialog with one is closed by its button alone.
+export function Secret({ value }) {
+  const place = useRef(null);
+  const [copied, setCopied] = useState(false);
+  const copy = () => {
+    getSelection().selectAllChildren(place.current);
+    // Over HTTP there is no navigator.clipboard; what cannot be copied stays selected.
+    setCopied(document.execCommand("copy"));
+  };
+  return html`<span class="once"><span class="secret" ref=${place}>${value}</span> <button type="button" onClick=${copy}>${t("copy")}</button> <span class="quiet" role="status">${copied && t("copied")}</span></span>`;
 }
 
 // ── dialogs: a form, or a confirmation that names the consequence ───────────────────────────────────────
@@ -230,6 +242,7 @@ export function Dialog({ title, consequence, fields = [], action, danger, submit
   const [busy, setBusy] = useState(false);
   const [outcome, setOutcome] = useState(null);
   useEffect(() => { dialog.current.showModal(); }, []);
+  const ended = () => { if (dialog.current.returnValue !== "kept" && dialog.current.querySelector(".secret")) dialog.current.showModal(); else close(); };
   const send = async (event) => {
     event.preventDefault();
     const form = new FormData(event.target), values = Object.fromEntries(form);
@@ -241,11 +254,11 @@ export function Dialog({ title, consequence, fields = [], action, danger, submit
     setError(null);
     try {
       const shown = await submit(values);
-      if (shown) setOutcome(shown); else close();
+      if (shown) setOutcome(shown); else dialog.current.close();
     } catch (why) { setError(why); } finally { setBusy(false); }
   };
-  return html`<dialog ref=${dialog} onClose=${close} aria-labelledby="dialogTitle"><h2 id="dialogTitle">${title}</h2>
-    ${outcome ? html`<div class="outcome">${outcome}</div><div class="buttons"><button type="button" class="primary" onClick=${close}>${t("close")}</button></div>`
+  return html`<dialog ref=${dialog} onClose=${ended} aria-labelledby="dialogTitle"><h2 id="dialogTitle">${title}</h2>
+    ${outcome ? html`<div class="outcome">${outcome}</div><div class="buttons"><button type="button" class="primary" onClick=${() => dialog.current.close("kept")}>${t("close")}</button></div>`
       : html`<form onSubmit=${send}>
         ${consequence && html`<p>${consequence}</p>`}
         ${fields.map((field) => html`<${Field} key=${field.name} ...${field} />`)}

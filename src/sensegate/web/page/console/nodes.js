@@ -1,7 +1,7 @@
 // Nodes: the list, and one node.
 import { html, useState } from "./preact.js";
 import { sentence } from "./sentences.js";
-import { Absent, Badge, Card, Empty, Facts, List, Problem, Time, call, may, number, t, useDialog, useLoad } from "./lib.js";
+import { Absent, Badge, Card, Empty, Facts, List, Problem, Secret, Time, call, may, number, t, useDialog, useLoad } from "./lib.js";
 
 const NODE_COLUMNS = [{ name: "member" }, { name: "role", show: (value) => t(`gatewayRole.${value}`) }, { name: "state", badge: true }, { name: "lag_entries", numeric: true }, { name: "last_commit", time: true }, { name: "devices", numeric: true }, { name: "load", numeric: true }, { name: "clock_offset_s", numeric: true }, { name: "version" }, { name: "membership", badge: true }, { name: "problems", value: (row) => (row.problems || []).map((text) => sentence(text)).join("; ") }];
 export function Nodes({ me }) {
@@ -10,7 +10,7 @@ export function Nodes({ me }) {
   const invite = () => show({ title: t("inviteNode"), action: t("invite"), consequence: t("inviteHelp"), fields: [{ name: "division", label: t("column.division"), required: true, hint: "4406" }, { name: "member", label: t("column.member"), help: t("memberHelp") }, { name: "note", label: t("column.note") }], submit: async (values) => {
     const made = await call("POST", "/api/v1/nodes", Object.fromEntries(Object.entries(values).filter(([, value]) => value)));
     setStamp(stamp + 1);
-    return html`<p>${t("shownOnce")}</p><p class="secret">${made.code}</p>`;
+    return html`<p>${t("shownOnce")}</p><p><${Secret} value=${made.code} /></p>`;
   } });
   return html`${dialog}<h1>${t("page.nodes")}</h1><section class="card"><${List} key=${stamp} path="/api/v1/nodes" columns=${NODE_COLUMNS} search=${false} sortable=${false} interval_s=${5} link=${(row) => `/console/nodes/${row.member}`}
     actions=${me.gateway_role === "centre" && may("change_nodes") && html`<button type="button" class="primary" onClick=${invite}>${t("inviteNode")}</button>`} /></section>`;

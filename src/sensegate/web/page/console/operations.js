@@ -11,8 +11,8 @@ export function Moves({ me }) {
   const renew = () => setStamp((before) => before + 1);
   const mayMove = me.gateway_role === "centre" && may("change_devices");
   const start = () => show({ title: t("startMove"), action: t("startMove"), consequence: t("startMoveHelp"),
-    fields: [{ name: "device", label: t("column.device"), required: true }, { name: "target", label: t("moveTarget"), required: true, hint: "4403" }, { name: "division", label: t("moveDivision"), required: true, hint: "440305" }],
-    submit: async (values) => { await call("POST", "/api/v1/moves", values); renew(); } });
+    fields: [{ name: "device", label: t("column.device"), required: true }, { name: "source", label: t("moveSource"), hint: "4401" }, { name: "target", label: t("moveTarget"), required: true, hint: "4403" }, { name: "division", label: t("moveDivision"), required: true, hint: "440305" }],
+    submit: async ({ source, ...values }) => { await call("POST", "/api/v1/moves", source ? { ...values, source } : values); renew(); } });
   const cancel = (row) => show({ title: t("cancelMove"), action: t("cancelMove"), danger: true, consequence: t("cancelMoveHelp", row.device), submit: async () => { await call("POST", `/api/v1/moves/${encodeURIComponent(row.id)}/cancellation`, {}); renew(); } });
   const actions = { name: "actions", sort: false, show: (_, row) => (mayMove && !ENDED.has(row.stage) ? html`<button type="button" onClick=${() => cancel(row)}>${t("cancelMove")}</button>` : "") };
   return html`${dialog}<h1>${t("page.moves")}</h1><section class="card"><${List} key=${stamp} path="/api/v1/moves" columns=${[...MOVE_COLUMNS, actions]} empty=${t("noMoves")} search=${false} sortable=${false} interval_s=${5}

@@ -1,4 +1,4 @@
-// The addresses of the console and the page of each; the navigation has those of which the caller has one of the rights. A page is loaded when it is opened: its file exports the component that `show` names.
+// The addresses of the console and the page of each; the navigation has those of which the caller has one of the rights. An unscoped page shows all that the caller may see, whatever scope is chosen. A page is loaded when it is opened: its file exports the component that `show` names.
 export const PAGES = [
   { path: "/console/", title: "page.overview", group: "now", key: "o", load: () => import("./overview.js"), show: "Overview" },
   { path: "/console/devices", title: "page.devices", group: "now", key: "d", right: "read_registry", load: () => import("./devices.js"), show: "Devices" },
@@ -13,17 +13,17 @@ export const PAGES = [
   { path: "/console/profiles", title: "page.profiles", group: "now", key: "p", load: () => import("./profiles.js"), show: "Profiles" },
   { path: "/console/profiles/:vendor/:model", title: "page.profiles", parent: "/console/profiles", load: () => import("./profiles.js"), show: "Profile" },
   { path: "/console/editor", title: "page.profiles", parent: "/console/profiles", load: () => import("./editor.js"), show: "Editor" },
-  { path: "/console/feeds", title: "page.feeds", group: "sharing", key: "f", load: () => import("./sharing.js"), show: "Feeds" },
+  { path: "/console/feeds", unscoped: true, title: "page.feeds", group: "sharing", key: "f", load: () => import("./sharing.js"), show: "Feeds" },
   { path: "/console/feeds/:name", title: "page.feeds", parent: "/console/feeds", load: () => import("./sharing.js"), show: "Feed" },
   { path: "/console/catalogue", title: "page.catalogue", group: "sharing", key: "c", right: "read_catalogue", load: () => import("./sharing.js"), show: "Catalogue" },
-  { path: "/console/applications", title: "page.applications", group: "sharing", key: "b", right: "read_catalogue", load: () => import("./sharing.js"), show: "Applications" },
-  { path: "/console/grants", title: "page.grants", group: "sharing", key: "w", load: () => import("./sharing.js"), show: "Grants" },
+  { path: "/console/applications", unscoped: true, title: "page.applications", group: "sharing", key: "b", right: "read_catalogue", load: () => import("./sharing.js"), show: "Applications" },
+  { path: "/console/grants", unscoped: true, title: "page.grants", group: "sharing", key: "w", load: () => import("./sharing.js"), show: "Grants" },
   { path: "/console/grants/:id", title: "page.grants", parent: "/console/grants", load: () => import("./sharing.js"), show: "Grant" },
   { path: "/console/bundles", title: "page.bundles", parent: "/console/catalogue", load: () => import("./sharing.js"), show: "Bundles" },
   { path: "/console/subscribers", title: "page.subscribers", group: "sharing", key: "s", load: () => import("./sharing.js"), show: "Subscribers" },
   { path: "/console/quality", title: "page.quality", group: "sharing", key: "i", right: "read_ledger", load: () => import("./quality.js"), show: "Quality" },
   { path: "/console/assessment", title: "page.assessment", group: "sharing", key: "j", right: "read_ledger", load: () => import("./assessment.js"), show: "Assessment" },
-  { path: "/console/nodes", title: "page.nodes", group: "operations", key: "n", right: "read_registry", load: () => import("./nodes.js"), show: "Nodes" },
+  { path: "/console/nodes", unscoped: true, title: "page.nodes", group: "operations", key: "n", right: "read_registry", load: () => import("./nodes.js"), show: "Nodes" },
   { path: "/console/nodes/:member", title: "page.nodes", parent: "/console/nodes", load: () => import("./nodes.js"), show: "Node" },
   { path: "/console/moves", title: "page.moves", group: "operations", key: "m", at: "centre", right: "read_registry", load: () => import("./operations.js"), show: "Moves" },
   { path: "/console/tasks", title: "page.tasks", group: "operations", key: "t", right: "read_registry", load: () => import("./operations.js"), show: "Tasks" },

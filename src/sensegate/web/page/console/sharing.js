@@ -1,6 +1,6 @@
 // Sharing: feeds, the catalogue with its form, applications, grants, subscribers, bundles.
 import { html, useState } from "./preact.js";
-import { Absent, Badge, Card, Empty, Facts, Field, Link, List, Loading, Problem, Time, call, instant, language, localTime, number, query, session, t, useDialog, useLoad } from "./lib.js";
+import { Absent, Badge, Card, Empty, Facts, Field, Link, List, Loading, Problem, Time, call, instant, language, localTime, may, number, query, session, t, useDialog, useLoad } from "./lib.js";
 import { Table } from "./more.js";
 import { maskFields, maskOf, maskText } from "./mask.js";
 import "./sharing.texts.js";
@@ -9,7 +9,6 @@ const entryPath = (feed) => `/console/feeds/${encodeURIComponent(feed)}`;
 const titleOf = (entry) => (language === "en" ? entry.title_en || entry.title : entry.title || entry.title_en) || entry.feed;
 const words = (text) => text.split(/[\s,;，；]+/).filter(Boolean);
 const DELIVERIES = ["http", "sse", "ws", "mqtt", "webhook", "nats", "influx"];
-const OPERATORS = new Set(["county_operator", "city_operator", "province_operator", "admin"]);
 
 // ── feeds and the catalogue ─────────────────────────────────────────────────────────────────────────────
 const FEED_COLUMNS = [{ name: "name" }, { name: "description" }, { name: "divisions" }, { name: "domains" }, { name: "properties" }, { name: "kinds" }, { name: "grade_max", numeric: true }];
@@ -26,7 +25,7 @@ export function Feeds({ me }) {
     },
   });
   return html`${dialog}<h1>${t("page.feeds")}</h1><section class="card"><${List} key=${stamp} path="/api/v1/feeds" columns=${FEED_COLUMNS} link=${(row) => entryPath(row.name)} empty=${t("noFeeds")}
-    actions=${html`<button type="button" class="primary" onClick=${add}>${t("addFeed")}</button>`} /></section>`;
+    actions=${may("change_feeds") && html`<button type="button" class="primary" onClick=${add}>${t("addFeed")}</button>`} /></section>`;
 }
 const SHARING = ["unconditional", "conditional", "not_shared"], KINDS = ["base", "theme", "department"], CADENCES = ["realtime", "hourly", "daily", "weekly", "monthly", "quarterly", "yearly", "irregular"];
 export const Catalogue = () => html`<div class="headline"><h1>${t("page.catalogue")}</h1><span class="space"></span><a href="/console/bundles">${t("page.bundles")}</a></div><section class="card"><${List} path="/api/v1/catalogue" link=${(row) => entryPath(row.feed)} empty=${t("noEntries")} interval_s=${30}
@@ -39,20 +38,20 @@ const FIELDS = [
   ["kind", { options: () => [["", "–"], ...KINDS.map((word) => [word, t(`dataset.${word}`)])] }], ["cadence", { options: () => [["", "–"], ...CADENCES.map((word) => [word, t(`cadence.${word}`)])] }],
   ["provider", { options: () => ["government", "public", "enterprise", "social"].map((word) => [word, t(`provider.${word}`)]) }], ["provider_name", {}], ["provider_code", {}], ["coverage", {}],
 ];
-export function Feed({ name, me }) {
+export function Feed({ name }) {
   const [dialog, show] = useDialog();
   const [editing, edit] = useState(false);
   const path = `/api/v1/catalogue/${encodeURIComponent(name)}`;
   const entry = useLoad(path, 5), feed = useLoad(`/api/v1/feeds/${encodeURIComponent(name)}`, 60), readers = useLoad(`/api/v1/subscribers${query({ feed: name })}`, 10);
   const facts = entry.data;
-  const isOwner = OPERATORS.has(me.role);
+  const isOwner = may("change_feeds");
   const sample = () => show({
     title: t("takeSample"), action: t("takeSample"), consequence: t("takeSampleHelp"), fields: [{ name: "rows", type: "number", min: 1, step: 1, label: t("column.rows"), value: 5 }, ...maskFields({ drop: ["place"], hash: ["device"], time_s: 3600 }, facts.columns)],
     submit: async ({ rows, ...mask }) => { await call("POST", `${path}/sample`, { rows: Number(rows), mask: maskOf(mask) }); entry.reload(); },
   });
   const remove = () => show({ title: t("deleteFeed"), consequence: t("deleteFeedHelp", name), danger: true, action: t("deleteFeed"), submit: async () => { await call("DELETE", `/api/v1/feeds/${encodeURIComponent(name)}`); history.back(); } });
   return html`${dialog}<div class="headline"><h1>${facts ? titleOf(facts) : name}</h1>${facts && html`<${Badge} value=${facts.state} /><span class="badge">${t(`sharing.${facts.sharing}`)}</span>`}<span class="space"></span>
-      ${facts?.can_read ? html`<${Link} to=${`/console/records?feed=${encodeURIComponent(name)}`} class="button">${t("readData")}<//>` : facts?.state === "published" && html`<button type="button" class="primary" onClick=${() => apply(show, { feeds: [name] })}>${t("applyFor")}</button>`}
+      ${facts?.can_read ? html`<${Link} to=${`/console/records?feed=${encodeURIComponent(name)}`} class="button">${t("readData")}<//>` : facts?.state === "published" && may("apply_grants") && html`<button type="button" class="primary" onClick=${() => apply(show, { feeds: [name] })}>${t("applyFor")}</button>`}
       ${facts && isOwner && html`<button type="button" onClick=${() => edit(!editing)}>${t(editing ? "cancel" : "editEntry")}</button><button type="button" onClick=${sample}>${t("takeSample")}</button><button type="button" onClick=${remove}>${t("deleteFeed")}</button>`}</div>
     <${Problem} error=${entry.error} retry=${entry.reload} />${!facts && entry.loading && html`<${Loading} />`}
     ${facts && facts.missing.length > 0 && html`<${Card} title=${t("missing")}><ul class="needs">${facts.missing.map((text) => html`<li key=${text}><${MissingText} text=${text} /></li>`)}</ul><//>`}
@@ -131,7 +130,7 @@ export function Applications({ me }) {
   };
   const refuse = (row) => show({ title: t("refuse"), action: t("refuse"), danger: true, consequence: t("refuseHelp", row.applicant), fields: [{ name: "reason", label: t("column.reason"), required: true }], submit: async ({ reason }) => { await call("POST", `/api/v1/applications/${row.id}/decision`, { approve: false, reason }, { "If-Match": String(row.revision) }); done(); } });
   const withdraw = (row) => show({ title: t("withdraw"), action: t("withdraw"), consequence: t("withdrawHelp"), submit: async () => { await call("POST", `/api/v1/applications/${row.id}/withdraw`, {}); done(); } });
-  const mayDecide = (row) => OPERATORS.has(me.role) && (row.level.startsWith(me.scope) || row.owner.startsWith(me.scope));
+  const mayDecide = (row) => may("decide_grants") && (row.level.startsWith(me.scope) || row.owner.startsWith(me.scope));
   const actions = { name: "actions", sort: false, show: (_, row) => !["pending", "lapsed"].includes(row.state) ? row.reason : html`<span class="row">
     ${mayDecide(row) && html`<button type="button" class="primary" onClick=${() => decide(row)}>${t("approve")}</button><button type="button" onClick=${() => refuse(row)}>${t("refuse")}</button>`}
     ${[row.by, row.subscriber].includes(me.id) && html`<button type="button" onClick=${() => withdraw(row)}>${t("withdraw")}</button>`}</span>` };
@@ -144,7 +143,7 @@ const grantPath = (id) => `/console/grants/${encodeURIComponent(id)}`;
 const used = (row) => html`${number(row.used)}${row.volume ? ` / ${number(row.volume)}` : ""}${row.volume > 0 && html` <progress value=${row.used} max=${row.volume} aria-label=${t("column.used")}></progress>`}`;
 export const Grants = () => html`<h1>${t("page.grants")}</h1><section class="card"><${List} path="/api/v1/grants" link=${(row) => grantPath(row.id)} empty=${t("noGrants")} filters=${[{ name: "state", options: ["active", "waiting", "expired", "revoked"] }, { name: "feed" }]}
   columns=${[{ name: "id" }, { name: "feed", show: (value) => html`<${Link} to=${entryPath(value)}>${value}<//>` }, { name: "state", badge: true }, { name: "applicant" }, { name: "purpose" }, { name: "mask", value: (row) => maskText(row.mask), show: (value) => value || t("unmasked") }, { name: "used", numeric: true, show: (_, row) => used(row) }, { name: "expires", time: true }]} /></section>`;
-export function Grant({ id, me }) {
+export function Grant({ id }) {
   const [dialog, show] = useDialog();
   const path = `/api/v1/grants/${encodeURIComponent(id)}`;
   const row = useLoad(path, 10), usage = useLoad(`${path}/usage`, 15), readers = useLoad(row.data && `/api/v1/subscribers${query({ feed: row.data.feed, subscriber: row.data.subscriber })}`, 5);
@@ -167,7 +166,7 @@ export function Grant({ id, me }) {
     setTimeout(() => URL.revokeObjectURL(anchor.href), 1_000);
   };
   return html`${dialog}<div class="headline"><h1>${t("grantOf", id)}</h1>${grant && html`<${Badge} value=${grant.state} />`}<span class="space"></span>
-      ${isLive && html`${OPERATORS.has(me.role) && html`<button type="button" onClick=${change}>${t("changeMask")}</button>`}<button type="button" onClick=${renew}>${t("renew")}</button><button type="button" class="danger" onClick=${revoke}>${t("revokeGrant")}</button>`}</div>
+      ${isLive && html`${may("decide_grants") && html`<button type="button" onClick=${change}>${t("changeMask")}</button>`}${may("apply_grants") && html`<button type="button" onClick=${renew}>${t("renew")}</button><button type="button" class="danger" onClick=${revoke}>${t("revokeGrant")}</button>`}`}</div>
     <${Problem} error=${row.error} retry=${row.reload} />
     ${grant && html`<${Card} title=${t("terms")}><${Facts} rows=${[["column.feed", html`<${Link} to=${entryPath(grant.feed)}>${grant.feed}<//>`], ["column.applicant", grant.applicant], ["column.subscriber", grant.subscriber], ["column.purpose", grant.purpose], ["column.mask", maskText(grant.mask) || t("unmasked")], ["column.deliveries", grant.deliveries.join(", ") || t("any")], ["column.properties", grant.properties.join(", ") || t("any")], ["column.divisions", grant.divisions.join(", ") || t("any")], ["column.grade_max", grant.grade_max], ["column.rate", grant.rate || t("unlimited")], ["column.used", used(grant)], ["column.expires", html`<${Time} value=${grant.expires} />`], grant.revoked && ["column.revoked", html`<${Time} value=${grant.revoked} />`], grant.reason && ["column.reason", grant.reason], ["column.created_by", grant.created_by]]} /><//>
       <div class="columns"><${Card} title=${t("useOf", usage.data?.month || "")} actions=${usage.data && html`<button type="button" onClick=${receipt}>${t("receipt")}</button>`}>${(usage.data?.rows || []).length ? html`<table><thead><tr>${["delivery", "requests", "records", "scanned", "bytes", "last"].map((name) => html`<th key=${name} class=${["requests", "records", "scanned", "bytes"].includes(name) ? "number" : ""}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>${usage.data.rows.map((use) => html`<tr key=${use.delivery + use.subscriber}><td>${use.delivery}</td><td class="number">${number(use.requests)}</td><td class="number">${number(use.records)}</td><td class="number">${number(use.scanned)}</td><td class="number">${number(use.bytes)}</td><td><${Time} value=${use.last} /></td></tr>`)}</tbody></table>` : html`<${Absent} of=${usage} text=${t("notUsed")} />`}<//>
@@ -190,7 +189,7 @@ function UseByToken() {
 }
 
 // ── bundles ─────────────────────────────────────────────────────────────────────────────────────────────
-export function Bundles({ me }) {
+export function Bundles() {
   const [dialog, show] = useDialog();
   const [stamp, setStamp] = useState(0);
   const done = () => setStamp((before) => before + 1);
@@ -204,6 +203,6 @@ export function Bundles({ me }) {
     },
   });
   const remove = (row) => show({ title: t("deleteBundle"), danger: true, action: t("deleteBundle"), consequence: t("deleteBundleHelp", row.name), submit: async () => { await call("DELETE", `/api/v1/bundles/${encodeURIComponent(row.name)}`); done(); } });
-  return html`${dialog}<h1>${t("page.bundles")}</h1><p class="quiet">${t("bundlesHelp")} <${Link} to="/console/catalogue">${t("page.catalogue")}<//></p><section class="card"><${List} key=${stamp} path="/api/v1/bundles" empty=${t("noBundles")} actions=${OPERATORS.has(me.role) && html`<button type="button" class="primary" onClick=${add}>${t("addBundle")}</button>`}
-    columns=${[{ name: "name" }, { name: "title", value: (row) => (language === "en" ? row.title_en || row.title : row.title || row.title_en) }, { name: "feeds" }, { name: "pre_approvals", value: (row) => row.pre_approvals.flatMap((approval) => approval.applicants).join(", ") }, { name: "by" }, { name: "actions", sort: false, show: (_, row) => html`<span class="row"><button type="button" onClick=${() => apply(show, { bundle: row.name })}>${t("applyFor")}</button>${OPERATORS.has(me.role) && html`<button type="button" onClick=${() => remove(row)}>${t("deleteBundle")}</button>`}</span>` }]} /></section>`;
+  return html`${dialog}<h1>${t("page.bundles")}</h1><p class="quiet">${t("bundlesHelp")} <${Link} to="/console/catalogue">${t("page.catalogue")}<//></p><section class="card"><${List} key=${stamp} path="/api/v1/bundles" empty=${t("noBundles")} actions=${may("decide_grants") && html`<button type="button" class="primary" onClick=${add}>${t("addBundle")}</button>`}
+    columns=${[{ name: "name" }, { name: "title", value: (row) => (language === "en" ? row.title_en || row.title : row.title || row.title_en) }, { name: "feeds" }, { name: "pre_approvals", value: (row) => row.pre_approvals.flatMap((approval) => approval.applicants).join(", ") }, { name: "by" }, { name: "actions", sort: false, show: (_, row) => html`<span class="row">${may("apply_grants") && html`<button type="button" onClick=${() => apply(show, { bundle: row.name })}>${t("applyFor")}</button>`}${may("decide_grants") && html`<button type="button" onClick=${() => remove(row)}>${t("deleteBundle")}</button>`}</span>` }]} /></section>`;
 }

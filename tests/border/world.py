@@ -20,6 +20,7 @@ from sensegate.authority.jwt import CalloutSigner, Permissions, decode_request
 from sensegate.authority.scope import Role, Scope
 from sensegate.authority.tokens import StoredToken, Token
 from sensegate.bus import connect, external, process, streams
+from sensegate.bus.files import write_private
 from sensegate.bus.free_ports import free_port
 from sensegate.bus.kv import KvBucket
 from sensegate.bus.log import JetStreamLog
@@ -105,7 +106,7 @@ class World:
     async def start(self, stack: AsyncExitStack) -> None:
         """Start the server, make and fill the streams, connect all who use it."""
         conf = self._directory / "nats.conf"
-        process.write_private(conf, self.layout.text(self.kept, self._directory, self.secrets, self.tight))
+        write_private(conf, self.layout.text(self.kept, self._directory, self.secrets, self.tight))
         self.server = process.spawn(conf, self._directory)
         stack.callback(self.server.release)
         stack.push_async_callback(self.server.terminate, 1.0)

@@ -118,7 +118,7 @@ async def test_states_of_alarms_replace_those_before() -> None:
 
 
 async def test_a_standby_with_an_open_commit_is_held_until_there_is_more(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It has all that there is in memory: answered at once it would ask again at once."""
+    """The standby holds a part of a commit in memory; an empty answer would make it ask again at once."""
     source, clock = MemoryLog(), FakeClock()
     await source.write([LogMessage("readings.4401.own.2", b"")])
     held: list[int] = []

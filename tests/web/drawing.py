@@ -8,13 +8,9 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 from sensegate.authority.scope import Action
 from sensegate.web import app
-from tests.support.chromium import CHROMIUM
 
-needs_chromium = pytest.mark.skipif(not CHROMIUM, reason="no Chromium: set SENSEGATE_CHROMIUM")
 STATIC = Path(app.__file__).parent / "page"
 ORIGIN = "http://console.test"
 FRAME = """<!doctype html><html><meta charset="utf-8"><meta name="viewport" content="width=device-width">

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from tests.web.drawing import drawn, needs_chromium
+from tests.live.browsing import chromium, needs_chromium
+from tests.web.drawing import drawn
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), needs_chromium]
 BEGIN = "2026-01-31T18:30:00.000000Z"
@@ -29,8 +30,6 @@ ASSESSED: dict[str, Any] = {
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def browser() -> AsyncIterator[Any]:
     """A Chromium that the tests of this file share."""
-    from tests.live.browsing import chromium
-
     async with chromium() as started:
         yield started
 

@@ -20,7 +20,7 @@ from sensegate.authority.credentials import HashedSecret
 from sensegate.authority.device_rules import text_fault
 from sensegate.authority.scope import Principal, Role, Scope, fits_role, scope_text
 from sensegate.authority.tokens import Token, Tokens, facts, make_text
-from sensegate.bus.process import write_private
+from sensegate.bus.files import write_private
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, Overloaded, StoreFull, Unavailable
 

@@ -18,8 +18,8 @@ from sensegate.authority.people import People
 from sensegate.authority.scope import scope
 from sensegate.authority.set_aside import SetAside
 from sensegate.authority.tokens import FIRST_ROLES, Tokens
+from sensegate.bus.files import write_private
 from sensegate.bus.opening import Core
-from sensegate.bus.process import write_private
 
 _log = structlog.get_logger("authority")
 

@@ -18,7 +18,7 @@ from sensegate.authority.device_rules import text_fault
 from sensegate.authority.record_store import RecordStore, RecordTable
 from sensegate.authority.scope import Action, Principal, demand
 from sensegate.authority.trail import Trail
-from sensegate.bus.process import write_private
+from sensegate.bus.files import write_private
 from sensegate.bus.unreadable import UNREADABLE
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound

@@ -13,7 +13,7 @@ from pathlib import Path
 import structlog
 
 from sensegate.authority.bucket import Bucket
-from sensegate.bus.process import write_private
+from sensegate.bus.files import write_private
 from sensegate.errors import Conflict
 
 SECRET = "secret"  # noqa: S105 - prefix of keys, not a secret

@@ -8,7 +8,7 @@ from pathlib import Path
 import msgspec
 
 from sensegate.bus.engine import Engine
-from sensegate.bus.process import write_private
+from sensegate.bus.files import write_private
 
 FILE = "run.json"
 

@@ -15,7 +15,7 @@ from typing import Final
 
 import msgspec
 
-from sensegate.bus.process import write_private
+from sensegate.bus.files import write_private
 from sensegate.bus.server_conf import KEY_VARIABLE
 from sensegate.config import EngineConfig
 from sensegate.errors import ConfigError, EngineError

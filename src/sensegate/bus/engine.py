@@ -31,6 +31,7 @@ from sensegate.bus.cluster_watch import ClusterMonitor
 from sensegate.bus.connect import BusClient
 from sensegate.bus.connections import Connection, ServerConnections
 from sensegate.bus.encryption import StoreEncryption, open_encryption
+from sensegate.bus.files import write_private
 from sensegate.bus.free_ports import free_port, is_free, url_host
 from sensegate.bus.inventory import AccountStreams, Inventory
 from sensegate.bus.server_conf import LOOPBACK, NO_SLOTS, EngineState, NodeSlots, ServerPlace, User, issuer_of, render
@@ -482,11 +483,11 @@ class Engine:
             state = msgspec.structs.replace(state, port=free_port(self._config.host))
         if not self._config.mqtt_port and not (state.mqtt_port and is_free(state.mqtt_port, self._config.mqtt_host)):
             state = msgspec.structs.replace(state, mqtt_port=free_port(self._config.mqtt_host))
-        process.write_private(self._directory / "engine.json", msgspec.json.encode(state).decode())
+        write_private(self._directory / "engine.json", msgspec.json.encode(state).decode())
         self._state = state
         conf, text = self._server_config(state)
         trust.write_link_authorities(self._config, self._directory)
-        process.write_private(conf, text)
+        write_private(conf, text)
         for old in self._directory.glob("nats-*.conf"):
             if old != conf:
                 old.unlink()

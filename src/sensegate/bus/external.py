@@ -10,7 +10,7 @@ from pathlib import Path
 import msgspec
 
 from sensegate.bus.cluster_conf import members_of
-from sensegate.bus.process import write_private
+from sensegate.bus.files import write_private
 from sensegate.bus.server_conf import EngineState, NodeSlots, ServerPlace, User, render
 from sensegate.bus.trust import write_link_authorities
 from sensegate.config import Config, read_secret

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-import asyncio
 import itertools
 import random
 import socket
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from typing import TypeVar
 
 from sensegate.errors import EngineError
 
+Listener = TypeVar("Listener")
 LOWEST, HIGHEST = 10_240, 32_767
 _TRIES_MAX = 200
 _LISTEN_TRIES = 20
@@ -48,8 +49,8 @@ def is_free(port: int, host: str = "127.0.0.1") -> bool:
 
 
 async def listen(
-    bind: Callable[[int], Awaitable[asyncio.Server]], port: int, host: str = "127.0.0.1"
-) -> tuple[asyncio.Server, int]:
+    bind: Callable[[int], Awaitable[Listener]], port: int, host: str = "127.0.0.1"
+) -> tuple[Listener, int]:
     """Listen on a port, or for 0 on a free one; return the listener and its port. Raises `OSError`."""
     if port:
         return await bind(port), port

@@ -19,7 +19,7 @@ import msgspec
 import structlog
 
 from sensegate.bus import stream_meta
-from sensegate.bus.process import write_private
+from sensegate.bus.files import write_private
 from sensegate.bus.stream_meta import Metadata
 from sensegate.config import EngineConfig
 from sensegate.errors import EngineError, StreamLost

@@ -1,4 +1,4 @@
-"""A nats-server process: find, start, watch and terminate it; private files."""
+"""A nats-server process: find, start, watch and terminate it."""
 
 from __future__ import annotations
 
@@ -226,27 +226,6 @@ def last_lines(path: Path, lines_max: int = 5) -> str:
     except OSError:
         return ""
     return " | ".join(text.strip().splitlines()[-lines_max:])
-
-
-def write_private(path: Path, content: str | bytes, *, durable: bool = True) -> None:
-    """Write a file atomically with mode 0600; `durable`: sync it to the disk."""
-    partial = path.with_name(f"{path.name}.part")
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(content.encode() if isinstance(content, str) else content)
-        if durable:
-            file.flush()
-            os.fsync(file.fileno())
-    partial.replace(path)
-
-
-def sync_path(path: Path) -> None:
-    """Sync a file, or the names in a directory, to the disk."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def json_bytes(tree: object) -> bytes:

@@ -8,7 +8,7 @@ from typing import Final
 
 import msgspec
 
-from sensegate.bus.process import write_private
+from sensegate.bus.files import write_private
 from sensegate.errors import ConfigError
 
 FILE: Final = "restored.json"

@@ -13,14 +13,13 @@ a stream of that name afterwards deletes them. So the files are checked here, be
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import msgspec
 
+from sensegate.bus.files import sync_path, write_private
 from sensegate.bus.highwayhash import highway64
-from sensegate.bus.process import sync_path
 
 META, SUM, KEY, BLOCKS, CONSUMERS = "meta.inf", "meta.sum", "meta.key", "msgs", "obs"
 
@@ -78,13 +77,7 @@ def write(directory: Path, metadata: Metadata, *, durable: bool = True) -> None:
     for name, content in ((KEY, metadata.key), (META, metadata.meta), (SUM, metadata.sum)):
         if not content:
             continue
-        partial = directory / f"{name}.part"
-        with partial.open("wb") as file:
-            file.write(content)
-            if durable:
-                file.flush()
-                os.fsync(file.fileno())
-        partial.replace(directory / name)
+        write_private(directory / name, content, durable=durable)
     if durable:
         sync_path(directory)
 

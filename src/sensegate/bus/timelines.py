@@ -27,7 +27,7 @@ import msgspec
 import structlog
 import xxhash
 
-from sensegate.bus.process import sync_path, write_private
+from sensegate.bus.files import sync_path, write_private
 from sensegate.errors import StoreFull
 from sensegate.model import LogEntry, LogMessage
 

@@ -10,7 +10,7 @@ import msgspec
 from rich.progress import Progress
 
 from sensegate import logs
-from sensegate.bus.process import write_private
+from sensegate.bus.files import write_private
 from sensegate.cli.output import stderr
 from sensegate.config import Config
 from sensegate.errors import Unavailable

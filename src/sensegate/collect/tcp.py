@@ -24,11 +24,11 @@ from zoneinfo import ZoneInfo
 import structlog
 
 from sensegate import metrics
-from sensegate.bus.free_ports import free_port, listen, url_host
+from sensegate.bus.free_ports import listen, url_host
 from sensegate.bus.trust import server_context
 from sensegate.clock import Clock
 from sensegate.collect.contract import ProtocolSession
-from sensegate.collect.front.handshakes import PacedListener
+from sensegate.collect.handshakes import PacedListener
 from sensegate.collect.passwords import DevicePasswords
 from sensegate.collect.protocols import PROTOCOLS
 from sensegate.collect.pushed import PushSource
@@ -147,7 +147,7 @@ class TcpSource(PushSource):
         self._allow = _networks(config)
         self._centres = frozenset(centre.upper() for centre in config.centres)
         self._passwords = DevicePasswords(config.passwords_file, clock) if config.passwords_file else None
-        self._server: asyncio.Server | _TlsServer | None = None
+        self._listeners: list[asyncio.Server] | list[PacedListener] = []
         self._tasks: set[asyncio.Task[None]] = set()
         self._connections: set[_TcpConnection] = set()
         self._by_address: Counter[str] = Counter()
@@ -166,33 +166,33 @@ class TcpSource(PushSource):
         context = _context(config.tls)
         try:
             if context:
-                port = config.port or free_port(config.host)
-                self._server = await self._listen_tls(context, port)
+                self._listeners, port = await listen(partial(self._listen_tls, context), config.port, config.host)
             else:
                 start_server = partial(asyncio.start_server, self._accept, config.host, backlog=_BACKLOG)
-                self._server, port = await listen(start_server, config.port, config.host)
+                server, port = await listen(start_server, config.port, config.host)
+                self._listeners = [server]
         except OSError as why:
             problem = f"the listener cannot use {config.host}:{config.port}: {why.strerror}"
             raise ConfigError(problem, key="listen.tcp", remedy="choose a free port, or 0") from why
         return f"{'tls' if context else 'tcp'}://{url_host(config.host)}:{port}"
 
-    async def _listen_tls(self, context: ssl.SSLContext, port: int) -> _TlsServer:
+    async def _listen_tls(self, context: ssl.SSLContext, port: int) -> list[PacedListener]:
         """Listen by TLS: an address is checked before its handshake, and handshakes are limited. Raises `OSError`."""
 
         def protocol() -> asyncio.StreamReaderProtocol:
             return asyncio.StreamReaderProtocol(asyncio.StreamReader(), self._accept)
 
         sockets = await _listening_sockets(self._config.host, port)
-        return _TlsServer([PacedListener(each, context, protocol, self._admits) for each in sockets])
+        return [PacedListener(each, context, protocol, self._admits) for each in sockets]
 
     async def close(self) -> None:
         """Stop listening and close all connections; devices repeat unanswered frames."""
-        if self._server is not None:
-            self._server.close()
+        for listener in self._listeners:
+            listener.close()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        self._server = None
+        self._listeners = []
 
     def disconnect(self, device: str) -> None:
         """Abort the connections on which a device sent frames, because it was disabled or moved."""
@@ -341,18 +341,6 @@ class TcpSource(PushSource):
 
 
 # ── listening by TLS ─────────────────────────────────────────────────────────────────────────────────
-
-
-class _TlsServer:
-    """Listeners of all addresses of a host."""
-
-    def __init__(self, listeners: list[PacedListener]) -> None:
-        self._listeners = listeners
-
-    def close(self) -> None:
-        """Accept no more; open connections stay."""
-        for listener in self._listeners:
-            listener.close()
 
 
 async def _listening_sockets(host: str, port: int) -> list[socket.socket]:

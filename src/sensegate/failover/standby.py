@@ -31,9 +31,9 @@ from sensegate.authority.slots import node_slots
 from sensegate.authority.trail import MemoryTrail, Trail
 from sensegate.bus import api, inventory, streams, timelines
 from sensegate.bus.engine import Engine, User
+from sensegate.bus.files import write_private
 from sensegate.bus.kv import KvBucket
 from sensegate.bus.log import JetStreamLog
-from sensegate.bus.process import write_private
 from sensegate.clock import Clock
 from sensegate.config import Config
 from sensegate.errors import Fenced, NotFound, PermissionDenied, StoreFull, Unavailable, combined

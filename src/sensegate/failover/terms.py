@@ -13,7 +13,7 @@ from zlib import crc32
 
 import msgspec
 
-from sensegate.bus.process import write_private
+from sensegate.bus.files import write_private
 from sensegate.errors import ConfigError
 from sensegate.failover.lease import INITIAL_VERSION, LeaseRequest, VoterConfiguration
 

@@ -23,7 +23,7 @@ import numpy as np
 import structlog
 
 from sensegate.bus.batch import Batch
-from sensegate.bus.process import sync_path
+from sensegate.bus.files import sync_path
 from sensegate.bus.timelines import Timelines
 from sensegate.errors import Unavailable
 from sensegate.history.segment_files import SegmentFiles

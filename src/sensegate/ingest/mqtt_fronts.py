@@ -23,9 +23,9 @@ from sensegate.authority.devices import Devices
 from sensegate.bus import api
 from sensegate.bus.client_facts import key_of
 from sensegate.bus.engine import Engine, User
+from sensegate.bus.files import write_private
 from sensegate.bus.free_ports import free_port, is_free, url_host
 from sensegate.bus.opening import Core
-from sensegate.bus.process import write_private
 from sensegate.bus.server_conf import LOOPBACK
 from sensegate.clock import Clock, SystemClock
 from sensegate.collect.front import messages

@@ -19,7 +19,7 @@ from pathlib import Path
 import msgspec
 import structlog
 
-from sensegate.bus.process import write_private
+from sensegate.bus.files import write_private
 from sensegate.decode.profile import CompiledProfile
 from sensegate.decode.profiles import Examine
 from sensegate.errors import ProfileError

@@ -18,7 +18,7 @@ import structlog
 import xxhash
 
 from sensegate import metrics
-from sensegate.bus.process import sync_path, write_private
+from sensegate.bus.files import sync_path, write_private
 from sensegate.bus.timelines import Timelines
 from sensegate.model import FORMAT, I64
 from sensegate.persist.memtable import Memtable

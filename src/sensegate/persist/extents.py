@@ -14,7 +14,7 @@ import msgspec
 import structlog
 import xxhash
 
-from sensegate.bus.process import write_private
+from sensegate.bus.files import write_private
 from sensegate.errors import StoreFull
 from sensegate.model import LogEntry
 

@@ -18,8 +18,7 @@ from sensegate.authority.scope import Action, Principal, Scope, has_right
 from sensegate.bus.names import ALARM_EVENTS, OBSERVATIONS, READINGS
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
-from sensegate.quantities.properties import PROPERTIES
-from sensegate.share.masks import DEVICE, Mask
+from sensegate.share.masks import DEVICE, Mask, known_property
 
 READING = "reading"
 OBSERVATION = "observation"
@@ -333,7 +332,4 @@ def check_properties(names: Iterable[str]) -> None:
         ConfigError: with the nearest name.
     """
     for name in names:
-        if PROPERTIES.find(name) < 0:
-            near = PROPERTIES.nearest(name)
-            remedy = f"did you mean '{near}'?" if near else "GET /api/v1/properties lists them"
-            raise ConfigError(f"there is no property '{name[:64]}'", key="properties", remedy=remedy)
+        known_property(name, key="properties", otherwise="GET /api/v1/properties lists them")

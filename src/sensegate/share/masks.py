@@ -18,7 +18,7 @@ import numpy as np
 from sensegate.bus.columns import Batch, Origins, WordColumn
 from sensegate.errors import ConfigError
 from sensegate.model import BOOL, F64
-from sensegate.quantities.properties import PROPERTIES, ValueKind
+from sensegate.quantities.properties import PROPERTIES, Property, ValueKind
 from sensegate.share.records import base_name
 
 PLACE, PROFILE, DEVICE = "place", "profile", "device"
@@ -102,16 +102,18 @@ def check_mask(mask: Mask) -> None:
     """
     for name in mask.drop:
         if name not in {PLACE, PROFILE}:
-            _kind_of(name, "mask.drop", f"{PLACE}, {PROFILE} or a property")
+            known_property(name, key="mask.drop", otherwise=f"give {PLACE}, {PROFILE} or a property")
     for rounding in mask.round:
-        if _kind_of(rounding.property, "mask.round", "a number") is not ValueKind.NUMBER:
+        rounded = known_property(rounding.property, key="mask.round", otherwise="give a number")
+        if rounded.kind is not ValueKind.NUMBER:
             raise ConfigError(f"'{rounding.property}' is not a number", key="mask.round", remedy="drop or hash it")
         if not (math.isfinite(rounding.step) and rounding.step > 0):
             raise ConfigError(f"step {rounding.step} is not allowed", key="mask.round", remedy="give a number above 0")
     if len({rounding.property for rounding in mask.round}) < len(mask.round):
         raise ConfigError("a property is given twice", key="mask.round", remedy="give one step for each property")
     for name in mask.hash:
-        if name != DEVICE and _kind_of(name, "mask.hash", f"{DEVICE} or a string") is not ValueKind.STRING:
+        otherwise = f"give {DEVICE} or a string"
+        if name != DEVICE and known_property(name, key="mask.hash", otherwise=otherwise).kind is not ValueKind.STRING:
             raise ConfigError(f"'{name}' is not a string", key="mask.hash", remedy="round or drop it")
     if mask.grid_m and not GRID_MIN_M <= mask.grid_m <= GRID_MAX_M:
         raise ConfigError(
@@ -127,16 +129,14 @@ def check_mask(mask: Mask) -> None:
         raise ConfigError(f"{mask.k} is negative", key="mask.k", remedy="give 0 or more")
 
 
-def _kind_of(name: str, key: str, remedy: str) -> ValueKind:
+def known_property(name: str, *, key: str, otherwise: str) -> Property:
+    """Return a property. Raises `ConfigError` with the nearest name as remedy, or with `otherwise`."""
     index = PROPERTIES.find(name)
     if index < 0:
         near = PROPERTIES.nearest(name)
-        raise ConfigError(
-            f"there is no property '{name[:64]}'",
-            key=key,
-            remedy=f"did you mean '{near}'?" if near else f"give {remedy}",
-        )
-    return PROPERTIES[index].kind
+        remedy = f"did you mean '{near}'?" if near else otherwise
+        raise ConfigError(f"there is no property '{name[:64]}'", key=key, remedy=remedy)
+    return PROPERTIES[index]
 
 
 def hidden_rows(batch: Batch, mask: Mask) -> BOOL:

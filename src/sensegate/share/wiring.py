@@ -20,7 +20,7 @@ from sensegate.authority.heads import load_or_create_key
 from sensegate.authority.selection import DeviceFilter
 from sensegate.authority.shared_secrets import synchronise_secret
 from sensegate.authority.trail import Trail
-from sensegate.bus.process import write_private
+from sensegate.bus.files import write_private
 from sensegate.clock import HOUR_US, Clock
 from sensegate.config import Config
 from sensegate.errors import ConfigError

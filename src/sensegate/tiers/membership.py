@@ -12,8 +12,8 @@ import msgspec
 
 from sensegate import __version__
 from sensegate.bus import trust
+from sensegate.bus.files import write_private
 from sensegate.bus.free_ports import url_host
-from sensegate.bus.process import write_private
 from sensegate.errors import ConfigError, Conflict, Overloaded, PermissionDenied, SensegateError, Unavailable
 from sensegate.tiers.members import JoinAnswer, JoinRequest, parse_join_code
 

@@ -12,9 +12,9 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.trail import Trail
 from sensegate.bus import streams
 from sensegate.bus.engine import Engine, User
+from sensegate.bus.files import write_private
 from sensegate.bus.kv import KvBucket
 from sensegate.bus.opening import Core
-from sensegate.bus.process import write_private
 from sensegate.bus.restores import RestoreHistory
 from sensegate.clock import Clock
 from sensegate.config import Config

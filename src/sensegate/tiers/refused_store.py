@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from sensegate.bus.process import write_private
+from sensegate.bus.files import write_private
 from sensegate.errors import ConfigError
 
 FILE = "refused.key"

@@ -20,9 +20,9 @@ import structlog
 from sensegate import metrics
 from sensegate.bus.commit_records import NO_WRITER, LaneRecord, Writer
 from sensegate.bus.contract import Log
+from sensegate.bus.files import write_private
 from sensegate.bus.kv_row import KvRow
 from sensegate.bus.padding import PADDING_MAX, pad
-from sensegate.bus.process import write_private
 from sensegate.errors import ConfigError, Unavailable
 from sensegate.tiers import lanes, protocol
 from sensegate.tiers.lanes import Records

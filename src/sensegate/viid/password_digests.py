@@ -18,7 +18,7 @@ import msgspec
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from sensegate.bus.process import write_private
+from sensegate.bus.files import write_private
 from sensegate.errors import ConfigError
 from sensegate.model import Device
 

@@ -1,4 +1,4 @@
-"""What is kept of a Sparkplug node: its size is known, and births that define the same share it within a limit."""
+"""Memory of Sparkplug sessions: their size counts properties and names; shared definitions have a limit."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_shared_definitions_are_limited() -> None:
 
 
 def test_the_size_of_a_session_is_the_sum_of_its_parts() -> None:
-    """It changes by the difference at each birth and death, and is that of a new session once nothing is left."""
+    """A birth or a death changes the size by its own part; without the device it is as large as before."""
     empty = NodeSession(sequence=0)
     session = empty.with_birth("", birth_of("node")).with_birth("p", birth_of("a", note="x" * 5_000))
     assert session.with_birth("p", birth_of("a", note="x" * 5_000)).size == session.size > 5_000

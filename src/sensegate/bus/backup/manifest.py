@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from sensegate.bus.process import write_private
+from sensegate.bus.files import write_private
 from sensegate.errors import ConfigError
 
 FILE: Final = "manifest.json"

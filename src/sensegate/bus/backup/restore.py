@@ -24,7 +24,7 @@ from sensegate.bus import process, restores
 from sensegate.bus.backup import contents, manifest, secret_file
 from sensegate.bus.backup.manifest import BackupManifest, Progress
 from sensegate.bus.encryption import KEY_FILE
-from sensegate.bus.process import sync_path, write_private
+from sensegate.bus.files import sync_path, write_private
 from sensegate.bus.restores import Restore
 from sensegate.bus.server_conf import KEY_VARIABLE
 from sensegate.config import Config, files

@@ -16,7 +16,6 @@ from sensegate.clock import Clock
 from sensegate.collect.front.batcher import BatchStore, BatchWriter
 from sensegate.collect.front.clients import BrokerClient
 from sensegate.collect.front.connection import MqttConnection
-from sensegate.collect.front.handshakes import PacedListener, listening_socket
 from sensegate.collect.front.limits import FrontLimits
 from sensegate.collect.front.packets import ConnectPacket, MqttViolation, ReasonCode
 from sensegate.collect.front.rights import Admitted, PassThroughClient
@@ -32,6 +31,7 @@ from sensegate.collect.front.subscriptions import ClientSubscriptions
 from sensegate.collect.front.turns import ReadTurns
 from sensegate.collect.front.upstream import OPEN_S, BrokerAddress, ShownMessage, Upstream
 from sensegate.collect.front.wills import DelayedWills, GuestWills
+from sensegate.collect.handshakes import PacedListener, listening_socket
 from sensegate.errors import CancellableTaskGroup
 
 TICK_S = 0.25

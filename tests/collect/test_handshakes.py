@@ -12,8 +12,8 @@ import pytest
 
 from sensegate.authority.certificates import LaboratoryCA
 from sensegate.bus.trust import server_context
-from sensegate.collect.front import handshakes
-from sensegate.collect.front.handshakes import PacedListener, listening_socket
+from sensegate.collect import handshakes
+from sensegate.collect.handshakes import PacedListener, listening_socket
 
 HOST = "127.0.0.1"
 

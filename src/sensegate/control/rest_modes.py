@@ -11,6 +11,7 @@ from sensegate.web import listing
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
 from sensegate.web.registry import unknown_property
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route, iso
 
 
@@ -132,14 +133,17 @@ def _order_row(order: ModeOrder) -> OrderRow:
 
 
 async def _plans(call: Call) -> listing.RowPage[PlanRow]:
+    """Emergency plans in the caller's scope."""
     return listing.page_of(call, map(_plan_row, modes_of(call).plans(call.principal)), PlanRow, "id")
 
 
 async def _plan(call: Call) -> PlanRow:
+    """One plan."""
     return _plan_row(modes_of(call).plan(call.path("plan"), call.principal))
 
 
 async def _write(call: Call) -> PlanRow:
+    """Write a plan (If-Match: the revision that is replaced); a draft until somebody else approves it."""
     wanted = await call.body(NewPlan)
     for name in wanted.shed:
         if problem := unknown_property(name):
@@ -158,24 +162,29 @@ async def _write(call: Call) -> PlanRow:
 
 
 async def _approve(call: Call) -> PlanRow:
+    """Approve a plan that somebody else wrote, as it is at the revision of If-Match."""
     revision = call.revision() or 0
     return _plan_row(await modes_of(call).approve(call.path("plan"), by=call.principal, revision=revision))
 
 
 async def _forget(call: Call) -> web.Response:
+    """Forget a plan; an order that put it in force goes on."""
     await modes_of(call).delete(call.path("plan"), by=call.principal)
     return web.Response(status=204)
 
 
 async def _orders(call: Call) -> listing.RowPage[OrderRow]:
+    """Mode orders in the caller's scope; sort=-id gives the newest first."""
     return listing.page_of(call, map(_order_row, modes_of(call).orders(call.principal)), OrderRow, "id")
 
 
 async def _order(call: Call) -> OrderRow:
+    """One mode order with its steps."""
     return _order_row(modes_of(call).get(call.path("order"), call.principal))
 
 
 async def _give(call: Call) -> OrderRow:
+    """Put an approved plan in force for a time; it ends by itself."""
     wanted = await call.body(NewOrder)
     order = await modes_of(call).order(
         wanted.plan,
@@ -189,103 +198,21 @@ async def _give(call: Call) -> OrderRow:
 
 
 async def _end(call: Call) -> OrderRow:
+    """End a mode order before its time: what it made ends with it."""
     return _order_row(await modes_of(call).end(call.path("order"), by=call.principal))
 
 
 _PLAN = f"{API}/emergency-plans/{{plan}}"
 _ORDERS = f"{API}/mode-orders"
-ROUTES = (
-    Route(
-        method="GET",
-        path=f"{API}/emergency-plans",
-        handler=_plans,
-        summary="Emergency plans in the caller's scope.",
-        tag="emergency",
-        action=Action.READ_REGISTRY,
-        query=listing.params(PlanRow),
-        response=list[PlanRow],
-    ),
-    Route(
-        method="GET",
-        path=_PLAN,
-        handler=_plan,
-        summary="One plan.",
-        tag="emergency",
-        action=Action.READ_REGISTRY,
-        response=PlanRow,
-        errors=(404, 409),
-    ),
-    Route(
-        method="PUT",
-        path=_PLAN,
-        handler=_write,
-        summary="Write a plan (If-Match: the revision that is replaced); a draft until somebody else approves it.",
-        tag="emergency",
-        action=Action.CHANGE_MODE,
-        body=NewPlan,
-        response=PlanRow,
-        errors=(409, 415),
-    ),
-    Route(
-        method="POST",
-        path=f"{_PLAN}/approval",
-        handler=_approve,
-        summary="Approve a plan that somebody else wrote, as it is at the revision of If-Match.",
-        tag="emergency",
-        action=Action.CHANGE_MODE,
-        response=PlanRow,
-        errors=(404, 409, 428),
-    ),
-    Route(
-        method="DELETE",
-        path=_PLAN,
-        handler=_forget,
-        summary="Forget a plan; an order that put it in force goes on.",
-        tag="emergency",
-        action=Action.CHANGE_MODE,
-        status=204,
-        errors=(404, 409),
-    ),
-    Route(
-        method="GET",
-        path=_ORDERS,
-        handler=_orders,
-        summary="Mode orders in the caller's scope; sort=-id gives the newest first.",
-        tag="emergency",
-        action=Action.READ_REGISTRY,
-        query=listing.params(OrderRow),
-        response=list[OrderRow],
-    ),
-    Route(
-        method="POST",
-        path=_ORDERS,
-        handler=_give,
-        summary="Put an approved plan in force for a time; it ends by itself.",
-        tag="emergency",
-        action=Action.CHANGE_MODE,
-        body=NewOrder,
-        response=OrderRow,
-        status=201,
-        errors=(404, 409, 415),
-    ),
-    Route(
-        method="GET",
-        path=f"{_ORDERS}/{{order}}",
-        handler=_order,
-        summary="One mode order with its steps.",
-        tag="emergency",
-        action=Action.READ_REGISTRY,
-        response=OrderRow,
-        errors=(404,),
-    ),
-    Route(
-        method="DELETE",
-        path=f"{_ORDERS}/{{order}}",
-        handler=_end,
-        summary="End a mode order before its time: what it made ends with it.",
-        tag="emergency",
-        action=Action.CHANGE_MODE,
-        response=OrderRow,
-        errors=(404, 409),
-    ),
+ROUTES = tagged(
+    "emergency",
+    Route("GET", f"{API}/emergency-plans", _plans, action=Action.READ_REGISTRY, query=listing.params(PlanRow)),
+    Route("GET", _PLAN, _plan, action=Action.READ_REGISTRY, errors=(404, 409)),
+    Route("PUT", _PLAN, _write, action=Action.CHANGE_MODE, body=NewPlan, errors=(409, 415)),
+    Route("POST", f"{_PLAN}/approval", _approve, action=Action.CHANGE_MODE, errors=(404, 409, 428)),
+    Route("DELETE", _PLAN, _forget, action=Action.CHANGE_MODE, status=204, errors=(404, 409)),
+    Route("GET", _ORDERS, _orders, action=Action.READ_REGISTRY, query=listing.params(OrderRow)),
+    Route("POST", _ORDERS, _give, action=Action.CHANGE_MODE, body=NewOrder, status=201, errors=(404, 409, 415)),
+    Route("GET", f"{_ORDERS}/{{order}}", _order, action=Action.READ_REGISTRY, errors=(404,)),
+    Route("DELETE", f"{_ORDERS}/{{order}}", _end, action=Action.CHANGE_MODE, errors=(404, 409)),
 )

@@ -10,6 +10,7 @@ from sensegate.control.commands import CommandDispatcher
 from sensegate.control.tasks import DeviceTask, Scalar
 from sensegate.web import listing
 from sensegate.web.parts import PartKey
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route, iso, payload_text
 
 
@@ -82,11 +83,13 @@ def _row(task: DeviceTask) -> TaskRow:
 
 
 async def _capabilities(call: Call) -> list[Capability]:
+    """Tasking capabilities of a device: commands that it can be told to do, by the profile in force for it."""
     device = call.deps.devices.get(call.path("device"), call.principal)
     return list(tasking_of(call).capabilities(device))
 
 
 async def _order(call: Call) -> TaskRow:
+    """Tell a device to do something; the task says what became of it."""
     device = call.deps.devices.get(call.path("device"), call.principal)
     wanted = await call.body(NewTask)
     task = await tasking_of(call).order(
@@ -96,69 +99,40 @@ async def _order(call: Call) -> TaskRow:
 
 
 async def _list(call: Call) -> listing.RowPage[TaskRow]:
+    """Tasks of the devices in the caller's scope; sort=-id gives the newest first."""
     tasks = tasking_of(call).tasks.list(call.principal, call.text("device"))
     return listing.page_of(call, map(_row, tasks), TaskRow, "id")
 
 
 async def _get(call: Call) -> TaskRow:
+    """One task."""
     return _row(tasking_of(call).tasks.get(call.path("task"), call.principal))
 
 
 async def _cancel(call: Call) -> TaskRow:
+    """Give a task up that was not sent yet, or is only sent again."""
     return _row(await tasking_of(call).tasks.cancel(call.path("task"), by=call.principal))
 
 
-ROUTES = (
+ROUTES = tagged(
+    "tasks",
     Route(
-        method="GET",
-        path=f"{API}/devices/{{device}}/tasking-capabilities",
-        handler=_capabilities,
-        summary="What a device can be told to do, by the profile in force for it.",
-        tag="tasks",
+        "GET",
+        f"{API}/devices/{{device}}/tasking-capabilities",
+        _capabilities,
         action=Action.READ_REGISTRY,
-        response=list[Capability],
         errors=(404,),
     ),
     Route(
-        method="POST",
-        path=f"{API}/devices/{{device}}/tasks",
-        handler=_order,
-        summary="Tell a device to do something; the task says what became of it.",
-        tag="tasks",
+        "POST",
+        f"{API}/devices/{{device}}/tasks",
+        _order,
         action=Action.TASK_DEVICES,
         body=NewTask,
-        response=TaskRow,
         status=202,
         errors=(404, 415),
     ),
-    Route(
-        method="GET",
-        path=f"{API}/tasks",
-        handler=_list,
-        summary="Tasks of the devices in the caller's scope; sort=-id gives the newest first.",
-        tag="tasks",
-        action=Action.READ_REGISTRY,
-        query=listing.params(TaskRow),
-        response=list[TaskRow],
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/tasks/{{task}}",
-        handler=_get,
-        summary="One task.",
-        tag="tasks",
-        action=Action.READ_REGISTRY,
-        response=TaskRow,
-        errors=(404,),
-    ),
-    Route(
-        method="DELETE",
-        path=f"{API}/tasks/{{task}}",
-        handler=_cancel,
-        summary="Give a task up that was not sent yet, or is only sent again.",
-        tag="tasks",
-        action=Action.TASK_DEVICES,
-        response=TaskRow,
-        errors=(404, 409),
-    ),
+    Route("GET", f"{API}/tasks", _list, action=Action.READ_REGISTRY, query=listing.params(TaskRow)),
+    Route("GET", f"{API}/tasks/{{task}}", _get, action=Action.READ_REGISTRY, errors=(404,)),
+    Route("DELETE", f"{API}/tasks/{{task}}", _cancel, action=Action.TASK_DEVICES, errors=(404, 409)),
 )

@@ -8,6 +8,7 @@ import msgspec
 
 from sensegate.authority.scope import Action
 from sensegate.web.parts import PartKey
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route
 
 
@@ -36,18 +37,8 @@ SITES = PartKey[Callable[[], SitesState]]("sites", absent="this gateway has no s
 
 
 async def _sites(call: Call) -> SitesState:
+    """Get the state of the two sites: which centre is active, by which term, who votes."""
     return call.part(SITES)()
 
 
-ROUTES = (
-    Route(
-        method="GET",
-        path=f"{API}/sites",
-        handler=_sites,
-        summary="Get the state of the two sites: which centre is active, by which term, who votes.",
-        tag="nodes",
-        action=Action.READ_REGISTRY,
-        response=SitesState,
-        errors=(404,),
-    ),
-)
+ROUTES = tagged("nodes", Route("GET", f"{API}/sites", _sites, action=Action.READ_REGISTRY, errors=(404,)))

@@ -20,6 +20,7 @@ from sensegate.web import record_query
 from sensegate.web.bodies import RecordPage
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, RECORD_LIMIT, Call, QueryParam, Route, iso
 
 HISTORY = PartKey[HistoryReader]("history", absent="this gateway has no reader of past readings")
@@ -57,6 +58,7 @@ async def _history(call: Call) -> web.Response:
 
 
 async def _aggregate(call: Call) -> web.Response:
+    """Get aggregates of each property by window of time."""
     media = record_query.accepted(call, ("application/json", "text/csv"))
     form = "csv" if media == "text/csv" else "json"
     wanted = _filter(call)
@@ -71,6 +73,7 @@ async def _aggregate(call: Call) -> web.Response:
 
 
 async def _counts(call: Call) -> web.Response:
+    """Count the observations of cameras by window of time: reports, and objects by their tracks."""
     media = record_query.accepted(call, ("application/json", "text/csv"))
     form, wanted, by = "csv" if media == "text/csv" else "json", _filter(call), call.values("by") or ("class",)
     for name in by:
@@ -86,6 +89,7 @@ async def _counts(call: Call) -> web.Response:
 
 
 async def _drop(call: Call) -> web.Response:
+    """Delete the history of a division."""
     code = call.deps.divisions.check(call.path("code"))[0]
     demand(call.principal, Action.CHANGE_NODES, code)
     reader = call.part(HISTORY)
@@ -163,14 +167,14 @@ _PERIOD = (
     QueryParam("from", "earliest phenomenon time, or how far back (24h, 30d); default: a day before to"),
     QueryParam("to", "phenomenon time before which readings are wanted; default: now"),
 )
-ROUTES = (
+ROUTES = tagged(
+    "feeds",
     Route(
-        method="GET",
-        path=f"{API}/feeds/{{feed}}/history",
-        handler=_history,
+        "GET",
+        f"{API}/feeds/{{feed}}/history",
+        _history,
         summary="Get readings of a period in the order of phenomenon time; of revised ones the last revision. "
         "X-Searched-From in it: without a history, readings marked `future` that arrived before may be missing.",
-        tag="feeds",
         action=Action.READ_READINGS,
         query=(
             *record_query.ORIGIN_PARAMS,
@@ -194,11 +198,9 @@ ROUTES = (
         errors=(404, 406, 413),
     ),
     Route(
-        method="GET",
-        path=f"{API}/feeds/{{feed}}/aggregate",
-        handler=_aggregate,
-        summary="Get aggregates of each property by window of time.",
-        tag="feeds",
+        "GET",
+        f"{API}/feeds/{{feed}}/aggregate",
+        _aggregate,
         action=Action.READ_READINGS,
         query=(
             *record_query.ORIGIN_PARAMS,
@@ -213,11 +215,9 @@ ROUTES = (
         errors=(404, 406, 413),
     ),
     Route(
-        method="GET",
-        path=f"{API}/feeds/{{feed}}/observation-counts",
-        handler=_counts,
-        summary="Count the observations of cameras by window of time: reports, and objects by their tracks.",
-        tag="feeds",
+        "GET",
+        f"{API}/feeds/{{feed}}/observation-counts",
+        _counts,
         action=Action.READ_READINGS,
         query=(
             *record_query.ORIGIN_PARAMS,
@@ -230,14 +230,5 @@ ROUTES = (
         media=("application/json", "text/csv"),
         errors=(404, 406, 413),
     ),
-    Route(
-        method="DELETE",
-        path=f"{API}/history/{{code}}",
-        handler=_drop,
-        summary="Delete the history of a division.",
-        tag="feeds",
-        action=Action.CHANGE_NODES,
-        status=204,
-        errors=(404,),
-    ),
+    Route("DELETE", f"{API}/history/{{code}}", _drop, action=Action.CHANGE_NODES, status=204, errors=(404,)),
 )

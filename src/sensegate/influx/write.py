@@ -18,6 +18,7 @@ from sensegate.errors import NotFound, SensegateError
 from sensegate.web import problems
 from sensegate.web.devices import ingest_device
 from sensegate.web.problems import BadRequest, Problem
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import Call, QueryParam, Route
 
 POINTS_MAX = 500
@@ -60,6 +61,7 @@ class ServerHealth(msgspec.Struct, frozen=True):
 
 
 async def _write(call: Call) -> web.Response:
+    """Ingest line protocol as InfluxDB 2 takes it; responds after the commit."""
     try:
         await _accept(call)
     except SensegateError as error:
@@ -142,20 +144,21 @@ def _problem_response(call: Call, error: SensegateError) -> web.Response:
 
 
 async def _ping(_call: Call) -> web.Response:
+    """Answer 204, as clients of InfluxDB ask before they write."""
     return web.Response(status=204, headers={"X-Influxdb-Version": VERSION, "X-Influxdb-Build": "OSS"})
 
 
 async def _health(_call: Call) -> ServerHealth:
+    """Health as InfluxDB 2 answers it; `/readyz` tells more."""
     return ServerHealth()
 
 
-ROUTES = (
+ROUTES = tagged(
+    "ingest",
     Route(
-        method="POST",
-        path="/api/v2/write",
-        handler=_write,
-        summary="Ingest line protocol as InfluxDB 2 takes it; responds after the commit.",
-        tag="ingest",
+        "POST",
+        "/api/v2/write",
+        _write,
         token=False,
         raw=MEDIA,
         query=(
@@ -168,22 +171,6 @@ ROUTES = (
         status=204,
         errors=(404, 413, 415, 422),
     ),
-    Route(
-        method="GET",
-        path="/ping",
-        handler=_ping,
-        summary="Answer 204, as clients of InfluxDB ask before they write.",
-        tag="ingest",
-        token=False,
-        status=204,
-    ),
-    Route(
-        method="GET",
-        path="/health",
-        handler=_health,
-        summary="Health as InfluxDB 2 answers it; `/readyz` tells more.",
-        tag="ingest",
-        token=False,
-        response=ServerHealth,
-    ),
+    Route("GET", "/ping", _ping, token=False, status=204),
+    Route("GET", "/health", _health, token=False),
 )

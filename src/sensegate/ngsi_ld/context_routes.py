@@ -12,6 +12,7 @@ from sensegate.ngsi_ld.instants import date_time
 from sensegate.ngsi_ld.parameters import JSON
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data, problem_type
 from sensegate.ngsi_ld.requests import json_body
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import Call, QueryParam, Route
 
 
@@ -36,6 +37,7 @@ def _flag(call: Call, name: str) -> bool:
 
 
 async def _create(call: Call) -> web.Response:
+    """Store an @context, under an address of this gateway or for a URL elsewhere."""
     contexts = call.part(HOSTED)
     context = await contexts.create(call.principal, await json_body(call), call.text("url"))
     location = f"{PATH}/{context.id}"
@@ -43,6 +45,7 @@ async def _create(call: Call) -> web.Response:
 
 
 async def _list(call: Call) -> web.Response:
+    """List the addresses of the stored @contexts."""
     kind, with_details = call.text("kind"), _flag(call, "details")
     if kind and kind not in set(ContextKind):
         raise bad_data(f"query: kind: '{kind[:40]}' is unknown; use {', '.join(ContextKind)}")
@@ -52,6 +55,7 @@ async def _list(call: Call) -> web.Response:
 
 
 async def _get(call: Call) -> web.Response:
+    """Get a stored @context."""
     context = call.part(HOSTED).get(call.path("context"))
     if _flag(call, "details"):
         return web.Response(body=msgspec.json.encode(_details(call, context)), content_type=JSON)
@@ -60,6 +64,7 @@ async def _get(call: Call) -> web.Response:
 
 
 async def _delete(call: Call) -> web.Response:
+    """Delete a stored @context."""
     contexts = call.part(HOSTED)
     if _flag(call, "reload"):
         contexts.get(call.path("context"))
@@ -71,13 +76,12 @@ async def _delete(call: Call) -> web.Response:
     return web.Response(status=204)
 
 
-CONTEXT_ROUTES = (
+CONTEXT_ROUTES = tagged(
+    "ngsi-ld",
     Route(
-        method="POST",
-        path=PATH,
-        handler=_create,
-        summary="Store an @context, under an address of this gateway or for a URL elsewhere.",
-        tag="ngsi-ld",
+        "POST",
+        PATH,
+        _create,
         action=Action.CHANGE_DEVICES,
         query=(QueryParam("url", "address elsewhere for which it stands, as requests name it"),),
         raw=JSON,
@@ -86,11 +90,9 @@ CONTEXT_ROUTES = (
         problem_type=problem_type,
     ),
     Route(
-        method="GET",
-        path=PATH,
-        handler=_list,
-        summary="List the addresses of the stored @contexts.",
-        tag="ngsi-ld",
+        "GET",
+        PATH,
+        _list,
         action=Action.READ_READINGS,
         query=(
             QueryParam("details", "true: with kind, id and time of each", "boolean"),
@@ -99,11 +101,9 @@ CONTEXT_ROUTES = (
         problem_type=problem_type,
     ),
     Route(
-        method="GET",
-        path=f"{PATH}/{{context}}",
-        handler=_get,
-        summary="Get a stored @context.",
-        tag="ngsi-ld",
+        "GET",
+        f"{PATH}/{{context}}",
+        _get,
         action=Action.READ_READINGS,
         query=(QueryParam("details", "true: its kind, id and time instead", "boolean"),),
         media=(LD_JSON, JSON),
@@ -111,11 +111,9 @@ CONTEXT_ROUTES = (
         problem_type=problem_type,
     ),
     Route(
-        method="DELETE",
-        path=f"{PATH}/{{context}}",
-        handler=_delete,
-        summary="Delete a stored @context.",
-        tag="ngsi-ld",
+        "DELETE",
+        f"{PATH}/{{context}}",
+        _delete,
         action=Action.CHANGE_DEVICES,
         query=(QueryParam("reload", "true: fetch it anew, which this gateway does not", "boolean"),),
         status=204,

@@ -20,6 +20,7 @@ from sensegate.ngsi_ld.subscriptions import DELIVERY, EntitySubscription, Subscr
 from sensegate.share.sharing import FeedRequest
 from sensegate.share.subscriptions import SubscriptionState
 from sensegate.web.parts import PartKey
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import Call, QueryParam, Route
 
 SUBSCRIPTIONS = PartKey[SubscriptionRegistry]("ngsi-ld subscriptions", absent="this gateway has no NGSI-LD API")
@@ -75,6 +76,7 @@ def _answer(call: Call, body: object, headers: dict[str, str] | None = None) -> 
 
 
 async def _create(call: Call) -> web.Response:
+    """Subscribe to entities; the secret that signs notifications is in a header of the answer."""
     principal, feed = call.principal, feed_of(call)
     viewer_of(call)
     body = await json_body(call)
@@ -93,6 +95,7 @@ async def _create(call: Call) -> web.Response:
 
 
 async def _list(call: Call) -> web.Response:
+    """List the subscriptions of the caller and of tokens that it may see."""
     viewer_of(call)
     limit = call.integer("limit", _LIMIT, _LIMIT_MAX)
     offset = call.text("offset", "0")
@@ -111,10 +114,12 @@ def _target(call: Call) -> EntitySubscription:
 
 
 async def _get(call: Call) -> web.Response:
+    """Get a subscription with its status and counts."""
     return _answer(call, _shown(call, _target(call)))
 
 
 async def _change(call: Call) -> web.Response:
+    """Change a subscription; isActive pauses and resumes it at its committed offset."""
     subscription = _target(call)
     body = await json_body(call, (*MEDIA, MERGE_PATCH))
     if not isinstance(body, dict):
@@ -138,30 +143,22 @@ async def _change(call: Call) -> web.Response:
 
 
 async def _delete(call: Call) -> web.Response:
+    """Delete a subscription."""
     await call.part(SUBSCRIPTIONS).delete(call.principal, _target(call))
     return web.Response(status=204)
 
 
 def _routes(root: str) -> tuple[Route, ...]:
     path = f"{root}/subscriptions"
-    shared: dict[str, Any] = {"tag": "ngsi-ld", "action": Action.READ_READINGS, "problem_type": problem_type}
+    shared: dict[str, Any] = {"action": Action.READ_READINGS, "problem_type": problem_type}
     options = QueryParam("options", "sysAttrs: with the times of creation and change")
-    return (
+    return tagged(
+        "ngsi-ld",
+        Route("POST", path, _create, raw=JSON, status=201, errors=(404, 409, 415, 422), **shared),
         Route(
-            method="POST",
-            path=path,
-            handler=_create,
-            summary="Subscribe to entities; the secret that signs notifications is in a header of the answer.",
-            raw=JSON,
-            status=201,
-            errors=(404, 409, 415, 422),
-            **shared,
-        ),
-        Route(
-            method="GET",
-            path=path,
-            handler=_list,
-            summary="List the subscriptions of the caller and of tokens that it may see.",
+            "GET",
+            path,
+            _list,
             query=(
                 QueryParam("limit", f"most subscriptions, default {_LIMIT}", "integer", minimum=1, maximum=_LIMIT_MAX),
                 QueryParam("offset", "how many are passed over", "integer", minimum=0, maximum=10**7),
@@ -173,34 +170,12 @@ def _routes(root: str) -> tuple[Route, ...]:
             **shared,
         ),
         Route(
-            method="GET",
-            path=f"{path}/{{subscription}}",
-            handler=_get,
-            summary="Get a subscription with its status and counts.",
-            query=(options,),
-            media=(JSON, LD_JSON),
-            errors=(404,),
-            **shared,
+            "GET", f"{path}/{{subscription}}", _get, query=(options,), media=(JSON, LD_JSON), errors=(404,), **shared
         ),
         Route(
-            method="PATCH",
-            path=f"{path}/{{subscription}}",
-            handler=_change,
-            summary="Change a subscription; isActive pauses and resumes it at its committed offset.",
-            raw=JSON,
-            status=204,
-            errors=(404, 409, 415, 422),
-            **shared,
+            "PATCH", f"{path}/{{subscription}}", _change, raw=JSON, status=204, errors=(404, 409, 415, 422), **shared
         ),
-        Route(
-            method="DELETE",
-            path=f"{path}/{{subscription}}",
-            handler=_delete,
-            summary="Delete a subscription.",
-            status=204,
-            errors=(404, 409),
-            **shared,
-        ),
+        Route("DELETE", f"{path}/{{subscription}}", _delete, status=204, errors=(404, 409), **shared),
     )
 
 

@@ -25,6 +25,7 @@ from sensegate.web import corrections, devices
 from sensegate.web.bodies import NewDevice
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import Call, QueryParam, Route
 
 ROOT = "/sta/v1.1"
@@ -57,12 +58,14 @@ def base_of(call: Call) -> str:
 
 
 async def _root(call: Call) -> dict[str, object]:
+    """Get the service root of the SensorThings API: its entity sets, and which requirements hold."""
     feed = call.request.match_info.get("feed", ALL_FEED.name)
     await call.part(SENSORTHINGS).view(call.principal, feed, "json", call.deps.clock.now())
     return service_root(base_of(call), call.deps.broker())
 
 
 async def _read(call: Call) -> web.Response:
+    """Get entities of the OGC SensorThings API 1.1 by their resource path."""
     for name in call.request.query:
         if len(call.request.query.getall(name)) > 1:
             raise BadRequest(f"query: {name}: is given twice; give it once")
@@ -210,23 +213,14 @@ _MEDIA = ("application/json", "application/geo+json", "text/csv", "text/plain")
 ROUTES = tuple(
     route
     for root in (ROOT, FEED_ROOT)
-    for route in (
+    for route in tagged(
+        "sensorthings",
+        Route("GET", root, _root, action=Action.READ_READINGS, errors=(404,)),
         Route(
-            method="GET",
-            path=root,
-            handler=_root,
-            summary="Get the service root of the SensorThings API: its entity sets, and which requirements hold.",
-            tag="sensorthings",
-            action=Action.READ_READINGS,
-            errors=(404,),
-        ),
-        Route(
-            method="GET",
-            path=f"{root}/{{resource}}",
+            "GET",
+            f"{root}/{{resource}}",
+            _read,
             is_tree=True,
-            handler=_read,
-            summary="Get entities of the OGC SensorThings API 1.1 by their resource path.",
-            tag="sensorthings",
             action=Action.READ_READINGS,
             query=OPTIONS,
             media=_MEDIA,

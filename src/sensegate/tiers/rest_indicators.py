@@ -15,6 +15,7 @@ from sensegate.tiers.indicator_hours import INDICATORS, HourIndicators
 from sensegate.tiers.rest_nodes import NODES
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 HISTORY = PartKey[IndicatorHistory]("indicator_history", absent="this gateway keeps no hourly indicators")
@@ -108,6 +109,7 @@ def city_of_rows(division: str, rows: dict[str, list[HourIndicators]], trend_h: 
 
 
 async def _indicators(call: Call) -> IndicatorReport:
+    """Get the quality indicators and the score of each city: of a month, and of the last hours."""
     month = call.text("month") or month_of(call.deps.clock.now() // HOUR_US)
     if not _MONTH.fullmatch(month):
         raise BadRequest(f"query: month: '{month[:20]}' is no month; give one like 2026-01")
@@ -126,18 +128,16 @@ async def _indicators(call: Call) -> IndicatorReport:
     )
 
 
-ROUTES = (
+ROUTES = tagged(
+    "accounting",
     Route(
-        method="GET",
-        path=f"{API}/indicators",
-        handler=_indicators,
-        summary="Get the quality indicators and the score of each city: of a month, and of the last hours.",
-        tag="accounting",
+        "GET",
+        f"{API}/indicators",
+        _indicators,
         action=Action.READ_LEDGER,
         query=(
             QueryParam("month", "as 2026-01; default: the present month"),
             QueryParam("hours", "hours of the trend, default 48", "integer", minimum=1, maximum=TREND_H_MAX),
         ),
-        response=IndicatorReport,
     ),
 )

@@ -12,6 +12,7 @@ from sensegate.tiers.move_register import MoveRegister
 from sensegate.web import listing
 from sensegate.web.bodies import Body, DeviceId, Division
 from sensegate.web.parts import PartKey
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route, iso
 
 
@@ -89,14 +90,17 @@ GATEWAYS = PartKey[Callable[[], list[str]]](
 
 
 async def _list(call: Call) -> listing.RowPage[MoveRow]:
+    """List the moves of devices from one gateway to another."""
     return listing.page_of(call, [_row(move) for move in call.part(MOVES).all(call.principal)], MoveRow, "id")
 
 
 async def _show(call: Call) -> MoveRow:
+    """Show one move."""
     return _row(call.part(MOVES).get(call.path("move"), call.principal))
 
 
 async def _request(call: Call) -> MoveRow:
+    """Move a device to another gateway with its entry, its credential and the identities of its readings."""
     body = await call.body(MoveRequest)
     source = "" if body.source is msgspec.UNSET else body.source
     return _row(
@@ -112,6 +116,7 @@ async def _request(call: Call) -> MoveRow:
 
 
 async def _cancel(call: Call) -> MoveRow:
+    """Cancel a move. The device stays, or returns, where it was."""
     body = await call.body(MoveCancellation)
     return _row(
         await call.part(MOVES).cancel(
@@ -120,49 +125,19 @@ async def _cancel(call: Call) -> MoveRow:
     )
 
 
-ROUTES = (
+ROUTES = tagged(
+    "nodes",
+    Route("GET", f"{API}/moves", _list, action=Action.READ_REGISTRY, query=listing.params(MoveRow), errors=(404,)),
+    Route("GET", f"{API}/moves/{{move}}", _show, action=Action.READ_REGISTRY, errors=(404,)),
     Route(
-        method="GET",
-        path=f"{API}/moves",
-        handler=_list,
-        summary="List the moves of devices from one gateway to another.",
-        tag="nodes",
-        action=Action.READ_REGISTRY,
-        query=listing.params(MoveRow),
-        response=list[MoveRow],
-        errors=(404,),
+        "POST", f"{API}/moves", _request, action=Action.CHANGE_DEVICES, body=MoveRequest, status=201, errors=(404, 409)
     ),
     Route(
-        method="GET",
-        path=f"{API}/moves/{{move}}",
-        handler=_show,
-        summary="Show one move.",
-        tag="nodes",
-        action=Action.READ_REGISTRY,
-        response=MoveRow,
-        errors=(404,),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/moves",
-        handler=_request,
-        summary="Move a device to another gateway with its entry, its credential and the identities of its readings.",
-        tag="nodes",
-        action=Action.CHANGE_DEVICES,
-        body=MoveRequest,
-        response=MoveRow,
-        status=201,
-        errors=(404, 409),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/moves/{{move}}/cancellation",
-        handler=_cancel,
-        summary="Cancel a move. The device stays, or returns, where it was.",
-        tag="nodes",
+        "POST",
+        f"{API}/moves/{{move}}/cancellation",
+        _cancel,
         action=Action.CHANGE_DEVICES,
         body=MoveCancellation,
-        response=MoveRow,
         errors=(404, 409),
     ),
 )

@@ -15,6 +15,7 @@ from sensegate.tiers.node_rows import NodeRow
 from sensegate.web import listing
 from sensegate.web.bodies import Body, Division, Text
 from sensegate.web.parts import PartKey
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route, iso
 
 MemberName = Annotated[str, msgspec.Meta(max_length=32, pattern="^[a-z0-9-]*$")]
@@ -79,6 +80,7 @@ def _members(call: Call) -> Members:
 
 
 async def _nodes(call: Call) -> listing.RowPage[NodeRow]:
+    """List the nodes that this gateway knows: state, lag, release, load, counts, clock."""
     return listing.page_of(call, _rows(call), NodeRow, "member")
 
 
@@ -88,6 +90,7 @@ def _rows(call: Call) -> list[NodeRow]:
 
 
 async def _node(call: Call) -> NodeRow:
+    """Show one node."""
     return row_of(call, call.path("member"))
 
 
@@ -100,6 +103,7 @@ def row_of(call: Call, member: str) -> NodeRow:
 
 
 async def _invite(call: Call) -> JoinCode:
+    """Invite the node of a city, or one that replaces it. The join code is shown only here and works once."""
     invitation = await call.body(Invitation)
     code, member = await _members(call).invite(
         invitation.division,
@@ -114,6 +118,7 @@ async def _invite(call: Call) -> JoinCode:
 
 
 async def _join(call: Call) -> JoinAnswer:
+    """Join as a node with a join code. The credential of the link is shown only here."""
     join = call.part(JOIN)
     request = await call.body(JoinRequest)
     try:
@@ -125,6 +130,7 @@ async def _join(call: Call) -> JoinAnswer:
 
 
 async def _leave(call: Call) -> MembershipRow:
+    """Leave as a node, with the secret of its link."""
     body = await call.body(LeaveRequest)
     members = _members(call)
     try:
@@ -135,11 +141,13 @@ async def _leave(call: Call) -> MembershipRow:
 
 
 async def _expel(call: Call) -> MembershipRow:
+    """Expel a node, or withdraw its invitation. Its connections are closed within 2 s."""
     body = await call.body(Expulsion)
     return _membership_row(await _members(call).expel(call.path("member"), by=call.principal, note=body.note))
 
 
 async def _set_areas(call: Call) -> MembershipRow:
+    """Set the areas of a node, the divisions whose readings it may send; others are refused from now on."""
     body = await call.body(NewAreas)
     members = _members(call)
     return _membership_row(await members.set_areas(call.path("member"), body.areas, by=call.principal, note=body.note))
@@ -171,6 +179,7 @@ class GapRow(msgspec.Struct, frozen=True):
 
 
 async def _gaps(call: Call) -> GapRows:
+    """List the gaps of a node that was lost with its store: times, and missing sequence numbers of devices."""
     row = row_of(call, call.path("member"))
     # The answer names devices of all divisions and departments of the node.
     demand(call.principal, Action.READ_LEDGER, row.division)
@@ -218,92 +227,18 @@ def _membership_row(member: NodeMember) -> MembershipRow:
     )
 
 
-ROUTES = (
+ROUTES = tagged(
+    "nodes",
+    Route("GET", f"{API}/nodes", _nodes, action=Action.READ_REGISTRY, query=listing.params(NodeRow)),
+    Route("GET", f"{API}/nodes/{{member}}", _node, action=Action.READ_REGISTRY, errors=(404,)),
+    Route("GET", f"{API}/nodes/{{member}}/gaps", _gaps, action=Action.READ_LEDGER, errors=(404,)),
+    Route("POST", f"{API}/nodes", _invite, action=Action.CHANGE_NODES, body=Invitation, status=201, errors=(404, 409)),
+    Route("POST", f"{API}/nodes/join", _join, token=False, body=JoinRequest, status=201, errors=(404, 409)),
+    Route("POST", f"{API}/nodes/{{member}}/leave", _leave, token=False, body=LeaveRequest, errors=(404,)),
     Route(
-        method="GET",
-        path=f"{API}/nodes",
-        handler=_nodes,
-        summary="List the nodes that this gateway knows: state, lag, release, load, counts, clock.",
-        tag="nodes",
-        action=Action.READ_REGISTRY,
-        query=listing.params(NodeRow),
-        response=list[NodeRow],
+        "POST", f"{API}/nodes/{{member}}/expel", _expel, action=Action.CHANGE_NODES, body=Expulsion, errors=(404, 409)
     ),
     Route(
-        method="GET",
-        path=f"{API}/nodes/{{member}}",
-        handler=_node,
-        summary="Show one node.",
-        tag="nodes",
-        action=Action.READ_REGISTRY,
-        response=NodeRow,
-        errors=(404,),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/nodes/{{member}}/gaps",
-        handler=_gaps,
-        summary="List the gaps of a node that was lost with its store: times, and missing sequence numbers of devices.",
-        tag="nodes",
-        action=Action.READ_LEDGER,
-        response=GapRows,
-        errors=(404,),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/nodes",
-        handler=_invite,
-        summary="Invite the node of a city, or one that replaces it. The join code is shown only here and works once.",
-        tag="nodes",
-        action=Action.CHANGE_NODES,
-        body=Invitation,
-        response=JoinCode,
-        status=201,
-        errors=(404, 409),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/nodes/join",
-        handler=_join,
-        summary="Join as a node with a join code. The credential of the link is shown only here.",
-        tag="nodes",
-        token=False,
-        body=JoinRequest,
-        response=JoinAnswer,
-        status=201,
-        errors=(404, 409),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/nodes/{{member}}/leave",
-        handler=_leave,
-        summary="Leave as a node, with the secret of its link.",
-        tag="nodes",
-        token=False,
-        body=LeaveRequest,
-        response=MembershipRow,
-        errors=(404,),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/nodes/{{member}}/expel",
-        handler=_expel,
-        summary="Expel a node, or withdraw its invitation. Its connections are closed within 2 s.",
-        tag="nodes",
-        action=Action.CHANGE_NODES,
-        body=Expulsion,
-        response=MembershipRow,
-        errors=(404, 409),
-    ),
-    Route(
-        method="PUT",
-        path=f"{API}/nodes/{{member}}/areas",
-        handler=_set_areas,
-        summary="Set the areas of a node, the divisions whose readings it may send; others are refused from now on.",
-        tag="nodes",
-        action=Action.CHANGE_NODES,
-        body=NewAreas,
-        response=MembershipRow,
-        errors=(404, 409),
+        "PUT", f"{API}/nodes/{{member}}/areas", _set_areas, action=Action.CHANGE_NODES, body=NewAreas, errors=(404, 409)
     ),
 )

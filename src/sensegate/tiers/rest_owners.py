@@ -12,6 +12,7 @@ from sensegate.tiers.ownership import DeviceOwners
 from sensegate.tiers.rest_nodes import MEMBERS
 from sensegate.web.bodies import Body
 from sensegate.web.parts import PartKey
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route, iso
 
 OWNERS = PartKey[DeviceOwners]("owners", absent="this gateway is not a centre")
@@ -51,6 +52,7 @@ def _owners(call: Call) -> DeviceOwners:
 
 
 async def _conflicts(call: Call) -> ConflictRows:
+    """List the devices that a node sent although another node owns them, newest first."""
     return ConflictRows(
         [
             ConflictRow(conflict.device, conflict.owner, conflict.sent_by, iso(conflict.sent_at))
@@ -60,6 +62,7 @@ async def _conflicts(call: Call) -> ConflictRows:
 
 
 async def _owner(call: Call) -> OwnerRow:
+    """Show which node owns a device: the first that sent it, or the one to which it moved."""
     device = call.path("device")
     owner = _owners(call).owner(device)
     if not owner:
@@ -68,6 +71,7 @@ async def _owner(call: Call) -> OwnerRow:
 
 
 async def _assign(call: Call) -> OwnerRow:
+    """Set which node owns a device, where the wrong one was the first to send it. Audited."""
     body = await call.body(NewOwner)
     owners = _owners(call)
     call.part(MEMBERS).demand_known(body.member)
@@ -75,36 +79,11 @@ async def _assign(call: Call) -> OwnerRow:
     return OwnerRow(transfer.device, transfer.owner)
 
 
-ROUTES = (
+ROUTES = tagged(
+    "nodes",
+    Route("GET", f"{API}/device-owners", _conflicts, action=Action.CHANGE_NODES, errors=(404,)),
+    Route("GET", f"{API}/device-owners/{{device}}", _owner, action=Action.CHANGE_NODES, errors=(404,)),
     Route(
-        method="GET",
-        path=f"{API}/device-owners",
-        handler=_conflicts,
-        summary="List the devices that a node sent although another node owns them, newest first.",
-        tag="nodes",
-        action=Action.CHANGE_NODES,
-        response=ConflictRows,
-        errors=(404,),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/device-owners/{{device}}",
-        handler=_owner,
-        summary="Show which node owns a device: the first that sent it, or the one to which it moved.",
-        tag="nodes",
-        action=Action.CHANGE_NODES,
-        response=OwnerRow,
-        errors=(404,),
-    ),
-    Route(
-        method="PUT",
-        path=f"{API}/device-owners/{{device}}",
-        handler=_assign,
-        summary="Set which node owns a device, where the wrong one was the first to send it. Audited.",
-        tag="nodes",
-        action=Action.CHANGE_NODES,
-        body=NewOwner,
-        response=OwnerRow,
-        errors=(404, 409),
+        "PUT", f"{API}/device-owners/{{device}}", _assign, action=Action.CHANGE_NODES, body=NewOwner, errors=(404, 409)
     ),
 )

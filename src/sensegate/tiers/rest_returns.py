@@ -12,6 +12,7 @@ from sensegate.authority.scope import Action, demand
 from sensegate.authority.trail import Facts
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, QueryParam, Route
 
 
@@ -48,6 +49,7 @@ def _transfer(call: Call) -> ReturnTransfer:
 
 
 async def _export(call: Call) -> web.StreamResponse:
+    """Export a signed file of the rows that go back to a node after a position (centre)."""
     division = call.deps.divisions.check(call.path("division"))[0]
     demand(call.principal, Action.CHANGE_NODES, division)
     epoch, _, after = call.text("after").rpartition(":")
@@ -66,11 +68,13 @@ async def _export(call: Call) -> web.StreamResponse:
 
 
 async def _place(call: Call) -> ReturnProgress:
+    """Show the position of this node in the return flow of its centre."""
     demand(call.principal, Action.READ_LEDGER, call.deps.division)
     return ReturnProgress(0, await _transfer(call).place())
 
 
 async def _import(call: Call) -> ReturnProgress:
+    """Import a signed file of the centre. A file that was imported before changes nothing."""
     demand(call.principal, Action.CHANGE_FEEDS, call.deps.division)
     transfer, file = _transfer(call), await call.raw_body()
     # Before the import, by its content: what the file holds is known only when it is taken.
@@ -80,37 +84,24 @@ async def _import(call: Call) -> ReturnProgress:
     return ReturnProgress(rows, position)
 
 
-ROUTES = (
+ROUTES = tagged(
+    "nodes",
     Route(
-        method="GET",
-        path=f"{API}/returns/{{division}}",
-        handler=_export,
-        summary="Export a signed file of the rows that go back to a node after a position (centre).",
-        tag="nodes",
+        "GET",
+        f"{API}/returns/{{division}}",
+        _export,
         action=Action.CHANGE_NODES,
         query=(QueryParam("after", "place of the node: `cursor` of its returns/place; default: all that is kept"),),
         media=("application/vnd.sensegate.return",),
         errors=(404, 410),
     ),
+    Route("GET", f"{API}/returns/place", _place, action=Action.READ_LEDGER, errors=(404,)),
     Route(
-        method="GET",
-        path=f"{API}/returns/place",
-        handler=_place,
-        summary="Show the position of this node in the return flow of its centre.",
-        tag="nodes",
-        action=Action.READ_LEDGER,
-        response=ReturnProgress,
-        errors=(404,),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/returns",
-        handler=_import,
-        summary="Import a signed file of the centre. A file that was imported before changes nothing.",
-        tag="nodes",
+        "POST",
+        f"{API}/returns",
+        _import,
         action=Action.CHANGE_FEEDS,
         raw="application/octet-stream",
-        response=ReturnProgress,
         errors=(404, 409, 413),
     ),
 )

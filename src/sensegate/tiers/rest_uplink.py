@@ -15,6 +15,7 @@ from sensegate.tiers.rest_nodes import row_of
 from sensegate.tiers.uplink import RefusedSpan
 from sensegate.web.bodies import Body, Text
 from sensegate.web.parts import PartKey
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route, iso
 
 DEVICES_SHOWN = 20
@@ -155,12 +156,14 @@ def _row(part: RefusedPart, outcome: str = "") -> RefusedRow:
 
 
 async def _refused(call: Call) -> RefusedRows:
+    """List the parts that the centre refused and that can be sent again (node)."""
     demand(call.principal, Action.READ_LEDGER, call.deps.division)
     uplink = call.part(UPLINK)()
     return RefusedRows([_row(part, uplink.resent.get(part.id, "")) for part in await uplink.refused_parts()])
 
 
 async def _refused_of(call: Call) -> RefusedRows:
+    """List the refused parts of a node that it can send again (centre)."""
     row = row_of(call, call.path("member"))
     # The answer names devices of all divisions and departments of the node.
     demand(call.principal, Action.READ_LEDGER, row.division)
@@ -168,6 +171,7 @@ async def _refused_of(call: Call) -> RefusedRows:
 
 
 async def _body(call: Call) -> web.StreamResponse:
+    """Download the first body of a refused part (centre)."""
     row = row_of(call, call.path("member"))
     demand(call.principal, Action.READ_QUARANTINE, row.division)
     part_id = call.path("id")
@@ -179,6 +183,7 @@ async def _body(call: Call) -> web.StreamResponse:
 
 
 async def _resend(call: Call) -> ResendQueue:
+    """Send refused parts again, after their cause was fixed at the centre (node)."""
     body = await call.body(ResendRequest)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
     uplink = call.part(UPLINK)()
@@ -187,6 +192,7 @@ async def _resend(call: Call) -> ResendQueue:
 
 
 async def _skip(call: Call) -> SkippedSpan:
+    """Skip a span that the centre refuses as a whole. Its rows are counted as skipped (node)."""
     body = await call.body(SkipRequest)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
     uplink = call.part(UPLINK)()
@@ -198,6 +204,7 @@ async def _skip(call: Call) -> SkippedSpan:
 
 
 async def _take_over(call: Call) -> TakeoverAnswer:
+    """Let this store take over from another copy of it, which is denied from then on (node)."""
     body = await call.body(TakeoverRequest)
     demand(call.principal, Action.CHANGE_NODES, call.deps.division)
     uplink = call.part(UPLINK)()
@@ -206,68 +213,26 @@ async def _take_over(call: Call) -> TakeoverAnswer:
     return TakeoverAnswer()
 
 
-ROUTES = (
+ROUTES = tagged(
+    "nodes",
+    Route("GET", f"{API}/uplink/refused", _refused, action=Action.READ_LEDGER, errors=(404, 409)),
+    Route("GET", f"{API}/nodes/{{member}}/refused", _refused_of, action=Action.READ_LEDGER, errors=(404,)),
     Route(
-        method="GET",
-        path=f"{API}/uplink/refused",
-        handler=_refused,
-        summary="List the parts that the centre refused and that can be sent again (node).",
-        tag="nodes",
-        action=Action.READ_LEDGER,
-        response=RefusedRows,
-        errors=(404, 409),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/nodes/{{member}}/refused",
-        handler=_refused_of,
-        summary="List the refused parts of a node that it can send again (centre).",
-        tag="nodes",
-        action=Action.READ_LEDGER,
-        response=RefusedRows,
-        errors=(404,),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/nodes/{{member}}/refused/{{id}}",
-        handler=_body,
-        summary="Download the first body of a refused part (centre).",
-        tag="nodes",
+        "GET",
+        f"{API}/nodes/{{member}}/refused/{{id}}",
+        _body,
         action=Action.READ_QUARANTINE,
         media=("application/octet-stream",),
         errors=(404,),
     ),
+    Route("POST", f"{API}/uplink/resend", _resend, action=Action.CHANGE_NODES, body=ResendRequest, errors=(404, 409)),
+    Route("POST", f"{API}/uplink/skip", _skip, action=Action.CHANGE_NODES, body=SkipRequest, errors=(404, 409)),
     Route(
-        method="POST",
-        path=f"{API}/uplink/resend",
-        handler=_resend,
-        summary="Send refused parts again, after their cause was fixed at the centre (node).",
-        tag="nodes",
-        action=Action.CHANGE_NODES,
-        body=ResendRequest,
-        response=ResendQueue,
-        errors=(404, 409),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/uplink/skip",
-        handler=_skip,
-        summary="Skip a span that the centre refuses as a whole. Its rows are counted as skipped (node).",
-        tag="nodes",
-        action=Action.CHANGE_NODES,
-        body=SkipRequest,
-        response=SkippedSpan,
-        errors=(404, 409),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/uplink/takeover",
-        handler=_take_over,
-        summary="Let this store take over from another copy of it, which is denied from then on (node).",
-        tag="nodes",
+        "POST",
+        f"{API}/uplink/takeover",
+        _take_over,
         action=Action.CHANGE_NODES,
         body=TakeoverRequest,
-        response=TakeoverAnswer,
         errors=(404, 409),
     ),
 )

@@ -10,6 +10,7 @@ import msgspec
 from sensegate.authority.scope import Action
 from sensegate.errors import PermissionDenied
 from sensegate.web.parts import PartKey
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route, iso
 
 
@@ -111,10 +112,12 @@ def _control(call: Call) -> ViidControl:
 
 
 async def _status(call: Call) -> ViidStatus:
+    """Registrations, platforms and subscriptions by GA/T 1400 (VIID)."""
     return _control(call).status()
 
 
 async def _cancel(call: Call) -> SubordinateStatus:
+    """Cancel the subscription at a subordinate platform."""
     control = _control(call)
     name = call.path("device")
     await call.deps.audit.record(call.principal, "viid.cancel", name)
@@ -122,41 +125,16 @@ async def _cancel(call: Call) -> SubordinateStatus:
 
 
 async def _renew(call: Call) -> SubordinateStatus:
+    """Renew the subscription at a subordinate platform; objects in between are not sent."""
     control = _control(call)
     name = call.path("device")
     await call.deps.audit.record(call.principal, "viid.renew", name)
     return await control.renew(name)
 
 
-ROUTES: Sequence[Route] = (
-    Route(
-        method="GET",
-        path=f"{API}/viid",
-        handler=_status,
-        summary="Registrations, platforms and subscriptions by GA/T 1400 (VIID).",
-        tag="video",
-        action=Action.READ_REGISTRY,
-        response=ViidStatus,
-        errors=(404,),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/viid/subordinates/{{device}}/cancel",
-        handler=_cancel,
-        summary="Cancel the subscription at a subordinate platform.",
-        tag="video",
-        action=Action.CHANGE_DEVICES,
-        response=SubordinateStatus,
-        errors=(404,),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/viid/subordinates/{{device}}/renew",
-        handler=_renew,
-        summary="Renew the subscription at a subordinate platform; objects in between are not sent.",
-        tag="video",
-        action=Action.CHANGE_DEVICES,
-        response=SubordinateStatus,
-        errors=(404,),
-    ),
+ROUTES: Sequence[Route] = tagged(
+    "video",
+    Route("GET", f"{API}/viid", _status, action=Action.READ_REGISTRY, errors=(404,)),
+    Route("POST", f"{API}/viid/subordinates/{{device}}/cancel", _cancel, action=Action.CHANGE_DEVICES, errors=(404,)),
+    Route("POST", f"{API}/viid/subordinates/{{device}}/renew", _renew, action=Action.CHANGE_DEVICES, errors=(404,)),
 )

@@ -23,6 +23,7 @@ from sensegate.web import listing, record_query
 from sensegate.web.bodies import AuditRow, LedgerReport, LedgerRow
 from sensegate.web.deps import WebDependencies
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 _AUDIT_ROWS_MAX = 5_000
@@ -128,6 +129,7 @@ def tally(parts: Iterable[tuple[str, list[Callable[[], Ledger]]]], access: Ledge
 
 
 async def _ledger(call: Call) -> LedgerReport | web.Response:
+    """Get the ledger: counts of whole hours, which must balance."""
     by = call.text("by", "node")
     if by not in _BY:
         raise BadRequest(f"query: by: '{by[:20]}' is unknown; use one of {', '.join(_BY)}")
@@ -246,6 +248,7 @@ def _delivered(call: Call) -> int:
 
 
 async def _audit(call: Call) -> listing.RowPage[AuditRow]:
+    """List the records of the audit trail, oldest first, or by `newest` newest first."""
     if not allows(call.principal, Action.READ_AUDIT, call.deps.division):
         return listing.RowPage([])
     after = call.integer("after", 1, 2**53) if call.text("after") else 0
@@ -285,13 +288,12 @@ _FROM = (
     QueryParam("after", "`next` of the previous page"),
     QueryParam("limit", "maximum number of rows, default 500", "integer", minimum=1, maximum=_AUDIT_ROWS_MAX),
 )
-ROUTES = (
+ROUTES = tagged(
+    "accounting",
     Route(
-        method="GET",
-        path=f"{API}/ledger",
-        handler=_ledger,
-        summary="Get the ledger: counts of whole hours, which must balance.",
-        tag="accounting",
+        "GET",
+        f"{API}/ledger",
+        _ledger,
         action=Action.READ_LEDGER,
         query=(
             _SINCE,
@@ -301,22 +303,18 @@ ROUTES = (
             QueryParam("node", "filter by node"),
             QueryParam("limit", "maximum number of rows", "integer", minimum=1, maximum_setting="page_max"),
         ),
-        response=LedgerReport,
         media=("application/json", "text/csv"),
         errors=(406,),
     ),
     Route(
-        method="GET",
-        path=f"{API}/audit",
-        handler=_audit,
-        summary="List the records of the audit trail, oldest first, or by `newest` newest first.",
-        tag="accounting",
+        "GET",
+        f"{API}/audit",
+        _audit,
         action=Action.READ_AUDIT,
         query=(
             *_FROM,
             QueryParam("newest", "newest first; at most 20,000 records are searched, `next` goes on", "boolean"),
             *(QueryParam(name, f"with newest: part of the {name}") for name in _AUDIT_FILTERS),
         ),
-        response=list[AuditRow],
     ),
 )

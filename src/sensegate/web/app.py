@@ -66,6 +66,7 @@ from sensegate.web.console import ConsolePages
 from sensegate.web.deps import WebDependencies
 from sensegate.web.listener import HttpListener
 from sensegate.web.quotas import RETRY_AFTER_S, CallerQuota
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import Call, Route, check_call
 
 _log = structlog.get_logger(__name__)
@@ -99,10 +100,12 @@ _SECURITY_HEADERS = {
 
 
 async def _health(_call: Call) -> dict[str, bool]:
+    """Liveness of the process."""
     return {"alive": True}
 
 
 async def _ready(call: Call) -> web.Response:
+    """Readiness: whether readings are ingested and delivered, with the reasons if not (503)."""
     reasons = list(call.deps.ready())
     devices = {state.value: count for state, count in call.deps.devices.count_states().items()}
     readiness = Readiness(not reasons, reasons, list(call.deps.warnings()), call.deps.clock_judgement(), devices)
@@ -114,6 +117,7 @@ async def _ready(call: Call) -> web.Response:
 
 
 async def _metrics(call: Call) -> web.StreamResponse:
+    """Prometheus metrics; those that name devices, feeds or nodes need a token that may see them all."""
     access, is_named = call.deps.config.metrics, True
     if access != "open":
         if access == "token" or "Authorization" in call.request.headers:
@@ -129,36 +133,11 @@ async def _metrics(call: Call) -> web.StreamResponse:
     )
 
 
-_OPERATIONS = (
-    Route(
-        method="GET",
-        path="/healthz",
-        handler=_health,
-        summary="Liveness of the process.",
-        tag="gateway",
-        token=False,
-        is_essential=True,
-    ),
-    Route(
-        method="GET",
-        path="/readyz",
-        handler=_ready,
-        summary="Readiness: whether readings are ingested and delivered, with the reasons if not (503).",
-        tag="gateway",
-        token=False,
-        is_essential=True,
-        response=Readiness,
-    ),
-    Route(
-        method="GET",
-        path="/metrics",
-        handler=_metrics,
-        summary="Prometheus metrics; those that name devices, feeds or nodes need a token that may see them all.",
-        tag="gateway",
-        token=False,
-        is_essential=True,
-        media=("text/plain",),
-    ),
+_OPERATIONS = tagged(
+    "gateway",
+    Route("GET", "/healthz", _health, token=False, is_essential=True),
+    Route("GET", "/readyz", _ready, token=False, is_essential=True, response=Readiness),
+    Route("GET", "/metrics", _metrics, token=False, is_essential=True, media=("text/plain",)),
 )
 CORE_ROUTES: tuple[Route, ...] = (
     *_OPERATIONS,

@@ -10,6 +10,7 @@ from sensegate.errors import NotFound
 from sensegate.share.applications import Application, Decision, RequestedAccess
 from sensegate.share.bundles import Bundle
 from sensegate.web import listing
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route, iso
 from sensegate.web.share_bodies import ApplicationRow, BundleRow, NewApplication, NewBundle, NewDecision
 
@@ -52,11 +53,13 @@ def row(application: Application) -> ApplicationRow:
 
 
 async def _list(call: Call) -> listing.RowPage[ApplicationRow]:
+    """List applications from the caller's scope or for data of its level."""
     rows = [row(application) for application in call.deps.share.access.visible(call.principal)]
     return listing.page_of(call, rows, ApplicationRow, "id")
 
 
 async def _get(call: Call) -> ApplicationRow:
+    """Get an application."""
     return row(call.deps.share.access.get(call.principal, call.path("application")))
 
 
@@ -72,12 +75,14 @@ async def _apply(call: Call) -> ApplicationRow:
 
 
 async def _decide(call: Call) -> ApplicationRow:
+    """Approve (with a mask, a quota, narrower terms) or refuse; the level that owns the data decides."""
     decision = msgspec.convert(await call.body(NewDecision), Decision, from_attributes=True)
     access, revision = call.deps.share.access, call.revision(required=False)
     return row(await access.decide(call.principal, call.path("application"), decision, revision))
 
 
 async def _withdraw(call: Call) -> ApplicationRow:
+    """Withdraw a pending application."""
     return row(await call.deps.share.access.withdraw(call.principal, call.path("application")))
 
 
@@ -114,6 +119,7 @@ def _demand_bundle(call: Call, name: str) -> None:
 
 
 async def _make_bundle(call: Call) -> BundleRow:
+    """Create a bundle (with If-Match: replace it); its pre-approvals grant it at once."""
     wanted = await call.body(NewBundle)
     revision = call.revision(required=False) or 0
     visible = {entry.feed for entry in call.deps.share.catalogue_access.visible(call.principal)}
@@ -124,98 +130,55 @@ async def _make_bundle(call: Call) -> BundleRow:
 
 
 async def _delete_bundle(call: Call) -> web.Response:
+    """Delete a bundle; its grants stay in force."""
     _demand_bundle(call, call.path("bundle"))
     await call.deps.share.access.bundles.delete(call.principal, call.path("bundle"))
     return web.Response(status=204)
 
 
-_TAG = "sharing"
 _APPLICATION = f"{API}/applications/{{application}}"
-ROUTES = (
+ROUTES = tagged(
+    "sharing",
     Route(
-        method="GET",
-        path=f"{API}/bundles",
-        handler=_bundles,
+        "GET",
+        f"{API}/bundles",
+        _bundles,
         summary="List bundles: feeds that are applied for together, and their pre-approvals.",
-        tag=_TAG,
         action=Action.READ_CATALOGUE,
         query=listing.params(BundleRow),
-        response=list[BundleRow],
     ),
     Route(
-        method="POST",
-        path=f"{API}/bundles",
-        handler=_make_bundle,
-        summary="Create a bundle (with If-Match: replace it); its pre-approvals grant it at once.",
-        tag=_TAG,
+        "POST",
+        f"{API}/bundles",
+        _make_bundle,
         action=Action.DECIDE_GRANTS,
         body=NewBundle,
-        response=BundleRow,
         status=201,
         errors=(404, 409, 412),
     ),
     Route(
-        method="DELETE",
-        path=f"{API}/bundles/{{bundle}}",
-        handler=_delete_bundle,
-        summary="Delete a bundle; its grants stay in force.",
-        tag=_TAG,
-        action=Action.DECIDE_GRANTS,
-        status=204,
-        errors=(404,),
+        "DELETE", f"{API}/bundles/{{bundle}}", _delete_bundle, action=Action.DECIDE_GRANTS, status=204, errors=(404,)
     ),
+    Route("GET", f"{API}/applications", _list, action=Action.READ_CATALOGUE, query=listing.params(ApplicationRow)),
     Route(
-        method="GET",
-        path=f"{API}/applications",
-        handler=_list,
-        summary="List applications from the caller's scope or for data of its level.",
-        tag=_TAG,
-        action=Action.READ_CATALOGUE,
-        query=listing.params(ApplicationRow),
-        response=list[ApplicationRow],
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/applications",
-        handler=_apply,
+        "POST",
+        f"{API}/applications",
+        _apply,
         summary="Apply for access to feeds: purpose, legal basis, duration, properties, deliveries, quota. Feeds "
         "that are shared unconditionally are granted at once.",
-        tag=_TAG,
         action=Action.APPLY_GRANTS,
         body=NewApplication,
-        response=ApplicationRow,
         status=201,
         errors=(404, 409),
     ),
+    Route("GET", _APPLICATION, _get, action=Action.READ_CATALOGUE, errors=(404,)),
     Route(
-        method="GET",
-        path=_APPLICATION,
-        handler=_get,
-        summary="Get an application.",
-        tag=_TAG,
-        action=Action.READ_CATALOGUE,
-        response=ApplicationRow,
-        errors=(404,),
-    ),
-    Route(
-        method="POST",
-        path=f"{_APPLICATION}/decision",
-        handler=_decide,
-        summary="Approve (with a mask, a quota, narrower terms) or refuse; the level that owns the data decides.",
-        tag=_TAG,
+        "POST",
+        f"{_APPLICATION}/decision",
+        _decide,
         action=Action.DECIDE_GRANTS,
         body=NewDecision,
-        response=ApplicationRow,
         errors=(404, 409, 412),
     ),
-    Route(
-        method="POST",
-        path=f"{_APPLICATION}/withdraw",
-        handler=_withdraw,
-        summary="Withdraw a pending application.",
-        tag=_TAG,
-        action=Action.APPLY_GRANTS,
-        response=ApplicationRow,
-        errors=(404, 409),
-    ),
+    Route("POST", f"{_APPLICATION}/withdraw", _withdraw, action=Action.APPLY_GRANTS, errors=(404, 409)),
 )

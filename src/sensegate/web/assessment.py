@@ -16,6 +16,7 @@ from sensegate.clock import HOUR_US
 from sensegate.model import BOOL, I64, QualityHour
 from sensegate.quantities.indicator_sums import INDICATORS, DeviceIndicatorSums, MeanIndicators
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 WEIGHT = 25.0
@@ -83,6 +84,7 @@ def _groups(by: str, devices: Devices) -> tuple[list[str], I64]:
 
 
 async def _assessment(call: Call) -> AssessmentReport:
+    """Get the quality indicators and the score of a month by division, city, department, domain or profile."""
     by = call.text("by") or "division"
     if by not in BY:
         raise BadRequest(f"query: by: '{by[:20]}' is unknown; use one of {', '.join(BY)}")
@@ -110,18 +112,16 @@ def _sum(hours: Iterable[QualityHour], first: int, end: int, visible: BOOL) -> t
     return sums, known
 
 
-ROUTES = (
+ROUTES = tagged(
+    "accounting",
     Route(
-        method="GET",
-        path=f"{API}/assessment",
-        handler=_assessment,
-        summary="Get the quality indicators and the score of a month by division, city, department, domain or profile.",
-        tag="accounting",
+        "GET",
+        f"{API}/assessment",
+        _assessment,
         action=Action.READ_LEDGER,
         query=(
             QueryParam("month", "as 2026-01; default: the present month"),
             QueryParam("by", f"group by {', '.join(BY)}; default: division"),
         ),
-        response=AssessmentReport,
     ),
 )

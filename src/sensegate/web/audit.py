@@ -8,6 +8,7 @@ from aiohttp import web
 
 from sensegate.authority.chain import SignedHead, decode, line_of
 from sensegate.authority.scope import Action, demand
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route
 
 _CHUNK_BYTES = 65_536
@@ -19,12 +20,14 @@ def _demand_whole(call: Call) -> None:
 
 
 async def _head(call: Call) -> web.Response:
+    """Get the signed head of the audit trail; a copy stored elsewhere proves every record up to it."""
     _demand_whole(call)
     # Byte for byte as signed: `sensegate audit verify` checks it.
     return web.Response(body=line_of(await call.deps.audit.signed()), content_type="application/json")
 
 
 async def _export(call: Call) -> web.StreamResponse:
+    """Export the audit trail, a record a line and the signed head last, for `sensegate audit verify`."""
     _demand_whole(call)
     audit = call.deps.audit
     await audit.record(call.principal, "audit.export", call.deps.division)
@@ -49,25 +52,10 @@ async def _export(call: Call) -> web.StreamResponse:
     return response
 
 
-ROUTES = (
+ROUTES = tagged(
+    "accounting",
+    Route("GET", f"{API}/audit/head", _head, action=Action.READ_AUDIT, response=SignedHead, errors=(404,)),
     Route(
-        method="GET",
-        path=f"{API}/audit/head",
-        handler=_head,
-        summary="Get the signed head of the audit trail; a copy stored elsewhere proves every record up to it.",
-        tag="accounting",
-        action=Action.READ_AUDIT,
-        response=SignedHead,
-        errors=(404,),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/audit/export",
-        handler=_export,
-        summary="Export the audit trail, a record a line and the signed head last, for `sensegate audit verify`.",
-        tag="accounting",
-        action=Action.READ_AUDIT,
-        media=("application/x-ndjson",),
-        errors=(404,),
+        "GET", f"{API}/audit/export", _export, action=Action.READ_AUDIT, media=("application/x-ndjson",), errors=(404,)
     ),
 )

@@ -9,6 +9,7 @@ from sensegate.authority.scope import Action
 from sensegate.share.catalogue import CatalogueEntry
 from sensegate.web import listing
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route, iso
 from sensegate.web.share_bodies import EntryChange, EntryDetail, EntryRow, SampleRequest
 
@@ -63,6 +64,7 @@ def _fits(call: Call, entry: CatalogueEntry, name: str) -> bool:
 
 
 async def _get(call: Call) -> EntryDetail:
+    """Get the entry of a feed, with columns and a sample of its data, and promised and measured quality."""
     return _detail(call, call.deps.share.catalogue_access.get(call.principal, call.path("feed")))
 
 
@@ -103,6 +105,7 @@ def _detail(call: Call, entry: CatalogueEntry) -> EntryDetail:
 
 
 async def _change(call: Call) -> EntryDetail:
+    """Change the entry of a feed; it is published once nothing is `missing`. If-Match once it exists."""
     changes = {
         key: msgspec.to_builtins(value)
         for key, value in msgspec.structs.asdict(await call.body(EntryChange)).items()
@@ -116,56 +119,40 @@ async def _change(call: Call) -> EntryDetail:
 
 
 async def _sample(call: Call) -> EntryDetail:
+    """Take new columns and a new sample from the data, the sample through a mask."""
     wanted = await call.body(SampleRequest)
     return _detail(
         call, await call.deps.share.catalogue_access.sample(call.principal, call.path("feed"), wanted.rows, wanted.mask)
     )
 
 
-_TAG = "catalogue"
-ROUTES = (
+ROUTES = tagged(
+    "catalogue",
     Route(
-        method="GET",
-        path=f"{API}/catalogue",
-        handler=_list,
+        "GET",
+        f"{API}/catalogue",
+        _list,
         summary="List the catalogue: published entries, and drafts in the caller's scope; `q`: words in Chinese or "
         "English. As DCAT (application/ld+json) or CSV by `Accept`.",
-        tag=_TAG,
         action=Action.READ_CATALOGUE,
         query=listing.params(EntryRow),
-        response=list[EntryRow],
         media=("application/json", *_EXPORTS),
     ),
+    Route("GET", f"{API}/catalogue/{{feed}}", _get, action=Action.READ_CATALOGUE, errors=(404,)),
     Route(
-        method="GET",
-        path=f"{API}/catalogue/{{feed}}",
-        handler=_get,
-        summary="Get the entry of a feed, with columns and a sample of its data, and promised and measured quality.",
-        tag=_TAG,
-        action=Action.READ_CATALOGUE,
-        response=EntryDetail,
-        errors=(404,),
-    ),
-    Route(
-        method="PATCH",
-        path=f"{API}/catalogue/{{feed}}",
-        handler=_change,
-        summary="Change the entry of a feed; it is published once nothing is `missing`. If-Match once it exists.",
-        tag=_TAG,
+        "PATCH",
+        f"{API}/catalogue/{{feed}}",
+        _change,
         action=Action.CHANGE_FEEDS,
         body=EntryChange,
-        response=EntryDetail,
         errors=(404, 409, 412),
     ),
     Route(
-        method="POST",
-        path=f"{API}/catalogue/{{feed}}/sample",
-        handler=_sample,
-        summary="Take new columns and a new sample from the data, the sample through a mask.",
-        tag=_TAG,
+        "POST",
+        f"{API}/catalogue/{{feed}}/sample",
+        _sample,
         action=Action.CHANGE_FEEDS,
         body=SampleRequest,
-        response=EntryDetail,
         errors=(404, 409),
     ),
 )

@@ -11,6 +11,7 @@ from sensegate.authority.chain import AuditRecord
 from sensegate.authority.scope import Action, allows
 from sensegate.authority.trail import Facts
 from sensegate.web.profiles import name_of, releases_of
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 CHANGES_MAX = 200
@@ -89,6 +90,7 @@ async def _list(call: Call, needle: str, row_of: Callable[[AuditRecord], ChangeR
 
 
 async def _of_device(call: Call) -> ChangeList:
+    """List who changed a device, when, and what, newest first."""
     device = call.deps.devices.get(call.path("device"), call.principal)
 
     def visible(facts: Facts | None) -> Facts:
@@ -108,6 +110,7 @@ async def _of_device(call: Call) -> ChangeList:
 
 
 async def _of_profile(call: Call) -> ChangeList:
+    """List who changed the versions of a profile, when, and what, newest first."""
     name = name_of(call)
     versions = {version.number for version in releases_of(call).get(name, call.principal).versions}
     is_whole = allows(call.principal, Action.READ_REGISTRY, call.deps.division)
@@ -125,27 +128,18 @@ async def _of_profile(call: Call) -> ChangeList:
 
 
 _QUERY = (QueryParam("limit", "maximum number of rows, default 20", "integer", minimum=1, maximum=CHANGES_MAX),)
-ROUTES = (
+ROUTES = tagged(
+    "devices",
     Route(
-        method="GET",
-        path=f"{API}/devices/{{device}}/changes",
-        handler=_of_device,
-        summary="List who changed a device, when, and what, newest first.",
-        tag="devices",
-        action=Action.READ_REGISTRY,
-        query=_QUERY,
-        response=ChangeList,
-        errors=(404,),
+        "GET", f"{API}/devices/{{device}}/changes", _of_device, action=Action.READ_REGISTRY, query=_QUERY, errors=(404,)
     ),
     Route(
-        method="GET",
-        path=f"{API}/profiles/{{vendor}}/{{model}}/changes",
-        handler=_of_profile,
-        summary="List who changed the versions of a profile, when, and what, newest first.",
+        "GET",
+        f"{API}/profiles/{{vendor}}/{{model}}/changes",
+        _of_profile,
         tag="profiles",
         action=Action.READ_REGISTRY,
         query=_QUERY,
-        response=ChangeList,
         errors=(404,),
     ),
 )

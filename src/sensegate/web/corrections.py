@@ -14,6 +14,7 @@ from sensegate.web import listing
 from sensegate.web.bodies import Body, DeviceId
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route, iso
 
 CORRECTIONS = PartKey[Corrections]("corrections", absent="this gateway corrects no readings")
@@ -96,6 +97,7 @@ def _quality(body: NewCorrection) -> int:
 
 
 async def _create(call: Call) -> CorrectionRow:
+    """Withdraw readings of a span, or set their quality, as revisions of them."""
     return await order(call, await call.body(NewCorrection))
 
 
@@ -114,44 +116,26 @@ async def order(call: Call, body: NewCorrection) -> CorrectionRow:
 
 
 async def _list(call: Call) -> listing.RowPage[CorrectionRow]:
+    """List corrections of readings; sort=-id gives the newest first."""
     return listing.page_of(call, map(_row, call.part(CORRECTIONS).list(call.principal)), CorrectionRow, "id")
 
 
 async def _get(call: Call) -> CorrectionRow:
+    """Get a correction with its outcome."""
     return _row(call.part(CORRECTIONS).get(call.path("correction"), call.principal))
 
 
-ROUTES = (
+ROUTES = tagged(
+    "corrections",
     Route(
-        method="POST",
-        path=f"{API}/corrections",
-        handler=_create,
-        summary="Withdraw readings of a span, or set their quality, as revisions of them.",
-        tag="corrections",
+        "POST",
+        f"{API}/corrections",
+        _create,
         action=Action.CORRECT_READINGS,
         body=NewCorrection,
-        response=CorrectionRow,
         status=202,
         errors=(404,),
     ),
-    Route(
-        method="GET",
-        path=f"{API}/corrections",
-        handler=_list,
-        summary="List corrections of readings; sort=-id gives the newest first.",
-        tag="corrections",
-        action=Action.CORRECT_READINGS,
-        query=listing.params(CorrectionRow),
-        response=list[CorrectionRow],
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/corrections/{{correction}}",
-        handler=_get,
-        summary="Get a correction with its outcome.",
-        tag="corrections",
-        action=Action.CORRECT_READINGS,
-        response=CorrectionRow,
-        errors=(404,),
-    ),
+    Route("GET", f"{API}/corrections", _list, action=Action.CORRECT_READINGS, query=listing.params(CorrectionRow)),
+    Route("GET", f"{API}/corrections/{{correction}}", _get, action=Action.CORRECT_READINGS, errors=(404,)),
 )

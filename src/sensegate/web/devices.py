@@ -38,6 +38,7 @@ from sensegate.web.bodies import (
 )
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 ASSETS = PartKey[Assets]("assets", absent="this gateway looks for no second sources")
@@ -47,6 +48,7 @@ _SORTED_BY = (*Device.__struct_fields__, "last_seen", "silent_since")
 
 
 async def _list(call: Call) -> listing.RowPage[DeviceRow]:
+    """List the devices in the caller's scope."""
     deps, scope = call.deps, call.principal.scope
     division = call.text("division")
     if division:
@@ -95,6 +97,7 @@ def _state(word: str) -> DeviceState:
 
 
 async def _create(call: Call) -> DeviceCredential:
+    """Register a device; its password is shown only once."""
     return await register(call, await call.body(NewDevice))
 
 
@@ -167,6 +170,7 @@ def _warning(near: NearbyPair) -> str:
 
 
 async def _secondary_sources(call: Call) -> listing.RowPage[SourceDeviation]:
+    """Compare secondary sources of assets with their sources."""
     assets, devices, caller = call.find_part(ASSETS), call.deps.devices, call.principal
     rows = []
     for row in assets.deviations() if assets else ():
@@ -177,6 +181,7 @@ async def _secondary_sources(call: Call) -> listing.RowPage[SourceDeviation]:
 
 
 async def _duplicates(call: Call) -> listing.RowPage[NearbyPair]:
+    """List nearby pairs of devices of two owners that measure the same (`sharing.duplicate_distance_m`)."""
     neighbours, caller = call.find_part(NEIGHBOURS), call.principal
     rows = [] if neighbours is None else neighbours.all(caller.scope, caller)
     # Two others of a device have no name where the caller may not see them.
@@ -185,6 +190,7 @@ async def _duplicates(call: Call) -> listing.RowPage[NearbyPair]:
 
 
 async def _get(call: Call) -> DeviceRow:
+    """Get a device."""
     return _row(call, call.deps.devices.get(call.path("device"), call.principal))
 
 
@@ -201,6 +207,7 @@ def _row(call: Call, device: Device) -> DeviceRow:
 
 
 async def _latest(call: Call) -> listing.RowPage[LastValueRow]:
+    """List the last value of each property of a device."""
     device = call.deps.devices.get(call.path("device"), call.principal)
     rows = [row for part in call.deps.last_values(device.id) for row in _last_value_rows(part)]
     return listing.page_of(call, rows, LastValueRow, "id")
@@ -227,6 +234,7 @@ def _last_value_rows(part: LastBatch) -> Iterator[LastValueRow]:
 
 
 async def _change(call: Call) -> DeviceRow:
+    """Change a device of the revision in If-Match."""
     devices, name, by = call.deps.devices, call.path("device"), call.principal
     revision = call.revision() or 0
     wanted = {
@@ -252,6 +260,7 @@ async def _change(call: Call) -> DeviceRow:
 
 
 async def _rotate(call: Call) -> DeviceCredential:
+    """Replace the password of a device; the new one is shown only once."""
     name = call.path("device")
     password = await call.deps.devices.rotate(
         name, by=call.principal, grace_s=(await call.body(CredentialRotation)).grace_s
@@ -260,14 +269,17 @@ async def _rotate(call: Call) -> DeviceCredential:
 
 
 async def _disable(call: Call) -> DeviceRow:
+    """Disable a device; open connections are closed within 2 s."""
     return device_row(await call.deps.devices.disable(call.path("device"), by=call.principal))
 
 
 async def _enable(call: Call) -> DeviceRow:
+    """Enable a disabled device."""
     return device_row(await call.deps.devices.enable(call.path("device"), by=call.principal))
 
 
 async def _retire(call: Call) -> DeviceRow:
+    """Retire a device permanently; its data stays."""
     revision = call.revision(required=False)
     present = call.deps.devices.get(call.path("device"), call.principal)
     if revision is not None and present.revision != revision:
@@ -276,6 +288,7 @@ async def _retire(call: Call) -> DeviceRow:
 
 
 async def _import(call: Call) -> DeviceImportReport | web.StreamResponse:
+    """Register devices from CSV (up to 64 MiB); each row is reported, as NDJSON while the import runs."""
     dry_run, update = _flag(call, "dry_run"), _flag(call, "update")
     media = record_query.accepted(call, ("application/json", _NDJSON))
     lock = call.deps.devices.importing
@@ -341,159 +354,72 @@ def ingest_device(call: Call, name: str) -> tuple[Device, Principal]:
 
 
 _CHANGE = Action.CHANGE_DEVICES
-ROUTES = (
+ROUTES = tagged(
+    "devices",
     Route(
-        method="GET",
-        path=f"{API}/devices",
-        handler=_list,
-        summary="List the devices in the caller's scope.",
-        tag="devices",
+        "GET",
+        f"{API}/devices",
+        _list,
         action=Action.READ_REGISTRY,
         query=(*listing.params(Device), QueryParam("text", "the same as q")),
-        response=list[DeviceRow],
     ),
+    Route("POST", f"{API}/devices", _create, action=_CHANGE, body=NewDevice, status=201, errors=(409, 413, 415)),
     Route(
-        method="POST",
-        path=f"{API}/devices",
-        handler=_create,
-        summary="Register a device; its password is shown only once.",
-        tag="devices",
-        action=_CHANGE,
-        body=NewDevice,
-        response=DeviceCredential,
-        status=201,
-        errors=(409, 413, 415),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/devices/import",
-        handler=_import,
-        summary="Register devices from CSV (up to 64 MiB); each row is reported, as NDJSON while the import runs.",
-        tag="devices",
+        "POST",
+        f"{API}/devices/import",
+        _import,
         action=_CHANGE,
         query=(
             QueryParam("dry_run", "report the outcome without changes", "boolean"),
             QueryParam("update", "change registered devices that differ", "boolean"),
         ),
         raw="text/csv",
-        response=DeviceImportReport,
         media=("application/json", _NDJSON),
         errors=(406, 413),
     ),
     Route(
-        method="GET",
-        path=f"{API}/devices/secondary-sources",
-        handler=_secondary_sources,
-        summary="Compare secondary sources of assets with their sources.",
-        tag="devices",
+        "GET",
+        f"{API}/devices/secondary-sources",
+        _secondary_sources,
         action=Action.READ_LEDGER,
         query=listing.params(SourceDeviation),
-        response=list[SourceDeviation],
     ),
     Route(
-        method="GET",
-        path=f"{API}/devices/duplicates",
-        handler=_duplicates,
-        summary="List nearby pairs of devices of two owners that measure the same (`sharing.duplicate_distance_m`).",
-        tag="devices",
-        action=Action.READ_REGISTRY,
-        query=listing.params(NearbyPair),
-        response=list[NearbyPair],
+        "GET", f"{API}/devices/duplicates", _duplicates, action=Action.READ_REGISTRY, query=listing.params(NearbyPair)
     ),
+    Route("GET", f"{API}/devices/{{device}}", _get, action=Action.READ_REGISTRY, errors=(404,)),
     Route(
-        method="GET",
-        path=f"{API}/devices/{{device}}",
-        handler=_get,
-        summary="Get a device.",
-        tag="devices",
-        action=Action.READ_REGISTRY,
-        response=DeviceRow,
-        errors=(404,),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/devices/{{device}}/latest",
-        handler=_latest,
-        summary="List the last value of each property of a device.",
-        tag="devices",
+        "GET",
+        f"{API}/devices/{{device}}/latest",
+        _latest,
         action=Action.READ_READINGS,
         query=listing.params(LastValueRow),
-        response=list[LastValueRow],
         errors=(404,),
     ),
+    Route("PATCH", f"{API}/devices/{{device}}", _change, action=_CHANGE, body=DeviceChange, errors=(404, 412, 428)),
+    Route("DELETE", f"{API}/devices/{{device}}", _retire, action=_CHANGE, errors=(404, 412)),
+    Route("POST", f"{API}/devices/{{device}}/rotate", _rotate, action=_CHANGE, body=CredentialRotation, errors=(404,)),
+    Route("POST", f"{API}/devices/{{device}}/disable", _disable, action=_CHANGE, errors=(404,)),
+    Route("POST", f"{API}/devices/{{device}}/enable", _enable, action=_CHANGE, errors=(404, 409)),
     Route(
-        method="PATCH",
-        path=f"{API}/devices/{{device}}",
-        handler=_change,
-        summary="Change a device of the revision in If-Match.",
-        tag="devices",
-        action=_CHANGE,
-        body=DeviceChange,
-        response=DeviceRow,
-        errors=(404, 412, 428),
-    ),
-    Route(
-        method="DELETE",
-        path=f"{API}/devices/{{device}}",
-        handler=_retire,
-        summary="Retire a device permanently; its data stays.",
-        tag="devices",
-        action=_CHANGE,
-        response=DeviceRow,
-        errors=(404, 412),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/devices/{{device}}/rotate",
-        handler=_rotate,
-        summary="Replace the password of a device; the new one is shown only once.",
-        tag="devices",
-        action=_CHANGE,
-        body=CredentialRotation,
-        response=DeviceCredential,
-        errors=(404,),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/devices/{{device}}/disable",
-        handler=_disable,
-        summary="Disable a device; open connections are closed within 2 s.",
-        tag="devices",
-        action=_CHANGE,
-        response=DeviceRow,
-        errors=(404,),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/devices/{{device}}/enable",
-        handler=_enable,
-        summary="Enable a disabled device.",
-        tag="devices",
-        action=_CHANGE,
-        response=DeviceRow,
-        errors=(404, 409),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/ingest/{{device}}",
-        handler=_ingest,
-        summary="Ingest telemetry of a device; responds after the commit. Authorized by the credential of the device.",
+        "POST",
+        f"{API}/ingest/{{device}}",
+        _ingest,
         tag="ingest",
+        summary="Ingest telemetry of a device; responds after the commit. Authorized by the credential of the device.",
         token=False,
         raw="application/json",
-        response=IngestReceipt,
         status=202,
         errors=(404, 413, 415, 422),
     ),
     Route(
-        method="POST",
-        path="/onvif/{device}",
-        handler=_ingest,
-        summary="Ingest ONVIF metadata (tt:MetadataStream) of a camera; otherwise like telemetry by HTTP.",
+        "POST",
+        "/onvif/{device}",
+        _ingest,
         tag="ingest",
+        summary="Ingest ONVIF metadata (tt:MetadataStream) of a camera; otherwise like telemetry by HTTP.",
         token=False,
         raw="application/xml",
-        response=IngestReceipt,
         status=202,
         errors=(404, 413, 415, 422),
     ),

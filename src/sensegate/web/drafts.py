@@ -14,6 +14,7 @@ from sensegate.web import listing
 from sensegate.web.bodies import Body
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 _NAME = r"^$|^[A-Za-z0-9][\w.\-]*/[A-Za-z0-9][\w.\-]*$"
@@ -101,6 +102,7 @@ def _since(call: Call) -> int:
 
 
 async def _shapes(call: Call) -> listing.RowPage[ShapeRow]:
+    """List quarantined messages that no profile decodes, by shape."""
     shapes = await _unknown(call).shapes(_since(call))
     rows = [
         ShapeRow(
@@ -125,6 +127,7 @@ async def _shapes(call: Call) -> listing.RowPage[ShapeRow]:
 
 
 async def _learn(call: Call) -> DraftText:
+    """Learn a profile draft, with its reasons, from recorded messages."""
     wanted = await call.body(NewDraft)
     if not wanted.topic and not wanted.shape:
         raise BadRequest("body: give `topic` or `shape`")
@@ -145,28 +148,16 @@ async def _learn(call: Call) -> DraftText:
     )
 
 
-ROUTES = (
+ROUTES = tagged(
+    "profiles",
+    Route("GET", f"{API}/profiles/unknown", _shapes, action=Action.READ_QUARANTINE, query=(_SINCE,), errors=(404,)),
     Route(
-        method="GET",
-        path=f"{API}/profiles/unknown",
-        handler=_shapes,
-        summary="List quarantined messages that no profile decodes, by shape.",
-        tag="profiles",
-        action=Action.READ_QUARANTINE,
-        query=(_SINCE,),
-        response=list[ShapeRow],
-        errors=(404,),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/profiles/learn",
-        handler=_learn,
-        summary="Learn a profile draft, with its reasons, from recorded messages.",
-        tag="profiles",
+        "POST",
+        f"{API}/profiles/learn",
+        _learn,
         action=Action.READ_QUARANTINE,
         query=(_SINCE,),
         body=NewDraft,
-        response=DraftText,
         errors=(404, 415),
     ),
 )

@@ -18,6 +18,7 @@ from sensegate.share.feeds import Feed
 from sensegate.web import listing, problems, record_query
 from sensegate.web.bodies import NewFeed, RecordPage
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, RECORD_LIMIT, Call, QueryParam, Route
 
 HEARTBEAT_S = 15.0
@@ -26,19 +27,23 @@ _WRITE_BYTES_MAX = 262_144
 
 
 async def _list(call: Call) -> listing.RowPage[Feed]:
+    """List the feeds of which the caller may read a part."""
     return listing.page_of(call, call.deps.share.visible(call.principal), Feed, "name")
 
 
 async def _get(call: Call) -> Feed:
+    """Get a feed."""
     return call.deps.share.feed(call.principal, call.path("feed"))
 
 
 async def _create(call: Call) -> Feed:
+    """Create a feed."""
     wanted = msgspec.convert(await call.body(NewFeed), Feed, from_attributes=True)
     return await call.deps.share.create_feed(call.principal, wanted)
 
 
 async def _change(call: Call) -> Feed:
+    """Change a feed of the revision in If-Match; the keys of a new feed, all optional."""
     revision = call.revision() or 0
     present = msgspec.to_builtins(call.deps.share.feed(call.principal, call.path("feed")))
     try:
@@ -54,11 +59,13 @@ async def _change(call: Call) -> Feed:
 
 
 async def _delete(call: Call) -> web.Response:
+    """Delete a feed; its streams end."""
     await call.deps.share.delete_feed(call.principal, call.path("feed"), call.revision(required=False))
     return web.Response(status=204)
 
 
 async def _records(call: Call) -> web.Response:
+    """Get records after a cursor, in the order of arrival or against it; optionally waits for the first."""
     config, share = call.deps.config, call.deps.share
     form, media = record_query.media_of(call)
     request = record_query.request_of(call, call.text("after"))
@@ -95,6 +102,7 @@ def current_principal_of(call: Call) -> Callable[[], Principal]:
 
 
 async def _stream(call: Call) -> web.StreamResponse:
+    """Stream records as server-sent events; `id:` is the cursor, `Last-Event-ID` resumes."""
     request = record_query.request_of(call, call.request.headers.get("Last-Event-ID", "") or call.text("after"))
     with call.deps.consumers.registered(call.principal.id, request.feed, "sse") as consumer:
 
@@ -156,66 +164,24 @@ async def _send(response: web.StreamResponse, body: bytes) -> None:
 
 
 _READ = Action.READ_READINGS
-ROUTES = (
+ROUTES = tagged(
+    "feeds",
+    Route("GET", f"{API}/feeds", _list, action=_READ, query=listing.params(Feed)),
+    Route("POST", f"{API}/feeds", _create, action=Action.CHANGE_FEEDS, body=NewFeed, status=201, errors=(409,)),
+    Route("GET", f"{API}/feeds/{{feed}}", _get, action=_READ, errors=(404,)),
     Route(
-        method="GET",
-        path=f"{API}/feeds",
-        handler=_list,
-        summary="List the feeds of which the caller may read a part.",
-        tag="feeds",
-        action=_READ,
-        query=listing.params(Feed),
-        response=list[Feed],
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/feeds",
-        handler=_create,
-        summary="Create a feed.",
-        tag="feeds",
-        action=Action.CHANGE_FEEDS,
-        body=NewFeed,
-        response=Feed,
-        status=201,
-        errors=(409,),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/feeds/{{feed}}",
-        handler=_get,
-        summary="Get a feed.",
-        tag="feeds",
-        action=_READ,
-        response=Feed,
-        errors=(404,),
-    ),
-    Route(
-        method="PATCH",
-        path=f"{API}/feeds/{{feed}}",
-        handler=_change,
-        summary="Change a feed of the revision in If-Match; the keys of a new feed, all optional.",
-        tag="feeds",
+        "PATCH",
+        f"{API}/feeds/{{feed}}",
+        _change,
         action=Action.CHANGE_FEEDS,
         raw="application/json",
-        response=Feed,
         errors=(404, 412, 428),
     ),
+    Route("DELETE", f"{API}/feeds/{{feed}}", _delete, action=Action.CHANGE_FEEDS, status=204, errors=(404, 412)),
     Route(
-        method="DELETE",
-        path=f"{API}/feeds/{{feed}}",
-        handler=_delete,
-        summary="Delete a feed; its streams end.",
-        tag="feeds",
-        action=Action.CHANGE_FEEDS,
-        status=204,
-        errors=(404, 412),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/feeds/{{feed}}/records",
-        handler=_records,
-        summary="Get records after a cursor, in the order of arrival or against it; optionally waits for the first.",
-        tag="feeds",
+        "GET",
+        f"{API}/feeds/{{feed}}/records",
+        _records,
         action=_READ,
         query=(
             *record_query.SELECTION_PARAMS,
@@ -234,11 +200,9 @@ ROUTES = (
         errors=(404, 406, 410),
     ),
     Route(
-        method="GET",
-        path=f"{API}/feeds/{{feed}}/stream",
-        handler=_stream,
-        summary="Stream records as server-sent events; `id:` is the cursor, `Last-Event-ID` resumes.",
-        tag="feeds",
+        "GET",
+        f"{API}/feeds/{{feed}}/stream",
+        _stream,
         action=_READ,
         query=record_query.SELECTION_PARAMS,
         media=("text/event-stream",),

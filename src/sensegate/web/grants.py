@@ -9,6 +9,7 @@ from sensegate.authority.scope import Action
 from sensegate.share.grants import Grant
 from sensegate.share.usage_statements import UsageStatement
 from sensegate.web import applications, listing
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 from sensegate.web.share_bodies import (
     ApplicationRow,
@@ -51,15 +52,18 @@ def _row(call: Call, grant: Grant) -> GrantRow:
 
 
 async def _list(call: Call) -> listing.RowPage[GrantRow]:
+    """List the grants from the caller's scope or for data of its level."""
     rows = [_row(call, grant) for grant in call.deps.share.access.grants(call.principal)]
     return listing.page_of(call, rows, GrantRow, "id")
 
 
 async def _get(call: Call) -> GrantRow:
+    """Get a grant with its terms and its usage this month."""
     return _row(call, call.deps.share.access.grant(call.principal, call.path("grant")))
 
 
 async def _change(call: Call) -> GrantRow:
+    """Change the terms (owner), or transfer the grant to another token (applicant); in force within 2 s."""
     revision = call.revision() or 0
     changes = {
         key: msgspec.to_builtins(value)
@@ -74,6 +78,7 @@ async def _change(call: Call) -> GrantRow:
 
 
 async def _revoke(call: Call) -> GrantRow:
+    """Revoke a grant (owner), or give it back (subscriber); its deliveries end within 2 s."""
     revision = call.revision(required=False)
     return _row(
         call, await call.deps.share.access.revoke(call.principal, call.path("grant"), call.text("reason"), revision)
@@ -81,6 +86,7 @@ async def _revoke(call: Call) -> GrantRow:
 
 
 async def _renew(call: Call) -> ApplicationRow:
+    """Apply to extend a grant on the same terms; the owner decides as on any application."""
     wanted = await call.body(Renewal)
     access = call.deps.share.access
     return applications.row(
@@ -91,6 +97,7 @@ async def _renew(call: Call) -> ApplicationRow:
 
 
 async def _usage(call: Call) -> GrantUsageReport:
+    """Get the usage of a grant in a month, by delivery."""
     share, name = call.deps.share, call.path("grant")
     month = call.text("month") or share.month()
     rows = [
@@ -111,88 +118,35 @@ async def _usage(call: Call) -> GrantUsageReport:
 
 
 async def _statement(call: Call) -> web.Response:
+    """Get the signed usage statement of a month (as 2026-01); `complete` once the month is over."""
     line = call.deps.share.statement(call.principal, call.path("grant"), call.path("month"))
     # Byte for byte as signed.
     return web.Response(body=line, content_type="application/json")
 
 
-_TAG = "sharing"
 _GRANT = f"{API}/grants/{{grant}}"
 _READ = Action.READ_CATALOGUE
-ROUTES = (
+ROUTES = tagged(
+    "sharing",
+    Route("GET", f"{API}/grants", _list, action=_READ, query=listing.params(GrantRow)),
+    Route("GET", _GRANT, _get, action=_READ, errors=(404,)),
+    Route("PATCH", _GRANT, _change, action=Action.APPLY_GRANTS, body=GrantChange, errors=(404, 412, 428)),
     Route(
-        method="GET",
-        path=f"{API}/grants",
-        handler=_list,
-        summary="List the grants from the caller's scope or for data of its level.",
-        tag=_TAG,
-        action=_READ,
-        query=listing.params(GrantRow),
-        response=list[GrantRow],
-    ),
-    Route(
-        method="GET",
-        path=_GRANT,
-        handler=_get,
-        summary="Get a grant with its terms and its usage this month.",
-        tag=_TAG,
-        action=_READ,
-        response=GrantRow,
-        errors=(404,),
-    ),
-    Route(
-        method="PATCH",
-        path=_GRANT,
-        handler=_change,
-        summary="Change the terms (owner), or transfer the grant to another token (applicant); in force within 2 s.",
-        tag=_TAG,
-        action=Action.APPLY_GRANTS,
-        body=GrantChange,
-        response=GrantRow,
-        errors=(404, 412, 428),
-    ),
-    Route(
-        method="DELETE",
-        path=_GRANT,
-        handler=_revoke,
-        summary="Revoke a grant (owner), or give it back (subscriber); its deliveries end within 2 s.",
-        tag=_TAG,
+        "DELETE",
+        _GRANT,
+        _revoke,
         action=Action.APPLY_GRANTS,
         query=(QueryParam("reason", "reason, which the subscriber sees"),),
-        response=GrantRow,
         errors=(404, 409, 412),
     ),
+    Route("POST", f"{_GRANT}/renew", _renew, action=Action.APPLY_GRANTS, body=Renewal, status=201, errors=(404, 409)),
     Route(
-        method="POST",
-        path=f"{_GRANT}/renew",
-        handler=_renew,
-        summary="Apply to extend a grant on the same terms; the owner decides as on any application.",
-        tag=_TAG,
-        action=Action.APPLY_GRANTS,
-        body=Renewal,
-        response=ApplicationRow,
-        status=201,
-        errors=(404, 409),
-    ),
-    Route(
-        method="GET",
-        path=f"{_GRANT}/usage",
-        handler=_usage,
-        summary="Get the usage of a grant in a month, by delivery.",
-        tag=_TAG,
+        "GET",
+        f"{_GRANT}/usage",
+        _usage,
         action=_READ,
         query=(QueryParam("month", "month of Beijing time, as 2026-01; default: the current one"),),
-        response=GrantUsageReport,
         errors=(404,),
     ),
-    Route(
-        method="GET",
-        path=f"{_GRANT}/statements/{{month}}",
-        handler=_statement,
-        summary="Get the signed usage statement of a month (as 2026-01); `complete` once the month is over.",
-        tag=_TAG,
-        action=_READ,
-        response=UsageStatement,
-        errors=(404,),
-    ),
+    Route("GET", f"{_GRANT}/statements/{{month}}", _statement, action=_READ, response=UsageStatement, errors=(404,)),
 )

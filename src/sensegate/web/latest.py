@@ -11,6 +11,7 @@ from sensegate.web.bodies import LatestRecords
 from sensegate.web.feeds import HEARTBEAT_S, current_principal_of, send_events
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, RECORD_LIMIT, Call, QueryParam, Route
 
 LATEST = PartKey[LatestReader]("latest", absent="this gateway holds no last values")
@@ -25,6 +26,7 @@ def _request(call: Call) -> LatestRequest:
 
 
 async def _latest(call: Call) -> web.Response:
+    """Get the last value of every series; `cursor` is that of the log up to which they hold."""
     share = call.deps.share
     form, media = record_query.media_of(call)
     if form not in FORMS:
@@ -45,6 +47,7 @@ async def _latest(call: Call) -> web.Response:
 
 
 async def _stream(call: Call) -> web.StreamResponse:
+    """Stream last values as server-sent events: all first, then each that changed, as it is then."""
     request = _request(call)
     stream = await call.part(LATEST).open_stream(
         current_principal_of(call), request, heartbeat_s=HEARTBEAT_S, interval_s=INTERVAL_S
@@ -57,13 +60,12 @@ _MEDIA = tuple(record_query.MEDIA_TYPES[form] for form in FORMS)
 _FIELDS = tuple(param for param in record_query.PAGE_PARAMS if param.name == "fields")
 _FILTERS = (*record_query.ORIGIN_PARAMS, *record_query.PERIOD_PARAMS, *_FIELDS)
 _READ = Action.READ_READINGS
-ROUTES = (
+ROUTES = tagged(
+    "feeds",
     Route(
-        method="GET",
-        path=f"{API}/feeds/{{feed}}/latest",
-        handler=_latest,
-        summary="Get the last value of every series; `cursor` is that of the log up to which they hold.",
-        tag="feeds",
+        "GET",
+        f"{API}/feeds/{{feed}}/latest",
+        _latest,
         action=_READ,
         query=(
             *_FILTERS,
@@ -75,11 +77,9 @@ ROUTES = (
         errors=(404, 406, 410),
     ),
     Route(
-        method="GET",
-        path=f"{API}/feeds/{{feed}}/latest/stream",
-        handler=_stream,
-        summary="Stream last values as server-sent events: all first, then each that changed, as it is then.",
-        tag="feeds",
+        "GET",
+        f"{API}/feeds/{{feed}}/latest/stream",
+        _stream,
         action=_READ,
         query=_FILTERS,
         media=("text/event-stream",),

@@ -10,6 +10,7 @@ from sensegate.bus.unreadable import UNREADABLE, UnreadableEntry
 from sensegate.web.bodies import Body, Text
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route, iso
 
 _DIGITS_MAX = 19
@@ -62,6 +63,7 @@ def _sequence(call: Call) -> int:
 
 
 async def _entries(call: Call) -> LogEntryList:
+    """List entries of the log that cannot be read and are skipped, and entries that are set aside."""
     set_aside = _set_aside(call).all()
     hidden = {entry.sequence for entry in set_aside}
     unreadable = [entry for entry in UNREADABLE.all() if entry.sequence not in hidden]
@@ -90,42 +92,31 @@ def _set_aside_row(entry: SetAsideEntry) -> LogEntryRow:
 
 
 async def _quarantine(call: Call) -> LogEntryRow:
+    """Set an entry of the log aside: readers skip it; a copy is stored in a file. Audited."""
     body = await call.body(EntryNote)
     return _set_aside_row(await _set_aside(call).quarantine(_sequence(call), by=call.principal, note=body.note))
 
 
 async def _restore(call: Call) -> None:
+    """Restore an entry that was set aside. Audited."""
     await _set_aside(call).restore(_sequence(call), by=call.principal)
 
 
-ROUTES = (
+ROUTES = tagged(
+    "accounting",
+    Route("GET", f"{API}/log/unreadable", _entries, action=Action.CHANGE_NODES, errors=(404,)),
     Route(
-        method="GET",
-        path=f"{API}/log/unreadable",
-        handler=_entries,
-        summary="List entries of the log that cannot be read and are skipped, and entries that are set aside.",
-        tag="accounting",
-        action=Action.CHANGE_NODES,
-        response=LogEntryList,
-        errors=(404,),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/log/{{sequence}}/quarantine",
-        handler=_quarantine,
-        summary="Set an entry of the log aside: readers skip it; a copy is stored in a file. Audited.",
-        tag="accounting",
+        "POST",
+        f"{API}/log/{{sequence}}/quarantine",
+        _quarantine,
         action=Action.CHANGE_NODES,
         body=EntryNote,
-        response=LogEntryRow,
         errors=(404, 409),
     ),
     Route(
-        method="DELETE",
-        path=f"{API}/log/{{sequence}}/quarantine",
-        handler=_restore,
-        summary="Restore an entry that was set aside. Audited.",
-        tag="accounting",
+        "DELETE",
+        f"{API}/log/{{sequence}}/quarantine",
+        _restore,
         action=Action.CHANGE_NODES,
         status=204,
         errors=(404, 409),

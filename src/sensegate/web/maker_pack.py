@@ -20,6 +20,7 @@ from sensegate.lifecycle.contents import Content
 from sensegate.lifecycle.editing import TriedMessage, try_message
 from sensegate.web.profiles import name_of, releases_of
 from sensegate.web.quarantine import QuarantineScan
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, QueryParam, Route, iso, payload_text
 
 SAMPLES_MAX = 12
@@ -136,6 +137,7 @@ def _zip(files: list[tuple[str, str]]) -> bytes:
 
 
 async def _pack(call: Call) -> web.Response:
+    """Download a pack for the maker: profile, redacted samples of what it could not read, stages. Audited."""
     name, clock = name_of(call), call.deps.clock
     version, content = await _content(call, name)
     since = call.time("since") or clock.now() - DAY_US
@@ -162,13 +164,12 @@ async def _pack(call: Call) -> web.Response:
     return web.Response(body=body, content_type="application/zip", headers=headers)
 
 
-ROUTES = (
+ROUTES = tagged(
+    "profiles",
     Route(
-        method="GET",
-        path=f"{API}/profiles/{{vendor}}/{{model}}/pack",
-        handler=_pack,
-        summary="Download a pack for the maker: profile, redacted samples of what it could not read, stages. Audited.",
-        tag="profiles",
+        "GET",
+        f"{API}/profiles/{{vendor}}/{{model}}/pack",
+        _pack,
         action=Action.READ_QUARANTINE,
         query=(
             QueryParam("since", "start time, or how far back (30m, 1h, 7d); default 24h"),

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from sensegate.authority.scope import Action
 from sensegate.errors import NotFound
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route
 
 OVERLAY_BYTES_MAX = 16 * 1024**2
@@ -30,6 +31,7 @@ class MapLayers(msgspec.Struct, frozen=True):
 
 
 async def _layers(call: Call) -> MapLayers:
+    """Get the layers of the map: whether there are tiles and an overlay, and their approval numbers."""
     config = call.deps.config.map
     return MapLayers(
         bool(config.tiles_directory), config.tiles_approval, bool(config.overlay_file), config.overlay_approval
@@ -37,6 +39,7 @@ async def _layers(call: Call) -> MapLayers:
 
 
 async def _overlay(call: Call) -> web.Response:
+    """Get the operator's own overlay of the map, GeoJSON in WGS-84 or CGCS2000."""
     file = call.deps.config.map.overlay_file
     if not file:
         raise NotFound("the map has no overlay; set web.map.overlay_file and overlay_approval")
@@ -66,32 +69,22 @@ def _read(file: Path, most: int) -> bytes | None:
         return None
 
 
-ROUTES = (
+ROUTES = tagged(
+    "devices",
+    Route("GET", f"{API}/map", _layers, action=Action.READ_REGISTRY),
     Route(
-        method="GET",
-        path=f"{API}/map",
-        handler=_layers,
-        summary="Get the layers of the map: whether there are tiles and an overlay, and their approval numbers.",
-        tag="devices",
-        action=Action.READ_REGISTRY,
-        response=MapLayers,
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/map/overlay",
-        handler=_overlay,
-        summary="Get the operator's own overlay of the map, GeoJSON in WGS-84 or CGCS2000.",
-        tag="devices",
+        "GET",
+        f"{API}/map/overlay",
+        _overlay,
         action=Action.READ_REGISTRY,
         media=("application/geo+json",),
         errors=(404,),
     ),
     Route(
-        method="GET",
-        path="/tiles/{zoom}/{column}/{row}",
-        handler=_tile,
+        "GET",
+        "/tiles/{zoom}/{column}/{row}",
+        _tile,
         summary="Get a tile of the operator's own base map (``web.map.tiles_directory``).",
-        tag="devices",
         token=False,
         media=("image/png",),
         errors=(404,),

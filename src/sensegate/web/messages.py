@@ -15,6 +15,7 @@ from sensegate.bus.unreadable import read
 from sensegate.clock import SECOND_US
 from sensegate.model import Device, LogEntry
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, QueryParam, Route, iso, payload_text
 
 MESSAGES_MAX = 100
@@ -167,25 +168,24 @@ async def _since(call: Call, device: Device, limit: int, text: str) -> DeviceMes
 
 
 async def _messages(call: Call) -> DeviceMessages:
+    """List the last messages of a device as received, with what became of each; `after` continues."""
     device = call.deps.devices.get(call.path("device"), call.principal)
     limit = call.integer("limit", DEFAULT_MESSAGES, MESSAGES_MAX)
     after = call.text("after")
     return await _since(call, device, limit, after) if after else await _last(call, device, limit)
 
 
-ROUTES = (
+ROUTES = tagged(
+    "devices",
     Route(
-        method="GET",
-        path=f"{API}/devices/{{device}}/messages",
-        handler=_messages,
-        summary="List the last messages of a device as received, with what became of each; `after` continues.",
-        tag="devices",
+        "GET",
+        f"{API}/devices/{{device}}/messages",
+        _messages,
         action=Action.READ_QUARANTINE,
         query=(
             QueryParam("after", "`after` of the previous answer: what came since"),
             QueryParam("limit", "maximum number of rows, default 20", "integer", minimum=1, maximum=MESSAGES_MAX),
         ),
-        response=DeviceMessages,
         errors=(404,),
     ),
 )

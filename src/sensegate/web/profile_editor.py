@@ -18,6 +18,7 @@ from sensegate.lifecycle.contents import Content
 from sensegate.lifecycle.editing import AcceptedText, LintedProfile, TriedMessage, accept_seen, lint, try_message
 from sensegate.web import encoding
 from sensegate.web.bodies import Body
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route
 
 _Text = Annotated[str, msgspec.Meta(max_length=262_144, description="the profile, YAML")]
@@ -71,11 +72,13 @@ def _bytes(tried: TrialMessage) -> bytes:
 
 
 async def _lint(call: Call) -> LintedProfile:
+    """Check the text of a profile: errors and probable mistakes, each with line and column."""
     wanted = await call.body(ProfileText)
     return await asyncio.to_thread(lint, Content(wanted.text, wanted.files))
 
 
 async def _try(call: Call) -> TrialReport:
+    """Decode one message by the text of a profile, stage by stage; nothing is stored."""
     wanted = await call.body(TrialMessage)
     tried = TriedMessage(_bytes(wanted), wanted.topic, wanted.device, wanted.port)
     stages = await asyncio.to_thread(try_message, Content(wanted.text, wanted.files), tried, call.deps.clock)
@@ -83,6 +86,7 @@ async def _try(call: Call) -> TrialReport:
 
 
 async def _accept(call: Call) -> AcceptedText:
+    """Return the text of a profile with what its examples give as what they expect; nothing is stored."""
     wanted = await call.body(ProfileText)
     return await asyncio.to_thread(accept_seen, Content(wanted.text, wanted.files))
 
@@ -93,52 +97,17 @@ def _schema_text() -> bytes:
 
 
 async def _schema(call: Call) -> web.Response:
+    """Get the JSON Schema of profiles, with a description of every key."""
     body = await asyncio.to_thread(_schema_text)
     return encoding.conditional(call.request, web.Response(body=body, content_type="application/json"))
 
 
-_TAG = "profiles"
-ROUTES = (
+ROUTES = tagged(
+    "profiles",
+    Route("POST", f"{API}/profiles/lint", _lint, action=Action.PROPOSE_PROFILES, body=ProfileText, errors=(413, 415)),
+    Route("POST", f"{API}/profiles/try", _try, action=Action.PROPOSE_PROFILES, body=TrialMessage, errors=(413, 415)),
     Route(
-        method="POST",
-        path=f"{API}/profiles/lint",
-        handler=_lint,
-        summary="Check the text of a profile: errors and probable mistakes, each with line and column.",
-        tag=_TAG,
-        action=Action.PROPOSE_PROFILES,
-        body=ProfileText,
-        response=LintedProfile,
-        errors=(413, 415),
+        "POST", f"{API}/profiles/accept", _accept, action=Action.PROPOSE_PROFILES, body=ProfileText, errors=(413, 415)
     ),
-    Route(
-        method="POST",
-        path=f"{API}/profiles/try",
-        handler=_try,
-        summary="Decode one message by the text of a profile, stage by stage; nothing is stored.",
-        tag=_TAG,
-        action=Action.PROPOSE_PROFILES,
-        body=TrialMessage,
-        response=TrialReport,
-        errors=(413, 415),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/profiles/accept",
-        handler=_accept,
-        summary="Return the text of a profile with what its examples give as what they expect; nothing is stored.",
-        tag=_TAG,
-        action=Action.PROPOSE_PROFILES,
-        body=ProfileText,
-        response=AcceptedText,
-        errors=(413, 415),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/profiles/schema",
-        handler=_schema,
-        summary="Get the JSON Schema of profiles, with a description of every key.",
-        tag=_TAG,
-        action=Action.READ_REGISTRY,
-        errors=(304,),
-    ),
+    Route("GET", f"{API}/profiles/schema", _schema, action=Action.READ_REGISTRY, errors=(304,)),
 )

@@ -25,6 +25,7 @@ from sensegate.web.profile_bodies import (
     ShadowRow,
 )
 from sensegate.web.profiles import COMPARISONS, RELEASES, name_of, releases_of, target_of
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 SINCE = QueryParam("since", "start of the time of arrival, or how far back (30m, 1h, 7d); default 1h")
@@ -74,6 +75,7 @@ def job_row(job: Job) -> JobRow:
 
 
 async def _diff(call: Call) -> JobRow:
+    """Compare two versions over recorded messages; the job has the report."""
     wanted = await call.body(NewDiff)
     b = Content(wanted.text, wanted.files) if wanted.text else wanted.b
     if wanted.a == b:
@@ -90,6 +92,7 @@ async def _diff(call: Call) -> JobRow:
 
 
 async def _shadow(call: Call) -> ShadowReport:
+    """Get the report of the shadow so far."""
     name = name_of(call)
     shadow = releases_of(call).get(name, call.principal).shadow
     report, left_out = comparisons_of(call).shadow(name)
@@ -105,14 +108,17 @@ def _may_see(call: Call, division: str, department: str) -> bool:
 
 
 async def _jobs(call: Call) -> listing.RowPage[JobRow]:
+    """List the jobs of a profile in the caller's scope; they end with a restart."""
     return listing.page_of(call, map(job_row, jobs_of(call).list(name_of(call), call.principal)), JobRow, "id")
 
 
 async def _job(call: Call) -> JobRow:
+    """Get a job with its progress or report."""
     return job_row(jobs_of(call).get(name_of(call), call.path("job"), call.principal))
 
 
 async def _cancel_job(call: Call) -> JobRow:
+    """Cancel a job."""
     return job_row(await jobs_of(call).cancel(name_of(call), call.path("job"), call.principal))
 
 
@@ -154,6 +160,7 @@ def order_row(call: Call, order: ReprocessingOrder) -> ReprocessingRow:
 
 
 async def _reprocess(call: Call) -> ReprocessingRow:
+    """Reprocess recorded messages of a time span: changed values become revisions, nothing is stored twice."""
     wanted, redecoding = await call.body(NewReprocessing), call.part(REPROCESSING)
     name, releases = name_of(call), call.find_part(RELEASES)
     if name not in {row.id for row in call.deps.profiles()} and not (
@@ -172,11 +179,13 @@ async def _reprocess(call: Call) -> ReprocessingRow:
 
 
 async def _orders(call: Call) -> listing.RowPage[ReprocessingRow]:
+    """List the reprocessing orders in the caller's scope."""
     rows = [order_row(call, order) for order in reprocessing_orders_of(call).list(call.principal, name_of(call))]
     return listing.page_of(call, rows, ReprocessingRow, "id")
 
 
 async def _order(call: Call) -> ReprocessingRow:
+    """Get a reprocessing order with its progress or outcome."""
     return order_row(call, _order_of(call))
 
 
@@ -188,108 +197,48 @@ def _order_of(call: Call) -> ReprocessingOrder:
 
 
 async def _cancel(call: Call) -> ReprocessingRow:
+    """Cancel a reprocessing order; what it has committed stays."""
     order = _order_of(call)
     return order_row(call, await reprocessing_orders_of(call).cancel(order.id, by=call.principal))
 
 
 _PROFILE = f"{API}/profiles/{{vendor}}/{{model}}"
-ROUTES = (
+ROUTES = tagged(
+    "profiles",
     Route(
-        method="POST",
-        path=f"{_PROFILE}/redecode",
-        handler=_reprocess,
-        summary="Reprocess recorded messages of a time span: changed values become revisions, nothing is stored twice.",
-        tag="profiles",
+        "POST",
+        f"{_PROFILE}/redecode",
+        _reprocess,
         action=Action.RELEASE_PROFILES,
         query=(SINCE, UNTIL),
         body=NewReprocessing,
-        response=ReprocessingRow,
         status=202,
         errors=(404, 415),
     ),
     Route(
-        method="GET",
-        path=f"{_PROFILE}/redecode",
-        handler=_orders,
-        summary="List the reprocessing orders in the caller's scope.",
-        tag="profiles",
+        "GET",
+        f"{_PROFILE}/redecode",
+        _orders,
         action=Action.PROPOSE_PROFILES,
         query=listing.params(ReprocessingRow),
-        response=list[ReprocessingRow],
         errors=(404,),
     ),
+    Route("GET", f"{_PROFILE}/redecode/{{order}}", _order, action=Action.PROPOSE_PROFILES, errors=(404,)),
+    Route("DELETE", f"{_PROFILE}/redecode/{{order}}", _cancel, action=Action.RELEASE_PROFILES, errors=(404, 409)),
     Route(
-        method="GET",
-        path=f"{_PROFILE}/redecode/{{order}}",
-        handler=_order,
-        summary="Get a reprocessing order with its progress or outcome.",
-        tag="profiles",
-        action=Action.PROPOSE_PROFILES,
-        response=ReprocessingRow,
-        errors=(404,),
-    ),
-    Route(
-        method="DELETE",
-        path=f"{_PROFILE}/redecode/{{order}}",
-        handler=_cancel,
-        summary="Cancel a reprocessing order; what it has committed stays.",
-        tag="profiles",
-        action=Action.RELEASE_PROFILES,
-        response=ReprocessingRow,
-        errors=(404, 409),
-    ),
-    Route(
-        method="POST",
-        path=f"{_PROFILE}/diff",
-        handler=_diff,
-        summary="Compare two versions over recorded messages; the job has the report.",
-        tag="profiles",
+        "POST",
+        f"{_PROFILE}/diff",
+        _diff,
         action=Action.PROPOSE_PROFILES,
         query=(SINCE, UNTIL),
         body=NewDiff,
-        response=JobRow,
         status=202,
         errors=(404, 409, 413, 415),
     ),
+    Route("GET", f"{_PROFILE}/shadow", _shadow, action=Action.READ_READINGS, errors=(404,)),
     Route(
-        method="GET",
-        path=f"{_PROFILE}/shadow",
-        handler=_shadow,
-        summary="Get the report of the shadow so far.",
-        tag="profiles",
-        action=Action.READ_READINGS,
-        response=ShadowReport,
-        errors=(404,),
+        "GET", f"{_PROFILE}/jobs", _jobs, action=Action.PROPOSE_PROFILES, query=listing.params(JobRow), errors=(404,)
     ),
-    Route(
-        method="GET",
-        path=f"{_PROFILE}/jobs",
-        handler=_jobs,
-        summary="List the jobs of a profile in the caller's scope; they end with a restart.",
-        tag="profiles",
-        action=Action.PROPOSE_PROFILES,
-        query=listing.params(JobRow),
-        response=list[JobRow],
-        errors=(404,),
-    ),
-    Route(
-        method="GET",
-        path=f"{_PROFILE}/jobs/{{job}}",
-        handler=_job,
-        summary="Get a job with its progress or report.",
-        tag="profiles",
-        action=Action.PROPOSE_PROFILES,
-        response=JobRow,
-        errors=(404,),
-    ),
-    Route(
-        method="DELETE",
-        path=f"{_PROFILE}/jobs/{{job}}",
-        handler=_cancel_job,
-        summary="Cancel a job.",
-        tag="profiles",
-        action=Action.PROPOSE_PROFILES,
-        response=JobRow,
-        errors=(404, 409),
-    ),
+    Route("GET", f"{_PROFILE}/jobs/{{job}}", _job, action=Action.PROPOSE_PROFILES, errors=(404,)),
+    Route("DELETE", f"{_PROFILE}/jobs/{{job}}", _cancel_job, action=Action.PROPOSE_PROFILES, errors=(404, 409)),
 )

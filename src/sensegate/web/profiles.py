@@ -31,6 +31,7 @@ from sensegate.web.profile_bodies import (
     VersionRow,
     VersionText,
 )
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route, iso
 
 NUMBER_MAX = 9_999
@@ -145,15 +146,18 @@ async def _applied(call: Call, history: ReleaseHistory) -> ReleaseHistoryRow:
 
 
 async def _history(call: Call) -> ReleaseHistoryRow:
+    """Get the release history of a profile, with the outcomes of its canary."""
     return history_row(call, releases_of(call).get(name_of(call), call.principal))
 
 
 async def _versions(call: Call) -> listing.RowPage[VersionRow]:
+    """List the versions of a profile that the caller may see."""
     history = releases_of(call).get(name_of(call), call.principal)
     return listing.page_of(call, [row_of(history, version) for version in history.versions], VersionRow, "version")
 
 
 async def _version(call: Call) -> VersionText:
+    """Get a version with its content."""
     number = number_of(call)
     try:
         return await _version_text(call, number)
@@ -194,6 +198,7 @@ async def _version_text(call: Call, number: int, problems: tuple[str, ...] = ())
 
 
 async def _draft(call: Call) -> VersionText:
+    """Create a version as a draft; the same content again changes nothing."""
     releases, wanted = releases_of(call), await call.body(NewVersion)
     content = Content(wanted.text, wanted.files)
     version, examined = await releases.draft(content, by=call.principal, note=wanted.note, profile=name_of(call))
@@ -201,17 +206,20 @@ async def _draft(call: Call) -> VersionText:
 
 
 async def _propose(call: Call) -> VersionRow:
+    """Propose a draft for release; all of its examples must pass."""
     releases, name, message = releases_of(call), name_of(call), await call.body(StepNote)
     version = await releases.propose(name, number_of(call), by=call.principal, note=message.note)
     return row_of(releases.history(name), version)
 
 
 async def _withdraw(call: Call) -> VersionRow:
+    """Withdraw a draft or a proposal."""
     releases, name = releases_of(call), name_of(call)
     return row_of(releases.history(name), await releases.withdraw(name, number_of(call), by=call.principal))
 
 
 async def _shadow(call: Call) -> ReleaseHistoryRow:
+    """Start a shadow: a version also decodes live messages, for a report and without readings."""
     releases, wanted = releases_of(call), await call.body(NewShadow)
     history = await releases.shadow(
         name_of(call),
@@ -225,6 +233,7 @@ async def _shadow(call: Call) -> ReleaseHistoryRow:
 
 
 async def _end_shadow(call: Call) -> ReleaseHistoryRow:
+    """End a shadow; its report is written to the audit trail."""
     releases, name = releases_of(call), name_of(call)
     facts: Facts = {}
     if (comparisons := call.find_part(COMPARISONS)) is not None:
@@ -241,12 +250,14 @@ async def _end_shadow(call: Call) -> ReleaseHistoryRow:
 
 
 async def _request_changes(call: Call) -> VersionRow:
+    """Return a proposal to its author with a note of the changes requested."""
     releases, name, message = releases_of(call), name_of(call), await call.body(StepNote)
     version = await releases.request_changes(name, number_of(call), by=call.principal, note=message.note)
     return row_of(releases.history(name), version)
 
 
 async def _release(call: Call) -> ReleaseHistoryRow:
+    """Release a version: it is in force from the next commit on, without a restart."""
     releases, wanted = releases_of(call), await call.body(NewRelease)
     history = await releases.release(
         name_of(call),
@@ -260,6 +271,7 @@ async def _release(call: Call) -> ReleaseHistoryRow:
 
 
 async def _canary(call: Call) -> ReleaseHistoryRow:
+    """Start a canary on some devices; rolled back automatically if they do worse than the others."""
     releases, wanted = releases_of(call), await call.body(NewCanary)
     if bool(wanted.devices) == bool(wanted.share):
         raise ConfigError(
@@ -281,11 +293,13 @@ async def _canary(call: Call) -> ReleaseHistoryRow:
 
 
 async def _end_canary(call: Call) -> ReleaseHistoryRow:
+    """End a canary: its devices get the version of the others."""
     releases = releases_of(call)
     return await _applied(call, await releases.end_canary(name_of(call), by=call.principal))
 
 
 async def _rollback(call: Call) -> ReleaseHistoryRow:
+    """Roll back to the previous or a given version; ends a canary."""
     releases, wanted = releases_of(call), await call.body(NewRollback)
     history = await releases.rollback(
         name_of(call), by=call.principal, target=target_of(wanted.target), to=wanted.to, note=wanted.note
@@ -296,144 +310,27 @@ async def _rollback(call: Call) -> ReleaseHistoryRow:
 _READ, _PROPOSE, _RELEASE = Action.READ_REGISTRY, Action.PROPOSE_PROFILES, Action.RELEASE_PROFILES
 _PROFILE = f"{API}/profiles/{{vendor}}/{{model}}"
 _VERSION = f"{_PROFILE}/versions/{{version}}"
-ROUTES = (
+ROUTES = tagged(
+    "profiles",
+    Route("GET", f"{_PROFILE}/history", _history, action=_READ, errors=(404,)),
+    Route("GET", f"{_PROFILE}/versions", _versions, action=_READ, query=listing.params(VersionRow), errors=(404,)),
     Route(
-        method="GET",
-        path=f"{_PROFILE}/history",
-        handler=_history,
-        summary="Get the release history of a profile, with the outcomes of its canary.",
-        tag="profiles",
-        action=_READ,
-        response=ReleaseHistoryRow,
-        errors=(404,),
-    ),
-    Route(
-        method="GET",
-        path=f"{_PROFILE}/versions",
-        handler=_versions,
-        summary="List the versions of a profile that the caller may see.",
-        tag="profiles",
-        action=_READ,
-        query=listing.params(VersionRow),
-        response=list[VersionRow],
-        errors=(404,),
-    ),
-    Route(
-        method="POST",
-        path=f"{_PROFILE}/versions",
-        handler=_draft,
-        summary="Create a version as a draft; the same content again changes nothing.",
-        tag="profiles",
+        "POST",
+        f"{_PROFILE}/versions",
+        _draft,
         action=_PROPOSE,
         body=NewVersion,
-        response=VersionText,
         status=201,
         errors=(404, 409, 413, 415),
     ),
-    Route(
-        method="GET",
-        path=_VERSION,
-        handler=_version,
-        summary="Get a version with its content.",
-        tag="profiles",
-        action=_READ,
-        response=VersionText,
-        errors=(404,),
-    ),
-    Route(
-        method="DELETE",
-        path=_VERSION,
-        handler=_withdraw,
-        summary="Withdraw a draft or a proposal.",
-        tag="profiles",
-        action=_PROPOSE,
-        response=VersionRow,
-        errors=(404, 409),
-    ),
-    Route(
-        method="POST",
-        path=f"{_VERSION}/propose",
-        handler=_propose,
-        summary="Propose a draft for release; all of its examples must pass.",
-        tag="profiles",
-        action=_PROPOSE,
-        body=StepNote,
-        response=VersionRow,
-        errors=(404, 409, 415),
-    ),
-    Route(
-        method="POST",
-        path=f"{_VERSION}/return",
-        handler=_request_changes,
-        summary="Return a proposal to its author with a note of the changes requested.",
-        tag="profiles",
-        action=_RELEASE,
-        body=StepNote,
-        response=VersionRow,
-        errors=(404, 409, 415),
-    ),
-    Route(
-        method="POST",
-        path=f"{_VERSION}/release",
-        handler=_release,
-        summary="Release a version: it is in force from the next commit on, without a restart.",
-        tag="profiles",
-        action=_RELEASE,
-        body=NewRelease,
-        response=ReleaseHistoryRow,
-        errors=(404, 409, 415),
-    ),
-    Route(
-        method="POST",
-        path=f"{_VERSION}/canary",
-        handler=_canary,
-        summary="Start a canary on some devices; rolled back automatically if they do worse than the others.",
-        tag="profiles",
-        action=_RELEASE,
-        body=NewCanary,
-        response=ReleaseHistoryRow,
-        errors=(404, 409, 415),
-    ),
-    Route(
-        method="DELETE",
-        path=f"{_PROFILE}/canary",
-        handler=_end_canary,
-        summary="End a canary: its devices get the version of the others.",
-        tag="profiles",
-        action=_RELEASE,
-        response=ReleaseHistoryRow,
-        errors=(404, 409),
-    ),
-    Route(
-        method="POST",
-        path=f"{_VERSION}/shadow",
-        handler=_shadow,
-        summary="Start a shadow: a version also decodes live messages, for a report and without readings.",
-        tag="profiles",
-        action=_PROPOSE,
-        body=NewShadow,
-        response=ReleaseHistoryRow,
-        errors=(404, 409, 415),
-    ),
-    Route(
-        method="DELETE",
-        path=f"{_PROFILE}/shadow",
-        handler=_end_shadow,
-        summary="End a shadow; its report is written to the audit trail.",
-        tag="profiles",
-        action=_PROPOSE,
-        response=ReleaseHistoryRow,
-        errors=(404, 409),
-    ),
-    Route(
-        method="POST",
-        path=f"{_PROFILE}/rollback",
-        handler=_rollback,
-        summary="Roll back to the previous or a given version; ends a canary.",
-        tag="profiles",
-        action=_RELEASE,
-        body=NewRollback,
-        response=ReleaseHistoryRow,
-        errors=(404, 409, 415),
-    ),
+    Route("GET", _VERSION, _version, action=_READ, errors=(404,)),
+    Route("DELETE", _VERSION, _withdraw, action=_PROPOSE, errors=(404, 409)),
+    Route("POST", f"{_VERSION}/propose", _propose, action=_PROPOSE, body=StepNote, errors=(404, 409, 415)),
+    Route("POST", f"{_VERSION}/return", _request_changes, action=_RELEASE, body=StepNote, errors=(404, 409, 415)),
+    Route("POST", f"{_VERSION}/release", _release, action=_RELEASE, body=NewRelease, errors=(404, 409, 415)),
+    Route("POST", f"{_VERSION}/canary", _canary, action=_RELEASE, body=NewCanary, errors=(404, 409, 415)),
+    Route("DELETE", f"{_PROFILE}/canary", _end_canary, action=_RELEASE, errors=(404, 409)),
+    Route("POST", f"{_VERSION}/shadow", _shadow, action=_PROPOSE, body=NewShadow, errors=(404, 409, 415)),
+    Route("DELETE", f"{_PROFILE}/shadow", _end_shadow, action=_PROPOSE, errors=(404, 409)),
+    Route("POST", f"{_PROFILE}/rollback", _rollback, action=_RELEASE, body=NewRollback, errors=(404, 409, 415)),
 )

@@ -15,6 +15,7 @@ from sensegate.model import BOOL, I64, QualityHour, QualityRow
 from sensegate.quantities.indicator_sums import INDICATORS
 from sensegate.web import listing
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, QueryParam, Route
 
 _DECIMALS = 4
@@ -60,6 +61,7 @@ class _Columns(msgspec.Struct, frozen=True, eq=False):
 
 
 async def _quality(call: Call) -> listing.RowPage[QualityRow]:
+    """List the quality indicators by device and hour: authenticity, accuracy, continuity, completeness."""
     deps, devices = call.deps, call.deps.devices
     since = call.time("since") or deps.clock.now() - HOUR_US
     filters = {name: values for name in _FIELDS if (values := call.values(name))}
@@ -175,18 +177,16 @@ def _joined(parts: list[_Columns]) -> _Columns:
     )
 
 
-ROUTES = (
+ROUTES = tagged(
+    "accounting",
     Route(
-        method="GET",
-        path=f"{API}/quality",
-        handler=_quality,
-        summary="List the quality indicators by device and hour: authenticity, accuracy, continuity, completeness.",
-        tag="accounting",
+        "GET",
+        f"{API}/quality",
+        _quality,
         action=Action.READ_LEDGER,
         query=(
             QueryParam("since", "start time, or how far back (30m, 1h, 7d); default 1h"),
             *listing.params(QualityRow),
         ),
-        response=list[QualityRow],
     ),
 )

@@ -21,10 +21,12 @@ from sensegate.web.bodies import (
     UsageRow,
 )
 from sensegate.web.consumers import knows_subscriber
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route, iso
 
 
 async def _me(call: Call) -> CallerInfo:
+    """Get the principal of the caller."""
     caller, deps = call.principal, call.deps
     return CallerInfo(
         caller.id,
@@ -40,6 +42,7 @@ async def _me(call: Call) -> CallerInfo:
 
 
 async def _divisions(call: Call) -> listing.RowPage[DivisionRow]:
+    """List the administrative divisions."""
     rows = [
         DivisionRow(row.code, row.full, row.name_zh, row.name_en, row.level, row.parent, row.as_of)
         for row in call.deps.divisions.within(_PROVINCE)
@@ -48,6 +51,7 @@ async def _divisions(call: Call) -> listing.RowPage[DivisionRow]:
 
 
 async def _division(call: Call) -> DivisionRow:
+    """Get a division."""
     row = call.deps.divisions.get(call.path("code"))
     return DivisionRow(row.code, row.full, row.name_zh, row.name_en, row.level, row.parent, row.as_of)
 
@@ -81,10 +85,12 @@ _PROPERTIES = [
 
 
 async def _properties(call: Call) -> listing.RowPage[PropertyRow]:
+    """List the properties of the property table."""
     return listing.page_of(call, _PROPERTIES, PropertyRow, "name")
 
 
 async def _property(call: Call) -> PropertyRow:
+    """Get a property."""
     if problem := unknown_property(call.path("name")):
         raise NotFound(problem)
     return _PROPERTIES[PROPERTIES.find(call.path("name"))]
@@ -111,10 +117,12 @@ def _visible_profiles(call: Call) -> list[ProfileRow]:
 
 
 async def _profiles(call: Call) -> listing.RowPage[ProfileRow]:
+    """List the device profiles in force; topics and problems only to readers of the registry."""
     return listing.page_of(call, _visible_profiles(call), ProfileRow, "id")
 
 
 async def _profile(call: Call) -> ProfileRow:
+    """Get a device profile."""
     name = f"{call.path('vendor')}/{call.path('model')}"
     for row in _visible_profiles(call):
         if row.id == name:
@@ -142,15 +150,18 @@ def _row(token: Token, tokens: Tokens) -> TokenRow:
 
 
 async def _tokens(call: Call) -> listing.RowPage[TokenRow]:
+    """List the tokens in the caller's scope, without their secrets."""
     rows = [_row(token, call.deps.tokens) for token in call.deps.tokens.list(call.principal, limit=1_000_000)]
     return listing.page_of(call, rows, TokenRow, "id")
 
 
 async def _token(call: Call) -> TokenRow:
+    """Get a token."""
     return _row(call.deps.tokens.get(call.path("token"), call.principal), call.deps.tokens)
 
 
 async def _make_token(call: Call) -> CreatedToken:
+    """Create a token, shown only once; its rights, scope and feeds are among the caller's."""
     wanted = await call.body(NewToken)
     scope = Scope(call.deps.divisions.check(wanted.scope)[0], wanted.department)
     text, token = await call.deps.tokens.create(
@@ -160,10 +171,12 @@ async def _make_token(call: Call) -> CreatedToken:
 
 
 async def _revoke(call: Call) -> TokenRow:
+    """Revoke a token; its open streams end within 2 s."""
     return _row(await call.deps.tokens.revoke(call.path("token"), by=call.principal), call.deps.tokens)
 
 
 async def _usage(call: Call) -> listing.RowPage[UsageRow]:
+    """List the usage by token and feed."""
     knows = knows_subscriber(call)
     rows = [
         UsageRow(
@@ -184,119 +197,37 @@ async def _usage(call: Call) -> listing.RowPage[UsageRow]:
 
 
 ROUTES = (
-    Route(
-        method="GET",
-        path=f"{API}/me",
-        handler=_me,
-        summary="Get the principal of the caller.",
-        tag="tokens",
-        response=CallerInfo,
+    *tagged(
+        "tokens",
+        Route("GET", f"{API}/me", _me),
+        Route(
+            "GET",
+            f"{API}/tokens",
+            _tokens,
+            action=Action.CHANGE_TOKENS,
+            or_action=Action.CHANGE_AUDITORS,
+            query=listing.params(TokenRow),
+        ),
+        Route(
+            "POST",
+            f"{API}/tokens",
+            _make_token,
+            action=Action.CHANGE_TOKENS,
+            or_action=Action.CHANGE_AUDITORS,
+            body=NewToken,
+            status=201,
+        ),
+        Route("GET", f"{API}/tokens/{{token}}", _token, errors=(404,)),
+        Route("DELETE", f"{API}/tokens/{{token}}", _revoke, errors=(404, 409)),
+        Route("GET", f"{API}/usage", _usage, query=listing.params(UsageRow)),
     ),
-    Route(
-        method="GET",
-        path=f"{API}/divisions",
-        handler=_divisions,
-        summary="List the administrative divisions.",
-        tag="registry",
-        conditional=True,
-        query=listing.params(DivisionRow),
-        response=list[DivisionRow],
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/divisions/{{code}}",
-        handler=_division,
-        summary="Get a division.",
-        tag="registry",
-        response=DivisionRow,
-        errors=(404,),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/properties",
-        handler=_properties,
-        summary="List the properties of the property table.",
-        tag="registry",
-        conditional=True,
-        query=listing.params(PropertyRow),
-        response=list[PropertyRow],
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/properties/{{name}}",
-        handler=_property,
-        summary="Get a property.",
-        tag="registry",
-        response=PropertyRow,
-        errors=(404,),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/profiles",
-        handler=_profiles,
-        summary="List the device profiles in force; topics and problems only to readers of the registry.",
-        tag="registry",
-        conditional=True,
-        query=listing.params(ProfileRow),
-        response=list[ProfileRow],
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/profiles/{{vendor}}/{{model}}",
-        handler=_profile,
-        summary="Get a device profile.",
-        tag="registry",
-        response=ProfileRow,
-        errors=(404,),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/tokens",
-        handler=_tokens,
-        summary="List the tokens in the caller's scope, without their secrets.",
-        tag="tokens",
-        action=Action.CHANGE_TOKENS,
-        or_action=Action.CHANGE_AUDITORS,
-        query=listing.params(TokenRow),
-        response=list[TokenRow],
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/tokens",
-        handler=_make_token,
-        summary="Create a token, shown only once; its rights, scope and feeds are among the caller's.",
-        tag="tokens",
-        action=Action.CHANGE_TOKENS,
-        or_action=Action.CHANGE_AUDITORS,
-        body=NewToken,
-        response=CreatedToken,
-        status=201,
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/tokens/{{token}}",
-        handler=_token,
-        summary="Get a token.",
-        tag="tokens",
-        response=TokenRow,
-        errors=(404,),
-    ),
-    Route(
-        method="DELETE",
-        path=f"{API}/tokens/{{token}}",
-        handler=_revoke,
-        summary="Revoke a token; its open streams end within 2 s.",
-        tag="tokens",
-        response=TokenRow,
-        errors=(404, 409),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/usage",
-        handler=_usage,
-        summary="List the usage by token and feed.",
-        tag="tokens",
-        query=listing.params(UsageRow),
-        response=list[UsageRow],
+    *tagged(
+        "registry",
+        Route("GET", f"{API}/divisions", _divisions, conditional=True, query=listing.params(DivisionRow)),
+        Route("GET", f"{API}/divisions/{{code}}", _division, errors=(404,)),
+        Route("GET", f"{API}/properties", _properties, conditional=True, query=listing.params(PropertyRow)),
+        Route("GET", f"{API}/properties/{{name}}", _property, errors=(404,)),
+        Route("GET", f"{API}/profiles", _profiles, conditional=True, query=listing.params(ProfileRow)),
+        Route("GET", f"{API}/profiles/{{vendor}}/{{model}}", _profile, errors=(404,)),
     ),
 )

@@ -44,15 +44,15 @@ class QueryParam(msgspec.Struct, frozen=True):
     """Field of `WebConfig` that holds the greatest number instead."""
 
 
-class Route(msgspec.Struct, frozen=True, kw_only=True):
+class Route(msgspec.Struct, frozen=True):
     """Operation of the REST interface."""
 
     method: str
     path: str
     handler: Callable[[Call], Awaitable[object]]
-    summary: str
+    summary: str = ""
     """One line for the OpenAPI document."""
-    tag: str
+    tag: str = ""
     is_tree: bool = False
     """True if the last parameter of the path takes all remaining segments."""
     action: Action | None = None

@@ -11,6 +11,7 @@ from sensegate.errors import NotFound, PermissionDenied
 from sensegate.web import auth
 from sensegate.web.bodies import Body
 from sensegate.web.people import accounts
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 _BINDING = "sensegate-sign-in"
@@ -82,10 +83,12 @@ def set_session_cookie(call: Call, response: web.StreamResponse, text: str) -> N
 
 
 async def _methods(call: Call) -> SignInMethods:
+    """Get the sign-in methods of this gateway."""
     return SignInMethods(call.deps.people is not None, call.deps.oidc.issuer if call.deps.oidc else "")
 
 
 async def _sign_in(call: Call) -> SessionRow | web.Response:
+    """Sign in as a person, for a cookie or a bearer token."""
     people = accounts(call)
     wanted = await call.body(SignIn)
     auth.demand_same_origin(call.request)
@@ -106,6 +109,7 @@ async def open_by_form(call: Call, name: str, password: str, new_password: str) 
 
 
 async def _session(call: Call) -> SessionRow:
+    """Get the session of the caller, with its CSRF token."""
     people = accounts(call)
     session = people.sessions.find_id(call.principal.session)
     if session is None:
@@ -114,6 +118,7 @@ async def _session(call: Call) -> SessionRow:
 
 
 async def _sign_out(call: Call) -> web.Response:
+    """Sign out; open streams of the session end within 2 s."""
     if not call.principal.person:
         raise NotFound("there is no session: the caller uses a token")
     await accounts(call).sign_out(call.principal)
@@ -123,12 +128,14 @@ async def _sign_out(call: Call) -> web.Response:
 
 
 async def _password(call: Call) -> web.Response:
+    """Change the password of the caller; all other sessions of the caller end."""
     wanted = await call.body(PasswordChange)
     await accounts(call).change_password(call.principal, wanted.old, wanted.new, address=call.address)
     return web.Response(status=204)
 
 
 async def _begin(call: Call) -> web.StreamResponse:
+    """Redirect to the identity provider for sign-in."""
     accounts(call)
     if call.deps.oidc is None:
         raise NotFound("this gateway has no identity provider; sign in with a password")
@@ -148,6 +155,7 @@ async def _begin(call: Call) -> web.StreamResponse:
 
 
 async def _callback(call: Call) -> web.StreamResponse:
+    """Callback of the identity provider after sign-in."""
     people = accounts(call)
     if call.deps.oidc is None:
         raise NotFound("this gateway has no identity provider; sign in with a password")
@@ -172,64 +180,26 @@ async def _callback(call: Call) -> web.StreamResponse:
     return response
 
 
-ROUTES = (
+ROUTES = tagged(
+    "people",
+    Route("GET", f"{API}/session/methods", _methods, token=False, is_essential=True),
     Route(
-        method="GET",
-        path=f"{API}/session/methods",
-        handler=_methods,
-        summary="Get the sign-in methods of this gateway.",
-        tag="people",
-        token=False,
-        is_essential=True,
-        response=SignInMethods,
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/session",
-        handler=_sign_in,
-        summary="Sign in as a person, for a cookie or a bearer token.",
-        tag="people",
+        "POST",
+        f"{API}/session",
+        _sign_in,
         token=False,
         is_essential=True,
         body=SignIn,
-        response=SessionRow,
         status=201,
         errors=(401, 403, 404, 429),
     ),
+    Route("GET", f"{API}/session", _session, errors=(404,)),
+    Route("DELETE", f"{API}/session", _sign_out, status=204, errors=(404,)),
+    Route("PUT", f"{API}/session/password", _password, body=PasswordChange, status=204, errors=(404,)),
     Route(
-        method="GET",
-        path=f"{API}/session",
-        handler=_session,
-        summary="Get the session of the caller, with its CSRF token.",
-        tag="people",
-        response=SessionRow,
-        errors=(404,),
-    ),
-    Route(
-        method="DELETE",
-        path=f"{API}/session",
-        handler=_sign_out,
-        summary="Sign out; open streams of the session end within 2 s.",
-        tag="people",
-        status=204,
-        errors=(404,),
-    ),
-    Route(
-        method="PUT",
-        path=f"{API}/session/password",
-        handler=_password,
-        summary="Change the password of the caller; all other sessions of the caller end.",
-        tag="people",
-        body=PasswordChange,
-        status=204,
-        errors=(404,),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/session/oidc",
-        handler=_begin,
-        summary="Redirect to the identity provider for sign-in.",
-        tag="people",
+        "GET",
+        f"{API}/session/oidc",
+        _begin,
         token=False,
         is_essential=True,
         status=303,
@@ -237,11 +207,9 @@ ROUTES = (
         errors=(404, 429),
     ),
     Route(
-        method="GET",
-        path=_CALLBACK,
-        handler=_callback,
-        summary="Callback of the identity provider after sign-in.",
-        tag="people",
+        "GET",
+        _CALLBACK,
+        _callback,
         token=False,
         is_essential=True,
         status=303,

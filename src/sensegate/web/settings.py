@@ -11,6 +11,7 @@ from sensegate.authority.scope import Action
 from sensegate.config import Config, settings
 from sensegate.web import listing
 from sensegate.web.parts import PartKey
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route
 
 SETTINGS = PartKey[Config]("settings", absent="this gateway does not show its settings")
@@ -58,19 +59,18 @@ def _values(record: object, path: list[str]) -> Iterator[object]:
 
 
 async def _settings(call: Call) -> listing.RowPage[SettingRow]:
+    """List the settings in force with their origin; secrets are masked."""
     return listing.page_of(call, setting_rows(call.part(SETTINGS)), SettingRow, "key")
 
 
-ROUTES = (
+ROUTES = tagged(
+    "gateway",
     Route(
-        method="GET",
-        path=f"{API}/settings",
-        handler=_settings,
-        summary="List the settings in force with their origin; secrets are masked.",
-        tag="gateway",
+        "GET",
+        f"{API}/settings",
+        _settings,
         action=Action.READ_AUDIT,
         or_action=Action.CHANGE_NODES,
         query=listing.params(SettingRow),
-        response=list[SettingRow],
     ),
 )

@@ -19,6 +19,7 @@ from sensegate.errors import PermissionDenied
 from sensegate.model import BOOL, I64, Device, DeviceState
 from sensegate.web import listing, record_query
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 GAPS = ("place", "owner", "department", "domain", "asset", "name", "never_heard")
@@ -183,6 +184,7 @@ def _lacking(devices: Devices) -> dict[str, BOOL]:
 
 
 async def _survey(call: Call) -> listing.RowPage[SurveyRow]:
+    """Count components by class (domain), division and department, with what the registry lacks of them."""
     devices, index = call.deps.devices, call.deps.devices.index
     selected = np.flatnonzero(devices.mask(_scope(call)))
     size = len(devices)
@@ -216,6 +218,7 @@ async def _survey(call: Call) -> listing.RowPage[SurveyRow]:
 
 
 async def _components(call: Call) -> listing.RowPage[ComponentRow] | web.StreamResponse:
+    """List components with place, owner, state and gaps; as CSV or GeoJSON by `Accept`."""
     media = record_query.accepted(call, ("application/json", "text/csv", _GEOJSON))
     selected = _selected(call)
     if media != "application/json":
@@ -331,6 +334,7 @@ async def _map(call: Call) -> list[MapCell]:
 
 
 async def _labels(call: Call) -> listing.RowPage[LabelRow]:
+    """Get labels of devices with QR codes, for printing."""
     limit = call.integer("limit", 60, LABELS_MAX)
     chosen = call.deps.devices.list(
         _scope(call),
@@ -348,23 +352,13 @@ def _label_rows(devices: list[Device]) -> Iterator[LabelRow]:
         yield LabelRow(device.id, device.name, device.division, device.profile, size, path)
 
 
-ROUTES = (
+ROUTES = tagged(
+    "devices",
+    Route("GET", f"{API}/survey", _survey, action=Action.READ_REGISTRY, query=(*listing.params(SurveyRow),)),
     Route(
-        method="GET",
-        path=f"{API}/survey",
-        handler=_survey,
-        summary="Count components by class (domain), division and department, with what the registry lacks of them.",
-        tag="devices",
-        action=Action.READ_REGISTRY,
-        query=(*listing.params(SurveyRow),),
-        response=list[SurveyRow],
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/survey/components",
-        handler=_components,
-        summary="List components with place, owner, state and gaps; as CSV or GeoJSON by `Accept`.",
-        tag="devices",
+        "GET",
+        f"{API}/survey/components",
+        _components,
         action=Action.READ_REGISTRY,
         query=(
             QueryParam("limit", "maximum number of rows, default 100", "integer", minimum=1, maximum=ROWS_MAX),
@@ -372,30 +366,25 @@ ROUTES = (
             QueryParam("q", "text contained in id, alias, name, asset or owner"),
             *_FILTERS,
         ),
-        response=list[ComponentRow],
         media=("application/json", "text/csv", _GEOJSON),
         errors=(406,),
     ),
     Route(
-        method="GET",
-        path=f"{API}/map/devices",
-        handler=_map,
+        "GET",
+        f"{API}/map/devices",
+        _map,
         summary="Get the devices of a rectangle, in cells; a single one with its id.",
-        tag="devices",
         action=Action.READ_REGISTRY,
         query=(
             *(QueryParam(name, "edge of the rectangle, WGS-84 degrees") for name in ("west", "south", "east", "north")),
             QueryParam("division", "restrict to a division, with all below it"),
             QueryParam("domain", "filter by domain"),
         ),
-        response=list[MapCell],
     ),
     Route(
-        method="GET",
-        path=f"{API}/device-labels",
-        handler=_labels,
-        summary="Get labels of devices with QR codes, for printing.",
-        tag="devices",
+        "GET",
+        f"{API}/device-labels",
+        _labels,
         action=Action.READ_REGISTRY,
         query=(
             QueryParam("limit", "maximum number of labels, default 60", "integer", minimum=1, maximum=LABELS_MAX),
@@ -405,6 +394,5 @@ ROUTES = (
             QueryParam("domain", "filter by domain"),
             QueryParam("division", "restrict to a division, with all below it"),
         ),
-        response=list[LabelRow],
     ),
 )

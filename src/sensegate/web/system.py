@@ -15,6 +15,7 @@ from sensegate.bus.opening import Core
 from sensegate.bus.streams import StreamUsage, usages
 from sensegate.metrics import MQTT_CONNECTIONS, MQTT_QUEUED
 from sensegate.web.parts import PartKey
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route
 
 SYSTEM = PartKey[Core]("system", absent="this gateway does not show its store")
@@ -52,6 +53,7 @@ def _disk(directory: Path, reserve: int) -> DiskUsage:
 
 
 async def _system(call: Call) -> SystemState:
+    """Get the state of the store and of the machine: streams, disk, connections, sessions."""
     core, deps = call.part(SYSTEM), call.deps
     usage = await asyncio.to_thread(_disk, core.directory, core.config.store.disk_reserve_bytes)
     connections, queued = (
@@ -69,15 +71,6 @@ async def _system(call: Call) -> SystemState:
     )
 
 
-ROUTES = (
-    Route(
-        method="GET",
-        path=f"{API}/system",
-        handler=_system,
-        summary="Get the state of the store and of the machine: streams, disk, connections, sessions.",
-        tag="gateway",
-        action=Action.READ_AUDIT,
-        or_action=Action.CHANGE_NODES,
-        response=SystemState,
-    ),
+ROUTES = tagged(
+    "gateway", Route("GET", f"{API}/system", _system, action=Action.READ_AUDIT, or_action=Action.CHANGE_NODES)
 )

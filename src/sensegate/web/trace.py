@@ -29,6 +29,7 @@ from sensegate.web import record_query
 from sensegate.web.consumers import visible_consumers
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, QueryParam, Route, iso
 
 FORWARDED = PartKey[Callable[[int], str]]("forwarded", absent="this gateway has no centre")
@@ -87,6 +88,7 @@ class _Located(msgspec.Struct, frozen=True, eq=False):
 
 
 async def _trace(call: Call) -> Trace:
+    """Trace one reading: its message, batch, commit, span to the centre, and who is past it."""
     name = call.text("record")
     device, time = call.text("device"), record_query.instant(call, "time")
     if bool(name) == bool(device and time is not None):
@@ -260,13 +262,12 @@ def _deliveries(call: Call, sequence: int) -> list[TraceStep]:
     return steps
 
 
-ROUTES = (
+ROUTES = tagged(
+    "accounting",
     Route(
-        method="GET",
-        path=f"{API}/trace",
-        handler=_trace,
-        summary="Trace one reading: its message, batch, commit, span to the centre, and who is past it.",
-        tag="accounting",
+        "GET",
+        f"{API}/trace",
+        _trace,
         action=Action.READ_LEDGER,
         query=(
             QueryParam("record", "id or cursor of the record"),
@@ -275,7 +276,6 @@ ROUTES = (
             QueryParam("property", "with device and time: which of its readings"),
             QueryParam("since", "time of arrival from which to search, default a day ago (24h)"),
         ),
-        response=Trace,
         errors=(404, 413),
     ),
 )

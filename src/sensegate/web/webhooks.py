@@ -15,6 +15,7 @@ from sensegate.web.bodies import Body
 from sensegate.web.consumers import visible_consumers
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route
 
 
@@ -75,17 +76,20 @@ def _row(webhooks: Webhooks, webhook: Webhook) -> WebhookRow:
 
 
 async def _list(call: Call) -> listing.RowPage[WebhookRow]:
+    """List the webhooks of the caller and of tokens that it may see."""
     webhooks = _webhooks(call)
     rows = [_row(webhooks, webhook) for webhook in webhooks.visible(call.principal)]
     return listing.page_of(call, rows, WebhookRow, "id")
 
 
 async def _get(call: Call) -> WebhookRow:
+    """Get a webhook with its committed offset."""
     webhooks = _webhooks(call)
     return _row(webhooks, webhooks.get(call.principal, call.path("webhook")))
 
 
 async def _create(call: Call) -> CreatedWebhook:
+    """Create a webhook; the secret of its signatures is shown only once."""
     webhooks = _webhooks(call)
     wanted = await call.body(NewWebhook)
     if wanted.after and wanted.since:
@@ -102,16 +106,19 @@ async def _create(call: Call) -> CreatedWebhook:
 
 
 async def _delete(call: Call) -> web.Response:
+    """Delete a webhook."""
     await _webhooks(call).delete(call.principal, call.path("webhook"))
     return web.Response(status=204)
 
 
 async def _pause(call: Call) -> WebhookRow:
+    """Pause a webhook until it is resumed."""
     webhooks = _webhooks(call)
     return _row(webhooks, await webhooks.pause(call.principal, call.path("webhook")))
 
 
 async def _resume(call: Call) -> WebhookRow:
+    """Resume a webhook at its committed offset, or after a cursor."""
     webhooks = _webhooks(call)
     wanted = await call.body(ResumeWebhook)
     webhook = webhooks.get(call.principal, call.path("webhook"))
@@ -126,82 +133,20 @@ async def _resume(call: Call) -> WebhookRow:
 
 
 async def _subscribers(call: Call) -> listing.RowPage[ConsumerStatistics]:
+    """List the active consumers of all deliveries: state, lag, delivered records."""
     return listing.page_of(call, visible_consumers(call), ConsumerStatistics, "id")
 
 
 _READ = Action.READ_READINGS
-ROUTES = (
+ROUTES = tagged(
+    "webhooks",
+    Route("GET", f"{API}/webhooks", _list, action=_READ, query=listing.params(WebhookRow)),
+    Route("POST", f"{API}/webhooks", _create, action=_READ, body=NewWebhook, status=201, errors=(404, 410)),
+    Route("GET", f"{API}/webhooks/{{webhook}}", _get, action=_READ, errors=(404,)),
+    Route("DELETE", f"{API}/webhooks/{{webhook}}", _delete, action=_READ, status=204, errors=(404, 409)),
+    Route("POST", f"{API}/webhooks/{{webhook}}/pause", _pause, action=_READ, errors=(404, 409)),
     Route(
-        method="GET",
-        path=f"{API}/webhooks",
-        handler=_list,
-        summary="List the webhooks of the caller and of tokens that it may see.",
-        tag="webhooks",
-        action=_READ,
-        query=listing.params(WebhookRow),
-        response=list[WebhookRow],
+        "POST", f"{API}/webhooks/{{webhook}}/resume", _resume, action=_READ, body=ResumeWebhook, errors=(404, 409, 410)
     ),
-    Route(
-        method="POST",
-        path=f"{API}/webhooks",
-        handler=_create,
-        summary="Create a webhook; the secret of its signatures is shown only once.",
-        tag="webhooks",
-        action=_READ,
-        body=NewWebhook,
-        response=CreatedWebhook,
-        status=201,
-        errors=(404, 410),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/webhooks/{{webhook}}",
-        handler=_get,
-        summary="Get a webhook with its committed offset.",
-        tag="webhooks",
-        action=_READ,
-        response=WebhookRow,
-        errors=(404,),
-    ),
-    Route(
-        method="DELETE",
-        path=f"{API}/webhooks/{{webhook}}",
-        handler=_delete,
-        summary="Delete a webhook.",
-        tag="webhooks",
-        action=_READ,
-        status=204,
-        errors=(404, 409),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/webhooks/{{webhook}}/pause",
-        handler=_pause,
-        summary="Pause a webhook until it is resumed.",
-        tag="webhooks",
-        action=_READ,
-        response=WebhookRow,
-        errors=(404, 409),
-    ),
-    Route(
-        method="POST",
-        path=f"{API}/webhooks/{{webhook}}/resume",
-        handler=_resume,
-        summary="Resume a webhook at its committed offset, or after a cursor.",
-        tag="webhooks",
-        action=_READ,
-        body=ResumeWebhook,
-        response=WebhookRow,
-        errors=(404, 409, 410),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/subscribers",
-        handler=_subscribers,
-        summary="List the active consumers of all deliveries: state, lag, delivered records.",
-        tag="webhooks",
-        action=_READ,
-        query=listing.params(ConsumerStatistics),
-        response=list[ConsumerStatistics],
-    ),
+    Route("GET", f"{API}/subscribers", _subscribers, action=_READ, query=listing.params(ConsumerStatistics)),
 )

@@ -26,6 +26,7 @@ from sensegate.web import problems
 from sensegate.web.feeds import HEARTBEAT_S, current_principal_of
 from sensegate.web.problems import BadRequest
 from sensegate.web.record_query import SELECTION_PARAMS, request_of
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, QueryParam, Route
 
 CREDIT = 1_000
@@ -75,6 +76,7 @@ def is_same_origin(call: Call) -> bool:
 
 
 async def _open(call: Call) -> web.StreamResponse:
+    """Stream records by WebSocket; grant credit as {"credit": N}, resume with `after`."""
     share, form = call.deps.share, call.text("form", "json")
     if form not in {"json", "msgpack"}:
         raise BadRequest(f"query: form: '{form[:20]}' is unknown; use json or msgpack")
@@ -192,13 +194,12 @@ async def _end(call: Call, socket: web.WebSocketResponse, why: BaseException) ->
         return
 
 
-ROUTES = (
+ROUTES = tagged(
+    "feeds",
     Route(
-        method="GET",
-        path=f"{API}/feeds/{{feed}}/ws",
-        handler=_open,
-        summary='Stream records by WebSocket; grant credit as {"credit": N}, resume with `after`.',
-        tag="feeds",
+        "GET",
+        f"{API}/feeds/{{feed}}/ws",
+        _open,
         action=Action.READ_READINGS,
         query=(
             *SELECTION_PARAMS,

@@ -199,7 +199,7 @@ async def own(world: World) -> dict[str, int]:
 
 def spoilt(world: World, **changes: object) -> bytes:
     """Return the last span that was sent, with something changed."""
-    request = protocol._span_request(world.centre.sent[-1])
+    request = protocol.decode_span_request(world.centre.sent[-1])
     moves = tuple(msgspec.structs.replace(move, base_number=move.base_number + 1) for move in request.updates)
     return protocol.encode(msgspec.structs.replace(request, span_id="another", updates=moves, **changes))
 
@@ -208,7 +208,7 @@ async def sent(world: World) -> SpanRequest:
     """Send a span that is taken; return it."""
     await world.node.commit([(0, 2)])
     await world.drain()
-    return protocol._span_request(world.centre.sent[-1])
+    return protocol.decode_span_request(world.centre.sent[-1])
 
 
 async def test_what_cannot_be_read_is_refused_with_its_kind_and_grade(world: World) -> None:
@@ -336,7 +336,7 @@ async def test_a_span_that_is_refused_waits_is_told_and_is_skipped_by_order(
     good = world.centre.receiver.span
 
     async def refusing(member: str, payload: bytes) -> bytes:
-        request = protocol._span_request(payload)
+        request = protocol.decode_span_request(payload)
         if any(part.kind is PartKind.READINGS for part in request.parts):
             raise PermissionDenied("span: it meets a bug of the centre; update it")
         return await good(member, payload)
@@ -384,7 +384,7 @@ async def test_rows_that_an_order_withheld_are_not_skipped_with_the_refused_span
     good = world.centre.receiver.span
 
     async def refusing(member: str, payload: bytes) -> bytes:
-        if any(part.kind is PartKind.READINGS for part in protocol._span_request(payload).parts):
+        if any(part.kind is PartKind.READINGS for part in protocol.decode_span_request(payload).parts):
             raise PermissionDenied("span: it meets a bug of the centre; update it")
         return await good(member, payload)
 

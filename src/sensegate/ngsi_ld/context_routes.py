@@ -8,10 +8,10 @@ from aiohttp import web
 from sensegate.authority.scope import Action
 from sensegate.ngsi_ld.contexts import LD_JSON
 from sensegate.ngsi_ld.hosted_contexts import HOSTED, PATH, ContextKind, HostedContext
-from sensegate.ngsi_ld.instants import date_time
 from sensegate.ngsi_ld.parameters import JSON
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data, problem_type
 from sensegate.ngsi_ld.requests import json_body
+from sensegate.sensorthings.instants import instant_text
 from sensegate.web.route_tables import tagged
 from sensegate.web.routing import Call, QueryParam, Route
 
@@ -25,7 +25,7 @@ def _details(call: Call, context: HostedContext) -> dict[str, object]:
         "URL": _address(call, context),
         "localId": context.id,
         "kind": context.kind.value,
-        "timestamp": date_time(context.created),
+        "timestamp": instant_text(context.created),
     }
 
 

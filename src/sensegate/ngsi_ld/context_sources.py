@@ -13,7 +13,6 @@ from aiohttp import web
 from sensegate.authority.scope import Action
 from sensegate.ngsi_ld.contexts import LD_JSON
 from sensegate.ngsi_ld.entity_routes import OWNER_PARAMS, owner_of
-from sensegate.ngsi_ld.instants import date_time
 from sensegate.ngsi_ld.parameters import (
     CONDITION_PARAMS,
     GEOJSON,
@@ -37,6 +36,7 @@ from sensegate.ngsi_ld.requests import MEDIA, MERGE_PATCH, context_of, json_body
 from sensegate.ngsi_ld.rest import ROOT, page_headers, viewer_of
 from sensegate.ngsi_ld.source_registry import SourceQuery, SourceRegistry
 from sensegate.ngsi_ld.windows import parse_period, parse_time_property
+from sensegate.sensorthings.instants import instant_text
 from sensegate.web.parts import PartKey
 from sensegate.web.routing import Call, QueryParam, Route
 
@@ -67,8 +67,8 @@ def _shown(registration: SourceRegistration, answering: Answering) -> dict[str, 
     """Return a registration as a client sees it."""
     document = shown_registration(registration.document, answering.rendering.terms)
     if answering.rendering.sys_attrs:
-        document["createdAt"] = date_time(registration.created)
-        document["modifiedAt"] = date_time(registration.modified)
+        document["createdAt"] = instant_text(registration.created)
+        document["modifiedAt"] = instant_text(registration.modified)
     return answering.with_context(document)
 
 

@@ -10,10 +10,10 @@ import msgspec
 from sensegate.ngsi_ld.contexts import LD_JSON, ContextSource, LdContext, link_header
 from sensegate.ngsi_ld.core_context import CORE_URL
 from sensegate.ngsi_ld.entities import EntityRecord
-from sensegate.ngsi_ld.instants import date_time
 from sensegate.ngsi_ld.representation import EntityForm, EntityRenderer, Projection, Rendering, languages_of
 from sensegate.ngsi_ld.series import URN
 from sensegate.ngsi_ld.subscriptions import EntitySubscription, SubscriptionDocument
+from sensegate.sensorthings.instants import instant_text
 from sensegate.share.transports.contract import DeliveryResult, OutboundDelivery
 
 GEO_JSON = "application/geo+json"
@@ -89,7 +89,7 @@ class NotificationWriter:
             "id": f"{URN}Notification:{message.removeprefix('msg_')}",
             "type": "Notification",
             "subscriptionId": subscription.id,
-            "notifiedAt": date_time(now),
+            "notifiedAt": instant_text(now),
             "data": data,
         }
         sent = [*headers, *((pair.key, pair.value) for pair in endpoint.receiverInfo)]

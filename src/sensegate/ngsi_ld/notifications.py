@@ -16,12 +16,13 @@ import msgspec
 from sensegate.clock import Clock
 from sensegate.ngsi_ld.contexts import LdContext
 from sensegate.ngsi_ld.entities import AttributeInstance, AttributeKind, EntityRecord
-from sensegate.ngsi_ld.instants import date_time, parse_date_time
+from sensegate.ngsi_ld.instants import parse_date_time
 from sensegate.ngsi_ld.notification_writing import NotificationWriter, SubscriptionCounts
 from sensegate.ngsi_ld.problems import NgsiError
 from sensegate.ngsi_ld.series import URN, entity_id
 from sensegate.ngsi_ld.subscriptions import EntitySubscription
 from sensegate.ngsi_ld.vocabulary import DEVICE_TYPE, attribute_of, iri
+from sensegate.sensorthings.instants import instant_text
 from sensegate.share.transports.contract import DeliveryResult, OutboundDelivery, PushTransport
 
 _LOCATION, _OBSERVED, _REF_DEVICE = iri("location"), iri("dateObserved"), iri("refDevice")
@@ -77,7 +78,7 @@ def _entity(kind: str, records: Sequence[PushedRecord], scope_of: ScopeOf) -> En
     first = records[0]
     time, received = parse_date_time(first.time), parse_date_time(first.received)
     attributes = [_reading(record, time, received) for record in records]
-    observed = {"@type": "DateTime", "@value": date_time(time or 0)}
+    observed = {"@type": "DateTime", "@value": instant_text(time or 0)}
     attributes.append(_fact(_OBSERVED, AttributeKind.PROPERTY, observed, received))
     if kind != DEVICE_TYPE:
         attributes.append(

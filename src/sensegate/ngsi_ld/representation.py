@@ -10,9 +10,9 @@ import msgspec
 
 from sensegate.ngsi_ld.contexts import LdContext
 from sensegate.ngsi_ld.entities import VALUE_KEYS, AttributeInstance, AttributeKind, EntityRecord
-from sensegate.ngsi_ld.instants import date_time
 from sensegate.ngsi_ld.problems import bad_data
 from sensegate.ngsi_ld.vocabulary import iri
+from sensegate.sensorthings.instants import instant_text
 
 Document = dict[str, Any]
 LOCATION = iri("location")
@@ -90,7 +90,7 @@ class EntityRenderer:
         if self._rendering.sys_attrs:
             document |= _times(entity)
         if entity.deleted is not None:
-            document["deletedAt"] = date_time(entity.deleted)
+            document["deletedAt"] = instant_text(entity.deleted)
         return document
 
     def feature(self, entity: EntityRecord) -> Document:
@@ -151,7 +151,7 @@ class EntityRenderer:
         if instance.unit:
             document["unitCode"] = instance.unit
         if instance.observed_at is not None:
-            document["observedAt"] = date_time(instance.observed_at)
+            document["observedAt"] = instant_text(instance.observed_at)
         if instance.dataset:
             document["datasetId"] = instance.dataset
         if instance.instance_id:
@@ -217,7 +217,7 @@ def languages_of(text: str) -> tuple[str, ...]:
 
 def _times(source: EntityRecord | AttributeInstance) -> Document:
     times = {"createdAt": source.created, "modifiedAt": source.modified}
-    return {name: date_time(time) for name, time in times.items() if time is not None}
+    return {name: instant_text(time) for name, time in times.items() if time is not None}
 
 
 def _few(values: list[Any]) -> Any:

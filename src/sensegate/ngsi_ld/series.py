@@ -18,10 +18,10 @@ from numpy.typing import NDArray
 
 from sensegate.authority.divisions import Divisions
 from sensegate.ngsi_ld.entities import AttributeInstance, AttributeKind, EntityRecord, Viewer
-from sensegate.ngsi_ld.instants import date_time
 from sensegate.ngsi_ld.vocabulary import DEVICE_TYPE, UNKNOWN_TYPE, AttributeName, attribute_of, iri, properties_of
 from sensegate.quantities.properties import ValueKind
 from sensegate.quantities.quality import Flag, flag_words, quality_word
+from sensegate.sensorthings.instants import instant_text
 from sensegate.share.feeds import FeedSelection
 from sensegate.share.last_values import LastValues
 from sensegate.share.latest import LatestReader, includes_readings
@@ -203,7 +203,7 @@ class SeriesEntities:
             kind,
             readings,
             newest,
-            property_instance(_OBSERVED, {"@type": "DateTime", "@value": date_time(newest.time)}, newest.received),
+            property_instance(_OBSERVED, {"@type": "DateTime", "@value": instant_text(newest.time)}, newest.received),
             AttributeInstance(
                 name=_REF_DEVICE,
                 kind=AttributeKind.RELATIONSHIP,
@@ -217,7 +217,7 @@ class SeriesEntities:
         newest = max(every, key=lambda reading: reading.time)
         names = sorted({reading.instance.name.rpartition("/")[2] for reading in every})
         more = [
-            property_instance(_REPORTED, {"@type": "DateTime", "@value": date_time(newest.time)}, newest.received),
+            property_instance(_REPORTED, {"@type": "DateTime", "@value": instant_text(newest.time)}, newest.received),
             property_instance(_CONTROLLED, names, newest.received),
         ]
         if newest.profile:

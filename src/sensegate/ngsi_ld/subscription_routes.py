@@ -10,13 +10,13 @@ from aiohttp import web
 from sensegate.authority.scope import Action
 from sensegate.errors import PermissionDenied
 from sensegate.ngsi_ld.contexts import LD_JSON
-from sensegate.ngsi_ld.instants import date_time
 from sensegate.ngsi_ld.parameters import CONTEXTS, JSON, address_of
 from sensegate.ngsi_ld.problems import bad_data, problem_type
 from sensegate.ngsi_ld.requests import MEDIA, MERGE_PATCH, context_of, json_body
 from sensegate.ngsi_ld.rest import FEED_ROOT, ROOT, feed_of, viewer_of
 from sensegate.ngsi_ld.subscription_registry import FORM, SubscriptionContext, SubscriptionRegistry
 from sensegate.ngsi_ld.subscriptions import DELIVERY, EntitySubscription, SubscriptionDocument, read_document
+from sensegate.sensorthings.instants import instant_text
 from sensegate.share.sharing import FeedRequest
 from sensegate.share.subscriptions import SubscriptionState
 from sensegate.web.parts import PartKey
@@ -60,10 +60,10 @@ def _shown(call: Call, subscription: EntitySubscription) -> dict[str, Any]:
         ("lastFailure", counts.last_failure),
     ):
         if time:
-            notification[name] = date_time(time)
+            notification[name] = instant_text(time)
     if "sysAttrs" in call.values("options"):
-        document["createdAt"] = date_time(subscription.created)
-        document["modifiedAt"] = date_time(subscription.modified)
+        document["createdAt"] = instant_text(subscription.created)
+        document["modifiedAt"] = instant_text(subscription.modified)
     source = subscription.context
     if source is not None and LD_JSON in call.request.headers.get("Accept", ""):
         document["@context"] = source

@@ -13,12 +13,12 @@ import msgspec
 
 from sensegate.errors import TooMuch
 from sensegate.ngsi_ld.entities import AttributeInstance, EntityRecord, Viewer
-from sensegate.ngsi_ld.instants import date_time, parse_date_time
+from sensegate.ngsi_ld.instants import parse_date_time
 from sensegate.ngsi_ld.representation import Document, EntityForm, EntityRenderer, Projection, Rendering
 from sensegate.ngsi_ld.series import URN, reading_instance_of
 from sensegate.ngsi_ld.vocabulary import attribute_of
 from sensegate.ngsi_ld.windows import METHODS, AggregateCell, Period, TimeProperty, Value, WindowLength, windowed
-from sensegate.sensorthings.instants import Span
+from sensegate.sensorthings.instants import Span, instant_text
 from sensegate.sensorthings.kinds import Entity
 from sensegate.sensorthings.observations import ArrivalSpan
 from sensegate.sensorthings.service import SensorThings
@@ -220,7 +220,9 @@ def _valued(instances: Sequence[AttributeInstance], form: TemporalForm) -> Docum
     document: Document = {"type": instances[0].kind.value}
     if instances[0].dataset:
         document["datasetId"] = instances[0].dataset
-    document["values"] = [[instance.value, date_time(time_of(instance, form.time_property))] for instance in instances]
+    document["values"] = [
+        [instance.value, instant_text(time_of(instance, form.time_property))] for instance in instances
+    ]
     return document
 
 
@@ -238,7 +240,7 @@ def _aggregated(instances: Sequence[AttributeInstance], form: TemporalForm) -> D
     for method in form.methods:
         cells = [(window, METHODS[method](part)) for window, part in groups]
         document[method] = [
-            AggregateCell(value, date_time(window[0]), date_time(window[1]))
+            AggregateCell(value, instant_text(window[0]), instant_text(window[1]))
             for window, value in cells
             if value is not None
         ]

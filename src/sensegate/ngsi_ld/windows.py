@@ -14,6 +14,7 @@ import msgspec
 
 from sensegate.ngsi_ld.instants import parse_date_time
 from sensegate.ngsi_ld.problems import ErrorType, NgsiError, bad_data
+from sensegate.sensorthings.instants import micros_of, moment_of
 
 WINDOWS_MAX = 5_000
 """Most windows of an aggregate."""
@@ -23,10 +24,8 @@ _DURATION = re.compile(
     r"(?:T(?=.)(?:(\d{1,8})H)?(?:(\d{1,8})M)?(?:(\d{1,8}(?:\.\d{1,6})?)S)?)?",
     re.ASCII,
 )
-_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-_MICROSECOND = timedelta(microseconds=1)
 _YEAR_MAX = 9_000
-_TIME_MAX = (datetime(_YEAR_MAX, 1, 1, tzinfo=UTC) - _EPOCH) // _MICROSECOND
+_TIME_MAX = micros_of(datetime(_YEAR_MAX, 1, 1, tzinfo=UTC))
 """Latest end of a window: later times cannot be written."""
 Value = bool | float | str
 Aggregate = Callable[[Sequence[Value]], Value | None]
@@ -116,14 +115,14 @@ class WindowLength(msgspec.Struct, frozen=True):
         """Return where the window of a number ends."""
         if not self.months:
             return begin + count * self.length
-        start = _EPOCH + timedelta(microseconds=begin)
+        start = moment_of(begin)
         months = start.month - 1 + count * self.months
         year, month = start.year + months // 12, months % 12 + 1
         if year > _YEAR_MAX:
             raise _too_long()
         last = (datetime(year + month // 12, month % 12 + 1, 1, tzinfo=UTC) - timedelta(days=1)).day
         moved = start.replace(year=year, month=month, day=min(start.day, last))
-        return (moved - _EPOCH) // _MICROSECOND + count * self.length
+        return micros_of(moved) + count * self.length
 
 
 def parse_duration(text: str) -> WindowLength:
@@ -138,7 +137,7 @@ def parse_duration(text: str) -> WindowLength:
         length = timedelta(weeks=weeks, days=days, hours=hours, minutes=minutes, seconds=float(match[7] or 0))
     except OverflowError:
         raise _too_long() from None
-    return WindowLength(years * 12 + months, length // _MICROSECOND)
+    return WindowLength(years * 12 + months, length // timedelta(microseconds=1))
 
 
 def _too_long() -> NgsiError:

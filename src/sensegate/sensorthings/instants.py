@@ -45,7 +45,7 @@ def parse_instant(text: str) -> int | None:
         moment = datetime.fromisoformat(f"{minute.upper()}{seconds or ':00'}{zone.upper().replace('Z', '+00:00')}")
     except ValueError:
         return None
-    return (moment - _EPOCH) // _MICROSECOND + int((fraction or "0").ljust(6, "0")[:6])
+    return micros_of(moment) + int((fraction or "0").ljust(6, "0")[:6])
 
 
 def parse_span(text: str) -> Span | None:
@@ -65,6 +65,11 @@ def parse_duration(text: str) -> Duration | None:
     weeks, days, hours, minutes, seconds = (float(part or 0) for part in parts)
     length = ((weeks * 7 + days) * 86_400 + hours * 3_600 + minutes * 60 + seconds) * 1e6
     return Duration(round(-length if sign else length))
+
+
+def micros_of(moment: datetime) -> int:
+    """Return a datetime with a zone as µs UTC."""
+    return (moment - _EPOCH) // _MICROSECOND
 
 
 def moment_of(time: int) -> datetime:

@@ -7,15 +7,17 @@ or unknown where no answer came.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 
 from sensegate.bus.commit_records import NO_WRITER, LaneRecord, WithheldRange, Writer
-from sensegate.errors import PermissionDenied, Unavailable
+from sensegate.errors import PermissionDenied, SensegateError, Unavailable
 from sensegate.model import SheddingRule
 
+T = TypeVar("T")
 PARTS_MAX = 64
 """Most parts of a span."""
 PART_ROWS_MAX = 1 << 18
@@ -223,64 +225,39 @@ class RefusedList(msgspec.Struct, frozen=True, omit_defaults=True):
 
 
 encode = msgspec.msgpack.Encoder().encode
-_span_request = msgspec.msgpack.Decoder(SpanRequest).decode
-_claim_request = msgspec.msgpack.Decoder(ClaimRequest).decode
-_span_answer = msgspec.msgpack.Decoder(SpanAnswer).decode
-_position_answer = msgspec.msgpack.Decoder(PositionAnswer).decode
-_claim_answer = msgspec.msgpack.Decoder(ClaimAnswer).decode
-_refused_list = msgspec.msgpack.Decoder(RefusedList).decode
 _refused_part = msgspec.json.Decoder(RefusedPart).decode
 DECODE_ERRORS = (msgspec.DecodeError, RecursionError, UnicodeDecodeError)
 
 
-def decode_span_request(payload: bytes) -> SpanRequest:
-    """Decode a span. Raises `PermissionDenied` where the payload is none."""
-    try:
-        return _span_request(payload)
-    except DECODE_ERRORS as why:
-        raise PermissionDenied(
-            f"span: cannot be read ({why}); update the older of the two releases, or skip it"
-        ) from why
+def _decoder(kind: type[T], refuse: Callable[[Exception], SensegateError]) -> Callable[[bytes], T]:
+    """Return the decoder of a body, which raises the error of `refuse` where a payload is none."""
+    decode = msgspec.msgpack.Decoder(kind).decode
+
+    def decoded(payload: bytes) -> T:
+        try:
+            return decode(payload)
+        except DECODE_ERRORS as why:
+            raise refuse(why) from why
+
+    return decoded
 
 
-def decode_claim_request(payload: bytes) -> ClaimRequest:
-    """Decode a claim. Raises `PermissionDenied` where the payload is none."""
-    try:
-        return _claim_request(payload)
-    except DECODE_ERRORS as why:
-        raise PermissionDenied(f"claim: cannot be read ({why}); update the older of the two releases") from why
+def _request_decoder(kind: type[T], name: str, remedy: str) -> Callable[[bytes], T]:
+    return _decoder(kind, lambda why: PermissionDenied(f"{name}: cannot be read ({why}); {remedy}"))
 
 
-def decode_span_answer(payload: bytes) -> SpanAnswer:
-    """Decode the answer to a span. Raises `Unavailable` where the payload is none."""
-    try:
-        return _span_answer(payload)
-    except DECODE_ERRORS as why:
-        raise Unavailable(f"the answer to a span cannot be read: {why}") from why
+def _answer_decoder(kind: type[T], name: str) -> Callable[[bytes], T]:
+    return _decoder(kind, lambda why: Unavailable(f"{name} cannot be read: {why}"))
 
 
-def decode_position_answer(payload: bytes) -> PositionAnswer:
-    """Decode the answer to `position`. Raises `Unavailable` where the payload is none."""
-    try:
-        return _position_answer(payload)
-    except DECODE_ERRORS as why:
-        raise Unavailable(f"the answer to `position` cannot be read: {why}") from why
-
-
-def decode_claim_answer(payload: bytes) -> ClaimAnswer:
-    """Decode the answer to a claim. Raises `Unavailable` where the payload is none."""
-    try:
-        return _claim_answer(payload)
-    except DECODE_ERRORS as why:
-        raise Unavailable(f"the answer to a claim cannot be read: {why}") from why
-
-
-def decode_refused_list(payload: bytes) -> RefusedList:
-    """Decode a list of refused parts. Raises `Unavailable` where the payload is none."""
-    try:
-        return _refused_list(payload)
-    except DECODE_ERRORS as why:
-        raise Unavailable(f"the list of refused parts cannot be read: {why}") from why
+_UPDATE = "update the older of the two releases"
+decode_span_request = _request_decoder(SpanRequest, "span", f"{_UPDATE}, or skip it")
+decode_claim_request = _request_decoder(ClaimRequest, "claim", _UPDATE)
+decode_span_answer = _answer_decoder(SpanAnswer, "the answer to a span")
+decode_position_answer = _answer_decoder(PositionAnswer, "the answer to `position`")
+decode_claim_answer = _answer_decoder(ClaimAnswer, "the answer to a claim")
+decode_refused_list = _answer_decoder(RefusedList, "the list of refused parts")
+"""Decoders of requests, which raise `PermissionDenied`, and of answers, which raise `Unavailable`."""
 
 
 def encode_refused_part(part: RefusedPart) -> bytes:

@@ -14,6 +14,7 @@ from sensegate.alarms.rules import AlarmKind, AlarmRule, Severity
 from sensegate.authority.scope import Action, Scope, scope
 from sensegate.web import listing
 from sensegate.web.parts import PartKey
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route, iso
 
 ALARMS = PartKey[AlarmOperations]("alarms", absent="this gateway raises no alarms")
@@ -134,33 +135,40 @@ def _rule_row(rule: AlarmRule) -> AlarmRuleRow:
 
 
 async def _list(call: Call) -> listing.RowPage[AlarmRow]:
+    """List alarms, open and closed; filter by state, severity, device; sort=-opened gives the newest first."""
     return listing.page_of(call, map(_row, call.part(ALARMS).list(call.principal)), AlarmRow, "id")
 
 
 async def _get(call: Call) -> AlarmRow:
+    """Get an alarm."""
     return _row(call.part(ALARMS).get(call.path("alarm"), call.principal))
 
 
 async def _acknowledge(call: Call) -> AlarmRow:
+    """Acknowledge an open alarm."""
     body = await call.body(AlarmNote)
     return _row(await call.part(ALARMS).acknowledge(call.path("alarm"), note=body.note, by=call.principal))
 
 
 async def _silence(call: Call) -> AlarmRow:
+    """Silence an alarm for a time, also where it opens anew."""
     body = await call.body(AlarmSilence)
     operations = call.part(ALARMS)
     return _row(await operations.silence(call.path("alarm"), seconds=body.seconds, note=body.note, by=call.principal))
 
 
 async def _rules(call: Call) -> listing.RowPage[AlarmRuleRow]:
+    """List alarm rules of operators, of profiles and of the gateway."""
     return listing.page_of(call, map(_rule_row, call.part(ALARMS).rules.visible(call.principal)), AlarmRuleRow, "name")
 
 
 async def _rule(call: Call) -> AlarmRuleRow:
+    """Get an alarm rule."""
     return _rule_row(call.part(ALARMS).rules.get(call.path("rule"), call.principal))
 
 
 async def _put_rule(call: Call) -> AlarmRuleRow:
+    """Write an alarm rule; one that exists is replaced as of the revision in If-Match."""
     body = await call.body(NewAlarmRule)
     place: Scope = scope(body.place) if body.place else call.principal.scope
     values = {name: getattr(body, name) for name in _FIELDS}
@@ -170,93 +178,22 @@ async def _put_rule(call: Call) -> AlarmRuleRow:
 
 
 async def _delete_rule(call: Call) -> web.Response:
+    """Delete an operator's alarm rule; its alarms close."""
     await call.part(ALARMS).rules.delete(call.path("rule"), by=call.principal)
     return web.Response(status=204)
 
 
 _ALARM, _RULE = f"{API}/alarms/{{alarm}}", f"{API}/alarm-rules/{{rule}}"
-ROUTES = (
+ROUTES = tagged(
+    "alarms",
+    Route("GET", f"{API}/alarms", _list, action=Action.READ_ALARMS, query=(*listing.params(AlarmRow), listing.WITHIN)),
+    Route("GET", _ALARM, _get, action=Action.READ_ALARMS, errors=(404,)),
     Route(
-        method="GET",
-        path=f"{API}/alarms",
-        handler=_list,
-        summary="List alarms, open and closed; filter by state, severity, device; sort=-opened gives the newest first.",
-        tag="alarms",
-        action=Action.READ_ALARMS,
-        query=(*listing.params(AlarmRow), listing.WITHIN),
-        response=list[AlarmRow],
+        "POST", f"{_ALARM}/acknowledge", _acknowledge, action=Action.CHANGE_ALARMS, body=AlarmNote, errors=(404, 409)
     ),
-    Route(
-        method="GET",
-        path=_ALARM,
-        handler=_get,
-        summary="Get an alarm.",
-        tag="alarms",
-        action=Action.READ_ALARMS,
-        response=AlarmRow,
-        errors=(404,),
-    ),
-    Route(
-        method="POST",
-        path=f"{_ALARM}/acknowledge",
-        handler=_acknowledge,
-        summary="Acknowledge an open alarm.",
-        tag="alarms",
-        action=Action.CHANGE_ALARMS,
-        body=AlarmNote,
-        response=AlarmRow,
-        errors=(404, 409),
-    ),
-    Route(
-        method="POST",
-        path=f"{_ALARM}/silence",
-        handler=_silence,
-        summary="Silence an alarm for a time, also where it opens anew.",
-        tag="alarms",
-        action=Action.CHANGE_ALARMS,
-        body=AlarmSilence,
-        response=AlarmRow,
-        errors=(404, 409),
-    ),
-    Route(
-        method="GET",
-        path=f"{API}/alarm-rules",
-        handler=_rules,
-        summary="List alarm rules of operators, of profiles and of the gateway.",
-        tag="alarms",
-        action=Action.READ_ALARMS,
-        query=listing.params(AlarmRuleRow),
-        response=list[AlarmRuleRow],
-    ),
-    Route(
-        method="GET",
-        path=_RULE,
-        handler=_rule,
-        summary="Get an alarm rule.",
-        tag="alarms",
-        action=Action.READ_ALARMS,
-        response=AlarmRuleRow,
-        errors=(404,),
-    ),
-    Route(
-        method="PUT",
-        path=_RULE,
-        handler=_put_rule,
-        summary="Write an alarm rule; one that exists is replaced as of the revision in If-Match.",
-        tag="alarms",
-        action=Action.CHANGE_ALARMS,
-        body=NewAlarmRule,
-        response=AlarmRuleRow,
-        errors=(404, 409, 412),
-    ),
-    Route(
-        method="DELETE",
-        path=_RULE,
-        handler=_delete_rule,
-        summary="Delete an operator's alarm rule; its alarms close.",
-        tag="alarms",
-        action=Action.CHANGE_ALARMS,
-        status=204,
-        errors=(404, 409),
-    ),
+    Route("POST", f"{_ALARM}/silence", _silence, action=Action.CHANGE_ALARMS, body=AlarmSilence, errors=(404, 409)),
+    Route("GET", f"{API}/alarm-rules", _rules, action=Action.READ_ALARMS, query=listing.params(AlarmRuleRow)),
+    Route("GET", _RULE, _rule, action=Action.READ_ALARMS, errors=(404,)),
+    Route("PUT", _RULE, _put_rule, action=Action.CHANGE_ALARMS, body=NewAlarmRule, errors=(404, 409, 412)),
+    Route("DELETE", _RULE, _delete_rule, action=Action.CHANGE_ALARMS, status=204, errors=(404, 409)),
 )

@@ -12,6 +12,7 @@ from sensegate.alarms.rules import Severity
 from sensegate.authority.scope import Action, demand, scope
 from sensegate.web import listing
 from sensegate.web.parts import PartKey
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route, iso
 
 
@@ -106,15 +107,18 @@ def _row(call: Call, channel: AlarmChannel) -> AlarmChannelRow:
 
 
 async def _list(call: Call) -> listing.RowPage[AlarmChannelRow]:
+    """List the channels by which alarms are delivered: webhooks, robots of 企业微信 and 钉钉, mail."""
     rows = [_row(call, channel) for channel in call.part(CHANNELS).channels.visible(call.principal)]
     return listing.page_of(call, rows, AlarmChannelRow, "name")
 
 
 async def _get(call: Call) -> AlarmChannelRow:
+    """Get an alarm channel."""
     return _row(call, call.part(CHANNELS).channels.get(call.path("channel"), call.principal))
 
 
 async def _put(call: Call) -> AlarmChannelRow:
+    """Write an alarm channel; one that exists is replaced as of the revision in If-Match."""
     body = await call.body(NewAlarmChannel)
     office = call.part(CHANNELS)
     values = {name: getattr(body, name) for name in NewAlarmChannel.__struct_fields__ if name != "place"}
@@ -128,11 +132,13 @@ async def _put(call: Call) -> AlarmChannelRow:
 
 
 async def _delete(call: Call) -> web.Response:
+    """Delete an alarm channel; nothing more is delivered to it."""
     await call.part(CHANNELS).channels.delete(call.path("channel"), by=call.principal)
     return web.Response(status=204)
 
 
 async def _trial(call: Call) -> TrialResult:
+    """Send a trial message by an alarm channel; says whether the receiver accepted it."""
     office = call.part(CHANNELS)
     channel = office.channels.get(call.path("channel"), call.principal)
     demand(call.principal, Action.CHANGE_ALARMS, channel.place.division, channel.place.department)
@@ -155,56 +161,11 @@ async def _trial(call: Call) -> TrialResult:
 
 
 _CHANNEL = f"{API}/alarm-channels/{{channel}}"
-ROUTES = (
-    Route(
-        method="GET",
-        path=f"{API}/alarm-channels",
-        handler=_list,
-        summary="List the channels by which alarms are delivered: webhooks, robots of 企业微信 and 钉钉, mail.",
-        tag="alarms",
-        action=Action.READ_ALARMS,
-        query=listing.params(AlarmChannelRow),
-        response=list[AlarmChannelRow],
-    ),
-    Route(
-        method="GET",
-        path=_CHANNEL,
-        handler=_get,
-        summary="Get an alarm channel.",
-        tag="alarms",
-        action=Action.READ_ALARMS,
-        response=AlarmChannelRow,
-        errors=(404,),
-    ),
-    Route(
-        method="PUT",
-        path=_CHANNEL,
-        handler=_put,
-        summary="Write an alarm channel; one that exists is replaced as of the revision in If-Match.",
-        tag="alarms",
-        action=Action.CHANGE_ALARMS,
-        body=NewAlarmChannel,
-        response=AlarmChannelRow,
-        errors=(404, 409, 412),
-    ),
-    Route(
-        method="DELETE",
-        path=_CHANNEL,
-        handler=_delete,
-        summary="Delete an alarm channel; nothing more is delivered to it.",
-        tag="alarms",
-        action=Action.CHANGE_ALARMS,
-        status=204,
-        errors=(404, 409),
-    ),
-    Route(
-        method="POST",
-        path=f"{_CHANNEL}/trial",
-        handler=_trial,
-        summary="Send a trial message by an alarm channel; says whether the receiver accepted it.",
-        tag="alarms",
-        action=Action.CHANGE_ALARMS,
-        response=TrialResult,
-        errors=(404,),
-    ),
+ROUTES = tagged(
+    "alarms",
+    Route("GET", f"{API}/alarm-channels", _list, action=Action.READ_ALARMS, query=listing.params(AlarmChannelRow)),
+    Route("GET", _CHANNEL, _get, action=Action.READ_ALARMS, errors=(404,)),
+    Route("PUT", _CHANNEL, _put, action=Action.CHANGE_ALARMS, body=NewAlarmChannel, errors=(404, 409, 412)),
+    Route("DELETE", _CHANNEL, _delete, action=Action.CHANGE_ALARMS, status=204, errors=(404, 409)),
+    Route("POST", f"{_CHANNEL}/trial", _trial, action=Action.CHANGE_ALARMS, errors=(404,)),
 )

@@ -38,6 +38,7 @@ from sensegate.ngsi_ld.source_registry import SourceQuery, SourceRegistry
 from sensegate.ngsi_ld.windows import parse_period, parse_time_property
 from sensegate.sensorthings.instants import instant_text
 from sensegate.web.parts import PartKey
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import Call, QueryParam, Route
 
 SOURCES = PartKey[SourceRegistry]("ngsi-ld context sources", absent="this gateway has no NGSI-LD API")
@@ -77,6 +78,7 @@ def _answer(answering: Answering, body: object, headers: dict[str, str]) -> web.
 
 
 async def _create(call: Call) -> web.Response:
+    """Register a context source, for discovery; no request is passed on to it."""
     viewer, body = viewer_of(call), await json_body(call)
     document = read_registration(body, context_of(call, body), viewer.now)
     registration = await call.part(SOURCES).create(call.principal, document, owner_of(call))
@@ -84,6 +86,7 @@ async def _create(call: Call) -> web.Response:
 
 
 async def _discover(call: Call) -> web.Response:
+    """Discover the context sources that may have entities; type=* for all."""
     viewer, answering, page = viewer_of(call), _answering(call), page_of(call)
     query = SourceQuery(
         entities=query_of(call, answering),
@@ -101,11 +104,13 @@ def _target(call: Call) -> SourceRegistration:
 
 
 async def _get(call: Call) -> web.Response:
+    """Get the registration of a context source."""
     registration, answering = _target(call), _answering(call)
     return _answer(answering, _shown(registration, answering), answering.headers)
 
 
 async def _change(call: Call) -> web.Response:
+    """Change members of a registration; null removes one."""
     registration, body = _target(call), await json_body(call, (*MEDIA, MERGE_PATCH))
     document = changed_registration(registration.document, body, context_of(call, body), call.deps.clock.now())
     await call.part(SOURCES).change(call.principal, registration, document)
@@ -113,57 +118,29 @@ async def _change(call: Call) -> web.Response:
 
 
 async def _delete(call: Call) -> web.Response:
+    """Delete the registration of a context source."""
     await call.part(SOURCES).delete(call.principal, _target(call))
     return web.Response(status=204)
 
 
-_SHARED: dict[str, Any] = {"tag": "ngsi-ld", "problem_type": problem_type}
-_READ: dict[str, Any] = {**_SHARED, "action": Action.READ_READINGS, "media": (JSON, LD_JSON), "errors": (404, 406, 413)}
-_WRITE: dict[str, Any] = {**_SHARED, "action": Action.CHANGE_DEVICES, "errors": (404, 409, 413, 415, 422)}
-_REGISTRATION_ROUTES = (
-    Route(
-        method="POST",
-        path=_PATH,
-        handler=_create,
-        summary="Register a context source, for discovery; no request is passed on to it.",
-        query=OWNER_PARAMS,
-        raw=JSON,
-        status=201,
-        **_WRITE,
-    ),
-    Route(
-        method="GET",
-        path=_PATH,
-        handler=_discover,
-        summary="Discover the context sources that may have entities; type=* for all.",
-        query=(*_CONDITIONS, *_ATTRS, *PAGE_PARAMS, *_TIMES, _OPTIONS),
-        **_READ,
-    ),
-    Route(
-        method="GET",
-        path=f"{_PATH}/{{registration}}",
-        handler=_get,
-        summary="Get the registration of a context source.",
-        query=(_OPTIONS,),
-        **_READ,
-    ),
-    Route(
-        method="PATCH",
-        path=f"{_PATH}/{{registration}}",
-        handler=_change,
-        summary="Change members of a registration; null removes one.",
-        raw=JSON,
-        status=204,
-        **_WRITE,
-    ),
-    Route(
-        method="DELETE",
-        path=f"{_PATH}/{{registration}}",
-        handler=_delete,
-        summary="Delete the registration of a context source.",
-        status=204,
-        **_WRITE,
-    ),
+_READ: dict[str, Any] = {
+    "action": Action.READ_READINGS,
+    "media": (JSON, LD_JSON),
+    "errors": (404, 406, 413),
+    "problem_type": problem_type,
+}
+_WRITE: dict[str, Any] = {
+    "action": Action.CHANGE_DEVICES,
+    "errors": (404, 409, 413, 415, 422),
+    "problem_type": problem_type,
+}
+_REGISTRATION_ROUTES = tagged(
+    "ngsi-ld",
+    Route("POST", _PATH, _create, query=OWNER_PARAMS, raw=JSON, status=201, **_WRITE),
+    Route("GET", _PATH, _discover, query=(*_CONDITIONS, *_ATTRS, *PAGE_PARAMS, *_TIMES, _OPTIONS), **_READ),
+    Route("GET", f"{_PATH}/{{registration}}", _get, query=(_OPTIONS,), **_READ),
+    Route("PATCH", f"{_PATH}/{{registration}}", _change, raw=JSON, status=204, **_WRITE),
+    Route("DELETE", f"{_PATH}/{{registration}}", _delete, status=204, **_WRITE),
 )
 
 
@@ -180,15 +157,16 @@ def _subscription_routes() -> tuple[Route, ...]:
     path, subject = f"{ROOT}/csourceSubscriptions", "subscriptions to registrations of context sources"
     return tuple(
         Route(
-            method=method,
-            path=address,
-            handler=_refuse,
+            method,
+            address,
+            _refuse,
             summary=f"{verb} {subject}: not offered, answered with 501.",
+            tag="ngsi-ld",
             action=Action.READ_READINGS,
             raw=JSON if method in {"POST", "PATCH"} else "",
             status=204,
             errors=(501,),
-            **_SHARED,
+            problem_type=problem_type,
         )
         for method, address, verb in (
             ("POST", path, "Create"),

@@ -12,6 +12,7 @@ from sensegate.authority.scope import Action, Role, Scope, duty
 from sensegate.errors import NotFound
 from sensegate.web import listing
 from sensegate.web.bodies import Body, Division, Text
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route, iso
 
 PersonRole = Literal["county_operator", "city_operator", "province_operator", "auditor", "admin"]
@@ -94,14 +95,17 @@ def _scope(call: Call, division: str, department: str) -> Scope:
 
 
 async def _list(call: Call) -> listing.RowPage[PersonRow]:
+    """List the accounts in the caller's scope."""
     return listing.page_of(call, [_row(person) for person in accounts(call).list(call.principal)], PersonRow, "id")
 
 
 async def _person(call: Call) -> PersonRow:
+    """Get an account; everybody may get their own."""
     return _row(accounts(call).get(call.path("person"), call.principal))
 
 
 async def _add(call: Call) -> InitialPassword:
+    """Create an account of a level below the caller's; its initial password is shown only once."""
     people = accounts(call)
     wanted = await call.body(NewPerson)
     scope = _scope(call, wanted.scope, wanted.department)
@@ -110,6 +114,7 @@ async def _add(call: Call) -> InitialPassword:
 
 
 async def _change(call: Call) -> PersonRow:
+    """Change an account; open sessions have the change at once."""
     people = accounts(call)
     revision = call.revision()
     wanted = await call.body(PersonChange)
@@ -129,81 +134,62 @@ async def _change(call: Call) -> PersonRow:
 
 
 async def _reset(call: Call) -> InitialPassword:
+    """Reset the password of an account; its sessions end."""
     person_id = call.path("person")
     return InitialPassword(person_id, await accounts(call).reset(person_id, by=call.principal))
 
 
 async def _remove(call: Call) -> web.Response:
+    """Delete an account permanently; its name is not assigned again."""
     await accounts(call).remove(call.path("person"), by=call.principal)
     return web.Response(status=204)
 
 
 _CHANGE = Action.CHANGE_PEOPLE
-ROUTES = (
+ROUTES = tagged(
+    "people",
     Route(
-        method="GET",
-        path=f"{API}/people",
-        handler=_list,
-        summary="List the accounts in the caller's scope.",
-        tag="people",
+        "GET",
+        f"{API}/people",
+        _list,
         action=_CHANGE,
         or_action=Action.CHANGE_AUDITORS,
         query=listing.params(PersonRow),
-        response=list[PersonRow],
         errors=(404,),
     ),
     Route(
-        method="POST",
-        path=f"{API}/people",
-        handler=_add,
-        summary="Create an account of a level below the caller's; its initial password is shown only once.",
-        tag="people",
+        "POST",
+        f"{API}/people",
+        _add,
         action=_CHANGE,
         or_action=Action.CHANGE_AUDITORS,
         body=NewPerson,
-        response=InitialPassword,
         status=201,
         errors=(404, 409),
     ),
+    Route("GET", f"{API}/people/{{person}}", _person, errors=(404,)),
     Route(
-        method="GET",
-        path=f"{API}/people/{{person}}",
-        handler=_person,
-        summary="Get an account; everybody may get their own.",
-        tag="people",
-        response=PersonRow,
-        errors=(404,),
-    ),
-    Route(
-        method="PATCH",
-        path=f"{API}/people/{{person}}",
-        handler=_change,
-        summary="Change an account; open sessions have the change at once.",
-        tag="people",
+        "PATCH",
+        f"{API}/people/{{person}}",
+        _change,
         action=_CHANGE,
         or_action=Action.CHANGE_AUDITORS,
         body=PersonChange,
-        response=PersonRow,
         errors=(404, 409, 412, 428),
     ),
     Route(
-        method="POST",
-        path=f"{API}/people/{{person}}/password",
-        handler=_reset,
-        summary="Reset the password of an account; its sessions end.",
-        tag="people",
+        "POST",
+        f"{API}/people/{{person}}/password",
+        _reset,
         action=_CHANGE,
         or_action=Action.CHANGE_AUDITORS,
-        response=InitialPassword,
         status=201,
         errors=(404, 409),
     ),
     Route(
-        method="DELETE",
-        path=f"{API}/people/{{person}}",
-        handler=_remove,
-        summary="Delete an account permanently; its name is not assigned again.",
-        tag="people",
+        "DELETE",
+        f"{API}/people/{{person}}",
+        _remove,
         action=_CHANGE,
         or_action=Action.CHANGE_AUDITORS,
         status=204,

@@ -22,6 +22,7 @@ from sensegate.web.accounting import LedgerAccess, places
 from sensegate.web.bodies import QuarantineRow
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
+from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, QueryParam, Route, iso, payload_text
 
 RECOVERED = PartKey[RecoveredMessages]("recovered", absent="this gateway reprocesses no messages")
@@ -239,13 +240,13 @@ _REASON = QueryParam("reason", "filter by reason")
 _DEVICE = QueryParam("device", "filter by device")
 _PROFILE = QueryParam("profile", "filter by profile with its version (`acme/th10@3`); empty: messages that none claims")
 _PATTERN = QueryParam("pattern", "filter by pattern of topic, as a group states it (`acme/{device}/up`)")
-ROUTES = (
+ROUTES = tagged(
+    "accounting",
     Route(
-        method="GET",
-        path=f"{API}/quarantine",
-        handler=_quarantine,
+        "GET",
+        f"{API}/quarantine",
+        _quarantine,
         summary="List quarantined messages with the reason.",
-        tag="accounting",
         action=Action.READ_QUARANTINE,
         query=(
             _SINCE,
@@ -257,16 +258,13 @@ ROUTES = (
             _PROFILE,
             _PATTERN,
         ),
-        response=list[QuarantineRow],
     ),
     Route(
-        method="GET",
-        path=f"{API}/quarantine/groups",
-        handler=_inbox,
+        "GET",
+        f"{API}/quarantine/groups",
+        _inbox,
         summary="Group quarantined messages by reason, profile and pattern of topic; recovered ones are left out.",
-        tag="accounting",
         action=Action.READ_QUARANTINE,
         query=(_SINCE, _REASON, _DEVICE, _PROFILE, _PATTERN),
-        response=QuarantineInbox,
     ),
 )

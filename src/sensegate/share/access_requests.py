@@ -492,8 +492,8 @@ class AccessRequests:
         try:
             return await self._close(principal, application, ApplicationState.APPROVED, decision, names)
         except Conflict:
-            present = self.applications.find(application.id)
-            if present is not None and present.state in {ApplicationState.REFUSED, ApplicationState.WITHDRAWN}:
+            decided = self.applications.find(application.id)
+            if decided is not None and decided.state in {ApplicationState.REFUSED, ApplicationState.WITHDRAWN}:
                 await self._undo_grants(principal, names, before)
             raise
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from sensegate.authority.scope import Principal, Role, scope
-from sensegate.errors import Conflict, NotFound, PermissionDenied, SensegateError, Unavailable
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied, SensegateError, Unavailable
 from sensegate.share.applications import Application, ApplicationState
 from sensegate.share.catalogue import CatalogueEntry, DatasetColumn, DatasetKind, QualityIndicators, SharingClass
 from sensegate.share.federation import CatalogueOffer, CentreUpdate, NodeDecision, NodeOffers, NodeRevocation
@@ -19,6 +20,7 @@ from sensegate.share.federation_node import CentreRecords, NodeFederation
 from sensegate.share.feeds import Feed
 from tests.share.access_bench import COUNTY, OWNER, READER, AccessBench
 from tests.share.made import access_request, decision_of
+from tests.support.clocks import InstantClock
 
 FOREIGN = Principal("foreign", Role.SUBSCRIBER, scope("4406"))
 WISH: dict[str, Any] = {"feeds": ["4401-air"], "purpose": "p", "legal_basis": "l", "days": 30}
@@ -319,6 +321,28 @@ async def test_what_others_share_comes_down(pair: Pair) -> None:
     await centre.catalogue.records.delete("other-001", expected=gone.revision)
     await pair.up.sync()
     assert pair.centre_records.entries.find("other-001") is None
+
+
+async def test_no_answer_of_the_centre_ends_the_synchronisation(pair: Pair) -> None:
+    """One that is nested too deeply to be read, and one with a name that cannot be stored."""
+    deep = msgspec.msgpack.encode({"x": 0})[:-1] + b"\x91" * 100_000 + b"\x00"
+    faults: list[bytes | Exception] = [deep, b"\xc1", ConfigError("too long", key="name"), Unavailable("away")]
+
+    async def ask(_request: str, _payload: bytes) -> bytes:
+        if not faults:
+            raise asyncio.CancelledError
+        fault = faults.pop(0)
+        if isinstance(fault, Exception):
+            raise fault
+        return fault
+
+    clock = InstantClock(pair.node.clock.now())
+    up = NodeFederation(
+        pair.node.feeds, pair.node.catalogue, pair.centre_records, ask, clock, measured=lambda _feed: pair.measured
+    )
+    with pytest.raises(asyncio.CancelledError):
+        await up.run()
+    assert faults == []
 
 
 async def test_two_nodes_do_not_see_each_others_applications(pair: Pair) -> None:

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from sensegate.authority.chain import check_export, decode, line_of
-from sensegate.authority.heads import HOUR_S, HourlyHeads, read_heads
+from sensegate.authority.heads import HOUR_S, HourlyHeads, load_or_create_key, read_heads
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import Facts
 from sensegate.clock import FakeClock
@@ -35,6 +35,34 @@ async def test_an_hour_leaves_counts_and_a_head(tmp_path: Path) -> None:
     assert (last.action, last.after and last.after["totals"]) == ("delivery.counts", rows)
     assert last.after
     assert last.after["since"] == decode(audit.raw[0]).after["until"]  # type: ignore[index]
+
+
+async def test_a_line_that_a_crash_cut_off_spoils_no_other(tmp_path: Path) -> None:
+    """The heads before and after it are all there."""
+    clock = FakeClock()
+    audit = MemoryAudit(clock)
+    rows: list[Facts] = [{"token": "t1", "records": 7}]
+    hours = HourlyHeads(audit, tmp_path / "heads", clock, BY, lambda _since: rows)
+    await hours.write_head()
+    await hours.write_head()
+    (tmp_path / "heads").write_bytes((tmp_path / "heads").read_bytes()[:-20])
+    await hours.write_head()
+    assert [head.number for head in read_heads(tmp_path / "heads", key=audit.key)] == [1, 3]
+
+
+def test_a_key_whose_writing_was_interrupted_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kill or a full disk at the first start does not prevent the next one."""
+
+    def full(*_: object) -> None:
+        raise OSError(28, "no space")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("os.fdopen", full)
+        with pytest.raises(OSError, match="no space"):
+            load_or_create_key(tmp_path / "audit.key")
+    key = load_or_create_key(tmp_path / "audit.key")
+    assert load_or_create_key(tmp_path / "audit.key").private_bytes_raw() == key.private_bytes_raw()
+    assert (tmp_path / "audit.key").stat().st_mode & 0o777 == 0o600
 
 
 async def test_many_counts_are_several_records(tmp_path: Path) -> None:

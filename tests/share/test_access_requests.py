@@ -289,6 +289,109 @@ async def test_a_crash_between_grant_and_decision_makes_no_second_grant(
     assert grant.expires == NOW + 90 * DAY_US
 
 
+async def _interrupted(made: AccessBench, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Approve an application in a process that is killed between the grant and the decision."""
+
+    async def lost(*_: object, **__: object) -> Application:
+        raise Unavailable("killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(made.access.applications, "put", lost)
+        with pytest.raises(Unavailable):
+            await made.access.decide(OWNER, name, decision_of({"approve": True}), None)
+
+
+@pytest.mark.parametrize("ending", ["refuse", "withdraw"])
+async def test_what_is_refused_after_an_interrupted_approval_is_not_granted(
+    made: AccessBench, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    """The grant that the approval left is revoked, on the trail; approved anew it would be in force again."""
+    application = await made.access.apply(READER, access_request(WISH))
+    await _interrupted(made, application.id, monkeypatch)
+    assert made.admission().grant is not None, "negative control"
+    if ending == "refuse":
+        await made.access.decide(OWNER, application.id, decision_of({"approve": False, "reason": "no"}), None)
+    else:
+        await made.access.withdraw(READER, application.id)
+    with pytest.raises(PermissionDenied, match="revoked"):
+        made.admission()
+    assert "grant.revoke" in made.actions
+
+
+async def test_an_extension_by_an_interrupted_approval_is_not_refused_silently(
+    made: AccessBench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The grant was in force before: it is neither revoked nor left longer than the record says."""
+    grant = await made.granted()
+    wish = await made.access.renew(READER, grant.id, days=60)
+    await _interrupted(made, wish.id, monkeypatch)
+    with pytest.raises(Conflict, match="revoke the grant first"):
+        await made.access.decide(OWNER, wish.id, decision_of({"approve": False, "reason": "no"}), None)
+    await made.access.revoke(OWNER, grant.id)
+    done = await made.access.decide(OWNER, wish.id, decision_of({"approve": False, "reason": "no"}), None)
+    assert done.state is ApplicationState.REFUSED
+
+
+@pytest.mark.parametrize("renewal", [False, True])
+async def test_a_refusal_during_an_approval_leaves_no_grant(
+    made: AccessBench, monkeypatch: pytest.MonkeyPatch, *, renewal: bool
+) -> None:
+    """Two officials at once: that of the refusal is stored first, and what the other one granted is undone."""
+    before = await made.granted() if renewal else None
+    wish = (
+        await made.access.renew(READER, before.id, days=60)
+        if before
+        else await made.access.apply(READER, access_request(WISH))
+    )
+    refusal = decision_of({"approve": False, "reason": "no"})
+    written = made.trail.record
+
+    async def record(principal: Principal, action: str, *args: Any, **named: Any) -> None:
+        await written(principal, action, *args, **named)
+        if action == "grant.create":
+            monkeypatch.setattr(made.trail, "record", written)
+            await made.access.decide(OWNER, wish.id, refusal, None)
+
+    monkeypatch.setattr(made.trail, "record", record)
+    with pytest.raises(Conflict):
+        await made.access.decide(OWNER, wish.id, decision_of({"approve": True}), None)
+    assert made.access.get(OWNER, wish.id).state is ApplicationState.REFUSED
+    if before:
+        after = made.access.grant(OWNER, before.id)
+        assert msgspec.structs.replace(after, revision=0) == msgspec.structs.replace(before, revision=0)
+    else:
+        with pytest.raises(PermissionDenied, match="revoked"):
+            made.admission()
+
+
+async def test_a_renewal_neither_revives_a_grant_nor_takes_it_back(made: AccessBench) -> None:
+    """What was revoked after the application stays revoked; what was handed over stays with its new subscriber."""
+    grant = await made.granted()
+    wish = await made.access.renew(READER, grant.id, days=60)
+    handed = await made.access.change(
+        OTHER, grant.id, msgspec.structs.replace(grant, subscriber="second"), grant.revision
+    )
+    await made.access.decide(OWNER, wish.id, decision_of({"approve": True}), None)
+    extended = made.access.grant(OWNER, grant.id)
+    assert (extended.subscriber, extended.expires) == ("second", handed.expires + 60 * DAY_US)
+    wish = await made.access.renew(OTHER, grant.id, days=60)
+    await made.access.revoke(OWNER, grant.id, "misuse")
+    with pytest.raises(Conflict, match="revoked meanwhile"):
+        await made.access.decide(OWNER, wish.id, decision_of({"approve": True}), None)
+    assert made.access.grant(OWNER, grant.id).revoked
+
+
+async def test_nobody_renews_without_end(made: AccessBench) -> None:
+    """What is granted at once is not extended by its subscriber to a hundred years."""
+    free = await made.access.apply(READER, access_request({**WISH, "feeds": ["free"], "days": 1_096}))
+    (name,) = free.grants
+    await made.access.renew(READER, name, days=1_096)
+    with pytest.raises(Conflict, match="renew it later"):
+        await made.access.renew(READER, name, days=1_096)
+    await made.clock.advance(1_096 * 86_400)
+    await made.access.renew(READER, name, days=1_096)
+
+
 async def test_the_newest_grant_decides_while_it_lasts(made: AccessBench) -> None:
     """One of a mode order, without a mask and for an hour, goes before the ordinary one, and gives way to it again."""
     ordinary = await made.granted(mask={"hash": ["device"]})
@@ -355,10 +458,13 @@ BAD_WISHES: list[dict[str, Any]] = [
     {"rate": -1},
     {"volume": -1},
     {"divisions": ["4403"]},
+    {"divisions": ["4401"] * 501},
+    {"properties": ["x" * 65]},
+    {"properties": ["pm2_5"] * 501},
 ]
 
 
-@pytest.mark.parametrize("bad", BAD_WISHES, ids=repr)
+@pytest.mark.parametrize("bad", BAD_WISHES, ids=lambda bad: repr(bad)[:60])
 async def test_a_wish_that_cannot_be_is_refused(made: AccessBench, bad: dict[str, Any]) -> None:
     """With the key that is wrong, and nothing is kept."""
     with pytest.raises(ConfigError):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -10,15 +11,16 @@ import pytest
 import pytest_asyncio
 
 from sensegate.authority.scope import Principal, Role, scope
-from sensegate.errors import Conflict, NotFound, PermissionDenied, SensegateError, Unavailable
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied, SensegateError, Unavailable
 from sensegate.share.applications import Application, ApplicationState
-from sensegate.share.catalogue import CatalogueEntry, DatasetKind, QualityIndicators, SharingClass
+from sensegate.share.catalogue import CatalogueEntry, DatasetColumn, DatasetKind, QualityIndicators, SharingClass
 from sensegate.share.federation import CatalogueOffer, CentreUpdate, NodeDecision, NodeOffers, NodeRevocation
 from sensegate.share.federation_centre import SLICE_ENTRIES_MAX, CentreFederation
 from sensegate.share.federation_node import CentreRecords, NodeFederation
 from sensegate.share.feeds import Feed
 from tests.share.access_bench import COUNTY, OWNER, READER, AccessBench
 from tests.share.made import access_request, decision_of
+from tests.support.clocks import InstantClock
 
 FOREIGN = Principal("foreign", Role.SUBSCRIBER, scope("4406"))
 WISH: dict[str, Any] = {"feeds": ["4401-air"], "purpose": "p", "legal_basis": "l", "days": 30}
@@ -149,6 +151,82 @@ async def test_a_node_offers_nothing_of_others(pair: Pair, divisions: tuple[str,
     assert pair.up.problems()[0].startswith("catalogue: the centre rejects the offer of 'wide'")
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [("grade_floor", 2**63), ("level", "4401 > *"), ("level", "4401" * 50), ("title", "x" * 3_000), ("grade", 9)],
+)
+async def test_an_offered_entry_is_checked_as_a_written_one(pair: Pair, field: str, value: Any) -> None:
+    """A node does not pass by the checks of the route; it is told why."""
+    entry = CatalogueEntry("odd", sharing=SharingClass.CONDITIONAL, grade=3, level="4401", published=1)
+    offer = CatalogueOffer(Feed("odd", divisions=("4401",)), msgspec.structs.replace(entry, **{field: value}))
+    await pair.ask("offer", msgspec.msgpack.encode(offer))
+    assert pair.centre.catalogue.find("4401-odd") is None
+    answer = await pair.ask("offers", msgspec.msgpack.encode(NodeOffers({"odd": "x"})))
+    assert "odd" in msgspec.msgpack.decode(answer, type=CentreUpdate).rejected
+    await pair.ask("offer", msgspec.msgpack.encode(CatalogueOffer(offer.feed, entry)))
+    assert pair.centre.catalogue.find("4401-odd") is not None, "negative control"
+
+
+async def test_the_offers_of_a_node_are_bounded(pair: Pair, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those in the catalogue, those that are rejected, and the bytes of each; another node's still find room."""
+    monkeypatch.setattr("sensegate.share.federation_centre.OFFERS_MAX", 3)
+    entry = CatalogueEntry("x", sharing=SharingClass.CONDITIONAL, grade=3, level="4401", published=1)
+
+    async def offer(name: str, **changes: Any) -> None:
+        offered = CatalogueOffer(
+            Feed(name, divisions=(entry.level,)), msgspec.structs.replace(entry, feed=name, **changes)
+        )
+        await pair.ask("offer", msgspec.msgpack.encode(offered))
+
+    await offer("large", sample=("x" * 300_000,))
+    assert pair.centre.catalogue.find("4401-large") is None
+    for number in range(9):
+        await offer(f"wrong-{number}", level="4406")
+    assert len(pair.down._rejected["4401"]) == 3
+    await pair.ask("offers", msgspec.msgpack.encode(NodeOffers({"air": "x"})))
+    assert pair.down._rejected["4401"] == {}, "names that are not offered any more are forgotten"
+    for number in range(9):
+        await offer(f"many-{number}")
+    assert len([known for known in pair.centre.catalogue.records if known.origin == "4401"]) == 3
+    pair.division, entry = "4403", msgspec.structs.replace(entry, level="4403")
+    await offer("first")
+    assert pair.centre.catalogue.find("4403-first") is not None
+
+
+async def test_a_reply_fits_into_a_message(pair: Pair) -> None:
+    """Whatever the texts of others hold: long ones come in more replies, or with what is decided first left out."""
+    centre = pair.centre
+    for number in range(20):
+        columns = tuple(DatasetColumn(f"column-{at:040}") for at in range(1_500))
+        entry = CatalogueEntry(
+            f"other-{number:03}", origin="4403", published=1, level="4403", summary="長" * 2_000, columns=columns
+        )
+        await centre.catalogue.records.put(entry.feed, entry, expected=0)
+    for _ in range(150):
+        wish = {**WISH, "purpose": "用" * 1_000, "legal_basis": "法" * 1_000}
+        await centre.access.apply(READER, access_request(wish))
+    sizes = []
+    asked = pair.ask
+
+    async def ask(request: str, payload: bytes) -> bytes:
+        reply = await asked(request, payload)
+        sizes.append(len(reply))
+        return reply
+
+    up = NodeFederation(
+        pair.node.feeds,
+        pair.node.catalogue,
+        pair.centre_records,
+        ask,
+        pair.node.clock,
+        measured=lambda _feed: pair.measured,
+    )
+    await up.sync()
+    assert max(sizes) < 900_000
+    assert len(pair.centre_records.entries) == 20
+    assert len(pair.centre_records.applications) > 50
+
+
 async def test_a_feed_of_the_centre_is_not_taken_over(pair: Pair) -> None:
     """One of the same name that stands there already stays what it is."""
     await pair.centre.feeds.create(Feed("4401-mine", divisions=("44",)))
@@ -243,6 +321,28 @@ async def test_what_others_share_comes_down(pair: Pair) -> None:
     await centre.catalogue.records.delete("other-001", expected=gone.revision)
     await pair.up.sync()
     assert pair.centre_records.entries.find("other-001") is None
+
+
+async def test_no_answer_of_the_centre_ends_the_synchronisation(pair: Pair) -> None:
+    """One that is nested too deeply to be read, and one with a name that cannot be stored."""
+    deep = msgspec.msgpack.encode({"x": 0})[:-1] + b"\x91" * 100_000 + b"\x00"
+    faults: list[bytes | Exception] = [deep, b"\xc1", ConfigError("too long", key="name"), Unavailable("away")]
+
+    async def ask(_request: str, _payload: bytes) -> bytes:
+        if not faults:
+            raise asyncio.CancelledError
+        fault = faults.pop(0)
+        if isinstance(fault, Exception):
+            raise fault
+        return fault
+
+    clock = InstantClock(pair.node.clock.now())
+    up = NodeFederation(
+        pair.node.feeds, pair.node.catalogue, pair.centre_records, ask, clock, measured=lambda _feed: pair.measured
+    )
+    with pytest.raises(asyncio.CancelledError):
+        await up.run()
+    assert faults == []
 
 
 async def test_two_nodes_do_not_see_each_others_applications(pair: Pair) -> None:

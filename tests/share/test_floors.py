@@ -30,6 +30,19 @@ async def test_a_floor_holds_for_the_properties_and_departments_of_its_feed() ->
     assert floors("pm2_5", "eco") == 1
 
 
+async def test_an_entry_of_a_node_sets_no_floor() -> None:
+    """A floor applies to the rows of all nodes: none of them raises the grade of another one's."""
+    clock = FakeClock()
+    catalogue, feeds = DatasetCatalogue(RecordStore(MemoryBucket(), clock)), Feeds(MemoryBucket(), clock)
+    floors = GradeFloors(catalogue, feeds)
+    for name in ("4403-all", "own"):
+        await feeds.create(Feed(name, divisions=("4403",)))
+    await catalogue.records.put("4403-all", CatalogueEntry("4403-all", grade_floor=4, origin="4403"), expected=0)
+    assert floors("pm2_5", "eco") == 1
+    await catalogue.records.put("own", CatalogueEntry("own", grade_floor=2), expected=0)
+    assert floors("pm2_5", "eco") == 2, "negative control"
+
+
 def test_a_floor_is_a_grade() -> None:
     """1 to 4, or 0 for none."""
     check_entry(CatalogueEntry("air", grade_floor=4))

@@ -15,7 +15,9 @@ from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.bus import columns
 from sensegate.bus.memory import MemoryLog
+from sensegate.bus.reader import format_timestamp
 from sensegate.clock import HOUR_US, FakeClock
+from sensegate.config.durations import TIME_MAX_US, TIME_MIN_US
 from sensegate.model import LogMessage
 from sensegate.share.feeds import BoundingBox, Circle, FeedFilter
 from sensegate.share.masks import NO_MASK, Mask
@@ -112,6 +114,24 @@ async def test_a_binary_search_by_time_finds_the_masked_time(name: str, make: Ma
     secrets = {ARRIVED, ARRIVED + 1, ARRIVED - 777_777, ARRIVED - 777_776}
     assert exact in secrets | {time - 86_400_000_000 for time in secrets}, name
     assert exact % HOUR_US not in {0, 1}
+
+
+class DatedLog(MemoryLog):
+    """A log that knows times as the server does, of the years 1 to 9999."""
+
+    async def sequence_at(self, time: int) -> int:
+        format_timestamp(time)
+        return await super().sequence_at(time)
+
+
+async def test_a_masked_time_beyond_all_years_is_a_bound_as_any(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first and the last time of a request, and the masked periods around them."""
+    monkeypatch.setattr(f"{__name__}.MemoryLog", DatedLog)
+    ask = await make(Mask(time_s=31 * 86_400))
+    assert await ask(FeedRequest("all", since=TIME_MIN_US))
+    assert await ask(FeedRequest("all", until=TIME_MAX_US))
+    assert await ask(FeedRequest("all", until=TIME_MAX_US, descending=True))
+    assert not await ask(FeedRequest("all", until=TIME_MIN_US, descending=True))
 
 
 async def test_a_search_by_area_finds_the_masked_position(make: Make) -> None:

@@ -24,7 +24,7 @@ from sensegate.bus.batch import LocalColumns
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
-from sensegate.errors import Conflict, NotFound, PermissionDenied, Unavailable
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied, Unavailable
 from sensegate.model import Device, DeviceState, LogMessage
 from sensegate.tiers import move_parts
 from sensegate.tiers import move_register as module
@@ -62,6 +62,7 @@ class Known:
         self.entries: dict[tuple[str, str], StoredDevice] = {}
         self.expelled: set[str] = set()
         self.invited: set[str] = set()
+        self.since = 1_700_000_000_000_000
 
     async def find(self, division: str, device: str) -> StoredDevice | None:
         made = (
@@ -81,7 +82,7 @@ class Known:
         return division in self.invited
 
     async def uncarried(self, division: str) -> UncarriedState:
-        return UncarriedState(1_700_000_000_000_000, 3)
+        return UncarriedState(self.since, 3)
 
 
 def pack(record: object) -> bytes:
@@ -90,6 +91,31 @@ def pack(record: object) -> bytes:
 
 async def keys(bucket: MemoryBucket) -> list[str]:
     return [row.key for row in (await bucket.load_all())[0]]
+
+
+async def test_a_node_with_a_name_prevents_no_move(clock: FakeClock) -> None:
+    """A city may have several nodes; a device moves to one of them, and between others."""
+    moves = MoveRegister(MemoryBucket(), MemoryTrail(), clock, Divisions.load(), Known())
+    gateways = ["4401", "4401-port", "4403", "4403-port"]
+    move = await moves.request("d1", "4403", "440305", by=ADMIN, gateways=gateways)
+    named = await moves.request("d2", "4403-port", "440305", by=ADMIN, gateways=gateways)
+    assert (move.target, named.target) == ("4403", "4403-port")
+    with pytest.raises(ConfigError, match="no gateway that serves"):
+        await moves.request("d3", "4401-port", "440305", by=ADMIN, gateways=gateways)
+
+
+async def test_what_another_node_states_prevents_no_move(clock: FakeClock) -> None:
+    """Neither an entry of the device with an impossible division, nor a time of its last span beyond all years."""
+    known = Known()
+    moves = MoveRegister(MemoryBucket(), MemoryTrail(), clock, Divisions.load(), known)
+    known.entries["4405", "d1"] = StoredDevice(Device("d1", division="x", profile="acme/meter"), SECRET)
+    assert (await moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES)).source == "4401"
+    known.expelled.add("4401")
+    for since, text in ((2**62, f"{2**62} µs"), (-(2**62), f"-{2**62} µs"), (NOW, "2026-01-01T00:00:00Z")):
+        known.since = since
+        device = f"d{since}".replace("-", "m")
+        move = await moves.request(device, "4403", "440305", by=ADMIN, gateways=PLACES, options=FORCED)
+        assert text in _row(move).not_carried
 
 
 async def test_what_a_source_gave_before_it_gave_up_goes(clock: FakeClock) -> None:

@@ -6,6 +6,7 @@ that was copied elsewhere proves every record up to it.
 
 from __future__ import annotations
 
+import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
@@ -25,6 +26,7 @@ from cryptography.hazmat.primitives.serialization import (
 from sensegate.authority.chain import AuditRecord, HeadSigner, SignedHead, TrailSearch, fingerprint, head_of, line_of
 from sensegate.authority.scope import Principal
 from sensegate.authority.trail import Facts, Trail
+from sensegate.bus.files import write_private
 from sensegate.clock import DAY_US, Clock
 from sensegate.errors import ConfigError, Overloaded, StoreFull, Unavailable
 
@@ -50,9 +52,7 @@ def load_or_create_key(file: Path, *, setting: str = "") -> Ed25519PrivateKey:
     if not file.exists():
         file.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
         created = Ed25519PrivateKey.generate()
-        pem = created.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-        with os.fdopen(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "wb") as out:
-            out.write(pem)
+        write_private(file, created.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption()))
         _log.info("signing key created; give the .pub file to verifiers", file=str(file))
     try:
         key = load_pem_private_key(file.read_bytes(), None)
@@ -186,10 +186,21 @@ class HourlyHeads:
         self._since = now
         self._last_heartbeat = now if rows or now - self._last_heartbeat >= DAY_US else self._last_heartbeat
         head = await self._audit.signed()
-        descriptor = os.open(self._file, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o640)
-        with os.fdopen(descriptor, "ab") as out:
-            out.write(line_of(head) + b"\n")
+        await asyncio.to_thread(_append_line, self._file, line_of(head))
         _log.info(
             "head of the audit trail written", number=head.number, hash=head.hash[:16], key=fingerprint(self._audit.key)
         )
         return head
+
+
+def _append_line(file: Path, line: bytes) -> None:
+    """Append a line to a file and sync it; a line that a crash has cut off is removed first, or both would be lost."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
+    with os.fdopen(descriptor, "rb+") as out:
+        content = out.read()
+        if (end := content.rfind(b"\n") + 1) < len(content):
+            _log.warning("incomplete line of the heads removed", file=str(file), bytes=len(content) - end)
+            out.truncate(end)
+        out.write(line + b"\n")
+        out.flush()
+        os.fsync(out.fileno())

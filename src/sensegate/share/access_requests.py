@@ -443,6 +443,8 @@ class AccessRequests:
                     f"feed '{feed.name}' contains data outside your scope ({scope_text(principal.scope)})"
                 )
             renewed = self._grants.find(requested.renews) if requested.renews else None
+            if renewed is not None and renewed.revoked:
+                raise Conflict(f"grant {renewed.id} was revoked meanwhile; refuse application {application.id}")
             present = renewed or self._unfinished_grant(application, feed)
             wanted = narrowed(requested.divisions, decision.divisions, "divisions")
             divisions = common_divisions(feed.divisions, wanted)
@@ -454,7 +456,8 @@ class AccessRequests:
             grant = Grant(
                 id=present.id if present else f"g{secrets.token_hex(8)}",
                 feed=feed.name,
-                subscriber=application.subscriber,
+                # The applicant may have transferred the grant since it applied for the renewal.
+                subscriber=renewed.subscriber if renewed else application.subscriber,
                 starts=min(renewed.starts, starts) if renewed else starts,
                 expires=renewed.expires if extended and renewed else starts + round(days * DAY_US),
                 deliveries=narrowed(requested.deliveries, decision.deliveries, "deliveries"),
@@ -481,11 +484,52 @@ class AccessRequests:
             grants.append(self._checked_grant(grant))
         # Grants are written before the decision: a crash in between leaves a pending application, to be decided again;
         # the other order would leave an approval without grants, which `decide` refuses to repeat.
+        before = [self._grants.find(grant.id) for grant in grants]
         for grant in grants:
             await self._trail.record(principal, "grant.create", grant.id, after=_facts(grant))
             await self._grants.records.put(grant.id, grant, expected=grant.revision)
         names = tuple(grant.id for grant in grants)
-        return await self._close(principal, application, ApplicationState.APPROVED, decision, names)
+        try:
+            return await self._close(principal, application, ApplicationState.APPROVED, decision, names)
+        except Conflict:
+            decided = self.applications.find(application.id)
+            if decided is not None and decided.state in {ApplicationState.REFUSED, ApplicationState.WITHDRAWN}:
+                await self._undo_grants(principal, names, before)
+            raise
+
+    async def _undo_grants(self, principal: Principal, names: Iterable[str], before: Iterable[Grant | None]) -> None:
+        """Undo the grants of an approval that came after a refusal or withdrawal: revoke new ones, shorten renewed."""
+        for name, former in zip(names, before, strict=True):
+            grant = self._grants.find(name)
+            if grant is None or grant.revoked:
+                continue
+            if former is None:
+                await self._revoke_unfinished(principal, grant)
+                continue
+            await self._trail.record(principal, "grant.change", name, before=_facts(grant), after=_facts(former))
+            await self._grants.records.put(name, former, expected=grant.revision)
+
+    async def _end_unfinished(self, principal: Principal, application: Application) -> None:
+        """Revoke the grants that an interrupted approval has left, before its application is refused or withdrawn.
+
+        Raises:
+            Conflict: it has extended a grant that was in force before, which nobody can tell from the record.
+        """
+        for grant in [record for record in self._grants.records if record.application == application.id]:
+            if grant.revoked:
+                continue
+            if application.requested.renews:
+                raise Conflict(
+                    f"an interrupted approval of application {application.id} has extended grant {grant.id}; "
+                    "approve it again, or revoke the grant first"
+                )
+            await self._revoke_unfinished(principal, grant)
+
+    async def _revoke_unfinished(self, principal: Principal, grant: Grant) -> None:
+        reason = "its application was refused or withdrawn"
+        await self._trail.record(principal, "grant.revoke", grant.id, after={"reason": reason})
+        after = msgspec.structs.replace(grant, revoked=self._clock.now(), reason=reason)
+        await self._grants.records.put(grant.id, after, expected=grant.revision)
 
     def _unfinished_grant(self, application: Application, feed: Feed) -> Grant | None:
         """Return the grant that an interrupted approval of an application has already created; None: there is none."""
@@ -506,6 +550,8 @@ class AccessRequests:
         decision: Decision,
         grants: tuple[str, ...],
     ) -> Application:
+        if state is not ApplicationState.APPROVED:
+            await self._end_unfinished(principal, application)
         after = msgspec.structs.replace(
             application,
             state=state,
@@ -566,6 +612,8 @@ class AccessRequests:
         grant = self.grant(principal, requested.renews)
         if grant.revoked:
             raise Conflict(f"grant {grant.id} was revoked; apply anew")
+        if grant.expires > self._clock.now() + round(self._days_max * DAY_US):
+            raise Conflict(f"grant {grant.id} lasts longer than {self._days_max:g} days from now; renew it later")
         if (grant.feed,) != requested.feeds or grant.subscriber != subscriber:
             raise ConfigError(
                 f"grant {grant.id} is for '{grant.feed}'",

@@ -23,6 +23,8 @@ from sensegate.share.masks import Mask
 FEEDS_MAX = 100
 _LEVELS = (2, 4, 6, 9, 12)
 _TEXT_MAX = 1_000
+_WORDS_MAX, _WORD_MAX = 500, 64
+"""Most properties or divisions that an application names, and most characters of each."""
 
 
 class ApplicationState(StrEnum):
@@ -136,6 +138,12 @@ def check_request(requested: RequestedAccess, *, days_max: float) -> None:
         if not text.strip() or len(text) > _TEXT_MAX:
             raise ConfigError(
                 f"the text has {len(text)} characters", key=key, remedy=f"write 1 to {_TEXT_MAX} characters"
+            )
+    for key in ("properties", "divisions"):
+        words = getattr(requested, key)
+        if len(words) > _WORDS_MAX or any(len(word) > _WORD_MAX for word in words):
+            raise ConfigError(
+                "is too long", key=key, remedy=f"give at most {_WORDS_MAX}, of up to {_WORD_MAX} characters each"
             )
     if not 0 < requested.days <= days_max:
         raise ConfigError(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
+from typing import TypeVar
 
 import msgspec
 import structlog
 
+from sensegate.authority.divisions import short_code
 from sensegate.authority.scope import Action, Principal, Role, Scope, allows
 from sensegate.authority.trail import Facts, Trail
 from sensegate.bus.names import city_of
@@ -14,7 +16,7 @@ from sensegate.clock import DAY_US, Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.share.access_requests import AccessRequests
 from sensegate.share.applications import Application, ApplicationState
-from sensegate.share.catalogue import CatalogueEntry, DatasetCatalogue, QualityIndicators, SharingClass
+from sensegate.share.catalogue import CatalogueEntry, DatasetCatalogue, QualityIndicators, SharingClass, check_entry
 from sensegate.share.federation import (
     SYNC_INTERVAL_S,
     CatalogueOffer,
@@ -35,10 +37,17 @@ from sensegate.share.grants import Grant, Grants
 UPDATE_DAYS = 30
 UPDATE_RECORDS_MAX = 400
 SLICE_ENTRIES_MAX = 100
-"""Entries of one reply: without their samples far below the size limit of a message."""
+REPLY_BYTES_MAX = 400_000
+"""Most bytes of the entries, applications or grants in a reply: together far below the size limit of a message."""
+OFFERS_MAX = 1_000
+"""Most offers of a node in the catalogue, and most rejected ones that are remembered."""
+OFFER_BYTES_MAX = 262_144
+"""Most bytes of an offer: a feed, its texts, columns and sample."""
 NAME_MAX = 64
 
 _log = structlog.get_logger(__name__)
+_Element = TypeVar("_Element")
+_Record = TypeVar("_Record", Application, Grant)
 
 
 class CentreFederation:
@@ -79,6 +88,7 @@ class CentreFederation:
         """Return the update for a node; entries that it no longer offers are withdrawn from the catalogue."""
         request = msgspec.msgpack.decode(payload, type=NodeOffers)
         rejected = {name: reason for name, reason in self._rejected.get(division, {}).items() if name in request.offers}
+        self._rejected[division] = dict(rejected)
         present = {
             name.removeprefix(f"{division}-"): entry
             for entry in self._catalogue.records
@@ -119,7 +129,7 @@ class CentreFederation:
         """Return the next entries of other gateways for a node."""
         after = msgspec.msgpack.decode(payload, type=CatalogueRequest).after
         following = [entry for entry in self._visible_to(division) if entry.feed > after]
-        return encode(CatalogueSlice(tuple(following[:SLICE_ENTRIES_MAX])))
+        return encode(CatalogueSlice(tuple(_fitting(following[:SLICE_ENTRIES_MAX]))))
 
     def _digest(self, division: str, name: str) -> str:
         feed, entry = (store.find(mirrored_name(division, name)) for store in (self._feeds, self._catalogue))
@@ -151,8 +161,8 @@ class CentreFederation:
         lasting = sorted(grants, key=lambda grant: (grant.state(now) == "active", grant.created))[-UPDATE_RECORDS_MAX:]
         return CentreUpdate(
             codes=dict(sorted(codes.items())),
-            applications=tuple(msgspec.structs.replace(record, revision=0) for record in sorted(newest, key=_by_id)),
-            grants=tuple(msgspec.structs.replace(record, revision=0) for record in sorted(lasting, key=_by_id)),
+            applications=tuple(sorted(_fitting(map(_unrevised, reversed(newest))), key=_by_id)),
+            grants=tuple(sorted(_fitting(map(_unrevised, reversed(lasting))), key=_by_id)),
         )
 
     def _is_active_for(self, grant: Grant, division: str) -> bool:
@@ -169,9 +179,12 @@ class CentreFederation:
         offer = canonical(msgspec.msgpack.decode(payload, type=CatalogueOffer))
         name = offer.feed.name
         try:
+            _check_size(payload)
             await self._accept(division, offer)
         except (PermissionDenied, ConfigError, Conflict) as why:
-            self._rejected.setdefault(division, {})[name] = str(why)
+            rejected = self._rejected.setdefault(division, {})
+            if len(rejected) < OFFERS_MAX:
+                rejected[name] = str(why)
             return b""
         self._rejected.get(division, {}).pop(name, None)
         return b""
@@ -185,10 +198,14 @@ class CentreFederation:
             raise PermissionDenied(f"feed '{offer.feed.name}' reaches beyond {city}")
         feed = msgspec.structs.replace(offer.feed, name=name)
         check_feed(feed)
+        check_entry(offer.entry)
+        short_code(offer.entry.level)
         entry = self._catalogue.find(name)
         present = self._feeds.find(name)
         if present is not None and (entry is None or entry.origin != division):
             raise Conflict(f"the centre has a feed '{name}' of its own")
+        if entry is None and sum(known.origin == division for known in self._catalogue.records.all()) >= OFFERS_MAX:
+            raise ConfigError(f"{OFFERS_MAX} feeds are offered already", key="offers", remedy="offer fewer")
         by = Principal(f"node-{division}", Role.CITY_OPERATOR, Scope(city_of(division)), name="the node's catalogue")
         facts: Facts = {"feed": msgspec.to_builtins(feed), "sharing": offer.entry.sharing.value}
         await self._trail.record(by, "entry.synchronise", name, after=facts)
@@ -277,6 +294,28 @@ class CentreFederation:
         if not allows(by, Action.DECIDE_GRANTS, city_of(division)):
             raise PermissionDenied(f"decisions for {division} are not made here")
         return by
+
+
+def _check_size(offer: bytes) -> None:
+    """Return if an offer is not too large. Raises `ConfigError`."""
+    if len(offer) > OFFER_BYTES_MAX:
+        raise ConfigError(f"it has {len(offer):,} bytes", key="offer", remedy=f"give at most {OFFER_BYTES_MAX:,}")
+
+
+def _fitting(elements: Iterable[_Element]) -> list[_Element]:
+    """Return the first elements, as many as fit into a reply."""
+    fitting: list[_Element] = []
+    room = REPLY_BYTES_MAX
+    for element in elements:
+        room -= len(encode(element))
+        if room < 0:
+            break
+        fitting.append(element)
+    return fitting
+
+
+def _unrevised(record: _Record) -> _Record:
+    return msgspec.structs.replace(record, revision=0)
 
 
 def _by_id(record: Application | Grant) -> str:

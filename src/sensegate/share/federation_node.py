@@ -121,7 +121,7 @@ class NodeFederation:
         while True:
             try:
                 await self.sync()
-            except (Unavailable, PermissionDenied, Conflict, StoreFull, msgspec.DecodeError) as why:
+            except (Unavailable, PermissionDenied, ConfigError, Conflict, StoreFull, ValueError, RecursionError) as why:
                 _log.debug("catalogue not synchronised; retried later", reason=str(why))
             await self._clock.sleep(SYNC_INTERVAL_S)
 

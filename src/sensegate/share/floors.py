@@ -12,7 +12,7 @@ class GradeFloors:
     """Return the grade floor of rows; a cached, cheap call.
 
     A catalogue entry with a `grade_floor` applies to the properties and departments of its feed; a feed that names none
-    applies to all.
+    applies to all. Entries that nodes offer do not count: a floor applies to the rows of every node.
     """
 
     def __init__(self, catalogue: DatasetCatalogue, feeds: Feeds) -> None:
@@ -35,7 +35,7 @@ class GradeFloors:
     def _floor(self, property_name: str, department: str) -> int:
         floors = [GRADE_MIN]
         for entry in self._catalogue.records.all():
-            feed = self._feeds.find(entry.feed) if entry.grade_floor else None
+            feed = self._feeds.find(entry.feed) if entry.grade_floor and not entry.origin else None
             if feed is None:
                 continue
             if property_name in (feed.properties or (property_name,)) and department in (

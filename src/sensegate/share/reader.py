@@ -325,6 +325,7 @@ class LogReader:
 
     async def since(self, time: int) -> Cursor:
         """Return the cursor before the first entry stored at or after `time` (µs), or at the end of the log."""
+        time = max(time, 0)  # a masked time may begin before the year 1, which the log does not know
         stored = min(time, max(self._clock.now(), self._end_stored))
         return self.after(await self.log.sequence_at(time) - 1, stored)
 

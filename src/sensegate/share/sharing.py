@@ -18,6 +18,7 @@ from sensegate.authority.record_store import RecordStore
 from sensegate.authority.scope import Action, Principal, Scope, demand
 from sensegate.authority.trail import Trail
 from sensegate.clock import DAY_US, Clock
+from sensegate.config.durations import TIME_MAX_US
 from sensegate.errors import CancellableTaskGroup, Conflict, StoreFull, Unavailable
 from sensegate.share.access_requests import AccessRequests, AccessTerms
 from sensegate.share.catalogue import DatasetCatalogue, QualityIndicators
@@ -276,6 +277,8 @@ class Sharing:
         else:
             _, last = await self.reader.log.bounds()
             if until is not None:
+                # A masked time may end after the year 9999, which the log does not know.
+                until = min(max(until, 0), TIME_MAX_US)
                 last = min(last, await self.reader.log.sequence_at(until) - 1)
             await self.reader.catch_up()
             start = self.reader.after(last, 0)

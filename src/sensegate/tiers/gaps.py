@@ -81,7 +81,8 @@ async def _runs_around(log: SubjectLog, member: str, gap: Gap, lost: set[str], e
     """Return the numbers that came from the lost store, and those that came from its successors."""
     before: Runs = {}
     after: Runs = {}
-    at = await log.sequence_at(gap.since - LOOK_BACK_US) - 1
+    # The node stated the time: no time after the join of its successor, or before 1970, is that of its last span.
+    at = await log.sequence_at(max(0, min(gap.since, gap.until) - LOOK_BACK_US)) - 1
     read = 0
     while read < ENTRIES_MAX:
         entries = await log.fetch_of(f"sequences.{member}", at)

@@ -7,6 +7,8 @@ from enum import StrEnum
 
 import msgspec
 
+from sensegate.config.durations import TIME_MAX_US, TIME_MIN_US
+
 REASON_MAX = 500
 """Most characters of a reason that a gateway reports."""
 _DEBTS = {"settle": "retire the device", "back": "let the device in again", "drop": "retire the device"}
@@ -42,9 +44,16 @@ class UncarriedState(msgspec.Struct, frozen=True, omit_defaults=True):
     """Entries that still waited in its backlog."""
 
     def __str__(self) -> str:
-        when = f"{datetime.fromtimestamp(self.since / 1e6, UTC):%Y-%m-%dT%H:%M:%SZ}" if self.since else "it joined"
+        when = _written(self.since) if self.since else "it joined"
         more = f", and {self.pending} entries of its backlog" if self.pending else ""
         return f"the identities for duplicate detection; readings of its gateway since {when}{more}"
+
+
+def _written(time: int) -> str:
+    """Return a time that a gateway stated, which may be any number."""
+    if not TIME_MIN_US <= time <= TIME_MAX_US:
+        return f"{time} µs of its clock"
+    return f"{datetime.fromtimestamp(time / 1e6, UTC):%Y-%m-%dT%H:%M:%SZ}"
 
 
 class MoveRecord(msgspec.Struct, frozen=True, omit_defaults=True):

@@ -30,6 +30,7 @@ from sensegate.authority.divisions import Divisions, contains
 from sensegate.authority.scope import Action, Principal, allows, demand
 from sensegate.authority.trail import Facts, Trail
 from sensegate.bus.kv_row import KvRow
+from sensegate.bus.names import city_of
 from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
@@ -177,7 +178,7 @@ class MoveRegister:
         place = self._divisions.check(division)[0]
         demand(by, Action.CHANGE_DEVICES, place, by.scope.department)
         # Only gateways of the caller's own area are named: of others it does not learn which there are.
-        serving = [gateway for gateway in gateways if contains(gateway, place)]
+        serving = [gateway for gateway in gateways if contains(city_of(gateway), place)]
         if target not in serving:
             raise ConfigError(
                 f"{target[:16]} is no gateway that serves {place}", key="target", remedy=f"give {' or '.join(serving)}"
@@ -369,7 +370,7 @@ class MoveRegister:
             stored = await self._registries.find(division, device)
             if stored is None or stored.device.state is DeviceState.RETIRED:
                 continue
-            if not allows(by, Action.CHANGE_DEVICES, stored.device.division, stored.device.department):
+            if not _may_change(by, stored):
                 continue  # the same answer as for a device that does not exist
             entries.append((division, stored))
         if not entries:
@@ -618,6 +619,14 @@ def _due(move: MoveRecord) -> list[tuple[str, bool]]:
     """Return the due orders as (action, whether the source runs it)."""
     due = [(move.owed_source, True), (move.owed_target, False), _ORDERS.get(move.stage, ("", True))]
     return [item for item in due if item[0]]
+
+
+def _may_change(by: Principal, stored: StoredDevice) -> bool:
+    """Return whether a caller may change a device by its entry, which may be a node's and hold anything."""
+    try:
+        return allows(by, Action.CHANGE_DEVICES, stored.device.division, stored.device.department)
+    except ConfigError:
+        return False
 
 
 def _concerns(by: Principal, move: MoveRecord) -> bool:

@@ -22,7 +22,7 @@ from sensegate.errors import (
     Conflict,
     Overloaded,
     PermissionDenied,
-    StoreFull,
+    SensegateError,
     Unavailable,
     Untrusted,
 )
@@ -245,7 +245,7 @@ class NodeSide:
         while True:
             try:
                 await work()
-            except (Unavailable, PermissionDenied) as why:
+            except (SensegateError, ValueError, RecursionError) as why:  # the last two come from decoders
                 _log.info("component restarted", component=name, reason=str(why))
             await self._clock.sleep(REFUSED_S)
 
@@ -258,7 +258,7 @@ class NodeSide:
                     await self._parts.config_receiver.apply(reply.base)
                 if reply.orders:
                     await self._parts.mover.run_orders()
-            except (Unavailable, PermissionDenied, StoreFull, msgspec.DecodeError) as why:
+            except (SensegateError, ValueError, RecursionError) as why:  # the last two come from decoders
                 _log.warning("decisions of the centre not applied; asked for again", reason=str(why))
 
     async def _await_admission(self, route: CentreRoute) -> None:

@@ -71,8 +71,8 @@ class ReturnReceiver:
         while True:
             try:
                 more = await self.take_next(ask)
-            except PermissionDenied as why:
-                _log.info("return flow refused by the centre", reason=str(why))
+            except (PermissionDenied, ConfigError) as why:
+                _log.info("return flow refused, by the centre or as one for another node", reason=str(why))
                 await self._clock.sleep(REFUSED_S)
             except (Unavailable, Fenced, StoreFull, Conflict, ValueError) as why:
                 _log.warning("returned rows not committed; retrying", reason=str(why))

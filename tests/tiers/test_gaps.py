@@ -1,0 +1,38 @@
+"""Gaps in a node's readings: what the lost node stated about itself is not taken for more than a statement."""
+
+from __future__ import annotations
+
+import pytest
+
+from sensegate.bus.reader import format_timestamp
+from sensegate.clock import DAY_US
+from sensegate.model import LogEntry
+from sensegate.tiers.gaps import gap_reports
+from sensegate.tiers.members import Gap
+from tests.share.made import NOW
+
+
+class DatedLog:
+    """An empty log that knows times as the server does, of the years 1 to 9999."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    async def sequence_at(self, time: int) -> int:
+        format_timestamp(time)
+        self.asked.append(time)
+        return 1
+
+    async def fetch_of(self, subject: str, after: int) -> list[LogEntry]:
+        assert (subject, after) == ("sequences.4401", 0)
+        return []
+
+
+@pytest.mark.parametrize(
+    ("since", "begin"), [(NOW - 5, NOW - 5 - DAY_US), (2**62, NOW - DAY_US), (-(2**62), 0), (1, 0)]
+)
+async def test_a_gap_begins_whatever_time_the_lost_node_stated(since: int, begin: int) -> None:
+    """No later than its successor joined, and not before the log knows times."""
+    log = DatedLog()
+    (report,) = await gap_reports(log, "4401", [Gap(since, NOW, "e1", 3)])
+    assert (report.devices, report.missing, log.asked) == ([], 0, [begin])

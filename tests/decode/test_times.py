@@ -76,6 +76,8 @@ WRONG = [
     ("epoch", 1e14),
     ("epoch", 10**14),
     ("epoch", 10**400),
+    ("epoch", -(2**63)),
+    ("epoch_ns", -(2**63)),
     ("epoch", float("nan")),
     ("epoch", True),
     ("epoch", None),

@@ -510,13 +510,14 @@ def _epoch_column(raws: Sequence[int], form: str) -> tuple[I64, U8, BOOL] | None
     except OverflowError:
         return None
     size = np.abs(numbers)
+    possible = size >= 0  # not -2**63, which has no opposite
     if form == "epoch":
         seconds = size < 10**11
-        sure = size < 10**14
+        sure = possible & (size < 10**14)
         time = np.where(sure, np.where(seconds, numbers * 1_000_000, numbers * 1_000), 0)
         return time, np.zeros(len(raws), np.uint8), sure
     factor, divisor = _UNITS[form]
-    sure = (size >= 0) & (size < int(_LIMIT[form]))
+    sure = possible & (size < int(_LIMIT[form]))
     return np.where(sure, numbers, 0) * factor // divisor, np.zeros(len(raws), np.uint8), sure
 
 

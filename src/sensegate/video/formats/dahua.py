@@ -183,13 +183,13 @@ def redact(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymise
     problems: list[Rejected] = []
     for document in documents:
         try:
-            parts = list(_split(document))
+            sent = list(_split(document))
         except Rejected as why:
             problems.append(why)
             continue
-        problems += [part for part in parts if isinstance(part, Rejected)]
+        problems += [event for event in sent if isinstance(event, Rejected)]
         events += [
-            _redact_event(*part, arrival, pseudonymiser, total) for part in parts if not isinstance(part, Rejected)
+            _redact_event(*event, arrival, pseudonymiser, total) for event in sent if not isinstance(event, Rejected)
         ]
     if problems and not events:
         raise problems[0]

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
 
-from sensegate.collect.front import batcher, connection
+from sensegate.collect.front import batcher, codec, connection
 from sensegate.collect.front.batcher import IN_FLIGHT
 from sensegate.collect.front.limits import FrontLimits
 from sensegate.collect.front.packets import (
@@ -18,6 +19,7 @@ from sensegate.collect.front.packets import (
     PacketType,
     Publish,
     ReasonCode,
+    SubAck,
     Version,
     Will,
 )
@@ -203,7 +205,7 @@ async def test_closed_connections_are_not_kept() -> None:
     async with running_front() as rig:
         rig.store.away = True
         for number in range(1, 31):
-            async with rig.client() as client:
+            async with rig.client(will=Will("up/d1", b"gone", 1)) as client:
                 client.publish(str(number), number)
                 async with asyncio.timeout(30):
                     while rig.front.writer.queued_bytes < number * 20:
@@ -215,9 +217,11 @@ async def test_closed_connections_are_not_kept() -> None:
         assert not any(batch.answers for batch in (writer.open, *writer._unstored))
         rig.store.away = False
         async with asyncio.timeout(30):
-            while len(rig.store.messages) < 30:
+            while len(rig.store.messages) < 60:
                 await asyncio.sleep(0.005)
-        assert [payload for _, payload in rig.store.messages] == [str(number).encode() for number in range(1, 31)]
+        stored = [payload for _, payload in rig.store.messages]
+        assert stored[::2] == [str(number).encode() for number in range(1, 31)]
+        assert stored[1::2] == [b"gone"] * 30
 
 
 async def test_a_read_beyond_the_receive_maximum_is_ended_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -250,3 +254,30 @@ async def test_an_ended_session_keeps_few_packet_ids() -> None:
                 await asyncio.sleep(0.001)
         [session] = rig.front.sessions._sessions.values()
         assert not session.received
+
+
+@pytest.mark.parametrize("version", [Version.MQTT_3_1_1, Version.MQTT_5])
+@pytest.mark.parametrize("kind", [PacketType.SUBSCRIBE, PacketType.UNSUBSCRIBE])
+async def test_filters_of_a_packet_are_limited(version: Version, kind: PacketType) -> None:
+    """A megabyte of filters took seconds, in which no other client of the front was served."""
+    end = b"\0" if kind is PacketType.SUBSCRIBE else b""
+    properties = b"\0" if version == Version.MQTT_5 else b""
+    async with running_front() as rig, rig.client("d1", version) as client:
+        most = codec.FILTERS_MAX
+        client.write(codec.frame(kind, b"\0\7" + properties + (b"\0\1x" + end) * most, 2))
+        answer = await client.receive()
+        assert isinstance(answer, SubAck)
+        assert len(answer.codes) == (most if kind is PacketType.SUBSCRIBE or properties else 0)
+        client.write(codec.frame(kind, b"\0\7" + properties + (b"\0\1x" + end) * (most + 1), 2))
+        assert await client.receive() == (Disconnect(ReasonCode.QUOTA_EXCEEDED) if properties else None)
+        assert rig.counts.limits["mqtt_quota_exceeded"] == 1
+
+
+def test_a_packet_that_comes_in_crumbs_takes_little_memory() -> None:
+    """A chunk of two bytes is an object of fifty: those of an incomplete packet are joined now and then."""
+    reader = codec.PacketReader(PACKET_BYTES_MAX)
+    packet = codec.frame(PacketType.PUBLISH, bytes(200_000))
+    for at in range(0, len(packet) - 2, 2):
+        assert reader.feed(packet[at : at + 2]) == []
+    assert sum(map(sys.getsizeof, reader._held)) < 2 * len(packet)
+    assert reader.feed(packet[-2:]) == [(packet[0], bytes(200_000))]

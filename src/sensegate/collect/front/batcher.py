@@ -154,7 +154,8 @@ class BatchWriter:
         """
         batch = self.open
         batch.bytes += size + _OVERHEAD * batch.builder.end_read(client, credential, arrival)
-        batch.add_answers(connection, answers, waiting)
+        if answers or waiting:
+            batch.add_answers(connection, answers, waiting)
         if batch.bytes >= BYTES_MAX or len(batch.builder) >= MESSAGES_MAX:
             self._seal()
         self._wake.set()

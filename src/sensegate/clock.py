@@ -4,12 +4,25 @@ from __future__ import annotations
 
 import asyncio
 import time
+from datetime import date
 from typing import Protocol
 
 SECOND_US = 1_000_000
 MINUTE_US = 60 * SECOND_US
 HOUR_US = 60 * MINUTE_US
 DAY_US = 24 * HOUR_US
+_EPOCH_DAY = date(1970, 1, 1).toordinal()
+_LAST_DAY = date.max.toordinal()
+
+
+def begins_month(moment: int) -> bool:
+    """Return whether µs UTC lie in the first second of a month: second 60 of the minute before is a leap second.
+
+    RFC 3339 and ITU-R TF.460 have leap seconds at the end of a month in UTC, never elsewhere.
+    """
+    days, rest = divmod(moment, DAY_US)
+    day = _EPOCH_DAY + days
+    return rest < SECOND_US and 1 <= day <= _LAST_DAY and date.fromordinal(day).day == 1
 
 
 class Clock(Protocol):

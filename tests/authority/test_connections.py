@@ -101,3 +101,14 @@ async def test_a_user_who_waits_for_the_server_holds_up_nobody(
     server.open[4] = "a"
     await passed(clock, 0.6)
     assert server.open == {}
+
+
+async def test_a_restarted_server_gives_the_same_ids_to_others(server: _Server, clock: FakeClock) -> None:
+    """It tells of no end of its connections before: theirs are replaced, and a rival of a new one is seen."""
+    opened = DeviceConnections(server, "devices", clock)
+    opened.opened(7, "a", "ca")
+    opened.opened(7, "b", "cb")
+    assert opened.rival("b", "another") == 7
+    assert opened.rival("c", "cb") == 7
+    assert opened.rival("a", "another") is None
+    assert len(opened) == 1

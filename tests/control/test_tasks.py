@@ -16,7 +16,7 @@ from sensegate.authority.tokens import Tokens
 from sensegate.control import tasks as module
 from sensegate.control.emergency_grants import EmergencyGrants
 from sensegate.control.mode_executor import ModeOrderExecutor
-from sensegate.control.modes import EmergencyCommand, ModePlan, ModeRegistry
+from sensegate.control.modes import EmergencyCommand, ModeOrder, ModePlan, ModeRegistry
 from sensegate.control.tasks import Confirmation, TaskQueue, TaskState
 from sensegate.errors import Conflict, NotFound, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.model import Readings, Spec
@@ -292,5 +292,105 @@ async def test_an_overloaded_audit_trail_delays_a_mode_order(monkeypatch: pytest
     await _seconds_pass(world)
     assert not running.done()
     assert [step.action for step in modes.get(order.id, ADMIN).steps] == ["shed"]
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_full_queue_delays_a_mode_order_for_its_device_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others have their task at once, and each has it once; a full queue is no refusal by a device."""
+    monkeypatch.setattr(module, "DEVICE_MAX", 1)
+    monkeypatch.setattr(AnyTask, "confirm", Confirmation("state", "on"))
+    world = await made()
+    modes = ModeRegistry(MemoryBucket(), world.trail, world.clock)
+    executor = ModeOrderExecutor(modes, world.tasking, world.devices, world.clock, cast("EmergencyGrants", None))
+    earlier = await world.tasking.order(world.device("d1"), "earlier", {}, by=ADMIN)
+    order = await _dark(modes)
+    with pytest.raises(Overloaded, match="1 of 2 devices"):
+        await executor._advance(order)
+    assert [step.action for step in modes.get(order.id, ADMIN).steps] == ["shed"]
+    assert [task.device for task in world.tasks.list(ADMIN) if task.order == order.id] == ["d2"]
+    for task in world.tasks.list(ADMIN):
+        await world.tasks.finish(task, TaskState.DONE)
+    for task in world.tasks.list(ADMIN):
+        await world.tasks._tasks.delete(task.id, expected=task.revision)  # as the oldest are in time
+    await executor._advance(modes.get(order.id, ADMIN))
+    assert [task.device for task in world.tasks.list(ADMIN)] == ["d1"]
+    _, step = modes.get(order.id, ADMIN).steps
+    assert (step.action, step.count, step.problem) == ("task", 2, "")
+    assert earlier.id not in {task.id for task in world.tasks.list(ADMIN)}
+
+
+async def test_an_order_that_ends_while_a_queue_is_full_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Devices that were told are told the end, though the step was never complete."""
+    monkeypatch.setattr(module, "DEVICE_MAX", 1)
+    monkeypatch.setattr(AnyTask, "confirm", Confirmation("state", "on"))
+    world = await made()
+    modes = ModeRegistry(MemoryBucket(), world.trail, world.clock)
+    executor = ModeOrderExecutor(modes, world.tasking, world.devices, world.clock, cast("EmergencyGrants", None))
+    await world.tasking.order(world.device("d1"), "earlier", {}, by=ADMIN)
+    order = await _dark(modes)
+    with pytest.raises(Overloaded):
+        await executor._advance(order)
+    await world.clock.advance(3_601)
+    for task in world.tasks.list(ADMIN):
+        await world.tasks.finish(task, TaskState.EXPIRED)
+    await executor._advance(modes.get(order.id, ADMIN))
+    ended = modes.get(order.id, ADMIN)
+    assert ([step.action for step in ended.steps], ended.state) == (["shed", "task.end", "shed.end"], "ended")
+    assert sorted(task.device for task in world.tasks.list(ADMIN) if task.order == f"{order.id}.end") == ["d1", "d2"]
+    assert not executor._told
+
+
+async def _dark(modes: ModeRegistry) -> ModeOrder:
+    """Order a plan that darkens the meters, and lightens them when it ends."""
+    command = EmergencyCommand("acme/meter", "blink", {"on": 0}, {"on": 1})
+    plan = ModePlan(name="dark", title="t", place=Scope("4401"), tasks=(command,), shed=("illuminance",))
+    written = await modes.write(plan, by=WRITER, revision=0)
+    await modes.approve("dark", by=ADMIN, revision=written.revision)
+    return await modes.order("dark", by=WRITER, hours=1, reason="r")
+
+
+async def test_a_device_that_was_heard_during_an_error_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A task for a device that is seldom online is sent by the next check: the next message may be a day away."""
+    monkeypatch.setattr(AnyTask, "when_online", True)
+    world = await made()
+    await world.tasking.order(world.device("d1"), "blink", {}, by=ADMIN)
+    await world.tasking._check()
+    world.tasking._heard.add(world.devices.find("d1"))
+    mark_sent, failures = world.tasks.mark_sent, [Unavailable("the store does not answer")]
+
+    async def refusing(*of: Any, **more: Any) -> Any:
+        if failures:
+            raise failures.pop()
+        return await mark_sent(*of, **more)
+
+    monkeypatch.setattr(world.tasks, "mark_sent", refusing)
+    with pytest.raises(Unavailable):
+        await world.tasking._check()
+    assert world.broker.sent == []
+    await world.tasking._check()
+    assert world.broker.sent == ["d1/down"]
+    assert not world.tasking._heard
+
+
+async def test_an_overloaded_audit_trail_does_not_end_the_sending(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The end of a task cannot be recorded yet: the dispatcher goes on, and ends it later."""
+    world = await made()
+    record, failures = world.trail.record, [Overloaded("too many processes write to the audit trail at once")]
+
+    async def overloaded(*of: Any, **more: Any) -> None:
+        if failures:
+            raise failures.pop()
+        await record(*of, **more)
+
+    await world.tasking.order(world.device("d1"), "blink", {}, by=ADMIN)
+    await world.tasking.order(world.device("d2"), "blink", {}, by=ADMIN)
+    world.topics = ["elsewhere"]  # so that they expire
+    await world.clock.advance(601)
+    monkeypatch.setattr(world.trail, "record", overloaded)
+    running = asyncio.create_task(world.tasking.run())
+    await _seconds_pass(world)
+    assert not running.done()
+    assert world.states() == [TaskState.EXPIRED] * 2
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)

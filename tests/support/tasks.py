@@ -25,6 +25,7 @@ class AnyTask(TaskingCapabilities):
     confirm: Confirmation | None = None
     role = Role.COUNTY_OPERATOR
     retry_s = 0.0
+    when_online = False
 
     def __init__(self) -> None:
         """Know no profiles."""
@@ -43,6 +44,7 @@ class AnyTask(TaskingCapabilities):
             confirm=self.confirm,
             role=self.role,
             retry_s=self.retry_s,
+            when_online=self.when_online,
         )
 
     def confirms(self, confirm: Confirmation, value: float, text: str | None) -> bool:

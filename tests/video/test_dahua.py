@@ -75,6 +75,21 @@ def test_several_events_under_one_another() -> None:
     assert (report.observations, report.ignored, readings(report)) == ((), 1, [("online", "", True)])
 
 
+BROKEN = (b'Code=VideoBlind;action=Start;index=0;data={"UTC": ', b"Code=VideoBlind;action=")
+
+
+@pytest.mark.parametrize("broken", BROKEN)
+def test_a_broken_event_costs_itself_alone(broken: bytes) -> None:
+    """Before, between and behind good events, on a line of its own."""
+    body = b"\n".join((broken, event("VideoMotion", "Start"), broken, event("VideoLoss", "Start"), broken))
+    report = decode_body(body)
+    assert [observation.event.type for observation in report.observations if observation.event] == [
+        "motion",
+        "video_loss",
+    ]
+    assert [rejected.index for rejected in report.rejected] == [2, 3, 4]
+
+
 @pytest.mark.parametrize(
     ("utc", "more", "arrival", "expected"),
     [

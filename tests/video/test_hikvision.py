@@ -10,7 +10,9 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sensegate.errors import Rejected
+from sensegate.model import QuarantineReason
 from sensegate.video.format import CameraInfo, VideoReport
+from sensegate.video.formats import hikvision
 from sensegate.video.formats.hikvision import FORMAT
 from sensegate.video.observation import BoxQuality, ObservationKind
 from sensegate.video.pseudonyms import KeyedPseudonymiser
@@ -249,6 +251,37 @@ def test_alarms_of_a_recorder_in_one_body() -> None:
     report = decode_body(b"".join(map(part, bodies)) + b"--boundary--")
     assert [observation.camera for observation in report.observations] == ["cam7/1", "cam7/2", "cam7/3", "cam7/2"]
     assert len({observation.id for observation in report.observations}) == 3
+
+
+@pytest.mark.parametrize("broken", [b"<a>", b"{", b"text", b"\xff", b"<!DOCTYPE x []>"])
+def test_a_broken_document_costs_itself_alone(broken: bytes) -> None:
+    """Before, between and behind good alerts of one body."""
+    report = decode_body(
+        b"".join(map(part, (broken, alert(), broken, alert("IO", "inactive"), broken))) + b"--boundary--"
+    )
+    assert [observation.event.type for observation in report.observations if observation.event] == [
+        "motion",
+        "alarm_input",
+    ]
+    assert [rejected.index for rejected in report.rejected] == [2, 3, 4]
+
+
+def test_an_alert_with_too_many_regions_costs_itself_alone() -> None:
+    """Of several alerts of one document."""
+    regions = [{"regionID": number} for number in range(300)]
+    report = decode_body({"EventNotificationAlert": [person_event(DetectionRegionList=regions), person_event()]})
+    assert (len(report.observations), len(report.rejected)) == (1, 1)
+
+
+def test_alerts_of_a_body_are_limited() -> None:
+    """An empty alert takes two bytes, and its observation hundreds."""
+    assert len(decode_body({"EventNotificationAlert": [{}] * hikvision.ALERTS_MAX}).observations) == 1_000
+    with pytest.raises(Rejected) as why:
+        decode_body({"EventNotificationAlert": [{}] * (hikvision.ALERTS_MAX + 1)})
+    assert why.value.reason == QuarantineReason.TOO_LARGE
+    document = json.dumps({"EventNotificationAlert": [{}] * 600}).encode()
+    with pytest.raises(Rejected, match="more than 1000 alerts"):
+        decode_body(part(document) * 2 + b"--boundary--")
 
 
 @pytest.mark.parametrize(

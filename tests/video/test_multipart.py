@@ -68,6 +68,33 @@ def test_pictures_are_left_out_and_still_counted() -> None:
     assert kinds == [(ALERT, False), (b"", True), (b"", True), (b"", True)]
 
 
+def test_parts_are_limited() -> None:
+    """A part that is too long stands for all that are too many, also after pictures were left out; none is read."""
+    most = multipart.PARTS_MAX
+    for count in (most, most + 1, most + 2, 100 * most):
+        body = part(ALERT) * count + b"--b--\r\n"
+        parts = split(body)
+        assert [item.content for item in parts[:most]] == [ALERT] * most
+        assert [item.too_long for item in parts[most:]] == [True] * (count > most)
+        assert split(without_pictures(body)) == parts
+        assert split(without_pictures(without_pictures(body))) == parts
+
+
+def test_a_body_of_parts_alone_is_not_split_to_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A part takes six bytes of a body and a hundred of memory."""
+    finish = MultipartParser._finish_part
+    parts = 0
+
+    def count(parser: MultipartParser, content: bytes, head: multipart.PartHead) -> BodyPart:
+        nonlocal parts
+        parts += 1
+        return finish(parser, content, head)
+
+    monkeypatch.setattr(MultipartParser, "_finish_part", count)
+    split(b"--b\n\n" * 10_000)
+    assert parts == multipart.PARTS_MAX + 1
+
+
 def test_a_part_goes_as_soon_as_it_is_whole() -> None:
     """A camera sends the next boundary with the next part, which may be minutes away."""
     cutter = MultipartParser(b"b", is_complete=whole)

@@ -26,6 +26,8 @@ def us(text: str) -> int:
         ("2026-01-15T13:00:00+09:00", "2026-01-15T04:00:00+00:00", EXPLICIT),
         ("1768453200000", "2026-01-15T05:00:00+00:00", EXPLICIT),
         (" 20260115130000 ", "2026-01-15T05:00:00+00:00", ASSUMED),
+        ("20170101075960", "2017-01-01T00:00:00+00:00", ASSUMED),
+        ("2017-01-01 07:59:60", "2017-01-01T00:00:00+00:00", ASSUMED),
     ],
 )
 def test_beijing_time_in_all_its_spellings(text: str, moment: str, quality: str) -> None:
@@ -67,6 +69,9 @@ def test_iso_with_and_without_a_zone(text: str, naive: str, moment: str, quality
         "1" * 400,
         "2026-01-15T24:00:01",
         "99999999999999",
+        "20260115130060",
+        "2026-01-15T05:00:60Z",
+        "2017-01-01T00:59:60Z",
     ],
 )
 def test_what_is_no_time(text: str) -> None:

@@ -122,9 +122,10 @@ class DeviceConnections:
 
     def opened(self, cid: int, user: str, client_id: str) -> None:
         """Note that a connection was let in."""
-        if cid in self._by_cid:
-            return
         new = _Open(cid, user, client_id)
+        if self._by_cid.get(cid) == new:
+            return
+        self._forget(cid)  # a server that was restarted, which tells of no end, counts from 1 again
         self._by_user[user] = self._by_client[client_id] = self._by_cid[cid] = new
         self._last_cid = max(self._last_cid, cid)
 

@@ -9,7 +9,7 @@ One task of a device is in progress at a time, oldest first.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 
 import msgspec
 import numpy as np
@@ -25,7 +25,7 @@ from sensegate.control.tasks import OPEN, UNDER_WAY, DeviceTask, Scalar, TaskQue
 from sensegate.decode import downlink
 from sensegate.decode.downlink import DownlinkFrame, DownlinkOutcome
 from sensegate.decode.grammar import DownlinkEventPart
-from sensegate.errors import ConfigError, Conflict, StoreFull, Unavailable
+from sensegate.errors import ConfigError, Conflict, Overloaded, StoreFull, Unavailable
 from sensegate.model import I32, Device, MessageBatch, Readings, Spec
 
 POLL_S = 0.5
@@ -171,7 +171,7 @@ class CommandDispatcher:
             self._moved.clear()
             try:
                 await self._check()
-            except (Conflict, StoreFull, Unavailable) as why:
+            except (Conflict, Overloaded, StoreFull, Unavailable) as why:
                 _log.warning("tasks delayed", reason=str(why))
             # Checked when something happened, and now and then for what time alone changes.
             await wait_or_sleep(self._moved, self._clock, POLL_S)
@@ -186,6 +186,14 @@ class CommandDispatcher:
             await self._end(task, TaskState.DONE)
             del self._shown[task_id]
         heard, self._heard = self._heard, set()
+        try:
+            await self._send_due(heard)
+        except (Conflict, Overloaded, StoreFull, Unavailable):
+            self._heard |= heard
+            raise
+
+    async def _send_due(self, heard: Collection[int]) -> None:
+        """Send and end what is due; `heard`: devices that were heard since the last check."""
         in_progress: dict[int, DeviceTask] = {}
         watched: dict[str, list[tuple[str, str, list[DownlinkEventPart]]]] = {}
         now = self._clock.now()

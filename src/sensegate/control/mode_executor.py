@@ -37,6 +37,8 @@ class ModeOrderExecutor:
         self._devices = devices
         self._clock = clock
         self._grants = grants
+        self._told: dict[tuple[str, str], set[str]] = {}
+        """(order, or its end; target of a step that is not complete) -> devices that have their task."""
         self._moved = asyncio.Event()
         modes.on_change.append(self._moved.set)
 
@@ -55,7 +57,7 @@ class ModeOrderExecutor:
             for order in list(self._modes.unfinished()):
                 try:
                     await self._advance(order)
-                except (Conflict, Overloaded, StoreFull, Unavailable) as why:  # the audit trail may be overloaded
+                except (Conflict, Overloaded, StoreFull, Unavailable) as why:  # also queues and the audit trail
                     _log.warning("mode order delayed", order=order.id, reason=str(why))
             await wait_or_sleep(self._moved, self._clock, POLL_S)
 
@@ -65,6 +67,7 @@ class ModeOrderExecutor:
         plan, active = order.plan, order.state == "active"
         end = "" if active else ".end"
         taken = {(step.action, step.target) for step in order.steps}
+        delayed: Overloaded | None = None
         for number, wanted in enumerate(plan.grants):
             action, target = f"grant{end}", f"{number}: {wanted.feed} to {wanted.subscriber}"
             if (action, target) not in taken and (active or ("grant", target) in taken):
@@ -72,17 +75,25 @@ class ModeOrderExecutor:
         for number, command in enumerate(plan.tasks):
             action, target = f"task{end}", f"{number}: {command.profile} {command.task}"
             parameters = command.parameters if active else command.afterwards
-            if parameters is not None and (action, target) not in taken and (active or ("task", target) in taken):
-                order = await self._modes.record_step(
-                    order, await self._command(order, command, parameters, action, target)
-                )
+            has_begun = active or ("task", target) in taken or self._has_begun(order, command)
+            if parameters is not None and (action, target) not in taken and has_begun:
+                try:
+                    step = await self._command(order, command, parameters, action, target)
+                except Overloaded as why:  # full queues delay their own step, not those behind it
+                    delayed = why
+                    continue
+                order = await self._modes.record_step(order, step)
+                self._told.pop((_order_name(order), target), None)
         if plan.shed and (f"shed{end}", scope_text(order.place)) not in taken:
             shed = ModeStep(
                 f"shed{end}", scope_text(order.place), self._clock.now(), len(plan.shed), ", ".join(plan.shed)
             )
             order = await self._modes.record_step(order, shed)
+        if delayed is not None:
+            raise delayed
         if not active:
             await self._modes.finish(order)
+            self._told = {key: told for key, told in self._told.items() if key[0] not in {order.id, f"{order.id}.end"}}
 
     async def _grant(self, order: ModeOrder, wanted: EmergencyGrant, action: str, target: str) -> ModeStep:
         problem = ""
@@ -94,25 +105,40 @@ class ModeOrderExecutor:
             problem = str(why)
         return ModeStep(action, target, self._clock.now(), 0 if problem else 1, problem)
 
+    def _has_begun(self, order: ModeOrder, command: EmergencyCommand) -> bool:
+        """Return whether devices have a task of an order whose step was not complete when it ended."""
+        tasks = self._tasking.tasks.list(MODE_ACTOR)
+        return any(task.order == order.id and task.command.task == command.task for task in tasks)
+
     async def _command(
         self, order: ModeOrder, command: EmergencyCommand, parameters: Mapping[str, Scalar], action: str, target: str
     ) -> ModeStep:
-        """Queue a task for each device, once: after a restart those that have it are recognised."""
+        """Queue a task for each device, once: after a restart those that have it are recognised.
+
+        Raises:
+            Overloaded: the queues of some devices are full; all others have their task.
+            Unavailable, StoreFull: the store takes no tasks.
+        """
         part = Scope(order.place.division, order.place.department)
         # Not as an administrator: what its giver may not tell a device, the order does not tell it either.
         giver = Principal(MODE_ACTOR.id, order.role, part, name=MODE_ACTOR.name)
-        name = f"{order.id}{'' if order.state == 'active' else '.end'}"
-        have = {
+        name = _order_name(order)
+        have = self._told.setdefault((name, target), set())
+        have.update(
             task.device
             for task in self._tasking.tasks.list(MODE_ACTOR)
             if task.order == name and task.command.task == command.task
-        }
+        )
         refused: list[str] = []
+        full = 0
         ids = self._devices.ids_of(command.profile, part)
         note = f"{'drill: ' if order.drill else ''}{order.reason}"[:500]
         rest_s = max(1.0, (order.until - self._clock.now()) / 1e6) if order.state == "active" else EXPIRES_S
         for device in ids:
             if device in have:
+                continue
+            if not self._tasking.tasks.has_room(device):
+                full += 1
                 continue
             try:
                 await self._tasking.order(
@@ -124,9 +150,17 @@ class ModeOrderExecutor:
                     note=note,
                     order=name,
                 )
-            except (Unavailable, StoreFull):
+                have.add(device)
+            except (Overloaded, Unavailable, StoreFull):
                 raise
             except SensegateError as why:
                 refused.append(f"{device}: {why}")
+        if full:
+            raise Overloaded(f"{full} of {len(ids)} devices have no room for task {command.task}", retry_after_s=POLL_S)
         problem = f"{len(refused)} refused; the first: {refused[0]}" if refused else ""
         return ModeStep(action, target, self._clock.now(), len(ids) - len(refused), problem)
+
+
+def _order_name(order: ModeOrder) -> str:
+    """Return the name by which tasks refer to an order, or to its end."""
+    return f"{order.id}{'' if order.state == 'active' else '.end'}"

@@ -198,6 +198,10 @@ class TaskQueue:
         await self._delete_oldest()
         return given
 
+    def has_room(self, device: str) -> bool:
+        """Return whether `enqueue` takes one more task of a device."""
+        return self._open < OPEN_MAX and len(self._queues.get(device, ())) < DEVICE_MAX
+
     async def cancel(self, task_id: str, *, by: Principal) -> DeviceTask:
         """Cancel a task. Raises `NotFound`, `PermissionDenied`, `Conflict` (it was sent, or has ended)."""
         task = self.get(task_id, by)

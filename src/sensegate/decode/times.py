@@ -1,8 +1,9 @@
 """Parse times as devices write them into µs UTC with a time quality: one value, or a column of them.
 
 A number below 1e11 is seconds, below 1e14 milliseconds (format ``epoch``); text is ISO 8601 (``iso``) or a
-`strptime` pattern (in which 24:00 is the end of the day). Text without a zone is taken in the zone of the profile and
-marked as such. What cannot be parsed is `BAD`: its value is rejected, never dated by guess.
+`strptime` pattern (in which 24:00 is the end of the day). A leap second is the first second of the next day, as clocks
+without leap seconds count it; a second 60 at any other time is no time. Text without a zone is taken in the zone of the
+profile and marked as such. What cannot be parsed is `BAD`: its value is rejected, never dated by guess.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import numpy as np
 
-from sensegate.clock import HOUR_US
+from sensegate.clock import HOUR_US, SECOND_US, begins_month
 from sensegate.model import BOOL, F64, I32, I64, U8
 from sensegate.quantities.quality import TimeQuality
 
@@ -169,16 +170,23 @@ def _iso(text: str, zone: str) -> tuple[int, int]:
     if match is None:
         return BAD, TimeQuality.RECEIVED
     year, month, day, hour, minute, second, fraction, offset = match.groups()
+    is_leap = second == "60"
     ends_day = hour == "24" and not any(int(part or 0) for part in (minute, second, fraction))
     try:
-        clock = (0 if ends_day else int(hour), int(minute), int(second or 0))
+        clock = (0 if ends_day else int(hour), int(minute), 59 if is_leap else int(second or 0))
         local = datetime(int(year), int(month), int(day), *clock, tzinfo=UTC) + timedelta(days=ends_day)
         time = (local - _EPOCH) // _MICROSECOND + int((fraction or "0")[:6].ljust(6, "0"))
-        if offset is None:
-            return time - _zone_offset(zone, time), TimeQuality.ASSUMED_ZONE
-        return time - _offset(offset), TimeQuality.DEVICE
+        ahead = _zone_offset(zone, time) if offset is None else _offset(offset)
     except (ValueError, OverflowError):
         return BAD, TimeQuality.RECEIVED
+    quality = TimeQuality.ASSUMED_ZONE if offset is None else TimeQuality.DEVICE
+    return _leap_second(time - ahead, quality) if is_leap else (time - ahead, quality)
+
+
+def _leap_second(time: int, quality: int) -> tuple[int, int]:
+    """Return the time a second after second 59 of text with second 60, `BAD` unless there may be a leap second."""
+    time += SECOND_US
+    return (time, quality) if begins_month(time) else (BAD, TimeQuality.RECEIVED)
 
 
 def _interval(text: str, zone: str, end: str) -> tuple[int, int]:
@@ -237,6 +245,10 @@ def _zone_offset(zone: str, local: int) -> int:
 
 
 def _pattern(text: str, form: str, zone: str) -> tuple[int, int]:
+    match = pattern.fullmatch(text) if "60" in text and (pattern := _second_60_pattern(form)) else None
+    if match is not None:
+        time, quality = _pattern(f"{text[: match.start(1)]}59{text[match.end(1) :]}", form, zone)
+        return (time, quality) if time == BAD else _leap_second(time, quality)
     try:
         parsed = _civil_time(text, form)
         if parsed.tzinfo is not None:
@@ -264,12 +276,25 @@ _PARTS = {"Y": r"\d{4}", "y": r"\d\d", "j": r"\d{1,3}", "f": "0{1,6}", "M": "00?
 @cache
 def _end_of_day_pattern(form: str) -> re.Pattern[str] | None:
     """Return a pattern for text at 24:00, with the hour as its group; None for a format without hours."""
-    if "%H" not in form or form.count("%") != len(re.findall("%[YymdjHMSfz]", form)):
+    return _text_pattern(form, _PARTS) if "%H" in form else None
+
+
+_PARTS_60 = {"Y": r"\d{4}", "y": r"\d\d", "j": r"\d{1,3}", "f": r"\d{1,6}", "S": "(60)"}
+
+
+@cache
+def _second_60_pattern(form: str) -> re.Pattern[str] | None:
+    """Return a pattern for text with second 60, with that as its group; None for a format without seconds."""
+    return _text_pattern(form, _PARTS_60) if "%S" in form else None
+
+
+def _text_pattern(form: str, parts: dict[str, str]) -> re.Pattern[str] | None:
+    """Return a pattern for text of a format; None where it has other parts than numbers and a zone."""
+    if form.count("%") != len(re.findall("%[YymdjHMSfz]", form)):
         return None
-    parts = re.split("%(.)", form)
     literal = [
-        _PARTS.get(part, r"\S+" if part == "z" else r"\d\d?") if index % 2 else re.escape(part)
-        for index, part in enumerate(parts)
+        parts.get(part, r"\S+" if part == "z" else r"\d\d?") if index % 2 else re.escape(part)
+        for index, part in enumerate(re.split("%(.)", form))
     ]
     return re.compile("".join(literal), re.ASCII)
 
@@ -510,13 +535,14 @@ def _epoch_column(raws: Sequence[int], form: str) -> tuple[I64, U8, BOOL] | None
     except OverflowError:
         return None
     size = np.abs(numbers)
+    possible = size >= 0  # not -2**63, which has no opposite
     if form == "epoch":
         seconds = size < 10**11
-        sure = size < 10**14
+        sure = possible & (size < 10**14)
         time = np.where(sure, np.where(seconds, numbers * 1_000_000, numbers * 1_000), 0)
         return time, np.zeros(len(raws), np.uint8), sure
     factor, divisor = _UNITS[form]
-    sure = (size >= 0) & (size < int(_LIMIT[form]))
+    sure = possible & (size < int(_LIMIT[form]))
     return np.where(sure, numbers, 0) * factor // divisor, np.zeros(len(raws), np.uint8), sure
 
 

@@ -87,17 +87,17 @@ async def _accept(call: Call) -> None:
             text = body.decode()
         except UnicodeDecodeError:
             raise BadRequest("the body is not UTF-8; send line protocol") from None
-        lines, refusals = await asyncio.to_thread(split_lines, text)
-        if not lines and not refusals:
+        split = await asyncio.to_thread(split_lines, text, problems_max=PROBLEMS_MAX)
+        if not split.good and not split.bad:
             raise BadRequest("the body has no line; send line protocol")
-        points = [_nanoseconds(line, factor) for line in lines]
-        refusals += [f"the time of '{line.text[:40]}' is out of range" for line in lines if _is_far(line, factor)]
-        good = [point for point in points if point]
+        far = [line.text for line in split.good if _is_far(line, factor)]
+        refusals = split.problems + [f"the time of '{line[:40]}' is out of range" for line in far[:PROBLEMS_MAX]]
+        good = [_nanoseconds(line, factor) for line in split.good if not _is_far(line, factor)]
         messages = ["\n".join(good[first : first + POINTS_MAX]) for first in range(0, len(good), POINTS_MAX)]
         await asyncio.gather(*(ingest(device, principal, message.encode(), MEDIA) for message in messages))
     if refusals:
         listed = "; ".join(refusals[:PROBLEMS_MAX])
-        raise BadRequest(f"partial write: {listed}; dropped={len(refusals)}, written={len(good)}")
+        raise BadRequest(f"partial write: {listed}; dropped={split.bad + len(far)}, written={len(good)}")
 
 
 def _is_far(line: Line, factor: int) -> bool:
@@ -105,10 +105,8 @@ def _is_far(line: Line, factor: int) -> bool:
 
 
 def _nanoseconds(line: Line, factor: int) -> str:
-    """Return a line with its time in nanoseconds; empty: that is no time."""
-    if line.time is None:
-        return line.text
-    return "" if _is_far(line, factor) else f"{line.text} {line.time * factor}"
+    """Return a line with its time in nanoseconds."""
+    return line.text if line.time is None else f"{line.text} {line.time * factor}"
 
 
 def _bucket(call: Call) -> str:

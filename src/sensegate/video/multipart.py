@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from enum import Enum
+from itertools import islice
 from typing import Final, NamedTuple
 
 import msgspec
@@ -18,7 +19,7 @@ HEAD_MAX: Final = 4_096
 PART_MAX: Final = 262_144
 """Greatest size of a metadata part in bytes; a longer one is dropped."""
 PARTS_MAX: Final = 64
-"""Greatest number of parts of one body."""
+"""Greatest number of parts of one body; one that is too long stands for all others."""
 BOUNDARY_MAX: Final = 100
 _TAIL: Final = BOUNDARY_MAX + 8
 _HEADER = re.compile(rb"[A-Za-z0-9-]{1,40}")
@@ -43,6 +44,7 @@ class BodyPart(msgspec.Struct, frozen=True):
     """Empty for a picture and for an oversized part."""
     picture: bool = False
     too_long: bool = False
+    """An oversized part, or all that are too many."""
 
 
 class PartHead(NamedTuple):
@@ -73,9 +75,15 @@ def is_multipart(payload: bytes) -> bool:
 
 
 def split(payload: bytes, declared: bytes = b"") -> list[BodyPart]:
-    """Return the parts of a complete body; the last one may lack its closing boundary."""
+    """Return the parts of a complete body; the last one may lack its closing boundary.
+
+    Behind `PARTS_MAX` parts stands at most one more, which is too long; the rest of the body is not read.
+    """
     parser = MultipartParser(declared)
-    return [*parser.feed(payload), *parser.close()][:PARTS_MAX]
+    parts = list(islice(parser.feed(payload), PARTS_MAX + 1))
+    if len(parts) <= PARTS_MAX:
+        parts += parser.close()
+    return parts if len(parts) <= PARTS_MAX else [*parts[:PARTS_MAX], BodyPart(TOO_LONG, b"", too_long=True)]
 
 
 def without_pictures(payload: bytes, declared: bytes = b"") -> bytes:
@@ -119,8 +127,10 @@ class PictureStripper:
     def add(self, part: BodyPart) -> None:
         """Add one part."""
         self._parts += 1
-        if self._parts > PARTS_MAX:
+        if self._parts > PARTS_MAX + 1:
             return
+        if self._parts > PARTS_MAX:
+            part = BodyPart(TOO_LONG, b"", too_long=True)
         kind = TOO_LONG if part.too_long else part.kind if not part.picture or PartHead(part.kind).picture else PICTURE
         self._lines += [b"--part", b"Content-Type: " + (kind or "text/plain").encode(), b"", part.content]
         self.size += len(part.content)

@@ -13,6 +13,8 @@ from math import isfinite
 from typing import Final
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from sensegate.clock import begins_month
+
 EXPLICIT: Final = "explicit"
 ASSUMED: Final = "assumed_tz"
 DERIVED: Final = "derived"
@@ -38,7 +40,10 @@ TimeResult = tuple[int, str]
 
 
 def _us(year: int, month: int, day: int, hour: int, minute: int, second: int, micro: int = 0) -> int | None:
-    """Return µs as if the parts were UTC; None if the time does not exist. Accepts second 60 and hour 24."""
+    """Return µs as if the parts were UTC; None if the time does not exist. Accepts second 60 and hour 24.
+
+    The caller checks that second 60 is a leap second, when it knows the zone: see `_checked`.
+    """
     if year < 1970 or minute > 59 or second > 60 or hour > 24 or (hour == 24 and (minute or second or micro)):
         return None
     try:
@@ -46,6 +51,11 @@ def _us(year: int, month: int, day: int, hour: int, minute: int, second: int, mi
     except ValueError:
         return None
     return (days * DAY_S + hour * 3_600 + minute * 60 + second) * SECOND + micro
+
+
+def _checked(us: int, second: int) -> int | None:
+    """Return µs UTC that are no less than 0; None also for a second 60 that can be no leap second."""
+    return us if us >= 0 and (second < 60 or begins_month(us)) else None
 
 
 @lru_cache(maxsize=64)
@@ -79,18 +89,18 @@ def parse_iso(text: str, naive: str = "utc") -> TimeResult | None:
     us = _us(int(year), int(month), int(day), int(hour), int(minute), int(second), micro)
     if us is None:
         return None
-    if offset is None:
-        if naive == "utc":
-            return us, EXPLICIT
+    if offset is None and naive != "utc":
         local = _local(us, naive)
-        return None if local is None else (local, ASSUMED)
-    if offset not in {"Z", "z"}:
+        checked = None if local is None else _checked(local, int(second))
+        return None if checked is None else (checked, ASSUMED)
+    if offset is not None and offset not in {"Z", "z"}:
         hours, minutes = int(offset[1:3]), int(offset[3:].lstrip(":") or 0)
         if hours > 14 or minutes > 59:
             return None
         shift = (hours * 3_600 + minutes * 60) * SECOND
         us += shift if offset[0] == "-" else -shift
-    return (us, EXPLICIT) if us >= 0 else None
+    checked = _checked(us, int(second))
+    return None if checked is None else (checked, EXPLICIT)
 
 
 def parse_compact(text: str) -> TimeResult | None:
@@ -108,7 +118,8 @@ def parse_compact(text: str) -> TimeResult | None:
         int(text[14:] or 0) * 1_000,
     )
     local = None if us is None else _local(us, BEIJING)
-    return None if local is None else (local, ASSUMED)
+    checked = None if local is None else _checked(local, int(text[12:14]))
+    return None if checked is None else (checked, ASSUMED)
 
 
 def parse_beijing(text: str) -> TimeResult | None:

@@ -15,6 +15,7 @@ from sensegate.collect.front import messages
 from sensegate.collect.front.admission import CREDENTIAL_MAX, REFUSALS_MAX, AdmissionClient
 from sensegate.collect.front.messages import Answer, Answers, Questions, Report
 from sensegate.collect.front.packets import ConnectPacket, MqttViolation, Version
+from sensegate.collect.front.rights import Admitted
 from sensegate.errors import Unavailable
 from tests.collect.front.front_rig import running_front
 
@@ -35,12 +36,15 @@ class Gateway:
         self.requests: list[bytes] = []
         self.reports: list[Report] = []
         self.away = False
+        self.omitted = 0
+        """Answers that the next response lacks."""
 
     async def request(self, subject: str, payload: bytes, timeout: float) -> Response:
         assert subject == messages.ADMIT
         assert timeout > 0
         self.requests.append(payload)
-        answers = tuple(Answer(is_known=True, is_admitted=True) for _ in _questions(payload).questions)
+        answers = tuple(Answer(is_known=True, is_admitted=True) for _ in _questions(payload).questions[self.omitted :])
+        self.omitted = 0
         return Response(msgspec.msgpack.encode(Answers(answers)))
 
     async def publish(self, subject: str, payload: bytes, reply: str = "") -> None:
@@ -78,6 +82,23 @@ async def test_long_passwords_do_not_keep_others_out() -> None:
     assert len(admitted) == 40
     assert sum(len(_questions(request).questions) for request in gateway.requests) == 40
     assert max(map(len, gateway.requests)) < MAX_PAYLOAD
+
+
+async def test_a_response_that_lacks_answers_is_no_response() -> None:
+    """Nobody gets the answer to another's question, and nobody waits for ever: all are asked for again."""
+    gateway = Gateway()
+    gateway.omitted = 1
+    client = AdmissionClient(cast("Client", gateway), "f1", SystemClock())
+    waiting = [asyncio.ensure_future(client.admit(connect(number, b"right"), "127.0.0.1", "")) for number in range(3)]
+    running = asyncio.ensure_future(client.run())
+    try:
+        async with asyncio.timeout(30):
+            admitted = await asyncio.gather(*waiting)
+        assert all(isinstance(result, Admitted) for result in admitted)
+        assert len(gateway.requests) == 2
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ async def test_answers_to_several_reads_of_a_batch_are_one_write() -> None:
         writer.open.builder.payloads.append(b"")
         writer.open.builder.flags.append(0)
         writer.end_read(connection, client="d", credential="d", arrival=1, answers=answers, waiting=1, size=1)
-    writer.answer(first, b"c")
+    writer.answer(first, b"c", 0)
     running = asyncio.create_task(writer.run())
     try:
         await _let_run()

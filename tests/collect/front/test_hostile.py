@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from typing import Any
 
 import pytest
 
-from sensegate.collect.front import batcher, connection
+from sensegate.collect.front import batcher, codec, connection
 from sensegate.collect.front.batcher import IN_FLIGHT
 from sensegate.collect.front.limits import FrontLimits
 from sensegate.collect.front.packets import (
@@ -18,6 +19,7 @@ from sensegate.collect.front.packets import (
     PacketType,
     Publish,
     ReasonCode,
+    SubAck,
     Version,
     Will,
 )
@@ -158,3 +160,124 @@ async def test_a_refused_large_message_keeps_its_place() -> None:
             Acknowledgement(PacketType.PUBACK, 101, ReasonCode.NOT_AUTHORIZED),
             Acknowledgement(PacketType.PUBACK, 102),
         ]
+
+
+@pytest.mark.parametrize("version", list(Version))
+@pytest.mark.parametrize("qos", [1, 2])
+async def test_answers_that_wait_are_bounded(version: Version, qos: int) -> None:
+    """Refusals wait behind messages that are not stored: beyond the Receive Maximum their client is not served."""
+    async with running_front(inflight_max=10) as rig, rig.client("d1", version) as client:
+        rig.store.held = True
+        client.publish("taken", 1)
+        await _until_sent(rig, 1)
+        for number in range(2, 402):
+            client.publish("", number, topic="up/d2", qos=qos)
+            if number % 20 == 0:
+                await asyncio.sleep(0.001)
+        await asyncio.sleep(0.1)
+        [batch] = rig.front.writer._unstored
+        assert sum(len(answers) for answers, _ in batch.answers.values()) < 200
+        rig.store.release()
+        if version == Version.MQTT_5:
+            assert await client.receive() == Disconnect(ReasonCode.RECEIVE_MAXIMUM_EXCEEDED)
+        else:
+            assert await client.receive() == Acknowledgement(PacketType.PUBACK, 1)
+            kind = PacketType.PUBACK if qos == 1 else PacketType.PUBREC
+            assert await client.acknowledged(400, kind) == list(range(2, 402))
+
+
+async def test_repetitions_that_wait_are_bounded() -> None:
+    """A QoS 2 message that is sent again and again before it is stored gets no answers without end."""
+    async with running_front(inflight_max=10) as rig, rig.client("d1", Version.MQTT_3_1_1) as client:
+        rig.store.held = True
+        for _ in range(400):
+            client.publish("x", 1, qos=2)
+            await asyncio.sleep(0)
+        await asyncio.sleep(0.1)
+        [batch] = rig.front.writer._unstored
+        assert sum(len(answers) for answers, _ in batch.answers.values()) < 400
+        rig.store.release()
+        assert await client.acknowledged(400, PacketType.PUBREC) == [1] * 400
+
+
+async def test_closed_connections_are_not_kept() -> None:
+    """A device that connects for each message leaves messages behind while the store is away, and no connections."""
+    async with running_front() as rig:
+        rig.store.away = True
+        for number in range(1, 31):
+            async with rig.client(will=Will("up/d1", b"gone", 1)) as client:
+                client.publish(str(number), number)
+                async with asyncio.timeout(30):
+                    while rig.front.writer.queued_bytes < number * 20:
+                        await asyncio.sleep(0.001)
+        async with asyncio.timeout(30):
+            while rig.front.connection_count:
+                await asyncio.sleep(0.001)
+        writer = rig.front.writer
+        assert not any(batch.answers for batch in (writer.open, *writer._unstored))
+        rig.store.away = False
+        async with asyncio.timeout(30):
+            while len(rig.store.messages) < 60:
+                await asyncio.sleep(0.005)
+        stored = [payload for _, payload in rig.store.messages]
+        assert stored[::2] == [str(number).encode() for number in range(1, 31)]
+        assert stored[1::2] == [b"gone"] * 30
+
+
+async def test_a_read_beyond_the_receive_maximum_is_ended_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Messages up to the violation are stored, with no batch of nothing behind them."""
+    ended: list[tuple[int, int]] = []
+    end_read = batcher.BatchWriter.end_read
+
+    def note(writer: batcher.BatchWriter, receiver: batcher.Acknowledged, **read: Any) -> None:
+        ended.append((len(writer.open.builder), read["waiting"]))
+        end_read(writer, receiver, **read)
+
+    monkeypatch.setattr(batcher.BatchWriter, "end_read", note)
+    async with running_front(inflight_max=batcher.MESSAGES_MAX - 1) as rig, rig.client() as client:
+        rig.store.held = True
+        client.send(*(_message(number, 1) for number in range(batcher.MESSAGES_MAX + 10)))
+        assert await client.receive() == Disconnect(ReasonCode.RECEIVE_MAXIMUM_EXCEEDED)
+        assert ended == [(batcher.MESSAGES_MAX, batcher.MESSAGES_MAX)]
+        assert not rig.front.writer.open.bytes
+
+
+async def test_an_ended_session_keeps_few_packet_ids() -> None:
+    """A client that never sends PUBREL, under many client ids, leaves no 65,535 packet ids in each of its sessions."""
+    async with running_front(inflight_max=10) as rig:
+        async with rig.client("d1", Version.MQTT_3_1_1, clean=False) as client:
+            for number in range(1, 101):
+                client.publish("x", number, qos=2)
+            await client.acknowledged(100, PacketType.PUBREC)
+        async with asyncio.timeout(30):
+            while rig.front.connection_count:
+                await asyncio.sleep(0.001)
+        [session] = rig.front.sessions._sessions.values()
+        assert not session.received
+
+
+@pytest.mark.parametrize("version", [Version.MQTT_3_1_1, Version.MQTT_5])
+@pytest.mark.parametrize("kind", [PacketType.SUBSCRIBE, PacketType.UNSUBSCRIBE])
+async def test_filters_of_a_packet_are_limited(version: Version, kind: PacketType) -> None:
+    """A megabyte of filters took seconds, in which no other client of the front was served."""
+    end = b"\0" if kind is PacketType.SUBSCRIBE else b""
+    properties = b"\0" if version == Version.MQTT_5 else b""
+    async with running_front() as rig, rig.client("d1", version) as client:
+        most = codec.FILTERS_MAX
+        client.write(codec.frame(kind, b"\0\7" + properties + (b"\0\1x" + end) * most, 2))
+        answer = await client.receive()
+        assert isinstance(answer, SubAck)
+        assert len(answer.codes) == (most if kind is PacketType.SUBSCRIBE or properties else 0)
+        client.write(codec.frame(kind, b"\0\7" + properties + (b"\0\1x" + end) * (most + 1), 2))
+        assert await client.receive() == (Disconnect(ReasonCode.QUOTA_EXCEEDED) if properties else None)
+        assert rig.counts.limits["mqtt_quota_exceeded"] == 1
+
+
+def test_a_packet_that_comes_in_crumbs_takes_little_memory() -> None:
+    """A chunk of two bytes is an object of fifty: those of an incomplete packet are joined now and then."""
+    reader = codec.PacketReader(PACKET_BYTES_MAX)
+    packet = codec.frame(PacketType.PUBLISH, bytes(200_000))
+    for at in range(0, len(packet) - 2, 2):
+        assert reader.feed(packet[at : at + 2]) == []
+    assert sum(map(sys.getsizeof, reader._held)) < 2 * len(packet)
+    assert reader.feed(packet[-2:]) == [(packet[0], bytes(200_000))]

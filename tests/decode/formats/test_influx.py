@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -133,7 +135,35 @@ def test_bad_lines_are_counted_once_each() -> None:
             return str.count(self, *args)
 
     text = Text("x\n" * 1_000)
-    lines, problems = split_lines(text)
-    assert not lines
-    assert [problem.rpartition("(line ")[2] for problem in problems] == [f"{number})" for number in range(1, 1_001)]
+    split = split_lines(text, problems_max=1_000)
+    assert not split.good
+    assert [problem.rpartition("(line ")[2] for problem in split.problems] == [
+        f"{number})" for number in range(1, 1_001)
+    ]
     assert Text.counted <= len(text)
+
+
+def test_bad_lines_beyond_those_that_are_named_cost_nothing() -> None:
+    """All are counted; sentences for all of a body would take seventy times its bytes."""
+    split = split_lines("x\n" * 1_000 + "m a=1\n" + "x\n" * 1_000, problems_max=10)
+    assert (len(split.good), len(split.problems), split.bad) == (1, 10, 2_000)
+
+
+@pytest.mark.parametrize("blank", ["#\n", " \n#\n", "\n\r\n"])
+def test_lines_of_nothing_take_no_memory(blank: str) -> None:
+    """Comments and empty lines are skipped without a place to go back to for each: it took a hundred bytes per byte."""
+    text = blank * 100_000 + "m a=1"
+    process = subprocess.run(
+        [sys.executable, "-c", _PEAK], input=text.encode(), capture_output=True, check=True, timeout=60
+    )
+    assert int(process.stdout) < 8 * len(text)
+
+
+_PEAK = """
+import resource, sys
+from sensegate.decode.formats.influx import split_lines
+text = sys.stdin.buffer.read().decode()
+before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+assert len(split_lines(text, problems_max=1).good) == 1
+print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) * 1024)
+"""

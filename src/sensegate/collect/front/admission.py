@@ -201,9 +201,9 @@ class AdmissionClient:
         deadline = self._clock.monotonic() + ANSWER_S
         while True:
             try:
-                answers = _decode_answers(await self._request(messages.ADMIT, request)).answers
+                answers = _answers(await self._request(messages.ADMIT, request), len(asked))
                 break
-            except (Unavailable, msgspec.DecodeError) as why:
+            except Unavailable as why:
                 if self._clock.monotonic() < deadline:  # a gateway that starts answers soon
                     await self._clock.sleep(RETRY_S)
                     continue
@@ -214,7 +214,7 @@ class AdmissionClient:
                             MqttViolation(ReasonCode.SERVER_UNAVAILABLE, "the registry does not answer")
                         )
                 return
-        for (_, waiting), answer in zip(asked, answers, strict=False):
+        for (_, waiting), answer in zip(asked, answers, strict=True):
             if not waiting.done():
                 waiting.set_result(answer)
 
@@ -415,6 +415,17 @@ class AdmissionClient:
         except Unavailable:
             self._refusals += refusals
             self._limits += limits
+
+
+def _answers(response: bytes, count: int) -> tuple[Answer, ...]:
+    """Return the answers of a response. Raises `Unavailable`: it has not as many as were asked for."""
+    try:
+        answers = _decode_answers(response).answers
+    except msgspec.DecodeError as why:
+        raise Unavailable(f"the response of the gateway is not understood: {why}") from why
+    if len(answers) != count:
+        raise Unavailable(f"the response of the gateway has {len(answers)} answers instead of {count}")
+    return answers
 
 
 def _codes(answer: bytes, count: int) -> tuple[int, ...]:

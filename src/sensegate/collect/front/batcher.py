@@ -49,7 +49,7 @@ class Acknowledged(Protocol):
     """A connection whose messages a batch holds."""
 
     def acknowledge(self, answers: bytes, count: int) -> None:
-        """Send answers; `count` messages that the device waits for are stored."""
+        """Send the answers to `count` messages: they are stored, or were not taken."""
         ...
 
     def resume(self) -> None:
@@ -73,7 +73,7 @@ class FrontBatch:
     def __init__(self) -> None:
         self.builder = IntakeBatchBuilder()
         self.answers: dict[Acknowledged, tuple[bytes, int]] = {}
-        """Connection -> (its answers, how many messages it waits for): each write to a connection is a system call."""
+        """Connection -> (its answers, to how many messages): each write to a connection is a system call."""
         self.bytes = 0
         self.number = 0
         self.payload = b""
@@ -82,7 +82,7 @@ class FrontBatch:
         self.stored = False
 
     def add_answers(self, connection: Acknowledged, answers: bytes, count: int) -> None:
-        """Add answers behind those that the connection gets already; `count`: of messages that it waits for."""
+        """Add answers to `count` messages behind those that the connection gets already."""
         before = self.answers.get(connection)
         self.answers[connection] = (before[0] + answers, before[1] + count) if before else (answers, count)
 
@@ -149,12 +149,13 @@ class BatchWriter:
             credential: the device whose credential opened it.
             arrival: time of the read, µs UTC.
             answers: packets to send then.
-            waiting: how many of the messages the device waits for (QoS 1 and 2).
+            waiting: to how many messages they are (QoS 1 and 2), taken or not.
             size: bytes of topics and payloads.
         """
         batch = self.open
         batch.bytes += size + _OVERHEAD * batch.builder.end_read(client, credential, arrival)
-        batch.add_answers(connection, answers, waiting)
+        if answers or waiting:
+            batch.add_answers(connection, answers, waiting)
         if batch.bytes >= BYTES_MAX or len(batch.builder) >= MESSAGES_MAX:
             self._seal()
         self._wake.set()
@@ -165,22 +166,28 @@ class BatchWriter:
             self._seal()
             self._wake.set()
 
-    def answer(self, connection: Acknowledged, answers: bytes) -> None:
-        """Send answers that need no store, after those to all messages before."""
+    def answer(self, connection: Acknowledged, answers: bytes, waiting: int) -> None:
+        """Send answers to `waiting` messages that need no store, after those to all messages before."""
         if len(self.open.builder):
-            self.open.add_answers(connection, answers, 0)
+            self.open.add_answers(connection, answers, waiting)
         elif self._unstored:
-            self._unstored[-1].add_answers(connection, answers, 0)
+            self._unstored[-1].add_answers(connection, answers, waiting)
         else:
-            connection.acknowledge(answers, 0)
+            connection.acknowledge(answers, waiting)
 
     def hold(self, connection: Acknowledged) -> None:
         """Register a connection to be resumed once the queue has room."""
         self._held[connection] = None
 
     def forget(self, connection: Acknowledged) -> None:
-        """Forget a closed connection: it is not resumed."""
+        """Forget a closed connection: it is not resumed, and gets no answers.
+
+        While the store is away, a device that connects for each message would else leave a connection for each.
+        """
         self._held.pop(connection, None)
+        self.open.answers.pop(connection, None)
+        for batch in self._unstored:
+            batch.answers.pop(connection, None)
 
     async def drain(self, timeout_s: float) -> bool:
         """Wait until everything taken so far is stored; return whether it is."""

@@ -47,6 +47,10 @@ _ACKNOWLEDGEMENTS = (PacketType.PUBACK, PacketType.PUBREC, PacketType.PUBREL, Pa
 _FLAGGED = (PacketType.PUBREL, PacketType.SUBSCRIBE, PacketType.UNSUBSCRIBE)
 """Packets whose flags are 0010; of all others but PUBLISH they are 0000."""
 _WILL = 0
+FILTERS_MAX = 1_024
+"""Most topic filters of a SUBSCRIBE or UNSUBSCRIBE: each takes some ten microseconds, and a megabyte holds 250,000."""
+CHUNKS_MAX = 1_024
+"""Chunks of an incomplete packet that are joined: one of a byte or two would take fifty bytes."""
 
 
 class UnsupportedVersion(MqttViolation):
@@ -79,6 +83,8 @@ class PacketReader:
             self._held.append(chunk)
             self._held_bytes += len(chunk)
             if self._held_bytes < self._needed:
+                if len(self._held) > CHUNKS_MAX:
+                    self._held = [b"".join(self._held)]
                 return []
             chunk = b"".join(self._held)
             self._held, self._held_bytes = [], 0
@@ -279,9 +285,15 @@ def _subscribe(cursor: FieldReader, kind: PacketType, version: Version) -> Subsc
         if options & 4 and topic_filter.startswith("$share/"):
             raise protocol_error("No Local on a shared subscription")
         subscriptions.append(Subscription(topic_filter, qos, bool(options & 4), bool(options & 8), handling))
+        _limit_filters(len(subscriptions))
     if not subscriptions:
         raise protocol_error("SUBSCRIBE without a topic filter")
     return Subscribe(packet_id, tuple(subscriptions), properties)
+
+
+def _limit_filters(count: int) -> None:
+    if count > FILTERS_MAX:
+        raise MqttViolation(ReasonCode.QUOTA_EXCEEDED, f"a packet with more than {FILTERS_MAX} topic filters")
 
 
 def _unsubscribe(cursor: FieldReader, kind: PacketType, version: Version) -> Unsubscribe:
@@ -290,6 +302,7 @@ def _unsubscribe(cursor: FieldReader, kind: PacketType, version: Version) -> Uns
     filters: list[str] = []
     while cursor.at < cursor.end:
         filters.append(cursor.text())
+        _limit_filters(len(filters))
     if not filters:
         raise protocol_error("UNSUBSCRIBE without a topic filter")
     return Unsubscribe(packet_id, tuple(filters), properties)

@@ -394,21 +394,25 @@ class MqttConnection(asyncio.Protocol):
                     size += len(raw)
                 if len(body) > LARGE and batch.bytes + size + len(body) > BYTES_MAX:
                     if count or answers:
-                        self._end_read(answers, waiting, count, size)
+                        # It may raise: what it has ended must not be ended once more behind it.
+                        ended = answers, waiting, count, size
                         answers = b""
                         waiting = count = size = 0
+                        self._end_read(*ended)
                     writer.reserve(len(body))
                     batch = writer.open
                     builder = batch.builder
                 topic = topics.get(raw) or self._learn(raw)
                 if not topic.is_allowed or (not qos and not topic.best_effort):
                     answers += self._refuse(topic, qos, packet_id)
+                    waiting += qos > 0
                     continue
                 if qos == 1:
                     answers += _answer(_PUBACK, packet_id)
                 elif qos == 2:
                     answers += _answer(_PUBREC, packet_id)
                     if packet_id in self.session.received:
+                        waiting += 1
                         continue  # sent again; the answer stands behind that to the first one
                     self.session.received.add(packet_id)
                 builder.topics.append(topic.name)
@@ -422,9 +426,10 @@ class MqttConnection(asyncio.Protocol):
                 waiting += qos > 0
                 size += len(body)
                 if batch.bytes + size >= BYTES_MAX or len(builder.topics) >= MESSAGES_MAX:
-                    self._end_read(answers, waiting, count, size)
+                    ended = answers, waiting, count, size
                     answers = b""
                     waiting = count = size = 0
+                    self._end_read(*ended)
                     batch = writer.open
                     builder = batch.builder
         finally:
@@ -432,9 +437,10 @@ class MqttConnection(asyncio.Protocol):
                 self._end_read(answers, waiting, count, size)
 
     def _end_read(self, answers: bytes, waiting: int, count: int, size: int) -> None:
+        """End a read, or a part of it: its messages and answers are the writer's. Raises `MqttViolation`."""
         writer = self._writer
+        self._unstored += waiting  # also what is not taken: its answer waits for those before it
         if count:
-            self._unstored += waiting
             writer.end_read(
                 self,
                 client=self.client_id,
@@ -445,7 +451,7 @@ class MqttConnection(asyncio.Protocol):
                 size=size + self.identity_bytes,
             )
         else:
-            writer.answer(self, answers)
+            writer.answer(self, answers, waiting)
         inflight_max = self._limits.inflight_max
         if self._unstored > inflight_max or len(self.session.received) > inflight_max:
             if self.version == Version.MQTT_5:

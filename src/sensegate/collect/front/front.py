@@ -356,8 +356,14 @@ class Front:
         return await self._memory.put(key, session)
 
     def end_session(self, key: SessionKey, session: MqttSession, holder: SessionHolder) -> None:
-        """Let the connection of a session end, unless a newer one holds it."""
+        """Let the connection of a session end, unless a newer one holds it.
+
+        Of a session with too many packet ids that wait for their PUBREL none is kept: a message that its client sends
+        again is stored once more, and found to be a duplicate by its content.
+        """
         if self.sessions.end(key, holder, self.seconds):
+            if len(session.received) > self.limits.inflight_max:
+                session.received.clear()
             self._memory.end(key, session)
 
     def delay_will(self, connection: MqttConnection, key: SessionKey, delay_s: float) -> None:

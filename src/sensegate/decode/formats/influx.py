@@ -16,8 +16,8 @@ from sensegate.decode.frame import ELEMENTS_MAX, MEMBERS_MAX, plain_text
 from sensegate.errors import Rejected
 from sensegate.model import QuarantineReason
 
-_BLANK_OR_COMMENT = re.compile(r"(?:[ \t\r\n]+|#[^\n]*(?:\n|\Z))*")
-"""Empty lines and comments."""
+_BLANK_OR_COMMENT = re.compile(r"(?:[ \t\r\n]++|#[^\n]*+(?:\n|\Z))*+")
+"""Empty lines and comments; possessive, since places to go back to would take a hundred times the bytes of the text."""
 _MEASUREMENT = re.compile(r"(?:[^, \n\\]++|\\[, ]?)++")
 _NAME = re.compile(r"(?:[^,= \n\\]++|\\[,= ]?)++")
 _STRING = re.compile(r'"((?:[^"\\]++|\\.)*+)"', re.DOTALL)
@@ -46,9 +46,19 @@ class Line(msgspec.Struct, frozen=True):
     """Time as the line has it, in the unit that the request names as its precision."""
 
 
-def split_lines(text: str) -> tuple[list[Line], list[str]]:
-    """Return the good lines of a text, and a sentence for each bad one, which is left out alone."""
-    return _Lines(text).split()
+class SplitLines(msgspec.Struct, frozen=True):
+    """Lines of a text; a bad one is left out alone."""
+
+    good: list[Line]
+    problems: list[str]
+    """A sentence for each of the first bad lines."""
+    bad: int
+    """Number of bad lines."""
+
+
+def split_lines(text: str, *, problems_max: int) -> SplitLines:
+    """Return the good lines of a text, and sentences for at most `problems_max` bad ones."""
+    return _Lines(text).split(problems_max)
 
 
 class _Lines:
@@ -62,9 +72,10 @@ class _Lines:
         self._fields_end = 0
         self._members = 0
 
-    def split(self) -> tuple[list[Line], list[str]]:
+    def split(self, problems_max: int) -> SplitLines:
         lines: list[Line] = []
         problems: list[str] = []
+        bad = 0
         self._skip(_BLANK_OR_COMMENT)
         while self._at < len(self._text):
             start, self._members = self._at, 0
@@ -72,11 +83,13 @@ class _Lines:
                 point = self._point()
                 lines.append(Line(self._text[start : self._fields_end], point["time"]))
             except Rejected as why:
-                problems.append(why.detail)
+                bad += 1
+                if bad <= problems_max:
+                    problems.append(why.detail)
                 end = self._text.find("\n", self._at)
                 self._at = len(self._text) if end < 0 else end
             self._skip(_BLANK_OR_COMMENT)
-        return lines, problems
+        return SplitLines(lines, problems, bad)
 
     def points(self) -> list[dict[str, Any]]:
         points = []

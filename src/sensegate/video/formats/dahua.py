@@ -180,20 +180,28 @@ def redact(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymise
             if count:
                 count_removed(name, total, count)
     events: list[DahuaEvent] = []
-    broken = 0
-    why: Rejected | None = None
+    problems: list[Rejected] = []
     for document in documents:
         try:
-            events += [_redact_event(*event, arrival, pseudonymiser, total) for event in _split(document)]
-        except Rejected as bad:
-            broken, why = broken + 1, why or bad
-    if why is not None and not events:
-        raise why
-    return Redacted(msgspec.json.encode(DahuaEvents(events=tuple(events), invalid=broken)), dict(sorted(total.items())))
+            sent = list(_split(document))
+        except Rejected as why:
+            problems.append(why)
+            continue
+        problems += [event for event in sent if isinstance(event, Rejected)]
+        events += [
+            _redact_event(*event, arrival, pseudonymiser, total) for event in sent if not isinstance(event, Rejected)
+        ]
+    if problems and not events:
+        raise problems[0]
+    redacted = DahuaEvents(events=tuple(events), invalid=len(problems))
+    return Redacted(msgspec.json.encode(redacted), dict(sorted(total.items())))
 
 
-def _split(document: bytes) -> Iterator[tuple[str, str, int, Node]]:
-    """Yield (code, action, index, data) of each event; a heartbeat has only its name."""
+def _split(document: bytes) -> Iterator[tuple[str, str, int, Node] | Rejected]:
+    """Yield (code, action, index, data) of each event; a heartbeat has only its name.
+
+    For text that is no event the reason is yielded; the next event begins at the start of a line. Raises `Rejected`.
+    """
     try:
         text_ = document.decode()
     except UnicodeDecodeError:
@@ -208,17 +216,25 @@ def _split(document: bytes) -> Iterator[tuple[str, str, int, Node]]:
     count = 0
     at = 0
     while at < len(text_):
-        head = _HEAD.match(text_, at)
-        if head is None:
-            raise Rejected(QuarantineReason.SCHEMA, "the message is neither Code=…;action=…;index=… nor a heartbeat")
         if (count := count + 1) > _EVENTS_MAX:
             raise Rejected(QuarantineReason.SCHEMA, f"more than {_EVENTS_MAX} events")
+        head = _HEAD.match(text_, at)
+        if head is None:
+            yield Rejected(QuarantineReason.SCHEMA, "the message is neither Code=…;action=…;index=… nor a heartbeat")
+            following = _NEXT.search(text_, at + 1)
+            at = following.end() if following else len(text_)
+            continue
         data: Node = {}
         at = head.end()
         if head[0].endswith("data=") or head[0].rstrip().endswith("data="):
             following = _NEXT.search(text_, at)
             end = following.start() if following else len(text_)
-            tree = allowlist.decode_json(text_[at:end].strip().rstrip(";").encode())
+            try:
+                tree = allowlist.decode_json(text_[at:end].strip().rstrip(";").encode())
+            except Rejected as why:
+                yield why
+                at = following.end() if following else len(text_)
+                continue
             # the members of a list have no known meaning
             data = tree if isinstance(tree, dict) else {} if tree is None else {"Item": tree}
             at = end

@@ -13,7 +13,7 @@ from typing import Final
 import msgspec
 
 from sensegate.errors import Rejected
-from sensegate.model import QuarantineReason
+from sensegate.model import QuarantineReason, RejectReason
 from sensegate.video import allowlist, boxes, codes, multipart, times, xmlsafe
 from sensegate.video.boxes import Box
 from sensegate.video.format import (
@@ -22,6 +22,7 @@ from sensegate.video.format import (
     Pseudonymiser,
     Redacted,
     RedactedRecord,
+    RejectedObject,
     VideoFormat,
     VideoReport,
 )
@@ -55,6 +56,8 @@ from sensegate.video.values import (
 NAME: Final = "hikvision"
 _MAKE: Final = "hikvision"
 _ALERT: Final = "EventNotificationAlert"
+ALERTS_MAX: Final = 1_000
+"""Greatest number of alerts of one body."""
 _REGIONS_MAX: Final = 256
 _GRID: Final = 1_000
 """Range of region coordinates, and of vehicle boxes without a resolution."""
@@ -182,13 +185,15 @@ class HikvisionAlarms(RedactedRecord, frozen=True):
     """Alarms of one body."""
 
     alarms: tuple[HikvisionAlarm, ...] = ()
+    invalid: int = 0
+    """Number of documents and alerts that are none."""
 
 
 # ── redaction ─────────────────────────────────────────────────────────────────────────────────
 
 
 def redact(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymiser) -> Redacted:  # noqa: ARG001 - the signature of all formats
-    """Redact an alert in XML or JSON, or a multipart body with alerts."""
+    """Redact an alert in XML or JSON, or a multipart body with alerts; one that is none leaves out itself alone."""
     total: Removed = {}
     documents, pictures = [payload], 0
     if multipart.is_multipart(payload):
@@ -206,11 +211,31 @@ def redact(payload: bytes, topic: str, arrival: int, pseudonymiser: Pseudonymise
         if not documents and not total:
             raise Rejected(QuarantineReason.MALFORMED, "the multipart body has no complete part")
     alarms: list[HikvisionAlarm] = []
-    for document in documents:
-        for alert in _read_alerts(document):
+    problems: list[Rejected] = []
+    for alert in _alerts_of(documents):
+        if len(alarms) + len(problems) >= ALERTS_MAX:
+            raise Rejected(QuarantineReason.TOO_LARGE, f"more than {ALERTS_MAX} alerts")
+        if isinstance(alert, Rejected):
+            problems.append(alert)
+            continue
+        try:
             alarms.append(_redact_alert(alert, arrival, pseudonymiser, total, pictures))
             pictures = 0
-    return Redacted(msgspec.json.encode(HikvisionAlarms(alarms=tuple(alarms))), dict(sorted(total.items())))
+        except Rejected as why:
+            problems.append(why)
+    if problems and not alarms:
+        raise problems[0]
+    redacted = HikvisionAlarms(alarms=tuple(alarms), invalid=len(problems))
+    return Redacted(msgspec.json.encode(redacted), dict(sorted(total.items())))
+
+
+def _alerts_of(documents: list[bytes]) -> Iterator[Node | Rejected]:
+    """Yield the alerts of documents; for a document that has none, the reason."""
+    for document in documents:
+        try:
+            yield from _read_alerts(document)
+        except Rejected as why:
+            yield why
 
 
 def _read_alerts(document: bytes) -> list[Node]:
@@ -501,7 +526,11 @@ def decode(payload: bytes, topic: str, arrival: int, camera: CameraInfo) -> Vide
             continue
         observations += _observations(alarm, name, at, quality)
         measured += _measurements(alarm, name, at, quality, camera)
-    return VideoReport(tuple(observations), tuple(measured), ignored=ignored)
+    refused = tuple(
+        RejectedObject(len(alarms.alarms) + at, RejectReason.WRONG_TYPE, "the part is not an alert")
+        for at in range(alarms.invalid)
+    )
+    return VideoReport(tuple(observations), tuple(measured), refused, ignored)
 
 
 def _observations(alarm: HikvisionAlarm, name: str, at: int, quality: str) -> Iterator[VideoObservation]:

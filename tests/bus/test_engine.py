@@ -16,13 +16,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from nats.aio.client import Client
 
-from sensegate.bus import process
+from sensegate.bus import process, streams
 from sensegate.bus.engine import Engine, EngineInfo, User
 from sensegate.bus.free_ports import free_port
+from sensegate.bus.inventory import KnownStream
 from sensegate.bus.log import JetStreamLog
+from sensegate.clock import SystemClock
 from sensegate.config import EngineConfig, StoreConfig
-from sensegate.errors import ConfigError, EngineError
+from sensegate.errors import ConfigError, EngineError, StreamLost, Unavailable
 from sensegate.model import LogMessage
 from tests.bus.devices import MqttDevice, alive, engine_in, until, written
 from tests.conftest import eventually
@@ -386,3 +389,138 @@ async def test_a_server_that_cannot_start_is_tried_again_with_growing_pauses(
     async with asyncio.timeout(60):
         await engine.restarted.wait()
     await (await engine.connect(User.GATEWAY)).close()
+
+
+# ── a server that needs long to come back ────────────────────────────────────────────────────────────
+
+
+class JumpingClock(SystemClock):
+    """The machine's clock, with a monotonic time that also passes by `ticks` and while the store is monitored."""
+
+    ticks = 0.0
+    polls = 0
+    """Number of times that the watch of the server has looked whether it listens."""
+
+    def monotonic(self) -> float:
+        return super().monotonic() + self.ticks
+
+    async def sleep(self, seconds: float) -> None:
+        task = asyncio.current_task()
+        name = task.get_name() if task else ""
+        if name == "engine watch" and seconds < 0.1:
+            self.polls += 1
+        if name == "engine store":
+            self.ticks += seconds
+        await super().sleep(min(seconds, 0.02))
+
+
+class SlowServer:
+    """An engine whose server is killed and listens again only once it is released."""
+
+    def __init__(self, directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.clock = JumpingClock()
+        self.engine = Engine(
+            EngineConfig(durability="process"), StoreConfig(), directory, name="4401", clock=self.clock
+        )
+        self._gate, self._script = directory / "gate", directory / "nats-server"
+        os.mkfifo(self._gate)
+        self._script.write_text(f'#!/bin/sh\nread _ < "{self._gate}"\nexec "{process.binary()}" "$@"\n')
+        self._script.chmod(0o700)
+        self._monkeypatch = monkeypatch
+
+    async def kill(self) -> int:
+        """Kill the server; return the process id of the next one, which does not listen yet."""
+        before = self.engine.info.pid
+        self._monkeypatch.setattr(process, "binary", lambda: str(self._script))
+        os.kill(before, signal.SIGKILL)
+        await until(lambda: self.pid not in {0, before})
+        return self.pid
+
+    @property
+    def pid(self) -> int:
+        """Process id of the running server; 0: none runs."""
+        running = self.engine._process
+        return running.pid if running is not None and running.is_alive else 0
+
+    async def release(self) -> None:
+        """Let it listen."""
+        await asyncio.to_thread(self._gate.write_text, "\n")
+
+
+@pytest.fixture
+async def slow_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SlowServer]:
+    """It runs; ended after the test."""
+    slow = SlowServer(tmp_path, monkeypatch)
+    async with slow.engine:
+        yield slow
+
+
+@pytest.mark.live
+async def test_a_recovery_of_many_minutes_is_waited_for_and_its_streams_are_verified(slow_server: SlowServer) -> None:
+    """The restart is complete only when each known stream was found, however long the server recovers its store."""
+    engine, clock = slow_server.engine, slow_server.clock
+    await slow_server.kill()
+    engine.inventory._streams["SG", "KV_gone"] = KnownStream("SG", "KV_gone", "2026-12-01T00:00:00Z")
+    clock.ticks += 1_000
+    polls = clock.polls
+    await until(lambda: clock.polls > polls + 5, 10)
+    assert engine.warnings() == ["engine: the server is restarted; it recovers its store"]
+    await slow_server.release()
+    with pytest.raises(StreamLost, match="SG/KV_gone"):
+        async with asyncio.timeout(60):
+            await engine.wait_failed()
+    assert not engine.restarted.is_set()
+
+
+@pytest.mark.live
+async def test_a_server_that_recovers_its_store_is_not_taken_for_stuck(slow_server: SlowServer) -> None:
+    """It cannot answer probes; ended by its own gateway it would begin anew, and never get ready."""
+    engine, clock = slow_server.engine, slow_server.clock
+    await until(lambda: len(engine._store_monitor._clients) == 3)
+    pid = await slow_server.kill()
+    began = clock.ticks
+    await until(lambda: clock.ticks > began + 300)
+    assert slow_server.pid == pid
+    await slow_server.release()
+    async with asyncio.timeout(60):
+        await engine.restarted.wait()
+    assert engine.info.pid == pid
+
+
+@pytest.mark.live
+async def test_a_server_that_never_listens_is_replaced(slow_server: SlowServer) -> None:
+    """Even a recovery has an end: after an hour of monotonic time the server is ended and another one started."""
+    pid = await slow_server.kill()
+    slow_server.clock.ticks += 4_000
+    await until(lambda: slow_server.pid not in {0, pid})
+    await slow_server.release()
+    async with asyncio.timeout(60):
+        await slow_server.engine.restarted.wait()
+    assert slow_server.engine.info.pid == slow_server.pid != pid
+
+
+async def test_streams_that_could_not_be_verified_are_asked_for_once_more(
+    engine: Engine, gateway: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that is slow after its restart does not pass for one that has everything."""
+    real, warned = streams.verify, list[list[str]]()
+
+    async def verify(link: Any, name: str) -> None:
+        warned.append(engine.warnings())
+        if len(warned) == 1:
+            raise Unavailable("no response")
+        if len(warned) == 2:
+            raise EngineError("an error without a name")
+        if len(warned) == 3:
+            engine.inventory._streams["SG", name] = KnownStream("SG", name, "2026-12-01T00:00:00Z")
+        await real(link, name)
+
+    monkeypatch.setattr("sensegate.bus.streams.verify", verify)
+    os.kill(engine.info.pid, signal.SIGKILL)
+    with pytest.raises(StreamLost, match="it was created again"):
+        async with asyncio.timeout(60):
+            await engine.wait_failed()
+    assert not engine.restarted.is_set()
+    assert {text for texts in warned for text in texts} == {
+        "engine: the server was restarted; its streams are not compared with the inventory yet"
+    }

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any, cast
 
+import msgspec
+import nats.errors
 import pytest
 from nats.aio.client import Client
 
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import KvBucket
-from sensegate.clock import SystemClock
-from sensegate.errors import Superseded
+from sensegate.bus.kv_row import KvRow
+from sensegate.clock import FakeClock, SystemClock
+from sensegate.errors import Superseded, Unavailable
 from sensegate.failover import committer_lease
 from sensegate.failover.committer_lease import (
     ABSENT_S,
@@ -20,6 +24,7 @@ from sensegate.failover.committer_lease import (
     CommitterLease,
     HolderWatch,
     LeaseRow,
+    _Standby,
     digests,
 )
 
@@ -42,6 +47,52 @@ def test_a_silent_holder_is_replaced_after_the_lease() -> None:
     assert not watch.observe(1, LEASE_S - 0.1, absent=False)
     assert watch.observe(1, LEASE_S, absent=False)
     assert not watch.observe(2, LEASE_S, absent=False)
+
+
+class Cluster:
+    """What a gateway that waits reads of a cluster: a lease that nobody renews, while the cluster can be read."""
+
+    def __init__(self) -> None:
+        self.available = True
+        self.absent = False
+        self.taken: list[int] = []
+
+    async def get(self, _key: str) -> KvRow:
+        if not self.available:
+            raise Unavailable("no leader")
+        return KvRow(KEY, msgspec.json.encode(LeaseRow("token of another", "a")), 7)
+
+    def is_own(self, _row: LeaseRow) -> bool:
+        return False
+
+    async def take(self, _present: LeaseRow, revision: int) -> bool:
+        self.taken.append(revision)
+        return True
+
+    async def request(self, _subject: str, _payload: bytes, timeout: float) -> None:
+        if self.absent:
+            raise nats.errors.NoRespondersError
+        assert timeout
+
+
+@pytest.mark.parametrize("absent", [False, True])
+async def test_an_outage_of_the_cluster_is_no_silence_of_the_holder(*, absent: bool) -> None:
+    """Without a cluster nobody renews: after the outage the holder has the usual time, then it is replaced."""
+    cluster, clock = Cluster(), FakeClock()
+    standby = _Standby(cast("Any", None), clock, *cast("tuple[Any, Any, Any]", (cluster, cluster, cluster)))
+    watch = HolderWatch()
+    assert not await standby._try(watch)
+    cluster.available = False
+    for _ in range(3):
+        await clock.advance(LEASE_S)
+        assert not await standby._try(watch)
+    cluster.available, cluster.absent = True, absent
+    assert not await standby._try(watch), "it had no time to renew since the cluster is back"
+    await clock.advance((ABSENT_S if absent else LEASE_S) - 0.1)
+    assert not await standby._try(watch)
+    await clock.advance(0.2)
+    assert await standby._try(watch)
+    assert cluster.taken == [7]
 
 
 async def lease_of(connection: Client, directory: Path) -> CommitterLease:

@@ -16,7 +16,7 @@ from sensegate.config import NodeUserConfig
 from sensegate.config.sites import PeerConfig
 from sensegate.errors import PermissionDenied
 from sensegate.failover import terms
-from sensegate.failover.lease import LeaseRequest, VoterConfiguration
+from sensegate.failover.lease import LEAP_MAX, LeaseRequest, VoterConfiguration
 from sensegate.failover.replica import Replica
 from sensegate.failover.standby import POLL_S, _Standby
 from sensegate.failover.terms import CentreState, Term, decode_state, encode
@@ -101,6 +101,50 @@ async def test_the_term_that_would_begin_is_later_than_every_other(tmp_path: Pat
     for node in ("4401", "4403"):
         await ask_lease(standby, node, LeaseRequest(1, granted_here=3))
     assert standby.votes.has_majority(standby._proposed_term, standby._voters, clock.monotonic())
+
+
+async def test_a_term_that_no_majority_reports_is_refused(tmp_path: Path) -> None:
+    """One node that claims a term far ahead does not use up the terms: the others are granted as before."""
+    standby, clock = make_standby(tmp_path, Term(1, voters=(VoterConfiguration((1, 1), ALL),)))
+    await clock.advance(LEASE_S)
+    for request in (LeaseRequest(2**40), LeaseRequest(1, granted_elsewhere=2**40), LeaseRequest(LEAP_MAX + 2)):
+        with pytest.raises(PermissionDenied, match=r"lease: term \d+ is implausible: the highest known one is 1"):
+            await ask_lease(standby, "4401", request)
+    for node in ("4403", "4404"):
+        assert (await ask_lease(standby, node, LeaseRequest(1, granted_here=2))).proposed_term == 2
+    assert standby.votes.has_majority(standby._proposed_term, standby._voters, clock.monotonic())
+
+
+async def test_a_term_that_a_majority_reports_is_known(tmp_path: Path) -> None:
+    """A standby that was away for long learns it, though a single node is not enough; others do not raise it."""
+    standby, _ = make_standby(tmp_path, Term(1, voters=(VoterConfiguration((1, 1), ALL),)))
+    for node in ("4403", "4405", "4405.1"):
+        with pytest.raises(PermissionDenied):
+            await ask_lease(standby, node, LeaseRequest(5_000))
+    assert (await ask_lease(standby, "4404", LeaseRequest(5_000))).proposed_term == 5_001
+    assert (await ask_lease(standby, "4403", LeaseRequest(5_000))).proposed_term == 5_001
+    with pytest.raises(PermissionDenied):
+        await ask_lease(standby, "4401", LeaseRequest(2**40))
+
+
+async def test_the_report_of_a_node_does_not_reach_the_other_centre(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The other centre ends its term where this one tells of a later term: a single node must not bring that about."""
+    standby, _ = make_standby(tmp_path, Term(1, voters=(VoterConfiguration((1, 1), ALL),)))
+    assert (await ask_lease(standby, "4401", LeaseRequest(2))).proposed_term == 3, "it may be true"
+    assert (await ask_lease(standby, "44", LeaseRequest(1))).term == 1
+    asked: list[int] = []
+
+    async def active(_link: object, _question: str, payload: bytes) -> bytes:
+        asked.append(terms.decode_lease_request(payload).term)
+        return encode(CentreState(active=True, term=1, voters=VoterConfiguration((1, 2), ALL)))
+
+    monkeypatch.setattr("sensegate.failover.standby.ask_peer", active)
+    await standby._fetch_state(cast("Any", None))
+    assert asked == [1]
+    assert terms.read(tmp_path).number == 1
+    assert (await ask_lease(standby, "44", LeaseRequest(2))).term == 2, "its own word counts"
 
 
 async def test_an_expelled_node_votes_no_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -185,3 +185,10 @@ def test_it_is_remembered(tmp_path: Path) -> None:
     (tmp_path / terms.FILE).write_text("{")
     with pytest.raises(ConfigError, match=r"term\.json"):
         terms.read(tmp_path)
+
+
+@pytest.mark.parametrize("state", [{"active": True, "term": 2**41}, {"active": False, "term": 1, "proposed_term": -1}])
+def test_a_term_that_no_request_could_repeat_is_no_answer(state: dict[str, object]) -> None:
+    """A node that followed it would send it to the honest centre, which refuses such a request."""
+    with pytest.raises(msgspec.ValidationError):
+        terms.decode_state(msgspec.msgpack.encode(state))

@@ -47,11 +47,15 @@ __all__ = ["Connection", "Credential", "Engine", "EngineInfo", "User", "Violatio
 _log = structlog.get_logger("engine")
 
 _READY_S = 120.0
-"""Time for the server to start listening; it recovers a store of tens of GB first."""
+"""Time for the server to start listening at the start of the gateway; it recovers a store of tens of GB first."""
+_RECOVERY_MAX_S = 3600.0
+"""The same for a restart, after which nobody could repeat the start: a server that needs longer is hung."""
 _ADOPT_S = 10.0
 _STABLE_S = 1.0
 """A server that ran for longer than this is restarted at once; otherwise the pause before a restart doubles."""
 _FAULT_RESTART_MAX_S = 60.0
+_VERIFY_PAUSE_S = 0.5
+"""Time between two attempts to compare the streams of a restarted server with the inventory."""
 _PORT_TRIES = 5
 """Starts with chosen ports, of which another process may take one before the server listens."""
 _PORT_TAKEN = "address already in use"
@@ -134,6 +138,10 @@ class Engine:
         self._process: process.ServerProcess | None = None
         self._tasks: list[asyncio.Task[None]] = []
         self._fault = asyncio.Event()
+        self._is_starting = False
+        """True from the end of the server until the next one listens: it is silent because it recovers its store."""
+        self._is_unverified = False
+        """True from the end of the server until the next one has shown that it has each known stream."""
         self._context: ssl.SSLContext | None = None
         """TLS context of all own connections; certificates loaded into it apply from the next handshake on."""
         self._room: tuple[float, bool] = (-1.0, True)
@@ -144,13 +152,13 @@ class Engine:
             self._server_connections.request,
             {user.account: partial(self.connect, user, name="probe") for user in STORE_USERS},
             self.has_room,
-            self._on_fault,
+            self._on_stuck,
         )
         self._cluster_monitor = ClusterMonitor(
             self._clock, self._urls, partial(self.connect, User.GATEWAY, name="cluster probe")
         )
         self.restarted = asyncio.Event()
-        """Set after each restart of the server; clear it before waiting."""
+        """Set after each restart of the server, once its streams are verified; clear it before waiting."""
 
     @property
     def _urls(self) -> tuple[str, ...]:
@@ -229,9 +237,13 @@ class Engine:
         raise EngineError("the supervision of nats-server ended; please report this bug")
 
     def warnings(self) -> list[str]:
-        """Return a sentence if the store accepts no writes; empty otherwise."""
+        """Return a sentence if the store accepts no writes, or was not verified since a restart; empty otherwise."""
         if self._cluster_monitor.problem:
             return [f"engine: {self._cluster_monitor.problem}"]
+        if self._is_starting:
+            return ["engine: the server is restarted; it recovers its store"]
+        if self._is_unverified:
+            return ["engine: the server was restarted; its streams are not compared with the inventory yet"]
         problem = self._store_monitor.problem
         if not problem:
             return []
@@ -493,13 +505,18 @@ class Engine:
                 old.unlink()
         return conf
 
-    async def _run(self, conf: Path) -> EngineInfo:
-        """Start the server and wait until both listeners respond."""
+    async def _run(self, conf: Path, *, limit_s: float = _READY_S) -> EngineInfo:
+        """Start the server and wait until both listeners respond.
+
+        Raises:
+            EngineError: the server ended, or does not respond after `limit_s`; it may still run then.
+            StreamLost: a known stream is unreadable; the server was not started.
+        """
         state = self._load_state()
         await asyncio.to_thread(self.inventory.check)
         (self._directory / "nats.out").unlink(missing_ok=True)
         self._process = started = process.spawn(conf, self._directory, self._encryption.environment)
-        deadline = self._clock.monotonic() + _READY_S
+        began, reported_s = self._clock.monotonic(), _READY_S
         while True:
             if not started.is_alive:
                 self._log_file.close()
@@ -513,8 +530,12 @@ class Engine:
                 _, writer = await asyncio.open_connection(_client_host(self._config.mqtt_host), state.mqtt_port)
                 writer.close()
                 return self._engine_info(server, started.pid, adopted=False)
-            if self._clock.monotonic() > deadline:
-                raise EngineError(f"nats-server (pid {started.pid}) does not listen after {_READY_S:.0f} s")
+            waited_s = self._clock.monotonic() - began
+            if waited_s > limit_s:
+                raise EngineError(f"nats-server (pid {started.pid}) does not listen after {limit_s:.0f} s")
+            if waited_s > reported_s:
+                _log.warning("the server does not listen yet; waiting on", pid=started.pid, waited_s=round(waited_s))
+                reported_s *= 2
             await self._clock.sleep(0.01)
 
     def _engine_info(self, server: process.NatsServerInfo, pid: int, *, adopted: bool) -> EngineInfo:
@@ -540,6 +561,7 @@ class Engine:
             began = self._clock.monotonic()
             await running.wait_ended()
             running.release()
+            self._is_starting = self._is_unverified = True
             if self._clock.monotonic() - began > _STABLE_S:
                 pause_s = 0.1
             _log.error("the server ended; restarting it", pid=running.pid, pause_s=pause_s)
@@ -547,37 +569,58 @@ class Engine:
             await self._clock.sleep(pause_s)
             pause_s = min(pause_s * 2, self._config.restart_backoff_max_s)
             try:
-                self._info = await self._run(self._server_config(self._load_state())[0])
+                self._info = await self._run(self._server_config(self._load_state())[0], limit_s=_RECOVERY_MAX_S)
+                self._server_connections.reset()
+                self._store_monitor.reset()
+                self._is_starting = False
                 await self._verify_streams()
             except StreamLost:
                 raise  # `wait_failed` reports it; the server is not restarted
             except (EngineError, ConfigError, OSError) as why:
                 # A full disk, no free descriptors, a certificate that is being replaced: possibly temporary.
                 _log.error("the server does not start; retrying", reason=str(why))
+                if self._process is not None:
+                    await self._process.terminate()  # where it hangs: this loop waits for its end
                 continue
-            self._server_connections.reset()
-            self._store_monitor.reset()
+            self._is_unverified = False
             self.restarted.set()
 
     async def _verify_streams(self) -> None:
-        """Check that the restarted server has each known stream.
+        """Check that the restarted server has each known stream; try again while it does not respond.
 
         Raises:
             StreamLost: a stream is missing, although its files are intact.
+            EngineError: the server ended meanwhile.
         """
         for user in STORE_USERS:
             names = [known.name for known in self.inventory.streams if known.account == user.account]
             if not names:
                 continue
+            while not await self._has_streams(user, names):
+                if self._process is None or not self._process.is_alive:
+                    raise EngineError("the server ended before its streams were compared with the inventory")
+                await self._clock.sleep(_VERIFY_PAUSE_S)
+
+    async def _has_streams(self, user: User, names: Sequence[str]) -> bool:
+        """Return whether the server has shown that it has each stream; False: no response. Raises `StreamLost`."""
+        try:
+            link = await self.connect(user, name="inventory")
             try:
-                link = await self.connect(user, name="inventory")
-                try:
-                    for name in names:
-                        await streams.verify(link, name)
-                finally:
-                    await link.close()
-            except (Unavailable, PermissionDenied) as why:
-                _log.warning("streams not compared with the inventory", reason=str(why))
+                for name in names:
+                    await streams.verify(link, name)
+            finally:
+                await link.close()
+        except StreamLost:
+            raise
+        except (Unavailable, PermissionDenied, EngineError) as why:
+            _log.warning("streams not compared with the inventory; trying again", reason=str(why))
+            return False
+        return True
+
+    def _on_stuck(self, reason: str) -> None:
+        """Have a server restarted whose store is stuck; one that still recovers its store would have to begin anew."""
+        if not self._is_starting:
+            self._on_fault(reason)
 
     def _on_fault(self, reason: str) -> None:
         if not self._fault.is_set():

@@ -80,6 +80,8 @@ class HolderWatch:
     def observe(self, revision: int, now_s: float, *, absent: bool) -> bool:
         """Record what was seen of the holder; return whether it may be replaced.
 
+        Call `interrupt` where nothing could be seen.
+
         Args:
             revision: of the lease.
             now_s: monotonic time.
@@ -93,6 +95,10 @@ class HolderWatch:
             self._absent_since = now_s
         gone = self._absent_since is not None and now_s - self._absent_since >= ABSENT_S
         return gone or now_s - self._changed_at >= LEASE_S
+
+    def interrupt(self) -> None:
+        """Record that the lease could not be read or taken: nor could the holder renew it, so the time begins anew."""
+        self._revision, self._absent_since = -1, None
 
 
 class CommitterLease:
@@ -249,6 +255,7 @@ class _Standby:
                     _log.warning("this gateway is active now: the one before is gone", before=present.host)
                 return True
         except Unavailable as why:
+            watch.interrupt()
             _log.debug("lease not read", reason=str(why))
         return False
 

@@ -24,6 +24,9 @@ import msgspec
 
 TermNumber = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 """A term in a request; higher ones are invalid."""
+LEAP_MAX = 1_000
+"""How far a term that a single node reports may lie above the highest that is known otherwise. Terms rise by one or two
+with each fail-over: a node that reports more lies, unless a majority of the voters reports as much."""
 INITIAL_VERSION = (0, 0)
 """Version of the voter configuration before any centre was active: the nodes of the configuration file."""
 LEASE_FRACTION = 0.75
@@ -78,6 +81,33 @@ class VoterConfiguration(msgspec.Struct, frozen=True):
 
     def _count(self, nodes: Collection[str]) -> int:
         return sum(node in nodes for node in self.nodes)
+
+
+class ReportedTerms:
+    """The terms that nodes report to a standby, of which a single one may be wrong."""
+
+    def __init__(self) -> None:
+        self._by_voter: dict[str, int] = {}
+        self.highest = 0
+        """Highest plausible term that was reported; 0: none."""
+
+    def add(self, node: str, term: int, voters: VoterConfiguration, known: int) -> bool:
+        """Record the term that a node reports; return whether it is plausible.
+
+        Args:
+            node: that reports it.
+            term: its highest term.
+            voters: configuration in force; what a majority of it reports is plausible.
+            known: highest term that is known from elsewhere.
+        """
+        if node in voters.nodes:
+            self._by_voter[node] = max(term, self._by_voter.get(node, 0))
+        if term > known + LEAP_MAX:
+            reporting = {voter for voter, reported in self._by_voter.items() if reported >= term}
+            if not voters.nodes or not voters.is_majority(reporting):
+                return False
+        self.highest = max(self.highest, term)
+        return True
 
 
 class Votes:

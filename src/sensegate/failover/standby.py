@@ -39,7 +39,7 @@ from sensegate.config import Config
 from sensegate.errors import Fenced, NotFound, PermissionDenied, StoreFull, Unavailable, combined
 from sensegate.failover import terms, trail_copy
 from sensegate.failover.active import Activation, ask_peer, connect_peer, peer_request, peer_state
-from sensegate.failover.lease import INITIAL_VERSION, VoterConfiguration, Votes
+from sensegate.failover.lease import INITIAL_VERSION, LeaseRequest, ReportedTerms, VoterConfiguration, Votes
 from sensegate.failover.ledger_copy import LedgerCopy
 from sensegate.failover.replica import LogChunk, Replica
 from sensegate.failover.replica import describe_log as log_of
@@ -153,10 +153,12 @@ class _Standby:
         self.directory = Path(config.directory)
         self.term = term
         self.votes = Votes(GRANT_S)
-        self._seen = term.number
-        """Highest known term that has begun."""
-        self._granted = 0
-        """Highest term that a node has granted to another centre."""
+        self._known = term.number
+        """Highest term that has begun, from our disk and from the other centre."""
+        self._reported = ReportedTerms()
+        """Terms that have begun, as nodes report them."""
+        self._granted = ReportedTerms()
+        """Terms that nodes have granted to another centre, as they report it."""
         self._keeping = asyncio.Lock()
         self._reached = False
         self._lost_at = clock.monotonic()
@@ -222,17 +224,36 @@ class _Standby:
 
     async def _answer_lease(self, division: str, payload: bytes) -> bytes:
         request = terms.decode_lease_request(payload)
-        self._seen, self._granted = max(self._seen, request.term), max(self._granted, request.granted_elsewhere)
+        is_peer = division == self.config.division
+        if is_peer:
+            self._known = max(self._known, request.term)
+        else:
+            self._note_reported(request.voter(division), request)
         self.votes.add(request.voter(division), request.granted_here, self.clock.monotonic())
         version = self._voters[-1].version
         state = CentreState(
             active=False,
-            term=self._seen,
+            # What only nodes report must not end the other centre's term: that takes more than one of them.
+            term=self._known if is_peer else self._seen,
             is_candidate=self._is_candidate(),
             proposed_term=self._proposed_term,
             voters_version=version,
         )
         return terms.encode(state)
+
+    def _note_reported(self, voter: str, request: LeaseRequest) -> None:
+        """Record the terms that a node reports. Raises `PermissionDenied` where they are implausible."""
+        for reports, term in ((self._reported, request.term), (self._granted, request.granted_elsewhere)):
+            if not reports.add(voter, term, self._voters[-1], self._known):
+                raise PermissionDenied(
+                    f"lease: term {term} is implausible: the highest known one is {self._known}, and no majority of "
+                    "the nodes reports as much"
+                )
+
+    @property
+    def _seen(self) -> int:
+        """Highest term that may have begun."""
+        return max(self._known, self._reported.highest)
 
     @property
     def _voters(self) -> tuple[VoterConfiguration, ...]:
@@ -241,7 +262,7 @@ class _Standby:
     @property
     def _proposed_term(self) -> int:
         """Term that would begin here: later than every term that has begun or was granted."""
-        return max(self._seen, self._granted, self.term.number) + 1
+        return max(self._seen, self._granted.highest, self.term.number) + 1
 
     def _is_candidate(self) -> bool:
         """Return whether this centre takes over if the nodes grant it."""
@@ -325,12 +346,12 @@ class _Standby:
 
         Raises `Unavailable`, `PermissionDenied`.
         """
-        request = msgspec.structs.replace(peer_request(self.term), term=self._seen)
+        request = msgspec.structs.replace(peer_request(self.term), term=self._known)
         try:
             state = terms.decode_state(await ask_peer(link, "lease", terms.encode(request)))
         except msgspec.DecodeError as why:
             raise Unavailable(f"the other centre's answer cannot be read: {why}") from why
-        self._seen = max(self._seen, state.term)
+        self._known = max(self._known, state.term)
         if state.active and state.voters and state.voters.version > self._voters[-1].version:
             await self._store_term(voters=(state.voters,))
         return state
@@ -339,7 +360,7 @@ class _Standby:
         """Store fields of `Term` learnt from an active centre."""
         async with self._keeping:
             fresh = msgspec.structs.replace(self.term, active=False, unreplicated=False, lapsed=False, **learnt)
-            self.term = msgspec.structs.replace(fresh, number=self._seen)
+            self.term = msgspec.structs.replace(fresh, number=self._known)
             await asyncio.to_thread(terms.write, self.directory, self.term)
 
     async def _replicate_from(self, link: CentreLink, state: CentreState) -> None:
@@ -370,7 +391,7 @@ class _Standby:
     async def _copy_log(self, replica: Replica, ask: _Ask) -> None:
         while True:
             before = replica.term.history
-            await replica.copy_next(ask, self._seen)
+            await replica.copy_next(ask, self._known)
             if replica.term.history != before:
                 await self._store_term(history=replica.term.history)
             self._reached = True

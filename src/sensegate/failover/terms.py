@@ -15,7 +15,7 @@ import msgspec
 
 from sensegate.bus.files import write_private
 from sensegate.errors import ConfigError
-from sensegate.failover.lease import INITIAL_VERSION, LeaseRequest, VoterConfiguration
+from sensegate.failover.lease import INITIAL_VERSION, LeaseRequest, TermNumber, VoterConfiguration
 
 FILE = "term.json"
 GRANT_S = 4.0
@@ -62,11 +62,11 @@ class CentreState(msgspec.Struct, frozen=True, omit_defaults=True):
     """Answer of a centre to a lease request."""
 
     active: bool
-    term: int
+    term: TermNumber
     unreplicated: bool = False
     is_candidate: bool = False
     """True if it becomes active if the nodes grant it."""
-    proposed_term: int = 0
+    proposed_term: TermNumber = 0
     """Term that it would begin."""
     voters_version: tuple[int, int] = INITIAL_VERSION
     """Version of the voter configuration by which it counts."""

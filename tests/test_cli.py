@@ -56,6 +56,7 @@ class Gateway:
         self.lines = ["4401-0-1-0,c1.AA,gz-1,air_temperature,,21.5,Cel,2026-01-01T00:00:00.000000Z"]
         self.records = [RECORD]
         self.devices: list[dict[str, Any]] | None = None
+        self.counts = {"messages": 5, "accepted": 9}
         self.port = 0
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -90,7 +91,8 @@ class Gateway:
             "GET nodes": {
                 "rows": [{"division": "4401", "role": "node", "devices": 61}, {"division": "44", "role": "centre"}]
             },
-            "GET ledger": {"rows": [{"node": "4401", "messages": 5, "accepted": 9}], "balanced": self.balanced},
+            "GET ledger": {"rows": [{"node": "4401", **self.counts}], "balanced": self.balanced},
+            "GET trace": TRACE,
         }
         return documents[f"{method} {path.removeprefix('/api/v1/')}"]
 
@@ -98,6 +100,14 @@ class Gateway:
 MOVE = {
     "id": "m1", "source": "4401", "target": "4403", "stage": "carried", "not_carried": "readings of its gateway",
     "owed": "4401 has to retire the device when it is back",
+}  # fmt: skip
+TRACE = {
+    "record": "4401-0-1-0", "device": "gz-1", "property": "pm2_5", "division": "4401",
+    "time": "2026-01-01T00:00:00Z", "received": "2026-01-01T00:00:01Z",
+    "steps": [
+        {"step": "message", "at": "2026-01-01T00:00:01Z", "sequence": 477_188_589_013, "detail": "9 bytes"},
+        {"step": "span", "detail": "confirmed"},
+    ],
 }  # fmt: skip
 RECORD = {
     "id": "4401-0-1-0", "cursor": "c1.AA", "device": "gz-1", "property": "air_temperature", "value": 21.5,
@@ -260,6 +270,30 @@ async def test_an_unbalanced_ledger_fails(gateway: Gateway) -> None:
     result = await speak(gateway, "ledger")
     assert result.exit_code == 1
     assert "NOT BALANCED" in result.output
+
+
+async def test_the_columns_of_the_ledger_are_its_sums(gateway: Gateway) -> None:
+    """The parts of each sum stand behind it, in the order of the equation; further counts follow."""
+    names = ["late", "withheld", "suppressed", "values", "messages", "quarantined", "decoded", "accepted", "duplicates"]
+    gateway.counts = dict.fromkeys(names, 1)
+    header = (await speak(gateway, "ledger")).stdout.splitlines()[0].split("\t")
+    assert header == [
+        *("node", "messages", "decoded", "quarantined"),
+        *("values", "accepted", "duplicates", "suppressed", "withheld", "late"),
+    ]
+
+
+async def test_a_trace_is_a_table(gateway: Gateway) -> None:
+    """The pipe gets the steps alone; the reading is named beside it, with both of its times."""
+    result = await speak(gateway, "trace", "4401-0-1-0")
+    assert result.stdout.splitlines() == [
+        "step\tat\tsequence\tdetail",
+        "message\t2026-01-01T00:00:01Z\t477188589013\t9 bytes",
+        "span\t\t\tconfirmed",
+    ]
+    assert result.stderr == (
+        "4401-0-1-0: gz-1 pm2_5 of 4401, measured 2026-01-01T00:00:00Z, received 2026-01-01T00:00:01Z\n"
+    )
 
 
 async def test_a_refusal_says_what_to_do(

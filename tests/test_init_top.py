@@ -81,7 +81,12 @@ def test_options_ask_nothing_and_a_host_brings_certificates(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("option", "value", "key"),
-    [("--division", "9999", "division"), ("--division", "x", "division"), ("--host", "http://x", "host"), ("--host", EVERY_ADDRESS, "host")],
+    [
+        ("--division", "9999", "division"),
+        ("--division", "x", "division"),
+        ("--host", "http://x", "host"),
+        ("--host", EVERY_ADDRESS, "host"),
+    ],
 )
 def test_a_wrong_answer_leaves_no_configuration(tmp_path: Path, option: str, value: str, key: str) -> None:
     """What is refused names its key, and the next attempt is not stopped by a file that is there already."""

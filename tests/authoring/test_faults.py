@@ -98,7 +98,9 @@ def test_an_example_that_fails_by_its_time_alone_says_so(tmp_path: Path) -> None
 
 def test_an_example_that_fails_is_named_by_its_number(tmp_path: Path) -> None:
     """Two examples fail: each error has the key of its own, and says which field's value was expected."""
-    twice = GOOD.replace("  # the next one", GOOD.partition("examples:\n")[2].partition("  # the next one")[0] + "  # the")
+    twice = GOOD.replace(
+        "  # the next one", GOOD.partition("examples:\n")[2].partition("  # the next one")[0] + "  # the"
+    )
     text = twice.replace("air_temperature, value: 21.5", "air_temperature, field: temp, value: 22")
     first, second = problems(tmp_path, text)
     assert [fault.split(": ")[1] for fault in (first, second)] == ["examples[0]", "examples[1]"]

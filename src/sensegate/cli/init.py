@@ -237,10 +237,11 @@ def _checked_division(role: GatewayRole, code: str) -> str:
     divisions = Divisions.load()
     known = divisions.check(code)[0]
     if role is GatewayRole.NODE and known in divisions and divisions.get(known).level is DivisionLevel.PROVINCE:
+        city = divisions.children(known)[0]
         raise ConfigError(
             f"{code} is the province {divisions.get(known).name_en}; a node is the gateway of a city",
             key="division",
-            remedy=f"give a city, as {divisions.children(known)[0].code}, or --role centre for the gateway of a province",
+            remedy=f"give a city, as {city.code}, or --role centre for the gateway of a province",
         )
     return code
 

@@ -313,7 +313,7 @@ class _Page(NamedTuple):
     """Empty where the page is CSV."""
     csv: str
     """Header and records as CSV; empty where the page is JSON."""
-    count: int
+    total: int
     next: str
     """Cursor of the next page; empty: this is the last one."""
 
@@ -340,11 +340,11 @@ class _Tail:
         printed = 0
         while self.unlimited or self.remaining > 0:
             page = await self._read(remote)
-            if not page.count and not self.unlimited and self.cursor == page.next:
+            if not page.total and not self.unlimited and self.cursor == page.next:
                 await asyncio.to_thread(self._print, page)
                 break
-            self.remaining -= page.count
-            printed += page.count
+            self.remaining -= page.total
+            printed += page.total
             await asyncio.to_thread(self._print, page)
             if not page.next:
                 break

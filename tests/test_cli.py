@@ -12,8 +12,10 @@ from typer.testing import CliRunner, Result
 
 from sensegate.cli import app, main
 from sensegate.cli.doctor import CheckOutcome, examine
+from sensegate.cli.feeds import SHOWN
 from sensegate.cli.replay import messages
 from sensegate.errors import ConfigError, Unavailable
+from sensegate.share.records import CSV_COLUMNS
 
 ROOT = Path(__file__).parents[1]
 RUNNER = CliRunner()
@@ -51,6 +53,10 @@ class Gateway:
         self.balanced = True
         self.role = "node"
         self.rows = [{"line": 2, "id": "a", "outcome": "added", "problem": "lon: looks swapped", "password": "p"}]
+        self.lines = ["4401-0-1-0,c1.AA,gz-1,air_temperature,,21.5,Cel,2026-01-01T00:00:00.000000Z"]
+        self.records = [RECORD]
+        self.devices: list[dict[str, Any]] | None = None
+        self.counts = {"messages": 5, "accepted": 9}
         self.port = 0
 
     async def answer(self, request: web.Request) -> web.Response:
@@ -61,6 +67,9 @@ class Gateway:
             return web.json_response(problem, status=401, content_type="application/problem+json")
         if request.path.endswith("/devices/import"):
             return web.Response(text="".join(f"{json.dumps(row)}\n" for row in self.rows))
+        if request.headers.get("Accept") == "text/csv":
+            count = {"X-Count": str(len(self.lines)), "X-Next-Cursor": "c1.AA"}
+            return web.Response(text="".join(f"{line}\r\n" for line in (CSV_COLUMNS, *self.lines)), headers=count)
         return web.json_response(self.document(request.method, request.path))
 
     def document(self, method: str, path: str) -> Any:
@@ -71,17 +80,19 @@ class Gateway:
             "POST devices/gz-1/rotate": made,
             "POST moves": MOVE,
             "POST moves/m1/cancellation": {**MOVE, "stage": "cancelled", "not_carried": "", "owed": ""},
-            "GET devices": {"items": [device]},
+            "GET devices": {"items": [device] if self.devices is None else self.devices},
             "GET devices/gz-1": device,
             "PATCH devices/gz-1": device,
             "POST tokens": {"id": "7f", "token": "sg_7f_secret"},
             "GET feeds": {"items": [{"name": "all", "divisions": [], "grade_max": 3}]},
-            "GET feeds/all/records": {"records": [RECORD], "next": "c1.AA"},
+            "GET feeds/all/records": {"records": self.records, "next": "c1.AA"},
+            "GET feeds/all/latest": {"records": self.records, "next": ""},
             "GET me": {"gateway_role": self.role},
             "GET nodes": {
                 "rows": [{"division": "4401", "role": "node", "devices": 61}, {"division": "44", "role": "centre"}]
             },
-            "GET ledger": {"rows": [{"node": "4401", "messages": 5, "accepted": 9}], "balanced": self.balanced},
+            "GET ledger": {"rows": [{"node": "4401", **self.counts}], "balanced": self.balanced},
+            "GET trace": TRACE,
         }
         return documents[f"{method} {path.removeprefix('/api/v1/')}"]
 
@@ -89,6 +100,14 @@ class Gateway:
 MOVE = {
     "id": "m1", "source": "4401", "target": "4403", "stage": "carried", "not_carried": "readings of its gateway",
     "owed": "4401 has to retire the device when it is back",
+}  # fmt: skip
+TRACE = {
+    "record": "4401-0-1-0", "device": "gz-1", "property": "pm2_5", "division": "4401",
+    "time": "2026-01-01T00:00:00Z", "received": "2026-01-01T00:00:01Z",
+    "steps": [
+        {"step": "message", "at": "2026-01-01T00:00:01Z", "sequence": 477_188_589_013, "detail": "9 bytes"},
+        {"step": "span", "detail": "confirmed"},
+    ],
 }  # fmt: skip
 RECORD = {
     "id": "4401-0-1-0", "cursor": "c1.AA", "device": "gz-1", "property": "air_temperature", "value": 21.5,
@@ -221,6 +240,29 @@ async def test_a_feed_is_tailed(gateway: Gateway, form: str, check: Callable[[st
     assert "--after c1.AA" in result.stderr
 
 
+@pytest.mark.parametrize("form", ["csv", "table", "json"])
+async def test_a_feed_without_records_says_so(gateway: Gateway, form: str) -> None:
+    """The header alone goes into a pipe, as where there are records, and `none` to standard error."""
+    gateway.records, gateway.lines = [], []
+    result = await speak(gateway, "feed", "read", "all", "--format", form, "--limit", "1", "--from", "1h")
+    header = {"csv": f"{CSV_COLUMNS}\n", "table": "\t".join(SHOWN) + "\n", "json": ""}[form]
+    assert (result.stdout.replace("\r", ""), result.stderr.strip()) == (header, "none")
+
+
+async def test_pages_of_csv_have_one_header(gateway: Gateway) -> None:
+    """The gateway heads each page with the names of its columns; two pages of one record are three lines."""
+    result = await speak(gateway, "feed", "tail", "all", "--format", "csv", "--limit", "2")
+    assert result.stdout.splitlines() == [CSV_COLUMNS, *gateway.lines * 2]
+
+
+async def test_a_table_without_rows_says_so(gateway: Gateway) -> None:
+    """Also where the output is no terminal: the header goes into the pipe, `none` to standard error."""
+    gateway.devices = []
+    result = await speak(gateway, "device", "list")
+    assert (result.stdout.count("\n"), result.stderr.strip()) == (1, "none")
+    assert (await speak(gateway, "device", "list", "--json")).output == "[]\n"
+
+
 async def test_an_unbalanced_ledger_fails(gateway: Gateway) -> None:
     """`ledger` exits 0 while the books balance, else 1."""
     assert (await speak(gateway, "ledger")).exit_code == 0
@@ -228,6 +270,30 @@ async def test_an_unbalanced_ledger_fails(gateway: Gateway) -> None:
     result = await speak(gateway, "ledger")
     assert result.exit_code == 1
     assert "NOT BALANCED" in result.output
+
+
+async def test_the_columns_of_the_ledger_are_its_sums(gateway: Gateway) -> None:
+    """The parts of each sum stand behind it, in the order of the equation; further counts follow."""
+    names = ["late", "withheld", "suppressed", "values", "messages", "quarantined", "decoded", "accepted", "duplicates"]
+    gateway.counts = dict.fromkeys(names, 1)
+    header = (await speak(gateway, "ledger")).stdout.splitlines()[0].split("\t")
+    assert header == [
+        *("node", "messages", "decoded", "quarantined"),
+        *("values", "accepted", "duplicates", "suppressed", "withheld", "late"),
+    ]
+
+
+async def test_a_trace_is_a_table(gateway: Gateway) -> None:
+    """The pipe gets the steps alone; the reading is named beside it, with both of its times."""
+    result = await speak(gateway, "trace", "4401-0-1-0")
+    assert result.stdout.splitlines() == [
+        "step\tat\tsequence\tdetail",
+        "message\t2026-01-01T00:00:01Z\t477188589013\t9 bytes",
+        "span\t\t\tconfirmed",
+    ]
+    assert result.stderr == (
+        "4401-0-1-0: gz-1 pm2_5 of 4401, measured 2026-01-01T00:00:00Z, received 2026-01-01T00:00:01Z\n"
+    )
 
 
 async def test_a_refusal_says_what_to_do(

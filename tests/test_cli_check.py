@@ -62,7 +62,8 @@ def test_a_good_profile_says_nothing(profile: Path) -> None:
     [
         ("air_temperature, unit", "air_temprature, unit", "did you mean 'air_temperature'?", "air_temprature"),
         ("unit: Cel", "unit: hPa", "cannot be converted to 'Cel' (temperature)", "hPa"),
-        ("unit: Cel", "units: Cel", "unknown key; did you mean 'unit'?", "Cel"),
+        ("unit: Cel", "units: Cel", "unknown key; did you mean 'unit'?", "units"),
+        ("version: 1", "version: 1\nversion: 2", "the key occurs twice; keep one of them", "version"),
         ('["acme/{device}"]', '["acme/d", "acme/{device}"]', "the topic does not name the device", '"acme/d"'),
         ("value: 21.5", "value: 21.6", "no air_temperature = 21.6", "label: good"),
         ("version: 1", "version: one", "Expected `int`", "one"),
@@ -134,6 +135,18 @@ def test_what_is_meant_in_a_line(tmp_path: Path, line: str, key: str, suggestion
     file.write_text(line + "\n", encoding="utf-8")
     column, length = caret(ConfigError("x", file=str(file), line=1, key=key))
     assert line[column - 1 : column - 1 + length] == suggestion
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [("divsion: 4401", "divsion"), ("web: {prot: 1}", "web.prot"), ('  - {"uni": Cel, unit: x}', "m[0].r[1].uni")],
+)
+def test_an_unknown_key_is_marked_itself(tmp_path: Path, line: str, key: str) -> None:
+    """The caret stands under the misspelt key, not under its value; quotes are not marked."""
+    file = tmp_path / "x.yaml"
+    file.write_text(line + "\n", encoding="utf-8")
+    column, length = caret(ConfigError("unknown key", file=str(file), line=1, key=key))
+    assert line[column - 1 : column - 1 + length] == key.rpartition(".")[2]
 
 
 def test_carets_stand_under_wide_letters(tmp_path: Path) -> None:

@@ -81,7 +81,12 @@ def test_options_ask_nothing_and_a_host_brings_certificates(tmp_path: Path) -> N
 
 @pytest.mark.parametrize(
     ("option", "value", "key"),
-    [("--division", "9999", "division"), ("--host", "http://x", "host"), ("--host", EVERY_ADDRESS, "host")],
+    [
+        ("--division", "9999", "division"),
+        ("--division", "x", "division"),
+        ("--host", "http://x", "host"),
+        ("--host", EVERY_ADDRESS, "host"),
+    ],
 )
 def test_a_wrong_answer_leaves_no_configuration(tmp_path: Path, option: str, value: str, key: str) -> None:
     """What is refused names its key, and the next attempt is not stopped by a file that is there already."""
@@ -89,6 +94,22 @@ def test_a_wrong_answer_leaves_no_configuration(tmp_path: Path, option: str, val
         call("init", "--role", "node", "--directory", str(tmp_path), "--yes", option, value)
     assert refused.value.key == key
     assert not (tmp_path / "config.yaml").exists()
+
+
+@pytest.mark.parametrize("code", ["44", "440000"])
+def test_a_node_is_no_gateway_of_a_province(tmp_path: Path, code: str) -> None:
+    """The centre could not invite it; a centre of the same code and a node of a city or below are accepted."""
+    with pytest.raises(ConfigError) as refused:
+        call("init", "--role", "node", "--division", code, "--directory", str(tmp_path / "node"), "--yes")
+    assert str(refused.value) == (
+        f"division: {code} is the province Guangdong; a node is the gateway of a city; "
+        "give a city, as 4401, or --role centre for the gateway of a province"
+    )
+    assert not (tmp_path / "node").exists()
+    for role, accepted in (("centre", code), ("node", "4401"), ("node", "440106")):
+        folder = tmp_path / f"{role}-{accepted}"
+        result = call("init", "--role", role, "--division", accepted, "--directory", str(folder), "--yes")
+        assert result.exit_code == 0, result.output
 
 
 def test_a_configuration_is_not_overwritten(tmp_path: Path) -> None:

@@ -96,6 +96,20 @@ def test_an_example_that_fails_by_its_time_alone_says_so(tmp_path: Path) -> None
     assert "no relative_humidity = 61" in fault
 
 
+def test_an_example_that_fails_is_named_by_its_number(tmp_path: Path) -> None:
+    """Two examples fail: each error has the key of its own, and says which field's value was expected."""
+    twice = GOOD.replace(
+        "  # the next one", GOOD.partition("examples:\n")[2].partition("  # the next one")[0] + "  # the"
+    )
+    text = twice.replace("air_temperature, value: 21.5", "air_temperature, field: temp, value: 22")
+    first, second = problems(tmp_path, text)
+    assert [fault.split(": ")[1] for fault in (first, second)] == ["examples[0]", "examples[1]"]
+    for fault in (first, second):
+        assert "no air_temperature (temp) = 22; saw d1 air_temperature (temp) = 21.5 at" in fault
+    (channel,) = problems(tmp_path, GOOD.replace("value: 21.5", "value: 21.5, channel: a, quality: suspect"))
+    assert "no air_temperature = 21.5, suspect, channel a; saw d1 air_temperature (temp) = 21.5" in channel
+
+
 def test_accepted_values_are_what_was_seen(tmp_path: Path) -> None:
     """Only expectations that failed are rewritten; comments and other examples stay."""
     file = written(tmp_path, GOOD.replace("value: 21.5", "value: 99").replace("value: 60", "value: 61"))

@@ -334,6 +334,22 @@ def test_the_shape_keeps_its_id() -> None:
     assert interval_s(learn(STATION)[0]) == 600
 
 
+def test_shapes_of_one_topic_have_ids_of_their_own() -> None:
+    """Two kinds of messages on one topic: a draft of one id has the members of that kind, not of both."""
+    weather = [Sample(f"gw/{n:04}/up", b'{"temp": 21.5, "hum": 60, "lux": 400}', (T0 + n) * S) for n in range(9)]
+    meter = [Sample(f"gw/{n:04}/up", b'{"voltage": 230, "current": 5}', (T0 + n) * S) for n in range(6)]
+    short = [Sample("gw/0003/up", b'{"temp": 21.5}', T0 * S)]
+    rows = shapes([*weather, *meter])
+    assert [(row.pattern, row.messages) for row in rows] == [("gw/{device}/up", 9), ("gw/{device}/up", 6)]
+    ids = [row.id for row in rows]
+    assert len(set(ids)) == 2
+    assert [row.id for row in shapes([*weather[:2], *short, *meter[:5]])] == ids[::-1], "in any number and order"
+    drafted = draft_of([*weather, *meter], shape=ids[1])
+    assert drafted is not None
+    assert "voltage" in drafted.text
+    assert "lux" not in drafted.text
+
+
 CARRIER = """
 profile: net/server
 version: 1

@@ -174,6 +174,19 @@ def test_bystanders_are_not_judged() -> None:
     assert judge.unknown_devices == 1
 
 
+def test_a_reading_by_hand_must_not_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is counted, and its id is remembered up to a limit; the same id again is doubled."""
+    manual = record(1, device="by-hand", id="h1")
+    judge, verdict = seated(GOOD_LINES, [*GOOD_RECORDS, manual, record(1, "pm2_5", device="by-hand", id="h2")])
+    assert (verdict["bystanders"], judge.status()["by_hand"], verdict["failed"]) == (2, 2, False)
+    _, verdict = seated(GOOD_LINES, [*GOOD_RECORDS, manual, manual])
+    assert counts(verdict) == {"doubled": 1}
+    assert "by-hand air_temperature" in verdict["taps"]["centre"]["samples"][0]
+    monkeypatch.setattr(judge_module, "MANUAL_MAX", 1)
+    judge, _ = seated([], [record(n, device="by-hand") for n in range(5)])
+    assert len(judge.taps[0].manual) == 1
+
+
 def test_what_is_done_with_is_forgotten_and_still_not_seen_twice() -> None:
     """Memory stays bounded over days; a reading that comes again after that is a phantom."""
     judge, _ = seated(GOOD_LINES, GOOD_RECORDS)

@@ -253,6 +253,22 @@ async def test_the_command_line_reads_a_period(filled: Gateway) -> None:
     assert result.exit_code != 0
 
 
+async def test_the_command_line_prints_the_csv_of_the_gateway(filled: Gateway) -> None:
+    """A value lies below its own name though only some records have a channel; pages have one header."""
+    rows = [(0, "air_temperature", 1.0), (1, "air_temperature#probe", 2.0)] * 600
+    batch = make_batch(rows, places=PLACES, start=NOW + COMMITS * HOUR_US)
+    await filled.log.write(members(batch, subject="readings.4401.all.1"))
+    token = await filled.token(Role.SUBSCRIBER, "44")
+    result = await speak(filled, token, "feed", "read", "all", "--format", "csv")
+    lines = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert len(lines) == COMMITS * len(PLACES) + len(rows)
+    assert {row["node"] for row in lines} == {"4401"}
+    latest = [(row["channel"], float(row["value"]), row["unit"]) for row in lines[-len(rows) :]]
+    assert sorted(latest) == [("", 1.0, "Cel")] * 600 + [("probe", 2.0, "Cel")] * 600
+    none = await speak(filled, token, "feed", "latest", "all", "--format", "csv", "--device", "nobody")
+    assert none.stdout == result.stdout.partition("\n")[0] + "\n"
+
+
 async def test_the_ledger_of_a_period_as_csv(filled: Gateway) -> None:
     """Over HTTP and on the command line; rows outside the period are not counted; the balance decides the exit."""
     token = await filled.token(Role.ADMIN)

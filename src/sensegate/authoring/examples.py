@@ -20,7 +20,7 @@ from sensegate.decode.chain import open_frames
 from sensegate.decode.compiler import Compiler
 from sensegate.decode.decode import Decoder
 from sensegate.decode.frame import PayloadFrame
-from sensegate.decode.grammar import Earlier, Example, Expected, line_of
+from sensegate.decode.grammar import Earlier, Example, Expected, key_text, line_of
 from sensegate.decode.keys import ProfileKeys
 from sensegate.decode.profile import AppliesTo, CompiledProfile
 from sensegate.decode.profiles import ProfileSet, compile_file
@@ -210,7 +210,7 @@ def failing_example(profile: CompiledProfile) -> ProfileError | None:
 
 
 def _problem(profile: CompiledProfile, text: str, *path: str | int, remedy: str = "") -> ProfileError:
-    return ProfileError(text, file=profile.file, line=line_of(profile.lines, path), key=str(path[0]), remedy=remedy)
+    return ProfileError(text, file=profile.file, line=line_of(profile.lines, path), key=key_text(path), remedy=remedy)
 
 
 def _check_coverage(profile: CompiledProfile) -> list[ProfileError]:
@@ -295,13 +295,22 @@ def _value_difference(fields: Fields, profiles: ProfileSet, devices: NamedDevice
                 wanted = _time_text(parse_micros(expected.time or example.received))
                 origin = "" if expected.time else ", the time of arrival"
                 return (
-                    f"{expected.property} = {expected.value!r} differs by its time alone:"
+                    f"{_expected_text(expected)} differs by its time alone:"
                     f" expected {wanted}{origin}, saw {_time_text(other.time)}"
                 )
             near = [str(reading) for reading in readings if reading.property == expected.property]
-            return f"no {expected.property} = {expected.value!r}; saw {', '.join(near) or 'no such property'}"
+            return f"no {_expected_text(expected)}; saw {', '.join(near) or 'no such property'}"
         readings.remove(match)
     return f"not expected: {readings[0]}" if readings else ""
+
+
+def _expected_text(expected: Expected) -> str:
+    """Return an expected reading in the words of `ExampleReading`: what it states beside property and value."""
+    field = f" ({expected.field})" if expected.field else ""
+    parts = [f"{expected.device} " if expected.device else "", f"{expected.property}{field} = {expected.value!r}"]
+    parts += ["" if expected.quality == "good" else f", {expected.quality}"]
+    parts += ["" if expected.channel is None else f", channel {expected.channel or 'none'}"]
+    return "".join(parts)
 
 
 def _frame_difference(decoder: Decoder, message: Message, example: Example) -> str:

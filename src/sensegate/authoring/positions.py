@@ -4,32 +4,52 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from typing import Final
+
+from sensegate.errors import ConfigError
+
+_PROBLEMS_OF_KEYS: Final = frozenset({"unknown key", "the key occurs twice"})
+"""Problems that lie in the key itself, not in its value."""
 
 
-def position_of(lines: Sequence[str], number: int, key: str) -> tuple[int, int]:
-    """Return (column from 1, length) of a key's value in line `number` (from 1); (0, 0) if there is no such line."""
-    if not 0 < number <= len(lines):
+def position_of(lines: Sequence[str], error: ConfigError) -> tuple[int, int]:
+    """Return (column from 1, length) of an error in its line, one of `lines`; (0, 0) if there is no such line.
+
+    It is that of the key's value, or of the key where the key is wrong.
+    """
+    if not 0 < error.line <= len(lines):
         return 0, 0
-    line = lines[number - 1]
-    start, end = _value_span(line, key) or (len(line) - len(line.lstrip(" -")), len(line.rstrip()))
+    line = lines[error.line - 1]
+    in_key = error.problem in _PROBLEMS_OF_KEYS
+    span = _key_span(line, error.key) if in_key else _value_span(line, error.key)
+    start, end = span or (len(line) - len(line.lstrip(" -")), len(line.rstrip()))
     return start + 1, max(end - start, 1)
+
+
+def _key_match(line: str, key: str) -> re.Match[str] | None:
+    """Return where a line has the last name of a key, its quotes, and the colon; group 1 is the name."""
+    name = re.sub(r"(\[\d+\])+$", "", key).rpartition(".")[2]
+    return re.search(rf"(?<![\w\"'])[\"']?({re.escape(name)})[\"']?\s*:\s*", line) if name else None
+
+
+def _key_span(line: str, key: str) -> tuple[int, int] | None:
+    """Return the (start, end) of a key in its line."""
+    match = _key_match(line, key)
+    return match.span(1) if match else None
 
 
 def _value_span(line: str, key: str) -> tuple[int, int] | None:
     """Return the (start, end) of a key's value in its line; of the key itself if the value begins on a later line."""
-    name = re.sub(r"(\[\d+\])+$", "", key).rpartition(".")[2] if not key.startswith("&") else key
-    if not name:
-        return None
     if key.startswith("&"):
         at = line.find(key)
         return (at, at + len(key)) if at >= 0 else None
-    match = re.search(rf"(?<![\w\"'])[\"']?{re.escape(name)}[\"']?\s*:\s*", line)
+    match = _key_match(line, key)
     if match is None:
         return None
     if index := re.search(r"\[(\d+)\]$", key):
         return _item(line, match.end(), int(index[1])) or (match.start(), match.end())
     end = _end(line, match.end())
-    return (match.end(), end) if end > match.end() else (match.start(), match.start() + len(name))
+    return (match.end(), end) if end > match.end() else match.span(1)
 
 
 def _item(line: str, at: int, number: int) -> tuple[int, int] | None:

@@ -47,7 +47,7 @@ class ShapeSummary(msgspec.Struct, frozen=True):
     """Messages of one shape."""
 
     id: str
-    """Stable as long as topic, format and port are."""
+    """Stable as long as topic, format, port and the members of most messages are."""
     name: str
     """Suggested name of its profile."""
     pattern: str
@@ -126,8 +126,9 @@ def _shape(learned: LearnedShape) -> ShapeSummary:
 
 
 def shape_id(group: SampleGroup) -> str:
-    """Return a short id of a group that does not depend on the number of its messages."""
-    text = f"{group.pattern}\0{group.format}\0{group.port}\0{group.maker}"
+    """Return a short id of a group, by topic, format, port and members; the number of messages does not matter."""
+    members = sorted(f"{'.'.join(map(str, path))}:{kind}" for path, kind in group.members)
+    text = "\0".join((group.pattern, group.format, str(group.port), group.maker, *members))
     return hashlib.blake2s(text.encode("utf-8", "surrogatepass"), digest_size=5).hexdigest()
 
 

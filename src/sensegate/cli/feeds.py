@@ -6,9 +6,9 @@ import asyncio
 import contextlib
 import json
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import typer
 from rich.cells import cell_len
@@ -24,6 +24,7 @@ from sensegate.cli.output import (
     print_json,
     print_list,
     print_table,
+    stderr,
     tab_separated,
 )
 from sensegate.cli.times import Since, parse_time_or_now
@@ -307,6 +308,16 @@ def _filled(query: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name, value in query.items() if value}
 
 
+class _Page(NamedTuple):
+    records: Sequence[Mapping[str, Any]]
+    """Empty where the page is CSV."""
+    csv: str
+    """Header and records as CSV; empty where the page is JSON."""
+    total: int
+    next: str
+    """Cursor of the next page; empty: this is the last one."""
+
+
 class _Tail:
     """A feed that is printed page by page."""
 
@@ -326,42 +337,57 @@ class _Tail:
 
     async def follow(self, remote: GatewayClient) -> None:
         """Read and print page after page."""
+        printed = 0
         while self.unlimited or self.remaining > 0:
-            page = 1_000 if self.unlimited else min(self.remaining, 1_000)
-            wait = {"wait": "20"} if self.waits else {}
-            try:
-                answer = await remote.get(self.path, limit=str(page), **wait, **self.query)
-            except ProblemResponse as why:
-                if not why.first:
-                    raise
-                # Not from there by itself: whoever reads decides what becomes of what it has.
-                raise ProblemResponse(why.status, why.title, f"{why.detail}: --after {why.first}") from None
-            records = answer["records"]
-            if not records and not self.unlimited and self.cursor == answer["next"]:
-                return
-            self.remaining -= len(records)
-            await asyncio.to_thread(self._print, records)
-            if not answer["next"]:
-                return
-            self.cursor = self.query["after"] = answer["next"]
+            page = await self._read(remote)
+            if not page.total and not self.unlimited and self.cursor == page.next:
+                await asyncio.to_thread(self._print, page)
+                break
+            self.remaining -= page.total
+            printed += page.total
+            await asyncio.to_thread(self._print, page)
+            if not page.next:
+                break
+            self.cursor = self.query["after"] = page.next
             if self.query.get("order") != "desc":
                 self.query.pop("since", None)
+        if not printed:
+            stderr.print("none", style="dim")
 
-    def _print(self, records: list[dict[str, Any]]) -> None:
+    async def _read(self, remote: GatewayClient) -> _Page:
+        size = 1_000 if self.unlimited else min(self.remaining, 1_000)
+        query = {"limit": str(size), **({"wait": "20"} if self.waits else {}), **self.query}
+        try:
+            if self.form is OutputFormat.CSV:
+                text, headers = await remote.text(self.path, accept="text/csv", **query)
+                return _Page((), text, int(headers["X-Count"]), headers.get("X-Next-Cursor", ""))
+            answer = await remote.get(self.path, **query)
+        except ProblemResponse as why:
+            if not why.first:
+                raise
+            # Not from there by itself: whoever reads decides what becomes of what it has.
+            raise ProblemResponse(why.status, why.title, f"{why.detail}: --after {why.first}") from None
+        return _Page(answer["records"], "", len(answer["records"]), answer["next"])
+
+    def _print(self, page: _Page) -> None:
         if self.form is OutputFormat.JSON:
-            sys.stdout.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in records)
+            sys.stdout.writelines(json.dumps(record, ensure_ascii=False) + "\n" for record in page.records)
         elif self.form is OutputFormat.CSV:
-            self._print_csv(records)
-        elif records:
-            self._print_lines(records)
+            header, _, lines = page.csv.partition("\n")
+            sys.stdout.write(lines if self.header_printed else f"{header}\n{lines}")
+            self.header_printed = True
+        else:
+            self._print_lines(page.records)
         sys.stdout.flush()
 
-    def _print_lines(self, records: list[dict[str, Any]]) -> None:
+    def _print_lines(self, records: Sequence[Mapping[str, Any]]) -> None:
         """Print a line for each record; columns widen when needed and never shrink again."""
         rows = [{**record, "flags": " ".join(record["flags"])} for record in records]
         if not console.is_terminal:
             sys.stdout.writelines(tab_separated(rows, SHOWN)[self.header_printed :])
             self.header_printed = True
+            return
+        if not records:
             return
         lines: list[tuple[str, ...]] = [] if self.header_printed else [SHOWN]
         lines += [tuple(str(row[column]) for column in SHOWN) for row in rows]
@@ -373,16 +399,6 @@ class _Tail:
             cells = (text + " " * (width - cell_len(text)) for text, width in zip(line, self.widths, strict=True))
             sys.stdout.write("  ".join(cells).rstrip() + "\n")
         self.header_printed = True
-
-    def _print_csv(self, records: list[dict[str, Any]]) -> None:
-        import csv  # noqa: PLC0415 - only this format needs it
-
-        writer = csv.writer(sys.stdout)
-        for record in records:
-            if not self.header_printed:
-                writer.writerow(record)
-                self.header_printed = True
-            writer.writerow(" ".join(value) if isinstance(value, list) else value for value in record.values())
 
 
 app.command("subscribers")(webhooks.subscribers)

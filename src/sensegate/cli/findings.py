@@ -58,10 +58,10 @@ def _lines(file: str) -> tuple[str, ...]:
 
 
 def caret(error: ConfigError) -> tuple[int, int]:
-    """Return (column from 1, length) of the faulty value in its line; (0, 0) if the line is unavailable."""
+    """Return (column from 1, length) of the faulty value or key in its line; (0, 0) if the line is unavailable."""
     from sensegate.authoring.positions import position_of  # noqa: PLC0415 - its package loads the whole decoder
 
-    return position_of(_lines(error.file) if error.file else (), error.line, error.key)
+    return position_of(_lines(error.file) if error.file else (), error)
 
 
 def excerpt(error: ConfigError) -> list[str]:

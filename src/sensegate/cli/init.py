@@ -199,7 +199,7 @@ def init(
         return default if yes else str(typer.prompt(question, default=default)).strip()
 
     chosen = role or GatewayRole(_one_of(ask("node (of a city) or centre (of a province)?", "node")))
-    code = division or ask("code of its division", DIVISIONS[chosen])
+    code = _checked_division(chosen, division or ask("code of its division", DIVISIONS[chosen]))
     folder = directory or Path(ask("folder for configuration, certificates and data", f"sensegate-{code}"))
     name = host or ask("host name or address by which others reach it (127.0.0.1: this machine alone)", LOOPBACK)
     usual = PORTS[chosen]
@@ -228,6 +228,22 @@ def _one_of(answer: str) -> str:
     if answer not in list(GatewayRole):
         raise ConfigError(f"'{answer[:20]}' is unknown", key="role", remedy="answer node or centre")
     return answer
+
+
+def _checked_division(role: GatewayRole, code: str) -> str:
+    """Return the code. Raises `ConfigError` where it is none, or that of a province for the gateway of a city."""
+    from sensegate.authority.divisions import DivisionLevel, Divisions  # noqa: PLC0415 - loads the table
+
+    divisions = Divisions.load()
+    known = divisions.check(code)[0]
+    if role is GatewayRole.NODE and known in divisions and divisions.get(known).level is DivisionLevel.PROVINCE:
+        city = divisions.children(known)[0]
+        raise ConfigError(
+            f"{code} is the province {divisions.get(known).name_en}; a node is the gateway of a city",
+            key="division",
+            remedy=f"give a city, as {city.code}, or --role centre for the gateway of a province",
+        )
+    return code
 
 
 def _checked_host(host: str) -> str:

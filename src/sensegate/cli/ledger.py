@@ -11,7 +11,11 @@ import typer
 from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, print_json, print_table, rows_of, stderr
 from sensegate.cli.times import Since
 
-COLUMNS = ("messages", "quarantined", "values", "accepted", "duplicates", "rejected", "forwarded", "withheld")
+COLUMNS = (
+    "messages", "decoded", "quarantined", "values", "accepted", "duplicates", "suppressed", "rejected", "downsampled",
+    "forwarded", "withheld",
+)  # fmt: skip
+"""Columns in the order of the two sums that must balance; any others follow."""
 
 
 class TableFormat(StrEnum):

@@ -109,17 +109,21 @@ def parse_json(text: str, option: str) -> Any:
 def print_table(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, json_form: bool = False, title: str = ""
 ) -> None:
-    """Print rows as a table with the given columns, or with all their keys as a JSON array."""
+    """Print rows as a table with the given columns, or with all their keys as a JSON array.
+
+    Without rows, ``none`` is printed on standard error, so that it enters no pipe.
+    """
     if json_form:
         print_json(list(rows))
         return
-    if not console.is_terminal:
-        sys.stdout.writelines(tab_separated(rows, columns))
-        return
-    if title:
+    if title and console.is_terminal:
         console.print(title, style="italic", highlight=False, markup=False)
     if not rows:
         stderr.print("none", style="dim")
+    if not console.is_terminal:
+        sys.stdout.writelines(tab_separated(rows, columns))
+        return
+    if not rows:
         return
     shown = [column for column in columns if any(row.get(column) not in (None, "", [], ()) for row in rows)]
     cells = [[_cell(row.get(column)) for column in shown] for row in rows]

@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_table
+from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, print_json, print_table, stderr
 
 COLUMNS = ("step", "at", "sequence", "detail")
 
@@ -31,6 +31,10 @@ def trace(
     if json_form:
         print_json(trace_)
         return
-    heading = f"{trace_['record']}: {trace_['device']} {trace_['property']} of {trace_['division']} at {trace_['time']}"
-    console.print(heading, highlight=False)
-    print_table(trace_["steps"], COLUMNS, json_form=False)
+    subject = f"{trace_['device']} {trace_['property']} of {trace_['division']}"
+    stderr.print(
+        f"{trace_['record']}: {subject}, measured {trace_['time']}, received {trace_['received']}", highlight=False
+    )
+    # A sequence is a name: it is given to other commands without commas.
+    steps = [{**step, "sequence": str(step.get("sequence", ""))} for step in trace_["steps"]]
+    print_table(steps, COLUMNS)

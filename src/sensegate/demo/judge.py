@@ -5,7 +5,8 @@ sent, and acknowledgements) and the feeds over HTTP, each by its own cursor (a *
 
 The simulators' files (`*.ledger`) are append-only lines of words separated by spaces, times in µs UTC:
 
-    D device                                  a device of the simulator; other devices are not judged
+    D device                                  a device of the simulator; of others it is only known that a reading
+                                              must not come twice
     C device                                  a camera of the simulator: its reports are objects, which are counted
     I rid t kind node device time of values   about to be sent (written before sending)
     A rid t                                   PUBACK received
@@ -57,6 +58,8 @@ CANARY_WORD = "CANARY"
 """Contained in every name and number plate that the simulated cameras send."""
 DUPLICATE_KINDS = {"redelivery", "repeat"}
 LATENCIES_MAX = 200_000
+MANUAL_MAX = 100_000
+"""Most readings sent by hand that are remembered, in each tap."""
 
 
 class ExpectedReading:
@@ -122,6 +125,8 @@ class FeedTap:
     """Number of messages with readings still missing here."""
     counts: dict[str, int] = field(default_factory=lambda: dict.fromkeys(VERDICTS, 0))
     samples: list[str] = field(default_factory=list)
+    manual: set[str] = field(default_factory=set)
+    """Ids of readings of devices that are not the simulator's."""
     newest: dict[tuple[str, str], int] = field(default_factory=dict)
     """(device, property) -> newest phenomenon time seen."""
     seen_intended_at: int = 0
@@ -282,7 +287,7 @@ class FeedJudge:
         """Process one record of a feed, received at `now`."""
         device, name = record["device"], record["property"]
         if device not in self.devices:
-            self.unknown_devices += 1
+            self._read_manual(tap, record)
             return
         tap.records += 1
         stamp = to_us(record["time"])
@@ -323,6 +328,15 @@ class FeedJudge:
         if "backlog" not in flags:
             tap.live_latencies.append(latency)
 
+    def _read_manual(self, tap: FeedTap, record: dict[str, Any]) -> None:
+        """Process a record of a device on which a person publishes."""
+        self.unknown_devices += 1
+        if record["id"] in tap.manual:
+            detail = f"{record['device']} {record['property']} {record['time']} id {record['id']}"
+            tap.add_finding("doubled", f"{detail}, sent by hand")
+        elif len(tap.manual) < MANUAL_MAX:
+            tap.manual.add(record["id"])
+
     def _judge_order(self, tap: FeedTap, series: tuple[str, str], stamp: int, flags: set[str], detail: str) -> None:
         newest = tap.newest.get(series, 0)
         if stamp < newest and not flags & OUT_OF_ORDER_FLAGS:
@@ -359,6 +373,7 @@ class FeedJudge:
             "pending": self.pending,
             "resent": self.resent,
             "ended": self.ended,
+            "by_hand": self.unknown_devices,
             "taps": {
                 tap.name: {
                     "records": tap.records,

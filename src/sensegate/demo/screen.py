@@ -23,10 +23,12 @@ TALL_NODES = 5
 
 def print_addresses(summary: Summary, console: Console) -> None:
     """Print all addresses, and commands for manual use."""
-    grid = Table(box=None, show_header=False, pad_edge=False)
+    grid = Table(box=None, pad_edge=False)
+    for title in ("tier", "HTTP", "MQTT of devices", "pids of gateway, nats-server"):
+        grid.add_column(title)
     for member in (summary.centre, *summary.nodes):
         role = "centre" if member is summary.centre else "node"
-        grid.add_row(f"{role} {member.division}", member.http, member.mqtt, f"pid {member.pid}/{member.engine_pid}")
+        grid.add_row(f"{role} {member.division}", member.http, member.mqtt, f"{member.pid}, {member.engine_pid}")
     console.print(grid, highlight=False)
     console.print(f"console           {summary.console}", highlight=False)
     console.print(f"admin token       {summary.tokens.admin}", highlight=False)
@@ -146,18 +148,22 @@ def status_lines(simulator: Mapping[str, Any], judge: Mapping[str, Any], cameras
     tap = judge.get("taps", {}).get("centre", {})
     wrong = {name: tap[name] for name in tap if name in ("doubled", "phantom", "corrupt", "disordered") and tap[name]}
     simulated = (
-        f"simulator: {simulator.get('sent', 0):,} sent, {simulator.get('owed', 0):,} not acknowledged, "
+        f"simulator: {count(simulator.get('sent', 0), 'message')} sent, {simulator.get('owed', 0):,} not acknowledged, "
         f"{simulator.get('connected', 0)} of {simulator.get('connections', 0)} connections"
     )
     judged = (
-        f"judge: {judge.get('acknowledged', 0):,} acknowledged, "
+        f"judge: {count(judge.get('acknowledged', 0), 'message')} acknowledged, "
         f"{count(tap.get('matched', 0), 'reading')} at the centre, "
-        f"{tap.get('outstanding', 0):,} on the way" + (f", WRONG: {wrong}" if wrong else "")
+        f"{count(tap.get('outstanding', 0), 'message')} on the way"
     )
+    if by_hand := judge.get("by_hand", 0):
+        judged += f", {count(by_hand, 'reading')} sent by hand at the centre"
+    if wrong:
+        judged += f", WRONG: {_announced(wrong)}"
     if not cameras:
         return [simulated, judged]
     watched = (
-        f"cameras: {cameras.get('sent', 0):,} sent with {count(cameras.get('objects', 0), 'object')}, "
+        f"cameras: {count(cameras.get('sent', 0), 'message')} sent with {count(cameras.get('objects', 0), 'object')}, "
         f"{cameras.get('owed', 0):,} not answered, {cameras.get('connected', 0)} of "
         f"{cameras.get('connections', 0)} connected"
     )
@@ -175,11 +181,12 @@ def print_result(summary: Summary, console: Console) -> None:
         ("forwarded", f"{summary.forwarded:,}, withheld {_announced(summary.withheld)}"),
         *([("refused", _announced(summary.refused_by_centre))] if summary.refused_by_centre else []),
         ("delivered", f"{summary.delivered:,} at the centre"),
+        *([("by hand", f"{summary.by_hand:,} at the centre")] if summary.by_hand else []),
         ("duplicates", _announced(summary.duplicates)),
         ("quarantined", _announced(summary.quarantined)),
         ("rejected", _announced(summary.rejected)),
         ("injected", _announced(summary.injected)),
-        ("unrecognised", str(summary.unrecognised or "none")),
+        ("unrecognised", _unrecognised(summary)),
         ("latency", f"{_announced(summary.latency_ms)} ms, live {_announced(summary.live_latency_ms)} ms"),
         (
             "cameras",
@@ -197,7 +204,19 @@ def print_result(summary: Summary, console: Console) -> None:
     for sample in summary.samples[:10]:
         console.print(f"  {sample}", style="red", highlight=False)
     verdict = "FAILED: see above" if summary.failed else "all accounted for: nothing lost, nothing doubled"
+    if summary.by_hand and not summary.failed:
+        # Nobody but the person knows how many were sent.
+        verdict += f"; {count(summary.by_hand, 'reading')} sent by hand reached the centre, none twice"
     console.print(f"verdict: {verdict}", style="bold red" if summary.failed else "bold green", highlight=False)
+
+
+def _unrecognised(summary: Summary) -> str:
+    """Return the kinds of faults of which another number was counted than injected, with both."""
+    differing = (
+        f"{kind.replace('_', ' ')} {injected:,} injected, {counted:,} counted"
+        for kind, (injected, counted) in summary.unrecognised.items()
+    )
+    return "; ".join(differing) or "none"
 
 
 def _announced(counts: Mapping[str, float]) -> str:

@@ -74,7 +74,9 @@ class Summary(msgspec.Struct, frozen=True):
     refused_by_centre: dict[str, int] = {}
     """Rows of the nodes that the centre did not take, by reason."""
     delivered: int = 0
-    """Readings delivered to the centre's subscriber."""
+    """Readings of the simulators' devices delivered to the centre's subscriber."""
+    by_hand: int = 0
+    """Readings of all other devices delivered to it: a person has published them."""
     injected: dict[str, int] = {}
     """Injected faults: kinds of duplicates and flags in values, all others in messages."""
     recognised: bool = True
@@ -187,6 +189,7 @@ def with_verdict(summary: Summary, verdict: Mapping[str, Any], totals: Mapping[s
         published=verdict["published"],
         acknowledged=verdict["acknowledged"],
         delivered=centre["records"],
+        by_hand=verdict.get("bystanders", 0),
         injected=injected,
         recognised=not missed,
         unrecognised=missed,

@@ -130,7 +130,7 @@ def _finding(content: Content, error: ProfileError) -> ProfileFinding:
     severity = "error"
     if isinstance(error, ProfileWarning):
         severity = "note" if error.note else "warning"
-    column, length = position_of(content.text.splitlines(), error.line, error.key)
+    column, length = position_of(content.text.splitlines(), error)
     return ProfileFinding(severity, error.line, column, length, error.key, error.problem, error.remedy)
 
 

@@ -222,7 +222,11 @@ async def _steps(call: Call, located: _Located) -> list[TraceStep]:
     if commit is not None:
         steps += _commit_steps(commit)
     else:
-        steps.append(TraceStep("commit", iso(entry.time), detail="a later commit has replaced its record"))
+        steps.append(
+            TraceStep(
+                "commit", iso(entry.time), detail="committed; a later commit has since replaced the commit record"
+            )
+        )
     batch = located.batch
     detail = (
         f"row {row} of {len(batch)} in {entry.subject}; profile {batch.origins.profile[int(batch.origin[row])]}, "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path as File
 from typing import Any, Final, NamedTuple
@@ -19,6 +19,10 @@ NESTING_MAX = 32
 _BITS_MAX = 1_000
 GROUPS_MAX = 200
 """Most groups returned."""
+
+
+MemberKind = tuple[Path, str]
+"""Path of a member, with ``*`` for each position in a list, and the type of its value."""
 
 
 class Sample(NamedTuple):
@@ -66,6 +70,8 @@ class SampleGroup(NamedTuple):
     """Replaces `port` when several ports have the same layout."""
     options: tuple[str, ...] = ()
     """Lines of the rule instead of its format: ``script: {file: x.js}``."""
+    members: frozenset[MemberKind] = frozenset()
+    """Those of most of its messages; they tell groups of one pattern apart, and do not change with a few more."""
 
 
 # ── formats ──────────────────────────────────────────────────────────────────────────────────────────
@@ -198,7 +204,7 @@ def _skeleton(topic: str, names: Container[str]) -> tuple[str, ...]:
     return tuple("+" if level in names or _looks_like_id(level) else level for level in topic.split("/"))
 
 
-def _members(message: ParsedSample) -> frozenset[tuple[Path, str]]:
+def _members(message: ParsedSample) -> frozenset[MemberKind]:
     """Return the members of a message with the types of their values, regardless of positions in lists."""
     members = set()
     for path, value in leaves(message.tree):
@@ -227,9 +233,15 @@ def group(samples: Iterable[Sample], names: Container[str] = frozenset()) -> lis
         by_pattern[*_pattern(skeleton, messages, names), form] += messages
     groups: list[SampleGroup] = []
     for (pattern, sure, form), messages in by_pattern.items():
-        groups += [SampleGroup(pattern, form, members, sure) for members in _split_by_members(messages)]
+        groups += [
+            SampleGroup(pattern, form, cluster.messages, sure, members=cluster.common_members())
+            for cluster in _split_by_members(messages)
+        ]
     for (maker, port, form), messages in carried.items():
-        groups += [SampleGroup("", form, members, True, True, port, maker) for members in _split_by_members(messages)]
+        groups += [
+            SampleGroup("", form, cluster.messages, True, True, port, maker, members=cluster.common_members())
+            for cluster in _split_by_members(messages)
+        ]
     groups.sort(key=lambda found_group: len(found_group.messages), reverse=True)
     return groups[:GROUPS_MAX]
 
@@ -266,21 +278,38 @@ def _least_overlap(shapes: Sequence[frozenset[Any]]) -> float:
     return min(shares, default=1.0)
 
 
-def _split_by_members(messages: Sequence[ParsedSample]) -> list[list[ParsedSample]]:
-    """Split messages into lists whose members agree by half; a message with few of the members belongs to the whole."""
+class _Cluster:
+    """Messages of one shape, with the number of messages that have each member."""
+
+    def __init__(self, messages: list[ParsedSample]) -> None:
+        self.messages = messages
+        self.counts: Counter[MemberKind] = Counter()
+
+    def has_shape(self, shape: frozenset[MemberKind]) -> bool:
+        """Return whether half of the members agree; few members belong to any shape that has them."""
+        return not shape or len(shape & self.counts.keys()) >= 0.5 * min(len(shape), len(self.counts))
+
+    def add(self, message: ParsedSample, shape: frozenset[MemberKind]) -> None:
+        self.messages.append(message)
+        self.counts.update(shape)
+
+    def common_members(self) -> frozenset[MemberKind]:
+        """Return the members that more than half of the messages have."""
+        return frozenset(member for member, count in self.counts.items() if 2 * count > len(self.messages))
+
+
+def _split_by_members(messages: Sequence[ParsedSample]) -> list[_Cluster]:
+    """Split messages into clusters whose members agree by half; bytes that no format explains are one cluster."""
     if messages[0].tree is None:
-        return [list(messages)]
-    clusters: list[tuple[set[Any], list[ParsedSample]]] = []
+        return [_Cluster(list(messages))]
+    clusters: list[_Cluster] = []
     for message in messages:
         shape = _members(message)
-        for known, cluster in clusters:
-            if not shape or len(shape & known) >= 0.5 * min(len(shape), len(known)):
-                known.update(shape)
-                cluster.append(message)
-                break
-        else:
-            clusters.append((set(shape), [message]))
-    return [cluster for _, cluster in clusters]
+        cluster = next((cluster for cluster in clusters if cluster.has_shape(shape)), None)
+        if cluster is None:
+            clusters.append(cluster := _Cluster([]))
+        cluster.add(message, shape)
+    return clusters
 
 
 _CAPTURES: Final = ("group", "area", "site", "line", "part", "unit", "branch", "cell")

@@ -85,7 +85,7 @@ export function Editor({ me }) {
     </ol>
     ${notice && html`<p class="notice" role="status">${notice}</p>`}<${Problem} error=${error} />
     <div class="workbench">
-      <${Card} title=${t("textOf")} actions=${html`<button type="button" onClick=${accept} disabled=${errors > 0 && !(lint.data?.findings || []).every((finding) => finding.key === "examples" || finding.severity !== "error")}>${t("acceptSeen")}</button>`}>
+      <${Card} title=${t("textOf")} actions=${html`<button type="button" onClick=${accept} disabled=${errors > 0 && !(lint.data?.findings || []).every((finding) => /^examples(\[\d+\])?$/.test(finding.key) || finding.severity !== "error")}>${t("acceptSeen")}</button>`}>
         <${TextArea} area=${area} text=${text} change=${change} findings=${lint.data?.findings || []} />
         <${Findings} lint=${lint} area=${area} text=${text} /><//>
       <div class="side"><${Trial} text=${text} files=${files} />

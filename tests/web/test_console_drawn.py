@@ -10,7 +10,7 @@ import pytest
 import pytest_asyncio
 
 from tests.live.browsing import chromium, needs_chromium
-from tests.web.drawing import drawn
+from tests.web.drawing import Failure, drawn
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), needs_chromium]
 BEGIN = "2026-01-31T18:30:00.000000Z"
@@ -160,4 +160,43 @@ async def test_data_is_saved_as_shown(browser: Any, tmp_path: Path) -> None:
         assert [line.split(",")[:4] for line in lines[1:]] == [
             ["air-1", "air_temperature", "roof", "20.5"],
             ["air-1", "pm25", "", "20.5"],
+        ]
+
+
+NO_DEVICE = (
+    "there is no device air-9 in your scope; see `sensegate device list`",
+    "您的范围内没有设备 air-9；见“感知设备”页",
+)
+PROBLEMS = (
+    NO_DEVICE,
+    (
+        "body: division: '4499' belongs nowhere; give 2, 4, 6, 9 or 12 digits, e.g. 44, 4401, 440106 or 441900003",
+        "区划：'4499' belongs nowhere；填写 2、4、6、9 或 12 位数字，如 44、4401、440106、441900003",
+    ),
+    ("alarm rule water is at revision 3, not 2; read it again", "告警规则 water 现为修订 3，而非 2；请重新读取"),
+    ("alarm a1 is closed; only an open one is acknowledged", "告警 a1 的状态为已关闭；只能确认未处理的告警"),
+    ("body: Object missing required field `id` - at `$.rows`", "缺少必填项 `id`（位于 `$.rows`）"),
+    (
+        "role auditor may not change devices; ask for a token of another role (admin)",
+        "角色“审计员”无此权限（change devices）；请申请其他角色的令牌（管理员）",
+    ),
+    ("the new password has 5 characters; at least 12; choose another one", "新密码有 5 个字符；至少 12；请另选一个"),
+    ("the moon is away; wait for a night", "the moon is away; wait for a night"),
+    ("a1: changed meanwhile; the moon is away", "a1：已被他人修改；the moon is away"),
+)
+
+
+async def test_a_problem_stands_in_the_language_of_the_page(browser: Any) -> None:
+    """What the gateway refuses is said in Chinese, part by part; a text of which no part is known stays as it is."""
+    english, chinese = NO_DEVICE
+    answers = {"/api/v1/devices?*": Failure(404, english)}
+    for language, text in (("zh-CN", chinese), ("en-US", english)):
+        async with drawn(browser, "devices", answers, language=language) as shown:
+            await shown.page.wait_for_selector(f".problem span:has-text('{text[:12]}')")
+            assert await shown.page.inner_text(".problem span") == text
+    async with drawn(browser, "devices", answers) as shown:
+        translated = "async (texts) => { const { inChinese } = await import('/static/console/problems.js');"
+        texts = [text for text, _ in PROBLEMS]
+        assert await shown.page.evaluate(translated + " return texts.map(inChinese); }", texts) == [
+            expected for _, expected in PROBLEMS
         ]

@@ -1,7 +1,7 @@
 // Devices: the list, and one device with its values.
 import { html, useEffect, useMemo, useRef, useState } from "./preact.js";
 import { Changes, Messages } from "./history.js";
-import { Absent, Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, Property, Quality, Secret, Time, call, device, editorOf, emptyHere, flagWords, instant, localTime, may, number, prepareChart, profile, query, replaceSearch, revisionHeader, searchValues, t, titleOf, unitText, useDialog, useLoad, usePropertyNames } from "./lib.js";
+import { Absent, Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, ProblemText, Property, Quality, Secret, Time, call, device, editorOf, emptyHere, flagWords, instant, localTime, may, number, prepareChart, profile, query, replaceSearch, revisionHeader, searchValues, t, titleOf, unitText, useDialog, useLoad, usePropertyNames } from "./lib.js";
 
 const DEVICE_STATES = ["registered", "active", "silent", "disabled", "retired"];
 const DEVICE_COLUMNS = [{ name: "id" }, { name: "name" }, { name: "state", badge: true }, { name: "last_seen", time: true }, { name: "division" }, { name: "profile", show: (value) => html`<${Link} to=${profile(value)}>${value}<//>` }, { name: "department" }, { name: "gateway" }, { name: "asset" }];
@@ -15,7 +15,7 @@ export function Devices() {
     submit: async (values) => {
       const made = await call("POST", "/api/v1/devices", Object.fromEntries(Object.entries(values).filter(([, value]) => value)));
       setStamp(stamp + 1);
-      return html`<p>${t("shownOnce")}</p><${Facts} rows=${[["username", made.username], ["password", html`<${Secret} value=${made.password} />`], ["column.topics", (made.topics || []).join(", ")]]} />${(made.warnings || []).map((warning) => html`<p class="quiet">${warning}</p>`)}<p><${Link} to=${device(made.id)}>${made.id}<//></p>`;
+      return html`<p>${t("shownOnce")}</p><${Facts} rows=${[["username", made.username], ["password", html`<${Secret} value=${made.password} />`], ["column.topics", (made.topics || []).join(", ")]]} />${(made.warnings || []).map((warning) => html`<p class="quiet"><${ProblemText} text=${warning} /></p>`)}<p><${Link} to=${device(made.id)}>${made.id}<//></p>`;
     },
   });
   const bulk = () => show({
@@ -24,7 +24,7 @@ export function Devices() {
     submit: async ({ csv, really }) => {
       const report = await call("POST", `/api/v1/devices/import${really ? "" : "?dry_run=true"}`, csv);
       setStamp(stamp + 1);
-      return html`<p>${t(really ? "imported" : "wouldImport", number(report.rows.length))}</p>${report.rows.some((row) => row.password) && html`<p>${t("shownOnce")}</p>`}<div class="scroll" tabindex="0"><table><tbody>${report.rows.map((row) => html`<tr key=${row.line}><td>${row.line}</td><td>${row.id}</td><td>${row.outcome}</td><td>${row.password ? html`<${Secret} value=${row.password} />` : [row.problem, row.remedy].filter(Boolean).join("; ")}</td></tr>`)}</tbody></table></div>`;
+      return html`<p>${t(really ? "imported" : "wouldImport", number(report.rows.length))}</p>${report.rows.some((row) => row.password) && html`<p>${t("shownOnce")}</p>`}<div class="scroll" tabindex="0"><table><tbody>${report.rows.map((row) => html`<tr key=${row.line}><td>${row.line}</td><td>${row.id}</td><td>${t(`outcome.${row.outcome}`)}</td><td>${row.password ? html`<${Secret} value=${row.password} />` : html`<${ProblemText} text=${[row.problem, row.remedy].filter(Boolean).join("; ")} />`}</td></tr>`)}</tbody></table></div>`;
     },
   });
   return html`<h1>${t("page.devices")}</h1>${dialog}<section class="card"><${List} key=${stamp} path="/api/v1/devices" scoped="division" columns=${DEVICE_COLUMNS} link=${(row) => device(row.id)} empty=${emptyHere(t("noDevices"))}

@@ -10,7 +10,7 @@ export function t(key, ...values) {
 }
 // Adds texts that some pages need: `NAME.texts.js` calls it with a table as that of `texts.js`.
 export const addTexts = (table) => Object.assign(TEXTS, table);
-const known = (key) => TEXTS[key]?.[language === "en" ? 0 : 1] || TEXTS[key]?.[0] || "";
+export const known = (key) => TEXTS[key]?.[language === "en" ? 0 : 1] || TEXTS[key]?.[0] || "";
 // A word of the gateway without a text of its own: each part of `duplicate.repeat` that is known is translated.
 function fallback(key) {
   const [head, ...parts] = key.split(".");
@@ -189,11 +189,24 @@ export function Badge({ value }) {
   const kind = GOOD.has(String(value)) ? "good" : value === "warning" || value === "major" ? value : BAD.has(String(value)) ? "bad" : "";
   return value === "" || value === undefined ? html`<span class="quiet">–</span>` : html`<span class=${`badge ${kind}`}>${t(`state.${value}`)}</span>`;
 }
+// What the gateway says to a caller, in the language of the page; its Chinese is fetched with the first such text.
+let inChinese = null;
+export function useProblemText() {
+  const [, setRead] = useState(Boolean(inChinese));
+  useEffect(() => {
+    if (language !== "en" && !inChinese) import("./problems.js").then((file) => { ({ inChinese } = file); setRead(true); }, () => null);
+  }, []);
+  return (text) => (language === "en" || !inChinese || !text ? text : inChinese(text));
+}
+// A text of the gateway about what somebody asked for.
+export function ProblemText({ text }) {
+  return useProblemText()(text);
+}
 export function Problem({ error, retry }) {
   if (!error) return null;
   const away = error.status === undefined;
   return html`<div class="problem" role="alert"><strong>${away ? t("away") : t(`http.${error.status}`)}</strong>
-    <span>${away ? t("awayHelp") : error.message}</span>${retry && html`<button type="button" onClick=${retry}>${t("retry")}</button>`}</div>`;
+    <span>${away ? t("awayHelp") : html`<${ProblemText} text=${error.message} />`}</span>${retry && html`<button type="button" onClick=${retry}>${t("retry")}</button>`}</div>`;
 }
 export const Loading = () => html`<p class="quiet loading" role="status">${t("loading")}</p>`;
 // A centre has devices of its own only where some are registered there: what lies at the nodes is said instead of "none".

@@ -122,6 +122,7 @@ OF_DEVICE: dict[str, Any] = {
     "/api/v1/devices/air-1/latest*": {"rows": LATEST},
     "/api/v1/devices/air-1/messages*": {"rows": [], "after": "", "more": False},
     "/api/v1/devices/air-1/changes*": {"rows": [], "complete": True},
+    "/api/v1/alarms*": {"rows": []},
     "/api/v1/quarantine*": {"rows": []},
     "/api/v1/tasks*": {"rows": []},
     "/api/v1/feeds/all/history*": {"records": []},
@@ -200,3 +201,36 @@ async def test_a_problem_stands_in_the_language_of_the_page(browser: Any) -> Non
         assert await shown.page.evaluate(translated + " return texts.map(inChinese); }", texts) == [
             expected for _, expected in PROBLEMS
         ]
+
+
+ALARM: dict[str, Any] = {
+    "id": "a1",
+    "rule": "water-high",
+    "severity": "major",
+    "title": "",
+    "state": "acknowledged",
+    "device": "air-1",
+    "property": "air_temperature",
+    "channel": "",
+    "value": 41.5,
+    "opened": BEGIN,
+    "acknowledged_by": "li",
+    "acknowledged": "2026-02-01T01:00:00.000000Z",
+    "note": "on its way",
+    "silenced_until": "",
+}
+
+
+async def test_a_device_shows_what_is_open(browser: Any) -> None:
+    """The page of a device has its open and acknowledged alarms, and asks for no others."""
+    answers = OF_DEVICE | {"/api/v1/alarms*": {"rows": [ALARM]}}
+    async with drawn(browser, "devices/air-1", answers) as shown:
+        await shown.page.wait_for_selector("li:has-text('气温 · 41.5')")
+        text = await shown.page.inner_text("li:has-text('water-high')")
+        assert all(word in text for word in ("重要", "已确认", "li · ", ": on its way"))
+        title = await shown.page.locator("li:has-text('water-high') time").last.get_attribute("title")
+        assert "09:00" in title
+        (asked,) = {path for path in shown.asked if path.startswith("/api/v1/alarms")}
+        assert "device=air-1&state=open%2Cacknowledged" in asked
+    async with drawn(browser, "devices/air-1", OF_DEVICE) as shown:
+        assert "没有未关闭的告警" in await shown.text()

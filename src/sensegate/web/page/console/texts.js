@@ -77,7 +77,7 @@ export const TEXTS = {
   readiness: ["Readiness", "就绪状态"], clock: ["Own clock", "本机时钟"], unreadable: ["Entries of the log that cannot be read", "无法读取的日志条目"], noUnreadable: ["None.", "没有。"],
   notJoined: ["no node", "无节点"], devicesOf: ["{0} devices", "{0} 台设备"], acknowledge: ["Acknowledge", "确认"],
   acknowledgeHelp: ["Others see that you look after it; it stays until its cause is gone.", "他人可见您已在处理；原因消除前告警保留。"], silence: ["Silence", "屏蔽"],
-  silenceHelp: ["It opens no alarm for this time, also where its cause returns.", "此期间不再告警，原因再次出现时也不告警。"], hours: ["Hours", "小时"], noAlarms: ["No alarm.", "没有告警。"],
+  silenceHelp: ["It opens no alarm for this time, also where its cause returns.", "此期间不再告警，原因再次出现时也不告警。"], hours: ["Hours", "小时"], openAlarms: ["Open alarms", "未关闭的告警"], allAlarms: ["All its alarms", "全部告警"], noOpenAlarms: ["No alarm is open.", "没有未关闭的告警。"], moreOfThem: ["There are more.", "还有更多。"], noAlarms: ["No alarm.", "没有告警。"],
   rules: ["Rules", "告警规则"], noRules: ["No rule.", "没有规则。"], addRule: ["Add a rule", "添加规则"],
   addRuleHelp: ["Values are in the unit of the property. What does not belong to the kind stays empty.", "数值以该属性的单位为准；与类型无关的项留空。"], above: ["Above", "高于"],
   below: ["Below", "低于"], margin: ["Closes when back by", "回落幅度（恢复时）"], afterSeconds: ["After seconds without a message", "无消息秒数"], deleteRule: ["Delete", "删除"],

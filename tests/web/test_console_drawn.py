@@ -234,3 +234,29 @@ async def test_a_device_shows_what_is_open(browser: Any) -> None:
         assert "device=air-1&state=open%2Cacknowledged" in asked
     async with drawn(browser, "devices/air-1", OF_DEVICE) as shown:
         assert "没有未关闭的告警" in await shown.text()
+
+
+async def test_data_is_read_page_by_page(browser: Any) -> None:
+    """The next page and the one before, in the address; another filter, here of the channel, begins anew."""
+    record = LATEST[0] | {"device": "air-1", "division": "440106", "profile": "acme/th10@3"}
+    answers = OF_DEVICE | {
+        "/api/v1/feeds?*": {"rows": [{"name": "all"}]},
+        "/api/v1/feeds/all/records*": {"records": [record], "next": "c2"},
+        "/api/v1/feeds/all/records*after=c2*": {"records": [record | {"id": "r9", "channel": "cellar"}], "next": ""},
+    }
+    async with drawn(browser, "records?form=newest", answers) as shown:
+        await shown.page.click("button:has-text('下一页')")
+        await shown.page.wait_for_selector("td[data-label=通道]:text-is('cellar')")
+        assert "after=c2" in shown.page.url
+        assert await shown.page.locator("button:has-text('下一页')").count() == 0
+        await shown.page.click("button:has-text('上一页')")
+        await shown.page.wait_for_selector("td[data-label=通道]:text-is('roof')")
+        await shown.page.click("button:has-text('下一页')")
+        await shown.page.wait_for_selector("td[data-label=通道]:text-is('cellar')")
+        await shown.page.fill("label:has-text('通道') input", "roof")
+        await shown.page.keyboard.press("Enter")
+        await shown.page.wait_for_selector("td[data-label=通道]:text-is('roof')")
+        asked = [path for path in shown.asked if path.startswith("/api/v1/feeds/all/records")][-1]
+        assert "channel=roof" in asked
+        assert "after=" not in asked
+        assert "after=" not in shown.page.url

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.conftest import eventually
 from tests.live.browsing import chromium, needs_chromium
 from tests.web.drawing import Failure, drawn
 
@@ -260,3 +261,34 @@ async def test_data_is_read_page_by_page(browser: Any) -> None:
         assert "channel=roof" in asked
         assert "after=" not in asked
         assert "after=" not in shown.page.url
+
+
+FOCUSED = "document.activeElement.innerText"
+
+
+async def test_the_focus_stays_where_it_was(browser: Any) -> None:
+    """After a dialog has changed a list the focus is on the button that opened it; where that is gone, on the table."""
+    people = {"/api/v1/people*": {"rows": [{"id": "wang", "role": "admin", "scope": "4401"}], "password": "p-1"}}
+    async with drawn(browser, "people", people) as shown:
+        await shown.page.click("button:has-text('添加人员')")
+        await shown.page.fill("dialog [name=id]", "wang")
+        await shown.page.fill("dialog [name=scope]", "4401")
+        await shown.page.keyboard.press("Enter")
+        await shown.page.wait_for_selector("dialog .secret")
+
+        def is_read_anew() -> bool:
+            return len([path for path in shown.asked if path.startswith("/api/v1/people?")]) > 1
+
+        await eventually(is_read_anew)
+        await shown.page.click("dialog button:has-text('关闭')")
+        await shown.page.wait_for_selector("dialog", state="detached")
+        assert await shown.page.evaluate(FOCUSED) == "添加人员"
+    alarm = ALARM | {"state": "open", "acknowledged": "", "acknowledged_by": "", "note": ""}
+    answers: dict[str, Any] = {"/api/v1/alarms*": {"rows": [alarm]}, "/api/v1/alarm-rules*": {"rows": []}}
+    async with drawn(browser, "alarms", answers) as shown:
+        await shown.page.click("td button:has-text('确认')")
+        shown.answers["/api/v1/alarms*"] = {"rows": [ALARM]}
+        await shown.page.click("dialog button[type=submit]")
+        await shown.page.wait_for_selector("td:has-text('已确认')")
+        await shown.page.wait_for_selector("dialog", state="detached")
+        assert await shown.page.evaluate("document.activeElement.className") == "scroll"

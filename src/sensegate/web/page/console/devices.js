@@ -28,7 +28,7 @@ export function Devices() {
       return html`<p>${t(really ? "imported" : "wouldImport", number(report.rows.length))}</p>${report.rows.some((row) => row.password) && html`<p>${t("shownOnce")}</p>`}<div class="scroll" tabindex="0"><table><tbody>${report.rows.map((row) => html`<tr key=${row.line}><td>${row.line}</td><td>${row.id}</td><td>${t(`outcome.${row.outcome}`)}</td><td>${row.password ? html`<${Secret} value=${row.password} />` : html`<${ProblemText} text=${[row.problem, row.remedy].filter(Boolean).join("; ")} />`}</td></tr>`)}</tbody></table></div>`;
     },
   });
-  return html`<h1>${t("page.devices")}</h1>${dialog}<section class="card"><${List} key=${stamp} path="/api/v1/devices" scoped="division" columns=${DEVICE_COLUMNS} link=${(row) => device(row.id)} empty=${emptyHere(t("noDevices"))}
+  return html`<h1>${t("page.devices")}</h1>${dialog}<section class="card"><${List} stamp=${stamp} path="/api/v1/devices" scoped="division" columns=${DEVICE_COLUMNS} link=${(row) => device(row.id)} empty=${emptyHere(t("noDevices"))}
     filters=${[{ name: "state", options: DEVICE_STATES }, { name: "division" }, { name: "profile" }, { name: "domain" }]}
     actions=${may("change_devices") && html`<button type="button" onClick=${bulk}>${t("importDevices")}</button><button type="button" class="primary" onClick=${add}>${t("addDevice")}</button>`} /></section>`;
 }

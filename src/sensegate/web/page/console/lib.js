@@ -1,5 +1,5 @@
 // What all pages share: calls of the public API, texts, time, lists, dialogs. Texts of the gateway are never interpreted as HTML.
-import { html, useCallback, useEffect, useRef, useState } from "./preact.js";
+import { html, useCallback, useEffect, useLayoutEffect, useRef, useState } from "./preact.js";
 import { TEXTS } from "./texts.js";
 
 // ── language ────────────────────────────────────────────────────────────────────────────────────────────
@@ -287,13 +287,17 @@ export function useDialog() {
 }
 
 // ── lists: search, filters, order, pages by key; all of it in the URL ──────────────────────────────────
-export function List({ path, columns, filters = [], link, actions, empty, defaults = {}, interval_s = 10, search = true, sortable = true, scoped = "", hide = [] }) {
+// A page that has changed something passes another `stamp`: the list is read anew, and is not built anew, which would lose the focus.
+export function List({ path, columns, stamp = 0, filters = [], link, actions, empty, defaults = {}, interval_s = 10, search = true, sortable = true, scoped = "", hide = [] }) {
   const values = { ...defaults, ...searchValues() };
   const [hidden, setHidden] = useState(() => new Set(JSON.parse(localStorage.getItem(`columns:${path}`) || "[]")));
   const separator = path.includes("?") ? "&" : "?";
   const scope = scopeNow(), byScope = scoped && scope ? { [scoped]: values[scoped] || scope } : {};
   const wanted = query({ limit: 50, ...values, ...byScope, trail: "", scope: "", ...Object.fromEntries(hide.map((name) => [name, ""])) });
   const { data, error, loading, reload } = useLoad(path + (wanted ? separator + wanted.slice(1) : ""), interval_s, true);
+  const place = useRef(null), first = useRef(stamp);
+  useEffect(() => { if (stamp !== first.current) { first.current = stamp; reload(); } }, [stamp]);
+  useFocusKept(place);
   const set = (changes) => replaceSearch({ ...values, after: "", trail: "", ...changes });
   const trail = values.trail ? values.trail.split("|") : [];
   // What the address filters by without a field of its own; it can be seen, and removed.
@@ -321,7 +325,7 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
     </div>
     <${Problem} error=${error} retry=${reload} />
     ${!data && loading ? html`<${Loading} />` : rows.length === 0 ? !error && html`<${Empty} text=${typeof empty === "function" ? empty() : empty} />` : html`
-    <div class="scroll" tabindex="0"><table class="list"><thead><tr>${shownColumns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}
+    <div class="scroll" tabindex="0" ref=${place}><table class="list"><thead><tr>${shownColumns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}
         aria-sort=${values.sort === column.name ? "ascending" : values.sort === `-${column.name}` ? "descending" : "none"}>
         ${sortable && column.sort !== false ? html`<button type="button" class="plain" onClick=${() => order(column.name)}>${heading(column)}${values.sort === column.name ? " ▲" : values.sort === `-${column.name}` ? " ▼" : ""}</button>` : heading(column)}</th>`)}</tr></thead>
       <tbody>${rows.map((row, index) => html`<tr key=${row.id || row.name || index}>${shownColumns.map((column, place) => html`<td key=${column.name} class=${column.name === "actions" ? "actions" : `${column.numeric ? "number" : ""} ${isNone(column, row) ? "none" : ""}`} data-label=${heading(column)}>
@@ -331,6 +335,12 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
       <span class="quiet">${data?.total !== undefined ? t("total", number(data.total)) : rows.length ? t("rowsShown", number(rows.length)) : ""}</span>
       ${data?.next && html`<button type="button" onClick=${() => set({ after: data.next, trail: [...trail, values.after || "^"].join("|") })}>${t("next")} →</button>`}
     </div>`;
+}
+// Where the button that had the focus is gone with what it did, the table around it has the focus: who uses the keyboard goes on from there.
+function useFocusKept(place) {
+  const held = useRef(false);
+  held.current = Boolean(place.current?.contains(document.activeElement));
+  useLayoutEffect(() => { if (held.current && document.activeElement === document.body) place.current?.focus({ preventScroll: true }); });
 }
 const NO_FILTERS = new Set(["q", "sort", "order", "after", "trail", "limit", "scope"]);
 // Returns a page that is one list.

@@ -42,6 +42,8 @@ class Drawn:
         if path.startswith("/static/"):
             file = STATIC / path.removeprefix("/static/")
             await route.fulfill(body=file.read_bytes(), content_type=TYPES[file.suffix])
+        elif path == "/":
+            await route.fulfill(body=(STATIC / "index.html").read_bytes(), content_type="text/html")
         elif path.startswith("/console"):
             await route.fulfill(body=FRAME, content_type="text/html")
         else:

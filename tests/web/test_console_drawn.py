@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from tests.conftest import eventually
 from tests.live.browsing import chromium, needs_chromium
-from tests.web.drawing import Failure, drawn
+from tests.web.drawing import ORIGIN, Failure, drawn
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), needs_chromium]
 BEGIN = "2026-01-31T18:30:00.000000Z"
@@ -292,3 +292,27 @@ async def test_the_focus_stays_where_it_was(browser: Any) -> None:
         await shown.page.wait_for_selector("td:has-text('已确认')")
         await shown.page.wait_for_selector("dialog", state="detached")
         assert await shown.page.evaluate("document.activeElement.className") == "scroll"
+
+
+async def test_the_ledger_says_when(browser: Any) -> None:
+    """Its times name day and zone, and what the gateway says of itself stands in the language of the page."""
+    counts = {"messages": 9, "decoded": 9, "values": 9, "accepted": 9}
+    answers: dict[str, Any] = {
+        "/api/v1/ledger*": {
+            "rows": [{"hour": BEGIN, **counts}],
+            "totals": counts,
+            "since": BEGIN,
+            "balanced": True,
+            "delivered": 0,
+        },
+        "/api/v1/nodes": {"rows": [NODES["rows"][1] | {"last_commit": 1769884200000000, "lag_entries": 0}]},
+        "/readyz": {"ready": True, "warnings": ["engine: not connected; connecting again"], "reasons": []},
+    }
+    async with drawn(browser, "nowhere", answers) as shown:
+        await shown.page.goto(f"{ORIGIN}/")
+        await shown.page.click("button[data-by=hour]")
+        await shown.page.wait_for_selector("#ready:has-text('引擎：未连接，正在重连')")
+        for place in ("#stamp", "#rows td:first-child", "#nodes td:nth-child(3)"):
+            assert "2026/2/1 02:30:00 GMT+8" in await shown.page.inner_text(place), place
+        await shown.page.click("#language")
+        await shown.page.wait_for_selector("#ready:has-text('engine: not connected')")

@@ -174,10 +174,14 @@ async def test_acknowledged_silenced_and_closed() -> None:
             await running.operations.acknowledge(alarm.id, note="", by=AUDITOR)
         done = await running.operations.acknowledge(alarm.id, note="on my way", by=OPERATOR)
         assert (done.state, done.acknowledged_by, done.note) == (AlarmState.ACKNOWLEDGED, "op", "on my way")
+        acknowledged = gateway.clock.now()
+        assert done.acknowledged == acknowledged
+        await gateway.clock.advance(60)
         with pytest.raises(Conflict):
             await running.operations.acknowledge(alarm.id, note="", by=OPERATOR)
         silenced = await running.operations.silence(alarm.id, seconds=3_600, note="", by=OPERATOR)
         assert silenced.silenced_until > gateway.clock.now()
+        assert silenced.acknowledged == acknowledged, "a silence does not move it"
     async with process(gateway) as running:
         await gateway.commit(10.0)
         await gateway.commit(90.0)

@@ -71,6 +71,7 @@ async def _alarm_through_a_restart(config: Config, receiver: Receiver) -> None:
     async with running(config) as site:
         (kept,) = await eventually(lambda: alarms(site, state="acknowledged"))
         assert kept["id"] == alarm["id"]
+        assert kept["acknowledged"] > kept["opened"]
         await site.push(device, json.dumps({"values": {"air_temperature": 29.0}}))
         await site.push(device, json.dumps({"values": {"air_temperature": 27.0}}))
         await eventually(lambda: alarms(site, state="closed"))

@@ -19,6 +19,14 @@ FRAME = """<!doctype html><html><meta charset="utf-8"><meta name="viewport" cont
 TYPES = {".js": "text/javascript", ".css": "text/css", ".svg": "image/svg+xml"}
 
 
+class Failure:
+    """An answer that is a problem document."""
+
+    def __init__(self, status: int, detail: str) -> None:
+        self.status = status
+        self.detail = detail
+
+
 class Drawn:
     """A page of the console, the paths that it has asked for, and the errors of its scripts."""
 
@@ -34,13 +42,19 @@ class Drawn:
         if path.startswith("/static/"):
             file = STATIC / path.removeprefix("/static/")
             await route.fulfill(body=file.read_bytes(), content_type=TYPES[file.suffix])
+        elif path == "/":
+            await route.fulfill(body=(STATIC / "index.html").read_bytes(), content_type="text/html")
         elif path.startswith("/console"):
             await route.fulfill(body=FRAME, content_type="text/html")
         else:
             self.asked.append(path)
             patterns = [pattern for pattern in self.answers if fnmatch.fnmatchcase(path, pattern)]
-            if patterns:
-                await route.fulfill(json=self.answers[max(patterns, key=len)])
+            answer = self.answers[max(patterns, key=len)] if patterns else None
+            if isinstance(answer, Failure):
+                problem = {"title": "failed", "status": answer.status, "detail": answer.detail}
+                await route.fulfill(status=answer.status, json=problem)
+            elif patterns:
+                await route.fulfill(json=answer)
             else:
                 await route.fulfill(status=404, json={"title": "not found", "status": 404})
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
+from tests.conftest import eventually
 from tests.live.browsing import chromium, needs_chromium
-from tests.web.drawing import drawn
+from tests.web.drawing import ORIGIN, Failure, drawn
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), needs_chromium]
 BEGIN = "2026-01-31T18:30:00.000000Z"
@@ -122,6 +123,7 @@ OF_DEVICE: dict[str, Any] = {
     "/api/v1/devices/air-1/latest*": {"rows": LATEST},
     "/api/v1/devices/air-1/messages*": {"rows": [], "after": "", "more": False},
     "/api/v1/devices/air-1/changes*": {"rows": [], "complete": True},
+    "/api/v1/alarms*": {"rows": []},
     "/api/v1/quarantine*": {"rows": []},
     "/api/v1/tasks*": {"rows": []},
     "/api/v1/feeds/all/history*": {"records": []},
@@ -161,3 +163,156 @@ async def test_data_is_saved_as_shown(browser: Any, tmp_path: Path) -> None:
             ["air-1", "air_temperature", "roof", "20.5"],
             ["air-1", "pm25", "", "20.5"],
         ]
+
+
+NO_DEVICE = (
+    "there is no device air-9 in your scope; see `sensegate device list`",
+    "您的范围内没有设备 air-9；见“感知设备”页",
+)
+PROBLEMS = (
+    NO_DEVICE,
+    (
+        "body: division: '4499' belongs nowhere; give 2, 4, 6, 9 or 12 digits, e.g. 44, 4401, 440106 or 441900003",
+        "区划：'4499' belongs nowhere；填写 2、4、6、9 或 12 位数字，如 44、4401、440106、441900003",
+    ),
+    ("alarm rule water is at revision 3, not 2; read it again", "告警规则 water 现为修订 3，而非 2；请重新读取"),
+    ("alarm a1 is closed; only an open one is acknowledged", "告警 a1 的状态为已关闭；只能确认未处理的告警"),
+    ("body: Object missing required field `id` - at `$.rows`", "缺少必填项 `id`（位于 `$.rows`）"),
+    (
+        "role auditor may not change devices; ask for a token of another role (admin)",
+        "角色“审计员”无此权限（change devices）；请申请其他角色的令牌（管理员）",
+    ),
+    ("the new password has 5 characters; at least 12; choose another one", "新密码有 5 个字符；至少 12；请另选一个"),
+    ("the moon is away; wait for a night", "the moon is away; wait for a night"),
+    ("a1: changed meanwhile; the moon is away", "a1：已被他人修改；the moon is away"),
+)
+
+
+async def test_a_problem_stands_in_the_language_of_the_page(browser: Any) -> None:
+    """What the gateway refuses is said in Chinese, part by part; a text of which no part is known stays as it is."""
+    english, chinese = NO_DEVICE
+    answers = {"/api/v1/devices?*": Failure(404, english)}
+    for language, text in (("zh-CN", chinese), ("en-US", english)):
+        async with drawn(browser, "devices", answers, language=language) as shown:
+            await shown.page.wait_for_selector(f".problem span:has-text('{text[:12]}')")
+            assert await shown.page.inner_text(".problem span") == text
+    async with drawn(browser, "devices", answers) as shown:
+        translated = "async (texts) => { const { inChinese } = await import('/static/console/problems.js');"
+        texts = [text for text, _ in PROBLEMS]
+        assert await shown.page.evaluate(translated + " return texts.map(inChinese); }", texts) == [
+            expected for _, expected in PROBLEMS
+        ]
+
+
+ALARM: dict[str, Any] = {
+    "id": "a1",
+    "rule": "water-high",
+    "severity": "major",
+    "title": "",
+    "state": "acknowledged",
+    "device": "air-1",
+    "property": "air_temperature",
+    "channel": "",
+    "value": 41.5,
+    "opened": BEGIN,
+    "acknowledged_by": "li",
+    "acknowledged": "2026-02-01T01:00:00.000000Z",
+    "note": "on its way",
+    "silenced_until": "",
+}
+
+
+async def test_a_device_shows_what_is_open(browser: Any) -> None:
+    """The page of a device has its open and acknowledged alarms, and asks for no others."""
+    answers = OF_DEVICE | {"/api/v1/alarms*": {"rows": [ALARM]}}
+    async with drawn(browser, "devices/air-1", answers) as shown:
+        await shown.page.wait_for_selector("li:has-text('气温 · 41.5')")
+        text = await shown.page.inner_text("li:has-text('water-high')")
+        assert all(word in text for word in ("重要", "已确认", "li · ", ": on its way"))
+        title = await shown.page.locator("li:has-text('water-high') time").last.get_attribute("title")
+        assert "09:00" in title
+        (asked,) = {path for path in shown.asked if path.startswith("/api/v1/alarms")}
+        assert "device=air-1&state=open%2Cacknowledged" in asked
+    async with drawn(browser, "devices/air-1", OF_DEVICE) as shown:
+        assert "没有未关闭的告警" in await shown.text()
+
+
+async def test_data_is_read_page_by_page(browser: Any) -> None:
+    """The next page and the one before, in the address; another filter, here of the channel, begins anew."""
+    record = LATEST[0] | {"device": "air-1", "division": "440106", "profile": "acme/th10@3"}
+    answers = OF_DEVICE | {
+        "/api/v1/feeds?*": {"rows": [{"name": "all"}]},
+        "/api/v1/feeds/all/records*": {"records": [record], "next": "c2"},
+        "/api/v1/feeds/all/records*after=c2*": {"records": [record | {"id": "r9", "channel": "cellar"}], "next": ""},
+    }
+    async with drawn(browser, "records?form=newest", answers) as shown:
+        await shown.page.click("button:has-text('下一页')")
+        await shown.page.wait_for_selector("td[data-label=通道]:text-is('cellar')")
+        assert "after=c2" in shown.page.url
+        assert await shown.page.locator("button:has-text('下一页')").count() == 0
+        await shown.page.click("button:has-text('上一页')")
+        await shown.page.wait_for_selector("td[data-label=通道]:text-is('roof')")
+        await shown.page.click("button:has-text('下一页')")
+        await shown.page.wait_for_selector("td[data-label=通道]:text-is('cellar')")
+        await shown.page.fill("label:has-text('通道') input", "roof")
+        await shown.page.keyboard.press("Enter")
+        await shown.page.wait_for_selector("td[data-label=通道]:text-is('roof')")
+        asked = [path for path in shown.asked if path.startswith("/api/v1/feeds/all/records")][-1]
+        assert "channel=roof" in asked
+        assert "after=" not in asked
+        assert "after=" not in shown.page.url
+
+
+FOCUSED = "document.activeElement.innerText"
+
+
+async def test_the_focus_stays_where_it_was(browser: Any) -> None:
+    """After a dialog has changed a list the focus is on the button that opened it; where that is gone, on the table."""
+    people = {"/api/v1/people*": {"rows": [{"id": "wang", "role": "admin", "scope": "4401"}], "password": "p-1"}}
+    async with drawn(browser, "people", people) as shown:
+        await shown.page.click("button:has-text('添加人员')")
+        await shown.page.fill("dialog [name=id]", "wang")
+        await shown.page.fill("dialog [name=scope]", "4401")
+        await shown.page.keyboard.press("Enter")
+        await shown.page.wait_for_selector("dialog .secret")
+
+        def is_read_anew() -> bool:
+            return len([path for path in shown.asked if path.startswith("/api/v1/people?")]) > 1
+
+        await eventually(is_read_anew)
+        await shown.page.click("dialog button:has-text('关闭')")
+        await shown.page.wait_for_selector("dialog", state="detached")
+        assert await shown.page.evaluate(FOCUSED) == "添加人员"
+    alarm = ALARM | {"state": "open", "acknowledged": "", "acknowledged_by": "", "note": ""}
+    answers: dict[str, Any] = {"/api/v1/alarms*": {"rows": [alarm]}, "/api/v1/alarm-rules*": {"rows": []}}
+    async with drawn(browser, "alarms", answers) as shown:
+        await shown.page.click("td button:has-text('确认')")
+        shown.answers["/api/v1/alarms*"] = {"rows": [ALARM]}
+        await shown.page.click("dialog button[type=submit]")
+        await shown.page.wait_for_selector("td:has-text('已确认')")
+        await shown.page.wait_for_selector("dialog", state="detached")
+        assert await shown.page.evaluate("document.activeElement.className") == "scroll"
+
+
+async def test_the_ledger_says_when(browser: Any) -> None:
+    """Its times name day and zone, and what the gateway says of itself stands in the language of the page."""
+    counts = {"messages": 9, "decoded": 9, "values": 9, "accepted": 9}
+    answers: dict[str, Any] = {
+        "/api/v1/ledger*": {
+            "rows": [{"hour": BEGIN, **counts}],
+            "totals": counts,
+            "since": BEGIN,
+            "balanced": True,
+            "delivered": 0,
+        },
+        "/api/v1/nodes": {"rows": [NODES["rows"][1] | {"last_commit": 1769884200000000, "lag_entries": 0}]},
+        "/readyz": {"ready": True, "warnings": ["engine: not connected; connecting again"], "reasons": []},
+    }
+    async with drawn(browser, "nowhere", answers) as shown:
+        await shown.page.goto(f"{ORIGIN}/")
+        await shown.page.click("button[data-by=hour]")
+        await shown.page.wait_for_selector("#ready:has-text('引擎：未连接，正在重连')")
+        for place in ("#stamp", "#rows td:first-child", "#nodes td:nth-child(3)"):
+            assert "2026/2/1 02:30:00 GMT+8" in await shown.page.inner_text(place), place
+        await shown.page.click("#language")
+        await shown.page.wait_for_selector("#ready:has-text('engine: not connected')")

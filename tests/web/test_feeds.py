@@ -177,6 +177,33 @@ async def test_filters_narrow(filled: Gateway) -> None:
     await filled.ask("GET", f"{ALL}?devices=gz-air", token, expect=400)
 
 
+async def test_a_channel_is_chosen(gateway: Gateway) -> None:
+    """Of several equal sensors of a device, in records, in the last values and back from the newest, page by page."""
+    token = await gateway.token(Role.SUBSCRIBER, "44")
+    names = ("air_temperature", "air_temperature#roof", "air_temperature#cellar", "humidity#roof")
+    for _ in range(3):
+        batch = make_batch([(0, name, float(place)) for place, name in enumerate(names)], places=PLACES)
+        await gateway.log.write(members(batch, subject="readings.4401.all.1"))
+    for path, count in (
+        (f"{ALL}?channel=roof", 6),
+        (f"{ALL}?channel=roof&property=air_temperature", 3),
+        (f"{ALL}?channel=roof,cellar&order=desc", 9),
+        (f"{ALL}?channel=garden", 0),
+        ("/api/v1/feeds/all/latest?channel=roof", 2),
+        ("/api/v1/feeds/all/latest?channel=roof&channel=cellar", 3),
+    ):
+        read: list[dict[str, Any]] = []
+        after = ""
+        while True:
+            _, body, _ = await gateway.ask("GET", f"{path}&limit=2{after and f'&after={after}'}", token, expect=200)
+            read += body["records"]
+            after = body["next"]
+            if not after or not body["records"]:
+                break
+        assert len(read) == count, path
+        assert {record["channel"] for record in read} <= {"roof", "cellar"}
+
+
 async def test_since_starts_by_time_of_arrival(filled: Gateway) -> None:
     """Before the first: all; after the last: nothing, and the cursor stands at the end."""
     token = await filled.token(Role.SUBSCRIBER, "44")

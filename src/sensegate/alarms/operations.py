@@ -45,10 +45,11 @@ class AlarmOperations:
         def acknowledged(alarm: Alarm) -> AlarmEvent:
             if alarm.state is not AlarmState.OPEN:
                 raise Conflict(f"alarm {alarm.id} is {alarm.state}; only an open one is acknowledged")
+            now = self._clock.now()
             after = msgspec.structs.replace(
-                alarm, state=AlarmState.ACKNOWLEDGED, acknowledged_by=by.id, note=note or alarm.note
+                alarm, state=AlarmState.ACKNOWLEDGED, acknowledged_by=by.id, acknowledged=now, note=note or alarm.note
             )
-            return AlarmEvent("acknowledged", after, self._clock.now())
+            return AlarmEvent("acknowledged", after, now)
 
         return await self._act("acknowledge", alarm_id, acknowledged, note=note, by=by)
 

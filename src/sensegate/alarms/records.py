@@ -83,6 +83,8 @@ class Alarm(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     position: int = 0
     """Sequence of the entry of readings that changed it last: earlier ones are not judged again."""
     acknowledged_by: str = ""
+    acknowledged: int = 0
+    """Time of the acknowledgement; 0: none, or it is of a release that did not keep it."""
     note: str = ""
     silenced_until: int = 0
     closed: int = 0

@@ -79,6 +79,8 @@ class AlarmRow(msgspec.Struct, frozen=True):
     changed: str
     closed: str
     acknowledged_by: str
+    acknowledged: str
+    """Time of the acknowledgement; empty: none, or it is not known."""
     note: str
     silenced_until: str
     reason: str
@@ -119,6 +121,7 @@ def _row(alarm: Alarm) -> AlarmRow:
         iso(alarm.changed),
         iso(alarm.closed),
         alarm.acknowledged_by,
+        iso(alarm.acknowledged),
         alarm.note,
         iso(alarm.silenced_until),
         alarm.reason,

@@ -88,6 +88,7 @@ class FeedFilter(msgspec.Struct, frozen=True):
     """Phenomenon time before which records are wanted, µs UTC."""
     bbox: BoundingBox | None = None
     near: Circle | None = None
+    channels: tuple[str, ...] = ()
 
 
 class FeedSelection(msgspec.Struct, frozen=True):

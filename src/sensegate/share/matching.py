@@ -52,6 +52,9 @@ def filtered_rows(masked: Batch, rows: I64, wanted: FeedFilter) -> I64:
         rows = rows[masked.time[rows] >= wanted.begin]
     if wanted.end is not None:
         rows = rows[masked.time[rows] < wanted.end]
+    if wanted.channels:
+        named = np.fromiter((records.channel_of(name) in wanted.channels for name in masked.properties), np.bool_)
+        rows = rows[named[masked.property[rows]]]
     return rows
 
 

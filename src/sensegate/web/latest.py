@@ -58,7 +58,7 @@ async def _stream(call: Call) -> web.StreamResponse:
 
 _MEDIA = tuple(record_query.MEDIA_TYPES[form] for form in FORMS)
 _FIELDS = tuple(param for param in record_query.PAGE_PARAMS if param.name == "fields")
-_FILTERS = (*record_query.ORIGIN_PARAMS, *record_query.PERIOD_PARAMS, *_FIELDS)
+_FILTERS = (*record_query.ORIGIN_PARAMS, record_query.CHANNEL_PARAM, *record_query.PERIOD_PARAMS, *_FIELDS)
 _READ = Action.READ_READINGS
 ROUTES = tagged(
     "feeds",

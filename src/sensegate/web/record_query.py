@@ -49,6 +49,7 @@ ORIGIN_PARAMS = (
     *_AREAS,
 )
 """Parameters that choose devices and properties."""
+CHANNEL_PARAM = QueryParam("channel", "filter by channel; several: repeated or separated by commas")
 PERIOD_PARAMS = (
     QueryParam("from", "earliest phenomenon time, or how far back (30m, 1h)"),
     QueryParam("to", "phenomenon time before which records are wanted"),
@@ -57,6 +58,7 @@ SELECTION_PARAMS = (
     QueryParam("after", "cursor after which to continue"),
     QueryParam("since", "time of arrival from which to start, or how far back (30m, 1h)"),
     *ORIGIN_PARAMS,
+    CHANNEL_PARAM,
     *PERIOD_PARAMS,
 )
 PAGE_PARAMS = (
@@ -77,7 +79,7 @@ def request_of(call: Call, after: str) -> FeedRequest:
 
 
 def filter_of(call: Call) -> FeedFilter:
-    """Return the filter of a call by division, property, device, area and phenomenon time. Raises `BadRequest`."""
+    """Return the filter of a call by division, property, device, channel, area and time. Raises `BadRequest`."""
     begin, end = instant(call, "from"), instant(call, "to")
     _demand_order("from", begin, "to", end)
     return FeedFilter(
@@ -88,6 +90,7 @@ def filter_of(call: Call) -> FeedFilter:
         end,
         _bbox(call),
         _near(call),
+        call.values("channel"),
     )
 
 

@@ -65,7 +65,24 @@ function fallbackText(kind) {
   return tail ? `${names[head] || head}: ${tail.replaceAll("_", " ")}` : head;
 }
 function number(value) { return new Intl.NumberFormat(state.language).format(value || 0); }
-function local(iso) { return iso ? new Date(iso).toLocaleString(state.language, { hour12: false }) : "–"; }
+// A moment in the reader's own time, with its zone: ISO 8601, or milliseconds.
+function local(moment) {
+  if (!moment) return "–";
+  const at = new Date(moment), clock = new Intl.DateTimeFormat(state.language, { dateStyle: "short", timeStyle: "medium", hourCycle: "h23" });
+  const zone = new Intl.DateTimeFormat(state.language, { timeZoneName: "short" }).formatToParts(at).find((part) => part.type === "timeZoneName");
+  return `${clock.format(at)} ${zone.value}`;
+}
+
+// What the gateway says about itself, in the language of the page; the table of the console is fetched once it is needed.
+let translateSentence = null;
+function sentence(text) {
+  if (state.language === "en") return text;
+  if (!translateSentence) {
+    translateSentence = (same) => same;
+    import("/static/console/sentences.js").then((file) => { translateSentence = file.inChinese; draw(); }, () => { translateSentence = null; });
+  }
+  return translateSentence(text);
+}
 
 async function ask(path) {
   const headers = state.token ? { Authorization: `Bearer ${state.token}` } : { "X-Background": "1" };
@@ -126,13 +143,13 @@ function draw() {
   const top = Math.max(...speeds, 1);
   byId("spark").firstElementChild.setAttribute("points", speeds.map((value, index) => `${index * 2},${26 - (value / top) * 24}`).join(" "));
   byId("delivered").textContent = number(answer.delivered);
-  byId("ready").textContent = state.ready ? (state.ready.ready ? [say("isReady"), ...state.ready.warnings].join("; ") : `${say("notReady")}: ${state.ready.reasons.join("; ")}`) : "–";
+  byId("ready").textContent = state.ready ? (state.ready.ready ? [say("isReady"), ...state.ready.warnings.map(sentence)].join("; ") : `${say("notReady")}: ${state.ready.reasons.map(sentence).join("; ")}`) : "–";
   bars(answer.totals);
   table(answer.rows);
   reasons(answer.totals, answer.refused || {});
   nodes();
   cameras();
-  byId("stamp").textContent = say("updated").replace("{0}", local(answer.since)).replace("{1}", new Date().toLocaleTimeString(state.language, { hour12: false }));
+  byId("stamp").textContent = say("updated").replace("{0}", local(answer.since)).replace("{1}", local(Date.now()));
 }
 
 function sumByKind(totals) {
@@ -213,8 +230,7 @@ function nodes() {
   byId("nodes").tHead.replaceChildren(head);
   byId("nodes").tBodies[0].replaceChildren(...state.nodes.map((row) => {
     const line = make("tr");
-    const when = row.last_commit ? new Date(row.last_commit / 1000).toLocaleTimeString(state.language, { hour12: false }) : "–";
-    line.append(make("td", row.division), make("td", say(row.state), row.state === "up" ? "" : "off"), make("td", when), make("td", number(row.lag_entries)));
+    line.append(make("td", row.division), make("td", say(row.state), row.state === "up" ? "" : "off"), make("td", local(row.last_commit / 1000)), make("td", number(row.lag_entries)));
     return line;
   }));
 }

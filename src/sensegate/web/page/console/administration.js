@@ -18,7 +18,7 @@ export function People({ me }) {
     setStamp(stamp + 1);
     return html`<p>${t("shownOnce")}</p><p><${Secret} value=${made.password} /></p>`;
   } });
-  return html`${dialog}<h1>${t("page.people")}</h1><section class="card"><${List} key=${stamp} path="/api/v1/people" empty=${t("noPeople")} actions=${html`<button type="button" class="primary" onClick=${add}>${t("addPerson")}</button>`}
+  return html`${dialog}<h1>${t("page.people")}</h1><section class="card"><${List} stamp=${stamp} path="/api/v1/people" empty=${t("noPeople")} actions=${html`<button type="button" class="primary" onClick=${add}>${t("addPerson")}</button>`}
     columns=${[{ name: "id" }, { name: "title" }, { name: "role", show: (value) => t(`role.${value}`) }, { name: "duty" }, { name: "scope" }, { name: "department" }, { name: "disabled" }, { name: "external" }, { name: "created", time: true }]} /></section>`;
 }
 export function Tokens({ me }) {
@@ -30,7 +30,7 @@ export function Tokens({ me }) {
     return html`<p>${t("shownOnce")}</p><p><${Secret} value=${made.token} /></p>`;
   } });
   const revoke = (row) => show({ title: t("revokeToken"), consequence: t("revokeTokenHelp", row.name || row.id), danger: true, action: t("revokeToken"), submit: async () => { await call("DELETE", `/api/v1/tokens/${encodeURIComponent(row.id)}`); setStamp(stamp + 1); } });
-  return html`${dialog}<h1>${t("page.tokens")}</h1><section class="card"><${List} key=${stamp} path="/api/v1/tokens" actions=${html`<button type="button" class="primary" onClick=${add}>${t("addToken")}</button>`}
+  return html`${dialog}<h1>${t("page.tokens")}</h1><section class="card"><${List} stamp=${stamp} path="/api/v1/tokens" actions=${html`<button type="button" class="primary" onClick=${add}>${t("addToken")}</button>`}
     columns=${[{ name: "name" }, { name: "role", show: (value) => t(`role.${value}`) }, { name: "scope" }, { name: "feeds" }, { name: "expires", time: true }, { name: "created", time: true }, { name: "created_by" }, { name: "suspended" }, { name: "revoked", show: (value, row) => (value ? html`<${Time} value=${value} />` : html`<button type="button" onClick=${() => revoke(row)}>${t("revokeToken")}</button>`) }]} /></section>`;
 }
 // The page of what was changed, where it has one.

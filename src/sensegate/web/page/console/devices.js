@@ -1,7 +1,8 @@
 // Devices: the list, and one device with its values.
 import { html, useEffect, useMemo, useRef, useState } from "./preact.js";
 import { Changes, Messages } from "./history.js";
-import { Absent, Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, Property, Quality, Secret, Time, call, device, editorOf, emptyHere, flagWords, instant, localTime, may, number, prepareChart, profile, query, replaceSearch, revisionHeader, searchValues, t, titleOf, unitText, useDialog, useLoad, usePropertyNames } from "./lib.js";
+import { sentence } from "./sentences.js";
+import { Absent, Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, ProblemText, Property, Quality, Secret, Time, call, device, editorOf, emptyHere, flagWords, instant, localTime, may, number, prepareChart, profile, query, replaceSearch, revisionHeader, searchValues, t, titleOf, unitText, useDialog, useLoad, usePropertyNames } from "./lib.js";
 
 const DEVICE_STATES = ["registered", "active", "silent", "disabled", "retired"];
 const DEVICE_COLUMNS = [{ name: "id" }, { name: "name" }, { name: "state", badge: true }, { name: "last_seen", time: true }, { name: "division" }, { name: "profile", show: (value) => html`<${Link} to=${profile(value)}>${value}<//>` }, { name: "department" }, { name: "gateway" }, { name: "asset" }];
@@ -15,7 +16,7 @@ export function Devices() {
     submit: async (values) => {
       const made = await call("POST", "/api/v1/devices", Object.fromEntries(Object.entries(values).filter(([, value]) => value)));
       setStamp(stamp + 1);
-      return html`<p>${t("shownOnce")}</p><${Facts} rows=${[["username", made.username], ["password", html`<${Secret} value=${made.password} />`], ["column.topics", (made.topics || []).join(", ")]]} />${(made.warnings || []).map((warning) => html`<p class="quiet">${warning}</p>`)}<p><${Link} to=${device(made.id)}>${made.id}<//></p>`;
+      return html`<p>${t("shownOnce")}</p><${Facts} rows=${[["username", made.username], ["password", html`<${Secret} value=${made.password} />`], ["column.topics", (made.topics || []).join(", ")]]} />${(made.warnings || []).map((warning) => html`<p class="quiet"><${ProblemText} text=${warning} /></p>`)}<p><${Link} to=${device(made.id)}>${made.id}<//></p>`;
     },
   });
   const bulk = () => show({
@@ -24,14 +25,15 @@ export function Devices() {
     submit: async ({ csv, really }) => {
       const report = await call("POST", `/api/v1/devices/import${really ? "" : "?dry_run=true"}`, csv);
       setStamp(stamp + 1);
-      return html`<p>${t(really ? "imported" : "wouldImport", number(report.rows.length))}</p>${report.rows.some((row) => row.password) && html`<p>${t("shownOnce")}</p>`}<div class="scroll" tabindex="0"><table><tbody>${report.rows.map((row) => html`<tr key=${row.line}><td>${row.line}</td><td>${row.id}</td><td>${row.outcome}</td><td>${row.password ? html`<${Secret} value=${row.password} />` : [row.problem, row.remedy].filter(Boolean).join("; ")}</td></tr>`)}</tbody></table></div>`;
+      return html`<p>${t(really ? "imported" : "wouldImport", number(report.rows.length))}</p>${report.rows.some((row) => row.password) && html`<p>${t("shownOnce")}</p>`}<div class="scroll" tabindex="0"><table><tbody>${report.rows.map((row) => html`<tr key=${row.line}><td>${row.line}</td><td>${row.id}</td><td>${t(`outcome.${row.outcome}`)}</td><td>${row.password ? html`<${Secret} value=${row.password} />` : html`<${ProblemText} text=${[row.problem, row.remedy].filter(Boolean).join("; ")} />`}</td></tr>`)}</tbody></table></div>`;
     },
   });
-  return html`<h1>${t("page.devices")}</h1>${dialog}<section class="card"><${List} key=${stamp} path="/api/v1/devices" scoped="division" columns=${DEVICE_COLUMNS} link=${(row) => device(row.id)} empty=${emptyHere(t("noDevices"))}
+  return html`<h1>${t("page.devices")}</h1>${dialog}<section class="card"><${List} stamp=${stamp} path="/api/v1/devices" scoped="division" columns=${DEVICE_COLUMNS} link=${(row) => device(row.id)} empty=${emptyHere(t("noDevices"))}
     filters=${[{ name: "state", options: DEVICE_STATES }, { name: "division" }, { name: "profile" }, { name: "domain" }]}
     actions=${may("change_devices") && html`<button type="button" onClick=${bulk}>${t("importDevices")}</button><button type="button" class="primary" onClick=${add}>${t("addDevice")}</button>`} /></section>`;
 }
 const LATEST_COLUMNS = [{ name: "property" }, { name: "channel" }, { name: "value", numeric: true }, { name: "unit" }, { name: "time", time: true }, { name: "quality", badge: true }, { name: "flags" }];
+const ALARMS_SHOWN = 20;
 const SPANS = ["1h", "24h", "7d", "30d"];
 
 export function Device({ id, me }) {
@@ -65,6 +67,7 @@ export function Device({ id, me }) {
         <button type="button" onClick=${() => act("", t("retire"), t("retireHelp"), true, "DELETE", true)}>${t("retire")}</button>`}</div>
     ${isOfNode && values.length ? html`<p class="quiet">${t("deviceOfNode", values[0].division)} <${Link} to="/console/nodes">${t("page.nodes")}<//></p>` : html`<${Problem} error=${row.error} retry=${row.reload} />`}
     ${facts && html`<${Card} title=${t("registration")}><${Facts} rows=${[["column.name", facts.name], ["column.division", facts.division], ["column.profile", html`${model.data && `${titleOf(model.data)} `}<${Link} to=${profile(facts.profile)}>${facts.profile}<//>`], ["column.last_seen", html`<${Time} value=${facts.last_seen} />`], facts.silent_since && ["silentSince", html`<${Time} value=${facts.silent_since} />`], ["column.department", facts.department], ["column.owner", facts.owner], ["column.gateway", facts.gateway], ["column.alias", facts.alias], ["column.asset", facts.asset], ["place", facts.lon === null || facts.lon === undefined ? "" : `${+facts.lon.toFixed(6)}, ${+facts.lat.toFixed(6)}`], ["column.grade", facts.grade], ["column.interval_s", facts.interval_s || ""], ["column.clock_lag_s", facts.clock_lag_s === null ? "" : number(facts.clock_lag_s)]]} /><//>`}
+    ${(facts || isOfNode) && may("read_alarms") && html`<${OpenAlarms} id=${id} />`}
     <${Card} title=${t("lastValues")}>${values.length ? html`<div class="scroll" tabindex="0"><table class="list"><thead><tr>${LATEST_COLUMNS.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}>${t(`column.${column.name}`)}</th>`)}<th></th></tr></thead>
       <tbody>${values.map((value) => html`<tr key=${value.id || value.property + value.channel}><td data-label=${t("column.property")}>${typeof value.value === "number" ? html`<button type="button" class="plain" onClick=${() => choose(`${value.property}${value.channel ? `#${value.channel}` : ""}`)}><u><${Property} name=${value.property} /></u></button>` : html`<${Property} name=${value.property} />`}</td><td class=${value.channel ? "" : "none"} data-label=${t("column.channel")}>${value.channel || ""}</td><td data-label=${t("column.value")} class="number">${typeof value.value === "number" ? number(value.value, 6) : String(value.value).slice(0, 120)}</td><td data-label=${t("column.unit")} class=${unitText(value.unit) ? "" : "none"}>${unitText(value.unit)}</td><td data-label=${t("column.time")}><${Time} value=${value.time} /></td><td data-label=${t("column.quality")}><${Quality} value=${value.quality} /></td><td class=${value.flags?.length ? "" : "none"} data-label=${t("column.flags")}>${flagWords(value.flags)}</td><td class="actions">${value.id && may("read_ledger") && html`<button type="button" onClick=${() => trace(traced === value.id ? "" : value.id)} aria-expanded=${traced === value.id}>${t("wayOf")}</button>`}</td></tr>`)}</tbody></table></div>` : html`<${Absent} of=${row.data || row.error ? latest : row} text=${t("noValues")} />`}${traced && html`<${Way} key=${traced} record=${traced} />`}<//>
     ${property && html`<${Card} title=${property.split("#").map((part, index) => (index ? part : names.get(part) || part)).join(" · ")} actions=${html`<div class="tabs">${SPANS.map((choice) => html`<button type="button" key=${choice} aria-pressed=${choice === span} onClick=${() => replaceSearch({ span: choice })}>${choice}</button>`)}</div>`}><${Series} key=${property + span} id=${id} property=${property} span=${span} /><//>`}
@@ -73,6 +76,11 @@ export function Device({ id, me }) {
       <${Card} title=${t("quarantined24h")}>${(quarantine.data?.rows || []).length ? html`<ul class="needs">${quarantine.data.rows.map((message) => html`<li key=${message.entry}><div><strong>${t(`reason.${message.reason}`)}</strong> · <${Time} value=${message.received} /><br /><span class="quiet">${message.detail}</span><pre>${message.payload}</pre>${facts && html`<${Link} to=${editorOf(facts.profile.split("@")[0], { topic: message.topic, payload: message.payload.slice(0, 1_500), device: id })}>${t("tryInEditor")}<//>`}</div></li>`)}</ul>` : html`<${Absent} of=${quarantine} text=${t("noneQuarantined")} />`}<//>
       <${Card} title=${t("page.tasks")}>${(tasks.data?.rows || []).length ? html`<ul class="needs">${tasks.data.rows.slice(0, 20).map((task) => html`<li key=${task.id}><div>${task.task} <${Badge} value=${task.state} /> <${Time} value=${task.created} /></div></li>`)}</ul>` : html`<${Absent} of=${tasks} text=${t("noTasks")} />`}<//></div>
       <${Changes} path=${`/api/v1/devices/${encodeURIComponent(id)}`} target=${id} />`}`;
+}
+// What is open of a device; closed alarms are on the page of alarms.
+function OpenAlarms({ id }) {
+  const alarms = useLoad(`/api/v1/alarms${query({ device: id, state: "open,acknowledged", sort: "-opened", limit: ALARMS_SHOWN })}`, 5), rows = alarms.data?.rows || [];
+  return html`<${Card} title=${t("openAlarms")} actions=${html`<${Link} to=${`/console/alarms${query({ device: id })}`}>${t("allAlarms")}<//>`}>${rows.length ? html`<ul class="needs">${rows.map((alarm) => html`<li key=${alarm.id} class=${alarm.state === "acknowledged" ? "taken" : alarm.severity === "critical" || alarm.severity === "major" ? "worst" : ""}><div><${Badge} value=${alarm.severity} /> <strong>${sentence(alarm.title) || alarm.rule}</strong>${alarm.property && html` · <${Property} name=${alarm.property} />${alarm.channel && ` · ${alarm.channel}`}`}${alarm.value !== null && html` · ${typeof alarm.value === "number" ? number(alarm.value) : alarm.value}`} · <${Time} value=${alarm.opened} />${alarm.state === "acknowledged" && html` · <${Badge} value=${alarm.state} /> ${alarm.acknowledged_by}${alarm.acknowledged && html` · <${Time} value=${alarm.acknowledged} />`}${alarm.note && `: ${alarm.note}`}`}${alarm.silenced_until && html` · <span class="quiet">${t("column.silenced_until")} <${Time} value=${alarm.silenced_until} /></span>`}</div></li>`)}</ul>${alarms.data.next && html`<p class="quiet">${t("moreOfThem")}</p>`}` : html`<${Absent} of=${alarms} text=${t("noOpenAlarms")} />`}<//>`;
 }
 // The way of one reading, stage by stage: the same as `sensegate explain`.
 function Way({ record }) {

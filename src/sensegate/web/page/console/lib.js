@@ -1,5 +1,5 @@
 // What all pages share: calls of the public API, texts, time, lists, dialogs. Texts of the gateway are never interpreted as HTML.
-import { html, useCallback, useEffect, useRef, useState } from "./preact.js";
+import { html, useCallback, useEffect, useLayoutEffect, useRef, useState } from "./preact.js";
 import { TEXTS } from "./texts.js";
 
 // ── language ────────────────────────────────────────────────────────────────────────────────────────────
@@ -10,7 +10,7 @@ export function t(key, ...values) {
 }
 // Adds texts that some pages need: `NAME.texts.js` calls it with a table as that of `texts.js`.
 export const addTexts = (table) => Object.assign(TEXTS, table);
-const known = (key) => TEXTS[key]?.[language === "en" ? 0 : 1] || TEXTS[key]?.[0] || "";
+export const known = (key) => TEXTS[key]?.[language === "en" ? 0 : 1] || TEXTS[key]?.[0] || "";
 // A word of the gateway without a text of its own: each part of `duplicate.repeat` that is known is translated.
 function fallback(key) {
   const [head, ...parts] = key.split(".");
@@ -189,11 +189,24 @@ export function Badge({ value }) {
   const kind = GOOD.has(String(value)) ? "good" : value === "warning" || value === "major" ? value : BAD.has(String(value)) ? "bad" : "";
   return value === "" || value === undefined ? html`<span class="quiet">–</span>` : html`<span class=${`badge ${kind}`}>${t(`state.${value}`)}</span>`;
 }
+// What the gateway says to a caller, in the language of the page; its Chinese is fetched with the first such text.
+let inChinese = null;
+export function useProblemText() {
+  const [, setRead] = useState(Boolean(inChinese));
+  useEffect(() => {
+    if (language !== "en" && !inChinese) import("./problems.js").then((file) => { ({ inChinese } = file); setRead(true); }, () => null);
+  }, []);
+  return (text) => (language === "en" || !inChinese || !text ? text : inChinese(text));
+}
+// A text of the gateway about what somebody asked for.
+export function ProblemText({ text }) {
+  return useProblemText()(text);
+}
 export function Problem({ error, retry }) {
   if (!error) return null;
   const away = error.status === undefined;
   return html`<div class="problem" role="alert"><strong>${away ? t("away") : t(`http.${error.status}`)}</strong>
-    <span>${away ? t("awayHelp") : error.message}</span>${retry && html`<button type="button" onClick=${retry}>${t("retry")}</button>`}</div>`;
+    <span>${away ? t("awayHelp") : html`<${ProblemText} text=${error.message} />`}</span>${retry && html`<button type="button" onClick=${retry}>${t("retry")}</button>`}</div>`;
 }
 export const Loading = () => html`<p class="quiet loading" role="status">${t("loading")}</p>`;
 // A centre has devices of its own only where some are registered there: what lies at the nodes is said instead of "none".
@@ -274,13 +287,17 @@ export function useDialog() {
 }
 
 // ── lists: search, filters, order, pages by key; all of it in the URL ──────────────────────────────────
-export function List({ path, columns, filters = [], link, actions, empty, defaults = {}, interval_s = 10, search = true, sortable = true, scoped = "", hide = [] }) {
+// A page that has changed something passes another `stamp`: the list is read anew, and is not built anew, which would lose the focus.
+export function List({ path, columns, stamp = 0, filters = [], link, actions, empty, defaults = {}, interval_s = 10, search = true, sortable = true, scoped = "", hide = [] }) {
   const values = { ...defaults, ...searchValues() };
   const [hidden, setHidden] = useState(() => new Set(JSON.parse(localStorage.getItem(`columns:${path}`) || "[]")));
   const separator = path.includes("?") ? "&" : "?";
   const scope = scopeNow(), byScope = scoped && scope ? { [scoped]: values[scoped] || scope } : {};
   const wanted = query({ limit: 50, ...values, ...byScope, trail: "", scope: "", ...Object.fromEntries(hide.map((name) => [name, ""])) });
   const { data, error, loading, reload } = useLoad(path + (wanted ? separator + wanted.slice(1) : ""), interval_s, true);
+  const place = useRef(null), first = useRef(stamp);
+  useEffect(() => { if (stamp !== first.current) { first.current = stamp; reload(); } }, [stamp]);
+  useFocusKept(place);
   const set = (changes) => replaceSearch({ ...values, after: "", trail: "", ...changes });
   const trail = values.trail ? values.trail.split("|") : [];
   // What the address filters by without a field of its own; it can be seen, and removed.
@@ -308,7 +325,7 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
     </div>
     <${Problem} error=${error} retry=${reload} />
     ${!data && loading ? html`<${Loading} />` : rows.length === 0 ? !error && html`<${Empty} text=${typeof empty === "function" ? empty() : empty} />` : html`
-    <div class="scroll" tabindex="0"><table class="list"><thead><tr>${shownColumns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}
+    <div class="scroll" tabindex="0" ref=${place}><table class="list"><thead><tr>${shownColumns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}
         aria-sort=${values.sort === column.name ? "ascending" : values.sort === `-${column.name}` ? "descending" : "none"}>
         ${sortable && column.sort !== false ? html`<button type="button" class="plain" onClick=${() => order(column.name)}>${heading(column)}${values.sort === column.name ? " ▲" : values.sort === `-${column.name}` ? " ▼" : ""}</button>` : heading(column)}</th>`)}</tr></thead>
       <tbody>${rows.map((row, index) => html`<tr key=${row.id || row.name || index}>${shownColumns.map((column, place) => html`<td key=${column.name} class=${column.name === "actions" ? "actions" : `${column.numeric ? "number" : ""} ${isNone(column, row) ? "none" : ""}`} data-label=${heading(column)}>
@@ -318,6 +335,12 @@ export function List({ path, columns, filters = [], link, actions, empty, defaul
       <span class="quiet">${data?.total !== undefined ? t("total", number(data.total)) : rows.length ? t("rowsShown", number(rows.length)) : ""}</span>
       ${data?.next && html`<button type="button" onClick=${() => set({ after: data.next, trail: [...trail, values.after || "^"].join("|") })}>${t("next")} →</button>`}
     </div>`;
+}
+// Where the button that had the focus is gone with what it did, the table around it has the focus: who uses the keyboard goes on from there.
+function useFocusKept(place) {
+  const held = useRef(false);
+  held.current = Boolean(place.current?.contains(document.activeElement));
+  useLayoutEffect(() => { if (held.current && document.activeElement === document.body) place.current?.focus({ preventScroll: true }); });
 }
 const NO_FILTERS = new Set(["q", "sort", "order", "after", "trail", "limit", "scope"]);
 // Returns a page that is one list.

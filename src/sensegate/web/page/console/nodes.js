@@ -12,7 +12,7 @@ export function Nodes({ me }) {
     setStamp(stamp + 1);
     return html`<p>${t("shownOnce")}</p><p><${Secret} value=${made.code} /></p>`;
   } });
-  return html`${dialog}<h1>${t("page.nodes")}</h1><section class="card"><${List} key=${stamp} path="/api/v1/nodes" columns=${NODE_COLUMNS} search=${false} sortable=${false} interval_s=${5} link=${(row) => `/console/nodes/${row.member}`}
+  return html`${dialog}<h1>${t("page.nodes")}</h1><section class="card"><${List} stamp=${stamp} path="/api/v1/nodes" columns=${NODE_COLUMNS} search=${false} sortable=${false} interval_s=${5} link=${(row) => `/console/nodes/${row.member}`}
     actions=${me.gateway_role === "centre" && may("change_nodes") && html`<button type="button" class="primary" onClick=${invite}>${t("inviteNode")}</button>`} /></section>`;
 }
 // What video lost by redaction is one count: its fields are of no use to who operates.

@@ -15,6 +15,6 @@ export function Moves({ me }) {
     submit: async ({ source, ...values }) => { await call("POST", "/api/v1/moves", source ? { ...values, source } : values); renew(); } });
   const cancel = (row) => show({ title: t("cancelMove"), action: t("cancelMove"), danger: true, consequence: t("cancelMoveHelp", row.device), submit: async () => { await call("POST", `/api/v1/moves/${encodeURIComponent(row.id)}/cancellation`, {}); renew(); } });
   const actions = { name: "actions", sort: false, show: (_, row) => (mayMove && !ENDED.has(row.stage) ? html`<button type="button" onClick=${() => cancel(row)}>${t("cancelMove")}</button>` : "") };
-  return html`${dialog}<h1>${t("page.moves")}</h1><section class="card"><${List} key=${stamp} path="/api/v1/moves" columns=${[...MOVE_COLUMNS, actions]} empty=${t("noMoves")} search=${false} sortable=${false} interval_s=${5}
+  return html`${dialog}<h1>${t("page.moves")}</h1><section class="card"><${List} stamp=${stamp} path="/api/v1/moves" columns=${[...MOVE_COLUMNS, actions]} empty=${t("noMoves")} search=${false} sortable=${false} interval_s=${5}
     actions=${mayMove && html`<button type="button" class="primary" onClick=${start}>${t("startMove")}</button>`} /></section>`;
 }

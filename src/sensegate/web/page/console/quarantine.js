@@ -1,6 +1,6 @@
 // Quarantine as an inbox: grouped by reason, profile and pattern; each group leads to a draft or to a mended profile, and leaves when its messages are decoded again.
 import { html, useState } from "./preact.js";
-import { AtNodes, Badge, Card, Empty, Link, Loading, Problem, Time, call, device, draftKey, editorOf, go, isCentre, number, query, replaceSearch, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { AtNodes, Badge, Card, Empty, Link, Loading, Problem, ProblemText, Time, call, device, draftKey, editorOf, go, isCentre, number, query, replaceSearch, searchValues, t, useDialog, useLoad } from "./lib.js";
 import { download } from "./more.js";
 import "./quarantine.texts.js";
 import "./history.texts.js";
@@ -81,7 +81,7 @@ function Group({ row, since, ofDevice, reload }) {
 }
 // A draft: each member of the messages with the property that it may be, and how sure that is.
 function Draft({ made, open }) {
-  return html`<div class="draft"><h3>${t("draftOf", made.profile)}</h3><p class="quiet">${t("draftHelp")}</p>${made.problem && html`<p class="problem">${made.problem}</p>`}
+  return html`<div class="draft"><h3>${t("draftOf", made.profile)}</h3><p class="quiet">${t("draftHelp")}</p>${made.problem && html`<p class="problem"><${ProblemText} text=${made.problem} /></p>`}
     <div class="scroll" tabindex="0"><table><thead><tr>${["field", "property", "unit", "guess", "reason"].map((column) => html`<th key=${column}>${t(`column.${column}`)}</th>`)}</tr></thead><tbody>
       ${made.recognised.map((guess) => html`<tr key=${guess.field}><td><code>${guess.field}</code></td><td>${guess.property}</td><td>${guess.unit}${guess.scale !== 1 ? ` × ${guess.scale}` : ""}</td><td>${guess.sure ? html`<span class="badge good">${t("sure")}</span>` : html`<span class="badge warn">${t("guessed")}</span>`}</td><td>${guess.reason}</td></tr>`)}
       ${made.unrecognised.map((guess) => html`<tr key=${guess.field}><td><code>${guess.field}</code></td><td colspan="2">–</td><td><${Badge} value="unrecognised" /></td><td>${guess.reason}</td></tr>`)}</tbody></table></div>

@@ -13,11 +13,12 @@ const PATTERNS = Object.values(SENTENCES).map(([english, chinese]) => {
 }).sort((left, right) => right[3] - left[3]);
 
 // A sentence that is not known stays as it is.
-export function sentence(text, depth = 0) {
-  if (language === "en" || !text || depth > DEPTH_MAX) return text;
+export const sentence = (text) => (language === "en" ? text : inChinese(text));
+export function inChinese(text, depth = 0) {
+  if (!text || depth > DEPTH_MAX) return text;
   for (const [pattern, fields, chinese] of PATTERNS) {
     const match = pattern.exec(text);
-    if (match) return fields.reduce((result, field, index) => result.replaceAll(`{${field}}`, () => sentence(match[index + 1], depth + 1)), chinese);
+    if (match) return fields.reduce((result, field, index) => result.replaceAll(`{${field}}`, () => inChinese(match[index + 1], depth + 1)), chinese);
   }
   return text;
 }

@@ -24,7 +24,7 @@ export function Feeds({ me }) {
       setStamp(stamp + 1);
     },
   });
-  return html`${dialog}<h1>${t("page.feeds")}</h1><section class="card"><${List} key=${stamp} path="/api/v1/feeds" columns=${FEED_COLUMNS} link=${(row) => entryPath(row.name)} empty=${t("noFeeds")}
+  return html`${dialog}<h1>${t("page.feeds")}</h1><section class="card"><${List} stamp=${stamp} path="/api/v1/feeds" columns=${FEED_COLUMNS} link=${(row) => entryPath(row.name)} empty=${t("noFeeds")}
     actions=${may("change_feeds") && html`<button type="button" class="primary" onClick=${add}>${t("addFeed")}</button>`} /></section>`;
 }
 const SHARING = ["unconditional", "conditional", "not_shared"], KINDS = ["base", "theme", "department"], CADENCES = ["realtime", "hourly", "daily", "weekly", "monthly", "quarterly", "yearly", "irregular"];
@@ -134,7 +134,7 @@ export function Applications({ me }) {
   const actions = { name: "actions", sort: false, show: (_, row) => !["pending", "lapsed"].includes(row.state) ? row.reason : html`<span class="row">
     ${mayDecide(row) && html`<button type="button" class="primary" onClick=${() => decide(row)}>${t("approve")}</button><button type="button" onClick=${() => refuse(row)}>${t("refuse")}</button>`}
     ${[row.by, row.subscriber].includes(me.id) && html`<button type="button" onClick=${() => withdraw(row)}>${t("withdraw")}</button>`}</span>` };
-  return html`${dialog}<h1>${t("page.applications")}</h1><section class="card"><${List} key=${stamp} path="/api/v1/applications" defaults=${{ sort: "-created" }} empty=${t("noApplications")} filters=${[{ name: "state", options: ["pending", "approved", "refused", "withdrawn", "lapsed"] }]}
+  return html`${dialog}<h1>${t("page.applications")}</h1><section class="card"><${List} stamp=${stamp} path="/api/v1/applications" defaults=${{ sort: "-created" }} empty=${t("noApplications")} filters=${[{ name: "state", options: ["pending", "approved", "refused", "withdrawn", "lapsed"] }]}
     columns=${[{ name: "feeds", show: (value) => value.map((feed) => html`<${Link} key=${feed} to=${entryPath(feed)}>${feed}<//> `) }, { name: "state", badge: true }, { name: "deadline", show: (_, row) => html`<${Due} row=${row} />` }, { name: "applicant" }, { name: "purpose" }, { name: "legal_basis" }, { name: "days", numeric: true }, { name: "escalated", numeric: true }, actions]} /></section>`;
 }
 
@@ -203,6 +203,6 @@ export function Bundles() {
     },
   });
   const remove = (row) => show({ title: t("deleteBundle"), danger: true, action: t("deleteBundle"), consequence: t("deleteBundleHelp", row.name), submit: async () => { await call("DELETE", `/api/v1/bundles/${encodeURIComponent(row.name)}`); done(); } });
-  return html`${dialog}<h1>${t("page.bundles")}</h1><p class="quiet">${t("bundlesHelp")} <${Link} to="/console/catalogue">${t("page.catalogue")}<//></p><section class="card"><${List} key=${stamp} path="/api/v1/bundles" empty=${t("noBundles")} actions=${may("decide_grants") && html`<button type="button" class="primary" onClick=${add}>${t("addBundle")}</button>`}
+  return html`${dialog}<h1>${t("page.bundles")}</h1><p class="quiet">${t("bundlesHelp")} <${Link} to="/console/catalogue">${t("page.catalogue")}<//></p><section class="card"><${List} stamp=${stamp} path="/api/v1/bundles" empty=${t("noBundles")} actions=${may("decide_grants") && html`<button type="button" class="primary" onClick=${add}>${t("addBundle")}</button>`}
     columns=${[{ name: "name" }, { name: "title", value: (row) => (language === "en" ? row.title_en || row.title : row.title || row.title_en) }, { name: "feeds" }, { name: "pre_approvals", value: (row) => row.pre_approvals.flatMap((approval) => approval.applicants).join(", ") }, { name: "by" }, { name: "actions", sort: false, show: (_, row) => html`<span class="row">${may("apply_grants") && html`<button type="button" onClick=${() => apply(show, { bundle: row.name })}>${t("applyFor")}</button>`}${may("decide_grants") && html`<button type="button" onClick=${() => remove(row)}>${t("deleteBundle")}</button>`}</span>` }]} /></section>`;
 }

@@ -40,6 +40,7 @@ async def test_an_alarm_opens_once_and_closes_by_hysteresis() -> None:
         assert running.operations.list(OTHER) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_after", range(len(VALUES) + 1))
 @pytest.mark.parametrize("written", [None, True, False])
 async def test_a_kill_at_any_moment_loses_and_doubles_no_event(kill_after: int, *, written: bool | None) -> None:

@@ -28,8 +28,8 @@ compiled: setup
 demo: compiled ## a centre and two nodes with simulated devices; Ctrl-C ends it
 	$(BIN)/sensegate demo $(DEMO)
 
-quick: compiled ## tests that need no server of their own, two to three minutes
-	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -r fE -m "not live and not slow" $(PYTEST)
+quick: compiled ## tests that need no server of their own, about two minutes
+	HYPOTHESIS_PROFILE=quick $(BIN)/python -m pytest -q -n 3 --dist loadfile --no-loadscope-reorder -r fE -m "not live and not slow" --ignore tests/live $(PYTEST)
 
 test: compiled style ## lint and all tests, with a short run of bench, soak and fuzz
 	@$(MAKE) --no-print-directory -j 2 types suite

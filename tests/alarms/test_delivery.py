@@ -43,6 +43,8 @@ class HttpReceiver:
         self.url = ""
         self.requests: list[tuple[str, dict[str, str], bytes]] = []
         self.in_pieces = False
+        self.raw = b""
+        """Bytes to answer in place of JSON."""
         self.answer: tuple[int, dict[str, Any]] = (200, {"errcode": 0, "errmsg": "ok"})
 
     async def take(self, request: web.Request) -> web.StreamResponse:
@@ -56,7 +58,7 @@ class HttpReceiver:
                 for _ in range(50):  # until the client has it
                     await asyncio.sleep(0)
             return response
-        return web.json_response(body, status=status)
+        return web.Response(body=self.raw) if self.raw else web.json_response(body, status=status)
 
     def bodies(self) -> list[Any]:
         return [json.loads(body) for _, _, body in self.requests]
@@ -180,6 +182,16 @@ async def test_a_robot_that_refuses_with_200_gets_it_again(receiver: HttpReceive
     assert receiver.bodies()[0] == receiver.bodies()[1]
     assert "告警发生" in receiver.bodies()[0]["text"]["content"]
     assert receiver.requests[0][0].endswith("?key=k1")
+
+
+async def test_an_answer_too_deep_to_read_is_no_acceptance(receiver: HttpReceiver) -> None:
+    """It is a refusal like any other answer that is not a robot's."""
+    receiver.raw = b"[" * 16_000
+    gateway = await raised(80.0)
+    robot = AlarmChannel(name="w", kind=ChannelKind.WECOM, url=receiver.url, place=Scope("4401"))
+    async with office(gateway, MemoryBucket()) as opened:
+        result = await opened.deliveries.attempt(await opened.add(robot), _notices(gateway))
+    assert (result.accepted, result.reason) == (False, "the answer is not that of a robot")
 
 
 async def test_an_answer_in_pieces_is_read_to_its_end(receiver: HttpReceiver) -> None:

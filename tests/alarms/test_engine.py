@@ -11,11 +11,12 @@ import numpy as np
 import pytest
 
 from sensegate.alarms import engine as engines
+from sensegate.alarms import states
 from sensegate.alarms.conditions import ReadingConditions
 from sensegate.alarms.records import Alarm, AlarmState
 from sensegate.alarms.rules import AlarmKind, AlarmRule
 from sensegate.alarms.states import AlarmStates
-from sensegate.authority.scope import Scope
+from sensegate.authority.scope import Principal, Role, Scope
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied, Unavailable
 from sensegate.model import Device, QualityRow
 from tests.alarms.made import AUDITOR, HIGH, OPERATOR, OTHER, Gateway, process
@@ -40,6 +41,7 @@ async def test_an_alarm_opens_once_and_closes_by_hysteresis() -> None:
         assert running.operations.list(OTHER) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kill_after", range(len(VALUES) + 1))
 @pytest.mark.parametrize("written", [None, True, False])
 async def test_a_kill_at_any_moment_loses_and_doubles_no_event(kill_after: int, *, written: bool | None) -> None:
@@ -161,6 +163,88 @@ async def test_a_changed_rule_judges_an_open_alarm_by_the_next_reading() -> None
     assert [event for event, _, _ in gateway.events()] == ["opened", "closed", "opened"]
 
 
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"property": "pm10"},
+        {"channel": "b"},
+        {"kind": AlarmKind.SILENCE, "above": None, "margin": 0.0, "property": ""},
+        {"place": Scope("440105")},
+        {"place": Scope("4401", "water")},
+        {"domain": "water"},
+        {"profile": "other/maker"},
+        {"device": "another"},
+    ],
+    ids=",".join,
+)
+async def test_an_alarm_closes_when_its_rule_is_for_others(changes: dict[str, Any]) -> None:
+    """No reading would close it: those of its series are not compared with the rule any more."""
+    gateway = Gateway()
+    async with process(gateway) as running:
+        rule = await running.rules.put(HIGH, revision=0, by=OPERATOR)
+        await gateway.commit(80.0)
+        await running.step()
+        await gateway.clock.advance(engines.TICK_S)
+        await running.step()
+        assert [alarm.is_open for alarm in running.states.all()] == [True], "control: unchanged, it stays open"
+        await running.rules.put(msgspec.structs.replace(rule, **changes), revision=rule.revision, by=OPERATOR)
+        await gateway.clock.advance(engines.TICK_S)
+        await running.step()
+        (alarm,) = running.states.all()
+        assert (alarm.state, alarm.reason) == (AlarmState.CLOSED, "the rule no longer applies to it")
+
+
+async def test_a_quality_alarm_closes_when_its_device_leaves_the_place_of_the_rule() -> None:
+    """Its indicators are of no concern to the rule from then on."""
+    rule = AlarmRule(name="poor", kind=AlarmKind.QUALITY, indicator="completeness", below=0.8, place=Scope("440106"))
+    gateway = Gateway(rule)
+    await gateway.devices.add(Device("d1", "440106", "acme/th10"), by=OPERATOR)
+    async with process(gateway) as running:
+        await gateway.clock.advance(3_600)
+        hour = gateway.clock.now() // 3_600_000_000 * 3_600_000_000 - 3_600_000_000
+        gateway.quality = [QualityRow("d1", hour, 1, None, None, None, 0.5)]
+        await running.step()
+        gateway.of_profiles = [msgspec.structs.replace(rule, place=Scope("440105"))]
+        await gateway.clock.advance(engines.TICK_S)
+        await running.step()
+        assert [event for event, _, _ in gateway.events()] == ["opened", "closed"]
+
+
+async def test_a_device_that_is_enabled_again_opens_its_alarm_again() -> None:
+    """Its value was never normal in between."""
+    gateway = Gateway(HIGH)
+    await gateway.devices.add(Device(DEVICES[0].device, "440106", "acme/th10"), by=OPERATOR)
+    async with process(gateway) as running:
+        await gateway.commit(80.0)
+        await running.step()
+        await gateway.devices.disable(DEVICES[0].device, by=OPERATOR)
+        await gateway.clock.advance(engines.TICK_S)
+        await running.step()
+        await gateway.devices.enable(DEVICES[0].device, by=OPERATOR)
+        await gateway.commit(81.0)
+        await running.step()
+        assert [event for event, _, _ in gateway.events()] == ["opened", "closed", "opened"]
+
+
+async def test_closed_alarms_make_room_for_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where all that are held are open does none open; one that was forgotten opens again, also after a start."""
+    monkeypatch.setattr(states, "ALARMS_MAX", 2)
+    gateway = Gateway(HIGH)
+    async with process(gateway) as running:
+        for device, value in ((0, 80.0), (0, 10.0), (1, 80.0), (1, 10.0), (2, 80.0), (0, 81.0), (1, 82.0)):
+            await gateway.commit(value, device=device)
+            await running.step()
+        opened = [DEVICES[at].device for at in (0, 1, 2, 0)]
+        assert [device for event, _, device in gateway.events() if event == "opened"] == opened
+        assert running.states.room == 0
+        await gateway.commit(10.0, device=2)
+        await gateway.commit(83.0, device=1)  # it still lasts
+        await running.step()
+    async with process(gateway) as running:
+        assert {alarm.key.device for alarm in running.states.open_alarms()} == {DEVICES[at].device for at in (0, 1)}
+        assert len(running.states.all()) == 2
+
+
 async def test_acknowledged_silenced_and_closed() -> None:
     """Each act is an event and on the trail; a silence holds where the alarm opens anew."""
     gateway = Gateway(HIGH)
@@ -278,6 +362,22 @@ async def test_a_rule_of_the_gateway_lasts_before_it_opens() -> None:
         await gateway.clock.advance(60)
         await running.step()
         assert set(gateway.events()[1:]) == {("closed", "gateway:lag", "4401"), ("opened", "lag", "4401")}
+
+
+async def test_a_rule_of_the_gateway_is_not_replaced_from_a_part_of_its_area() -> None:
+    """A condition of the gateway concerns all who use it."""
+    county = Principal("county", Role.CITY_OPERATOR, Scope("440106"))
+    gateway = Gateway()
+    async with process(gateway) as running:
+        off = AlarmRule(name="off", kind=AlarmKind.STORE_MISSING, above=0.0, enabled=False, place=Scope("440106"))
+        with pytest.raises(ConfigError, match="place"):
+            await running.rules.put(off, revision=0, by=county)
+        with pytest.raises(PermissionDenied):
+            await running.rules.put(msgspec.structs.replace(off, place=Scope("4401")), revision=0, by=county)
+        await running.rules._own.put("off", off, expected=0)  # one that an earlier release accepted has no effect
+        assert "gateway:store" in [rule.name for rule in running.rules.in_force()]
+        await running.rules.put(msgspec.structs.replace(off, name="city", place=Scope("4401")), revision=0, by=OPERATOR)
+        assert "gateway:store" not in [rule.name for rule in running.rules.in_force()]
 
 
 async def test_rules_of_operators_stay_within_their_scope() -> None:

@@ -36,6 +36,7 @@ def decoders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Decoder]:
     return {name: Decoder(loaded, Fleet([f"bench/{index}"], 9)) for index, name in enumerate(MADE)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MADE))
 def test_formats_give_the_same_by_both_paths(name: str, decoders: dict[str, Decoder]) -> None:
     """Good and damaged payloads of each format: equal in every column, and mostly by plan."""

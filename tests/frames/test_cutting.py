@@ -124,6 +124,7 @@ ROWS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PROTOCOLS)
 @pytest.mark.parametrize("row", ROWS, ids=repr)
 def test_rubbish_costs_no_more_than_its_size(name: str, row: bytes) -> None:

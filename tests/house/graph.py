@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ast
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from functools import cache
 from pathlib import Path
 
@@ -27,12 +27,20 @@ def modules(source: Path = SOURCE) -> dict[str, Path]:
 def imported(tree: ast.AST, known: Mapping[str, object]) -> set[str]:
     """Return the modules of the package that a module imports, for types too."""
     names: set[str] = set()
-    for node in ast.walk(tree):
+    for node in statements(tree):
         if isinstance(node, ast.ImportFrom) and node.module:
             names |= {full if (full := f"{node.module}.{name.name}") in known else node.module for name in node.names}
         elif isinstance(node, ast.Import):
             names |= {name.name for name in node.names}
     return {name for name in names if name in known}
+
+
+def statements(tree: ast.AST) -> Iterator[ast.AST]:
+    """Yield all nodes that no expression holds: no import does, and most nodes stand in one."""
+    waiting = [tree]
+    while waiting:
+        yield (node := waiting.pop())
+        waiting += [child for child in ast.iter_child_nodes(node) if not isinstance(child, ast.expr)]
 
 
 def room_of(module: str) -> str:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 from sensegate.config import settings
+from tests.house import graph
 
 ROOT: Final = Path(__file__).parents[2]
 LIMIT_NAME: Final = re.compile(r"_max$|_bytes$|_per_s$|_per_minute$|_per_device_s$|_timeout_s$|_share$|connections$")
@@ -79,9 +80,8 @@ def _tests(file: str) -> frozenset[str]:
     if not path.exists():
         return frozenset()
     functions = (ast.FunctionDef, ast.AsyncFunctionDef)
-    return frozenset(
-        node.name for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))) if isinstance(node, functions)
-    )
+    nodes = graph.statements(ast.parse(path.read_text(encoding="utf-8")))
+    return frozenset(node.name for node in nodes if isinstance(node, functions))
 
 
 def without_test(rows: tuple[Limit, ...] = LIMITS) -> list[str]:

@@ -10,6 +10,8 @@ import re
 from pathlib import Path
 from types import ModuleType
 
+from tests.house import graph
+
 PACKAGE = Path(__file__).parents[2] / "src" / "sensegate"
 ROOMS = {path.stem for path in PACKAGE.iterdir() if path.suffix == ".py" or (path / "__init__.py").is_file()}
 _REFERENCE = re.compile(r"(?<!`)`((?:[a-z_]\w*\.)+\w+)(?:\(\))?`(?!`)")
@@ -117,7 +119,7 @@ def _undocumented(source: str) -> list[str]:
     stale: list[str] = []
     if not _DESCRIPTION.search(source):
         return stale
-    for owner in ast.walk(ast.parse(source)):
+    for owner in graph.statements(ast.parse(source)):
         if not isinstance(owner, ast.FunctionDef | ast.AsyncFunctionDef):
             continue
         arguments = [*owner.args.posonlyargs, *owner.args.args, *owner.args.kwonlyargs]

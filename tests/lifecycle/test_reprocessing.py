@@ -46,6 +46,7 @@ FAULTS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("faults", FAULTS)
 async def test_each_message_is_revised_once(node: Node, faults: dict[int, str]) -> None:
     """Whatever ends a life of the ingest: one revision each, the ledger explains it, a second order finds all equal."""

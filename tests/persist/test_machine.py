@@ -235,6 +235,7 @@ def test_the_machine_catches_a_dropped_state(monkeypatch: pytest.MonkeyPatch) ->
         run_state_machine_as_test(Machine, settings=QUICK)
 
 
+@pytest.mark.slow
 def test_the_machine_catches_a_disk_that_is_not_asked(monkeypatch: pytest.MonkeyPatch) -> None:
     """Negative control: where what went to disk is forgotten, the machine finds it."""
     monkeypatch.setattr(SortedRun, "find", lambda *_args: Matches.empty())

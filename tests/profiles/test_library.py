@@ -47,6 +47,7 @@ def _speak(profile: CompiledProfile | None) -> set[str]:
     return {rule.video for rule in profile.rules if rule.video} if profile is not None else set()
 
 
+@pytest.mark.slow
 @pytest.mark.fuzz
 @pytest.mark.parametrize("file", FILES, ids=names)
 def test_no_other_profile_claims_the_examples(file: Path) -> None:

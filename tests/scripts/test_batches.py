@@ -176,6 +176,7 @@ def own() -> Iterator[ScriptPool]:
     made.close()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "attack",
     ["endless loop", "memory bomb", "regular expression bomb", "deep recursion", "native search", "typed array"],

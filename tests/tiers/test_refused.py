@@ -495,6 +495,7 @@ async def test_a_large_refusal_is_several_entries(world: World, monkeypatch: pyt
     await check(world.node, world.centre.log)
 
 
+@pytest.mark.slow
 @pytest.mark.fuzz
 @pytest.mark.parametrize("seed", range(200 if os.environ.get("HYPOTHESIS_PROFILE") == "fuzz" else 8))
 async def test_refusals_orders_cuts_and_kills_in_any_order(seed: int) -> None:  # noqa: PLR0912 - one action each

@@ -231,6 +231,7 @@ PLACES = (
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
 async def test_orders_cuts_and_kills_in_any_order(seed: int) -> None:
     """Orders come and go, answers are lost, processes end, old parts become ranges: in the end all is up, once."""

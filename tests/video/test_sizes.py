@@ -49,6 +49,7 @@ def taken(name: str, topic: str, payload: bytes) -> str:
     return ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(FORMATS))
 def test_a_large_body_costs_no_more_than_its_size(name: str) -> None:
     slow = []

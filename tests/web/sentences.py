@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import sensegate
+from tests.house import graph
 
 ROOT = Path(sensegate.__file__).parent
 BY_NAME = frozenset({"warnings", "not_ready", "problems", "silence", "superseded"})
@@ -39,7 +40,7 @@ def templates() -> Iterator[tuple[str, str]]:
         name = path.relative_to(ROOT).as_posix()
         if name.startswith(ELSEWHERE):
             continue
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        for node in graph.statements(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(node, ast.FunctionDef) and (node.name in BY_NAME or (name, node.name) in BY_PLACE):
                 body = node.body[1:] if ast.get_docstring(node) else node.body
                 yield from ((name, text) for part in body for text in _texts(part))

@@ -14,7 +14,7 @@ import numpy as np
 
 from sensegate import metrics
 from sensegate.alarms.records import Alarm, AlarmKey, AlarmSubject, PendingViolations
-from sensegate.alarms.rules import OF_READINGS, AlarmKind, AlarmRule
+from sensegate.alarms.rules import OF_DEVICES, OF_READINGS, AlarmKind, AlarmRule
 from sensegate.bus.batch import Batch
 from sensegate.clock import SECOND_US
 from sensegate.model import BOOL, I64
@@ -84,6 +84,10 @@ class ReadingConditions:
         self._open.clear()
         for key in (*open_keys, *self._pending):
             self._open[key.rule].add(key)
+
+    def forget_open(self, key: AlarmKey) -> None:
+        """Take an alarm for closed that no reading closed: the next violation of its rule opens it again."""
+        self._open[key.rule].discard(key)
 
     @property
     def lookback_s(self) -> float:
@@ -241,6 +245,22 @@ def matches(rule: AlarmRule, batch: Batch) -> BOOL:
     if rule.device:
         matching &= np.array([device == rule.device for device in origins.device], np.bool_)
     return matching
+
+
+def is_for(rule: AlarmRule, key: AlarmKey, subject: AlarmSubject) -> bool:
+    """Return whether a rule judges the subject of a key, of which `subject` is the present state."""
+    if rule.kind not in OF_READINGS | OF_DEVICES:
+        return True
+    is_judged = rule.kind in OF_DEVICES or (
+        rule.variable() in (None, key.property) and key.property.partition("#")[0] == rule.property
+    )
+    return (
+        is_judged
+        and rule.place.covers(subject.division, subject.department)
+        and rule.profile in ("", subject.profile.partition("@")[0])
+        and rule.domain in ("", subject.domain)
+        and rule.device in ("", key.device)
+    )
 
 
 def _violates(rule: AlarmRule, batch: Batch, rows: I64) -> BOOL:

@@ -8,7 +8,7 @@ import msgspec
 import numpy as np
 
 from sensegate import metrics
-from sensegate.alarms.conditions import LOOKBACK_MAX_S, ReadingConditions, Transition
+from sensegate.alarms.conditions import LOOKBACK_MAX_S, ReadingConditions, Transition, is_for
 from sensegate.alarms.probes import GatewayProbes
 from sensegate.alarms.records import Alarm, AlarmEvent, AlarmKey, AlarmState, AlarmSubject, open_alarm
 from sensegate.alarms.rules import OF_READINGS, AlarmKind, AlarmRule, AlarmRules, Severity
@@ -129,7 +129,11 @@ class AlarmEngine:
         now_s = self._clock.monotonic()
         if now_s >= self._tick_due:
             self._tick_due = now_s + TICK_S
-            await self._apply(await self._tick(), position=self._position)
+            of_time = await self._tick()
+            await self._apply(of_time, position=self._position)
+            for transition in of_time:
+                if not transition.opens:
+                    self._conditions.forget_open(transition.key)
         if self._judged and now_s >= self._position_due:
             await self._states.write([], position=self._position, pending=self._conditions.pending())
             self._judged, self._position_due = False, now_s + POSITION_S
@@ -167,7 +171,7 @@ class AlarmEngine:
         return transitions
 
     def _orphans(self, now: int) -> Iterable[Transition]:
-        """Yield the end of alarms whose rule or device is no longer in force."""
+        """Yield the end of alarms whose rule or device is no longer in force, or whose rule is for others now."""
         devices, own = self._inputs.devices, self._inputs.node
         for alarm in self._states.open_alarms():
             key = alarm.key
@@ -177,6 +181,8 @@ class AlarmEngine:
                 yield Transition(_rule_of(alarm), key, opens=False, time=now, reason="the rule is no longer in force")
             elif at >= 0 and not devices.enabled[at]:
                 yield Transition(rule, key, opens=False, time=now, reason="the device is disabled or retired")
+            elif alarm.kind is not rule.kind or not is_for(rule, key, self._subject(at) if at >= 0 else alarm.subject):
+                yield Transition(rule, key, opens=False, time=now, reason="the rule no longer applies to it")
 
     def _silence(self, rule: AlarmRule, now: int) -> Iterable[Transition]:
         devices = self._inputs.devices
@@ -271,14 +277,17 @@ class AlarmEngine:
         now = self._clock.now()
         states: dict[AlarmKey, Alarm | None] = {}
         events: list[AlarmEvent] = []
+        room = self._states.room
         for transition in transitions:
             key = transition.key
             alarm = states.get(key, self._states.find(key))
             if (alarm is not None and alarm.is_open) == transition.opens:
                 continue
-            if transition.opens and self._states.is_full:
+            if transition.opens and room <= 0:
                 metrics.LIMIT_HITS.labels("alarms").inc()
+                self._conditions.forget_open(key)
                 continue
+            room += -1 if transition.opens else 1
             event = _event(transition, alarm, now)
             states[key] = event.alarm
             events.append(event)

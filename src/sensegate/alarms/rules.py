@@ -184,11 +184,15 @@ class AlarmRules:
 
     def in_force(self) -> Iterator[AlarmRule]:
         """Yield the enabled rules; a rule of an operator replaces the gateway's own of its kind."""
-        own = [rule for rule in self._own if rule.enabled]
-        replaced = {rule.kind for rule in self._own}
-        yield from own
+        own = [rule for rule in self._own if self._is_applicable(rule)]
+        replaced = {rule.kind for rule in own}
+        yield from (rule for rule in own if rule.enabled)
         yield from self._of_profiles()
         yield from (rule for rule in self._gateway_rules() if rule.kind not in replaced)
+
+    def _is_applicable(self, rule: AlarmRule) -> bool:
+        """Return whether the place of a rule covers its subject: a condition of the gateway concerns all who use it."""
+        return rule.kind in OF_READINGS | OF_DEVICES or rule.place.covers(self._home)
 
     def _gateway_rules(self) -> Iterator[AlarmRule]:
         return (msgspec.structs.replace(rule, place=Scope(self._home)) for rule in GATEWAY_RULES)
@@ -222,6 +226,9 @@ class AlarmRules:
             raise ConfigError(f"'{rule.name[:64]}' is not a name", key="name", remedy=remedy)
         check_rule(rule)
         demand(by, Action.CHANGE_ALARMS, rule.place.division, rule.place.department)
+        if not self._is_applicable(rule):
+            problem = f"a rule of kind {rule.kind} is about the gateway, whose division is {self._home}"
+            raise ConfigError(problem, key="place", remedy=f"give {self._home}, if that lies in your scope")
         before = self._own.find(rule.name)
         if before and not self._sees(by, before):
             raise Conflict(f"alarm rule {rule.name} exists in another scope; choose another name")

@@ -11,7 +11,8 @@ the position of a state are not judged for it again.
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
+import heapq
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Protocol
 
@@ -39,7 +40,8 @@ WRITE_MAX = 300
 CLOSED_TTL_H = 720
 """A closed alarm is listed for so long; its events are in the feed for as long as readings are."""
 ALARMS_MAX = 100_000
-"""Most alarms held; beyond, no new ones open, which is counted."""
+"""Most alarms held: beyond, closed ones are forgotten, the oldest first. Once all are open, no new ones open, which is
+counted."""
 
 
 class AlarmLog(Protocol):
@@ -77,6 +79,8 @@ class AlarmStates:
         self._prefix = f"{ALARM_STATES}.{node}-{partition}"
         self._alarms: dict[AlarmKey, Alarm] = {}
         self._by_id: dict[str, AlarmKey] = {}
+        self._open: Counter[tuple[str, str]] = Counter()
+        """(severity, state) -> number of alarms that are not closed."""
         self._sequences: dict[str, int] = {}
         """Subject -> sequence of its newest entry."""
         self._lock = asyncio.Lock()
@@ -106,9 +110,9 @@ class AlarmStates:
         return [alarm for alarm in self._alarms.values() if alarm.is_open]
 
     @property
-    def is_full(self) -> bool:
-        """Return whether no more alarms may open."""
-        return len(self._alarms) >= ALARMS_MAX
+    def room(self) -> int:
+        """Return how many more alarms may open."""
+        return ALARMS_MAX - self._open.total()
 
     async def load(self) -> None:
         """Read all states from the log. Raises `Unavailable`."""
@@ -131,7 +135,9 @@ class AlarmStates:
             after = entries[-1].sequence
         self._alarms, self._sequences = alarms, sequences
         self._by_id = {alarm.id: key for key, alarm in alarms.items()}
+        self._open = Counter(_counted(alarm) for alarm in alarms.values() if alarm.is_open)
         self._is_loaded = True
+        self._drop_oldest_closed()
         self._count()
 
     def forget_expired(self) -> None:
@@ -139,9 +145,20 @@ class AlarmStates:
         expired_at = self._clock.now() - CLOSED_TTL_H * 3_600_000_000
         for key, alarm in list(self._alarms.items()):
             if alarm.closed and alarm.closed < expired_at:
-                del self._alarms[key]
-                self._by_id.pop(alarm.id, None)
+                self._drop(alarm)
                 self._sequences.pop(self._subject(key), None)
+
+    def _drop_oldest_closed(self) -> None:
+        """Make room for alarms that open, for many at once. What the log has of those dropped stays fenced."""
+        excess = len(self._alarms) - ALARMS_MAX
+        if excess > 0:
+            closed = [alarm for alarm in self._alarms.values() if not alarm.is_open]
+            for alarm in heapq.nsmallest(excess + ALARMS_MAX // 20, closed, key=lambda alarm: alarm.closed):
+                self._drop(alarm)
+
+    def _drop(self, alarm: Alarm) -> None:
+        del self._alarms[alarm.key]
+        self._by_id.pop(alarm.id, None)
 
     def _subject(self, key: AlarmKey) -> str:
         return f"{self._prefix}.{key.token()}"
@@ -223,10 +240,15 @@ class AlarmStates:
         if position:
             self.position, self.position_time, self.pending = position, now, pending
         for key, alarm in newest.items():
-            if (before := self._alarms.get(key)) is not None and before.id != alarm.id:
+            if (before := self._alarms.get(key)) is not None:
                 self._by_id.pop(before.id, None)
+                if before.is_open:
+                    self._open[_counted(before)] -= 1
+            if alarm.is_open:
+                self._open[_counted(alarm)] += 1
             self._alarms[key] = alarm
             self._by_id[alarm.id] = key
+        self._drop_oldest_closed()
         for event in events:
             metrics.ALARM_EVENTS.labels(event.event, event.alarm.severity.value).inc()
             for listener in self.on_change:
@@ -245,6 +267,10 @@ class AlarmStates:
 
     def _count(self) -> None:
         metrics.ALARMS.clear()
-        for alarm in self._alarms.values():
-            if alarm.is_open:
-                metrics.ALARMS.labels(alarm.severity.value, alarm.state.value).inc()
+        for labels, count in self._open.items():
+            if count:
+                metrics.ALARMS.labels(*labels).set(count)
+
+
+def _counted(alarm: Alarm) -> tuple[str, str]:
+    return alarm.severity.value, alarm.state.value

@@ -109,7 +109,7 @@ def signed_url(channel: AlarmChannel, now_ms: int) -> str:
 def _robot_result(answer: bytes) -> DeliveryResult:
     try:
         code = json.loads(answer)["errcode"]
-    except (ValueError, KeyError, TypeError):
+    except (ValueError, KeyError, TypeError, RecursionError):
         return DeliveryResult(accepted=False, reason="the answer is not that of a robot")
     if code == 0:
         return DeliveryResult(accepted=True)

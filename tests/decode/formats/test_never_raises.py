@@ -207,6 +207,7 @@ def large() -> dict[str, bytes]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(name for name in PARSES if " in " not in name))
 def test_large_payloads_cost_no_more_than_their_size(name: str) -> None:
     """What is as large as a message may be takes no time that grows faster than its size.

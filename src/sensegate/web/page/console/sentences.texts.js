@@ -81,5 +81,5 @@ export const SENTENCES = {
   "sentence.certificate_expired": ["certificate: {0} ({1}) expired on {2}; replace it, and add the pin of the new one wherever it is pinned", "证书：{0}（{1}）已于 {2} 到期；请更换，并在固定证书之处加入新证书指纹"],
   "sentence.alarm_disk": ["disk nearly full", "磁盘将满"], "sentence.alarm_store": ["store does not work", "存储不可用"], "sentence.alarm_refused": ["spans refused by the centre", "数据段被上级平台拒绝"],
   "sentence.alarm_lag": ["centre lags behind", "上级平台积压"], "sentence.alarm_quarantine": ["many messages in quarantine", "隔离区消息过多"],
-  "sentence.rule_gone": ["the rule is no longer in force", "规则已不再生效"], "sentence.device_gone": ["the device is disabled or retired", "设备已停用或注销"],
+  "sentence.rule_gone": ["the rule is no longer in force", "规则已不再生效"], "sentence.rule_elsewhere": ["the rule no longer applies to it", "规则已不再适用于该对象"], "sentence.device_gone": ["the device is disabled or retired", "设备已停用或注销"],
 };

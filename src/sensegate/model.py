@@ -650,6 +650,12 @@ class LogEntry(msgspec.Struct, frozen=True, gc=False):
     payload: bytes
     time: int
     """Time when the log stored it, µs UTC."""
+    ttl_h: int = 0
+    """Lifetime in hours, from `time`; 0: unlimited."""
+    rollup: bool = False
+    """True if it replaced all earlier entries of its subject."""
+    ends_write: bool = False
+    """True if it is the last entry of its atomic write."""
 
 
 # ── publish ──────────────────────────────────────────────────────────────────────────────────────────

@@ -53,6 +53,21 @@ async def test_an_empty_log_has_nothing(any_log: Log) -> None:
     assert any_log.epoch
 
 
+async def test_an_entry_says_how_it_was_written(any_log: Log) -> None:
+    """Its lifetime, whether it replaced others, and whether its write ends with it: a copy of the log needs these."""
+    await any_log.write(commit(1))
+    await any_log.write([LogMessage("seen.4401-0", b"", ttl_h=27)])
+    last = await any_log.last("commit.4401-0")
+    assert [(entry.ttl_h, entry.rollup, entry.ends_write) for entry in await any_log.fetch(0)] == [
+        (168, False, False),
+        (168, False, False),
+        (0, True, True),
+        (27, False, True),
+    ]
+    assert last is not None
+    assert (last.ttl_h, last.rollup, last.ends_write) == (0, True, True)
+
+
 async def test_members_are_consecutive_and_the_last_is_told(any_log: Log) -> None:
     """`write` returns the sequence of the last member; the members have those before it, in order."""
     assert await any_log.write(commit(1)) == 3

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -115,6 +117,169 @@ async def test_states_of_alarms_replace_those_before() -> None:
         assert await contents(own) == await contents(source)
     await copy.copy_next(ask)
     assert original.confirmed == (await source.bounds())[1]
+
+
+async def test_lifetimes_are_those_of_the_original() -> None:
+    """What expires there expires here, within an hour: also what was copied late, or follows from no setting."""
+    clock = FakeClock()
+    source, own = MemoryLog(clock), MemoryLog(clock)
+    copy, ask = Replica(own, StoreConfig(), clock), asks(ReplicationSource(source, clock, 5.0))
+    await source.write([LogMessage("readings.4401.own.2", b"old", 168), *commit(1, 1)])
+    await clock.advance(100 * 3_600 + 1_800)
+    await source.write([LogMessage("seen.44-0", b"", 27), LogMessage(PADDING_SUBJECT, b"", 1)])
+    await source.write(
+        [LogMessage("alarm.44-0.open", b"o", rollup=True), LogMessage("alarm.44-0.b", b"c", 720, rollup=True)]
+    )
+    await source.write(
+        [LogMessage("refused.4401.x", b"first", 720, True), LogMessage("commit.44.b", b"1", rollup=True)]
+    )
+    await caught_up(copy, ask)
+    await source.write([LogMessage("refused.4401.x", b"", 1, True), LogMessage("commit.44.b", b"2", rollup=True)])
+    await caught_up(copy, ask)
+    passed = 0
+    for hours, left in ((0, 8), (2, 7), (29, 6), (69, 5), (722, 4)):
+        await clock.advance((hours - passed) * 3_600)
+        passed = hours
+        assert await contents(own) == await contents(source), hours
+        assert len(await contents(own)) == left, hours
+
+
+async def test_a_write_that_ends_in_no_record_is_copied_at_once() -> None:
+    """Identities of a move, counts and tombstones wait for no commit, which may not come for a long time."""
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    original = ReplicationSource(source, clock, 5.0)
+    copy, ask = Replica(own, StoreConfig(), clock), asks(original)
+    for subject in ("seen.44-0", "ledger.44-0", "refused.4401.x"):
+        await source.write([LogMessage(subject, b"1", 27), LogMessage(subject, b"2", 27)])
+        await copy.copy_next(ask)
+        assert await contents(own) == await contents(source)
+    await copy.copy_next(ask)
+    assert original.confirmed == 6
+
+
+class ObservedLog(MemoryLog):
+    """A log whose content is known as it was after each write."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.states: list[tuple[int, list[tuple[int, str, bytes]]]] = []
+
+    async def write(self, messages: Sequence[LogMessage]) -> int:
+        last = await super().write(messages)
+        self.states.append((last, await contents(self)))
+        return last
+
+
+WRITES = st.one_of(
+    st.tuples(st.just("commit"), st.integers(0, 4), st.sampled_from("ab")),
+    st.tuples(st.just("alarm"), st.integers(1, 2), st.sampled_from("ab")),
+    st.tuples(st.just("seen"), st.integers(1, 3), st.just("")),
+)
+
+
+@given(st.lists(st.tuples(WRITES, st.integers(0, 2)), min_size=1, max_size=25), st.integers(1, 6))
+async def test_at_each_moment_the_copy_is_the_log_of_an_earlier_moment(
+    steps: list[tuple[tuple[str, int, str], int]], chunk: int
+) -> None:
+    """Whoever becomes active with it has each record with the rows that belong to it, and no row without its record."""
+    source, own, clock = ObservedLog(), ObservedLog(), FakeClock()
+    copy, ask = Replica(own, StoreConfig(), clock), asks(ReplicationSource(source, clock, 5.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replica, "CHUNK_ENTRIES", chunk)
+        for number, ((kind, size, name), reads) in enumerate(steps):
+            text = str(number).encode()
+            if kind == "commit":
+                await source.write(commit(number, size, name))
+            elif kind == "alarm":
+                states = [LogMessage(f"alarm.44-0.{name}{at}", text, rollup=True) for at in range(size)]
+                await source.write([LogMessage("alarms.4401.own.2", text), *states])
+            else:
+                await source.write([LogMessage("seen.44-0", text)] * size)
+            for _ in range(reads):
+                await copy.copy_next(ask)
+        await caught_up(copy, ask)
+    assert await contents(own) == await contents(source)
+    originals = dict(source.states)
+    for last, content in own.states:
+        assert content == originals.get(last)
+
+
+async def test_rows_wait_for_the_record_that_replaced_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The commit of another lane between two of a lane ends no copy: the rows of the first would have no record."""
+    monkeypatch.setattr(replica, "CHUNK_ENTRIES", 3)
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    copy, ask = Replica(own, StoreConfig(), clock), asks(ReplicationSource(source, clock, 5.0))
+    for number, (size, lane) in enumerate(((2, "b"), (0, "a"), (2, "b"))):
+        await source.write(commit(number, size, lane))
+    await copy.copy_next(ask)
+    assert await contents(own) == []
+    await copy.copy_next(ask)
+    assert await contents(own) == await contents(source)
+
+
+async def test_the_states_of_one_write_of_alarms_stay_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also where the copy takes up two states of an alarm at once."""
+    source, own, clock = MemoryLog(), ObservedLog(), FakeClock()
+    copy, ask = Replica(own, StoreConfig(), clock), asks(ReplicationSource(source, clock, 5.0))
+    monkeypatch.setattr(replica, "CHUNK_ENTRIES", 2)
+    await source.write(alarm(1))
+    await copy.copy_next(ask)
+    monkeypatch.setattr(replica, "CHUNK_ENTRIES", 100)
+    await source.write(alarm(2))
+    await source.write(commit(1, 1))
+    await caught_up(copy, ask)
+    assert await contents(own) == await contents(source)
+    assert [last for last, _ in own.states] == [8]
+
+
+async def test_a_copy_that_takes_over_ends_whole_and_takes_no_more() -> None:
+    """The term begins after what was being written, and nothing of the last term comes behind its beginning."""
+    source, clock = MemoryLog(), FakeClock()
+    begun, resumed = asyncio.Event(), asyncio.Event()
+
+    class SlowLog(MemoryLog):
+        async def write(self, messages: Sequence[LogMessage]) -> int:
+            begun.set()
+            await resumed.wait()
+            return await super().write(messages)
+
+    own = SlowLog()
+    copy, ask = Replica(own, StoreConfig(), clock), asks(ReplicationSource(source, clock, 5.0))
+    await source.write(commit(1, 2))
+    copying = asyncio.create_task(caught_up(copy, ask))
+    await begun.wait()
+    sealing = asyncio.create_task(copy.seal())
+    await asyncio.sleep(0)
+    resumed.set()
+    assert await sealing == 3
+    await copying
+    await source.write(commit(2, 2))
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.1):
+            await copy.copy_next(ask)
+    assert await own.bounds() == (1, 3)
+
+
+async def test_a_centre_of_an_earlier_version_is_copied_by_its_subjects() -> None:
+    """It sends neither lifetimes nor ends of writes: they follow from the settings of this centre."""
+    clock = FakeClock()
+    source, own = MemoryLog(clock), MemoryLog(clock)
+    original = ReplicationSource(source, clock, 5.0)
+
+    async def ask(_subject: str, payload: bytes) -> bytes:
+        chunk = msgspec.msgpack.decode(await original.answer_log(decode_log_request(payload)))
+        chunk["entries"] = [entry[:3] for entry in chunk["entries"]]
+        return msgspec.msgpack.encode(chunk)
+
+    copy = Replica(own, StoreConfig(), clock)
+    for number in range(3):
+        await source.write(commit(number, 2))
+        await source.write(alarm(number))
+        await caught_up(copy, ask)
+        assert await contents(own) == await contents(source)
+    await clock.advance(169 * 3_600)
+    subjects = [subject for _, subject, _ in await contents(own)]
+    assert subjects == ["commit.44.a", "alarm.44-0.a", "alarm.44-0.position"]
 
 
 async def test_a_standby_with_an_open_commit_is_held_until_there_is_more(monkeypatch: pytest.MonkeyPatch) -> None:

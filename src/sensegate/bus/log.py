@@ -150,7 +150,7 @@ class JetStreamLog:
     def _filtered(self, entry: LogEntry) -> LogEntry:
         if entry.sequence not in self._hidden:
             return entry
-        return msgspec.structs.replace(entry, subject=PADDING_SUBJECT, payload=b"")
+        return msgspec.structs.replace(entry, subject=PADDING_SUBJECT, payload=b"", rollup=False)
 
     async def fetch_of(self, subject: str, after: int) -> list[LogEntry]:
         """Return the next entries of a subject after a sequence, oldest first; tokens of the subject may be ``*``."""

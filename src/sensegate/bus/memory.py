@@ -72,12 +72,21 @@ class MemoryLog:
         size = sum(len(member.payload) for member in messages)
         if self._bytes + size > self._bytes_max:
             raise StoreFull("the log is full")
-        for member in messages:
+        for number, member in enumerate(messages, 1):
             self._last += 1
             if member.rollup:
                 self._drop({entry.sequence for entry in self._entries if entry.subject == member.subject})
             now = self._clock.now()
-            self._entries.append(LogEntry(self._last, member.subject, member.payload, now))
+            entry = LogEntry(
+                self._last,
+                member.subject,
+                member.payload,
+                now,
+                ttl_h=member.ttl_h,
+                rollup=member.rollup,
+                ends_write=number == len(messages),
+            )
+            self._entries.append(entry)
             if member.ttl_h:
                 self._expiry[self._last] = now + member.ttl_h * HOUR_US
             self._bytes += len(member.payload)

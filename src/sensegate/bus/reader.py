@@ -53,7 +53,16 @@ def to_entry(message: Msg) -> LogEntry:
         subject=headers["Nats-Subject"],
         payload=message.data,
         time=parse_timestamp(headers["Nats-Time-Stamp"]),
+        ttl_h=_hours(headers.get("Nats-TTL", "")),
+        rollup="Nats-Rollup" in headers,
+        ends_write="Nats-Batch-Commit" in headers,
     )
+
+
+def _hours(text: str) -> int:
+    """Return a lifetime as `bus.log` writes it, in hours; 0: there is none."""
+    number = text.removesuffix("h")
+    return int(number) if number.isdecimal() else 0
 
 
 class _State(msgspec.Struct, frozen=True):

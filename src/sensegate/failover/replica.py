@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
+from itertools import repeat
 
 import msgspec
 
@@ -19,7 +20,7 @@ from sensegate.bus.decoding import decoder
 from sensegate.bus.names import ALARM_STATES, PADDING_SUBJECT
 from sensegate.bus.server_conf import BATCH_MESSAGES_MAX
 from sensegate.bus.timelines import TimelineHistory, Timelines
-from sensegate.clock import Clock
+from sensegate.clock import HOUR_US, Clock
 from sensegate.config import StoreConfig
 from sensegate.errors import Fenced, Unavailable
 from sensegate.failover.terms import Term
@@ -31,6 +32,7 @@ WAIT_S = 1.0
 COMMIT = "commit."
 STATE = f"{ALARM_STATES}."
 """Prefix of the states of alarms, which end the writes of alarms as records end commits."""
+_FILLER = LogMessage(PADDING_SUBJECT, b"", 1)
 
 
 class ReplicatedEntry(msgspec.Struct, frozen=True, array_like=True):
@@ -39,6 +41,12 @@ class ReplicatedEntry(msgspec.Struct, frozen=True, array_like=True):
     sequence: int
     subject: str
     payload: bytes
+    left_h: int = -1
+    """Hours until it expires; 0: never; -1: a centre of an earlier version did not say so, nor what follows."""
+    rollup: bool = False
+    """True if it replaced all earlier entries of its subject."""
+    ends_write: bool = False
+    """True if it is the last entry of its atomic write."""
 
 
 class LogChunk(msgspec.Struct, frozen=True):
@@ -48,7 +56,7 @@ class LogChunk(msgspec.Struct, frozen=True):
     first: int
     """First sequence of the log now."""
     last: int
-    """Last sequence of the log now."""
+    """Last sequence of the log after the entries were read: what was replaced until then was by entries up to it."""
     entries: tuple[ReplicatedEntry, ...] = ()
     history: tuple[tuple[int, int], ...] = ()
     """(term, last sequence of the log when it began)."""
@@ -79,6 +87,13 @@ def _read_chunk(answer: bytes) -> LogChunk:
         return _decode_piece(answer)
     except ValueError as why:
         raise Unavailable(str(why)) from why
+
+
+def _left_h(entry: LogEntry, now: int) -> int:
+    """Return the hours until an entry expires, rounded up; 0: never."""
+    if not entry.ttl_h:
+        return 0
+    return min(entry.ttl_h, max(1, -((now - entry.time) // HOUR_US - entry.ttl_h)))
 
 
 class ReplicationSource:
@@ -128,7 +143,15 @@ class ReplicationSource:
             first, last = await self._log.bounds()
         entries = await self._log.fetch(max(request.received, first - 1), limit=CHUNK_ENTRIES, max_bytes=CHUNK_BYTES)
         entries = fit_chunk(entries, lambda entry: len(entry.payload) + len(entry.subject))
-        replicated = tuple(ReplicatedEntry(entry.sequence, entry.subject, entry.payload) for entry in entries)
+        if entries:
+            _, last = await self._log.bounds()
+        now = self._clock.now()
+        replicated = tuple(
+            ReplicatedEntry(
+                entry.sequence, entry.subject, entry.payload, _left_h(entry, now), entry.rollup, entry.ends_write
+            )
+            for entry in entries
+        )
         timelines = self._log.timelines
         fresh = timelines.history if request.timelines != timelines.fingerprint else None
         return _encode(LogChunk(self._log.epoch, first, last, replicated, self._history, fresh))
@@ -235,6 +258,40 @@ class ReplicatedLog:
         return False
 
 
+class _Batch:
+    """Messages of the next atomic write of a standby."""
+
+    def __init__(self) -> None:
+        self._messages: list[LogMessage] = []
+        self._replacing: dict[str, int] = {}
+        """Subject of a message that replaces earlier ones -> its place."""
+        self._whole = 0
+        """Number of messages up to the last end of a write of the active centre."""
+
+    def __len__(self) -> int:
+        return len(self._messages)
+
+    def add(self, message: LogMessage, *, is_end: bool) -> None:
+        """Add a message; `is_end`: it ends a write of the active centre."""
+        if message.rollup:
+            if (before := self._replacing.get(message.subject)) is not None:
+                self._messages[before] = _FILLER  # it would be gone with this batch
+            self._replacing[message.subject] = len(self._messages)
+        # Padding between two writes belongs to neither.
+        is_between = message is _FILLER and self._whole == len(self._messages)
+        self._messages.append(message)
+        if is_end or is_between:
+            self._whole = len(self._messages)
+
+    def take(self) -> list[LogMessage]:
+        """Take the messages out, up to the end of a write of the active centre if there is one; return them."""
+        count = self._whole or len(self._messages)
+        taken, self._messages = self._messages[:count], self._messages[count:]
+        self._replacing = {message.subject: at for at, message in enumerate(self._messages) if message.rollup}
+        self._whole = 0
+        return taken
+
+
 class Replica:
     """The standby's side: copies the log."""
 
@@ -247,7 +304,12 @@ class Replica:
         self._end = -1
         self._fresh = False
         self._open: list[ReplicatedEntry] = []
-        """Entries of a commit that is not complete yet."""
+        """Entries that were received, but do not end in a whole state of the log yet."""
+        self._received = -1
+        """Last sequence that was received."""
+        self._barrier = 0
+        """Sequence up to which all entries are needed: one of them replaced an entry that is missing in `_open`."""
+        self._writing = asyncio.Lock()
         self.behind = -1
         """Number of entries that the active centre had more at its last answer; -1: none came yet."""
 
@@ -267,11 +329,11 @@ class Replica:
         if self._end < 0:
             self._open.clear()
             first, self._end = await self._own.bounds()
+            self._received, self._barrier = self._end, 0
             # A new log begins where that of the active centre does, and has no entries of any term.
             self._fresh = first > self._end and not self.term.history
-        after = self._open[-1].sequence if self._open else self._end
         known = self._own.timelines.fingerprint
-        chunk = _read_chunk(await ask("log", _encode(LogRequest(self._end, after, term, known))))
+        chunk = _read_chunk(await ask("log", _encode(LogRequest(self._end, self._received, term, known))))
         if chunk.log_epoch != self._own.epoch or chunk.last < self._end:
             raise Fenced(
                 f"our log (epoch {self._own.epoch}, up to {self._end}) is not a copy of the active centre's "
@@ -284,16 +346,38 @@ class Replica:
             await self._follow(chunk.timelines)
         if chunk.history != self.term.history:
             self.term = msgspec.structs.replace(self.term, history=chunk.history)
-        self._open += chunk.entries
-        complete = next(
-            (end for end in range(len(self._open), 0, -1) if self._open[end - 1].subject.startswith(COMMIT)), 0
-        )
-        if self._open and self._open[-1].sequence == chunk.last and self._open[-1].subject.startswith(STATE):
-            complete = len(self._open)  # no commit may follow for a long time
-        ready, self._open = self._open[:complete], self._open[complete:]
+        ready = self._receive(chunk)
         if ready:
-            await self._write(ready)
+            async with self._writing:
+                await self._write(ready)
         self.behind = max(0, chunk.last - self._end)
+
+    def _receive(self, chunk: LogChunk) -> list[ReplicatedEntry]:
+        """Add the entries of a chunk to those received; return those that end in a whole state of the log.
+
+        Where a record was replaced, the entries before it lack their record until the one that replaced it is here.
+        """
+        complete = 0
+        for entry in chunk.entries:
+            if entry.sequence != self._received + 1:
+                self._barrier = chunk.last
+            self._received = entry.sequence
+            self._open.append(entry if entry.left_h >= 0 else self._completed(entry, chunk.last))
+            if self._open[-1].ends_write and entry.sequence >= self._barrier:
+                complete = len(self._open)
+        ready, self._open = self._open[:complete], self._open[complete:]
+        return ready
+
+    def _completed(self, entry: ReplicatedEntry, last: int) -> ReplicatedEntry:
+        """Return an entry of a centre of an earlier version, with what its subject says of it."""
+        is_state = entry.subject.startswith(STATE)
+        is_record = entry.subject.startswith(COMMIT)
+        return msgspec.structs.replace(
+            entry,
+            left_h=self._ttl_h(entry.subject),
+            rollup=is_state or is_record,
+            ends_write=is_record or (is_state and entry.sequence == last),
+        )
 
     async def _follow(self, history: TimelineHistory) -> None:
         """Adopt the timelines of the active centre. Raises `Fenced` where its log has lost entries that ours has."""
@@ -308,31 +392,23 @@ class Replica:
         await asyncio.to_thread(own.adopt, history)
 
     async def _write(self, entries: Sequence[ReplicatedEntry]) -> None:
-        """Write whole commits, with holes filled; the log ends with a whole commit at every moment."""
-        members: list[LogMessage] = []
+        """Write entries with their holes filled, in batches that end with whole writes of the active centre."""
+        batch = _Batch()
         expected = end = self._end
         self._end = -1  # unknown until the write is confirmed
         for entry in entries:
-            while expected + 1 < entry.sequence:
-                # Holes lie between commits, or where a commit record was replaced: fillers may be written ahead.
-                members.append(LogMessage(PADDING_SUBJECT, b"", 1))
-                expected += 1
-                if len(members) == BATCH_MESSAGES_MAX and all(member.subject == PADDING_SUBJECT for member in members):
-                    end = await self._append(members, end)
-                    members = []
+            holes = entry.sequence - expected - 1
             # It replaces the one before, here as there: else the copy would keep each state that an alarm ever had.
-            replaces = entry.subject.startswith((COMMIT, STATE))
-            if replaces and any(member.subject == entry.subject for member in members):
-                # Within one batch the second record of a subject would replace the first.
-                end = await self._append(members, end)
-                members = []
-            members.append(LogMessage(entry.subject, entry.payload, self._ttl_h(entry.subject), rollup=replaces))
-            expected += 1
-            if replaces and len(members) >= BATCH_MESSAGES_MAX // 4:
-                end = await self._append(members, end)
-                members = []
-        if members:
-            end = await self._append(members, end)
+            message = LogMessage(entry.subject, entry.payload, entry.left_h, rollup=entry.rollup)
+            for member in (*repeat(_FILLER, holes), message):
+                if len(batch) == BATCH_MESSAGES_MAX:
+                    end = await self._append(batch.take(), end)
+                batch.add(member, is_end=member is message and entry.ends_write)
+            expected = entry.sequence
+            if entry.ends_write and len(batch) >= BATCH_MESSAGES_MAX // 4:
+                end = await self._append(batch.take(), end)
+        while len(batch):
+            end = await self._append(batch.take(), end)
         self._end = end
 
     async def _append(self, members: Sequence[LogMessage], end: int) -> int:
@@ -355,8 +431,14 @@ class Replica:
         return ttls_h.get(subject.partition(".")[0], store.readings_ttl_h)
 
     async def end(self) -> int:
-        """Return the last sequence of the copy, which is the end of a whole commit. Raises `Unavailable`."""
+        """Return the last sequence of the copy. Raises `Unavailable`."""
         return (await self._own.bounds())[1]
+
+    async def seal(self) -> int:
+        """Copy nothing more, once what is being written is whole; return the last sequence. Raises `Unavailable`."""
+        # Never released: a term begins, and no entry of the last one may come after it.
+        await self._writing.acquire()
+        return await self.end()
 
 
 async def describe_log(ask: Callable[[str, bytes], Awaitable[bytes]]) -> LogChunk:

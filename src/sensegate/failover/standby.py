@@ -291,7 +291,7 @@ class _Standby:
     async def _begin_term(self, number: int) -> Term:
         """Return a term that begins with the present copy."""
         past = self._replica.term if self._replica else self.term
-        end = await self._replica.end() if self._replica else await self._log_end()
+        end = await self._replica.seal() if self._replica else await self._log_end()
         sums = await self._sums.position()
         if sums and not sums.epoch:
             # Some hours are newer than others: all are counted again, as far as the log goes back.

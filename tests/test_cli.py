@@ -16,6 +16,7 @@ from sensegate.cli.feeds import SHOWN
 from sensegate.cli.replay import messages
 from sensegate.errors import ConfigError, Unavailable
 from sensegate.share.records import CSV_COLUMNS
+from sensegate.web.client import ProblemResponse
 
 ROOT = Path(__file__).parents[1]
 RUNNER = CliRunner()
@@ -306,6 +307,16 @@ async def test_a_refusal_says_what_to_do(
         await asyncio.to_thread(main)
     assert end.value.code == 2
     assert capsys.readouterr().err == "sensegate: 401 Unauthorized: the token is not known; ask for a new one\n"
+
+
+async def test_a_wrong_password_asks_for_no_token(gateway: Gateway) -> None:
+    """Who signs in has none: the refusal is that of the gateway alone."""
+    command = ["people", "sign-in", "li", "--password", "x", "--url", f"http://127.0.0.1:{gateway.port}"]
+    with pytest.raises(ProblemResponse) as refused:
+        await asyncio.to_thread(call, *command)
+    assert "--token" not in str(refused.value)
+    with pytest.raises(ProblemResponse, match="give --token or SENSEGATE_TOKEN"):
+        await asyncio.to_thread(call, "device", "list", "--url", f"http://127.0.0.1:{gateway.port}")
 
 
 def test_nobody_there_says_so(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,9 @@ from sensegate import cli
 from sensegate.cli.system_errors import describe_os_error
 
 
-@pytest.mark.parametrize("number", [errno.EMFILE, errno.ENOSPC, errno.EACCES, errno.EEXIST, errno.EISDIR, errno.EIO])
+@pytest.mark.parametrize(
+    "number", [errno.EMFILE, errno.ENOSPC, errno.EACCES, errno.ENOENT, errno.EEXIST, errno.EISDIR, errno.EIO]
+)
 def test_a_sentence_names_path_and_remedy(number: int) -> None:
     """What the system says, where, and what to do."""
     text = describe_os_error(OSError(number, os.strerror(number), "/data/engine"))

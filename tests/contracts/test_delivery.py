@@ -7,11 +7,13 @@ import csv
 import io
 import json
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
+from contextlib import aclosing, nullcontext
 
 import msgpack
 import numpy as np
 import pytest
+from aiohttp import web
+from aiohttp.test_utils import TestClient, TestServer
 from nats.aio.client import Client
 
 from sensegate.bus.contract import Log
@@ -19,11 +21,14 @@ from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import SystemClock
 from sensegate.share import cursor
+from sensegate.share.consumers import ActiveConsumers
 from sensegate.share.cursor import Cursor
 from sensegate.share.delivery import BLOCK_ROWS, EVENT_ROWS, FeedServer, RecordEncoding
 from sensegate.share.feeds import ALL_FEED, FeedSelection
 from sensegate.share.grants import Admission
+from sensegate.share.pages import FeedPages
 from sensegate.share.reader import LogReader
+from sensegate.web.websocket import Credit, send_pages, take_commands
 from tests.share.made import make_batch, members
 
 Take = Callable[[FeedServer, FeedSelection, Cursor, int], Awaitable[list[tuple[str, str]]]]
@@ -105,6 +110,42 @@ async def streamed(delivery: FeedServer, selection: FeedSelection, place: Cursor
     return results
 
 
+def by_websocket(granted: int) -> Take:
+    """Read by WebSocket as a subscriber that grants so many records at a time."""
+
+    async def take(delivery: FeedServer, selection: FeedSelection, place: Cursor, count: int) -> list[tuple[str, str]]:
+        results: list[tuple[str, str]] = []
+        pages = FeedPages(delivery, lambda: Admission(ALL_FEED, selection), place, RecordEncoding.JSON)
+        consumer = ActiveConsumers(SystemClock(), lambda: 0).add("t", "all", "ws")
+
+        async def serve(request: web.Request) -> web.WebSocketResponse:
+            socket = web.WebSocketResponse()
+            await socket.prepare(request)
+            credit = Credit(granted)
+            sending = asyncio.create_task(
+                send_pages(socket, pages, credit, "json", lambda _: nullcontext(), lambda _: None, consumer)
+            )
+            await take_commands(socket, credit)
+            sending.cancel()
+            return socket
+
+        app = web.Application()
+        app.router.add_get("/ws", serve)
+        async with TestClient(TestServer(app)) as client, client.ws_connect("/ws", max_msg_size=2**24) as socket:
+            left = granted
+            while len(results) < count:
+                page = records_of((await socket.receive_str()).encode(), RecordEncoding.JSON)
+                left -= len(page)
+                assert left >= 0, "more than the credit"
+                results += page
+                if not left:
+                    left = granted
+                    await socket.send_json({"credit": granted})
+        return results
+
+    return take
+
+
 DELIVERIES = {
     "json": paged(RecordEncoding.JSON, 700),
     "json by one": paged(RecordEncoding.JSON, 1),
@@ -112,6 +153,8 @@ DELIVERIES = {
     "csv": paged(RecordEncoding.CSV, 10_000),
     "msgpack": paged(RecordEncoding.MSGPACK, 37),
     "sse": streamed,
+    "ws": by_websocket(1_000_000),
+    "ws by few": by_websocket(7),
 }
 
 
@@ -131,7 +174,9 @@ SELECTION = FeedSelection(divisions=("440106",), grade_max=3)
 @pytest.mark.parametrize("name", list(DELIVERIES))
 async def test_history_then_live_without_gap_or_repeat(name: str, log: Log, delivery: FeedServer) -> None:
     """Records written before and while reading come once each and in the order of the log."""
-    sizes = (3, 1, 40, 1) if name == "json by one" else (max(BLOCK_ROWS, EVENT_ROWS) * 2 + 500, 1, 3, 700)
+    sizes = (
+        (3, 1, 40, 1) if name in {"json by one", "ws by few"} else (max(BLOCK_ROWS, EVENT_ROWS) * 2 + 500, 1, 3, 700)
+    )
     expected = [record for number, rows in enumerate(sizes) for record in await write(log, number, rows)]
     await log.write([members(make_batch([(0, "pm2_5", 1.0)]))[0]])
     start = await delivery.reader.first()

@@ -37,8 +37,8 @@ def test_each_column_of_the_addresses_has_a_heading() -> None:
     screen.print_addresses(SUMMARY, console)
     assert isinstance(console.file, io.StringIO)
     heading, centre, node, *_ = console.file.getvalue().splitlines()
-    assert "pids of gateway, nats-server" in heading
-    assert centre.index("31, 32") == node.index("41, 42") == heading.index("pids of")
+    assert "pids: gateway, NATS" in heading
+    assert centre.index("31, 32") == node.index("41, 42") == heading.index("pids:")
 
 
 def test_each_number_of_a_status_line_has_its_unit() -> None:

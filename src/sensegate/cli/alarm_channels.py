@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_list, print_record, put_latest
+from sensegate.cli.words import ChannelKind, Severity
 from sensegate.errors import ConfigError
 
 app = typer.Typer(
@@ -29,7 +30,7 @@ def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False)
 @app.command("set")
 def set_(
     channel: ChannelName,
-    kind: Annotated[str, typer.Argument(help="webhook, wecom (企业微信), dingtalk (钉钉) or mail.")],
+    kind: Annotated[ChannelKind, typer.Argument(help="How it delivers; wecom: 企业微信, dingtalk: 钉钉.")],
     *,
     address: Annotated[str, typer.Option(help="Address of the webhook or robot; kept if it is not given.")] = "",
     secret_file: Annotated[
@@ -37,7 +38,7 @@ def set_(
     ] = None,
     to: Annotated[list[str] | None, typer.Option(help="Mail address; repeat for several.")] = None,
     place: Annotated[str, typer.Option(help="DIVISION or DIVISION/DEPARTMENT; default: your scope.")] = "",
-    severity: Annotated[str, typer.Option(help="Least severity: info, warning, major or critical.")] = "warning",
+    severity: Annotated[Severity, typer.Option(help="Least severity.")] = "warning",
     event: Annotated[
         list[str] | None,
         typer.Option(help="opened, acknowledged, silenced or closed; repeat for several. Default: opened, closed."),

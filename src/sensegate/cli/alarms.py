@@ -19,6 +19,7 @@ from sensegate.cli.output import (
     rows_of,
 )
 from sensegate.cli.times import HOUR_S, parse_duration
+from sensegate.cli.words import AlarmKind, AlarmState, Severity
 
 app = typer.Typer(help="List, acknowledge and silence alarms; write the rules that raise them.", no_args_is_help=True)
 
@@ -32,8 +33,8 @@ Seconds = Annotated[float, typer.Option(parser=parse_duration, metavar="SPAN")]
 @app.command("list")
 def list_(
     *,
-    state: Annotated[str, typer.Option(help="Restrict to a state: open, acknowledged or closed.")] = "",
-    severity: Annotated[str, typer.Option(help="Restrict to a severity: info, warning, major or critical.")] = "",
+    state: Annotated[AlarmState | None, typer.Option(help="Restrict to a state.")] = None,
+    severity: Annotated[Severity | None, typer.Option(help="Restrict to a severity.")] = None,
     device: Annotated[str, typer.Option(help="Restrict to this device.")] = "",
     limit: Annotated[int, typer.Option(min=1, help="Limit of rows.")] = 1_000,
     url: Url = DEFAULT_URL,
@@ -113,15 +114,16 @@ def rules(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False)
 def set_(
     rule: RuleName,
     kind: Annotated[
-        str,
+        AlarmKind,
         typer.Argument(
-            help="threshold, change, silence, gap, quality, quarantine_rate, lag, disk, refused_spans or store_missing."
+            help="threshold, change, silence, gap, quality, quarantine_rate, lag, disk, refused_spans, store_missing.",
+            metavar="KIND",
         ),
     ],
     *,
     place: Annotated[str, typer.Option(help="DIVISION or DIVISION/DEPARTMENT; default: your scope.")] = "",
     title: Annotated[str, typer.Option(help="Text for people.")] = "",
-    severity: Annotated[str, typer.Option(help="info, warning, major or critical.")] = "warning",
+    severity: Annotated[Severity, typer.Option(help="Severity of its alarms.")] = "warning",
     profile: Annotated[str, typer.Option(help="Restrict to devices of this profile.")] = "",
     domain: Annotated[str, typer.Option(help="Restrict to devices of this domain.")] = "",
     device: Annotated[str, typer.Option(help="Restrict to this device.")] = "",

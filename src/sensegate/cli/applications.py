@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, parse_json, print_json, print_list
+from sensegate.cli.words import ApplicationState
 
 app = typer.Typer(
     help="Apply for data of other owners, and decide on applications.\n\n"
@@ -34,7 +35,7 @@ MASK_HELP = (
 @app.command("list")
 def list_(
     *,
-    state: Annotated[str, typer.Option(help="pending, approved, refused, withdrawn or lapsed.")] = "",
+    state: Annotated[ApplicationState | None, typer.Option(help="Restrict to a state.")] = None,
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
@@ -43,7 +44,7 @@ def list_(
 
     Example: sensegate application list --state pending
     """
-    print_list(url, token, _PATH, COLUMNS, json_form=json_form, state=state)
+    print_list(url, token, _PATH, COLUMNS, json_form=json_form, state=state or "")
 
 
 @app.command()

@@ -122,6 +122,10 @@ def describe(
         console.print(f"missing: {field}", style="yellow", highlight=False)
 
 
+def _reason(error: OSError | msgspec.DecodeError) -> str:
+    return error.strerror or str(error) if isinstance(error, OSError) else str(error)
+
+
 def _changes(file: Path | None, pairs: list[str]) -> dict[str, Any]:
     """Return the changes in a file and in KEY=VALUE arguments. Raises `ConfigError`."""
     changes: dict[str, Any] = {}
@@ -129,7 +133,7 @@ def _changes(file: Path | None, pairs: list[str]) -> dict[str, Any]:
         try:
             read = msgspec.yaml.decode(file.read_bytes())
         except (OSError, msgspec.DecodeError) as why:
-            raise ConfigError("the file cannot be read", file=str(file), remedy=str(why)) from why
+            raise ConfigError("the file cannot be read", file=str(file), remedy=_reason(why)) from why
         if not isinstance(read, dict):
             raise ConfigError(
                 "the file holds no keys and values", file=str(file), remedy="write one `key: value` per line"

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import difflib
+import json
+import os
 import shlex
 import sys
 from collections import Counter
@@ -20,7 +22,6 @@ from sensegate.cli.output import (
     Url,
     call,
     console,
-    parse_json,
     print_json,
     print_record,
     print_table,
@@ -48,6 +49,8 @@ KEYS = (
     "owner", "name", "asset", "secondary",
 )  # fmt: skip
 """Keys that `device change` accepts."""
+JSON_KEYS = {"lon": "a number", "lat": "a number", "grade": "a whole number from 1 to 4", "secondary": "true or false"}
+"""Those of them whose values are no texts, with the values."""
 NOT_FOUND, FORBIDDEN, REFUSED = 404, 403, "refused"
 LABELS = (".svg", ".png", ".pdf", ".txt")
 DeviceId = Annotated[str, typer.Argument(help="Device id.", metavar="ID")]
@@ -393,8 +396,11 @@ def _parse_entry(word: str) -> tuple[str, Any]:
         return "interval_s", parse_duration(text or "0")
     if key in {"lon", "lat"} and not text:
         return key, None
-    if key in {"lon", "lat", "grade", "secondary"}:
-        return key, parse_json(text, key)
+    if key in JSON_KEYS:
+        try:
+            return key, json.loads(text)
+        except ValueError:
+            raise typer.BadParameter(f"'{text[:60]}' is not {JSON_KEYS[key]}", param_hint=key) from None
     return key, text
 
 
@@ -437,6 +443,9 @@ def publish(
 
     Example: sensegate device publish cam-7 alarms/
     """
+    if not password_file and not os.environ.get("SENSEGATE_DEVICE_PASSWORD"):
+        remedy = "name the file with the device's password, or set SENSEGATE_DEVICE_PASSWORD"
+        raise typer.BadParameter(remedy, param_hint="--password-file")
     password = read_secret(password_file, "SENSEGATE_DEVICE_PASSWORD")
     messages = [
         message

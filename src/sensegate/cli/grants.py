@@ -24,6 +24,7 @@ from sensegate.cli.output import (
     print_table,
     rows_of,
 )
+from sensegate.cli.words import GrantState
 from sensegate.errors import ConfigError
 from sensegate.web.client import GatewayClient
 
@@ -46,7 +47,7 @@ Month = Annotated[str, typer.Option(help="Month in Beijing time, e.g. 2026-01; d
 @app.command("list")
 def list_(
     *,
-    state: Annotated[str, typer.Option(help="Restrict to a state: active, waiting, expired or revoked.")] = "",
+    state: Annotated[GrantState | None, typer.Option(help="Restrict to a state.")] = None,
     url: Url = DEFAULT_URL,
     token: Token = "",
     json_form: Json = False,
@@ -55,7 +56,7 @@ def list_(
 
     Example: sensegate grant list --state active
     """
-    print_list(url, token, _PATH, COLUMNS, json_form=json_form, state=state)
+    print_list(url, token, _PATH, COLUMNS, json_form=json_form, state=state or "")
 
 
 @app.command()

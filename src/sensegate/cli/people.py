@@ -7,6 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_list, stderr
+from sensegate.cli.words import PersonRole
 
 app = typer.Typer(help="Manage user accounts and passwords; sign in and out.", no_args_is_help=True)
 
@@ -20,7 +21,8 @@ def add(
     name: Name,
     *,
     role: Annotated[
-        str, typer.Option(help="Role: county_operator, city_operator, province_operator, auditor or admin.")
+        PersonRole,
+        typer.Option(help="Role: county_operator, city_operator, province_operator, auditor or admin.", metavar="ROLE"),
     ],
     scope: Annotated[str, typer.Option(help="Division of its scope, e.g. 4401.")],
     department: Annotated[str, typer.Option(help="Department of its scope; default: all.")] = "",
@@ -51,7 +53,7 @@ def list_(*, url: Url = DEFAULT_URL, token: Token = "", json_form: Json = False)
 def change(
     name: Name,
     *,
-    role: Annotated[str, typer.Option(help="New role of the same duty.")] = "",
+    role: Annotated[PersonRole | None, typer.Option(help="New role of the same duty.", metavar="ROLE")] = None,
     scope: Annotated[str, typer.Option(help="New division of its scope.")] = "",
     department: Annotated[str | None, typer.Option(help="New department of its scope; '' for all.")] = None,
     title: Annotated[str | None, typer.Option(help="Full name.")] = None,

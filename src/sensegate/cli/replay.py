@@ -25,9 +25,22 @@ WINDOW = 1_000
 def _payload(entry: dict[str, Any]) -> bytes:
     """Return the payload of a line: base64, text, or anything else as the JSON that it is."""
     if "payload_b64" in entry:
-        return base64.b64decode(entry["payload_b64"])
+        return base64.b64decode(entry["payload_b64"], validate=True)
     payload = entry["payload"]
     return payload.encode() if isinstance(payload, str) else json.dumps(payload, ensure_ascii=False).encode()
+
+
+def _reason(error: Exception) -> str:
+    """Return what a line lacks, in words of JSON."""
+    match error:
+        case KeyError():
+            return f"{error} is missing"
+        case json.JSONDecodeError():
+            return f"it is not JSON: {error}"
+        case ValueError():
+            return str(error)
+        case _:
+            return "it is not an object, or `topic`, `payload` or `at` has a wrong type"
 
 
 def messages(file: Path) -> Iterator[tuple[str, bytes, float | None]]:
@@ -46,7 +59,7 @@ def messages(file: Path) -> Iterator[tuple[str, bytes, float | None]]:
                 yield entry["topic"], _payload(entry), float(at) if at is not None else None
             except (ValueError, KeyError, TypeError, AttributeError) as why:
                 raise ConfigError(
-                    f"the line is not a recorded message ({type(why).__name__}: {why})",
+                    f"the line is not a recorded message ({_reason(why)})",
                     file=str(file),
                     line=number,
                     remedy='write lines {"topic": …, "payload": … or "payload_b64": …, "at": seconds (optional)}',

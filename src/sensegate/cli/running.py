@@ -188,6 +188,10 @@ def demo(
     from sensegate.demo.run import run_demo  # noqa: PLC0415 - only this command needs it
     from sensegate.demo.setup import Options  # noqa: PLC0415 - as above
 
+    if summary is not None and not summary.parent.is_dir():
+        raise ConfigError(
+            "there is no such folder", file=str(summary.parent), key="--summary", remedy="create it, or name another"
+        )
     options = Options(
         for_s=for_ or None,
         nodes=nodes,

@@ -14,6 +14,7 @@ _REMEDIES: Final = {
     errno.EROFS: "mount it for writing, or give another place",
     errno.EACCES: _WRITABLE,
     errno.EPERM: _WRITABLE,
+    errno.ENOENT: "create it, or give another place",
     errno.EEXIST: "a file stands where a directory must be; move it away",
     errno.ENOTDIR: "a file stands where a directory must be; move it away",
     errno.EISDIR: "a directory stands where a file must be; move it away",

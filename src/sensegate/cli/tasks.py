@@ -11,6 +11,7 @@ import typer
 
 from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_table, rows_of
 from sensegate.cli.times import parse_duration
+from sensegate.cli.words import TaskState
 from sensegate.errors import ConfigError
 from sensegate.web.client import GatewayClient
 
@@ -128,7 +129,7 @@ def _print_tasks(rows: list[dict[str, Any]], *, json_form: bool) -> None:
 def list_(
     *,
     device: Annotated[str, typer.Option(help="Restrict to this device.")] = "",
-    state: Annotated[str, typer.Option(help="Restrict to a state: queued, sent, done, expired or cancelled.")] = "",
+    state: Annotated[TaskState | None, typer.Option(help="Restrict to a state.")] = None,
     limit: Annotated[int, typer.Option(help="Limit of rows.")] = 100,
     url: Url = DEFAULT_URL,
     token: Token = "",

@@ -26,6 +26,8 @@ def trace(
 
     Example: sensegate trace 4401-0-00000000001234-5
     """
+    if bool(record) == bool(device and time):
+        raise typer.BadParameter("give the id or the cursor of a record, or --device with --time", param_hint="record")
     query = {"record": record, "device": device, "time": time, "property": property_, "since": since}
     trace_ = call(url, token, lambda remote: remote.get("/api/v1/trace", **query))
     if json_form:

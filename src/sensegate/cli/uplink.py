@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_table
+from sensegate.cli.words import Lane
 from sensegate.errors import ConfigError
 
 app = typer.Typer()
@@ -48,7 +49,7 @@ def resend(
 
 @app.command()
 def skip(
-    lane: Annotated[str, typer.Argument(help="Lane as shown by `/readyz`: live or backlog.", metavar="LANE")],
+    lane: Annotated[Lane, typer.Argument(help="Lane as shown by `/readyz`.")],
     *,
     note: Note = "",
     url: Url = DEFAULT_URL,

@@ -8,6 +8,7 @@ import typer
 
 from sensegate.cli.output import DEFAULT_URL, Json, Token, Url, call, console, print_json, print_list
 from sensegate.cli.times import Since
+from sensegate.cli.words import SignatureAlgorithm, WebhookForm
 
 app = typer.Typer(help="Create, list, pause, resume and delete webhooks.", no_args_is_help=True)
 PATH = "/api/v1/webhooks"
@@ -30,10 +31,8 @@ def create(
     feed: Annotated[str, typer.Argument(help="Name of the feed.")],
     address: Annotated[str, typer.Argument(help="Address to post to: https://HOST/PATH.")],
     *,
-    form: Annotated[str, typer.Option(help="Format of the body: json, ndjson, csv, senml or msgpack.")] = "json",
-    algorithm: Annotated[
-        str, typer.Option(help="Algorithm of the signature: hmac-sha256 or hmac-sm3.")
-    ] = "hmac-sha256",
+    form: Annotated[WebhookForm, typer.Option(help="Format of the body.")] = "json",
+    algorithm: Annotated[SignatureAlgorithm, typer.Option(help="Algorithm of the signature.")] = "hmac-sha256",
     batch: Annotated[int, typer.Option(min=1, max=10_000, help="Most records in one delivery.")] = 1_000,
     after: Annotated[str, typer.Option(help="Start after this cursor.")] = "",
     since: Since = "",

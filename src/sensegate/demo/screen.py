@@ -24,7 +24,7 @@ TALL_NODES = 5
 def print_addresses(summary: Summary, console: Console) -> None:
     """Print all addresses, and commands for manual use."""
     grid = Table(box=None, pad_edge=False)
-    for title in ("tier", "HTTP", "MQTT of devices", "pids of gateway, nats-server"):
+    for title in ("tier", "HTTP", "MQTT of devices", "pids: gateway, NATS"):
         grid.add_column(title)
     for member in (summary.centre, *summary.nodes):
         role = "centre" if member is summary.centre else "node"

@@ -15,6 +15,8 @@ from sensegate.errors import ConfigError, SensegateError, Unavailable
 if TYPE_CHECKING:
     import aiohttp
 
+SESSION = "/api/v1/session"
+"""Where a person signs in, without a token."""
 TIMEOUT_S = 90.0
 """Longest wait for a connection, and for the next part of an answer."""
 
@@ -78,7 +80,7 @@ class GatewayClient:
             ) as response:
                 if response.status >= 400 and response.status != also:
                     why = _problem(response.status, await response.text())
-                    if response.status == 401 and not self.token:
+                    if response.status == 401 and not self.token and path != SESSION:
                         raise ProblemResponse(why.status, why.title, f"{why.detail}; give --token or SENSEGATE_TOKEN")
                     raise why
                 yield response

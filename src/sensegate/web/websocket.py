@@ -106,8 +106,8 @@ async def _open(call: Call) -> web.StreamResponse:
 
         try:
             async with CancellableTaskGroup() as both:
-                sending = both.create_task(_send(socket, pages, credit, form, covered, delivered, consumer))
-                await _listen(socket, credit)
+                sending = both.create_task(send_pages(socket, pages, credit, form, covered, delivered, consumer))
+                await take_commands(socket, credit)
                 sending.cancel()
         except* SensegateError as why:
             await _end(call, socket, combined(why))
@@ -118,7 +118,7 @@ async def _open(call: Call) -> web.StreamResponse:
     return socket
 
 
-async def _send(
+async def send_pages(
     socket: web.WebSocketResponse,
     pages: FeedPages,
     credit: Credit,
@@ -127,7 +127,17 @@ async def _send(
     delivered: Callable[[FeedPage], None],
     consumer: ConsumerInfo,
 ) -> None:
-    """Send what the credit allows until cancelled."""
+    """Send what the credit allows until cancelled.
+
+    Args:
+        socket: the open connection.
+        pages: the feed.
+        credit: number of records that may be sent.
+        form: ``json`` or ``msgpack``.
+        covered: the context in which a page is sent and its records are reserved.
+        delivered: called with each page that was sent.
+        consumer: its state is updated.
+    """
     loop = asyncio.get_running_loop()
     opcode = WSMsgType.TEXT if form == "json" else WSMsgType.BINARY
     last_sent = loop.time()
@@ -156,7 +166,7 @@ async def _send(
             last_sent = loop.time()
 
 
-async def _listen(socket: web.WebSocketResponse, credit: Credit) -> None:
+async def take_commands(socket: web.WebSocketResponse, credit: Credit) -> None:
     """Take commands until the subscriber closes.
 
     Raises:

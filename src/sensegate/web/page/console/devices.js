@@ -33,6 +33,8 @@ export function Devices() {
     actions=${may("change_devices") && html`<button type="button" onClick=${bulk}>${t("importDevices")}</button><button type="button" class="primary" onClick=${add}>${t("addDevice")}</button>`} /></section>`;
 }
 const LATEST_COLUMNS = [{ name: "property" }, { name: "channel" }, { name: "value", numeric: true }, { name: "unit" }, { name: "time", time: true }, { name: "quality", badge: true }, { name: "flags" }];
+// What of a registration its form changes.
+const CHANGED = [["name", {}], ["division", { required: true }], ["profile", { required: true }], ["department", {}], ["owner", {}], ["domain", {}], ["asset", {}], ["alias", {}], ["gateway", {}], ["grade", { options: ["1", "2", "3", "4"].map((grade) => [Number(grade), grade]) }], ["lon", { type: "number", min: -180, max: 180 }], ["lat", { type: "number", min: -90, max: 90 }], ["interval_s", { type: "number", min: 0 }]];
 const ALARMS_SHOWN = 20;
 const SPANS = ["1h", "24h", "7d", "30d"];
 
@@ -60,9 +62,23 @@ export function Device({ id, me }) {
     },
   });
   const facts = row.data;
+  // Only what was changed is sent, with the revision that was read: a change by somebody else is not overwritten.
+  const change = () => show({
+    title: t("changeDevice"), action: t("save"), consequence: t("changeDeviceHelp"),
+    fields: CHANGED.map(([name, more]) => ({ name, label: t(name === "lon" || name === "lat" ? name : `column.${name}`), value: facts[name] ?? "", ...more })),
+    submit: async (values) => {
+      const body = {};
+      for (const [name, { type }] of CHANGED) {
+        const value = type === "number" ? (values[name] === "" ? null : Number(values[name])) : name === "grade" ? Number(values[name]) : values[name].trim();
+        if (value !== (facts[name] ?? (type === "number" ? null : ""))) body[name] = name === "interval_s" ? value || 0 : value;
+      }
+      if (Object.keys(body).length) await call("PATCH", `/api/v1/devices/${encodeURIComponent(id)}`, body, revisionHeader(facts));
+      row.reload();
+    },
+  });
   const model = useLoad(facts ? `/api/v1/profiles/${facts.profile.split("@")[0]}` : "");
   return html`${dialog}<div class="headline"><h1>${id}</h1>${facts && html`<${Badge} value=${facts.state} />`}<span class="space"></span>
-      ${facts && facts.state !== "retired" && may("change_devices") && html`<button type="button" onClick=${() => act("/rotate", t("rotate"), t("rotateHelp"))}>${t("rotate")}</button>
+      ${facts && facts.state !== "retired" && may("change_devices") && html`<button type="button" onClick=${change}>${t("modify")}</button><button type="button" onClick=${() => act("/rotate", t("rotate"), t("rotateHelp"))}>${t("rotate")}</button>
         ${facts.state === "disabled" ? html`<button type="button" onClick=${() => act("/enable", t("enable"), t("enableHelp"))}>${t("enable")}</button>` : html`<button type="button" onClick=${() => act("/disable", t("disable"), t("disableHelp"), true)}>${t("disable")}</button>`}
         <button type="button" onClick=${() => act("", t("retire"), t("retireHelp"), true, "DELETE", true)}>${t("retire")}</button>`}</div>
     ${isOfNode && values.length ? html`<p class="quiet">${t("deviceOfNode", values[0].division)} <${Link} to="/console/nodes">${t("page.nodes")}<//></p>` : html`<${Problem} error=${row.error} retry=${row.reload} />`}

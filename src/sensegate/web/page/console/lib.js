@@ -255,6 +255,8 @@ export function Dialog({ title, consequence, fields = [], action, danger, submit
   const [busy, setBusy] = useState(false);
   const [outcome, setOutcome] = useState(null);
   useEffect(() => { dialog.current.showModal(); }, []);
+  // On a phone a long form hides what stands below it.
+  useEffect(() => { if (error) dialog.current.querySelector(".problem")?.scrollIntoView({ block: "nearest" }); }, [error]);
   const ended = () => { if (dialog.current.returnValue !== "kept" && dialog.current.querySelector(".secret")) dialog.current.showModal(); else close(); };
   const send = async (event) => {
     event.preventDefault();
@@ -272,7 +274,7 @@ export function Dialog({ title, consequence, fields = [], action, danger, submit
   };
   return html`<dialog ref=${dialog} onClose=${ended} aria-labelledby="dialogTitle"><h2 id="dialogTitle">${title}</h2>
     ${outcome ? html`<div class="outcome">${outcome}</div><div class="buttons"><button type="button" class="primary" onClick=${() => dialog.current.close("kept")}>${t("close")}</button></div>`
-      : html`<form onSubmit=${send}>
+      : html`<form onSubmit=${send} class=${fields.length > FIELDS_OF_A_COLUMN ? "many" : ""}>
         ${consequence && html`<p>${consequence}</p>`}
         ${fields.map((field) => html`<${Field} key=${field.name} ...${field} />`)}
         <${Problem} error=${error} />
@@ -280,6 +282,8 @@ export function Dialog({ title, consequence, fields = [], action, danger, submit
           <button type="submit" class=${danger ? "danger" : "primary"} disabled=${busy}>${action}</button></div></form>`}
   </dialog>`;
 }
+// More fields than these stand in two columns where there is room.
+const FIELDS_OF_A_COLUMN = 8;
 export function useDialog() {
   const [shown, show] = useState(null);
   const close = () => show(null);

@@ -461,3 +461,21 @@ async def test_tables_of_pages_are_read_on_a_phone(browser: Any) -> None:
             box = await shown.page.locator(cell).bounding_box()
             assert box["x"] + box["width"] <= 390, path
             assert await shown.page.locator("main thead").first.is_visible() is False, path
+
+
+async def test_tokens_are_shown_by_their_names(browser: Any) -> None:
+    """Whoever may list tokens reads names where a token acted; people, and tokens without a name, stand as they are."""
+    actors = ("c85b058dda3ebc29", "00000000000000aa", "wang")
+    rows = [
+        {"number": place, "time": BEGIN, "action": "device.add", "target": "air-1", "actor": actor, "role": "admin"}
+        | {"before": None, "after": None}
+        for place, actor in enumerate(actors)
+    ]
+    answers: dict[str, Any] = {
+        "/api/v1/audit?*": {"rows": rows},
+        "/api/v1/audit/head": {"number": 3, "hash": "ab" * 32, "time": BEGIN},
+        "/api/v1/tokens*": {"rows": [{"id": actors[0], "name": "市局大屏"}]},
+    }
+    async with drawn(browser, "audit", answers) as shown:
+        await shown.page.wait_for_selector(f"span[title={actors[0]}]:text-is('市局大屏')")
+        assert await shown.page.locator("td[data-label=操作者]").all_inner_texts() == ["市局大屏", *actors[1:]]

@@ -48,11 +48,11 @@ export function Tokens({ me }) {
   } });
   const revoke = (row) => show({ title: t("revokeToken"), consequence: t("revokeTokenHelp", row.name || row.id), danger: true, action: t("revokeToken"), submit: async () => { await call("DELETE", `/api/v1/tokens/${encodeURIComponent(row.id)}`); setStamp(stamp + 1); } });
   return html`${dialog}<h1>${t("page.tokens")}</h1><section class="card"><${List} stamp=${stamp} path="/api/v1/tokens" actions=${html`<button type="button" class="primary" onClick=${add}>${t("addToken")}</button>`}
-    columns=${[{ name: "name" }, { name: "role", show: (value) => t(`role.${value}`) }, { name: "scope" }, { name: "feeds" }, { name: "expires", time: true }, { name: "created", time: true }, { name: "created_by" }, { name: "suspended" }, { name: "revoked", show: (value, row) => (value ? html`<${Time} value=${value} />` : html`<button type="button" onClick=${() => revoke(row)}>${t("revokeToken")}</button>`) }]} /></section>`;
+    columns=${[{ name: "name" }, { name: "role", show: (value) => t(`role.${value}`) }, { name: "scope" }, { name: "feeds" }, { name: "expires", time: true }, { name: "created", time: true }, { name: "created_by", who: true }, { name: "suspended" }, { name: "revoked", show: (value, row) => (value ? html`<${Time} value=${value} />` : html`<button type="button" onClick=${() => revoke(row)}>${t("revokeToken")}</button>`) }]} /></section>`;
 }
 // The page of what was changed, where it has one.
 const placeOf = ({ action, target }) => (action.startsWith("device.") && action !== "device.import" ? device(target) : action.startsWith("profile.") ? profile(target) : "");
-const AUDIT_COLUMNS = [{ name: "time", time: true }, { name: "action", show: (value) => html`<span title=${value}>${t(`action.${value}`)}</span>` }, { name: "target", show: (value, row) => { const to = placeOf(row); return to ? html`<${Link} to=${to}>${value}<//>` : value; } }, { name: "actor" }, { name: "role", show: (value) => t(`role.${value}`) },
+const AUDIT_COLUMNS = [{ name: "time", time: true }, { name: "action", show: (value) => html`<span title=${value}>${t(`action.${value}`)}</span>` }, { name: "target", show: (value, row) => { const to = placeOf(row); return to ? html`<${Link} to=${to}>${value}<//>` : value; } }, { name: "actor", who: true }, { name: "role", show: (value) => t(`role.${value}`) },
   { name: "detail", value: (row) => row.before || row.after, show: (value, row) => (value ? html`<details><summary class="quiet">${t("change")}</summary><pre>${JSON.stringify({ before: row.before, after: row.after }, null, 1)}</pre></details>` : "") }];
 // Newest first; the filters search the trail from its end.
 export function Audit() {

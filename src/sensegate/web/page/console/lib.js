@@ -174,6 +174,26 @@ export function Property({ name }) {
   const names = usePropertyNames();
   return html`<span title=${name}>${names.get(name) || name}</span>`;
 }
+// Tokens are named by their id everywhere; whoever may list them reads the name, with the id as the tip. People are named by themselves.
+let tokenNames = new Map(), tokensRead = null;
+function readTokens() {
+  if (!may("change_tokens") && !may("change_auditors")) return Promise.resolve();
+  tokensRead ??= everyRow("/api/v1/tokens").then((rows) => { tokenNames = new Map(rows.filter((row) => row.name).map((row) => [row.id, row.name])); }, () => { tokensRead = null; });
+  return tokensRead;
+}
+const TOKEN_ID = /^[0-9a-f]{16}$/;
+export function Who({ id }) {
+  const [names, set] = useState(tokenNames), isToken = TOKEN_ID.test(id || "");
+  useEffect(() => {
+    let ended = false;
+    // A token that was created since the table was read is not in it.
+    if (isToken && tokensRead && !tokenNames.has(id) && !unknownTokens.has(id)) tokensRead = null;
+    if (isToken) readTokens().then(() => { if (!tokenNames.has(id)) unknownTokens.add(id); if (!ended) set(tokenNames); });
+    return () => { ended = true; };
+  }, [id]);
+  return names.has(id) ? html`<span title=${id}>${names.get(id)}</span>` : id || "–";
+}
+const unknownTokens = new Set();
 // A unit of UCUM as people write it: `ug/m3` is µg/m³.
 const SIGNS = { 1: "", Cel: "°C", deg: "°", By: "B", unit: "unit" };
 export const unitText = (unit) => SIGNS[unit] ?? (unit || "").replace(/[[\]{}]/g, "").replace("Ohm", "Ω").replace(/\bu(?=[A-Za-z])/g, "µ").replace(/(?<=[a-z])[23]\b/gi, (power) => (power === "2" ? "²" : "³")).replaceAll(".", "·");
@@ -352,10 +372,11 @@ export const listPage = (title, path, columns, more = {}) => function ListPage()
 const heading = (column) => t(column.label || `column.${column.name}`);
 // A phone leaves out what is empty.
 const NONE = [undefined, null, "", false, "–"];
-const isNone = (column, row) => NONE.includes(column.show ? cell(column, row) : column.value ? column.value(row) : row[column.name]?.length === 0 ? "" : row[column.name]);
+const isNone = (column, row) => NONE.includes(column.show && !column.who ? cell(column, row) : column.value ? column.value(row) : row[column.name]?.length === 0 ? "" : row[column.name]);
 function cell(column, row) {
   const value = column.value ? column.value(row) : row[column.name];
   if (column.show) return column.show(value, row);
+  if (column.who) return html`<${Who} id=${value} />`;
   if (column.time) return html`<${Time} value=${value} />`;
   if (column.badge) return html`<${Badge} value=${value} />`;
   if (typeof value === "number") return number(value, column.digits ?? 3);

@@ -1,6 +1,6 @@
 // Profiles: the list, and one profile with its versions.
 import { html, useState } from "./preact.js";
-import { Absent, Badge, Card, Facts, Link, List, Problem, Property, Time, call, editorOf, may, number, profile, replaceSearch, searchValues, t, titleOf, useDialog, useLoad } from "./lib.js";
+import { Absent, Badge, Card, Facts, Link, List, Problem, Property, Time, Who, call, editorOf, may, number, profile, replaceSearch, searchValues, t, titleOf, useDialog, useLoad } from "./lib.js";
 import { Changes } from "./history.js";
 import { Table, download } from "./more.js";
 import { CanaryFigures, Comparison } from "./comparison.js";
@@ -27,7 +27,7 @@ export function Profile({ vendor, model, me }) {
   } });
   const note = { name: "note", label: t("column.note") };
   const open = async (version) => setContent(await call("GET", `${base}/versions/${version}`).catch((why) => ({ error: why })));
-  const columns = [{ name: "version", show: (value) => html`<button type="button" class="plain" onClick=${() => open(value)}><u>${value}</u></button>` }, { name: "state", show: (value) => html`<${Badge} value=${value} />` }, { name: "in_force", show: (value) => (value || []).join(", ") }, { name: "trial", show: (value) => value && t(`trial.${value}`) }, { name: "created", show: (value) => html`<${Time} value=${value} />` }, { name: "made_by" }, { name: "note" },
+  const columns = [{ name: "version", show: (value) => html`<button type="button" class="plain" onClick=${() => open(value)}><u>${value}</u></button>` }, { name: "state", show: (value) => html`<${Badge} value=${value} />` }, { name: "in_force", show: (value) => (value || []).join(", ") }, { name: "trial", show: (value) => value && t(`trial.${value}`) }, { name: "created", show: (value) => html`<${Time} value=${value} />` }, { name: "made_by", show: (value) => value && html`<${Who} id=${value} />` }, { name: "note" },
     { name: "actions", show: (_, row) => html`${row.state === "draft" && html`<${Link} to=${editorOf(name, { version: row.version })} class="button">${t("editProfile")}<//><button type="button" onClick=${() => act(t("propose"), t("proposeHelp"), `/versions/${row.version}/propose`, {}, "POST", [note])}>${t("propose")}</button>`}
       ${row.state === "proposed" && html`<button type="button" onClick=${() => act(t("release"), t("releaseHelp"), `/versions/${row.version}/release`, { target: me.scope }, "POST", [note])}>${t("release")}</button>
         ${!canary && html`<button type="button" onClick=${() => act(t("canary"), t("canaryHelp"), `/versions/${row.version}/canary`, { target: me.scope }, "POST", [{ name: "devices", label: t("canaryDevices") }, { name: "share", label: t("canaryShare"), value: "0.1" }, note])}>${t("canary")}</button>`}`}

@@ -6,7 +6,7 @@ import fnmatch
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from sensegate.authority.scope import Action
 from sensegate.web import app
@@ -27,13 +27,23 @@ class Failure:
         self.detail = detail
 
 
+class Sent(NamedTuple):
+    """A request that changes something."""
+
+    method: str
+    path: str
+    body: Any
+    revision: str
+
+
 class Drawn:
-    """A page of the console, the paths that it has asked for, and the errors of its scripts."""
+    """A page of the console, the paths that it has asked for, the changes it has sent, the errors of its scripts."""
 
     def __init__(self, page: Any, answers: Mapping[str, Any]) -> None:
         self.page = page
         self.answers = dict(answers)
         self.asked: list[str] = []
+        self.sent: list[Sent] = []
         self.faults: list[str] = []
 
     async def answer(self, route: Any) -> None:
@@ -48,6 +58,9 @@ class Drawn:
             await route.fulfill(body=FRAME, content_type="text/html")
         else:
             self.asked.append(path)
+            if (method := route.request.method) != "GET":
+                revision = route.request.headers.get("if-match", "")
+                self.sent.append(Sent(method, path, route.request.post_data_json, revision))
             patterns = [pattern for pattern in self.answers if fnmatch.fnmatchcase(path, pattern)]
             answer = self.answers[max(patterns, key=len)] if patterns else None
             if isinstance(answer, Failure):

@@ -11,7 +11,7 @@ import pytest_asyncio
 
 from tests.conftest import eventually
 from tests.live.browsing import chromium, needs_chromium
-from tests.web.drawing import ORIGIN, Failure, drawn
+from tests.web.drawing import ORIGIN, Drawn, Failure, Sent, drawn
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), needs_chromium]
 BEGIN = "2026-01-31T18:30:00.000000Z"
@@ -183,6 +183,10 @@ PROBLEMS = (
         "角色“审计员”无此权限（change devices）；请申请其他角色的令牌（管理员）",
     ),
     ("the new password has 5 characters; at least 12; choose another one", "新密码有 5 个字符；至少 12；请另选一个"),
+    (
+        "body: Expected `str` matching regex '^[0-9]{2,12}$' - at `$.division`",
+        "区划：应为 文本，格式 ^[0-9]{2,12}$",
+    ),
     ("the moon is away; wait for a night", "the moon is away; wait for a night"),
     ("a1: changed meanwhile; the moon is away", "a1：已被他人修改；the moon is away"),
 )
@@ -316,3 +320,162 @@ async def test_the_ledger_says_when(browser: Any) -> None:
             assert "2026/2/1 02:30:00 GMT+8" in await shown.page.inner_text(place), place
         await shown.page.click("#language")
         await shown.page.wait_for_selector("#ready:has-text('engine: not connected')")
+
+
+async def saved(shown: Drawn) -> Sent:
+    """Send the form of the dialog; return its request."""
+    await shown.page.click("dialog button[type=submit]")
+    await shown.page.wait_for_selector("dialog", state="detached")
+    return shown.sent[-1]
+
+
+async def test_a_registration_is_changed(browser: Any) -> None:
+    """Only what was changed is sent, with the revision that was read; an emptied number is null."""
+    full = dict.fromkeys(("name", "department", "owner", "domain", "asset", "alias", "gateway"), "")
+    device = DEVICE | full | {"grade": 2, "lon": 113.3, "lat": 23.1, "interval_s": 60.0, "revision": 7}
+    async with drawn(browser, "devices/air-1", OF_DEVICE | {"/api/v1/devices/air-1": device}) as shown:
+        await shown.page.click(".headline button:has-text('修改')")
+        await shown.page.fill("dialog [name=owner]", "市水务局")
+        await shown.page.fill("dialog [name=lon]", "")
+        await shown.page.fill("dialog [name=lat]", "")
+        await shown.page.fill("dialog [name=interval_s]", "0.5")
+        await shown.page.select_option("dialog [name=grade]", "3")
+        body = {"owner": "市水务局", "lon": None, "lat": None, "interval_s": 0.5, "grade": 3}
+        assert await saved(shown) == Sent("PATCH", "/api/v1/devices/air-1", body, '"7"')
+        await shown.page.click(".headline button:has-text('修改')")
+        await saved(shown)
+        assert len(shown.sent) == 1
+        shown.answers["/api/v1/devices/air-1"] = Failure(409, "device air-1 is at revision 8, not 7; read it again")
+        await shown.page.click(".headline button:has-text('修改')")
+        await shown.page.fill("dialog [name=name]", "roof")
+        await shown.page.click("dialog button[type=submit]")
+        await shown.page.wait_for_selector("dialog .problem:has-text('设备 air-1 现为修订 8，而非 7')")
+
+
+async def test_an_account_is_changed(browser: Any) -> None:
+    """Its role, scope and name, with its revision; it is disabled; its new password is shown once."""
+    person = {
+        "id": "wang",
+        "title": "王",
+        "role": "county_operator",
+        "scope": "440106",
+        "department": "",
+        "revision": 4,
+    }
+    person |= {"disabled": False, "external": False, "duty": "operation", "created": BEGIN}
+    people: dict[str, Any] = {"/api/v1/people*": {"rows": [person], "password": "p-1"}}
+    async with drawn(browser, "people", people) as shown:
+        await shown.page.click("td button:has-text('修改')")
+        await shown.page.select_option("dialog [name=role]", "city_operator")
+        await shown.page.fill("dialog [name=scope]", "4401")
+        await shown.page.check("dialog [name=disabled]")
+        body = {"role": "city_operator", "scope": "4401", "disabled": True}
+        assert await saved(shown) == Sent("PATCH", "/api/v1/people/wang", body, '"4"')
+        await shown.page.click("td button:has-text('重置密码')")
+        await shown.page.click("dialog button[type=submit]")
+        assert await shown.page.inner_text("dialog .secret") == "p-1"
+        assert shown.sent[-1][:2] == ("POST", "/api/v1/people/wang/password")
+
+
+RULE: dict[str, Any] = {
+    "name": "water",
+    "kind": "threshold",
+    "place": "4401",
+    "title": "",
+    "severity": "major",
+    "profile": "",
+    "domain": "water",
+    "device": "",
+    "property": "air_temperature",
+    "channel": "roof",
+    "above": 0.0,
+    "below": None,
+    "equals": None,
+    "margin": 0.0,
+    "for_s": 60.0,
+    "by": 0.0,
+    "after_s": 0.0,
+    "indicator": "",
+    "enabled": True,
+    "written_by": "li",
+    "revision": 9,
+}
+
+
+async def test_a_rule_is_changed(browser: Any) -> None:
+    """It is written as a whole with its revision; those of profiles and of the gateway are not offered."""
+    rules = {"rows": [RULE, RULE | {"name": "gateway:disk", "title": "disk nearly full"}]}
+    answers: dict[str, Any] = {"/api/v1/alarms*": {"rows": []}, "/api/v1/alarm-rules*": rules} | {
+        path: OF_DEVICE[path] for path in ("/api/v1/properties*",)
+    }
+    async with drawn(browser, "alarms", answers) as shown:
+        await shown.page.wait_for_selector("td[data-label=条件]:has-text('气温 > 0 持续 60 秒')")
+        assert await shown.page.locator("td button:has-text('修改')").count() == 1
+        await shown.page.click("td button:has-text('修改')")
+        await shown.page.fill("dialog [name=above]", "3.5")
+        await shown.page.fill("dialog [name=for_s]", "")
+        await shown.page.uncheck("dialog [name=enabled]")
+        body = {"kind": "threshold", "place": "4401", "severity": "major", "property": "air_temperature", "above": 3.5}
+        body |= {"domain": "water", "channel": "roof", "equals": None, "enabled": False}
+        assert await saved(shown) == Sent("PUT", "/api/v1/alarm-rules/water", body, '"9"')
+
+
+async def test_tables_of_pages_are_read_on_a_phone(browser: Any) -> None:
+    """Rules of alarms, versions of a profile, messages in quarantine and samples of a feed: rows are labelled lines."""
+    version = {"version": 3, "state": "released", "in_force": ["4401"], "trial": "", "created": BEGIN, "made_by": "li"}
+    group: dict[str, Any] = {"id": "g", "reason": "schema", "profile": "acme/th10@3", "pattern": "up/+", "messages": 2}
+    group |= {
+        "first": BEGIN,
+        "last": BEGIN,
+        "detail": "no number",
+        "devices": ["air-1"],
+        "topic": "up/1",
+        "payload": "x",
+    }
+    message = {"received": BEGIN, "topic": "up/1", "device": "air-1", "detail": "no number", "payload": "x"}
+    entry: dict[str, Any] = dict.fromkeys(("summary", "department", "source", "update", "quality", "usage"), "")
+    entry |= {"feed": "air", "title": "空气", "state": "published", "sharing": "conditional", "missing": [], "grade": 1}
+    entry |= {"divisions": ["4401"], "measured": {}, "promise": {}, "met": {}, "columns": [], "sample": LATEST}
+    pages: tuple[tuple[str, dict[str, Any], str], ...] = (
+        ("alarms", {"/api/v1/alarms*": {"rows": []}, "/api/v1/alarm-rules*": {"rows": [RULE]}}, "td[data-label=条件]"),
+        (
+            "profiles/acme/th10",
+            OF_DEVICE | {"/api/v1/profiles/acme/th10/versions*": {"rows": [version]}},
+            "td[data-label=生效范围]",
+        ),
+        (
+            "quarantine?group=g",
+            {
+                "/api/v1/quarantine/groups*": {"rows": [group], "messages": 2, "more": False},
+                "/api/v1/quarantine?*": {"rows": [message | {"entry": 1}, message | {"entry": 2}]},
+            },
+            "td[data-label=主题] >> nth=0",
+        ),
+        ("feeds/air", {"/api/v1/catalogue/air": entry}, "td[data-label=数值] >> nth=0"),
+    )
+    for path, answers, cell in pages:
+        async with drawn(browser, path, answers, width=390) as shown:
+            await shown.text()
+            if path.startswith("quarantine"):
+                await shown.page.click("details:not([open]) summary:has-text('消息')")
+            box = await shown.page.locator(cell).bounding_box()
+            assert box["x"] + box["width"] <= 390, path
+            assert await shown.page.locator("main thead").first.is_visible() is False, path
+
+
+async def test_tokens_are_shown_by_their_names(browser: Any) -> None:
+    """Whoever may list tokens reads names where a token acted; people, and tokens without a name, stand as they are."""
+    actors = ("c85b058dda3ebc29", "00000000000000aa", "wang")
+    rows = [
+        {"number": place, "time": BEGIN, "action": "device.add", "target": "air-1", "actor": actor, "role": "admin"}
+        | {"before": None, "after": None}
+        for place, actor in enumerate(actors)
+    ]
+    answers: dict[str, Any] = {
+        "/api/v1/audit?*": {"rows": rows},
+        "/api/v1/audit/head": {"number": 3, "hash": "ab" * 32, "time": BEGIN},
+        "/api/v1/tokens*": {"rows": [{"id": actors[0], "name": "市局大屏"}]},
+    }
+    async with drawn(browser, "audit", answers) as shown:
+        await shown.page.wait_for_selector(f"span[title={actors[0]}]:text-is('市局大屏')")
+        assert await shown.page.locator("td[data-label=操作者]").all_inner_texts() == ["市局大屏", *actors[1:]]

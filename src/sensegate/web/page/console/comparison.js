@@ -1,6 +1,7 @@
 // Figures of two versions: over recorded messages (figures of both, a plot, every difference), and of a canary.
 import { html } from "./preact.js";
-import { Badge, Card, Empty, Loading, Problem, Time, number, t, useLoad } from "./lib.js";
+import { Badge, Card, Empty, Loading, Problem, Property, Time, number, t, unitText, useLoad } from "./lib.js";
+import { Table } from "./more.js";
 import "./editor.texts.js";
 
 const sum = (counts) => Object.values(counts || {}).reduce((total, count) => total + count, 0);
@@ -13,9 +14,9 @@ export function Comparison({ name, job }) {
   const figures = [["column.messages", report.a.messages, report.b.messages], ["kind.values", report.a.values, report.b.values], ["kind.quarantined", sum(report.a.quarantined), sum(report.b.quarantined)], ["kind.rejected", sum(report.a.rejected), sum(report.b.rejected)], ["outsideRange", report.a.outside, report.b.outside]];
   return html`<${Card} title=${t("comparison")} actions=${html`<span class="quiet">${t("comparedMessages", number(report.messages), number(report.same))}</span>`}>
     <div class="columns"><${Bars} figures=${figures} names=${[report.a.version, report.b.version]} /><${Pairs} differences=${report.differences} /></div>
-    ${report.differences.length ? html`<div class="scroll" tabindex="0"><table id="differences"><thead><tr>${["kind", "device", "property", "before", "after", "unit", "factor", "count"].map((name) => html`<th key=${name} class=${["before", "after", "factor", "count"].includes(name) ? "number" : ""}>${t(`column.${name}`)}</th>`)}</tr></thead><tbody>
-      ${report.differences.slice(0, 500).map((row, index) => html`<tr key=${index}><td>${t(`difference.${row.kind.replace(" ", "_")}`)}</td><td>${row.device}</td><td>${row.property}</td><td class="number">${shown(row.a)}</td><td class="number">${shown(row.b)}</td><td>${row.unit}</td><td class="number">${row.factor === null ? "" : number(row.factor, 4)}</td><td class="number">${number(row.count)}</td></tr>`)}</tbody></table></div>${report.more > 0 && html`<p class="quiet">${t("moreDifferences", number(report.more))}</p>`}` : html`<${Empty} text=${t("noDifferences")} />`}<//>`;
+    ${report.differences.length ? html`<${Table} id="differences" rows=${report.differences.slice(0, 500)} columns=${DIFFERENCE_COLUMNS} />${report.more > 0 && html`<p class="quiet">${t("moreDifferences", number(report.more))}</p>`}` : html`<${Empty} text=${t("noDifferences")} />`}<//>`;
 }
+const DIFFERENCE_COLUMNS = [{ name: "kind", show: (value) => t(`difference.${value.replace(" ", "_")}`) }, { name: "device" }, { name: "property", show: (value) => html`<${Property} name=${value} />` }, { name: "before", numeric: true, show: (_, row) => shown(row.a) }, { name: "after", numeric: true, show: (_, row) => shown(row.b) }, { name: "unit", show: unitText }, { name: "factor", numeric: true, show: (value) => (value === null ? "" : number(value, 4)) }, { name: "count", numeric: true, show: (value) => number(value) }];
 const shown = (value) => (value === null || value === undefined ? "–" : typeof value === "number" ? number(value, 6) : String(value).slice(0, 120));
 // Two bars a figure: the version in force, and the new one.
 function Bars({ figures, names }) {

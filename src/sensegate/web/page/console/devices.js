@@ -2,7 +2,7 @@
 import { html, useEffect, useMemo, useRef, useState } from "./preact.js";
 import { Changes, Messages } from "./history.js";
 import { sentence } from "./sentences.js";
-import { Absent, Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, ProblemText, Property, Quality, Secret, Time, call, device, editorOf, emptyHere, flagWords, instant, localTime, may, number, prepareChart, profile, query, replaceSearch, revisionHeader, searchValues, t, titleOf, unitText, useDialog, useLoad, usePropertyNames } from "./lib.js";
+import { Absent, Badge, Card, Chart, Empty, Facts, Link, List, Loading, Problem, ProblemText, Property, Quality, Secret, Time, Who, call, device, editorOf, emptyHere, flagWords, instant, localTime, may, number, prepareChart, profile, query, replaceSearch, revisionHeader, searchValues, t, titleOf, unitText, useDialog, useLoad, usePropertyNames } from "./lib.js";
 
 const DEVICE_STATES = ["registered", "active", "silent", "disabled", "retired"];
 const DEVICE_COLUMNS = [{ name: "id" }, { name: "name" }, { name: "state", badge: true }, { name: "last_seen", time: true }, { name: "division" }, { name: "profile", show: (value) => html`<${Link} to=${profile(value)}>${value}<//>` }, { name: "department" }, { name: "gateway" }, { name: "asset" }];
@@ -33,6 +33,8 @@ export function Devices() {
     actions=${may("change_devices") && html`<button type="button" onClick=${bulk}>${t("importDevices")}</button><button type="button" class="primary" onClick=${add}>${t("addDevice")}</button>`} /></section>`;
 }
 const LATEST_COLUMNS = [{ name: "property" }, { name: "channel" }, { name: "value", numeric: true }, { name: "unit" }, { name: "time", time: true }, { name: "quality", badge: true }, { name: "flags" }];
+// What of a registration its form changes.
+const CHANGED = [["name", {}], ["division", { required: true }], ["profile", { required: true }], ["department", {}], ["owner", {}], ["domain", {}], ["asset", {}], ["alias", {}], ["gateway", {}], ["grade", { options: ["1", "2", "3", "4"].map((grade) => [Number(grade), grade]) }], ["lon", { type: "number", min: -180, max: 180 }], ["lat", { type: "number", min: -90, max: 90 }], ["interval_s", { type: "number", min: 0 }]];
 const ALARMS_SHOWN = 20;
 const SPANS = ["1h", "24h", "7d", "30d"];
 
@@ -60,9 +62,23 @@ export function Device({ id, me }) {
     },
   });
   const facts = row.data;
+  // Only what was changed is sent, with the revision that was read: a change by somebody else is not overwritten.
+  const change = () => show({
+    title: t("changeDevice"), action: t("save"), consequence: t("changeDeviceHelp"),
+    fields: CHANGED.map(([name, more]) => ({ name, label: t(name === "lon" || name === "lat" ? name : `column.${name}`), value: facts[name] ?? "", ...more })),
+    submit: async (values) => {
+      const body = {};
+      for (const [name, { type }] of CHANGED) {
+        const value = type === "number" ? (values[name] === "" ? null : Number(values[name])) : name === "grade" ? Number(values[name]) : values[name].trim();
+        if (value !== (facts[name] ?? (type === "number" ? null : ""))) body[name] = name === "interval_s" ? value || 0 : value;
+      }
+      if (Object.keys(body).length) await call("PATCH", `/api/v1/devices/${encodeURIComponent(id)}`, body, revisionHeader(facts));
+      row.reload();
+    },
+  });
   const model = useLoad(facts ? `/api/v1/profiles/${facts.profile.split("@")[0]}` : "");
   return html`${dialog}<div class="headline"><h1>${id}</h1>${facts && html`<${Badge} value=${facts.state} />`}<span class="space"></span>
-      ${facts && facts.state !== "retired" && may("change_devices") && html`<button type="button" onClick=${() => act("/rotate", t("rotate"), t("rotateHelp"))}>${t("rotate")}</button>
+      ${facts && facts.state !== "retired" && may("change_devices") && html`<button type="button" onClick=${change}>${t("modify")}</button><button type="button" onClick=${() => act("/rotate", t("rotate"), t("rotateHelp"))}>${t("rotate")}</button>
         ${facts.state === "disabled" ? html`<button type="button" onClick=${() => act("/enable", t("enable"), t("enableHelp"))}>${t("enable")}</button>` : html`<button type="button" onClick=${() => act("/disable", t("disable"), t("disableHelp"), true)}>${t("disable")}</button>`}
         <button type="button" onClick=${() => act("", t("retire"), t("retireHelp"), true, "DELETE", true)}>${t("retire")}</button>`}</div>
     ${isOfNode && values.length ? html`<p class="quiet">${t("deviceOfNode", values[0].division)} <${Link} to="/console/nodes">${t("page.nodes")}<//></p>` : html`<${Problem} error=${row.error} retry=${row.reload} />`}
@@ -80,7 +96,7 @@ export function Device({ id, me }) {
 // What is open of a device; closed alarms are on the page of alarms.
 function OpenAlarms({ id }) {
   const alarms = useLoad(`/api/v1/alarms${query({ device: id, state: "open,acknowledged", sort: "-opened", limit: ALARMS_SHOWN })}`, 5), rows = alarms.data?.rows || [];
-  return html`<${Card} title=${t("openAlarms")} actions=${html`<${Link} to=${`/console/alarms${query({ device: id })}`}>${t("allAlarms")}<//>`}>${rows.length ? html`<ul class="needs">${rows.map((alarm) => html`<li key=${alarm.id} class=${alarm.state === "acknowledged" ? "taken" : alarm.severity === "critical" || alarm.severity === "major" ? "worst" : ""}><div><${Badge} value=${alarm.severity} /> <strong>${sentence(alarm.title) || alarm.rule}</strong>${alarm.property && html` · <${Property} name=${alarm.property} />${alarm.channel && ` · ${alarm.channel}`}`}${alarm.value !== null && html` · ${typeof alarm.value === "number" ? number(alarm.value) : alarm.value}`} · <${Time} value=${alarm.opened} />${alarm.state === "acknowledged" && html` · <${Badge} value=${alarm.state} /> ${alarm.acknowledged_by}${alarm.acknowledged && html` · <${Time} value=${alarm.acknowledged} />`}${alarm.note && `: ${alarm.note}`}`}${alarm.silenced_until && html` · <span class="quiet">${t("column.silenced_until")} <${Time} value=${alarm.silenced_until} /></span>`}</div></li>`)}</ul>${alarms.data.next && html`<p class="quiet">${t("moreOfThem")}</p>`}` : html`<${Absent} of=${alarms} text=${t("noOpenAlarms")} />`}<//>`;
+  return html`<${Card} title=${t("openAlarms")} actions=${html`<${Link} to=${`/console/alarms${query({ device: id })}`}>${t("allAlarms")}<//>`}>${rows.length ? html`<ul class="needs">${rows.map((alarm) => html`<li key=${alarm.id} class=${alarm.state === "acknowledged" ? "taken" : alarm.severity === "critical" || alarm.severity === "major" ? "worst" : ""}><div><${Badge} value=${alarm.severity} /> <strong>${sentence(alarm.title) || alarm.rule}</strong>${alarm.property && html` · <${Property} name=${alarm.property} />${alarm.channel && ` · ${alarm.channel}`}`}${alarm.value !== null && html` · ${typeof alarm.value === "number" ? number(alarm.value) : alarm.value}`} · <${Time} value=${alarm.opened} />${alarm.state === "acknowledged" && html` · <${Badge} value=${alarm.state} /> <${Who} id=${alarm.acknowledged_by} />${alarm.acknowledged && html` · <${Time} value=${alarm.acknowledged} />`}${alarm.note && `: ${alarm.note}`}`}${alarm.silenced_until && html` · <span class="quiet">${t("column.silenced_until")} <${Time} value=${alarm.silenced_until} /></span>`}</div></li>`)}</ul>${alarms.data.next && html`<p class="quiet">${t("moreOfThem")}</p>`}` : html`<${Absent} of=${alarms} text=${t("noOpenAlarms")} />`}<//>`;
 }
 // The way of one reading, stage by stage: the same as `sensegate explain`.
 function Way({ record }) {

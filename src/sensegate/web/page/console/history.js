@@ -1,6 +1,6 @@
 // What a device sent last, live, and who changed a device or a profile.
 import { html, useEffect, useState } from "./preact.js";
-import { Badge, Card, Empty, Link, Loading, Problem, Time, call, editorOf, localTime, may, number, query, t, useLoad } from "./lib.js";
+import { Badge, Card, Empty, Link, Loading, Problem, Time, Who, call, editorOf, localTime, may, number, query, t, useLoad } from "./lib.js";
 import "./history.texts.js";
 
 const SHOWN = 20, POLL_MS = 2_000;
@@ -39,7 +39,7 @@ export function Messages({ id, profile }) {
 // Who changed it, when, and what: from the audit trail.
 export function Changes({ path, target }) {
   const { data, error, reload } = useLoad(`${path}/changes?limit=20`, 30);
-  return html`<${Card} title=${t("changesOf")} actions=${may("read_audit") && html`<${Link} to=${`/console/audit${query({ target })}`}>${t("page.audit")}<//>`}>${error ? html`<${Problem} error=${error} retry=${reload} />` : !data ? html`<${Loading} />` : data.rows.length ? html`<ul class="needs changes">${data.rows.map((row) => html`<li key=${row.number} class="taken"><div><strong>${t(`action.${row.action}`)}</strong> · <${Time} value=${row.time} /> · ${row.actor} <span class="quiet">${t(`role.${row.role}`)}</span> <span class="quiet">${row.target.includes("@") ? row.target : ""}</span>
+  return html`<${Card} title=${t("changesOf")} actions=${may("read_audit") && html`<${Link} to=${`/console/audit${query({ target })}`}>${t("page.audit")}<//>`}>${error ? html`<${Problem} error=${error} retry=${reload} />` : !data ? html`<${Loading} />` : data.rows.length ? html`<ul class="needs changes">${data.rows.map((row) => html`<li key=${row.number} class="taken"><div><strong>${t(`action.${row.action}`)}</strong> · <${Time} value=${row.time} /> · <${Who} id=${row.actor} /> <span class="quiet">${t(`role.${row.role}`)}</span> <span class="quiet">${row.target.includes("@") ? row.target : ""}</span>
       ${row.fields.length > 0 && html`<details><summary class="quiet">${t("fieldsChanged", number(row.fields.length))}</summary><ul>${row.fields.map((field) => html`<li key=${field.key}><code>${field.key}</code>: ${field.before !== null && html`<s>${textOf(field.before)}</s> → `}${textOf(field.after)}</li>`)}</ul></details>`}</div></li>`)}</ul>` : html`<${Empty} text=${t("noChanges")} />`}
     ${data && !data.complete && html`<p class="quiet">${t("changesSince", localTime(data.since))}</p>`}<//>`;
 }

@@ -174,6 +174,26 @@ export function Property({ name }) {
   const names = usePropertyNames();
   return html`<span title=${name}>${names.get(name) || name}</span>`;
 }
+// Tokens are named by their id everywhere; whoever may list them reads the name, with the id as the tip. People are named by themselves.
+let tokenNames = new Map(), tokensRead = null;
+function readTokens() {
+  if (!may("change_tokens") && !may("change_auditors")) return Promise.resolve();
+  tokensRead ??= everyRow("/api/v1/tokens").then((rows) => { tokenNames = new Map(rows.filter((row) => row.name).map((row) => [row.id, row.name])); }, () => { tokensRead = null; });
+  return tokensRead;
+}
+const TOKEN_ID = /^[0-9a-f]{16}$/;
+export function Who({ id }) {
+  const [names, set] = useState(tokenNames), isToken = TOKEN_ID.test(id || "");
+  useEffect(() => {
+    let ended = false;
+    // A token that was created since the table was read is not in it.
+    if (isToken && tokensRead && !tokenNames.has(id) && !unknownTokens.has(id)) tokensRead = null;
+    if (isToken) readTokens().then(() => { if (!tokenNames.has(id)) unknownTokens.add(id); if (!ended) set(tokenNames); });
+    return () => { ended = true; };
+  }, [id]);
+  return names.has(id) ? html`<span title=${id}>${names.get(id)}</span>` : id || "–";
+}
+const unknownTokens = new Set();
 // A unit of UCUM as people write it: `ug/m3` is µg/m³.
 const SIGNS = { 1: "", Cel: "°C", deg: "°", By: "B", unit: "unit" };
 export const unitText = (unit) => SIGNS[unit] ?? (unit || "").replace(/[[\]{}]/g, "").replace("Ohm", "Ω").replace(/\bu(?=[A-Za-z])/g, "µ").replace(/(?<=[a-z])[23]\b/gi, (power) => (power === "2" ? "²" : "³")).replaceAll(".", "·");
@@ -255,6 +275,8 @@ export function Dialog({ title, consequence, fields = [], action, danger, submit
   const [busy, setBusy] = useState(false);
   const [outcome, setOutcome] = useState(null);
   useEffect(() => { dialog.current.showModal(); }, []);
+  // On a phone a long form hides what stands below it.
+  useEffect(() => { if (error) dialog.current.querySelector(".problem")?.scrollIntoView({ block: "nearest" }); }, [error]);
   const ended = () => { if (dialog.current.returnValue !== "kept" && dialog.current.querySelector(".secret")) dialog.current.showModal(); else close(); };
   const send = async (event) => {
     event.preventDefault();
@@ -272,7 +294,7 @@ export function Dialog({ title, consequence, fields = [], action, danger, submit
   };
   return html`<dialog ref=${dialog} onClose=${ended} aria-labelledby="dialogTitle"><h2 id="dialogTitle">${title}</h2>
     ${outcome ? html`<div class="outcome">${outcome}</div><div class="buttons"><button type="button" class="primary" onClick=${() => dialog.current.close("kept")}>${t("close")}</button></div>`
-      : html`<form onSubmit=${send}>
+      : html`<form onSubmit=${send} class=${fields.length > FIELDS_OF_A_COLUMN ? "many" : ""}>
         ${consequence && html`<p>${consequence}</p>`}
         ${fields.map((field) => html`<${Field} key=${field.name} ...${field} />`)}
         <${Problem} error=${error} />
@@ -280,6 +302,8 @@ export function Dialog({ title, consequence, fields = [], action, danger, submit
           <button type="submit" class=${danger ? "danger" : "primary"} disabled=${busy}>${action}</button></div></form>`}
   </dialog>`;
 }
+// More fields than these stand in two columns where there is room.
+const FIELDS_OF_A_COLUMN = 8;
 export function useDialog() {
   const [shown, show] = useState(null);
   const close = () => show(null);
@@ -348,10 +372,11 @@ export const listPage = (title, path, columns, more = {}) => function ListPage()
 const heading = (column) => t(column.label || `column.${column.name}`);
 // A phone leaves out what is empty.
 const NONE = [undefined, null, "", false, "–"];
-const isNone = (column, row) => NONE.includes(column.show ? cell(column, row) : column.value ? column.value(row) : row[column.name]?.length === 0 ? "" : row[column.name]);
+const isNone = (column, row) => NONE.includes(column.show && !column.who ? cell(column, row) : column.value ? column.value(row) : row[column.name]?.length === 0 ? "" : row[column.name]);
 function cell(column, row) {
   const value = column.value ? column.value(row) : row[column.name];
   if (column.show) return column.show(value, row);
+  if (column.who) return html`<${Who} id=${value} />`;
   if (column.time) return html`<${Time} value=${value} />`;
   if (column.badge) return html`<${Badge} value=${value} />`;
   if (typeof value === "number") return number(value, column.digits ?? 3);

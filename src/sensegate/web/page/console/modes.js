@@ -1,6 +1,6 @@
 // Emergency modes: plans that one writes and another approves; orders by them, with their steps, until they end.
 import { html, useState } from "./preact.js";
-import { Badge, Card, Empty, Link, List, Problem, Time, call, go, may, number, revisionHeader, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { Badge, Card, Empty, Link, List, Problem, Time, Who, call, go, may, number, revisionHeader, searchValues, t, useDialog, useLoad } from "./lib.js";
 import { Table } from "./more.js";
 
 const planPath = (plan) => `/api/v1/emergency-plans/${encodeURIComponent(plan.id)}`;
@@ -13,7 +13,7 @@ export function Modes({ me }) {
   const chosen = searchValues().order || "";
   const renew = () => { plans.reload(); setStamp((before) => before + 1); };
   const write = (plan) => show({
-    title: t(plan ? "changePlan" : "addPlan"), action: t(plan ? "change" : "add"), consequence: t("planHelp"),
+    title: t(plan ? "changePlan" : "addPlan"), action: t(plan ? "save" : "add"), consequence: t("planHelp"),
     fields: [...(plan ? [] : [{ name: "name", label: t("column.name"), required: true, hint: "flood" }]), { name: "title", label: t("column.title"), value: plan?.title, required: true }, { name: "place", label: t("column.place"), value: plan?.place || me.scope, required: true }, { name: "hours_max", label: t("hoursMax"), type: "number", min: "0", value: plan?.hours_max || 24 }, { name: "shed", label: t("shedWord"), help: t("shedHelp"), value: (plan?.shed || []).join(", ") }],
     submit: async ({ name, hours_max, shed, ...values }) => {
       const body = { ...values, hours_max: Number(hours_max), shed: words(shed), grants: plan?.grants || [], tasks: plan?.tasks || [] };
@@ -29,11 +29,11 @@ export function Modes({ me }) {
     submit: async ({ hours, ...values }) => { await call("POST", "/api/v1/mode-orders", { ...values, plan: plan.id, hours: Number(hours) }); renew(); },
   });
   const act = may("change_mode");
-  const columns = [{ name: "title", show: (value, plan) => value || plan.name }, { name: "place" }, { name: "hours_max", label: t("hoursMax"), numeric: true }, { name: "makes", label: t("planMakes"), show: (_, plan) => t("planMakesOf", number(plan.grants.length), number(plan.tasks.length), number(plan.shed.length)) }, { name: "written_by", label: t("planAuthor") }, { name: "approved_by", label: t("approvedBy"), show: (value) => value || html`<span class="badge warn">${t("draftPlan")}</span>` },
-    { name: "actions", show: (_, plan) => act && html`<span class="row">${plan.approved_by ? html`<button type="button" onClick=${() => give(plan)}>${t("giveOrder")}</button>` : html`<button type="button" onClick=${() => approve(plan)}>${t("approvePlan")}</button>`}<button type="button" onClick=${() => write(plan)}>${t("change")}</button><button type="button" onClick=${() => forget(plan)}>${t("forgetPlan")}</button></span>` }];
+  const columns = [{ name: "title", show: (value, plan) => value || plan.name }, { name: "place" }, { name: "hours_max", label: t("hoursMax"), numeric: true }, { name: "makes", label: t("planMakes"), show: (_, plan) => t("planMakesOf", number(plan.grants.length), number(plan.tasks.length), number(plan.shed.length)) }, { name: "written_by", label: t("planAuthor"), show: (value) => html`<${Who} id=${value} />` }, { name: "approved_by", label: t("approvedBy"), show: (value) => (value ? html`<${Who} id=${value} />` : html`<span class="badge warn">${t("draftPlan")}</span>`) },
+    { name: "actions", show: (_, plan) => act && html`<span class="row">${plan.approved_by ? html`<button type="button" onClick=${() => give(plan)}>${t("giveOrder")}</button>` : html`<button type="button" onClick=${() => approve(plan)}>${t("approvePlan")}</button>`}<button type="button" onClick=${() => write(plan)}>${t("modify")}</button><button type="button" onClick=${() => forget(plan)}>${t("forgetPlan")}</button></span>` }];
   return html`${dialog}<h1>${t("page.modes")}</h1>
     ${chosen && html`<${Order} key=${chosen} id=${chosen} show=${show} renew=${renew} />`}
-    <${Card} title=${t("orders")}><${List} stamp=${stamp} path="/api/v1/mode-orders" columns=${[{ name: "id" }, { name: "plan" }, { name: "place" }, { name: "state", badge: true }, { name: "drill" }, { name: "by" }, { name: "since", time: true }, { name: "until", time: true }, { name: "reason" }]} empty=${t("noModes")} search=${false} sortable=${false} defaults=${{ sort: "-id" }} hide=${["order"]} link=${(row) => `/console/modes?order=${row.id}`} /><//>
+    <${Card} title=${t("orders")}><${List} stamp=${stamp} path="/api/v1/mode-orders" columns=${[{ name: "id" }, { name: "plan" }, { name: "place" }, { name: "state", badge: true }, { name: "drill" }, { name: "by", who: true }, { name: "since", time: true }, { name: "until", time: true }, { name: "reason" }]} empty=${t("noModes")} search=${false} sortable=${false} defaults=${{ sort: "-id" }} hide=${["order"]} link=${(row) => `/console/modes?order=${row.id}`} /><//>
     <${Card} title=${t("plans")} actions=${act && html`<button type="button" class="primary" onClick=${() => write(null)}>${t("addPlan")}</button>`}><${Problem} error=${plans.error} retry=${plans.reload} />${(plans.data?.rows || []).length ? html`<${Table} rows=${plans.data.rows} columns=${columns} />` : plans.data && html`<${Empty} text=${t("noPlans")} />`}<//>`;
 }
 // One order: each thing that it did, and the end that undoes them.

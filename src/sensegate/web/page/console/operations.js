@@ -2,8 +2,8 @@
 import { html, useState } from "./preact.js";
 import { Link, List, call, device, may, t, listPage, useDialog } from "./lib.js";
 
-export const Tasks = listPage("page.tasks", "/api/v1/tasks", [{ name: "id" }, { name: "device", show: (value) => html`<${Link} to=${device(value)}>${value}<//>` }, { name: "task" }, { name: "state", badge: true }, { name: "created", time: true }, { name: "by" }, { name: "sends", numeric: true }, { name: "note" }], { empty: t("noTasks") });
-const MOVE_COLUMNS = [{ name: "device", show: (value) => html`<${Link} to=${device(value)}>${value}<//>` }, { name: "stage", badge: true }, { name: "source" }, { name: "target" }, { name: "division" }, { name: "requested", time: true }, { name: "by" }, { name: "reason" }, { name: "id" }];
+export const Tasks = listPage("page.tasks", "/api/v1/tasks", [{ name: "id" }, { name: "device", show: (value) => html`<${Link} to=${device(value)}>${value}<//>` }, { name: "task" }, { name: "state", badge: true }, { name: "created", time: true }, { name: "by", who: true }, { name: "sends", numeric: true }, { name: "note" }], { empty: t("noTasks") });
+const MOVE_COLUMNS = [{ name: "device", show: (value) => html`<${Link} to=${device(value)}>${value}<//>` }, { name: "stage", badge: true }, { name: "source" }, { name: "target" }, { name: "division" }, { name: "requested", time: true }, { name: "by", who: true }, { name: "reason" }, { name: "id" }];
 const ENDED = new Set(["done", "cancelled", "refused", "sent_back", "recalled"]);
 export function Moves({ me }) {
   const [dialog, show] = useDialog();

@@ -24,10 +24,11 @@ function translated(text, rows, word) {
 // A value of a problem: an object with its name, roles, a state, a fault.
 const wordOf = (text) => translated(text, NAMES, (name) => name) || known(`role.${text}`) || known(`state.${text}`);
 const valueOf = (text) => wordOf(text) || text.split(", ").map((word) => wordOf(word) || word).join(", ");
-// The decoder of JSON names the place of a fault at its end.
+// The decoder of JSON names the place of a fault at its end: `$.division` is the field of that name.
 function partOf(text) {
   const [, fault, place] = /^(.*?)(?: - at `(.*)`)?$/s.exec(text), result = translated(fault, SENTENCES, valueOf);
-  return result && place ? `${result}（位于 \`${place}\`）` : result;
+  const field = place && known(`column.${place.replace(/^\$\./, "")}`);
+  return result && place ? (field ? `${field}：${result}` : `${result}（位于 \`${place}\`）`) : result;
 }
 
 // A problem of which no part is known stays as it is.

@@ -1,7 +1,7 @@
 // Quarantine as an inbox: grouped by reason, profile and pattern; each group leads to a draft or to a mended profile, and leaves when its messages are decoded again.
 import { html, useState } from "./preact.js";
-import { AtNodes, Badge, Card, Empty, Link, Loading, Problem, ProblemText, Time, call, device, draftKey, editorOf, go, isCentre, number, query, replaceSearch, searchValues, t, useDialog, useLoad } from "./lib.js";
-import { download } from "./more.js";
+import { AtNodes, Badge, Card, Empty, Link, Loading, Problem, ProblemText, Property, Time, call, device, draftKey, editorOf, go, isCentre, number, query, replaceSearch, searchValues, t, useDialog, useLoad } from "./lib.js";
+import { Table, download } from "./more.js";
 import "./quarantine.texts.js";
 import "./history.texts.js";
 
@@ -76,15 +76,14 @@ function Group({ row, since, ofDevice, reload }) {
       ${name && html`<button type="button" onClick=${() => download(`/api/v1/profiles/${name}/pack${query({ since, reason: row.reason })}`, "application/zip", `${name.replace("/", "-")}.zip`).catch(setError)}>${t("makerPack")}</button>`}
       <button type="button" onClick=${redecode}>${t("redecodeGroup")}</button></div>
     ${made && html`<${Draft} made=${made} open=${open} />`}
-    ${(messages.data?.rows || []).length > 1 && html`<details><summary class="quiet">${t("messages")}</summary><div class="scroll" tabindex="0"><table><thead><tr>${["received", "topic", "device", "detail"].map((column) => html`<th key=${column}>${t(`column.${column}`)}</th>`)}</tr></thead><tbody>
-      ${messages.data.rows.map((message) => html`<tr key=${message.entry}><td><${Time} value=${message.received} /></td><td>${message.topic}</td><td>${message.device && html`<${Link} to=${device(message.device)}>${message.device}<//>`}</td><td>${message.detail}<pre>${message.payload}</pre></td></tr>`)}</tbody></table></div></details>`}</div>`;
+    ${(messages.data?.rows || []).length > 1 && html`<details><summary class="quiet">${t("messages")}</summary><${Table} rows=${messages.data.rows} columns=${MESSAGE_COLUMNS} /></details>`}</div>`;
 }
+const MESSAGE_COLUMNS = [{ name: "received", show: (value) => html`<${Time} value=${value} />` }, { name: "topic" }, { name: "device", show: (value) => value && html`<${Link} to=${device(value)}>${value}<//>` }, { name: "detail", show: (value, message) => html`${value}<pre>${message.payload}</pre>` }];
+const GUESS_COLUMNS = [{ name: "field", show: (value) => html`<code>${value}</code>` }, { name: "property", show: (value) => value && html`<${Property} name=${value} />` }, { name: "unit", show: (value, guess) => (guess.isUnknown ? "" : `${value}${guess.scale === 1 ? "" : ` × ${guess.scale}`}`) }, { name: "guess", show: (_, guess) => (guess.isUnknown ? html`<${Badge} value="unrecognised" />` : guess.sure ? html`<span class="badge good">${t("sure")}</span>` : html`<span class="badge warn">${t("guessed")}</span>`) }, { name: "reason" }];
 // A draft: each member of the messages with the property that it may be, and how sure that is.
 function Draft({ made, open }) {
   return html`<div class="draft"><h3>${t("draftOf", made.profile)}</h3><p class="quiet">${t("draftHelp")}</p>${made.problem && html`<p class="problem"><${ProblemText} text=${made.problem} /></p>`}
-    <div class="scroll" tabindex="0"><table><thead><tr>${["field", "property", "unit", "guess", "reason"].map((column) => html`<th key=${column}>${t(`column.${column}`)}</th>`)}</tr></thead><tbody>
-      ${made.recognised.map((guess) => html`<tr key=${guess.field}><td><code>${guess.field}</code></td><td>${guess.property}</td><td>${guess.unit}${guess.scale !== 1 ? ` × ${guess.scale}` : ""}</td><td>${guess.sure ? html`<span class="badge good">${t("sure")}</span>` : html`<span class="badge warn">${t("guessed")}</span>`}</td><td>${guess.reason}</td></tr>`)}
-      ${made.unrecognised.map((guess) => html`<tr key=${guess.field}><td><code>${guess.field}</code></td><td colspan="2">–</td><td><${Badge} value="unrecognised" /></td><td>${guess.reason}</td></tr>`)}</tbody></table></div>
+    <${Table} rows=${[...made.recognised, ...made.unrecognised.map((guess) => ({ ...guess, isUnknown: true }))]} columns=${GUESS_COLUMNS} />
     <div class="buttons start"><button type="button" class="primary" onClick=${() => open(made.profile, made.text)}>${t("openInEditor")}</button></div></div>`;
 }
 // What was decoded again, until it is done.

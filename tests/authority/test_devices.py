@@ -14,13 +14,13 @@ from hypothesis import strategies as st
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.device_table import RegistrationFacts
 from sensegate.authority.devices import Devices
-from sensegate.authority.importing import import_csv
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.authority.selection import DeviceFilter
 from sensegate.authority.trail import Facts, MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.model import Datum, Device, DeviceState
+from tests.support.importing import import_csv
 
 Make = Callable[..., Device]
 

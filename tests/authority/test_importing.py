@@ -10,13 +10,14 @@ import pytest
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.authority.devices import Devices
-from sensegate.authority.importing import COLUMNS, ROWS_MAX, ImportReport, RowOutcome, import_csv, import_in_parts
+from sensegate.authority.importing import COLUMNS, ROWS_MAX, RowOutcome, import_in_parts
 from sensegate.authority.scope import Principal
 from sensegate.authority.trail import Facts, MemoryTrail
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError, Conflict, StoreFull, Unavailable
 from sensegate.model import Datum, Device
 from tests.spoil import TEXTS
+from tests.support.importing import ImportReport, import_csv
 
 HEAD = "id,division,profile,alias,lon,lat,datum,grade,name,gateway\n"
 GOOD = (

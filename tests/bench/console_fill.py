@@ -22,7 +22,7 @@ import numpy as np
 import uvloop
 
 from sensegate import config, flow
-from sensegate.authority.importing import RowOutcome, import_csv
+from sensegate.authority.importing import RowOutcome
 from sensegate.bus import malloc
 from sensegate.bus.batch import Batch, Origins, WordColumn
 from sensegate.bus.log import JetStreamLog
@@ -36,6 +36,7 @@ from sensegate.share.reader import named_rows
 from tests.bench import rig
 from tests.bench.day import MINUTE_US, Day, MovedClock, gateway
 from tests.bench.workload import COUNTIES
+from tests.support.importing import import_csv
 
 HISTORY_DAYS: Final = 30
 FULL_DEVICES: Final = 20

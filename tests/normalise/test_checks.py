@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from sensegate.model import Datum, Fields, RejectReason, Spec
 from sensegate.normalise.checks import STUCK_READINGS
-from sensegate.quantities.coordinates import wgs84_to_gcj02
 from sensegate.quantities.quality import Flag, Quality
 from tests.normalise.rows import KWH, NOW, Bench, Row
+from tests.support.coordinates import wgs84_to_gcj02
 
 HOUR = 3600.0
 

@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.model import F64, Datum
-from sensegate.quantities.coordinates import gcj02_to_bd09, wgs84, wgs84_to_gcj02
+from sensegate.quantities.coordinates import wgs84
+from tests.support.coordinates import gcj02_to_bd09, wgs84_to_gcj02
 
 GUANGZHOU = (113.264385, 23.12911)
 IN_CHINA = st.tuples(st.floats(73.0, 135.0), st.floats(2.0, 54.0))

@@ -10,7 +10,7 @@ from aiohttp import web
 
 from sensegate.alarms.operations import AlarmOperations
 from sensegate.alarms.records import Alarm
-from sensegate.alarms.rules import AlarmKind, AlarmRule, Severity
+from sensegate.alarms.rules import AlarmKind, AlarmRule, AlarmRuleTerms, Severity
 from sensegate.authority.scope import Action, Scope, scope
 from sensegate.web import listing
 from sensegate.web.parts import PartKey
@@ -20,33 +20,11 @@ from sensegate.web.routing import API, Call, Route, iso
 ALARMS = PartKey[AlarmOperations]("alarms", absent="this gateway raises no alarms")
 
 
-class NewAlarmRule(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class NewAlarmRule(AlarmRuleTerms, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """A rule; what does not belong to its kind is left out. Values are in the property's unit."""
 
-    kind: AlarmKind
     place: str = ""
     """Division, or DIVISION/DEPARTMENT; empty: the caller's scope."""
-    title: str = ""
-    severity: Severity = Severity.WARNING
-    profile: str = ""
-    domain: str = ""
-    device: str = ""
-    property: str = ""
-    channel: str | None = None
-    above: float | None = None
-    below: float | None = None
-    equals: bool | str | None = None
-    margin: float = 0.0
-    """The alarm closes once the value is back by this much."""
-    for_s: float = 0.0
-    """The alarm opens once the value is out for so long."""
-    by: float = 0.0
-    """Of `change`: greatest difference between consecutive readings."""
-    after_s: float = 0.0
-    """Of `silence` and `gap`: longest time without a message; 0: three expected intervals."""
-    indicator: str = ""
-    """Of `quality`: ``authenticity``, ``accuracy``, ``continuity`` or ``completeness``."""
-    enabled: bool = True
 
 
 class AlarmRuleRow(NewAlarmRule, frozen=True, kw_only=True):
@@ -128,12 +106,9 @@ def _row(alarm: Alarm) -> AlarmRow:
     )
 
 
-_FIELDS = tuple(name for name in NewAlarmRule.__struct_fields__ if name != "place")
-
-
 def _rule_row(rule: AlarmRule) -> AlarmRuleRow:
     place = f"{rule.place.division}/{rule.place.department}" if rule.place.department else rule.place.division
-    values = {name: getattr(rule, name) for name in _FIELDS}
+    values = {name: getattr(rule, name) for name in AlarmRuleTerms.__struct_fields__}
     return AlarmRuleRow(**values, place=place, name=rule.name, written_by=rule.written_by, revision=rule.revision)
 
 
@@ -174,7 +149,7 @@ async def _put_rule(call: Call) -> AlarmRuleRow:
     """Write an alarm rule; one that exists is replaced as of the revision in If-Match."""
     body = await call.body(NewAlarmRule)
     place: Scope = scope(body.place) if body.place else call.principal.scope
-    values = {name: getattr(body, name) for name in _FIELDS}
+    values = {name: getattr(body, name) for name in AlarmRuleTerms.__struct_fields__}
     rule = AlarmRule(**values, place=place, name=call.path("rule"))
     revision = call.revision(required=False) or 0
     return _rule_row(await call.part(ALARMS).rules.put(rule, revision=revision, by=call.principal))

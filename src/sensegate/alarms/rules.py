@@ -65,14 +65,15 @@ class Severity(StrEnum):
     CRITICAL = "critical"
 
 
-class AlarmRule(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
-    """A rule; conditions that do not belong to its kind are empty. Values are in the property's unit."""
+class AlarmRuleTerms(msgspec.Struct, frozen=True, kw_only=True):
+    """Conditions of a rule: its subject, and when its alarms open; what does not belong to its kind is left out.
 
-    name: str
+    Values are in the property's unit.
+    """
+
     kind: AlarmKind
     title: str = ""
     severity: Severity = Severity.WARNING
-    place: Scope = Scope("")
     profile: str = ""
     """``vendor/model``; empty: any. Likewise `domain` and `device`."""
     domain: str = ""
@@ -94,6 +95,13 @@ class AlarmRule(msgspec.Struct, frozen=True, omit_defaults=True, kw_only=True):
     indicator: str = ""
     """Of `quality`: one of `INDICATORS`."""
     enabled: bool = True
+
+
+class AlarmRule(AlarmRuleTerms, frozen=True, omit_defaults=True, kw_only=True):
+    """A rule with its name and place."""
+
+    name: str
+    place: Scope = Scope("")
     written_by: str = ""
     revision: int = 0
     format: int = 1

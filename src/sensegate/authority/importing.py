@@ -71,17 +71,6 @@ class ImportRow(msgspec.Struct, frozen=True):
     """Password of an added device, shown only here."""
 
 
-class ImportReport(msgspec.Struct, frozen=True):
-    """The report on a file."""
-
-    rows: list[ImportRow]
-    dry_run: bool
-
-    def count(self, outcome: RowOutcome) -> int:
-        """Return the number of rows with an outcome."""
-        return sum(row.outcome is outcome for row in self.rows)
-
-
 class _Refusal(Exception):
     def __init__(self, key: str, problem: str, remedy: str = "") -> None:
         self.finding = RuleFinding(key, problem, remedy)
@@ -180,27 +169,12 @@ def _number(name: str, text: str) -> float:
         raise _Refusal(name, f"'{text[:20]}' is not a number", "use a decimal point and no unit") from None
 
 
-async def import_csv(
-    devices: Devices, raw: bytes, *, by: Principal, dry_run: bool, update: bool = False
-) -> ImportReport:
-    """Check every row, write the valid ones unless `dry_run`, and report on each row in order of lines.
-
-    With `update` existing entries that differ are changed (never their credentials); otherwise such rows are refused.
-
-    Raises:
-        ConfigError: the file cannot be parsed; nothing was written.
-    """
-    reported = [
-        row async for part in import_in_parts(devices, raw, by=by, dry_run=dry_run, update=update) for row in part
-    ]
-    return ImportReport(sorted(reported, key=lambda row: row.line), dry_run)
-
-
 def import_in_parts(
     devices: Devices, raw: bytes, *, by: Principal, dry_run: bool, update: bool = False
 ) -> AsyncGenerator[list[ImportRow], None]:
-    """Return the report of `import_csv` in parts, each as soon as its rows are written.
+    """Check every row, write the valid ones unless `dry_run`; yield the report in parts, as rows are written.
 
+    With `update` existing entries that differ are changed (never their credentials); otherwise such rows are refused.
     Devices behind gateways come last. What was yielded is written, whatever becomes of the rest.
 
     Raises:

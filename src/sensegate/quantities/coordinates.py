@@ -60,13 +60,6 @@ def unshift_coordinates(fields: Fields, value: F64, specs: Sequence[Spec], shift
     return list(waiting.values())
 
 
-def wgs84_to_gcj02(lon: F64, lat: F64) -> tuple[F64, F64]:
-    """Convert WGS-84 to GCJ-02."""
-    inside = _in_china(lon, lat)
-    east, north = _gcj02_offset(lon, lat)
-    return np.where(inside, lon + east, lon), np.where(inside, lat + north, lat)
-
-
 def gcj02_to_wgs84(lon: F64, lat: F64) -> tuple[F64, F64]:
     """Convert GCJ-02 to WGS-84 by fixed-point iteration."""
     inside = _in_china(lon, lat)
@@ -81,15 +74,8 @@ def gcj02_to_wgs84(lon: F64, lat: F64) -> tuple[F64, F64]:
     return np.where(inside, x, lon), np.where(inside, y, lat)
 
 
-def gcj02_to_bd09(lon: F64, lat: F64) -> tuple[F64, F64]:
-    """Convert GCJ-02 to BD-09."""
-    inside = _in_china(lon, lat)
-    east, north = _gcj02_to_bd09(lon, lat)
-    return np.where(inside, east, lon), np.where(inside, north, lat)
-
-
 def bd09_to_gcj02(lon: F64, lat: F64) -> tuple[F64, F64]:
-    """Convert BD-09 to GCJ-02 by fixed-point iteration of `gcj02_to_bd09`."""
+    """Convert BD-09 to GCJ-02 by fixed-point iteration."""
     inside = _in_china(lon, lat)
     x, y = lon, lat
     for _ in range(_ROUNDS):

@@ -299,6 +299,52 @@ async def test_what_open_streams_have_not_delivered_is_known(clock: FakeClock) -
         await stream.aclose()
 
 
+class SlowLog(MemoryLog):
+    """A log whose entries after a sequence are stored and not yet read here, or not yet visible."""
+
+    def __init__(self, clock: FakeClock, *, hides: bool) -> None:
+        super().__init__(clock, epoch="e1")
+        self.hides = hides
+        self.held_at: int | None = None
+
+    async def fetch(self, after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[LogEntry]:
+        entries = await super().fetch(after, limit=limit, max_bytes=max_bytes)
+        return [entry for entry in entries if self.held_at is None or entry.sequence <= self.held_at]
+
+    async def bounds(self) -> tuple[int, int]:
+        first, last = await super().bounds()
+        return first, last if self.held_at is None or not self.hides else min(last, self.held_at)
+
+    async def changed(self, after: int, timeout_s: float) -> bool:
+        await asyncio.sleep(0)
+        return await super().changed(after, timeout_s)
+
+
+@pytest.mark.parametrize("hides", [False, True])
+async def test_what_is_stored_and_not_yet_read_is_not_left_out(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch, *, hides: bool
+) -> None:
+    """A request up to a time is complete only once all that was stored before it is read."""
+    monkeypatch.setattr("sensegate.share.delivery._CATCH_UP_S", 0.01)
+    log = SlowLog(clock, hides=hides)
+    selection = FeedSelection(grade_max=3)
+    async with following(log, clock) as made:
+        await until_live(made)
+        serving = FeedServer(made)
+        log.held_at = 0
+        await commit(log)
+        await clock.advance(1)
+        options, start = PageOptions(until=clock.now()), memory_place(0, NOW)
+        page = await serving.page(selection, start, RecordEncoding.JSON, 10, 0.0, options)
+        assert (page.count, page.next) == (0, str(start))
+        log.held_at = None
+        await made.wait(2, 30)
+        page = await serving.page(selection, cursor.parse(page.next), RecordEncoding.JSON, 10, 0.0, options)
+        assert page.count == 3
+        page = await serving.page(selection, cursor.parse(page.next), RecordEncoding.JSON, 10, 0.0, options)
+        assert (page.count, page.next) == (0, "")
+
+
 async def test_the_ring_is_bounded_and_history_fills_in(clock: FakeClock) -> None:
     """What the ring has let go comes from the log; nothing is missing in between."""
     log = CountedLog(clock)

@@ -172,8 +172,10 @@ class FeedServer:
                 await self.reader.demand_retained(position)
             if span.end <= position.sequence and not span.entries:
                 if count or not await self.reader.wait(position.sequence, max(wait_until - loop.time(), 0)):
+                    # Before the log is asked: what it stores after that is not stored before `until`.
+                    is_past = self.reader.is_past(until)
                     if count or confirmed or not await self.reader.log_is_ahead(position.sequence):
-                        is_complete = not count and self.reader.is_past(until)
+                        is_complete = not count and is_past and await self.reader.is_at_end(position.sequence)
                         break
                     # Records that a caller knows to be committed must be found, even if not read here yet.
                     confirmed = True

@@ -284,6 +284,10 @@ class LogReader:
         """Return whether the log has entries after a sequence, read by this reader or not."""
         return (await self.log.bounds())[1] > sequence
 
+    async def is_at_end(self, sequence: int) -> bool:
+        """Return whether the log has stored nothing after a sequence, also nothing that may not be read yet."""
+        return await self.log.stored_end() <= sequence
+
     async def _page(self, after: int) -> EntryRange:
         if (known := self._pages.get(after)) is not None:
             self._pages.move_to_end(after)

@@ -338,7 +338,7 @@ async def test_an_order_that_ends_while_a_queue_is_full_is_undone(monkeypatch: p
     ended = modes.get(order.id, ADMIN)
     assert ([step.action for step in ended.steps], ended.state) == (["shed", "task.end", "shed.end"], "ended")
     assert sorted(task.device for task in world.tasks.list(ADMIN) if task.order == f"{order.id}.end") == ["d1", "d2"]
-    assert not executor._told
+    assert not executor._tasked
 
 
 async def _dark(modes: ModeRegistry) -> ModeOrder:

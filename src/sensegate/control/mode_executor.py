@@ -37,7 +37,7 @@ class ModeOrderExecutor:
         self._devices = devices
         self._clock = clock
         self._grants = grants
-        self._told: dict[tuple[str, str], set[str]] = {}
+        self._tasked: dict[tuple[str, str], set[str]] = {}
         """(order, or its end; target of a step that is not complete) -> devices that have their task."""
         self._moved = asyncio.Event()
         modes.on_change.append(self._moved.set)
@@ -83,7 +83,7 @@ class ModeOrderExecutor:
                     delayed = why
                     continue
                 order = await self._modes.record_step(order, step)
-                self._told.pop((_order_name(order), target), None)
+                self._tasked.pop((_order_name(order), target), None)
         if plan.shed and (f"shed{end}", scope_text(order.place)) not in taken:
             shed = ModeStep(
                 f"shed{end}", scope_text(order.place), self._clock.now(), len(plan.shed), ", ".join(plan.shed)
@@ -93,7 +93,9 @@ class ModeOrderExecutor:
             raise delayed
         if not active:
             await self._modes.finish(order)
-            self._told = {key: told for key, told in self._told.items() if key[0] not in {order.id, f"{order.id}.end"}}
+            self._tasked = {
+                key: devices for key, devices in self._tasked.items() if key[0] not in {order.id, f"{order.id}.end"}
+            }
 
     async def _grant(self, order: ModeOrder, wanted: EmergencyGrant, action: str, target: str) -> ModeStep:
         problem = ""
@@ -123,7 +125,7 @@ class ModeOrderExecutor:
         # Not as an administrator: what its giver may not tell a device, the order does not tell it either.
         giver = Principal(MODE_ACTOR.id, order.role, part, name=MODE_ACTOR.name)
         name = _order_name(order)
-        have = self._told.setdefault((name, target), set())
+        have = self._tasked.setdefault((name, target), set())
         have.update(
             task.device
             for task in self._tasking.tasks.list(MODE_ACTOR)

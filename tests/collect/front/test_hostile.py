@@ -17,6 +17,7 @@ from sensegate.collect.front.packets import (
     Disconnect,
     PacketProperties,
     PacketType,
+    Ping,
     Publish,
     ReasonCode,
     SubAck,
@@ -234,6 +235,7 @@ async def test_a_read_beyond_the_receive_maximum_is_ended_once(monkeypatch: pyte
         end_read(writer, receiver, **read)
 
     monkeypatch.setattr(batcher.BatchWriter, "end_read", note)
+    monkeypatch.setattr(connection, "PACKETS_MAX", 10_000)
     async with running_front(inflight_max=batcher.MESSAGES_MAX - 1) as rig, rig.client() as client:
         rig.store.held = True
         client.send(*(_message(number, 1) for number in range(batcher.MESSAGES_MAX + 10)))
@@ -281,3 +283,51 @@ def test_a_packet_that_comes_in_crumbs_takes_little_memory() -> None:
         assert reader.feed(packet[at : at + 2]) == []
     assert sum(map(sys.getsizeof, reader._held)) < 2 * len(packet)
     assert reader.feed(packet[-2:]) == [(packet[0], bytes(200_000))]
+
+
+@pytest.fixture
+def taken(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Numbers of packets that connections handle at once."""
+    counts: list[int] = []
+    take = connection.MqttConnection._take
+
+    def count(held: connection.MqttConnection, packets: list[tuple[int, bytes]]) -> None:
+        counts.append(len(packets))
+        take(held, packets)
+
+    monkeypatch.setattr(connection.MqttConnection, "_take", count)
+    monkeypatch.setattr(connection, "PACKETS_MAX", 10)
+    return counts
+
+
+async def test_small_packets_leave_room_for_others(taken: list[int]) -> None:
+    """A read holds 130,000 PINGREQs, which took most of a second; all are answered, in their order."""
+    async with running_front() as rig, rig.client().silent() as client:
+        connect = codec.encode(client.connect, client.version)
+        client.write(connect + b"\xc0\0" * 95)
+        client.publish("x", 7)
+        client.write(b"\xc0\0" * 3)
+        answers = [await client.receive() for _ in range(100)]
+        assert isinstance(answers[0], ConnAck)
+        assert sum(isinstance(answer, Ping) for answer in answers) == 98
+        assert Acknowledgement(PacketType.PUBACK, 7) in answers
+        assert max(taken) == 10
+        assert not rig.front.turns._waiting
+        client.publish("y", 8)
+        assert await client.acknowledged(1) == [8]
+
+
+@pytest.mark.parametrize("is_ended", [False, True])
+async def test_packets_that_wait_are_not_lost_with_their_connection(taken: list[int], *, is_ended: bool) -> None:
+    """Messages of the last read are stored, and its DISCONNECT drops the will, though many packets are before them."""
+    async with running_front() as rig:
+        async with rig.client(will=Will("up/d1", b"gone", 1)) as client:
+            end = codec.encode(Disconnect(0), client.version) if is_ended else b""
+            messages = b"".join(codec.encode(_message(number, 1), client.version) for number in range(25))
+            client.write(b"\xc0\0" * 95 + messages + b"\xc0\0" * 20 + end)
+        async with asyncio.timeout(30):
+            while rig.front.connection_count or rig.front.writer.queued_bytes:
+                await asyncio.sleep(0.005)
+        payloads = [payload for _, payload in rig.store.messages]
+        assert payloads == [bytes(1)] * 25 + [b"gone"] * (not is_ended)
+        assert max(taken) <= 10

@@ -57,6 +57,13 @@ _FLAGS = tuple(
 )
 """Flags of a message in its batch, by the low half of the first byte of its PUBLISH."""
 
+PACKETS_MAX = 256
+"""Most packets of a connection in one turn of the loop: those of two bytes cost as much as messages."""
+_PACKET_BYTES = 256
+"""Bytes of a message that costs as much as a packet that waits."""
+_LAST = (PacketType.PUBLISH, PacketType.DISCONNECT)
+"""Packets that are handled after the end of their connection."""
+
 _log = structlog.get_logger("collect")
 
 
@@ -81,8 +88,9 @@ class MqttConnection(asyncio.Protocol):
         self._topics_bytes = 0
         self._unstored = 0
         self._holds: set[str] = set()
+        # Chunks that wait for a turn of the loop, and packets before them that do.
         self._deferred: list[bytes] = []
-        """Chunks that wait for a turn of the loop."""
+        self._waiting: list[tuple[int, bytes]] = []
         self._client_packet_max = 0
         self._closed = False
         self._begun = False
@@ -127,10 +135,11 @@ class MqttConnection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - of asyncio
-        if self._deferred:
+        while self._deferred or self._waiting:
             # It came before the end: messages, or a DISCONNECT, after which there is no will.
-            self._turns.forget(self)
+            self._waiting = [packet for packet in self._waiting if packet[0] >> 4 in _LAST]
             self.take_deferred()
+        self._turns.forget(self)
         self._closed = True
         self._writer.forget(self)
         if self._task:
@@ -154,7 +163,7 @@ class MqttConnection(asyncio.Protocol):
     def data_received(self, data: bytes) -> None:
         if self.is_connected:  # a CONNECT that comes byte by byte has no longer than one that does not come
             self.heard_at = self._front.seconds
-        if self._deferred or not self._turns.admits(len(data)):
+        if self._deferred or self._waiting or not self._turns.admits(len(data)):
             self._defer(data)
         else:
             self._receive(data)
@@ -168,13 +177,18 @@ class MqttConnection(asyncio.Protocol):
 
     @property
     def deferred_bytes(self) -> int:
-        return sum(map(len, self._deferred))
+        return sum(map(len, self._deferred)) + min(len(self._waiting), PACKETS_MAX) * _PACKET_BYTES
 
     def take_deferred(self) -> None:
-        chunks, self._deferred = self._deferred, []
-        self._release("turn")
-        for chunk in chunks:
-            self._receive(chunk)
+        packets, self._waiting = self._waiting, []
+        if packets:
+            self._handle(packets)
+        while self._deferred and not self._waiting:
+            self._receive(self._deferred.pop(0))
+        if self._waiting:
+            self._turns.wait(self)
+        else:
+            self._release("turn")
 
     def _receive(self, data: bytes) -> None:
         if self.closing_at:
@@ -186,6 +200,17 @@ class MqttConnection(asyncio.Protocol):
             if not self._begun:
                 self._check_first(data)
             packets = self._reader.feed(data)
+        except MqttViolation as why:
+            self._violated(why)
+        else:
+            self._handle(packets)
+
+    def _handle(self, packets: list[tuple[int, bytes]]) -> None:
+        """Handle packets of the client, as many as there may be in a turn of the loop; the rest waits."""
+        rest = packets[PACKETS_MAX:]
+        if rest:
+            packets = packets[:PACKETS_MAX]
+        try:
             if self._task:
                 self._early += packets
             elif self._state == _OPEN:
@@ -194,6 +219,11 @@ class MqttConnection(asyncio.Protocol):
                 self._take_early(packets)
         except MqttViolation as why:
             self._violated(why)
+            return
+        if rest and not self._is_ending:
+            self._waiting = rest
+            self._turns.wait(self)
+            self._hold("turn")
 
     def _check_first(self, data: bytes) -> None:
         """Require that the first packet is CONNECT before its rest has come."""
@@ -273,8 +303,9 @@ class MqttConnection(asyncio.Protocol):
 
     def _take_held(self) -> None:
         """Handle the packets that came meanwhile."""
-        early, self._early = self._early, []
-        self._take(early)
+        packets = self._early + self._waiting
+        self._early, self._waiting = [], []
+        self._handle(packets)
 
     async def _admit(self, connect: ConnectPacket) -> None:
         """Admit a client, take over its session, answer its CONNECT. Raises `MqttViolation`."""

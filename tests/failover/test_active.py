@@ -297,6 +297,21 @@ async def test_it_ends_on_a_later_term(tmp_path: Path, tellers: Sequence[str]) -
     assert not terms.read(world.directory).active
 
 
+async def test_a_node_of_many_generations_fills_no_memory(tmp_path: Path) -> None:
+    """Only what voters say is remembered: a node names its own generation."""
+    world = World(tmp_path / "centre", Term(1, active=True, history=((1, 0),)))
+    world.joined = ["4405.7"]
+    await world.open()
+    for generation in range(100):
+        for node in ("4401", "4405"):
+            await world.asked(node, LeaseRequest(2, granted_elsewhere=2, generation=generation))
+            await world.asked(node, LeaseRequest(1, generation=generation))
+    leadership = world.leadership
+    assert leadership._reporting_later_term == {"4401", "4405.7"}
+    assert leadership.lease._granted_elsewhere == {"4401", "4405.7"}
+    assert set(leadership.lease._voters_known) <= {"4401", "4405.7"}
+
+
 async def test_one_node_that_tells_of_a_later_term_is_looked_into(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -144,6 +144,24 @@ async def test_lifetimes_are_those_of_the_original() -> None:
         assert len(await contents(own)) == left, hours
 
 
+async def test_a_log_whose_last_entries_have_expired_is_copied_to_its_end() -> None:
+    """Else the standby would ask at once and without end, and its copy would never count as whole."""
+    clock = FakeClock()
+    source, own = MemoryLog(clock), MemoryLog(clock)
+    original = ReplicationSource(source, clock, 5.0, unreplicated=True)
+    copy, ask = Replica(own, StoreConfig(), clock), asks(original)
+    await source.write(commit(1, 2))
+    await source.write([LogMessage(PADDING_SUBJECT, b"", 1)] * 3)
+    await clock.advance(2 * 3_600)
+    for _ in range(4):
+        await copy.copy_next(ask)
+    assert (copy.behind, await own.bounds(), original.confirmed) == (0, (1, 6), 6)
+    assert not original.unreplicated
+    await source.write(commit(2, 2))
+    await copy.copy_next(ask)
+    assert await contents(own) == await contents(source)
+
+
 async def test_a_write_that_ends_in_no_record_is_copied_at_once() -> None:
     """Identities of a move, counts and tombstones wait for no commit, which may not come for a long time."""
     source, own, clock = MemoryLog(), MemoryLog(), FakeClock()

@@ -127,6 +127,14 @@ async def test_a_term_that_a_majority_reports_is_known(tmp_path: Path) -> None:
         await ask_lease(standby, "4401", LeaseRequest(2**40))
 
 
+async def test_a_node_of_many_generations_fills_no_memory(tmp_path: Path) -> None:
+    """Only votes of those who may vote are remembered: a node names its own generation."""
+    standby, _ = make_standby(tmp_path, Term(1, voters=(VoterConfiguration((1, 1), ALL),)))
+    for generation in range(100):
+        await ask_lease(standby, "4401", LeaseRequest(1, granted_here=2, generation=generation))
+    assert len(standby.votes._granted) == 1
+
+
 async def test_the_report_of_a_node_does_not_reach_the_other_centre(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -14,7 +14,7 @@ from sensegate.clock import FakeClock
 from sensegate.errors import Overloaded
 from sensegate.tiers.judging import Judge, JudgedSpan
 from sensegate.tiers.move_records import MoveRecord, MoveStage
-from sensegate.tiers.ownership import DeviceOwners
+from sensegate.tiers.ownership import DEVICES_MAX, DeviceOwners
 from sensegate.tiers.protocol import PartKind, SpanPart
 from sensegate.tiers.verdict import MemberFacts, Reason, Rules
 from tests.tiers.batches import NOW, batch
@@ -23,9 +23,9 @@ from tests.tiers.batches import NOW, batch
 class Province:
     """Two cities that share the division 440106, so that the owner alone tells their devices apart."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, devices_max: int = DEVICES_MAX) -> None:
         self.trail = MemoryTrail()
-        self.owners = DeviceOwners(MemoryBucket(), self.trail, FakeClock(), home="44")
+        self.owners = DeviceOwners(MemoryBucket(), self.trail, FakeClock(), home="44", devices_max=devices_max)
         rules = Rules(self.owners, lambda _property, _department: 1)
         self.judge = Judge(
             lambda member: MemberFacts(member, member, ("440106",)),
@@ -71,6 +71,23 @@ async def test_a_device_that_moved_by_the_book_is_taken_from_both() -> None:
     await province.owners.write_due()
     assert province.taken(await province.sent("4401", "a")) == {"a"}
     assert province.owners.owner("a") == "4403"
+
+
+@pytest.mark.parametrize("grades", [(2, 2, 2), (1, 2, 3)])
+async def test_the_limit_of_devices_counts_over_all_parts_of_a_span(grades: tuple[int, int, int]) -> None:
+    """A member with room for two devices comes to own two, in however many parts and grades it sends more."""
+    province = Province(devices_max=2)
+    parts = []
+    for grade, devices in zip(grades, ("aab", "abc", "bcd"), strict=True):
+        rows = batch(node="4401", device=sorted(devices), division=WordColumn.of(["440106"] * 3))
+        parts.append(SpanPart(PartKind.READINGS, columns.encode(rows), grade, 6))
+    judged = province.judge.judge("4401", parts, NOW)
+    assert province.taken(judged) == {"a", "b"}
+    assert judged.claims == ["a", "b"]
+    assert {refusal.reason for refusal in judged.refusals} == {Reason.DEVICE_LIMIT}
+    assert {device for refusal in judged.refusals for device in refusal.devices} == {"c", "d"}
+    await province.judge.claim_devices("4401", judged.claims)
+    assert province.owners.room("4401") == 0
 
 
 async def test_two_spans_that_claim_one_device_at_once() -> None:

@@ -200,13 +200,14 @@ class Leadership:
 
     async def _answer_lease(self, division: str, payload: bytes) -> bytes:
         request = terms.decode_lease_request(payload)
-        is_peer = division == self.config.division
+        is_peer, voter = division == self.config.division, request.voter(division)
         if request.term > self.term:
-            self._note_later_term(request.voter(division), request.term, is_peer=is_peer)
+            self._note_later_term(voter, request.term, is_peer=is_peer)
         if is_peer:
             self.lease.confirm_peer(request.voters_version)
-        else:
-            self.lease.take_request(request.voter(division), request)
+        elif voter in self._nodes() or any(voter in voters.nodes for voters in self.lease.voters):
+            # Others do not count, and a node may send as many generations as it likes.
+            self.lease.take_request(voter, request)
         if request.long_poll and self._is_up_to_date(request):
             await wait_or_sleep(self._news, self.clock, LONG_POLL_S)
         voters = self.stored_term.voters[-1] if self.stored_term.voters else None
@@ -227,12 +228,17 @@ class Leadership:
 
         The other centre is probed at once; where it cannot be reached, the reports of a majority of the nodes count.
         """
-        self._reporting_later_term.add(voter)
-        nodes = {*self._configured, *self._joined()}
+        nodes = self._nodes()
+        if voter in nodes:
+            self._reporting_later_term.add(voter)
         if is_peer or len(self._reporting_later_term & nodes) * 2 > len(nodes):
             self._lose(f"{voter} has met a centre of term {term}, this one is of {self.term}")
         else:
             self._probe_now.set()
+
+    def _nodes(self) -> set[str]:
+        """Return the nodes that may vote."""
+        return {*self._configured, *self._joined()}
 
     def current_term(self) -> int | None:
         """Return the term in which this centre answers; None where it must be silent because another one is active."""

@@ -25,8 +25,8 @@ import msgspec
 TermNumber = Annotated[int, msgspec.Meta(ge=0, le=2**40)]
 """A term in a request; higher ones are invalid."""
 LEAP_MAX = 1_000
-"""How far a term that a single node reports may lie above the highest that is known otherwise. Terms rise by one or two
-with each fail-over: a node that reports more lies, unless a majority of the voters reports as much."""
+"""Greatest distance of a term that a single node reports from the highest that is known otherwise. Terms rise by one or
+two with each fail-over: a node that reports more lies, unless a majority of the voters reports as much."""
 INITIAL_VERSION = (0, 0)
 """Version of the voter configuration before any centre was active: the nodes of the configuration file."""
 LEASE_FRACTION = 0.75

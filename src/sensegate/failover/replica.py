@@ -309,6 +309,8 @@ class Replica:
         """Last sequence that was received."""
         self._barrier = 0
         """Sequence up to which all entries are needed: one of them replaced an entry that is missing in `_open`."""
+        self._vacant = 0
+        """Last sequence of the active centre's log where it had no entry after those received; 0: it had."""
         self._writing = asyncio.Lock()
         self.behind = -1
         """Number of entries that the active centre had more at its last answer; -1: none came yet."""
@@ -347,9 +349,16 @@ class Replica:
         if chunk.history != self.term.history:
             self.term = msgspec.structs.replace(self.term, history=chunk.history)
         ready = self._receive(chunk)
-        if ready:
+        until, vacant = 0, 0
+        if not chunk.entries and not self._open and chunk.last > self._received:
+            # The last entries have expired before they were copied. Two answers must say so: padding is for ever.
+            vacant = chunk.last
+            if vacant == self._vacant:
+                until = self._received = vacant
+        self._vacant = vacant
+        if ready or until:
             async with self._writing:
-                await self._write(ready)
+                await self._write(ready, until)
         self.behind = max(0, chunk.last - self._end)
 
     def _receive(self, chunk: LogChunk) -> list[ReplicatedEntry]:
@@ -391,8 +400,11 @@ class Replica:
                 )
         await asyncio.to_thread(own.adopt, history)
 
-    async def _write(self, entries: Sequence[ReplicatedEntry]) -> None:
-        """Write entries with their holes filled, in batches that end with whole writes of the active centre."""
+    async def _write(self, entries: Sequence[ReplicatedEntry], until: int) -> None:
+        """Write entries with their holes filled, in batches that end with whole writes of the active centre.
+
+        `until`: sequence up to which holes are filled behind the last entry; 0: there are none.
+        """
         batch = _Batch()
         expected = end = self._end
         self._end = -1  # unknown until the write is confirmed
@@ -407,6 +419,10 @@ class Replica:
             expected = entry.sequence
             if entry.ends_write and len(batch) >= BATCH_MESSAGES_MAX // 4:
                 end = await self._append(batch.take(), end)
+        for _ in range(expected, until):
+            if len(batch) == BATCH_MESSAGES_MAX:
+                end = await self._append(batch.take(), end)
+            batch.add(_FILLER, is_end=False)
         while len(batch):
             end = await self._append(batch.take(), end)
         self._end = end

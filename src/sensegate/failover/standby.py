@@ -224,12 +224,14 @@ class _Standby:
 
     async def _answer_lease(self, division: str, payload: bytes) -> bytes:
         request = terms.decode_lease_request(payload)
-        is_peer = division == self.config.division
+        is_peer, voter = division == self.config.division, request.voter(division)
         if is_peer:
             self._known = max(self._known, request.term)
         else:
-            self._note_reported(request.voter(division), request)
-        self.votes.add(request.voter(division), request.granted_here, self.clock.monotonic())
+            self._note_reported(voter, request)
+        if any(voter in voters.nodes for voters in self._voters):
+            # Others do not count, and a node may send as many generations as it likes.
+            self.votes.add(voter, request.granted_here, self.clock.monotonic())
         version = self._voters[-1].version
         state = CentreState(
             active=False,

@@ -20,7 +20,7 @@ from sensegate.tiers.checks import check_ledger, check_rows, check_sequences
 from sensegate.tiers.protocol import ROW_KINDS, PartKind, RefusedPart, SpanPart
 from sensegate.tiers.refusals import GroupRefusal
 from sensegate.tiers.span import LEDGER_SOURCE, count_rows
-from sensegate.tiers.verdict import AcceptedRows, CheckedRows, MemberFacts, Reason, Refusal, Rules
+from sensegate.tiers.verdict import AcceptedRows, CheckedRows, DeviceOwnership, MemberFacts, Reason, Refusal, Rules
 
 CENTRE_COUNTS = frozenset({FORWARDED, REFUSED_BY_CENTRE})
 """Ledger kinds that only the centre counts."""
@@ -56,6 +56,29 @@ class JudgedSpan(msgspec.Struct, eq=False):
     """Number of rows, accepted or refused."""
     is_refused: bool = False
     """True if nothing is accepted and something is refused."""
+
+
+class _SpanOwners:
+    """Owners of devices as they are once the parts of a span checked before are accepted."""
+
+    def __init__(self, stored: DeviceOwnership, member: str, claims: Iterable[str]) -> None:
+        """`claims`: devices that `member` comes to own by the parts before."""
+        self._stored = stored
+        self._member = member
+        self._claimed = set(claims)
+
+    def add(self, claims: Iterable[str]) -> None:
+        """Add the devices that the member comes to own by another part."""
+        self._claimed.update(claims)
+
+    def owner(self, device: str) -> str:
+        return self._member if device in self._claimed else self._stored.owner(device)
+
+    def may_send(self, member: str, device: str) -> bool:
+        return device in self._claimed or self._stored.may_send(member, device)
+
+    def room(self, member: str) -> int:
+        return max(0, self._stored.room(member) - len(self._claimed))
 
 
 class Judge:
@@ -103,10 +126,13 @@ class Judge:
         for group, members in groups.items():
             if group[0] in ROW_KINDS:
                 only = resent.devices if resent and resent.devices else None
-                checked = [
-                    check_rows(part.payload, *group, sender=sender, rules=self._rules, now=now, only=only)
-                    for part in members
-                ]
+                owners = _SpanOwners(self._rules.devices, sender.member, judged.claims)
+                rules = msgspec.structs.replace(self._rules, devices=owners)
+                checked = []
+                for part in members:
+                    verdict = check_rows(part.payload, *group, sender=sender, rules=rules, now=now, only=only)
+                    owners.add(verdict.claims)
+                    checked.append(verdict)
                 before = resent.reason if resent else ""
                 _RowsOfGroup(judged, group, now, before).judge(list(zip(members, checked, strict=True)))
             elif group[0] is PartKind.LEDGER:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     import aiohttp
 
 SESSION = "/api/v1/session"
-"""Where a person signs in, without a token."""
+"""Path at which a person signs in, without a token."""
 TIMEOUT_S = 90.0
 """Longest wait for a connection, and for the next part of an answer."""
 

@@ -75,7 +75,7 @@ async def test_a_centre_says_what_lies_at_its_nodes(browser: Any) -> None:
         "/api/v1/indicators*month=2026-01*": {"rows": [ASSESSED["rows"][0] | {"division": "4401"}]},
     }
     for path, seen, absent in (
-        ("video", "4401 (12 台设备) · 4403 (7 台设备)", "没有登记的摄像机"),
+        ("video", "4401 (各类设备 12 台) · 4403 (各类设备 7 台)", "没有登记的摄像机"),
         ("survey", "4401 (12 台设备)", "权限范围内没有登记"),
         ("quarantine", "4401 (41 条消息) · 4403 (0 条消息)", "全部消息均已解析"),
         ("assessment", "4401\t2\t9", "没有质量指标"),
@@ -517,3 +517,31 @@ async def test_the_first_view_of_the_map_holds_all_devices(browser: Any, width: 
         assert sum(cell["devices"] for cell in cells_of(views()[-1])) == len(PLACES)
         view = {name: float(texts[0]) for name, texts in parse_qs(urlsplit(views()[-1]).query).items()}
         assert max(0.39 / (view["north"] - view["south"]), 0.29 / (view["east"] - view["west"])) > 0.3
+
+
+async def test_a_move_names_its_source_only_if_given(browser: Any) -> None:
+    """An empty field is left out, so that the centre looks the gateway up; what is filled in is sent."""
+    answers: dict[str, Any] = {"/api/v1/moves*": {"rows": []}}
+    async with drawn(browser, "moves", answers, role="centre") as shown:
+        for source in ("", "4401"):
+            await shown.page.click("button:has-text('迁移设备')")
+            for name, text in (("device", "air-1"), ("source", source), ("target", "4403"), ("division", "440305")):
+                await shown.page.fill(f"dialog [name={name}]", text)
+            body = {"device": "air-1", "target": "4403", "division": "440305"} | ({"source": source} if source else {})
+            assert await saved(shown) == Sent("POST", "/api/v1/moves", body, "")
+
+
+async def test_the_editor_is_left_by_the_keyboard(browser: Any) -> None:
+    """Tab indents; after Escape it leads on, as it does everywhere else, and then indents again."""
+    answers = {"/api/v1/profiles/lint": {"findings": []}, "/api/v1/profiles/schema*": {}}
+    async with drawn(browser, "editor", answers) as shown:
+        text = shown.page.locator("#profileText")
+        await text.fill("")
+        await text.press("Tab")
+        assert await text.input_value() == "  "
+        assert "按 Esc 后再按 Tab" in await shown.page.inner_text("#tabHelp")
+        await text.press("Escape")
+        await text.press("Tab")
+        assert await shown.page.evaluate("document.activeElement.id") != "profileText"
+        await text.press("Tab")
+        assert await text.input_value() == "    "

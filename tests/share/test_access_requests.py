@@ -451,6 +451,7 @@ BAD_WISHES: list[dict[str, Any]] = [
     {"feeds": ["air", "air"]},
     {"purpose": " "},
     {"legal_basis": ""},
+    {"properties": ["air_temprature"]},
     {"days": 0},
     {"days": 1e9},
     {"deliveries": ["pigeon"]},

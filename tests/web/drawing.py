@@ -47,7 +47,7 @@ class Drawn:
         self.faults: list[str] = []
 
     async def answer(self, route: Any) -> None:
-        """Serve a file, or the answer of the longest pattern that matches; what has none is not found."""
+        """Serve a file, or the answer of the longest pattern that matches (of its path, if it is callable), or 404."""
         path = route.request.url.removeprefix(ORIGIN)
         if path.startswith("/static/"):
             file = STATIC / path.removeprefix("/static/")
@@ -63,6 +63,8 @@ class Drawn:
                 self.sent.append(Sent(method, path, route.request.post_data_json, revision))
             patterns = [pattern for pattern in self.answers if fnmatch.fnmatchcase(path, pattern)]
             answer = self.answers[max(patterns, key=len)] if patterns else None
+            if callable(answer):
+                answer = answer(path)
             if isinstance(answer, Failure):
                 problem = {"title": "failed", "status": answer.status, "detail": answer.detail}
                 await route.fulfill(status=answer.status, json=problem)

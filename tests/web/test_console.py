@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from sensegate.web import app
+from sensegate.web.console import read_texts
 
 CONSOLE = Path(app.__file__).parent / "page" / "console"
 FOREIGN = ("preact.js", "uplot.js", "uplot.css", "leaflet.js", "leaflet.css")
@@ -95,3 +96,19 @@ def test_nothing_is_fetched_from_elsewhere(name: str) -> None:
     assert not re.search(
         r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(|new Function|dangerouslySet", text
     )
+
+
+def test_one_thing_has_one_name() -> None:
+    """The ledger page and the console say the same of what became of messages and values, in both languages."""
+    page = (CONSOLE.parent / "page.js").read_text(encoding="utf-8")
+    texts = read_texts()
+    of_page = dict(zip(("en", "zh-CN"), page.split('"zh-CN": {', 1), strict=True))
+    names = {"accepted": "stored", "duplicates": "duplicates"}
+    for kind in ("messages", "quarantined", "values", "accepted", "duplicates", "rejected", "forwarded", "withheld"):
+        name = names.get(kind, kind)
+        for language, source in of_page.items():
+            said = re.search(rf'[ {{]{name}: "([^"]*)"', source)
+            assert said, name
+            assert said[1].casefold() == texts[language][f"kind.{kind}"].casefold(), (kind, language)
+    for kind, reason, said in re.findall(r'"(quarantined|rejected)\.(\w+)": "[^：]*：([^"]*)"', of_page["zh-CN"]):
+        assert texts["zh-CN"][f"reason.{reason}"] == said, kind

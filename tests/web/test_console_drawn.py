@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 import pytest_asyncio
@@ -74,7 +75,7 @@ async def test_a_centre_says_what_lies_at_its_nodes(browser: Any) -> None:
         "/api/v1/indicators*month=2026-01*": {"rows": [ASSESSED["rows"][0] | {"division": "4401"}]},
     }
     for path, seen, absent in (
-        ("video", "4401 (12 台设备) · 4403 (7 台设备)", "没有登记的摄像机"),
+        ("video", "4401 (各类设备 12 台) · 4403 (各类设备 7 台)", "没有登记的摄像机"),
         ("survey", "4401 (12 台设备)", "权限范围内没有登记"),
         ("quarantine", "4401 (41 条消息) · 4403 (0 条消息)", "全部消息均已解析"),
         ("assessment", "4401\t2\t9", "没有质量指标"),
@@ -479,3 +480,68 @@ async def test_tokens_are_shown_by_their_names(browser: Any) -> None:
     async with drawn(browser, "audit", answers) as shown:
         await shown.page.wait_for_selector(f"span[title={actors[0]}]:text-is('市局大屏')")
         assert await shown.page.locator("td[data-label=操作者]").all_inner_texts() == ["市局大屏", *actors[1:]]
+
+
+PLACES = ((113.2, 22.91), (113.49, 23.0), (113.3, 23.12), (113.22, 23.3), (113.48, 23.29))
+
+
+def cells_of(path: str) -> list[dict[str, Any]]:
+    """Return the devices of a view in 24 by 24 cells, each at the mean of its devices, as the gateway does."""
+    view = {name: float(texts[0]) for name, texts in parse_qs(urlsplit(path).query).items() if name != "domain"}
+    cells: dict[tuple[int, int], list[tuple[float, float]]] = {}
+    for lon, lat in PLACES:
+        if view["west"] <= lon <= view["east"] and view["south"] <= lat <= view["north"]:
+            column = int((lon - view["west"]) / (view["east"] - view["west"]) * 24)
+            row = int((lat - view["south"]) / (view["north"] - view["south"]) * 24)
+            cells.setdefault((row, column), []).append((lon, lat))
+    return [
+        {"lon": sum(lon for lon, _ in held) / len(held), "lat": sum(lat for _, lat in held) / len(held)}
+        | {"devices": len(held), "silent": 0, "disabled": 0, "id": ""}
+        for held in cells.values()
+    ]
+
+
+@pytest.mark.parametrize("width", [1440, 390])
+async def test_the_first_view_of_the_map_holds_all_devices(browser: Any, width: int) -> None:
+    """What cells of the first, wide view hold lies within the view that is fitted to them, and fills much of it."""
+    answers = {"/api/v1/map": {"has_tiles": False, "has_overlay": False}, "/api/v1/map/devices*": cells_of}
+    async with drawn(browser, "map", answers, width=width) as shown:
+
+        def views() -> list[str]:
+            return [path for path in shown.asked if path.startswith("/api/v1/map/devices")]
+
+        def is_fitted() -> bool:
+            return len(views()) > 2 and views()[-1] == views()[-2]
+
+        await eventually(is_fitted)
+        assert sum(cell["devices"] for cell in cells_of(views()[-1])) == len(PLACES)
+        view = {name: float(texts[0]) for name, texts in parse_qs(urlsplit(views()[-1]).query).items()}
+        assert max(0.39 / (view["north"] - view["south"]), 0.29 / (view["east"] - view["west"])) > 0.3
+
+
+async def test_a_move_names_its_source_only_if_given(browser: Any) -> None:
+    """An empty field is left out, so that the centre looks the gateway up; what is filled in is sent."""
+    answers: dict[str, Any] = {"/api/v1/moves*": {"rows": []}}
+    async with drawn(browser, "moves", answers, role="centre") as shown:
+        for source in ("", "4401"):
+            await shown.page.click("button:has-text('迁移设备')")
+            for name, text in (("device", "air-1"), ("source", source), ("target", "4403"), ("division", "440305")):
+                await shown.page.fill(f"dialog [name={name}]", text)
+            body = {"device": "air-1", "target": "4403", "division": "440305"} | ({"source": source} if source else {})
+            assert await saved(shown) == Sent("POST", "/api/v1/moves", body, "")
+
+
+async def test_the_editor_is_left_by_the_keyboard(browser: Any) -> None:
+    """Tab indents; after Escape it leads on, as it does everywhere else, and then indents again."""
+    answers = {"/api/v1/profiles/lint": {"findings": []}, "/api/v1/profiles/schema*": {}}
+    async with drawn(browser, "editor", answers) as shown:
+        text = shown.page.locator("#profileText")
+        await text.fill("")
+        await text.press("Tab")
+        assert await text.input_value() == "  "
+        assert "按 Esc 后再按 Tab" in await shown.page.inner_text("#tabHelp")
+        await text.press("Escape")
+        await text.press("Tab")
+        assert await shown.page.evaluate("document.activeElement.id") != "profileText"
+        await text.press("Tab")
+        assert await text.input_value() == "    "

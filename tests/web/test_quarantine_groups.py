@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from urllib.parse import urlencode
 
+import pytest
+
 from sensegate.authority.scope import Role
 from sensegate.bus import raw
-from sensegate.clock import SystemClock
-from sensegate.model import LogMessage, Message
+from sensegate.clock import HOUR_US, SystemClock
+from sensegate.model import LogEntry, LogMessage, Message
+from sensegate.web import quarantine
 from tests.web.serving import Gateway
 
 ROWS = (
@@ -64,6 +67,52 @@ async def test_the_messages_of_a_group(gateway: Gateway) -> None:
         _, page, _ = await gateway.ask("GET", f"/api/v1/quarantine?{urlencode(query)}", token, expect=200)
         assert [row["topic"] for row in page["rows"]] == topics, query
     await gateway.ask("GET", "/api/v1/quarantine?order=newest", token, expect=400)
+
+
+def refused(topic: str, received: int) -> raw.StoredMessage:
+    """Return a message in quarantine."""
+    return raw.StoredMessage(Message(topic, b"{}", received, 1), "mqtt", "no_profile", "why", "", "")
+
+
+@pytest.mark.parametrize("window", [1, 3, 64, 4_096])
+@pytest.mark.parametrize("others", [0, 7])
+async def test_the_newest_are_those_of_the_end(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, window: int, others: int
+) -> None:
+    """Of more entries than one scan reads, `order=desc` returns the newest, however many entries lie between them."""
+    monkeypatch.setattr(quarantine, "_SCAN_ENTRIES", 10)
+    monkeypatch.setattr(quarantine, "_WINDOW", window)
+    fetch_all = gateway.log.fetch_of
+
+    async def fetch_few(subject: str, after: int) -> list[LogEntry]:
+        return (await fetch_all(subject, after))[:5]
+
+    monkeypatch.setattr(gateway.log, "fetch_of", fetch_few)
+    now, token = SystemClock().now(), await gateway.token()
+    for number in range(40):
+        stored = [refused(f"m/{number}/{part}", now) for part in "ab"]
+        noise = [LogMessage("other.44", b"", 720) for _ in range(others)]
+        await gateway.log.write([*noise, LogMessage("quarantine.44-0", raw.encode_quarantined(stored), 720)])
+    newest = [f"m/{number}/{part}" for number in reversed(range(40)) for part in "ba"]
+    for limit in (1, 3, 8):
+        _, page, _ = await gateway.ask("GET", f"/api/v1/quarantine?order=desc&limit={limit}", token, expect=200)
+        assert [row["topic"] for row in page["rows"]] == newest[:limit]
+    _, page, _ = await gateway.ask("GET", "/api/v1/quarantine?order=desc&pattern=m/*/b&limit=4", token, expect=200)
+    assert [row["topic"] for row in page["rows"]] == newest[:8:2]
+    _, page, _ = await gateway.ask("GET", "/api/v1/quarantine?order=desc&device=none&limit=4", token, expect=200)
+    assert page["rows"] == []
+
+
+async def test_since_is_the_time_of_arrival_for_messages_and_groups(gateway: Gateway) -> None:
+    """An entry that was stored since then may hold a message that arrived before: neither list has it."""
+    now, token = SystemClock().now(), await gateway.token()
+    stored = [refused("old/x", now - 3 * HOUR_US), refused("new/x", now)]
+    await gateway.log.write([LogMessage("quarantine.44-0", raw.encode_quarantined(stored), 720)])
+    for path in ("?since=1h", "?since=1h&order=desc", "/groups?since=1h"):
+        _, page, _ = await gateway.ask("GET", f"/api/v1/quarantine{path}", token, expect=200)
+        assert [row["topic"] for row in page["rows"]] == ["new/x"], path
+    _, page, _ = await gateway.ask("GET", "/api/v1/quarantine?since=4h", token, expect=200)
+    assert [row["topic"] for row in page["rows"]] == ["old/x", "new/x"]
 
 
 async def test_filters_of_a_list(gateway: Gateway) -> None:

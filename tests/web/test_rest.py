@@ -13,7 +13,7 @@ import pytest
 
 from sensegate.authority.scope import Role
 from sensegate.bus import raw
-from sensegate.clock import HOUR_US
+from sensegate.clock import HOUR_US, SystemClock
 from sensegate.errors import Overloaded, Rejected, Unavailable
 from sensegate.model import LogMessage, Message, QualityRow
 from tests.share.made import Place, make_batch, members
@@ -414,10 +414,11 @@ async def test_a_large_import_reports_while_it_runs(city: Gateway) -> None:
 
 async def test_quarantine_shows_messages_whole_and_cut(city: Gateway) -> None:
     """Payload and reason; those of foreign and unknown devices only to who sees the whole node."""
+    now = SystemClock().now()
     kept = [
-        raw.StoredMessage(Message("t/gz-1", b"{broken", 1_000_000, 1), "mqtt", "malformed", "line 1", "gz-1"),
-        raw.StoredMessage(Message("t/sz-1", b"\xff\x00", 1_000_000, 2), "mqtt", "not_utf8", "", "sz-1"),
-        raw.StoredMessage(Message("t/who", b"{}", 1_000_000, 3), "mqtt", "unknown_device", "", ""),
+        raw.StoredMessage(Message("t/gz-1", b"{broken", now, 1), "mqtt", "malformed", "line 1", "gz-1"),
+        raw.StoredMessage(Message("t/sz-1", b"\xff\x00", now, 2), "mqtt", "not_utf8", "", "sz-1"),
+        raw.StoredMessage(Message("t/who", b"{}", now, 3), "mqtt", "unknown_device", "", ""),
     ]
     await city.log.write([LogMessage("quarantine.44-0", raw.encode_quarantined(kept), 720)])
     _, body, _ = await city.ask("GET", "/api/v1/quarantine", await city.token(), expect=200)

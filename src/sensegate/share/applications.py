@@ -18,7 +18,7 @@ from sensegate.authority.scope import Action, Principal, Role, Scope, allows, re
 from sensegate.errors import ConfigError, PermissionDenied
 from sensegate.share.feeds import Feed
 from sensegate.share.grants import CORE_GRADE, DELIVERIES, FORMS, Grant
-from sensegate.share.masks import Mask
+from sensegate.share.masks import Mask, known_property
 
 FEEDS_MAX = 100
 _LEVELS = (2, 4, 6, 9, 12)
@@ -149,6 +149,8 @@ def check_request(requested: RequestedAccess, *, days_max: float) -> None:
         raise ConfigError(
             f"{requested.days:g} days are not allowed", key="days", remedy=f"give more than 0, up to {days_max:g}"
         )
+    for name in requested.properties:
+        known_property(name, key="properties", otherwise="GET /api/v1/properties lists them")
     check_terms(requested)
 
 

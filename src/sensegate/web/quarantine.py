@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from functools import lru_cache
 
 import msgspec
@@ -16,7 +16,7 @@ from sensegate.bus.recovered import RecoveredMessages
 from sensegate.bus.unreadable import read
 from sensegate.clock import HOUR_US
 from sensegate.errors import NotFound
-from sensegate.model import DeviceState
+from sensegate.model import DeviceState, LogEntry
 from sensegate.web import listing, record_query
 from sensegate.web.accounting import LedgerAccess, places
 from sensegate.web.bodies import QuarantineRow
@@ -27,6 +27,8 @@ from sensegate.web.routing import API, Call, QueryParam, Route, iso, payload_tex
 
 RECOVERED = PartKey[RecoveredMessages]("recovered", absent="this gateway reprocesses no messages")
 _SCAN_ENTRIES = 20_000
+_WINDOW = 4_096
+"""Sequences of the log in the first window of a scan from its end."""
 _ROWS_MAX = 1_000
 _LAST_INDEX = 999_999_999
 """Index beyond every message of an entry."""
@@ -84,6 +86,9 @@ class QuarantineScan:
         self._access = LedgerAccess(call.principal, places(call.deps))
         self._since = since
         self._begin = _position_of(call.text("after"))
+        self._received_min = since if call.text("since") or not call.text("after") else 0
+        """An entry that was stored since then may hold messages that arrived before."""
+        self._recovered = call.find_part(RECOVERED)
         self._reasons, self._devices = call.values("reason"), call.values("device")
         # A topic may contain a comma, and an empty profile is that of messages which none claims.
         self._profile, self._pattern = (call.request.query.get(name) for name in ("profile", "pattern"))
@@ -94,30 +99,73 @@ class QuarantineScan:
 
     async def messages(self) -> AsyncIterator[tuple[str, raw.StoredMessage]]:
         """Yield (position, message); stop after `_SCAN_ENTRIES` entries."""
-        log, recovered = self._call.deps.log, self._call.find_part(RECOVERED)
-        self.position = self._begin[0] - 1
-        if self.position < 0:
-            self.position = await log.sequence_at(self._since) - 1
-        if recovered:
-            await recovered.refresh()
+        self.position = await self._floor()
         scanned = 0
         while scanned < _SCAN_ENTRIES:
-            entries = await log.fetch_of("quarantine.*", self.position)
+            entries = await self._call.deps.log.fetch_of("quarantine.*", self.position)
             if not entries:
                 self.is_complete = True
                 return
             for entry in entries:
                 scanned, self.position = scanned + 1, entry.sequence
-                node = node_of(entry.subject)
-                for index, message in enumerate(read(entry, "quarantine page", raw.decode_any) or ()):
-                    if entry.sequence == self._begin[0] and index <= self._begin[1]:
-                        continue
-                    if recovered and recovered.contains(entry.sequence, index + 1):
-                        continue
-                    if self._concerns(message, node):
-                        yield f"{entry.sequence}.{index}", message
+                for row in self._rows_of(entry):
+                    yield row
+
+    async def newest(self, limit: int) -> list[tuple[str, raw.StoredMessage]]:
+        """Return the last (position, message), newest first, out of the last `_SCAN_ENTRIES` entries.
+
+        The log is read forwards only: windows of it are, from its end to its begin. A window of few entries makes the
+        one before it wider, one of too many is divided.
+        """
+        floor, (_, end) = await self._floor(), await self._call.deps.log.bounds()
+        rows, scanned, width = list[tuple[str, raw.StoredMessage]](), 0, _WINDOW
+        while end > floor and scanned < _SCAN_ENTRIES and len(rows) < limit:
+            begin = max(floor, end - width)
+            window, count = await self._window(begin, end, limit)
+            if count > _SCAN_ENTRIES and width > 1:
+                width = max(width // 16, 1)
+                continue
+            rows += reversed(window)
+            scanned, end = scanned + count, begin
+            if count < _WINDOW // 4:
+                width *= 2
+        return rows[:limit]
+
+    async def _window(self, begin: int, end: int, limit: int) -> tuple[deque[tuple[str, raw.StoredMessage]], int]:
+        """Return the last messages after the sequence `begin` up to `end`, and the number of entries read for them."""
+        rows, count = deque[tuple[str, raw.StoredMessage]](maxlen=limit), 0
+        while begin < end and count <= _SCAN_ENTRIES:
+            entries = await self._call.deps.log.fetch_of("quarantine.*", begin)
+            inside = [entry for entry in entries if entry.sequence <= end]
+            for entry in inside:
+                rows.extend(self._rows_of(entry))
+            count += len(inside)
+            if len(inside) < len(entries) or not entries:
+                break
+            begin = entries[-1].sequence
+        return rows, count
+
+    async def _floor(self) -> int:
+        """Return the sequence after which the scan begins."""
+        if self._recovered:
+            await self._recovered.refresh()
+        position = self._begin[0] - 1
+        return position if position >= 0 else await self._call.deps.log.sequence_at(self._since) - 1
+
+    def _rows_of(self, entry: LogEntry) -> Iterator[tuple[str, raw.StoredMessage]]:
+        """Yield (position, message) of the messages of an entry that are wanted."""
+        node = node_of(entry.subject)
+        for index, message in enumerate(read(entry, "quarantine page", raw.decode_any) or ()):
+            if entry.sequence == self._begin[0] and index <= self._begin[1]:
+                continue
+            if self._recovered and self._recovered.contains(entry.sequence, index + 1):
+                continue
+            if self._concerns(message, node):
+                yield f"{entry.sequence}.{index}", message
 
     def _concerns(self, message: raw.StoredMessage, node: str) -> bool:
+        if message.message.received < self._received_min:
+            return False
         if (self._reasons and message.reason not in self._reasons) or (
             self._devices and message.device not in self._devices
         ):
@@ -137,10 +185,7 @@ async def _quarantine(call: Call) -> listing.RowPage[QuarantineRow]:
     """Return quarantined messages from `after` or `since`; a scan may end early, with `next` to continue."""
     limit, rows, scan = call.integer("limit", 100, _ROWS_MAX), list[QuarantineRow](), QuarantineScan(call, _since(call))
     if record_query.descends(call):
-        newest = deque[tuple[str, raw.StoredMessage]](maxlen=limit)
-        async for row in scan.messages():
-            newest.append(row)
-        return listing.RowPage([_quarantine_row(*row) for row in reversed(newest)])
+        return listing.RowPage([_quarantine_row(*row) for row in await scan.newest(limit)])
     async for position, message in scan.messages():
         rows.append(_quarantine_row(position, message))
         if len(rows) >= limit:
@@ -150,11 +195,8 @@ async def _quarantine(call: Call) -> listing.RowPage[QuarantineRow]:
 
 async def _inbox(call: Call) -> QuarantineInbox:
     """Return the groups of the messages in quarantine since a time."""
-    since, groups, count = _since(call), dict[tuple[str, str, str], _Group](), 0
-    scan = QuarantineScan(call, since)
+    scan, groups, count = QuarantineScan(call, _since(call)), dict[tuple[str, str, str], _Group](), 0
     async for _, message in scan.messages():
-        if message.message.received < since:
-            continue
         count += 1
         key = (str(message.reason), message.profile, _pattern(message))
         group = groups.get(key)
@@ -252,7 +294,9 @@ ROUTES = tagged(
             _SINCE,
             QueryParam("after", "`next` of the previous page"),
             QueryParam("limit", "maximum number of rows, default 100", "integer", minimum=1, maximum=_ROWS_MAX),
-            QueryParam("order", f"asc (default) or desc: the newest of {_SCAN_ENTRIES:,} entries first, on one page"),
+            QueryParam(
+                "order", f"asc (default) or desc: the newest of the last {_SCAN_ENTRIES:,} entries first, on one page"
+            ),
             _REASON,
             _DEVICE,
             _PROFILE,

@@ -14,9 +14,9 @@ const TEXTS = {
     waiting: "Waiting for the gateway…", isReady: "ready", notReady: "not ready", centre: "Centre", node: "Node",
     messages: "Messages received", values: "Values decoded", accepted: "Readings stored",
     decoded: "decoded", quarantined: "quarantined", stored: "stored", duplicates: "duplicates", suppressed: "suppressed",
-    rejected: "rejected", downsampled: "downsampled", forwarded: "forwarded", withheld: "withheld", refused_by_centre: "rejected by the centre", pending: "pending", updated: "Counted since {0} · updated {1}",
+    rejected: "rejected", downsampled: "downsampled", forwarded: "forwarded", withheld: "withheld", refused_by_centre: "refused by the centre", pending: "pending", updated: "Counted since {0} · updated {1}",
     refused: "This token may not read the ledger.", lag: "lag", state: "state", lastCommit: "last commit",
-    division: "division", device: "device", hour: "hour", camera: "camera", profile: "profile", clockLag: "clock lag (s)", active: "active", up: "up", silent: "silent", never: "never seen", nothing: "none",
+    division: "division", device: "device", hour: "hour", camera: "camera", deviceName: "name", profile: "profile", clockLag: "clock lag (s)", active: "active", up: "up", silent: "silent", never: "never seen", nothing: "none",
     conflict: "stored, of these conflicts", late: "stored, of these late", not_deduplicated: "stored, of these older than the horizon", redelivered: "stored, of these sent again by the device", ignored: "declared as missing",
   },
   "zh-CN": {
@@ -31,9 +31,9 @@ const TEXTS = {
     waiting: "正在等待网关…", isReady: "就绪", notReady: "未就绪", centre: "中心", node: "节点",
     messages: "接收消息", values: "解析数值", accepted: "入库读数",
     decoded: "已解析", quarantined: "已隔离", stored: "已入库", duplicates: "重复", suppressed: "未变化抑制",
-    rejected: "拒收", downsampled: "轨迹抽稀", forwarded: "已上报", withheld: "不上报", refused_by_centre: "中心拒收", pending: "待上报", updated: "自 {0} 起统计 · {1} 更新",
+    rejected: "拒收", downsampled: "轨迹抽稀", forwarded: "已上报中心", withheld: "不上报", refused_by_centre: "中心拒收", pending: "待上报", updated: "自 {0} 起统计 · {1} 更新",
     refused: "该令牌无权查看账本。", lag: "积压", state: "状态", lastCommit: "最近提交",
-    division: "区划", device: "设备", hour: "小时", camera: "摄像机", profile: "物模型", clockLag: "时钟滞后（秒）", active: "在用", registered: "已登记", disabled: "已停用", retired: "已退役", up: "在线", silent: "静默", never: "从未上线", nothing: "无",
+    division: "区划", device: "设备", hour: "小时", camera: "摄像机", deviceName: "名称", profile: "物模型", clockLag: "时钟滞后（秒）", active: "在用", registered: "已登记", disabled: "已停用", retired: "已退役", up: "在线", silent: "静默", never: "从未上线", nothing: "无",
     conflict: "已入库，其中冲突", late: "已入库，其中迟到", not_deduplicated: "已入库，其中超出判重时限", redelivered: "已入库，其中设备重发", ignored: "声明为缺测",
     "withheld.grade": "不上报：级别过高", "withheld.scope": "不上报：范围之外", "withheld.mode": "应急期间暂不上报",
     "withheld.expired": "不上报：已过保存期", "withheld.skipped": "不上报：人工跳过", "refused_by_centre.area": "中心拒收：区划之外", "refused_by_centre.foreign_device": "中心拒收：他节点设备", "refused_by_centre.unreadable": "中心拒收：无法解码",
@@ -61,7 +61,7 @@ const state = { token: "", csrf: "", by: "node", language: "en", me: null, answe
 function fallbackText(kind) {
   const [head, ...rest] = kind.split("."), tail = rest.join(" · ");
   if (head === "refused") return `rejected by the broker: ${tail}`;
-  const names = { duplicate: "duplicate", quarantined: "quarantined", rejected: "rejected", suppressed: "suppressed", withheld: "withheld", refused_by_centre: "rejected by the centre", removed: state.language === "en" ? "removed" : "已去除" };
+  const names = { duplicate: "duplicate", quarantined: "quarantined", rejected: "rejected", suppressed: "suppressed", withheld: "withheld", refused_by_centre: "refused by the centre", removed: state.language === "en" ? "removed" : "已去除" };
   return tail ? `${names[head] || head}: ${tail.replaceAll("_", " ")}` : head;
 }
 function number(value) { return new Intl.NumberFormat(state.language).format(value || 0); }
@@ -238,7 +238,7 @@ function nodes() {
 function cameras() {
   byId("cameras").closest("section").hidden = !state.cameras.length;
   const head = make("tr");
-  head.append(...["camera", "name", "division", "profile", "state", "clockLag"].map((name) => make("th", say(name))));
+  head.append(...["camera", "deviceName", "division", "profile", "state", "clockLag"].map((name) => make("th", say(name))));
   byId("cameras").tHead.replaceChildren(head);
   byId("cameras").tBodies[0].replaceChildren(...state.cameras.map((row) => {
     const line = make("tr");

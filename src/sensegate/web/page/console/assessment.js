@@ -23,7 +23,7 @@ export function Assessment() {
       <label class="filter">${t("groupBy")}<select onChange=${(event) => set({ by: event.target.value })}>${BY.map((choice) => html`<option key=${choice} value=${choice} selected=${choice === by}>${t(`column.${choice}`)}</option>`)}</select></label>
       <button type="button" onClick=${() => saveCsv(rows, columns)} disabled=${!rows.length}>CSV</button><button type="button" onClick=${() => print()}>${t("print")}</button></div>
     <${Problem} error=${error} retry=${reload} />
-    <section class="card">${!data && loading ? html`<${Loading} />` : rows.length ? html`${ofNodes.length > 0 && html`<p>${t("assessedByCity")}</p>`}<${Table} rows=${rows} columns=${columns} />` : !error && html`<${Empty} text=${emptyHere(t("noAssessment"))()} />`}
+    <section class="card">${!data && loading ? html`<${Loading} />` : rows.length ? html`${ofNodes.length > 0 && html`<p>${t("assessedByCity")}</p>`}<${Table} rows=${rows} columns=${columns} />` : !error && html`<${Empty} text=${emptyHere(t("noAssessment"))} />`}
       ${data && html`<p class="quiet">${t("assessmentHelp")}</p><p class="quiet">${data.since && t("knownHours", number(data.hours_known), number(data.hours_of_month), localTime(data.since))}</p>`}</section>
     <p class="quiet"><${Link} to="/console/quality">${t("byDevice")}<//></p>`;
 }

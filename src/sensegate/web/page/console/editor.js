@@ -119,8 +119,12 @@ function TextArea({ area, text, change, findings }) {
     for (const finding of findings) if (!worst.has(finding.line) || finding.severity === "error") worst.set(finding.line, finding);
     return worst;
   }, [findings]);
+  // Tab indents, except after Escape: it leaves then, as it does elsewhere.
+  const isLeaving = useRef(false);
   const indent = (event) => {
-    if (event.key !== "Tab" || event.shiftKey) return;
+    const leaves = isLeaving.current;
+    isLeaving.current = event.key === "Escape";
+    if (event.key !== "Tab" || event.shiftKey || leaves) return;
     event.preventDefault();
     event.target.setRangeText("  ", event.target.selectionStart, event.target.selectionEnd, "end");
     change(event.target.value);
@@ -128,7 +132,7 @@ function TextArea({ area, text, change, findings }) {
   return html`<div class="code"><div class="gutter" ref=${gutter} aria-hidden="true">${text.split("\n").map((_, index) => {
     const mark = marks.get(index + 1);
     return html`<div key=${index} class=${mark ? mark.severity : ""} title=${mark ? mark.problem : ""}>${index + 1}</div>`;
-  })}</div><textarea id="profileText" ref=${area} aria-label=${t("textOf")} wrap="off" spellcheck="false" value=${text} onKeyDown=${indent} onScroll=${(event) => { gutter.current.scrollTop = event.target.scrollTop; }} onInput=${(event) => change(event.target.value)}></textarea></div>`;
+  })}</div><textarea id="profileText" ref=${area} aria-label=${t("textOf")} aria-describedby="tabHelp" wrap="off" spellcheck="false" value=${text} onKeyDown=${indent} onScroll=${(event) => { gutter.current.scrollTop = event.target.scrollTop; }} onInput=${(event) => change(event.target.value)}></textarea></div><small id="tabHelp">${t("tabHelp")}</small>`;
 }
 function Findings({ lint, area, text }) {
   const goTo = ({ line, column, length }) => {

@@ -2,6 +2,7 @@
 import { addTexts } from "./lib.js";
 
 addTexts({
+  tabHelp: ["Tab indents; Escape, then Tab leaves the text.", "Tab 键缩进；按 Esc 后再按 Tab 键可离开文本框。"],
   editProfile: ["Edit", "编辑"], "job.diff": ["comparison", "比对"], "trial.canary": ["canary", "灰度"], "stage.message": ["message", "消息"],
   "stage.claim": ["who decodes it", "由谁解析"], "stage.envelope": ["envelope", "信封"], "stage.profile": ["profile", "物模型"], "stage.rules": ["rules", "规则"],
   "stage.fields": ["fields", "字段"], "stage.readings": ["readings", "读数"], "stage.identity": ["identity", "去重标识"], "stage.commit": ["commit", "入库"],

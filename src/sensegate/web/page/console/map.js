@@ -3,6 +3,8 @@ import { html, useEffect, useRef, useState } from "./preact.js";
 import { Card, Empty, Link, Problem, call, device, emptyHere, go, number, query, replaceSearch, searchValues, t } from "./lib.js";
 import { Table } from "./more.js";
 
+// The gateway divides a view into at most so many cells each way.
+const CELLS_OF_A_VIEW = 24, VIEWS_MAX = 6;
 const GUANGDONG = [[20.2, 109.6], [25.6, 117.4]];
 let leaflet = null;
 function loadLeaflet() {
@@ -86,7 +88,13 @@ export function DeviceMap() {
       });
       await read();
       // The first view shows what there is; without a place it stays with the province.
-      if (!values.at && !ended && shownCells.length) map.current.fitBounds(L.latLngBounds(shownCells.map((cell) => [cell.lat, cell.lon])).pad(0.2), { maxZoom: 13 });
+      // A cell stands for devices around it: each view is wider by a cell, and what it shows more exactly is fitted again.
+      for (let turn = 0, zoom = -1; !values.at && !ended && shownCells.length && zoom !== map.current.getZoom() && turn < VIEWS_MAX; turn += 1) {
+        const view = map.current.getBounds(), high = (view.getNorth() - view.getSouth()) / CELLS_OF_A_VIEW, wide = (view.getEast() - view.getWest()) / CELLS_OF_A_VIEW;
+        zoom = map.current.getZoom();
+        map.current.fitBounds(L.latLngBounds(shownCells.flatMap((cell) => [[cell.lat - high, cell.lon - wide], [cell.lat + high, cell.lon + wide]])).pad(0.05), { maxZoom: 13 });
+        await read();
+      }
     };
     begin().catch((why) => !ended && setError(why));
     const every = setInterval(() => map.current && !document.hidden && read(), 15_000);
@@ -105,5 +113,5 @@ export function DeviceMap() {
     <section class="card"><div class="tools"><label class="filter">${t("column.domain")}<input value=${domain} onChange=${(event) => replaceSearch({ domain: event.target.value.trim() })} /></label><span class="space"></span><span class="quiet">${t("mapHelp")}</span></div>
       <div class="map" ref=${place} role="application" aria-label=${t("page.map")}></div>
       <p class="quiet">${approvals.length ? approvals.map(([, word, approval]) => html`<strong key=${word}>${t("approvalOf", t(word), approval)}</strong> `) : layers && t("noTiles")}</p></section>
-    <${Card} title=${t("placesShown")}>${cells?.length ? html`<${Table} rows=${[...cells].sort((left, right) => right.silent - left.silent || right.devices - left.devices).slice(0, 50)} columns=${[{ name: "id", show: (value, row) => (value ? html`<${Link} to=${device(value)}>${value}<//>` : html`<button type="button" onClick=${() => map.current.setView([row.lat, row.lon], Math.min(map.current.getZoom() + 2, 18))}>${t("zoomTo")}</button>`) }, { name: "devices", numeric: true }, { name: "silent", numeric: true, label: t(`state.${"silent"}`) }, { name: "lat", numeric: true, label: "°N" }, { name: "lon", numeric: true, label: "°E" }]} />` : cells && html`<${Empty} text=${emptyHere(t("noPlaces"))()} />`}<//>`;
+    <${Card} title=${t("placesShown")}>${cells?.length ? html`<${Table} rows=${[...cells].sort((left, right) => right.silent - left.silent || right.devices - left.devices).slice(0, 50)} columns=${[{ name: "id", show: (value, row) => (value ? html`<${Link} to=${device(value)}>${value}<//>` : html`<button type="button" onClick=${() => map.current.setView([row.lat, row.lon], Math.min(map.current.getZoom() + 2, 18))}>${t("zoomTo")}</button>`) }, { name: "devices", numeric: true }, { name: "silent", numeric: true, label: t(`state.${"silent"}`) }, { name: "lat", numeric: true, label: "°N" }, { name: "lon", numeric: true, label: "°E" }]} />` : cells && html`<${Empty} text=${emptyHere(t("noPlaces"))} />`}<//>`;
 }

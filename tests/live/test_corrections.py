@@ -90,6 +90,7 @@ async def test_what_cannot_be_ordered_is_refused(tmp_path: Path) -> None:
             ({"end": "2027-01-01T00:00:00Z", "action": "annotate"}, 400, "quality"),
             ({"end": "2027-01-01T00:00:00Z", "quality": "good"}, 400, "leave it out"),
             ({"end": "2027-01-01T00:00:00Z", "devices": ["air-9"]}, 404, "no device air-9"),
+            ({"end": "2027-01-01T00:00:00Z", "properties": ["pm25#b"]}, 400, "did you mean 'pm2_5'"),
         ):
             answer = await site.ask("POST", "/api/v1/corrections", json={**body, **changes})
             assert (answer.status, words in answer.body["detail"]) == (status, True), answer.body

@@ -14,6 +14,7 @@ from sensegate.web import listing
 from sensegate.web.bodies import Body, DeviceId
 from sensegate.web.parts import PartKey
 from sensegate.web.problems import BadRequest
+from sensegate.web.registry import unknown_property
 from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route, iso
 
@@ -98,7 +99,11 @@ def _quality(body: NewCorrection) -> int:
 
 async def _create(call: Call) -> CorrectionRow:
     """Withdraw readings of a span, or set their quality, as revisions of them."""
-    return await order(call, await call.body(NewCorrection))
+    body = await call.body(NewCorrection)
+    for name in body.properties:
+        if problem := unknown_property(name.partition("#")[0]):
+            raise BadRequest(f"body: properties: {problem}")
+    return await order(call, body)
 
 
 async def order(call: Call, body: NewCorrection) -> CorrectionRow:

@@ -107,8 +107,8 @@ def test_one_thing_has_one_name() -> None:
     for kind in ("messages", "quarantined", "values", "accepted", "duplicates", "rejected", "forwarded", "withheld"):
         name = names.get(kind, kind)
         for language, source in of_page.items():
-            said = re.search(rf'[ {{]{name}: "([^"]*)"', source)
-            assert said, name
-            assert said[1].casefold() == texts[language][f"kind.{kind}"].casefold(), (kind, language)
-    for kind, reason, said in re.findall(r'"(quarantined|rejected)\.(\w+)": "[^：]*：([^"]*)"', of_page["zh-CN"]):
-        assert texts["zh-CN"][f"reason.{reason}"] == said, kind
+            wording = re.search(rf'[ {{]{name}: "([^"]*)"', source)
+            assert wording, name
+            assert wording[1].casefold() == texts[language][f"kind.{kind}"].casefold(), (kind, language)
+    for kind, reason, wording in re.findall(r'"(quarantined|rejected)\.(\w+)": "[^：]*：([^"]*)"', of_page["zh-CN"]):
+        assert texts["zh-CN"][f"reason.{reason}"] == wording, kind

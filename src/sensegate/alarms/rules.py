@@ -235,8 +235,11 @@ class AlarmRules:
         check_rule(rule)
         demand(by, Action.CHANGE_ALARMS, rule.place.division, rule.place.department)
         if not self._is_applicable(rule):
-            problem = f"a rule of kind {rule.kind} is about the gateway, whose division is {self._home}"
-            raise ConfigError(problem, key="place", remedy=f"give {self._home}, if that lies in your scope")
+            raise ConfigError(
+                f"a rule of kind {rule.kind} is about the gateway, whose division is {self._home}",
+                key="place",
+                remedy=f"give {self._home} if that lies in your scope",
+            )
         before = self._own.find(rule.name)
         if before and not self._sees(by, before):
             raise Conflict(f"alarm rule {rule.name} exists in another scope; choose another name")

@@ -74,5 +74,6 @@ export const PROBLEMS = [
   ["{0} of {1} devices have no room for task {2}", "{1} 台设备中有 {0} 台的任务队列已满，无法接收任务 {2}"],
   ["an interrupted approval of application {0} has extended grant {1}", "申请 {0} 的一次中断的审批已延长授权 {1}"],
   ["approve it again, or revoke the grant first", "请重新审批，或先撤销该授权"], ["refuse application {0}", "请驳回申请 {0}"], ["renew it later", "请稍后再续期"],
+  ["a rule of kind {0} is about the gateway, whose division is {1}", "类型为 {0} 的规则针对整个网关（区划 {1}）"], ["give {0} if that lies in your scope", "若在您的管理范围内，请填写 {0}"],
   ["is too long", "过长"], ["{0} feeds are offered already", "已提供 {0} 个数据流"], ["offer fewer", "请减少提供的数量"], ["it has {0} bytes", "其大小为 {0} 字节"],
 ];

@@ -533,7 +533,7 @@ async def test_a_move_names_its_source_only_if_given(browser: Any) -> None:
 
 async def test_the_editor_is_left_by_the_keyboard(browser: Any) -> None:
     """Tab indents; after Escape it leads on, as it does everywhere else, and then indents again."""
-    answers = {"/api/v1/profiles/lint": {"findings": []}, "/api/v1/profiles/schema*": {}}
+    answers: dict[str, Any] = {"/api/v1/profiles/lint": {"findings": []}, "/api/v1/profiles/schema*": {}}
     async with drawn(browser, "editor", answers) as shown:
         text = shown.page.locator("#profileText")
         await text.fill("")

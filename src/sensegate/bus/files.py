@@ -25,3 +25,8 @@ def sync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def leads_out(name: str) -> bool:
+    """Return whether a name with `/` may lead out of its directory, alone or without its first parts."""
+    return "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/"))

@@ -111,7 +111,7 @@ def made(*files: FileEntry, secrets: tuple[str, ...] = ()) -> BackupManifest:
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("path", ["directory/../../outside", "/etc/passwd", ".."])
+@pytest.mark.parametrize("path", ["directory/../../outside", "/etc/passwd", "..", "directory//etc/passwd"])
 def test_a_backup_writes_nowhere_else(tmp_path: Path, path: str) -> None:
     """A manifest, or a file of secrets, whose names lead out of the directory is refused."""
     manifest.write(tmp_path, made(FileEntry(path, 0, "")))

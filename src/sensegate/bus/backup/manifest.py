@@ -13,7 +13,7 @@ from typing import Final
 
 import msgspec
 
-from sensegate.bus.files import write_private
+from sensegate.bus.files import leads_out, write_private
 from sensegate.errors import ConfigError
 
 FILE: Final = "manifest.json"
@@ -105,7 +105,7 @@ def read(directory: Path) -> BackupManifest:
     except msgspec.DecodeError as why:
         raise ConfigError(f"cannot be read: {why}", file=str(file), remedy="take another copy of this backup") from why
     for name in (*(entry.path for entry in decoded.files), *decoded.secrets, *decoded.left_out):
-        if name.startswith("/") or ".." in name.split("/"):
+        if leads_out(name):
             raise ConfigError(f"{name!r} leads out of the backup", file=str(file), remedy="do not use this backup")
     return decoded
 

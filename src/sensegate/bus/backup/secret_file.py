@@ -13,6 +13,7 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.kdf.scrypt import Scrypt
 
+from sensegate.bus.files import leads_out
 from sensegate.errors import ConfigError
 
 _COST: Final = 2**15
@@ -77,7 +78,7 @@ def unseal(file: Path, key: bytes) -> dict[str, bytes]:
         raise ConfigError("it was encrypted under another passphrase", file=str(file), remedy=remedy) from why
     except (OSError, ValueError, msgspec.DecodeError) as why:
         raise ConfigError(f"cannot be read: {why}", file=str(file), remedy="take another copy of this backup") from why
-    if unsafe := [name for name in contents if name.startswith("/") or ".." in name.split("/")]:
+    if unsafe := [name for name in contents if leads_out(name)]:
         raise ConfigError(f"{unsafe[0]!r} leads out of the backup", file=str(file), remedy="do not use this backup")
     return contents
 

@@ -250,6 +250,49 @@ async def test_the_states_of_one_write_of_alarms_stay_together(monkeypatch: pyte
     assert [last for last, _ in own.states] == [8]
 
 
+async def test_a_long_copy_is_written_before_it_is_whole(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Memory holds little of it; until it is whole its term says so, also through a restart in between."""
+    monkeypatch.setattr(replica, "CHUNK_ENTRIES", 4)
+    monkeypatch.setattr(replica, "PENDING_BYTES_MAX", 200)
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    original = ReplicationSource(source, clock, 5.0)
+    for number in range(40):  # all records but the last are replaced: no state before the last is whole
+        await source.write(commit(number, 3))
+    ask = asks(original)
+    copy = Replica(own, StoreConfig(), clock)
+    largest = 0
+    for _ in range(20):
+        await copy.copy_next(ask)
+        largest = max(largest, copy._open_bytes)
+    assert (copy.term.partial, copy.behind > 0, largest < 400) == (True, True, True)
+    assert (await own.bounds())[1] > 20
+    copy = Replica(own, StoreConfig(), clock, copy.term)
+    while copy.term.partial:
+        assert (await own.bounds())[1] < (await source.bounds())[1]
+        await copy.copy_next(ask)
+    assert await contents(own) == await contents(source)
+
+
+async def test_a_copy_that_lags_is_partial_only_where_it_waits_for_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its term says so before anything is written that is not whole."""
+    monkeypatch.setattr(replica, "CHUNK_ENTRIES", 4)
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    original = ReplicationSource(source, clock, 5.0)
+    await source.write(commit(0, 3))
+    ask, copy = asks(original), Replica(own, StoreConfig(), clock)
+    await caught_up(copy, ask)
+    assert not copy.term.partial
+    for number in range(1, 30):
+        await source.write(commit(number, 3))
+    monkeypatch.setattr(replica, "PENDING_BYTES_MAX", 200)
+    while not copy.term.partial:
+        await copy.copy_next(ask)
+        assert (await own.bounds())[1] == 4
+    await caught_up(copy, ask)
+    assert await contents(own) == await contents(source)
+    assert not copy.term.partial
+
+
 async def test_a_copy_that_takes_over_ends_whole_and_takes_no_more() -> None:
     """The term begins after what was being written, and nothing of the last term comes behind its beginning."""
     source, clock = MemoryLog(), FakeClock()

@@ -11,6 +11,7 @@ import pytest
 
 from sensegate.authority.bucket import MemoryBucket
 from sensegate.bus.engine import Engine
+from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.config import NodeUserConfig
 from sensegate.config.sites import PeerConfig
@@ -19,6 +20,7 @@ from sensegate.failover import terms
 from sensegate.failover.lease import LEAP_MAX, LeaseRequest, VoterConfiguration
 from sensegate.failover.replica import Replica
 from sensegate.failover.standby import POLL_S, _Standby
+from sensegate.failover.standby_status import STATUS, StandbyStatus
 from sensegate.failover.terms import CentreState, Term, decode_state, encode
 from tests.conftest import eventually
 from tests.live.site import config_of
@@ -38,7 +40,7 @@ def make_standby(directory: Path, term: Term, *, copied: bool = True) -> tuple[_
     clock = FakeClock()
     made = _Standby(config, clock, cast("Engine", None), term)
     if copied:
-        made._replica = cast("Replica", object())
+        made._replica = Replica(MemoryLog(), config.store, clock, term)
         made._missing.clear()
     return made, clock
 
@@ -64,6 +66,19 @@ async def test_it_wants_what_it_can_have(tmp_path: Path) -> None:
         assert (await ask_lease(standby, "4401", LeaseRequest(1))).is_candidate is wants, (term, copied)
         # Of a later term than its own it has nothing but what it copied.
         assert (await ask_lease(standby, "4401", LeaseRequest(2))).is_candidate is (wants and copied), (term, copied)
+
+
+async def test_with_a_part_of_the_log_it_takes_over_by_no_vote(tmp_path: Path) -> None:
+    """A copy that has just begun ends in a state that the log never had; the same copy takes over once it is whole."""
+    for partial in (True, False):
+        standby, clock = make_standby(
+            tmp_path / str(partial), Term(1, voters=(VoterConfiguration((1, 1), ALL),), partial=partial)
+        )
+        await clock.advance(LEASE_S + 1)
+        assert standby._is_candidate() is not partial
+        standby._write_status()
+        status = msgspec.json.decode((tmp_path / str(partial) / STATUS).read_bytes(), type=StandbyStatus)
+        assert status.missing == (("log",) if partial else ())
 
 
 async def test_without_the_registries_it_takes_over_by_no_vote(tmp_path: Path) -> None:

@@ -32,6 +32,8 @@ WAIT_S = 1.0
 COMMIT = "commit."
 STATE = f"{ALARM_STATES}."
 """Prefix of the states of alarms, which end the writes of alarms as records end commits."""
+PENDING_BYTES_MAX = 64 * 1024**2
+"""Most bytes of entries that wait in memory for a whole state of the log; beyond, they are written as they are."""
 _FILLER = LogMessage(PADDING_SUBJECT, b"", 1)
 
 
@@ -305,6 +307,7 @@ class Replica:
         self._fresh = False
         self._open: list[ReplicatedEntry] = []
         """Entries that were received, but do not end in a whole state of the log yet."""
+        self._open_bytes = 0
         self._received = -1
         """Last sequence that was received."""
         self._barrier = 0
@@ -323,13 +326,16 @@ class Replica:
     async def copy_next(self, ask: Callable[[str, bytes], Awaitable[bytes]], term: int = 0) -> None:
         """Copy the next chunk.
 
+        A copy that has just begun, or lags by more than `PENDING_BYTES_MAX`, is `partial` in `term` until it is whole.
+        The caller stores `term` after each change, before the next chunk.
+
         Raises:
             Unavailable: the active centre does not answer, or the outcome of a write is unknown; try again.
             Fenced: our log is not a copy of the active centre's, or has entries that it has lost.
             StoreFull: the timelines cannot be written.
         """
         if self._end < 0:
-            self._open.clear()
+            self._take_open()
             first, self._end = await self._own.bounds()
             self._received, self._barrier = self._end, 0
             # A new log begins where that of the active centre does, and has no entries of any term.
@@ -348,18 +354,37 @@ class Replica:
             await self._follow(chunk.timelines)
         if chunk.history != self.term.history:
             self.term = msgspec.structs.replace(self.term, history=chunk.history)
-        ready = self._receive(chunk)
-        until, vacant = 0, 0
-        if not chunk.entries and not self._open and chunk.last > self._received:
-            # The last entries have expired before they were copied. Two answers must say so: padding is for ever.
-            vacant = chunk.last
-            if vacant == self._vacant:
-                until = self._received = vacant
-        self._vacant = vacant
+        if self._fresh and chunk.last > self._end:
+            self.term = msgspec.structs.replace(self.term, partial=True)
+        if self.term.partial and not self._barrier:
+            self._barrier = chunk.last  # what was written before a restart lacks records up to there
+        ready, until, is_whole = self._due(chunk)
         if ready or until:
             async with self._writing:
                 await self._write(ready, until)
+        if self.term.partial and (is_whole or chunk.last <= self._end):
+            self.term = msgspec.structs.replace(self.term, partial=False)
         self.behind = max(0, chunk.last - self._end)
+
+    def _due(self, chunk: LogChunk) -> tuple[list[ReplicatedEntry], int, bool]:
+        """Return (entries to write, sequence up to which to fill holes or 0, whether the copy is whole after that)."""
+        ready = self._receive(chunk)
+        vacant = chunk.last if not chunk.entries and chunk.last > self._received else 0
+        is_vacant = vacant > 0 and vacant == self._vacant
+        self._vacant = vacant
+        if is_vacant:
+            # The last entries have expired before they were copied. Two answers must say so: padding is for ever.
+            self._received = vacant
+            return self._take_open(), vacant, True
+        if self._open_bytes > PENDING_BYTES_MAX:
+            if self.term.partial:
+                return [*ready, *self._take_open()], 0, False
+            self.term = msgspec.structs.replace(self.term, partial=True)  # on the disk before the log is
+        return ready, 0, bool(ready)
+
+    def _take_open(self) -> list[ReplicatedEntry]:
+        taken, self._open, self._open_bytes = self._open, [], 0
+        return taken
 
     def _receive(self, chunk: LogChunk) -> list[ReplicatedEntry]:
         """Add the entries of a chunk to those received; return those that end in a whole state of the log.
@@ -372,9 +397,11 @@ class Replica:
                 self._barrier = chunk.last
             self._received = entry.sequence
             self._open.append(entry if entry.left_h >= 0 else self._completed(entry, chunk.last))
+            self._open_bytes += len(entry.payload) + len(entry.subject)
             if self._open[-1].ends_write and entry.sequence >= self._barrier:
                 complete = len(self._open)
         ready, self._open = self._open[:complete], self._open[complete:]
+        self._open_bytes -= sum(len(entry.payload) + len(entry.subject) for entry in ready)
         return ready
 
     def _completed(self, entry: ReplicatedEntry, last: int) -> ReplicatedEntry:

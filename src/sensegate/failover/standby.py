@@ -43,7 +43,7 @@ from sensegate.failover.lease import INITIAL_VERSION, LeaseRequest, ReportedTerm
 from sensegate.failover.ledger_copy import LedgerCopy
 from sensegate.failover.replica import LogChunk, Replica
 from sensegate.failover.replica import describe_log as log_of
-from sensegate.failover.standby_status import PROMOTE, REGISTRIES, STATUS, TRAIL, StandbyStatus
+from sensegate.failover.standby_status import LOG, PROMOTE, REGISTRIES, STATUS, TRAIL, StandbyStatus
 from sensegate.failover.terms import GRANT_S, CentreState, Term
 from sensegate.failover.trail_copy import SetAsideStore, TrailCopy
 from sensegate.tiers.admission import NodeAdmission, Site, open_members
@@ -268,7 +268,8 @@ class _Standby:
 
     def _is_candidate(self) -> bool:
         """Return whether this centre takes over if the nodes grant it."""
-        has_copy = self._replica is not None and not self._missing and self._voters[-1].version != INITIAL_VERSION
+        is_whole = self._replica is not None and not (self._missing or self._replica.term.partial)
+        has_copy = is_whole and self._voters[-1].version != INITIAL_VERSION
         was_active = self.term.active and self._seen <= self.term.number
         return (
             self.config.peer.automatic
@@ -312,7 +313,8 @@ class _Standby:
 
     def _write_status(self) -> None:
         behind = self._replica.behind if self._replica else -1
-        missing = tuple(sorted(self._missing))
+        is_partial = self._replica is not None and self._replica.term.partial
+        missing = tuple(sorted(self._missing | ({LOG} if is_partial else set())))
         status = StandbyStatus(os.getpid(), self._seen, self._reached, behind, missing, time.time())
         fresh = self.directory / f"{STATUS}.new"
         fresh.write_bytes(msgspec.json.encode(status))
@@ -392,10 +394,10 @@ class _Standby:
 
     async def _copy_log(self, replica: Replica, ask: _Ask) -> None:
         while True:
-            before = replica.term.history
+            before = replica.term
             await replica.copy_next(ask, self._known)
-            if replica.term.history != before:
-                await self._store_term(history=replica.term.history)
+            if (after := replica.term) is not before:
+                await self._store_term(history=after.history, partial=after.partial)
             self._reached = True
 
     async def _watch_active(self, link: CentreLink) -> None:

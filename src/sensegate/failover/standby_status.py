@@ -7,8 +7,8 @@ import msgspec
 PROMOTE = "promote"
 """File that orders this centre to become active, written by `sensegate centre promote`."""
 STATUS = "standby.json"
-REGISTRIES, TRAIL = "registries", "trail"
-"""Parts of a copy beside the log."""
+LOG, REGISTRIES, TRAIL = "log", "registries", "trail"
+"""Parts of a copy; the log while its copy is not whole."""
 
 
 class StandbyStatus(msgspec.Struct, frozen=True):
@@ -22,7 +22,7 @@ class StandbyStatus(msgspec.Struct, frozen=True):
     behind: int
     """Entries of its log that are not yet here; -1: not known."""
     missing: tuple[str, ...]
-    """Other parts of the copy that are not whole yet since this centre stands by: ``registries``, ``trail``."""
+    """Parts of the copy that are not whole: ``log``; since this centre stands by ``registries``, ``trail``."""
     written_at: float
     """Unix time."""
 

@@ -41,6 +41,9 @@ class Term(msgspec.Struct, frozen=True, omit_defaults=True):
     """Centre: (term, last sequence of the log when the term began) for each term of its log."""
     lapsed: bool = False
     """Centre: whether the nodes have left it in this term, which it must not resume."""
+    partial: bool = False
+    """Standby: whether its copy of the log may end in a state that the log never had: it does not take over by itself.
+    """
     voters: tuple[VoterConfiguration, ...] = ()
     """Centre: every voter configuration by which a vote may still be counted, oldest first; the last is in force."""
     voters_version: tuple[int, int] = INITIAL_VERSION

@@ -113,4 +113,4 @@ def test_the_test_of_the_readme_passes_and_fails(tmp_path: Path) -> None:
     profile.write_text(profile.read_text(encoding="utf-8").replace("value: 21.5", "value: 12.5"), encoding="utf-8")
     bad = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False)
     assert "1 failed" in bad.stdout
-    assert re.search(r"plain\.yaml:\d+: examples: .*12\.5", bad.stdout), bad.stdout
+    assert re.search(r"plain\.yaml:\d+: examples\[0\]: .*12\.5", bad.stdout), bad.stdout

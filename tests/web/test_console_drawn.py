@@ -531,6 +531,31 @@ async def test_a_move_names_its_source_only_if_given(browser: Any) -> None:
             assert await saved(shown) == Sent("POST", "/api/v1/moves", body, "")
 
 
+async def test_registered_cameras_and_platforms_are_named_in_chinese(browser: Any) -> None:
+    """Headings, columns and states; what there is none of has no table."""
+    camera = {"device": "44010600001190000001", "address": "10.1.2.3", "since": "2026-12-01T00:00:00Z", "last": ""}
+    subscription = {"superior": "province", "kinds": ["1"], "resources": [], "status": 2, "until": "", "objects": 0}
+    answers: dict[str, Any] = {
+        "/api/v1/viid*": {
+            "server_id": "44010000005030000001",
+            "registrations": [{**camera, "requests": 28, "objects": 1_046, "clock_behind_s": None}],
+            "superiors": [],
+            "subscriptions": [{**subscription, "notifications": 3}],
+            "subordinates": [],
+        },
+    }
+    async with drawn(browser, "video", answers) as shown:
+        await shown.page.wait_for_selector("main td:text-is('1,046')")
+        text = await shown.text()
+        assert "GA/T 1400 注册的摄像机与平台" in text
+        assert "上级平台的订阅" in text
+        assert "下级平台" not in text
+        assert "过期" in text
+        headings = await shown.page.locator("main th").all_inner_texts()
+        assert {"请求次数", "时钟滞后（秒）", "通知数"} <= {*headings}
+        assert [heading for heading in headings if heading.isascii()] == []
+
+
 async def test_the_editor_is_left_by_the_keyboard(browser: Any) -> None:
     """Tab indents; after Escape it leads on, as it does everywhere else, and then indents again."""
     answers: dict[str, Any] = {"/api/v1/profiles/lint": {"findings": []}, "/api/v1/profiles/schema*": {}}

@@ -50,7 +50,7 @@ addTexts({
   "column.used": ["used this month", "本月已用"], "column.deadline": ["due", "答复期限"], "column.sharing": ["", "共享属性"], "column.code": ["", "目录代码"],
   "column.cadence": ["", "更新周期"], "column.level": ["", "审批层级"], "column.origin": ["", "来源节点"], "column.rows": ["", "行数"], "column.purpose": ["", "用途"],
   "column.days": ["", "天数"], "column.deliveries": ["", "交付方式"], "column.contact": ["", "联系方式"], "column.applicant": ["", "申请方"], "column.legal_basis": ["", "法律依据"],
-  "column.escalated": ["", "已逐级上报"], "column.mask": ["", "脱敏"], "column.requests": ["", "请求次数"], "column.scanned": ["", "查阅行数"], "column.pre_approvals": ["", "预先同意"],
+  "column.escalated": ["", "已逐级上报"], "column.mask": ["", "脱敏"], "column.scanned": ["", "查阅行数"], "column.pre_approvals": ["", "预先同意"],
   "column.departments": ["", "部门"], "column.time_quality": ["", "时间来源"], "state.published": ["", "已发布"], "state.pending": ["", "待答复"], "state.approved": ["", "已同意"],
   "state.refused": ["", "不同意"], "state.lapsed": ["", "逾期未答复"], "state.revoked": ["", "已撤销"], "state.unconditional": ["", "无条件共享"], "state.conditional": ["", "有条件共享"],
   "state.not_shared": ["", "不予共享"],

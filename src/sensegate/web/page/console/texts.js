@@ -117,7 +117,7 @@ export const TEXTS = {
   "flag.backlog": ["backlog", "补传"], "flag.unidentifiable": ["unidentifiable", "无法标识"], "flag.not_deduplicated": ["not deduplicated", "未去重"], "flag.best_effort": ["best effort", "尽力传输"], "flag.alarm": ["alarm", "告警"], "flag.heartbeat": ["heartbeat", "心跳"],
   "flag.rollover": ["rollover", "翻转"], "flag.reset": ["reset", "清零"], "flag.unit": ["unit", "单位"], "flag.warned": ["warned", "有警告"], "flag.redecoded": ["decoded again", "重新解析"],
   "column.authenticity": ["", "真实性"], "column.accuracy": ["", "准确性"], "column.continuity": ["", "连续性"], "column.completeness": ["", "完整性"], "column.task": ["", "任务"],
-  "column.sends": ["", "发送次数"], "column.plan": ["", "预案"], "column.place": ["", "地点"], "column.since": ["", "开始"], "column.until": ["", "结束"], "column.source": ["", "来源"],
+  "column.sends": ["", "发送次数"], "column.plan": ["", "预案"], "column.place": ["", "地点"], "column.requests": ["", "请求次数"], "column.since": ["", "开始"], "column.until": ["", "结束"], "column.source": ["", "来源"],
   "column.stage": ["", "阶段"], "column.requested": ["", "申请时间"], "column.member": ["", "成员"], "column.role": ["", "角色"], "column.devices": ["", "设备数"],
   "column.load": ["", "负载"], "column.membership": ["", "成员状态"], "column.areas": ["", "管辖区划"], "column.duty": ["", "职责"], "column.scope": ["", "范围"],
   "column.disabled": ["", "停用"], "column.external": ["", "外部认证"], "column.feeds": ["", "数据流"], "column.expires": ["", "到期"], "column.revoked": ["", "吊销"],

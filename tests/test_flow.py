@@ -20,7 +20,7 @@ from sensegate.bus import raw
 from sensegate.bus.addresses import GatewayAddresses
 from sensegate.clock import FakeClock, SystemClock
 from sensegate.config import ExternalBrokerConfig, UplinkConfig
-from sensegate.errors import ConfigError, Fenced, StoreFull, Unavailable
+from sensegate.errors import ConfigError, Fenced, Overloaded, StoreFull, Unavailable
 from tests.conftest import eventually
 from tests.live.phone import Phone
 from tests.live.site import Made, config_of, reading, running
@@ -100,7 +100,7 @@ async def test_a_bug_behind_the_decoding_costs_one_message(
     assert source.started == [0, 30, 30]
 
 
-@pytest.mark.parametrize("why", [Unavailable("away"), Fenced("another"), StoreFull("no room")])
+@pytest.mark.parametrize("why", [Unavailable("away"), Fenced("another"), StoreFull("no room"), Overloaded("many")])
 async def test_a_part_without_a_connection_or_room_begins_again(why: Exception) -> None:
     """It ends nothing else: what comes by the other parts goes on."""
     tried: list[int] = []
@@ -116,6 +116,7 @@ async def test_a_part_without_a_connection_or_room_begins_again(why: Exception) 
     clock = FakeClock()
     running = asyncio.create_task(flow.supervised("a part", work, clock))
     while not resumed.is_set():
+        assert not running.done()
         await asyncio.sleep(0)
         await clock.advance(0.5)
     running.cancel()

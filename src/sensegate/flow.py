@@ -39,6 +39,7 @@ from sensegate.control import feature as control
 from sensegate.errors import (
     CancellableTaskGroup,
     Fenced,
+    Overloaded,
     PermissionDenied,
     SensegateError,
     StoreFull,
@@ -165,14 +166,14 @@ async def _run(
 
 
 async def supervised(name: str, run: Callable[[], Awaitable[None]], clock: Clock) -> None:
-    """Restart a component whenever its connection was lost or a store has no room for it.
+    """Restart a component whenever its connection was lost, or a store or the audit trail has no room for it now.
 
     Any other error is a bug and ends the process.
     """
     while True:
         try:
             await run()
-        except* (Unavailable, Fenced, PermissionDenied, StoreFull) as errors:
+        except* (Unavailable, Overloaded, Fenced, PermissionDenied, StoreFull) as errors:
             metrics.RESTARTS.labels(name).inc()
             _log.warning("component restarted", component=name, reason=_reasons(errors))
         await clock.sleep(0.5)

@@ -22,7 +22,7 @@ from sensegate.config import IngestConfig, TimeConfig
 from sensegate.decode.decode import Decoder
 from sensegate.decode.memory import DecoderMemory
 from sensegate.decode.profiles import ProfileSet
-from sensegate.errors import Fenced, Unavailable
+from sensegate.errors import Fenced, Overloaded, Unavailable
 from sensegate.ingest.interpreter import Interpreter
 from sensegate.ingest.pipeline import IngestPipeline, PipelineStages
 from sensegate.model import Delivery, Device, LogMessage, Message, SourcePosition
@@ -76,7 +76,8 @@ class Script:
             yield Delivery(self.name, chunk, self._ack(chunk[-1].sequence), SourcePosition("life", chunk[-1].sequence))
             if self._given in self._lost_after:
                 self._lost_after.remove(self._given)
-                raise Unavailable("the source was lost, as the script says")
+                lost = Overloaded if self._given % 2 else Unavailable  # as a source that records on a busy audit trail
+                raise lost("the source was lost, as the script says")
             await asyncio.sleep(0)
         await self._stopped.wait()
 

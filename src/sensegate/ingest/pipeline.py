@@ -27,7 +27,7 @@ from sensegate.collect.merging import MergedSources
 from sensegate.config import Config
 from sensegate.decode.profiles import ProfileSet
 from sensegate.decode.redaction import MessageRedactor, removed_of
-from sensegate.errors import Fenced, StoreFull, Unavailable
+from sensegate.errors import Fenced, Overloaded, StoreFull, Unavailable
 from sensegate.ingest.batches import DecodedBatch
 from sensegate.ingest.boundary import BatchBoundary
 from sensegate.ingest.interpreter import Interpreter, Reprocessor, delivery_of
@@ -147,7 +147,7 @@ class IngestPipeline:
             began = self._clock.monotonic()
             try:
                 await self._run_once()
-            except (Unavailable, Fenced, StoreFull) as why:
+            except (Unavailable, Overloaded, Fenced, StoreFull) as why:
                 self.trouble = str(why)
                 metrics.RESTARTS.labels("ingest").inc()
                 _log.warning("ingest restarted from the last commit", reason=str(why))

@@ -15,7 +15,7 @@ from sensegate import __version__
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.trail import Trail
 from sensegate.clock import Clock
-from sensegate.errors import Conflict, PermissionDenied, StoreFull, Unavailable
+from sensegate.errors import Conflict, Overloaded, PermissionDenied, StoreFull, Unavailable
 from sensegate.feature import Answer, Feature, FeatureSpec, Parts, owned
 from sensegate.quantities.properties import PROPERTIES
 from sensegate.tiers import gaps, rest_indicators, rest_moves, rest_nodes, rest_owners, rest_returns, rest_uplink
@@ -77,7 +77,7 @@ class WriterEvents:
         by = Principal(f"node-{member}", Role.DEVICE, scope(self._home), name="the node itself")
         try:
             await self._trail.record(by, action, member, after=dict(after))
-        except (Unavailable, StoreFull) as why:
+        except (Unavailable, Overloaded, StoreFull) as why:
             _log.warning("action of a node not recorded on the trail", member=member, reason=str(why))
             return False
         return True
@@ -185,7 +185,7 @@ async def _move_own(moves: MoveRegister, mover: DeviceMover, clock: Clock, home:
         await moves.until(lambda: moves.orders_digest(home) != "")
         try:
             await mover.run_orders()
-        except (Conflict, Unavailable, PermissionDenied, StoreFull) as why:
+        except (Conflict, Unavailable, Overloaded, PermissionDenied, StoreFull) as why:
             # A conflict: an operator cancelled the move while the gateway reported on it.
             _log.warning("move not completed; retrying", reason=str(why))
         await clock.sleep(POLL_S)

@@ -41,7 +41,6 @@ from sensegate.errors import (
     Fenced,
     Overloaded,
     PermissionDenied,
-    SensegateError,
     StoreFull,
     Superseded,
     Unavailable,
@@ -121,7 +120,7 @@ async def run(
         try:
             await _run(config, clock, ready, activation, lease)
         except* Superseded as errors:
-            _log.warning("demoted: another gateway is active", reason=_reasons(errors))
+            _log.warning("demoted: another gateway is active", reason="; ".join(map(str, errors_of(errors))))
         finally:
             if lease:
                 await lease.close()
@@ -175,12 +174,8 @@ async def supervised(name: str, run: Callable[[], Awaitable[None]], clock: Clock
             await run()
         except* (Unavailable, Overloaded, Fenced, PermissionDenied, StoreFull) as errors:
             metrics.RESTARTS.labels(name).inc()
-            _log.warning("component restarted", component=name, reason=_reasons(errors))
+            _log.warning("component restarted", component=name, reason="; ".join(map(str, errors_of(errors))))
         await clock.sleep(0.5)
-
-
-def _reasons(errors: BaseExceptionGroup[SensegateError]) -> str:
-    return "; ".join(str(error) for error in errors_of(errors))
 
 
 class Gateway(msgspec.Struct, frozen=True, kw_only=True, eq=False):

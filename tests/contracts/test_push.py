@@ -85,6 +85,8 @@ async def _silent_server() -> AsyncIterator[int]:
         server.close()
         for writer in writers:
             writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()  # else the loop may end first, and leave the socket to the collector
 
 
 class HttpReceiver:

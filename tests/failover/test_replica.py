@@ -273,6 +273,21 @@ async def test_a_long_copy_is_written_before_it_is_whole(monkeypatch: pytest.Mon
     assert await contents(own) == await contents(source)
 
 
+async def test_a_whole_copy_stays_whole_while_it_receives(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The centre may take over by itself at each moment, and its term is not stored again for each chunk."""
+    monkeypatch.setattr(replica, "CHUNK_ENTRIES", 2)
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    original = ReplicationSource(source, clock, 5.0)
+    await source.write(commit(0, 3))
+    ask, copy = asks(original), Replica(own, StoreConfig(), clock)
+    await caught_up(copy, ask)
+    term = copy.term
+    assert not term.partial
+    await source.write(commit(1, 3))
+    await copy.copy_next(ask)
+    assert (copy.behind, copy.term is term) == (4, True)
+
+
 async def test_a_copy_that_lags_is_partial_only_where_it_waits_for_much(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its term says so before anything is written that is not whole."""
     monkeypatch.setattr(replica, "CHUNK_ENTRIES", 4)

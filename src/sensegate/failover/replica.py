@@ -340,6 +340,8 @@ class Replica:
             self._received, self._barrier = self._end, 0
             # A new log begins where that of the active centre does, and has no entries of any term.
             self._fresh = first > self._end and not self.term.history
+            if self._fresh:
+                self.term = msgspec.structs.replace(self.term, partial=True)
         known = self._own.timelines.fingerprint
         chunk = _read_chunk(await ask("log", _encode(LogRequest(self._end, self._received, term, known))))
         if chunk.log_epoch != self._own.epoch or chunk.last < self._end:
@@ -354,8 +356,6 @@ class Replica:
             await self._follow(chunk.timelines)
         if chunk.history != self.term.history:
             self.term = msgspec.structs.replace(self.term, history=chunk.history)
-        if self._fresh and chunk.last > self._end:
-            self.term = msgspec.structs.replace(self.term, partial=True)
         if self.term.partial and not self._barrier:
             self._barrier = chunk.last  # what was written before a restart lacks records up to there
         ready, until, is_whole = self._due(chunk)

@@ -185,7 +185,7 @@ async def test_a_robot_that_refuses_with_200_gets_it_again(receiver: HttpReceive
 
 
 async def test_an_answer_too_deep_to_read_is_no_acceptance(receiver: HttpReceiver) -> None:
-    """It is a refusal like any other answer that is not a robot's."""
+    """JSON nested too deeply counts as a refusal and is delivered again, like any answer without an error code."""
     receiver.raw = b"[" * 16_000
     gateway = await raised(80.0)
     robot = AlarmChannel(name="w", kind=ChannelKind.WECOM, url=receiver.url, place=Scope("4401"))

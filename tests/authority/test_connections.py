@@ -104,7 +104,7 @@ async def test_a_user_who_waits_for_the_server_holds_up_nobody(
 
 
 async def test_a_restarted_server_gives_the_same_ids_to_others(server: _Server, clock: FakeClock) -> None:
-    """It tells of no end of its connections before: theirs are replaced, and a rival of a new one is seen."""
+    """It does not report the end of its earlier connections: new ones replace their entries."""
     opened = DeviceConnections(server, "devices", clock)
     opened.opened(7, "a", "ca")
     opened.opened(7, "b", "cb")

@@ -449,7 +449,7 @@ class SlowServer:
 
 @pytest.fixture
 async def slow_server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SlowServer]:
-    """It runs; ended after the test."""
+    """Start such a server; stop it after the test."""
     slow = SlowServer(tmp_path, monkeypatch)
     async with slow.engine:
         yield slow
@@ -474,7 +474,7 @@ async def test_a_recovery_of_many_minutes_is_waited_for_and_its_streams_are_veri
 
 @pytest.mark.live
 async def test_a_server_that_recovers_its_store_is_not_taken_for_stuck(slow_server: SlowServer) -> None:
-    """It cannot answer probes; ended by its own gateway it would begin anew, and never get ready."""
+    """A recovering server does not respond to probes; if the gateway restarted it, the recovery would never finish."""
     engine, clock = slow_server.engine, slow_server.clock
     await until(lambda: len(engine._store_monitor._clients) == 3)
     pid = await slow_server.kill()

@@ -142,7 +142,7 @@ async def influx_receiver(_: pytest.FixtureRequest) -> AsyncIterator[Receiver]:
     """A store that takes line protocol; its transport has the address of its configuration, not of the delivery."""
 
     class Moving:
-        """One client of the store for each address, as each outlet has one."""
+        """A transport with one InfluxDB client per address, since each outlet has a client of its own."""
 
         def __init__(self, limit_s: float) -> None:
             self._limit_s = limit_s
@@ -191,7 +191,7 @@ class MqttReceiver:
                     self.bodies.append(message.payload)
 
     async def listen(self) -> None:
-        """Have a client subscribe."""
+        """Subscribe with an MQTT client; return once the subscription is in force."""
         ready = asyncio.Event()
         self._listening = asyncio.create_task(self._listen(ready))
         await ready.wait()

@@ -296,13 +296,19 @@ async def test_an_overloaded_audit_trail_delays_a_mode_order(monkeypatch: pytest
     await asyncio.gather(running, return_exceptions=True)
 
 
-async def test_a_full_queue_delays_a_mode_order_for_its_device_alone(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The others have their task at once, and each has it once; a full queue is no refusal by a device."""
+async def _with_short_queues(monkeypatch: pytest.MonkeyPatch) -> tuple[TaskWorld, ModeRegistry, ModeOrderExecutor]:
+    """Return a gateway whose devices have room for one task each, with its mode orders and their executor."""
     monkeypatch.setattr(module, "DEVICE_MAX", 1)
     monkeypatch.setattr(AnyTask, "confirm", Confirmation("state", "on"))
     world = await made()
     modes = ModeRegistry(MemoryBucket(), world.trail, world.clock)
-    executor = ModeOrderExecutor(modes, world.tasking, world.devices, world.clock, cast("EmergencyGrants", None))
+    grants = cast("EmergencyGrants", None)
+    return world, modes, ModeOrderExecutor(modes, world.tasking, world.devices, world.clock, grants)
+
+
+async def test_a_full_queue_delays_a_mode_order_for_its_device_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The others have their task at once, and each has it once; a full queue is no refusal by a device."""
+    world, modes, executor = await _with_short_queues(monkeypatch)
     earlier = await world.tasking.order(world.device("d1"), "earlier", {}, by=ADMIN)
     order = await _dark(modes)
     with pytest.raises(Overloaded, match="1 of 2 devices"):
@@ -322,11 +328,7 @@ async def test_a_full_queue_delays_a_mode_order_for_its_device_alone(monkeypatch
 
 async def test_an_order_that_ends_while_a_queue_is_full_is_undone(monkeypatch: pytest.MonkeyPatch) -> None:
     """Devices that were told are told the end, though the step was never complete."""
-    monkeypatch.setattr(module, "DEVICE_MAX", 1)
-    monkeypatch.setattr(AnyTask, "confirm", Confirmation("state", "on"))
-    world = await made()
-    modes = ModeRegistry(MemoryBucket(), world.trail, world.clock)
-    executor = ModeOrderExecutor(modes, world.tasking, world.devices, world.clock, cast("EmergencyGrants", None))
+    world, modes, executor = await _with_short_queues(monkeypatch)
     await world.tasking.order(world.device("d1"), "earlier", {}, by=ADMIN)
     order = await _dark(modes)
     with pytest.raises(Overloaded):

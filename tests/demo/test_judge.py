@@ -167,18 +167,18 @@ def test_another_nodes_reading_is_leaked() -> None:
     assert counts(seated(GOOD_LINES, both(1), node="4403")[1]) == {"leaked": 2}
 
 
-def test_bystanders_are_not_judged() -> None:
+def test_readings_by_hand_are_not_judged() -> None:
     """What a person publishes by hand on a device of their own is no phantom."""
     judge, verdict = seated(GOOD_LINES, [*GOOD_RECORDS, record(1, device="by-hand")])
     assert not verdict["failed"]
-    assert judge.unknown_devices == 1
+    assert judge.by_hand == 1
 
 
 def test_a_reading_by_hand_must_not_come_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is counted, and its id is remembered up to a limit; the same id again is doubled."""
+    """Readings sent by hand are counted, one with a known id as doubled. The number of known ids is limited."""
     manual = record(1, device="by-hand", id="h1")
     judge, verdict = seated(GOOD_LINES, [*GOOD_RECORDS, manual, record(1, "pm2_5", device="by-hand", id="h2")])
-    assert (verdict["bystanders"], judge.status()["by_hand"], verdict["failed"]) == (2, 2, False)
+    assert (verdict["by_hand"], judge.status()["by_hand"], verdict["failed"]) == (2, 2, False)
     _, verdict = seated(GOOD_LINES, [*GOOD_RECORDS, manual, manual])
     assert counts(verdict) == {"doubled": 1}
     assert "by-hand air_temperature" in verdict["taps"]["centre"]["samples"][0]

@@ -63,7 +63,7 @@ def test_what_was_injected_is_recognised_or_named() -> None:
     assert whole.injected == {"repeat": 4, "malformed": 5, "dimension": 6}
     assert whole.latency_ms == {"p50": 1.0, "p99": 2.0}
     assert whole.by_hand == 0
-    assert with_verdict(summary(), {**VERDICT, "bystanders": 3}, TOTALS).by_hand == 3
+    assert with_verdict(summary(), {**VERDICT, "by_hand": 3}, TOTALS).by_hand == 3
 
 
 def test_anything_lost_doubled_or_unbalanced_is_guilt() -> None:

@@ -50,7 +50,7 @@ def test_a_silent_holder_is_replaced_after_the_lease() -> None:
 
 
 class Cluster:
-    """What a gateway that waits reads of a cluster: a lease that nobody renews, while the cluster can be read."""
+    """The cluster as a waiting gateway sees it: a lease that nobody renews; reads fail while it is unavailable."""
 
     def __init__(self) -> None:
         self.available = True

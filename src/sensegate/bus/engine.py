@@ -618,7 +618,7 @@ class Engine:
         return True
 
     def _on_stuck(self, reason: str) -> None:
-        """Have a server restarted whose store is stuck; one that still recovers its store would have to begin anew."""
+        """Restart a server whose store does not respond, unless it is starting: its recovery would begin anew."""
         if not self._is_starting:
             self._on_fault(reason)
 

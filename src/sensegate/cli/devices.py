@@ -50,7 +50,7 @@ KEYS = (
 )  # fmt: skip
 """Keys that `device change` accepts."""
 JSON_KEYS = {"lon": "a number", "lat": "a number", "grade": "a whole number from 1 to 4", "secondary": "true or false"}
-"""Those of them whose values are no texts, with the values."""
+"""Keys of `KEYS` whose values are JSON instead of text -> the permitted values, for error messages."""
 NOT_FOUND, FORBIDDEN, REFUSED = 404, 403, "refused"
 LABELS = (".svg", ".png", ".pdf", ".txt")
 DeviceId = Annotated[str, typer.Argument(help="Device id.", metavar="ID")]

@@ -138,7 +138,7 @@ async def _plans(call: Call) -> listing.RowPage[PlanRow]:
 
 
 async def _plan(call: Call) -> PlanRow:
-    """One plan."""
+    """Get an emergency plan."""
     return _plan_row(modes_of(call).plan(call.path("plan"), call.principal))
 
 
@@ -179,7 +179,7 @@ async def _orders(call: Call) -> listing.RowPage[OrderRow]:
 
 
 async def _order(call: Call) -> OrderRow:
-    """One mode order with its steps."""
+    """Get a mode order with its steps."""
     return _order_row(modes_of(call).get(call.path("order"), call.principal))
 
 

@@ -105,7 +105,7 @@ async def _list(call: Call) -> listing.RowPage[TaskRow]:
 
 
 async def _get(call: Call) -> TaskRow:
-    """One task."""
+    """Get a task."""
     return _row(tasking_of(call).tasks.get(call.path("task"), call.principal))
 
 

@@ -178,7 +178,7 @@ class FeedJudge:
         self.cameras: set[str] = set()
         self.objects = dict.fromkeys(("acknowledged", "duplicates", "refused"), 0)
         """Objects of cameras, including counts and states."""
-        self.unknown_devices = 0
+        self.by_hand = 0
         """Records of devices that are not the simulator's."""
         self.messages: dict[str, SentMessage] = {}
         self.by_time: dict[tuple[str, int], list[ExpectedReading]] = {}
@@ -330,7 +330,7 @@ class FeedJudge:
 
     def _read_manual(self, tap: FeedTap, record: dict[str, Any]) -> None:
         """Process a record of a device on which a person publishes."""
-        self.unknown_devices += 1
+        self.by_hand += 1
         if record["id"] in tap.manual:
             detail = f"{record['device']} {record['property']} {record['time']} id {record['id']}"
             tap.add_finding("doubled", f"{detail}, sent by hand")
@@ -373,7 +373,7 @@ class FeedJudge:
             "pending": self.pending,
             "resent": self.resent,
             "ended": self.ended,
-            "by_hand": self.unknown_devices,
+            "by_hand": self.by_hand,
             "taps": {
                 tap.name: {
                     "records": tap.records,
@@ -423,7 +423,7 @@ class FeedJudge:
             "injected_messages": dict(sorted(self.message_kinds.items())),
             "injected_values": dict(sorted(self.value_kinds.items())),
             "forgotten": self.forgotten,
-            "bystanders": self.unknown_devices,
+            "by_hand": self.by_hand,
             "objects": self.objects,
             "taps": taps,
             "failed": any(counts[verdict] for counts in taps.values() for verdict in VERDICTS),

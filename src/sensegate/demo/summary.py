@@ -189,7 +189,7 @@ def with_verdict(summary: Summary, verdict: Mapping[str, Any], totals: Mapping[s
         published=verdict["published"],
         acknowledged=verdict["acknowledged"],
         delivered=centre["records"],
-        by_hand=verdict.get("bystanders", 0),
+        by_hand=verdict.get("by_hand", 0),
         injected=injected,
         recognised=not missed,
         unrecognised=missed,

@@ -34,6 +34,6 @@ def _record_type(answer: Any) -> Any:
     if typing.get_origin(answer) in {typing.Union, UnionType}:
         return next(filter(None, map(_record_type, typing.get_args(answer))), None)
     if typing.get_origin(answer) is RowPage:
-        return list[typing.get_args(answer)[0]]  # type: ignore[misc]
+        return list[typing.get_args(answer)[0]]  # type: ignore[misc] # an argument that mypy cannot know: it is read from the handler
     is_record = isinstance(answer, type) and issubclass(answer, msgspec.Struct)
     return answer if is_record or typing.get_origin(answer) is list else None

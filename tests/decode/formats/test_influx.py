@@ -144,7 +144,7 @@ def test_bad_lines_are_counted_once_each() -> None:
 
 
 def test_bad_lines_beyond_those_that_are_named_cost_nothing() -> None:
-    """All are counted; sentences for all of a body would take seventy times its bytes."""
+    """All are counted, but only the first are described: a description takes seventy times its line."""
     split = split_lines("x\n" * 1_000 + "m a=1\n" + "x\n" * 1_000, problems_max=10)
     assert (len(split.good), len(split.problems), split.bad) == (1, 10, 2_000)
 

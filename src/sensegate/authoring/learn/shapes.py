@@ -71,7 +71,8 @@ class SampleGroup(NamedTuple):
     options: tuple[str, ...] = ()
     """Lines of the rule instead of its format: ``script: {file: x.js}``."""
     members: frozenset[MemberKind] = frozenset()
-    """Those of most of its messages; they tell groups of one pattern apart, and do not change with a few more."""
+    """Members that more than half of its messages have: they distinguish groups that share a pattern, and stay the same
+    when a few messages are added."""
 
 
 # ── formats ──────────────────────────────────────────────────────────────────────────────────────────

@@ -7,9 +7,10 @@ import hashlib
 import hmac
 import secrets
 from collections import Counter, OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from itertools import islice
+from typing import TypeVar
 
 import msgspec
 import structlog
@@ -41,6 +42,8 @@ from sensegate.collect.front.packets import ConnectPacket, MqttViolation, Reason
 from sensegate.collect.front.rights import Admitted, PassThroughClient, Rights, TopicMatcher
 from sensegate.collect.front.sessions import SessionKey
 from sensegate.errors import CancellableTaskGroup, Unavailable
+
+_Result = TypeVar("_Result")
 
 CREDENTIAL_MAX = 16_384
 """Most bytes of a user name, and of a password; tokens of identity providers have some thousand."""
@@ -418,25 +421,22 @@ class AdmissionClient:
 
 
 def _answers(response: bytes, count: int) -> tuple[Answer, ...]:
-    """Return the answers of a response. Raises `Unavailable`: it has not as many as were asked for."""
-    try:
-        answers = _decode_answers(response).answers
-    except msgspec.DecodeError as why:
-        raise Unavailable(f"the response of the gateway is not understood: {why}") from why
-    if len(answers) != count:
-        raise Unavailable(f"the response of the gateway has {len(answers)} answers instead of {count}")
-    return answers
+    return _results(lambda: _decode_answers(response).answers, count)
 
 
-def _codes(answer: bytes, count: int) -> tuple[int, ...]:
-    """Return the codes of a response. Raises `Unavailable`: it has not as many as were asked for."""
+def _codes(response: bytes, count: int) -> tuple[int, ...]:
+    return _results(lambda: _decode_codes(response).codes, count)
+
+
+def _results(decode: Callable[[], tuple[_Result, ...]], count: int) -> tuple[_Result, ...]:
+    """Return the results in a response. Raises `Unavailable`: it has not as many as were asked for."""
     try:
-        codes = _decode_codes(answer).codes
+        results = decode()
     except msgspec.DecodeError as why:
         raise Unavailable(f"the response of the gateway is not understood: {why}") from why
-    if len(codes) != count:
-        raise Unavailable(f"the response of the gateway has {len(codes)} codes instead of {count}")
-    return codes
+    if len(results) != count:
+        raise Unavailable(f"the response of the gateway has {len(results)} results instead of {count}")
+    return results
 
 
 def _admitted(device: str, answer: Answer) -> Admitted:

@@ -6,15 +6,13 @@ from pathlib import Path
 import msgspec
 
 from sensegate.demo.summary import (
-    DemoTokens,
-    MemberAddress,
-    Summary,
     by_reason,
     duplicates,
     sum_ledgers,
     unrecognised_faults,
     with_verdict,
 )
+from tests.demo.made import SUMMARY
 
 TOTALS = {
     "accepted": 90, "conflict": 2, "late": 3, "duplicate.repeat": 4, "suppressed.unchanged": 1,
@@ -33,20 +31,6 @@ VERDICT = {
 }  # fmt: skip
 
 
-def summary() -> Summary:
-    address = MemberAddress("44", "http://127.0.0.1:1", "mqtt://127.0.0.1:2", 3, 4)
-    return Summary(
-        centre=address,
-        nodes=[address],
-        tokens=DemoTokens("a", "s"),
-        devices=[],
-        feeds=["all"],
-        console="http://127.0.0.1:1/",
-        directory="somewhere",
-        seed=1,
-    )
-
-
 def test_kinds_are_sorted_out_of_the_totals() -> None:
     """Families by their prefix; a conflict and what is unchanged are kinds of duplicates."""
     assert by_reason(TOTALS, "withheld") == {"grade": 10}
@@ -58,17 +42,17 @@ def test_what_was_injected_is_recognised_or_named() -> None:
     """Equal counts say nothing; a difference is named with both numbers."""
     assert unrecognised_faults({"repeat": 4, "conflict": 2, "late": 3, "malformed": 5, "dimension": 6}, TOTALS) == {}
     assert unrecognised_faults({"repeat": 5, "not_utf8": 1}, TOTALS) == {"repeat": (5, 4), "not_utf8": (1, 0)}
-    whole = with_verdict(summary(), VERDICT, TOTALS)
+    whole = with_verdict(SUMMARY, VERDICT, TOTALS)
     assert whole.recognised
     assert whole.injected == {"repeat": 4, "malformed": 5, "dimension": 6}
     assert whole.latency_ms == {"p50": 1.0, "p99": 2.0}
     assert whole.by_hand == 0
-    assert with_verdict(summary(), {**VERDICT, "by_hand": 3}, TOTALS).by_hand == 3
+    assert with_verdict(SUMMARY, {**VERDICT, "by_hand": 3}, TOTALS).by_hand == 3
 
 
 def test_anything_lost_doubled_or_unbalanced_is_guilt() -> None:
     """Each alone makes the demo fail."""
-    good = with_verdict(summary(), VERDICT, TOTALS)
+    good = with_verdict(SUMMARY, VERDICT, TOTALS)
     assert not good.failed
     for change in ({"lost": 1}, {"doubled": 1}, {"balanced": False}, {"verdicts": {"phantom": 1}}):
         assert msgspec.structs.replace(good, **change).failed
@@ -81,7 +65,7 @@ def test_anything_lost_doubled_or_unbalanced_is_guilt() -> None:
 def test_the_file_is_private_and_whole(tmp_path: Path) -> None:
     """It holds tokens: only we may read it, and it is never half written."""
     path = tmp_path / "s.json"
-    summary().write(path)
+    SUMMARY.write(path)
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert msgspec.json.decode(path.read_bytes())["feeds"] == ["all"]
     assert [file.name for file in tmp_path.iterdir()] == ["s.json"]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,8 @@ from sensegate.lifecycle.opening import (
 )
 from sensegate.lifecycle.reprocessing_orders import OrderState
 from sensegate.model import LogMessage
-from sensegate.persist import previous_readings
+from sensegate.persist import commit, previous_readings
+from sensegate.persist.commit import CommitLimits
 from tests.conftest import eventually
 from tests.support.reprocessing_node import ADMIN, NAMES, ROUNDS, Node
 
@@ -178,6 +180,22 @@ async def test_more_than_memory_allows_is_refused(node: Node, monkeypatch: pytes
         assert await node.history() == expected(0.1, 0)
         narrow = await node.done(await node.order(devices=("d1",)))
         assert narrow.counts["revised"] == ROUNDS
+
+
+async def test_messages_too_large_for_one_commit_are_revised_like_others(
+    node: Node, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The parts of a delivery that takes several commits are recorded messages, too: revised, not received again."""
+    async with node.alive():
+        await node.enrol()
+        await node.spoken()
+        await node.released(2, 0.01)
+    monkeypatch.setattr(commit, "CommitLimits", partial(CommitLimits, commit_bytes_max=100))
+    async with node.alive():
+        order = await node.done(await node.order())
+        assert order.counts["revised"] == len(NAMES) * ROUNDS
+        assert await node.history() == expected(0.01, 1)
+        assert (await node.ledger())["messages"] == len(NAMES) * ROUNDS
 
 
 async def test_one_that_never_ends_is_given_up(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -29,7 +29,7 @@ from sensegate.bus.batch import Batch
 from sensegate.bus.contract import Log
 from sensegate.bus.names import READINGS
 from sensegate.bus.unreadable import read_rows
-from sensegate.clock import HOUR_US, Clock
+from sensegate.clock import Clock
 from sensegate.errors import ConfigError, NotFound, Overloaded
 from sensegate.lifecycle.order_source import OrderSource
 from sensegate.model import BOOL, CORRECTION_PREFIX, Delivery, LogEntry, Message, SourcePosition
@@ -274,12 +274,14 @@ class CorrectionSource(OrderSource):
         return self._acknowledged_delivery(correction.source, correction.id, messages, "correction")
 
     async def _select(self, correction: Correction) -> tuple[list[_Entry], int]:
-        """Return the readings of the span, as they were when the correction was ordered, and how many."""
+        """Return the readings of the span, as they were when the correction was ordered, and how many.
+
+        All readings of the log are read: one may have arrived long before its own time (`time.future_max_h`).
+        """
         selected: list[_Entry] = []
-        rows = 0
-        at = await self._log.sequence_at(correction.begin - HOUR_US) - 1
+        rows = at = 0
         while at < correction.last_sequence and rows <= ROWS_MAX:
-            entries = await self._log.fetch(at)
+            entries = await self._log.fetch_of(f"{READINGS}.*.*.*", at)
             if not entries:
                 break
             for entry in entries:
@@ -340,8 +342,13 @@ def _revised(correction: Correction, entry: _Entry) -> _Entry:
     is_so = ((batch.flags & marks) == flag) & (batch.quality == correction.quality)
     batch = batch.take(~is_so)
     rows = len(batch)
+    local = batch.local
+    if local is not None:
+        # The value is an old one: report by exception goes on from the newest.
+        local = msgspec.structs.replace(local, identity=local.identity & np.uint8(KIND_MASK))
     revised = msgspec.structs.replace(
         batch,
+        local=local,
         quality=np.full(rows, correction.quality, np.uint8),
         flags=(batch.flags & ~marks) | flag,
         revision=np.minimum(batch.revision.astype(np.int64) + 1, 255).astype(np.uint8),

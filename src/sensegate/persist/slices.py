@@ -83,9 +83,7 @@ def deliveries_of_range(deliveries: Sequence[Delivery], start: int, end: int) ->
                     at = messages[-1].received if position.received else 0
                     position = SourcePosition(position.epoch, messages[-1].sequence, at)
             after = partial(_after, after, low - first) if after else None
-            parts.append(
-                msgspec.structs.replace(delivery, messages=messages, position=position, position_after=after)
-            )
+            parts.append(msgspec.structs.replace(delivery, messages=messages, position=position, position_after=after))
         first = last
     return parts
 

@@ -14,11 +14,11 @@ from sensegate.lifecycle.opening import (
     ProfileLifecycle,
 )
 from sensegate.lifecycle.reprocessing_orders import OrderState
-from sensegate.model import LogMessage
+from sensegate.model import LogMessage, Message
 from sensegate.persist import commit, previous_readings
 from sensegate.persist.commit import CommitLimits
 from tests.conftest import eventually
-from tests.support.reprocessing_node import ADMIN, NAMES, ROUNDS, Node
+from tests.support.reprocessing_node import ADMIN, FIRST, NAMES, NOW, ROUNDS, Node
 
 
 @pytest.fixture
@@ -180,6 +180,25 @@ async def test_more_than_memory_allows_is_refused(node: Node, monkeypatch: pytes
         assert await node.history() == expected(0.1, 0)
         narrow = await node.done(await node.order(devices=("d1",)))
         assert narrow.counts["revised"] == ROUNDS
+
+
+async def test_live_messages_never_suffer_from_an_order_too_large(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where they bring its readings above the limit, the order fails; none of them is taken for a poison message."""
+    monkeypatch.setattr(previous_readings, "VALUES_MAX", len(NAMES) * ROUNDS)
+    async with node.alive():
+        await node.enrol()
+        await node.spoken()
+        node.log.arm({})
+        order = await node.order()
+        await eventually(lambda: node.log.writes >= 3, every_s=0.001)
+        live = Message(f"acme/{NAMES[0]}/up", b'{"t": 300, "at": %d}' % (FIRST + 60 * ROUNDS), NOW, 0)
+        node.source.give([live])
+        await eventually(lambda: node.source.acknowledged == len(node.source.messages))
+        totals = await node.ledger()
+        assert totals["messages"] == totals["decoded"] == len(NAMES) * ROUNDS + 1
+        order = await node.done(order)
+        assert order.state is OrderState.FAILED
+        assert "select fewer devices or less time" in order.problem
 
 
 async def test_messages_too_large_for_one_commit_are_revised_like_others(

@@ -72,6 +72,8 @@ class PreviousReadings:
         self._versions: dict[str, int] = {}
         self._memtable = Memtable()
         self._buffered: list[tuple[Batch, bool]] | None = []
+        self._overload = ""
+        """Reason why a reading that was committed meanwhile could not be added; empty: all were."""
 
     def __len__(self) -> int:
         """Return the number of readings held."""
@@ -80,9 +82,17 @@ class PreviousReadings:
     # ── loading ─────────────────────────────────────────────────────────────────────────────────────
 
     def add_live(self, batch: Batch, *, suppressed: bool = False) -> None:
-        """Add readings that are being committed; they are buffered until `finish_loading`. Raises as `add`."""
+        """Add readings that are being committed; they are buffered until `finish_loading`.
+
+        Where they are too many the order fails, not the commit: `judge` raises it then.
+        """
+        if self._overload:
+            return
         if self._buffered is None:
-            self.add(batch, suppressed=suppressed)
+            try:
+                self.add(batch, suppressed=suppressed)
+            except Overloaded as why:
+                self._overload = str(why)
         else:
             wanted = np.array([self._is_selected(device) for device in batch.origins.device], np.bool_)
             if wanted.any():
@@ -143,7 +153,12 @@ class PreviousReadings:
         """Compare the readings of reprocessed messages with previous ones, and add them; `digest`: of each message.
 
         ACCEPTED: new or a revision. EQUAL: as before. UNCHANGED: it was suppressed before and remains so.
+
+        Raises:
+            Overloaded: more than `VALUES_MAX` are held.
         """
+        if self._overload:
+            raise Overloaded(self._overload)
         count = len(readings)
         kinds: U8 = specs.identity.take(readings.spec)
         kind, revision = np.full(count, EQUAL, np.uint8), np.zeros(count, np.uint8)

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 from functools import partial
 from pathlib import Path
 
+import msgspec
 import pytest
 
+from sensegate.authority.bucket import MemoryBucket
+from sensegate.authority.trail import MemoryTrail
 from sensegate.bus.commit_records import decode_commit
+from sensegate.clock import SystemClock
 from sensegate.errors import Unavailable
 from sensegate.lifecycle import reprocessing_orders, reprocessing_source
 from sensegate.lifecycle.opening import (
     ProfileLifecycle,
 )
-from sensegate.lifecycle.reprocessing_orders import OrderState
+from sensegate.lifecycle.reprocessing_orders import OrderState, ReprocessingOrders
 from sensegate.model import LogMessage, Message
 from sensegate.persist import commit, previous_readings
 from sensegate.persist.commit import CommitLimits
@@ -180,6 +185,29 @@ async def test_more_than_memory_allows_is_refused(node: Node, monkeypatch: pytes
         assert await node.history() == expected(0.1, 0)
         narrow = await node.done(await node.order(devices=("d1",)))
         assert narrow.counts["revised"] == ROUNDS
+
+
+async def test_an_order_that_another_gateway_cancels_at_the_same_time(tmp_path: Path) -> None:
+    """Neither its beginning nor its end is an error of the ingest, which would end the gateway."""
+    bucket, trail, clock = MemoryBucket(), MemoryTrail(), SystemClock()
+    node = Node(tmp_path)
+    async with node.alive():
+        order = await node.order()
+    here, there = (ReprocessingOrders(bucket, trail, clock) for _ in range(2))
+    await there.load()
+    order = await there.order(msgspec.structs.replace(order, revision=0), by=ADMIN)
+    await here.load()
+    watch = asyncio.create_task(here.watch())
+    await there.cancel(order.id, by=ADMIN)
+    assert here.is_open(order.id), "it has not heard of it"
+    assert not await here.begin(order)
+    assert not here.is_open(order.id)
+    other = await there.order(msgspec.structs.replace(order, revision=0, state=OrderState.WAITING), by=ADMIN)
+    await eventually(lambda: here.is_open(other.id))
+    await there.cancel(other.id, by=ADMIN)
+    await here.finish(other, {}, by=ADMIN)
+    assert here.get(other.id, ADMIN).state is OrderState.CANCELLED
+    watch.cancel()
 
 
 async def test_live_messages_never_suffer_from_an_order_too_large(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import secrets
 from collections.abc import Callable
 from enum import StrEnum
+from functools import partial
 
 import msgspec
 
@@ -167,24 +168,22 @@ class ReprocessingOrders:
         return order is not None and order.state in OPEN
 
     async def begin(self, order: ReprocessingOrder) -> bool:
-        """Mark an order as running; return False, and fail it, where it was started too often."""
+        """Mark an order as running; return False where it has ended, or fails because it was started too often."""
         if order.attempts >= ATTEMPTS_MAX:
             await self.fail(order, f"started {order.attempts} times without an end: a bug; the log has the traceback")
             return False
-        await self._set(order, state=OrderState.RUNNING, attempts=order.attempts + 1)
-        return True
+        return await self._change(order, state=OrderState.RUNNING, attempts=order.attempts + 1)
 
     async def finish(self, order: ReprocessingOrder, counts: dict[str, int], *, by: Principal) -> None:
         """Mark an order as done, with its counts, also on the audit trail."""
         if self.is_open(order.id):
             facts: Facts = {"job": order.id, **counts}
             await self._trail.record(by, "profile.redecode.done", order.profile, after=facts)
-            await self._set(order, state=OrderState.DONE, ended=self._clock.now(), counts=counts)
+            await self._change(order, state=OrderState.DONE, ended=self._clock.now(), counts=counts)
 
     async def fail(self, order: ReprocessingOrder, why: str) -> None:
         """Mark an order as failed, with the reason."""
-        if self.is_open(order.id):
-            await self._set(order, state=OrderState.FAILED, ended=self._clock.now(), problem=why[:500])
+        await self._change(order, state=OrderState.FAILED, ended=self._clock.now(), problem=why[:500])
 
     # ── following the bucket ────────────────────────────────────────────────────────────────────────
 
@@ -200,6 +199,20 @@ class ReprocessingOrders:
         if after is not None:
             for listener in self.on_change:
                 listener(after)
+
+    async def _change(self, order: ReprocessingOrder, **changes: object) -> bool:
+        """Change an order that is open, whatever another process does with it; return False where it has ended."""
+        while (present := self._orders.find(order.id)) is not None and present.state in OPEN:
+            try:
+                await self._set(present, **changes)
+            except Conflict:
+                await self._orders.until(partial(self._is_another, present))
+            else:
+                return True
+        return False
+
+    def _is_another(self, known: ReprocessingOrder) -> bool:
+        return self._orders.find(known.id) is not known
 
     async def _set(self, order: ReprocessingOrder, **changes: object) -> ReprocessingOrder:
         present = self._orders.find(order.id) or order

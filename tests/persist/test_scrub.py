@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from sensegate.bus import timelines
 from sensegate.bus.timelines import Timelines
 from sensegate.clock import FakeClock
+from sensegate.model import CommitRecord, LogEntry
 from sensegate.persist import extents, scrub
-from sensegate.persist.extents import RETAINED_KINDS, Extent, Loss, LossCause, ScrubState
+from sensegate.persist.extents import FINDINGS_MAX, RETAINED_KINDS, Extent, Loss, LossCause, ScrubState
 from sensegate.persist.scrub import Scrub, ScrubTarget
 from tests.persist.rig import HOUR, NONE, NOW, SEQUENCE, SUPPRESS, TEXT, TIME, Rig, Row, Sent
 
@@ -67,12 +68,12 @@ class Site:
         await self.write(1)
         self.rig.duplicates.wait_idle()
 
-    async def scrub(self) -> list[Loss]:
+    async def scrub(self, bytes_s: int = 0) -> list[Loss]:
         """Make a pass; return what it has found newly."""
         subject = ScrubTarget(self.directory, "4401", 0, TTL_H, 26 * HOUR, 27 * HOUR)
         made = Scrub(self.rig.log, subject, self.rig.clock, request_rebuild=self.spoiled.append)
         known = extents.read(self.directory, "memory").losses
-        state = await made.run_pass()
+        state = await made.run_pass(bytes_s=bytes_s)
         assert made.sequences_done <= made.sequences_total
         return [loss for loss in state.losses if loss not in known]
 
@@ -193,6 +194,7 @@ async def test_readings_without_their_ledger_do_not_balance(site: Site) -> None:
     scrub = await site.scrub()
     assert [loss.cause for loss in scrub] == [LossCause.UNBALANCED]
     assert scrub[0].readings > 0
+    assert scrub[0].since <= place.time <= scrub[0].until
 
 
 SPOILS: dict[str, Callable[[bytes], bytes]] = {
@@ -268,6 +270,75 @@ async def test_it_reads_no_faster_than_it_may(site: Site) -> None:
     await made.run_pass(bytes_s=1_000)
     assert sum(slept) == pytest.approx(made.bytes_read / 1_000)
     assert made.bytes_read > 0
+
+
+async def test_what_expires_during_a_slow_pass_is_not_lost(site: Site) -> None:
+    """A limited rate makes a pass of a large log last days; entries whose time has come meanwhile are not missed."""
+    for _ in range(100):
+        await site.write(4)
+        site.rig.clock._now += HOUR
+    assert await site.scrub() == []
+    await site.checkpoint()
+    ages: list[int] = []
+
+    async def sleep(_seconds: float) -> None:
+        site.rig.clock._now += HOUR
+        ages.append(site.rig.clock.now())
+
+    site.rig.clock.sleep = sleep  # type: ignore[method-assign]
+    assert await site.scrub(bytes_s=1) == []
+    assert ages[-1] - ages[0] > TTL_H["raw"] * HOUR
+    assert site.spoiled == []
+
+
+async def test_a_pass_ends_although_the_log_grows_while_it_is_read(site: Site) -> None:
+    """Where more is written than may be read in the same time, a pass ends where the log ended at its start."""
+    await site.write(20)
+    plain, calls = site.rig.log.fetch, 0
+
+    async def fetch(after: int, *, limit: int = 500, max_bytes: int = 4_194_304) -> list[LogEntry]:
+        nonlocal calls
+        calls += 1
+        assert calls < 50, "it follows the end of the log"
+        await site.write(1)
+        return await plain(after, limit=limit, max_bytes=max_bytes)
+
+    site.rig.log.fetch = fetch  # type: ignore[method-assign]
+    assert await site.scrub() == []
+    site.rig.log.fetch = plain  # type: ignore[method-assign]
+    assert await site.scrub() == []
+
+
+async def test_a_loss_is_told_however_many_are_known(site: Site) -> None:
+    """The list of losses is full: the newest is in it, is logged, and has the index built again."""
+    await site.write(6)
+    await site.checkpoint()
+    await site.scrub()
+    state = extents.read(site.directory, "memory")
+    for _ in range(FINDINGS_MAX):
+        state.report(Loss(LossCause.DAMAGED, site.rig.clock.now(), "x", 1, 1, 1))
+    extents.write(site.directory, state)
+    path = min((site.directory / "duplicates").glob("run-*"))
+    path.write_bytes(SPOILS["one bit"](path.read_bytes()))
+    assert [loss.cause for loss in await site.scrub()] == [LossCause.INDEX_FILE]
+    assert site.spoiled
+    assert len(extents.read(site.directory, "memory").losses) == FINDINGS_MAX
+
+
+async def test_a_commit_record_that_cannot_be_read_makes_no_loss(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The total is unknown then, so that the next pass has nothing to compare with its own."""
+
+    def unreadable(_payload: bytes) -> CommitRecord:
+        raise ValueError
+
+    await site.write(10)
+    await site.scrub()
+    await site.write(10)
+    with monkeypatch.context() as patch:
+        patch.setattr(scrub, "decode_commit", unreadable)
+        assert await site.scrub() == []
+    await site.write(10)
+    assert await site.scrub() == []
 
 
 def test_extents_and_losses_are_bounded(monkeypatch: pytest.MonkeyPatch) -> None:

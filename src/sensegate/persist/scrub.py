@@ -30,7 +30,7 @@ from sensegate.config import Config
 from sensegate.model import I64, U64, LogEntry
 from sensegate.persist import extents
 from sensegate.persist.checkpoint_store import CheckpointSnapshot, read_snapshot
-from sensegate.persist.extents import ROWS, Extent, ExtentCounts, Loss, LossCause, ScrubState, missing
+from sensegate.persist.extents import FINDINGS_MAX, ROWS, Extent, ExtentCounts, Loss, LossCause, ScrubState, missing
 from sensegate.persist.identity import KIND_MASK, NONE, fingerprints, hashes, value_bits
 from sensegate.persist.sorted_runs import ARRIVAL_BUCKETS, CHUNK_ROWS, FAR_FUTURE_US, bucket_of, hour_of
 from sensegate.quantities.quality import Flag
@@ -131,13 +131,12 @@ def _row_digests(hashed: U64, bits: U64, printed: U64) -> U64:
 class _IndexCheck:
     """Comparison of the dedup index, as of its last checkpoint, with the readings of the log."""
 
-    def __init__(self, snapshot: CheckpointSnapshot, covered_from: int, since: int) -> None:
-        """`covered_from`: the log holds everything stored since then (µs); `since`: start of the comparison (µs)."""
+    def __init__(self, snapshot: CheckpointSnapshot, since: int) -> None:
+        """`since`: start of the comparison, µs."""
         self.sequence = snapshot.manifest.sequence
         self.since = since
         self._snapshot = snapshot
         self._floor = snapshot.manifest.floor
-        self._covered_from = covered_from
         self._number = {word: number for number, word in enumerate(snapshot.series_names)}
         self._log = _BucketSums()
         self.unknown = 0
@@ -177,8 +176,11 @@ class _IndexCheck:
             numbers[at] = self._number.get(word, -1)
         return numbers[place]
 
-    def count_differences(self) -> int:
-        """Return the number of readings in which log and index differ, as far as it can be determined."""
+    def count_differences(self, covered_from: int) -> int:
+        """Return the number of readings in which log and index differ, as far as it can be determined.
+
+        `covered_from`: of what was stored since then (µs), nothing had expired before it was read.
+        """
         held = _BucketSums()
         for run in self._snapshot.runs:
             for place, bucket in enumerate(run.buckets.tolist()):
@@ -191,17 +193,17 @@ class _IndexCheck:
             if hour_of(bucket) < self._floor:
                 continue
             here, there = held.count.get(bucket, 0), self._log.count.get(bucket, 0)
-            if self._is_covered(bucket):
+            if _oldest_storage(bucket) >= covered_from:
                 equal = held.sum.get(bucket, 0) == self._log.sum.get(bucket, 0)
                 differing += abs(here - there) or (0 if equal else max(here, 1))
             else:
                 differing += max(0, there - here)
         return differing
 
-    def _is_covered(self, bucket: int) -> bool:
-        """Return whether the log still holds all entries that can have rows of a bucket."""
-        ahead = 0 if bucket >= ARRIVAL_BUCKETS else FAR_FUTURE_US
-        return hour_of(bucket) * HOUR_US - ahead >= self._covered_from
+
+def _oldest_storage(bucket: int) -> int:
+    """Return the earliest time (µs) at which an entry with rows of a bucket was stored."""
+    return hour_of(bucket) * HOUR_US - (0 if bucket >= ARRIVAL_BUCKETS else FAR_FUTURE_US)
 
 
 class _NewCommits:
@@ -244,11 +246,12 @@ class _NewCommits:
             self._subject, self._at = entry.subject, entry.sequence
 
     def _end_commit(self) -> None:
-        commit, self._commit = self._commit, ExtentCounts({})
+        commit = self._commit
         if self._subject == self._own and commit.accepted != commit.own_rows:
             description = f"a commit accepted {commit.accepted} readings; {commit.own_rows} are on the log"
             first = (self._open.end if self._open else self._state.end) + 1
             self._report(LossCause.UNBALANCED, description, first, max(commit.accepted - commit.own_rows, 0))
+        self._commit = ExtentCounts({})
         if self._at <= self.record:
             self._before += commit.accepted
         else:
@@ -260,12 +263,18 @@ class _NewCommits:
             self._open = None
 
     def close(self, total: int) -> None:
-        """Finish the last commit, and compare the counts with the total of accepted readings in its record."""
+        """Finish the last commit, and compare the counts with the total of accepted readings in its record.
+
+        `total` is -1 where the record cannot be decoded: the next pass then compares nothing with its own.
+        """
         if self._subject.startswith(_LEDGER):
             self._end_commit()
         if self._open is not None:
             self._state.add(self._open)
         state = self._state
+        if total < 0:
+            state.accepted = -1
+            return
         if not self.record or self._start >= self.record:
             state.accepted = total + self._after if state.accepted < 0 else state.accepted + self._before + self._after
             return
@@ -283,11 +292,11 @@ class _NewCommits:
 
 
 def _accepted_total(record: LogEntry) -> int:
-    """Return the readings accepted since the log began; 0 where the record cannot be decoded."""
+    """Return the readings accepted since the log began; -1 where the record cannot be decoded."""
     try:
         return decode_commit(record.payload).totals.get(ACCEPTED, 0)
     except ValueError:
-        return 0
+        return -1
 
 
 class Scrub:
@@ -328,18 +337,25 @@ class Scrub:
             # Entries after the last extent may have expired, too: the total cannot be compared.
             state.accepted = -1
             state.start = max(state.start, await self._log.sequence_at(now - shortest + _MARGIN_US) - 1)
-        state.losses = [loss for loss in state.losses if loss.found_at > now - shortest]
-        reported = len(state.losses)
-        self.sequences_total = max((await self._log.bounds())[1] - state.start, 1)
+        known = [loss for loss in state.losses if loss.found_at > now - shortest]
+        state.losses = []
         record = await self._log.last(f"commit.{subject.writer}")
+        # Up to here: a log that grows faster than it may be read would never end.
+        end = (await self._log.bounds())[1]
+        self.sequences_total = max(end - state.start, 1)
         self._index = await asyncio.to_thread(self._open_index, state, now)
         await self._verify_extents(state, now)
-        await self._scan_new_commits(state, now, record)
-        if self._index is not None and (differing := await asyncio.to_thread(self._index.count_differences)):
-            state.report(Loss(LossCause.INDEX, now, "the deduplication index differs from the log", readings=differing))
+        await self._scan_new_commits(state, now, record, end)
+        if self._index is not None:
+            # A slow pass lasts hours: more has expired at its end than at its start.
+            covered_from = self._clock.now() - min(subject.horizon_us, subject.seen_ttl_us) + _MARGIN_US
+            if differing := await asyncio.to_thread(self._index.count_differences, covered_from):
+                description = "the deduplication index differs from the log"
+                state.report(Loss(LossCause.INDEX, now, description, readings=differing))
         state.started, state.finished = now, self._clock.now()
+        found, state.losses = state.losses, [*known, *state.losses][-FINDINGS_MAX:]
         await asyncio.to_thread(extents.write, subject.directory, state)
-        self._log_losses(state.losses[reported:], now)
+        self._log_losses(found, now)
         self._index = None
         return state
 
@@ -359,9 +375,7 @@ class Scrub:
             return None
         if snapshot is None or not self._log.timelines.holds(snapshot.manifest.timeline, snapshot.manifest.sequence):
             return None
-        return _IndexCheck(
-            snapshot, now - min(subject.horizon_us, subject.seen_ttl_us) + _MARGIN_US, now - subject.horizon_us
-        )
+        return _IndexCheck(snapshot, now - subject.horizon_us)
 
     # ── extents ─────────────────────────────────────────────────────────────────────────────────────
 
@@ -383,12 +397,14 @@ class Scrub:
             return
 
     def _compare(self, state: ScrubState, extent: Extent, tally: ExtentCounts, now: int, start: int) -> None:
+        read_at = self._clock.now()  # a slow pass lasts hours: entries have expired since its start
         kinds = [
-            kind for kind, hours in self._subject.ttl_h.items() if extent.since + hours * HOUR_US > now + _MARGIN_US
+            kind for kind, hours in self._subject.ttl_h.items() if extent.since + hours * HOUR_US > read_at + _MARGIN_US
         ]
         lost = missing(extent.kinds, tally.kinds, kinds)
-        readings = extent.rows - tally.rows
-        if not lost and readings == 0 and (extent.digest == tally.digest or not ROWS.issubset(kinds)):
+        has_rows = ROWS.issubset(kinds)
+        readings = extent.rows - tally.rows if has_rows else 0
+        if not lost and readings == 0 and (extent.digest == tally.digest or not has_rows):
             return
         counts = ", ".join(f"{count} {kind}" for kind, count in lost.items()) or "altered entries"
         description = f"missing on the log: {counts}"
@@ -428,11 +444,11 @@ class Scrub:
         if tally.entries:
             state.add(tally.extent(end, self._log.timelines.timeline_at(end)))
 
-    async def _scan_new_commits(self, state: ScrubState, now: int, record: LogEntry | None) -> None:
-        """Scan from the extents to the end of the log: compare each commit with its ledger, and all with the total."""
+    async def _scan_new_commits(self, state: ScrubState, now: int, record: LogEntry | None, end: int) -> None:
+        """Scan from the extents up to `end`: compare each commit with its ledger, and all with the total."""
         ahead = _NewCommits(self._count, state, self._log.timelines, f"ledger.{self._subject.writer}", now)
         ahead.record = record.sequence if record is not None else 0
-        async for entries in self._pages(state.end, None):
+        async for entries in self._pages(state.end, end):
             await asyncio.to_thread(ahead.add, entries)
         ahead.close(_accepted_total(record) if record is not None else 0)
 
@@ -444,11 +460,11 @@ class Scrub:
             await asyncio.to_thread(self._count_all, tally, entries)
         return tally
 
-    async def _pages(self, after: int, end: int | None) -> AsyncIterator[list[LogEntry]]:
-        """Yield pages of the entries after a sequence, at the permitted rate."""
-        while end is None or after < end:
+    async def _pages(self, after: int, end: int) -> AsyncIterator[list[LogEntry]]:
+        """Yield pages of the entries after a sequence up to `end`, at the permitted rate."""
+        while after < end:
             entries = await self._log.fetch(after, limit=_PAGE_ENTRIES, max_bytes=_PAGE_BYTES)
-            inside = [entry for entry in entries if end is None or entry.sequence <= end]
+            inside = [entry for entry in entries if entry.sequence <= end]
             if not inside:
                 return
             yield inside

@@ -278,6 +278,7 @@ async def test_what_expires_during_a_slow_pass_is_not_lost(site: Site) -> None:
         await site.write(4)
         site.rig.clock._now += HOUR
     assert await site.scrub() == []
+    await site.write(40)
     await site.checkpoint()
     ages: list[int] = []
 

@@ -105,6 +105,14 @@ async def test_what_counts(office: Office) -> None:
     assert trials.outcomes("acme/other") == (Outcomes(), Outcomes())
 
 
+async def test_versions_that_change_places_are_counted_as_what_they_are(office: Office) -> None:
+    """Other profiles come into force with as many specs as before: the canary's rows have another number."""
+    trials = CanaryAnalysis(office.releases, "4401")
+    trials.count(SPECS, readings(1, 4), [], [])
+    trials.count([SPECS[1], SPECS[0], SPECS[2]], readings(0, 5), [], [])
+    assert trials.outcomes(NAME) == (Outcomes(readings=9), Outcomes())
+
+
 @pytest.mark.parametrize(
     ("flags", "quality", "faults"),
     [

@@ -50,7 +50,8 @@ class CanaryAnalysis:
         self._canaries: list[_CanaryRun] = []
         self._arms: I64 = np.zeros(0, np.int64)
         """Arm of each spec; the number of arms where its profile has no canary."""
-        self._specs_numbered = -1
+        self._specs: Sequence[Spec] | None = None
+        """The specs of which `_arms` has the arms; None: they must be assigned."""
         self._wake = asyncio.Event()
         releases.on_change.append(self._on_release_change)
         self.refresh()
@@ -62,7 +63,7 @@ class CanaryAnalysis:
             before.get((profile, canary.since)) or _CanaryRun(profile, canary)
             for profile, canary in self._releases.canaries()
         ]
-        self._specs_numbered = -1
+        self._specs = None
 
     def _on_release_change(self, _profile: str) -> None:
         self.refresh()
@@ -84,7 +85,7 @@ class CanaryAnalysis:
         """Count a batch: its readings (indices in `specs`), rejected values and quarantined messages, by version."""
         if not self._canaries:
             return
-        if self._specs_numbered != len(specs):
+        if self._specs is not specs:
             self._assign_arms(specs)
         none = 2 * len(self._canaries)
         if len(readings):
@@ -114,7 +115,7 @@ class CanaryAnalysis:
             arms = [(number, trial.arm(name)) for number, trial in enumerate(self._canaries)]
             known[name] = next((2 * number + arm for number, arm in arms if arm >= 0), none)
         self._arms = np.array([known[spec.profile] for spec in specs], np.int64)
-        self._specs_numbered = len(specs)
+        self._specs = specs
 
     def _count_refused(self, name: str, more: Outcomes) -> None:
         for trial in self._canaries:

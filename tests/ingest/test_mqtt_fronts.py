@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -14,9 +14,10 @@ from sensegate.bus.engine import Engine
 from sensegate.bus.free_ports import free_port, is_free
 from sensegate.clock import FakeClock
 from sensegate.config import Config, ListenConfig, MqttConfig
-from sensegate.errors import EngineError
+from sensegate.errors import EngineError, Unavailable
 from sensegate.ingest import mqtt_fronts
-from sensegate.ingest.mqtt_fronts import MqttFronts
+from sensegate.ingest.mqtt_fronts import FrontRegistry, MqttFronts
+from tests.conftest import eventually
 
 
 def fronts(directory: Path, clock: FakeClock, port: int = 0) -> MqttFronts:
@@ -120,3 +121,47 @@ async def test_a_port_that_is_taken_meanwhile_is_not_the_end(tmp_path: Path, mon
         await opening
         assert of.port == looks[1] != port
         await of.stop()
+
+
+async def test_a_front_in_this_process_that_lost_the_engine_is_not_ready(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From the loss until it listens once more the gateway says that it does not."""
+    lost = asyncio.Event()
+
+    async def serve(*_: object, ready: Callable[[], None], **_more: object) -> None:
+        ready()
+        await lost.wait()
+        raise Unavailable("the engine is gone")
+
+    clock = FakeClock()
+    monkeypatch.setattr(mqtt_fronts, "serve", serve)
+    monkeypatch.setattr(MqttFronts, "_front_settings", lambda *_: None)
+    async with opened(fronts(tmp_path, clock)) as front:
+        await front.admit()
+        assert front.not_ready() == []
+        lost.set()
+        await eventually(front.not_ready)
+        assert front.not_ready() == ["mqtt-0 does not listen"]
+        lost.clear()
+        await clock.advance(mqtt_fronts.RESTART_MIN_S)
+        assert front.not_ready() == []
+
+
+async def test_profiles_that_change_while_fronts_are_told_are_told_again() -> None:
+    """A front may have asked for its rights already, and would keep those of the profiles before."""
+    clock, told = FakeClock(), []
+
+    class Link:
+        async def publish(self, subject: str, _payload: bytes) -> None:
+            told.append(subject)
+            if len(told) == 1:
+                registry._profiles_changed(None, None)
+
+    registry = FrontRegistry(Link(), None, None, None, clock)  # type: ignore[arg-type]
+    running = asyncio.create_task(registry.run())
+    for _ in range(3):
+        await asyncio.sleep(0)
+        await clock.advance(mqtt_fronts.CLOSE_GATHER_S)
+    assert len(told) == 2
+    running.cancel()

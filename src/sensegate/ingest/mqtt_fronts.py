@@ -123,15 +123,17 @@ class FrontRegistry:
             await self._clock.sleep(CLOSE_GATHER_S)
             self._changed.clear()
             users, self._closing = tuple(self._closing), {}
+            # Before they are told: what changes meanwhile is told again.
+            is_all_changed, self._is_all_changed = self._is_all_changed, False
             try:
                 if users:
                     await self._tell(users)
-                if self._is_all_changed:
+                if is_all_changed:
                     await self._tell(())
-                    self._is_all_changed = False
             except Unavailable as why:
                 _log.warning("fronts not told whom to disconnect; trying again", reason=str(why))
                 self._closing = dict.fromkeys([*users, *self._closing])
+                self._is_all_changed |= is_all_changed
                 await self._clock.sleep(0.2)
                 self._changed.set()
 
@@ -412,6 +414,7 @@ class MqttFronts:
                     certificates=self._certificates,
                 )
             except Unavailable as why:
+                self._listening[name].clear()
                 _log.warning("front ended; restarting it", front=name, reason=str(why))
                 await self._clock.sleep(RESTART_MIN_S)
 

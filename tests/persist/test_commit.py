@@ -8,6 +8,7 @@ from pathlib import Path
 import msgspec
 import numpy as np
 import pytest
+import structlog
 
 from sensegate.bus import raw
 from sensegate.bus.commit_records import decode_commit, encode_commit
@@ -28,6 +29,7 @@ from sensegate.model import (
 )
 from sensegate.persist.checkpoint_store import CheckpointStore
 from sensegate.persist.commit import RETRY_S, CommitLimits, Committer
+from sensegate.persist.identity import ACCEPTED, UNCHANGED
 from sensegate.persist.sorted_runs import SortedRun
 from sensegate.quantities.quality import Flag
 from tests.persist.rig import CHANNEL, NONE, NOW, SUPPRESS, TEXT, TIME, Rig, Row, Sent, delivery, no_fields
@@ -483,6 +485,31 @@ async def test_a_clock_that_was_far_ahead_spoils_the_judgement_of_one_hour_only(
     later = await rig.commit([sent])
     assert not later.results[0].flags[0] & int(Flag.NOT_DEDUPLICATED)
     assert (await rig.commit([sent])).accepted.tolist() == [False]
+
+
+@pytest.mark.parametrize("restarts", [False, True])
+async def test_a_clock_that_was_far_ahead_makes_no_later_reading_late(tmp_path: Path, *, restarts: bool) -> None:
+    """Readings that bore the time of arrival then are no measure of what is in order, nor of what has changed."""
+    rig = Rig(tmp_path)
+    await rig.open()
+    year = 365 * 24 * 3_600_000_000
+    rig.clock._now = NOW + year
+    await rig.commit([Sent((Row(SUPPRESS, 1.0, NOW + year),), b"ahead", received=NOW + year)])
+    rig.clock._now += 31_000_000
+    await rig.commit([Sent((Row(SUPPRESS, 1.0, NOW + year + 1),), b"ahead too", received=rig.clock.now())])
+    rig.duplicates.wait_idle()
+    if restarts:
+        await rig.restart()
+    kinds, flags = [], []
+    with structlog.testing.capture_logs() as lines:
+        for minute in (0, 1, 120, 121, 122):
+            now = rig.clock._now = NOW + minute * 60_000_000
+            back = await rig.commit([Sent((Row(SUPPRESS, 1.0, now),), b"back %d" % minute, received=now)])
+            kinds.append(int(back.results[0].kind[0]))
+            flags.append(int(back.results[0].flags[0]) & int(Flag.LATE))
+    assert kinds[2:] == [ACCEPTED, UNCHANGED, UNCHANGED]
+    assert flags[2:] == [0, 0, 0]
+    assert len([line for line in lines if "far ahead" in line["event"]]) == 1
 
 
 async def test_suppressed_values_are_counted_and_not_shown(tmp_path: Path) -> None:

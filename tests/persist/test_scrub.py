@@ -282,7 +282,7 @@ async def test_what_expires_during_a_slow_pass_is_not_lost(site: Site) -> None:
     await site.checkpoint()
     ages: list[int] = []
 
-    async def sleep(_seconds: float) -> None:
+    async def sleep(seconds: float) -> None:
         site.rig.clock._now += HOUR
         ages.append(site.rig.clock.now())
 

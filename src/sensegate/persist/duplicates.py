@@ -36,6 +36,8 @@ from sensegate.persist.identity import (
 from sensegate.persist.watermarks import NEVER, SeriesNames, Watermarks
 from sensegate.quantities.quality import Flag
 
+_AHEAD_US = HOUR_US
+"""Times of accepted readings further ahead than this stem, by default, from a system clock that was ahead."""
 HORIZON_SLACK_H = 2
 """Hours kept beyond the horizon, because arrivals of different sources are not exactly in order."""
 
@@ -301,14 +303,17 @@ class Deduplicator:
     def _correct_future_clock(self) -> None:
         """Correct the state after the system clock was far in the future: expired hours stay expired.
 
-        Without this all readings would be older than the floor, and not deduplicated, until that future time.
+        Without this all readings would be older than the floor, and not deduplicated, until that future time; those of
+        a series that was read meanwhile would be late, and compared with no other.
         """
         now = self._clock.now()
-        if self._floor > now // HOUR_US:
+        # The next hour is what the correction itself leaves.
+        if self._floor > now // HOUR_US + 1:
             _log.warning(
                 "system clock was far ahead; readings before this hour are not deduplicated", floor_hour=self._floor
             )
             self._floor, self._latest = now // HOUR_US + 1, now
+            self._watermarks.forget_times_after(now + _AHEAD_US, len(self._names))
 
     def _series_of_readings(self, readings: Readings, kinds: U8, specs: SpecColumns) -> U32:
         code = readings.series.astype(np.int64)

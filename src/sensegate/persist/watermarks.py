@@ -57,6 +57,15 @@ class Watermarks:
         """Mark series as changed, so that the next `take_state` returns them."""
         self._changed[number] = True
 
+    def forget_times_after(self, latest: int, count: int) -> None:
+        """Forget the latest time and the reference of the series below `count` where they lie after a time (µs)."""
+        late = self.latest_time[:count] > latest
+        referred = self.reference_time[:count] > latest
+        self.latest_time[:count][late] = NEVER
+        for column in (self.reference_bits, self.reference_time):
+            column[:count][referred] = NEVER
+        self._changed[:count] |= late | referred
+
     def copy(self, count: int) -> list[I64]:
         """Return copies of the columns for the numbers below `count`."""
         return [getattr(self, name)[:count].copy() for name in COLUMNS]

@@ -670,26 +670,26 @@ class Committer:
         record = CommitRecord(
             part.batch_id, part.ordinal, self._clock.now(), positions, totals, profiles, self._duplicates.checkpoint
         )
-        messages = [
-            *part.messages,
-            LogMessage(f"commit.{self._name}", encode_commit(record), rollup=True, expect=self._sequence),
-        ]
-        self._sequence = await self._write_until_known(messages, part.batch_id)
+        self._sequence = await self._write_until_known(part.messages, record)
         self._number, self._positions, self._totals, self._profiles = part.ordinal, positions, totals, profiles
         # The next commit replaces the record; the entry before it is retained.
         self._duplicates.confirm(part.ordinal, self._sequence, self._sequence - 1 if part.messages else 0)
         if part.ordinal == self._previous_from:
             self._previous_after = self._sequence
 
-    async def _write_until_known(self, messages: list[LogMessage], batch_id: str) -> int:
+    async def _write_until_known(self, messages: list[LogMessage], record: CommitRecord) -> int:
         """Write a batch until it is known to be in the log; return the sequence of its commit record."""
+        batch_id = record.batch_id
         deadline = self._clock.monotonic() + RETRY_S
         unknown = False
         while True:
             try:
                 if unknown and (sequence := await self._find_commit(batch_id)):
                     return sequence
-                return await self._log.write(messages)
+                # The own clock is judged by this time and the store's: the log may have been full for hours.
+                record = msgspec.structs.replace(record, committed_at=self._clock.now())
+                commit = LogMessage(f"commit.{self._name}", encode_commit(record), rollup=True, expect=self._sequence)
+                return await self._log.write([*messages, commit])
             except Fenced:
                 # The first attempt may have succeeded after the look-up: then our own commit fenced this one.
                 if unknown and (sequence := await self._find_commit(batch_id)):

@@ -59,6 +59,27 @@ async def test_a_key_is_destroyed_in_time(tmp_path: Path, fake_clock: FakeClock)
     assert not [path for path in tmp_path.iterdir() if key in path.read_bytes()]
 
 
+def test_former_keys_that_a_crash_left_are_destroyed(tmp_path: Path, fake_clock: FakeClock) -> None:
+    """The crash came after the file was replaced: the blocks of the former one are overwritten, not only released."""
+    file, block = tmp_path / "video.keys", tmp_path / "block"
+    Keyring(file, fake_clock)
+    former = file.with_suffix(".old")
+    former.write_bytes(b"former keys")
+    block.hardlink_to(former)
+    Keyring(file, fake_clock)
+    assert not former.exists()
+    assert block.read_bytes() == bytes(len(b"former keys"))
+
+
+def test_present_keys_outlive_a_crash(tmp_path: Path, fake_clock: FakeClock) -> None:
+    """The crash came before the file was replaced: it has a second name, whose removal leaves the keys."""
+    file = tmp_path / "video.keys"
+    before = Keyring(file, fake_clock).identifier(PLATE)
+    file.with_suffix(".old").hardlink_to(file)
+    assert Keyring(file, fake_clock).identifier(PLATE) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["video.keys"]
+
+
 def test_a_clock_that_is_wrong_makes_no_keys(tmp_path: Path, fake_clock: FakeClock) -> None:
     """Days far ahead or behind share today's key, and are told apart: nobody can have a file of keys made."""
     keys = Keyring(tmp_path / "keys", fake_clock)

@@ -217,7 +217,8 @@ async def test_a_full_log_holds_back_and_goes_on(tmp_path: Path) -> None:
     assert set((await rig.shown()).values()) == {1}
     last = await log.last("commit.4401-0")
     assert last is not None
-    assert decode_commit(last.payload).committed_at == rig.clock.now(), "the wait is no error of the own clock"
+    waited = rig.clock.now() - decode_commit(last.payload).committed_at
+    assert waited <= 1_000_000, "the wait is no error of the own clock"
 
 
 async def test_a_cancelled_commit_must_be_opened_again(tmp_path: Path) -> None:

@@ -72,6 +72,10 @@ class Keyring:
             for basi in basis
         ]
         self._word, self._days = self._read()
+        try:
+            self._remove_old()
+        except OSError as why:
+            raise StoreFull(f"{self._file}: former keys cannot be destroyed: {why.strerror}") from why
         self.expire_keys()
 
     def plate(self, number: str, at: int) -> str:
@@ -135,6 +139,16 @@ class Keyring:
                 f"the file cannot be read: {type(why).__name__}", file=str(self._file), remedy=remedy
             ) from None
 
+    def _remove_old(self) -> Path:
+        """Destroy the former keys that a crash left; return where the next ones are held until they are replaced."""
+        old = self._file.with_suffix(".old")
+        with contextlib.suppress(FileNotFoundError):
+            if old.samefile(self._file):
+                old.unlink()  # the crash came before the file was replaced
+            else:
+                _blank(old)
+        return old
+
     def _write(self, days: Mapping[int, bytes]) -> None:
         kept = _KeyFile(self._word.hex(), {day: key.hex() for day, key in sorted(days.items())})
         fresh = self._file.with_suffix(".new")
@@ -143,8 +157,7 @@ class Keyring:
                 out.write(msgspec.json.encode(kept))
                 out.flush()
                 os.fsync(out.fileno())
-            old = self._file.with_suffix(".old")
-            old.unlink(missing_ok=True)
+            old = self._remove_old()
             with contextlib.suppress(FileNotFoundError):
                 os.link(self._file, old)
             fresh.replace(self._file)

@@ -10,7 +10,7 @@ import pytest
 from sensegate.authority.scope import Principal, Role, Scope, scope
 from sensegate.clock import FakeClock
 from sensegate.errors import Conflict, NotFound, Overloaded, Unavailable
-from sensegate.lifecycle.jobs import RUNNING_MAX, Job, Jobs, JobState
+from sensegate.lifecycle.jobs import JOBS_MAX, RUNNING_MAX, Job, Jobs, JobState
 from tests.conftest import eventually
 
 CITY = Principal("city", Role.CITY_OPERATOR, scope("4401"))
@@ -80,3 +80,35 @@ async def test_too_many_and_given_up() -> None:
     await jobs.cancel_all()
     assert last.state is JobState.CANCELLED
     assert [job.id for job in jobs.list("acme/th", CITY)] == [last.id, *(job.id for job in reversed(begun))]
+
+
+async def test_one_that_is_given_up_before_its_first_step_leaves_its_place() -> None:
+    """It is cancelled, and others can be started."""
+    jobs = Jobs(FakeClock())
+
+    async def work(_job: Job) -> Any:
+        return None
+
+    for _ in range(RUNNING_MAX + 1):
+        begun = jobs.start("diff", "acme/th", HERE, CITY, work)
+        await jobs.cancel("acme/th", begun.id, CITY)
+        assert begun.state is JobState.CANCELLED
+        assert begun.ended
+
+
+async def test_a_running_job_is_not_forgotten() -> None:
+    """However many shorter ones were started since: it can be seen and cancelled."""
+    jobs = Jobs(FakeClock())
+
+    async def long(_job: Job) -> Any:
+        await asyncio.Event().wait()
+
+    async def short(_job: Job) -> Any:
+        return None
+
+    running = jobs.start("diff", "acme/th", HERE, CITY, long)
+    for _ in range(JOBS_MAX + 5):
+        other = jobs.start("diff", "acme/th", HERE, CITY, short)
+        await eventually(lambda job=other: job.ended)
+    assert len(jobs.list("acme/th", CITY)) == JOBS_MAX
+    assert (await jobs.cancel("acme/th", running.id, CITY)).state is JobState.CANCELLED

@@ -10,6 +10,7 @@ import secrets
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -70,25 +71,30 @@ class Jobs:
             raise Overloaded(f"{len(self._tasks)} jobs are running; wait for one or cancel it", retry_after_s=5)
         job = Job(secrets.token_hex(6), kind, profile, target, by.id, self._clock.now())
         self._jobs[job.id] = job
-        while len(self._jobs) > JOBS_MAX:
-            self._jobs.popitem(last=False)
-        self._tasks[job.id] = asyncio.create_task(self._run(job, work), name=f"{kind} {job.id}")
+        for oldest in [old.id for old in self._jobs.values() if old.id not in self._tasks and old is not job]:
+            if len(self._jobs) <= JOBS_MAX:
+                break
+            del self._jobs[oldest]
+        task = asyncio.create_task(self._run(job, work), name=f"{kind} {job.id}")
+        self._tasks[job.id] = task
+        task.add_done_callback(partial(self._end, job))  # also of a task that is cancelled before its first step
         return job
 
     async def _run(self, job: Job, work: Work) -> None:
         try:
             job.result = await work(job)
             job.state, job.share = JobState.DONE, 1.0
-        except asyncio.CancelledError:
-            job.state = JobState.CANCELLED
         except SensegateError as why:
             job.state, job.message = JobState.FAILED, str(why)
             _log.warning("job failed", kind=job.kind, profile=job.profile, reason=str(why))
-        finally:
-            if job.state is JobState.RUNNING:
-                job.state, job.message = JobState.FAILED, "the job crashed because of a bug; the log has the traceback"
-            job.ended = self._clock.now()
-            self._tasks.pop(job.id, None)
+
+    def _end(self, job: Job, task: asyncio.Task[None]) -> None:
+        if task.cancelled():
+            job.state = JobState.CANCELLED
+        elif job.state is JobState.RUNNING:
+            job.state, job.message = JobState.FAILED, "the job crashed because of a bug; the log has the traceback"
+        job.ended = self._clock.now()
+        self._tasks.pop(job.id, None)
 
     def list(self, profile: str, by: Principal) -> JobList:
         """Return the jobs of a profile that the caller may see, newest first."""

@@ -31,6 +31,8 @@ MESSAGES_AT_ONCE = 400
 PAUSE_S = 0.004
 WAITING_MAX = 20_000
 """Most messages that wait for shadows; more are skipped."""
+WAITING_BYTES_MAX = 32 * 1024**2
+"""Most bytes of their payloads."""
 
 _log = structlog.get_logger("lifecycle")
 
@@ -93,6 +95,7 @@ class VersionComparisons:
         self._shadow_runs: dict[str, _ShadowRun] = {}
         self._failed_shadows: dict[str, Shadow] = {}
         self._waiting: deque[Message] = deque()
+        self._waiting_bytes = 0
         self._wake = asyncio.Event()
         releases.on_change.append(lambda _profile: self._wake.set())
 
@@ -156,11 +159,15 @@ class VersionComparisons:
         """Queue live messages for the shadows."""
         if not self._shadow_runs:
             return
-        room = WAITING_MAX - len(self._waiting)
-        if len(messages) > room:
-            for run in self._shadow_runs.values():
-                run.skipped += len(messages) - max(room, 0)
-        self._waiting.extend(messages[: max(room, 0)])
+        waited = len(self._waiting)
+        for message in messages:
+            if len(self._waiting) >= WAITING_MAX or self._waiting_bytes >= WAITING_BYTES_MAX:
+                break
+            self._waiting.append(message)
+            self._waiting_bytes += len(message.payload)
+        skipped = len(messages) - (len(self._waiting) - waited)
+        for run in self._shadow_runs.values():
+            run.skipped += skipped
         self._wake.set()
 
     def shadow(self, profile: str) -> tuple[Any, int]:
@@ -185,10 +192,12 @@ class VersionComparisons:
             await self._follow_shadows()
             while self._waiting and self._shadow_runs:
                 messages = [self._waiting.popleft() for _ in range(min(MESSAGES_AT_ONCE, len(self._waiting)))]
+                self._waiting_bytes -= sum(len(message.payload) for message in messages)
                 for name, run in list(self._shadow_runs.items()):
                     await self._run_shadow(name, run, messages)
             if not self._shadow_runs:
                 self._waiting.clear()
+                self._waiting_bytes = 0
 
     async def _run_shadow(self, name: str, run: _ShadowRun, messages: Sequence[Message]) -> None:
         """Run a shadow on messages; a bug in its version ends only this shadow."""

@@ -109,6 +109,6 @@ async def test_a_running_job_is_not_forgotten() -> None:
     running = jobs.start("diff", "acme/th", HERE, CITY, long)
     for _ in range(JOBS_MAX + 5):
         other = jobs.start("diff", "acme/th", HERE, CITY, short)
-        await eventually(lambda job=other: job.ended)
+        await asyncio.gather(jobs._tasks[other.id])
     assert len(jobs.list("acme/th", CITY)) == JOBS_MAX
     assert (await jobs.cancel("acme/th", running.id, CITY)).state is JobState.CANCELLED

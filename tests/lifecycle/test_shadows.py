@@ -52,6 +52,7 @@ async def test_large_messages_wait_within_a_limit_of_bytes(tmp_path: Path) -> No
         shadows.submit([Message("acme/d1/up", payload, 0, number) for number in range(fitting + 8)])
         assert len(shadows._waiting) == fitting
         while shadows._waiting:
+            await asyncio.to_thread(int)
             await office.clock.advance(1)
     assert shadows.shadow(NAME)[1] == 16
     running.cancel()

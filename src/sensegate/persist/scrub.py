@@ -353,9 +353,9 @@ class Scrub:
                 description = "the deduplication index differs from the log"
                 state.report(Loss(LossCause.INDEX, now, description, readings=differing))
         state.started, state.finished = now, self._clock.now()
-        found, state.losses = state.losses, [*known, *state.losses][-FINDINGS_MAX:]
+        new_losses, state.losses = state.losses, [*known, *state.losses][-FINDINGS_MAX:]
         await asyncio.to_thread(extents.write, subject.directory, state)
-        self._log_losses(found, now)
+        self._log_losses(new_losses, now)
         self._index = None
         return state
 

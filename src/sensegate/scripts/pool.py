@@ -221,7 +221,9 @@ class ScriptPool:
             return
         self._learned.update((facts.key, facts.inspection) for facts in reply.loaded if not facts.error)
         failed = {facts.key: facts for facts in reply.loaded if facts.error}
-        for (key, places), outcomes, cpu_us in zip(runs.items(), reply.results, reply.cpu_us, strict=True):
+        for (key, places), outcomes, cpu_us, slow in zip(
+            runs.items(), reply.results, reply.cpu_us, reply.slow, strict=True
+        ):
             source = asks[places[0]].source
             if key in failed:
                 why = CallResult(FAILED, f"it cannot be loaded: {failed[key].error}")
@@ -231,7 +233,8 @@ class ScriptPool:
                 lane.process.loaded.discard(key)  # the child had dropped it
                 continue
             each = list(_each(outcomes))
-            self.suspensions.record_cost(key, len(each), cpu_us / 1e3, source.limits.mean_cpu_ms)
+            slow_calls = [(asks[places[call.index]].sender, call.cpu_ms) for call in slow]
+            self.suspensions.record_cost(key, len(each), cpu_us / 1e3, source.limits.mean_cpu_ms, slow_calls)
             for at, outcome in zip(places, each, strict=False):
                 results[at] = outcome
                 if outcome.costly:

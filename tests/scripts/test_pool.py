@@ -70,6 +70,14 @@ def test_many_scripts_outgrow_a_child(own: ScriptPool) -> None:
     assert len(own.children) == 1
 
 
+def test_inspections_of_the_newest_scripts_are_kept(own: ScriptPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profile that is changed all day leaves no text of each version."""
+    monkeypatch.setattr(pool, "LEARNED_MAX", 2, raising=False)
+    for number in range(5):
+        own.run([ask(source_of(GOOD, file=f"v{number}.js"), b"\7")])
+    assert [key.partition(" ")[0] for key in own._learned] == ["v3.js", "v4.js"]
+
+
 def test_a_child_that_somebody_kills_is_replaced(own: ScriptPool) -> None:
     """The frames are decoded by the next one; nobody is blamed."""
     source = source_of(GOOD)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import pytest
+
+from sensegate.scripts import suspensions as module
 from sensegate.scripts.suspensions import PAUSE_MAX_S, PAUSE_S, PROBATION, WINDOW_S, Suspensions
 
 
@@ -53,3 +56,15 @@ def test_a_script_that_is_slow_whoever_sends_is_suspended() -> None:
         suspensions.record_cost("many", 2, 5.0, 1.0, [(f"s{at}", 4.0)])
     assert [name for name, _, _ in suspensions.suspended_scripts()] == ["alone", "many"]
     assert suspensions.reason("many", "s1") == suspensions.reason("many", "new")
+
+
+def test_scripts_that_are_no_more_are_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each change of a script has a key of its own; the newest are kept."""
+    monkeypatch.setattr(module, "SCRIPTS_MAX", 3, raising=False)
+    suspensions = Suspensions(lambda: 0.0)
+    for number in range(10):
+        suspensions.record_cost(f"cheap {number}", 1, 0.0, 1.0)
+        suspensions.record_cost(f"slow {number}", 1, 1_000.0, 1.0)
+    kept = [len(value) for value in vars(suspensions).values() if isinstance(value, dict)]
+    assert max(kept) == 3
+    assert [name for name, _, _ in suspensions.suspended_scripts()] == ["slow 7", "slow 8", "slow 9"]

@@ -40,6 +40,8 @@ BYTES_MAX: Final = 1 << 20
 """Limits of one request: if a child dies during it, none of its frames has a result."""
 SPARES: Final = 2
 """Spare children kept ready in a gateway: for a lane that lost its child, and for isolated scripts."""
+LEARNED_MAX: Final = 1_024
+"""Number of scripts whose inspection is kept for the next child."""
 DEATHS_MAX: Final = 3
 """Number of deaths without a frame to blame after which a run is given up."""
 LIMIT: Final = "script_limit"
@@ -220,6 +222,8 @@ class ScriptPool:
             self._handle_death(death, asks, results, [at for places in runs.values() for at in places], sources)
             return
         self._learned.update((facts.key, facts.inspection) for facts in reply.loaded if not facts.error)
+        while len(self._learned) > LEARNED_MAX:
+            del self._learned[next(iter(self._learned))]
         failed = {facts.key: facts for facts in reply.loaded if facts.error}
         for (key, places), outcomes, cpu_us, slow in zip(
             runs.items(), reply.results, reply.cpu_us, reply.slow, strict=True

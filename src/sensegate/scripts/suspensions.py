@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from collections import OrderedDict, deque
 from collections.abc import Callable, Sequence
-from typing import Final
+from typing import Any, Final
 
 import structlog
 
@@ -35,6 +35,8 @@ CREDIT_MS: Final = 100.0
 SENDER_SHARE_MS: Final = CREDIT_MS / 8
 """CPU time beyond the mean that a sender must have taken of it to be suspended in place of the script."""
 SENDERS_MAX: Final = 4_096
+SCRIPTS_MAX: Final = 4_096
+"""Number of scripts whose cost or strikes are kept: each change of a script makes a new one."""
 
 _log = structlog.get_logger("scripts")
 
@@ -162,6 +164,7 @@ class Suspensions:
             slow: sender and CPU time (ms) of the calls that took longer than the mean, as far as that is known.
         """
         credit = self._credits.setdefault(script, _Credit())
+        _keep_newest(self._credits)
         credit.record(calls, cpu_ms, mean_ms, slow)
         why = f"its calls take more than {mean_ms:g} ms of CPU time on average (limits.mean_cpu_ms)"
         while credit.left_ms < 0 and (sender := credit.take_back()):
@@ -190,7 +193,9 @@ class Suspensions:
         _log.warning("codec script suspended for a sender", script=script, sender=sender, reason=why, seconds=pause_s)
 
     def _script_record(self, script: str) -> _Record:
-        return self._scripts.setdefault(script, _Record())
+        record = self._scripts.setdefault(script, _Record())
+        _keep_newest(self._scripts)
+        return record
 
     def _sender_record(self, script: str, sender: str) -> _Record:
         sender_record = self._senders.setdefault((script, sender), _Record())
@@ -198,3 +203,8 @@ class Suspensions:
         if len(self._senders) > SENDERS_MAX:
             self._senders.popitem(last=False)
         return sender_record
+
+
+def _keep_newest(by_script: dict[str, Any]) -> None:
+    if len(by_script) > SCRIPTS_MAX:
+        del by_script[next(iter(by_script))]

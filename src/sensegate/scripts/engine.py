@@ -26,20 +26,18 @@ import _quickjs  # type: ignore[import-not-found] # its parent package starts a 
 from sensegate.scripts.batching import BatchSize, pack
 from sensegate.scripts.wire import (
     ENCODE,
+    FAILED,
+    LIMIT,
     NO_PORT,
+    REJECTED,
     SEPARATOR,
+    STATE,
     CallResult,
     DecodedCalls,
     ScriptCall,
     ScriptInfo,
     ScriptSource,
 )
-
-REJECTED: Final = "script_refused"
-FAILED: Final = "script_failed"
-LIMIT: Final = "script_limit"
-STATE: Final = "script_state"
-"""Values of `QuarantineReason`."""
 
 CALLS_MAX: Final = 20_000
 """Number of calls after which a realm is replaced, with whatever the engine accumulated."""

@@ -17,6 +17,12 @@ BATCHED: Final = 1 << 33
 """Added to the index of the first frame of several that are called in one evaluation."""
 SEPARATOR: Final = "\x1e"
 """Stands between the texts of several results: no JSON has it."""
+REJECTED: Final = "script_refused"
+FAILED: Final = "script_failed"
+LIMIT: Final = "script_limit"
+STATE: Final = "script_state"
+"""Values of `QuarantineReason`."""
+RESULT_KINDS: Final = frozenset({"", REJECTED, FAILED, LIMIT, STATE})
 NO_PORT: Final = -1
 ENCODE: Final = "encode"
 """Value of `ScriptSource.take` for a downlink: the payload of a call is its data as ASCII JSON."""

@@ -164,10 +164,14 @@ def _text(content: bytes) -> str:
     raise Rejected(QuarantineReason.NOT_UTF8, "the content is neither UTF-8 nor GB 18030")
 
 
-@lru_cache(8_192)  # stations report at the same seconds
 def _time(raw: str) -> str:
     """Return DataTime (14 digits, or 17 with milliseconds) as ISO 8601; unchanged if it is not a time."""
-    if len(raw) not in {14, 17} or not (raw.isascii() and raw.isdigit()):
+    return _iso(raw) if len(raw) in {14, 17} else raw
+
+
+@lru_cache(8_192)  # stations report at the same seconds
+def _iso(raw: str) -> str:
+    if not (raw.isascii() and raw.isdigit()):
         return raw
     midnight = raw[8:14] == "240000"
     try:

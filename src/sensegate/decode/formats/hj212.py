@@ -122,7 +122,7 @@ def _tree(packet: Hj212Packet, convention: str, frame: PayloadFrame, systems: fr
     doubt = ["st"] if systems and sent.get("ST", "") not in systems else []
     packets, packet_number = _number(sent.get("PNUM", "1")), _number(sent.get("PNO", "1"))
     text = _text(packet.content)
-    pieces = SplitReport.open("hj212", f"{frame.topic}\0{sent.get('MN', '')}\0{sent.get('QN', '')}\0{packets}", frame)
+    pieces = SplitReport("hj212", f"{sent.get('MN', '')}\0{sent.get('QN', '')}\0{packets}", frame)
     time: str | None = None
     if packets > 1:
         time, text = pieces.join(text, packet_number, packets)

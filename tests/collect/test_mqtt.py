@@ -11,6 +11,9 @@ from typing import Literal
 import pytest
 
 from sensegate.clock import FakeClock, SystemClock
+from sensegate.collect import mqtt
+from sensegate.collect.front import codec
+from sensegate.collect.front.packets import PacketType
 from sensegate.collect.mqtt import MqttSource
 from sensegate.config import ExternalBrokerConfig, IngestConfig
 from sensegate.errors import Unavailable
@@ -194,6 +197,43 @@ async def test_a_topic_that_is_not_utf8_is_given_and_settled() -> None:
     async with asyncio.timeout(DEADLINE_S):
         await acknowledged.wait()
     await source.stop()
+    server.close()
+
+
+async def test_messages_are_held_up_to_a_number_of_bytes(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Five thousand messages of any size would be the memory of the process; reading goes on as they are committed."""
+    monkeypatch.setattr(mqtt, "INFLIGHT_BYTES_MAX", 500_000, raising=False)
+    done = asyncio.Event()
+
+    async def generous_broker(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1_000)
+        writer.write(b"\x20\x02\x00\x00")
+        subscribe = await reader.read(1_000)
+        writer.write(b"\x90\x03" + subscribe[2:4] + b"\x01")
+        for number in range(1, 41):
+            body = b"\x00\x03a/1" + number.to_bytes(2) + b"%06d" % number + bytes(100_000)
+            writer.write(codec.frame(PacketType.PUBLISH, body, 2))
+        while await reader.read(1_000):
+            pass
+        writer.close()
+        done.set()
+
+    server = await asyncio.start_server(generous_broker, "127.0.0.1", 0)
+    config = ExternalBrokerConfig(
+        name="generous", host="127.0.0.1", port=server.sockets[0].getsockname()[1], topics=("a/#",)
+    )
+    source = MqttSource(config, IngestConfig(), SystemClock())
+    await source.start(None)
+    async with asyncio.timeout(DEADLINE_S):
+        while source._unacknowledged < 5:
+            await asyncio.sleep(0.01)
+    await asyncio.sleep(0.1)
+    assert source._unacknowledged <= 6
+    messages = await take(source, 40, ack=True)
+    assert [int(message.payload[:6]) for message in messages] == list(range(1, 41))
+    await source.stop()
+    async with asyncio.timeout(DEADLINE_S):
+        await done.wait()
     server.close()
 
 

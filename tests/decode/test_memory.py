@@ -35,6 +35,19 @@ def test_the_least_lately_used_goes_first() -> None:
     assert narrow.get(("x", "b")) == "b"
 
 
+def test_a_large_value_does_not_cost_the_values_of_others() -> None:
+    """One node may announce devices without end; its own state is dropped where there is no more room."""
+    memory = DecoderMemory()
+    for number in range(100):
+        memory.put(("x", f"small {number}"), number, 2_000)
+    for step in range(1, 200):
+        memory.put(("x", "huge"), step, step * 1024**2)
+    assert memory.get(("x", "huge")) is None
+    assert [memory.get(("x", f"small {number}")) for number in range(100)] == list(range(100))
+    memory.put(("x", "huge"), 1, 100 * 1024**2)
+    assert memory.get(("x", "huge")) == 1  # there is room
+
+
 def test_without_marks_nothing_is_kept_to_be_undone() -> None:
     """A decoder that never rewinds (explain, tests, a decoder of the past) must not grow."""
     memory = DecoderMemory()

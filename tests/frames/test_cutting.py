@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import time
 
+import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.frames import hj212
+from sensegate.frames import gbt26875, hj212, sl651
 from sensegate.frames.framing import FrameFinder
+from tests.frames import made
 from tests.frames.made import AIR, FRAMES, WATER
 
 PROTOCOLS = sorted(FRAMES)
@@ -74,6 +76,50 @@ def test_a_frame_cut_short_costs_itself_alone(name: str, data: st.DataObject) ->
     frames, _ = feed(cut, [known[0][:at] + known[1] + known[2] + known[1] + known[2]])
     tail = [frame.rstrip(b"\r\n") for frame in frames][-2:]
     assert tail == [known[1].rstrip(b"\r\n"), known[2].rstrip(b"\r\n")]
+
+
+@pytest.mark.parametrize("name", PROTOCOLS)
+def test_a_frame_cut_short_does_not_hold_up_the_next(name: str) -> None:
+    """A sound frame behind it comes out at once, though the length of the first covers it and more is awaited."""
+    cut, known = FRAMES[name]
+    for first in known:
+        for behind in known:
+            for at in range(len(first) - (name == "jtt808")):  # there the mark of the next would end the first
+                frames, _ = feed(cut, [first[:at] + behind])
+                assert frames[-1:] == [behind], (at, first)
+
+
+def _announcing(name: str, size: int) -> bytes:
+    """Return the head of a frame that ends `size` bytes behind it."""
+    if name == "hj212":
+        return b"##%04d" % (size - 6)
+    if name == "gbt26875":
+        return b"@@" + bytes(22) + (size - 3).to_bytes(2, "little") + b"\x02"
+    head = sl651.MARK + bytes.fromhex("010011223344" + "03E8" + "32") + (size - 3).to_bytes(2)
+    return head + bytes([sl651.STX])
+
+
+@pytest.mark.parametrize("name", ["gbt26875", "hj212", "sl651"])
+def test_a_head_takes_no_frame_of_others_with_it(name: str) -> None:
+    """Its length reaches to the end of the frame of another station on the same connection, whose end it has."""
+    cut, known = FRAMES[name]
+    for good in (known[0], known[0] + known[2]):
+        made_up = _announcing(name, len(good))
+        assert feed(cut, [made_up + good])[0] == [known[0]] + [known[2]] * (good != known[0])
+
+
+@pytest.mark.parametrize("name", ["gbt26875", "hj212", "sl651"])
+def test_a_sound_frame_that_holds_another_is_one(name: str) -> None:
+    """What stands within a frame with the right checksum is its content, not a frame."""
+    cut, known = FRAMES[name]
+    outer = {
+        "hj212": lambda: hj212.build(b"QN=1;CP=&&" + known[0] + b"&&"),
+        "gbt26875": lambda: gbt26875.build(
+            msgspec.structs.replace(gbt26875.parse(known[0]), data=b"1" + known[0] + b"2")
+        ),
+        "sl651": lambda: made.report(known[0]),
+    }[name]()
+    assert feed(cut, [outer])[0] == [outer]
 
 
 def test_a_length_of_three_digits_is_no_frame() -> None:

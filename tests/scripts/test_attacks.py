@@ -175,6 +175,35 @@ def test_a_script_that_is_slow_on_average_is_suspended(watched: ScriptPool) -> N
     assert "on average" in watched.problems()[0]
 
 
+def test_a_sender_of_slow_frames_does_not_take_the_script_from_others(watched: ScriptPool) -> None:
+    """Frames that take twenty times the mean, none beyond the limit of a call, between those of another device."""
+    weak = source_of(hostile("for (var k = 0; k < 1e5; k++);"), limits=ScriptLimits(cpu_ms=200, mean_cpu_ms=0.1))
+    watched.run([ask(weak, b"\7")] * 3)
+    kinds: dict[str, list[str]] = {"evil": [], "good": []}
+    for _ in range(100):
+        asks = [ask(weak, b"\1", sender="evil"), *[ask(weak, b"\7", sender="good")] * 2]
+        for request, outcome in zip(asks, watched.run(asks), strict=True):
+            kinds[request.sender].append(outcome.kind)
+    assert set(kinds["good"]) == {""}
+    assert kinds["evil"][0] == ""
+    assert kinds["evil"][-1] == "script_suspended"
+    assert watched.problems() == []
+
+
+def test_a_frame_that_spoils_the_realm_pays_for_the_next(watched: ScriptPool) -> None:
+    """A realm made anew takes milliseconds: its frames leave a name of their own, and other devices' follow at once."""
+    weak = source_of(hostile("globalThis['x' + input.bytes[1]] = 1;"), limits=ScriptLimits(cpu_ms=200, mean_cpu_ms=0.3))
+    watched.run([ask(weak, b"\7")] * 3)
+    kinds: dict[str, list[str]] = {"evil": [], "good": []}
+    for at in range(100):
+        asks = [ask(weak, bytes([1, at]), sender="evil"), *[ask(weak, b"\7", sender=f"good {at}")] * 2]
+        for request, outcome in zip(asks, watched.run(asks), strict=True):
+            kinds[request.sender[:4]].append(outcome.kind)
+    assert set(kinds["good"]) == {""}
+    assert kinds["evil"][0] == "script_state"
+    assert kinds["evil"][-1] == "script_suspended"
+
+
 def test_failures_that_cost_nothing_suspend_nobody(watched: ScriptPool) -> None:
     """An error of a script is an answer: it may be given for ever."""
     picky = source_of("function decodeUplink(i) { throw new Error('no'); }")

@@ -16,7 +16,7 @@ import pytest
 from sensegate.scripts import pool, process
 from sensegate.scripts.pool import ScriptPool
 from sensegate.scripts.process import ChildDied, ChildProcess
-from sensegate.scripts.wire import CallResult, ScriptLimits, ScriptReply, ScriptRequest
+from sensegate.scripts.wire import CallResult, ScriptLimits, ScriptReply, ScriptRequest, ScriptRun
 from tests.scripts.conftest import ask, source_of
 
 GOOD = "function decodeUplink(input) { return { data: { value: input.bytes[0] } }; }"
@@ -70,6 +70,14 @@ def test_many_scripts_outgrow_a_child(own: ScriptPool) -> None:
     assert len(own.children) == 1
 
 
+def test_inspections_of_the_newest_scripts_are_kept(own: ScriptPool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A profile that is changed all day leaves no text of each version."""
+    monkeypatch.setattr(pool, "LEARNED_MAX", 2, raising=False)
+    for number in range(5):
+        own.run([ask(source_of(GOOD, file=f"v{number}.js"), b"\7")])
+    assert [key.partition(" ")[0] for key in own._learned] == ["v3.js", "v4.js"]
+
+
 def test_a_child_that_somebody_kills_is_replaced(own: ScriptPool) -> None:
     """The frames are decoded by the next one; nobody is blamed."""
     source = source_of(GOOD)
@@ -109,6 +117,78 @@ def test_a_child_that_talks_nonsense_is_ended() -> None:
     with pytest.raises(ChildDied):
         talker.wait_ready()
     assert not Path(f"/proc/{talker.pid}").exists()
+
+
+_TAKEN_OVER = """
+import mmap, os, struct, sys, time
+import msgspec
+from sensegate.scripts.sandbox import SYSTEM_CALLS
+from sensegate.scripts.wire import *
+
+def send(body):
+    os.write(1, LENGTH.pack(len(body)) + body)
+
+def receive():
+    (size,) = LENGTH.unpack(sys.stdin.buffer.read(4))
+    return msgspec.msgpack.decode(sys.stdin.buffer.read(size), type=ScriptRequest)
+
+progress = mmap.mmap(int(sys.argv[-1]), PROGRESS.size)
+send(msgspec.msgpack.encode(ChildHello((SYSTEM_CALLS,))))
+while True:
+    request = receive()
+    info = [ScriptInfo(source.key) for source in request.load]
+    call = CallResult("", '{"d":{"value":7}}')
+    CODE
+"""
+
+
+def taken_over(code: str) -> ChildProcess:
+    """Return a child in which a script runs code of its own."""
+    return ChildProcess((sys.executable, "-c", _TAKEN_OVER.replace("CODE", code)))
+
+
+LIES = {
+    "no message": 'send(b"\\xc1\\xc1")',
+    "not UTF-8": 'send(b"\\x81\\xa6loaded\\xa2\\xff\\xff")',
+    "no results": "send(msgspec.msgpack.encode(ScriptReply(info, [], [], [])))",
+    "no scripts": "send(msgspec.msgpack.encode(ScriptReply([], [[call]], [1.0], [[]])))",
+    "costs of nobody": "send(msgspec.msgpack.encode(ScriptReply(info, [[call]], [1.0], [[SlowCall(9, 9.0)]])))",
+    "no cost": "send(msgspec.msgpack.encode(ScriptReply(info, [[call]], [float('nan')], [[]])))",
+    "nothing, again and again": "send(msgspec.msgpack.encode(ScriptReply(info, [[]], [1.0], [[]])))",
+    "that it has no script": ("send(msgspec.msgpack.encode(ScriptReply(info, [[CallResult('', '')]], [1.0], [[]])))"),
+    "a kind of its own": ("send(msgspec.msgpack.encode(ScriptReply(info, [[CallResult('mine', '')]], [1.0], [[]])))"),
+    "an end at a frame that is none": "PROGRESS.pack_into(progress, 0, 99); os._exit(1)",
+    "an end at a script that is none": "PROGRESS.pack_into(progress, 0, LOADING + 99); os._exit(1)",
+    "an end beyond all": "PROGRESS.pack_into(progress, 0, 2**64 - 1); os._exit(1)",
+    "an end in a batch, always": "PROGRESS.pack_into(progress, 0, BATCHED + 1); os._exit(1)",
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_child_that_a_script_has_taken_over_harms_its_frames_only(lie: str) -> None:
+    """Whatever it sends is no error of the gateway: its frames get a reason, and the next child is asked."""
+    scripts = ScriptPool(start=lambda: taken_over(LIES[lie]))
+    try:
+        outcomes = scripts.run([ask(source_of(GOOD), b"\1")])
+        assert [outcome.kind for outcome in outcomes] == ["script_failed"]
+        scripts.inspect(source_of(GOOD))
+    finally:
+        scripts.close()
+
+
+def test_a_child_that_trickles_its_answer_is_killed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A byte now and then is progress, of which there is an end."""
+    monkeypatch.setattr(process, "ANSWER_S", 0.5, raising=False)
+    trickle = (
+        "body = msgspec.msgpack.encode(ScriptReply(info, [[call]], [1.0], [[]]))\n"
+        "    for byte in LENGTH.pack(len(body)) + body: time.sleep(0.1); os.write(1, bytes([byte]))"
+    )
+    child = taken_over(trickle)
+    source = source_of(GOOD)
+    child.wait_ready()
+    with pytest.raises(ChildDied):
+        child.request(ScriptRequest([source], [ScriptRun(source.key, [ask(source, b"\1").call], 5.0)]))
+    assert not Path(f"/proc/{child.pid}").exists()
 
 
 def test_a_script_that_killed_its_child_runs_apart(own: ScriptPool) -> None:

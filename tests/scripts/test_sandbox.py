@@ -12,8 +12,9 @@ import pytest
 from sensegate.config import ScriptsConfig
 from sensegate.decode import codec_scripts
 from sensegate.scripts import pool
-from sensegate.scripts.pool import FAILED, ScriptPool
+from sensegate.scripts.pool import ScriptPool
 from sensegate.scripts.process import ChildProcess
+from sensegate.scripts.wire import FAILED
 from tests.scripts.conftest import ask, source_of
 
 ATTEMPTS = {

@@ -40,6 +40,35 @@ def test_state_on_the_global_object_is_refused(scripts: ScriptPool) -> None:
     assert third.kind == "script_state"
 
 
+def test_names_made_of_a_frame_are_no_variables_of_the_script() -> None:
+    """They would become parameters of its top level, for all devices, until no call fits the stack any more."""
+    text = (
+        "function decodeUplink(input) { var b = input.bytes; forgotten = b[0];"
+        " if (b.length > 1) for (var k = 0; k < 200; k++) globalThis['v' + b.join('_') + '_' + k] = 1;"
+        " return { data: { value: forgotten } }; }"
+    )
+    room = engine.Script(source_of(text))
+    for number in range(100):
+        result = room.call(bytes([1, number]), 1, 0)
+        assert (result.kind, result.text[:3]) == ("script_state", "'v1")
+        assert room.call(b"\7", 1, 0).text == '{"d":{"value":7}}'
+    assert room._declared == ["forgotten"]
+
+
+def test_no_more_names_are_declared_than_there_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The frames that would add one are refused, the others go on."""
+    monkeypatch.setattr(engine, "IMPLICIT_MAX", 2)
+    room = engine.Script(
+        source_of(
+            "function decodeUplink(i) { if (i.bytes[0]) { a = 1; b = 2; c = 3; } else d = 1; return { data: {} }; }"
+        )
+    )
+    assert room.call(b"\1", 1, 0).kind == "script_state"
+    assert room.call(b"\0", 1, 0).kind == ""
+    assert room.call(b"\1", 1, 0).kind == "script_state"
+    assert room._declared == ["d"]
+
+
 def _unfrozen(text: str) -> str:
     """Return the harness without its freezing and restoring."""
     leaky = text.replace("    freezeAll(openMembers);\n", "")

@@ -90,6 +90,28 @@ def test_a_broken_event_costs_itself_alone(broken: bytes) -> None:
     assert [rejected.index for rejected in report.rejected] == [2, 3, 4]
 
 
+@pytest.mark.parametrize("text", [b"x", b"--b", b"}", b'{"a": 1}', b"HTTP/1.1 200 OK\r\nServer: x", b'; y={"z": 1}'])
+@pytest.mark.parametrize("between", [b"", b"\r\n", b" "])
+def test_text_behind_the_data_of_an_event_costs_itself_alone(text: bytes, between: bytes) -> None:
+    """On the same line or the next ones; the event before it and the event after it are read."""
+    body = event("VideoMotion", "Start") + between + text + b"\r\n" + event("VideoLoss", "Start")
+    report = decode_body(body)
+    assert [observation.event.type for observation in report.observations if observation.event] == [
+        "motion",
+        "video_loss",
+    ]
+    assert [rejected.index for rejected in report.rejected] == [2]
+    assert len(decode_body(event("VideoMotion", "Start") + between + text).observations) == 1
+
+
+@pytest.mark.parametrize("tree", [b"{" * 100_000, b'{"a":' * 5_000 + b"1", b'{"a":' + b"1" * 5_000 + b"} x"])
+def test_data_that_are_none_stay_refused(tree: bytes) -> None:
+    """Data that are nested too deeply, end too early, or hold a number of thousands of digits."""
+    body = b"Code=VideoBlind;action=Start;index=0;data=" + tree + b"\n" + event("VideoLoss", "Start")
+    report = decode_body(body)
+    assert [observation.event.type for observation in report.observations if observation.event] == ["video_loss"]
+
+
 @pytest.mark.parametrize(
     ("utc", "more", "arrival", "expected"),
     [

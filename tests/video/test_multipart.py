@@ -106,6 +106,37 @@ def test_a_part_goes_as_soon_as_it_is_whole() -> None:
     assert list(cutter.close()) == []
 
 
+def test_a_part_in_tiny_chunks_is_not_examined_for_each() -> None:
+    """Every chunk looks like the end; what is examined has a limit, and the part still comes with its boundary."""
+    examined = 0
+
+    def never(content: bytes) -> bool:
+        nonlocal examined
+        examined += len(content)
+        return False
+
+    parser = MultipartParser(b"b", is_complete=never)
+    chunk = b'{"a":[]}' * 4
+    content = chunk * (multipart.PART_MAX // len(chunk))
+    assert not list(parser.feed(b"--b\r\n\r\n"))
+    for at in range(0, len(content), len(chunk)):
+        assert not list(parser.feed(content[at : at + len(chunk)]))
+    assert [item.content for item in parser.feed(b"\r\n--b\r\n")] == [content]
+    assert examined <= 130 * multipart.PART_MAX
+    first = examined
+    assert not list(parser.feed(b"\r\n" + chunk))
+    assert examined > first  # the limit is that of a part
+
+
+def test_the_largest_part_in_packets_goes_at_once() -> None:
+    """The limit leaves room for a part of the greatest size in the packets of a network, each examined."""
+    parser = MultipartParser(b"b", is_complete=whole)
+    content = ALERT[:-25].ljust(multipart.PART_MAX - 25, b" ") + ALERT[-25:]
+    sent = b"--b\r\n\r\n" + content
+    parts = [item for at in range(0, len(sent), 1_200) for item in parser.feed(sent[at : at + 1_200])]
+    assert [item.content for item in parts] == [content]
+
+
 def test_half_a_part_is_no_part_before_it_ends() -> None:
     cutter = MultipartParser(b"b", is_complete=whole)
     assert list(cutter.feed(part(ALERT)[:40])) == []

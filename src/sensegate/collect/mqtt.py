@@ -35,6 +35,8 @@ SESSION_S = 7 * 86_400
 RESPONSE_TIMEOUT_S = 10.0
 """Time limit for CONNACK and SUBACK."""
 BACKOFF_S = 0.5
+INFLIGHT_BYTES_MAX = 64 * 1024**2
+"""Nothing is read while so many bytes are not yet acknowledged: a foreign broker's messages have any size."""
 
 _log = structlog.get_logger("collect")
 
@@ -208,6 +210,7 @@ class MqttSource:
         self._task: asyncio.Task[None] | None = None
         self._waiting: deque[tuple[Message, int]] = deque()
         self._unacknowledged = 0  # unacknowledged messages of this connection
+        self._unacknowledged_bytes = 0
         self._sequence = 0
         self._arrived = asyncio.Event()
         self._generation = 0
@@ -250,16 +253,24 @@ class MqttSource:
                 self._arrived.clear()
             if batch:
                 mids = [mid for _, mid in batch]
-                ack = partial(self._acknowledge, self._connection, mids)
+                size = sum(len(message.payload) for message, _ in batch)
+                ack = partial(self._acknowledge, self._connection, mids, size)
                 yield Delivery(self.name, [message for message, _ in batch], ack)
 
-    async def _acknowledge(self, connection: _Connection | None, mids: list[int]) -> None:
+    async def _acknowledge(self, connection: _Connection | None, mids: list[int], size: int) -> None:
         if connection is None or connection is not self._connection:
             return  # packet ids belong to a connection; the messages are redelivered
         connection.acknowledge([mid for mid in mids if mid])
         self._unacknowledged -= len(mids)
-        if self._unacknowledged < self._config.inflight_max:
+        self._unacknowledged_bytes -= size
+        if not self._full_limit():
             connection.resume()
+
+    def _full_limit(self) -> str:
+        """Return the limit of unacknowledged messages that is reached; empty: none."""
+        if self._unacknowledged >= self._config.inflight_max:
+            return "inflight_max"
+        return "inflight_bytes" if self._unacknowledged_bytes >= INFLIGHT_BYTES_MAX else ""
 
     def _take(self, connection: _Connection, received: paho.MQTTMessage) -> None:
         if connection is not self._connection:
@@ -273,9 +284,10 @@ class MqttSource:
         message = Message(topic, payload, self._clock.now(), self._sequence, best_effort=received.qos == 0)
         self._waiting.append((message, received.mid if received.qos else 0))
         self._unacknowledged += 1
+        self._unacknowledged_bytes += len(payload)
         self._arrived.set()
-        if self._unacknowledged >= self._config.inflight_max:
-            metrics.LIMIT_HITS.labels("inflight_max").inc()
+        if limit := self._full_limit():
+            metrics.LIMIT_HITS.labels(limit).inc()
             connection.pause()
 
     async def _run(self) -> None:
@@ -317,6 +329,6 @@ class MqttSource:
             self._connection = None
             # Undelivered messages come again on the next connection, in order.
             self._waiting.clear()
-            self._unacknowledged = 0
+            self._unacknowledged = self._unacknowledged_bytes = 0
             connection.close()
         return subscribed

@@ -17,7 +17,7 @@ from sensegate.decode.flatten import PURE, Flattened, FlattenedTrees, TooManyLea
 from sensegate.decode.frame import BatchParse, Parse
 from sensegate.decode.learned_forms import LearnedForms
 from sensegate.decode.paths import Path
-from sensegate.decode.plan import LEAVES_MAX, ColumnPlan, LeafAccess, flag_leaves
+from sensegate.decode.plan import LEAVES_MAX, NAMES_MAX, ColumnPlan, LeafAccess, flag_leaves
 from sensegate.decode.profile import CompiledRule
 from sensegate.decode.senml_columns import SenmlCborColumns, SenmlColumns
 from sensegate.decode.xml_columns import XmlColumns
@@ -119,7 +119,8 @@ class ColumnarReader:
         self._frames_tried = self._frames_hit = self._attempts = 0
         self._plans: dict[Hashable, ColumnPlan] = {}
         self._deciding: dict[Hashable, list[_DecidedPlans]] = {}
-        self._seen: dict[Hashable, int] = {}
+        self._seen: dict[int, int] = {}
+        """Sightings of branches and deciding values, by their hash: they may be as long as a payload."""
         self.count = 0
         """Number of plans."""
 
@@ -210,20 +211,21 @@ class ColumnarReader:
             branches = (parse_index, branches)
         places = {pointer: index for index, pointer in enumerate(parse.pointers(payload, port))}
         unsupported = any(leaf.pointer not in places or isinstance(leaf.raw, list) for leaf in deciding)
+        unsupported |= sum(len(str(key)) for pointer in places for key in pointer) > NAMES_MAX
         if unsupported or len(values) > LEAVES_MAX or not self._covers_earlier_rules(rule, parse_index):
             return False
         deciding_at = tuple(sorted({places[leaf.pointer] for leaf in deciding}))
         decided = itemgetter(*deciding_at)(values) if deciding_at else None
-        key = (branches, deciding_at, decided)
+        seen = hash((branches, deciding_at, decided))
         if len(self._seen) > _SEEN_MAX:
             self._seen.clear()
-        self._seen[key] = self._seen.get(key, 0) + 1
-        if self._seen[key] != _SIGHTINGS:
+        self._seen[seen] = self._seen.get(seen, 0) + 1
+        if self._seen[seen] != _SIGHTINGS:
             return False
         try:
             plan = ColumnPlan(rule, bound, None, LeafAccess(places, itemgetter, exact=parse.exact))
         except (ValueError, TypeError):
-            self._seen[key] = _NEVER
+            self._seen[seen] = _NEVER
             return False
         self._add_plan(branches, deciding_at, decided, plan)
         parse.prepare(payload, port)

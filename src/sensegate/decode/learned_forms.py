@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 from sensegate.decode.flatten import Flattened
 from sensegate.decode.frame import Parse
 from sensegate.decode.paths import Path
+from sensegate.decode.plan import NAMES_MAX
 
 FORMS_MAX: Final = 128
 """Most forms of one rule's payloads."""
@@ -39,7 +40,8 @@ class LearnedForms(Flattened):
         super().__init__(parse, nesting_max)
         self.count = 0
         """Number of forms."""
-        self._seen: dict[Hashable, int] = {}
+        self._seen: dict[int, int] = {}
+        """Sightings of shapes, by their hash: a shape has the names of a payload, which may be as long as it is."""
 
     @abstractmethod
     def known(self, payload: bytes) -> tuple[PayloadForm, Sequence[Any]] | None:
@@ -58,11 +60,12 @@ class LearnedForms(Flattened):
         if self.count < FORMS_MAX:
             if len(self._seen) > _SEEN_MAX:
                 self._seen.clear()
-            self._seen[shape] = self._seen.get(shape, 0) + 1
-            if self._seen[shape] >= _SIGHTINGS:
-                added = self.add(payload)
+            seen = hash(shape)
+            self._seen[seen] = self._seen.get(seen, 0) + 1
+            if self._seen[seen] >= _SIGHTINGS:
+                added = len(repr(shape)) <= NAMES_MAX and self.add(payload)
                 self.count += added
-                self._seen[shape] = 0 if added else _NEVER
+                self._seen[seen] = 0 if added else _NEVER
                 return self.known(payload) or (shape, values)
         return shape, values
 

@@ -23,6 +23,8 @@ Key = tuple[str, str]
 """(format, name)."""
 ENTRIES_MAX = 200_000
 BYTES_MAX = 128 * 1024**2
+LARGE_BYTES = BYTES_MAX // 16
+"""In a full memory a value larger than this is dropped before those of others: one device has filled it."""
 REQUESTS_MAX = 10_000
 """Most pending requests; further ones are dropped, and their messages raise them again."""
 
@@ -95,8 +97,15 @@ class DecoderMemory:
         return entry.value
 
     def put(self, key: Key, value: Any, size: int) -> None:
-        """Store a value of about `size` bytes; a value too large for the whole memory is not stored."""
+        """Store a value of about `size` bytes.
+
+        A value too large for the whole memory is not stored, nor is one of more than `LARGE_BYTES` in a memory that is
+        full.
+        """
         self._change(key, _Entry(value, size) if size <= self._bytes_max else None)
+        if self._bytes > self._bytes_max and size > LARGE_BYTES:
+            metrics.LIMIT_HITS.labels("decoder_memory").inc()
+            self._change(key, None)
         while len(self._entries) > self._entries_max or self._bytes > self._bytes_max:
             metrics.LIMIT_HITS.labels("decoder_memory").inc()
             self._change(next(iter(self._entries)), None)

@@ -41,6 +41,8 @@ from sensegate.quantities.quality import Quality, TimeQuality
 
 LEAVES_MAX = 256
 """Most leaves of a shape that is planned."""
+NAMES_MAX = 65_536
+"""Most characters of the names in the pointers of a shape that is planned: a plan is kept, a message is not."""
 
 _V = TypeVar("_V")
 

@@ -10,7 +10,7 @@ import msgspec
 from sensegate.decode.columnar import ColumnarReaders
 from sensegate.decode.columnar_envelopes import EnvelopePlan
 from sensegate.decode.extract import BoundMessage, Leaf
-from sensegate.decode.plan import ColumnPlan, Shape, skeleton
+from sensegate.decode.plan import NAMES_MAX, ColumnPlan, Shape, skeleton
 from sensegate.decode.profile import CompiledRule
 
 PLANS_MAX = 32
@@ -38,7 +38,8 @@ class PlanCache:
         """Readers for formats that give flat values."""
         self._by_rule: dict[WrappedRule, list[int]] = {}
         self._by_shape: dict[tuple[CompiledRule, str, Shape], int] = {}
-        self._seen: dict[tuple[CompiledRule, str, Shape], int] = {}
+        self._seen: dict[int, int] = {}
+        """Sightings of shapes, by their hash: a shape has the names of a message, which may be as long as it is."""
 
     @property
     def count(self) -> int:
@@ -75,14 +76,18 @@ class PlanCache:
             return known
         if len(self._seen) > _SEEN_MAX:
             self._seen.clear()
-        self._seen[key] = self._seen.get(key, 0) + 1
+        seen = hash(key)
+        self._seen[seen] = self._seen.get(seen, 0) + 1
         siblings = self._by_rule.setdefault(holder, [])
-        if self._seen[key] < _SIGHTINGS or len(siblings) >= PLANS_MAX or len(self.plans) >= _ALL_MAX:
+        if self._seen[seen] < _SIGHTINGS or len(siblings) >= PLANS_MAX or len(self.plans) >= _ALL_MAX:
+            return None
+        if len(repr(shape)) > NAMES_MAX:
+            self._seen[seen] = _NEVER
             return None
         try:
             self.plans.append(make(shape))
         except (ValueError, TypeError):
-            self._seen[key] = _NEVER
+            self._seen[seen] = _NEVER
             return None
         number = self._by_shape[key] = len(self.plans) - 1
         siblings.append(number)

@@ -14,15 +14,13 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.frames.checks import sum8
-from sensegate.frames.framing import keep_from
+from sensegate.frames.framing import find_sound, keep_from
 from sensegate.model import Framing, QuarantineReason
 
 MARK: Final = b"@@"
 END: Final = b"##"
 _HEAD = 27
 _TAIL = 3
-_MARKS_TRIED = 8
-"""Number of start marks tried behind an incomplete frame."""
 DATA_MAX: Final = 1024
 """Greatest length of the application data unit in bytes."""
 CONTROL, SEND, CONFIRM, REQUEST, RESPONSE, REJECT = range(1, 7)
@@ -41,9 +39,11 @@ def next_frame(buffer: bytes) -> Framing:
         if length < 0:
             return Framing(at)
         if length and len(buffer) < at + length:
-            return _next_complete(buffer, at) or Framing(at)
+            return find_sound(buffer, at, len(buffer), MARK, _sound_length) or Framing(at)
         if length and buffer.startswith(END, at + length - 2):
-            return Framing(at, length)
+            stop = at + length
+            inner = None if _sound_length(buffer, at) else find_sound(buffer, at, stop, MARK, _sound_length)
+            return inner or Framing(at, length)
         at += 1
 
 
@@ -55,17 +55,11 @@ def _length(buffer: bytes, at: int) -> int:
     return _HEAD + size + _TAIL if size <= DATA_MAX else 0
 
 
-def _next_complete(buffer: bytes, at: int) -> Framing | None:
-    """Find a complete frame behind an incomplete one, which may be the remainder of a truncated frame."""
-    for _ in range(_MARKS_TRIED):
-        at = buffer.find(MARK, at + 1)
-        length = _length(buffer, at) if at >= 0 else -1
-        if length < 0:
-            return None
-        frame = buffer[at : at + length]
-        if frame.endswith(END) and len(frame) == length and sum8(frame[2:-_TAIL]) == frame[-_TAIL]:
-            return Framing(at, length)
-    return None
+def _sound_length(buffer: bytes, at: int) -> int:
+    length = _length(buffer, at)
+    frame = buffer[at : at + length] if length > 0 else b""
+    sound = len(frame) == length and frame.endswith(END) and sum8(frame[2:-_TAIL]) == frame[-_TAIL]
+    return length if sound else 0
 
 
 class Gbt26875Frame(msgspec.Struct, frozen=True):

@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from sensegate.errors import Rejected
 from sensegate.frames.checks import crc_hj212, crc_modbus, swap_bytes
-from sensegate.frames.framing import keep_from
+from sensegate.frames.framing import find_sound, keep_from
 from sensegate.model import Framing, QuarantineReason
 
 MARK: Final = b"##"
@@ -89,24 +89,41 @@ def next_frame(buffer: bytes) -> Framing:
         length = _HEAD + int(digits) + _CRC
         next_head = _BEGIN.search(buffer, at + _HEAD, at + length)
         if len(buffer) < at + length:
-            # A truncated frame is followed by one that starts on a new line.
+            # A truncated frame is followed by one that starts on a new line, or has the right checksum.
             if next_head and buffer[next_head.start() - 2 : next_head.start()] == _END:
                 at = next_head.start()
                 continue
-            return Framing(at)
+            inner = find_sound(buffer, at, len(buffer), MARK, _sound_length) if next_head else None
+            return inner or Framing(at)
         frame = buffer[at : at + length]
         if not _HEX.issuperset(frame[-_CRC:]):
             at += 2
             continue
         end = buffer[at + length : at + length + 2]
-        if end == _END:
-            return Framing(at, length + 2)
         attempts_left -= 1
+        has_line = end == _END
+        inner = None
+        # Without a new line behind it the checksum alone would tell, and its register has only eight bits.
+        if next_head and (not _sound_length(buffer, at) if has_line else attempts_left >= 0):
+            inner = find_sound(buffer, at, at + length, MARK, _sound_length)
+        if inner or has_line:
+            return inner or Framing(at, length + 2)
         if attempts_left >= 0 and detect_convention(frame[_HEAD:-_CRC], frame[-_CRC:]):  # some devices omit CR LF
             return Framing(at, length)
         if _END.startswith(end):
             return Framing(at)
         at += 2
+
+
+def _sound_length(buffer: bytes, at: int) -> int:
+    digits = buffer[at + 2 : at + _HEAD]
+    if len(digits) < _HEAD - 2 or not digits.isdigit():
+        return 0
+    length = _HEAD + int(digits) + _CRC
+    frame = buffer[at : at + length]
+    if len(frame) < length or not detect_convention(frame[_HEAD:-_CRC], frame[-_CRC:]):
+        return 0
+    return length + len(_END) if buffer.startswith(_END, at + length) else length
 
 
 # ── the frame ────────────────────────────────────────────────────────────────────────────────────────

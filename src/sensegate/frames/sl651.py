@@ -16,7 +16,7 @@ import msgspec
 
 from sensegate.errors import Rejected
 from sensegate.frames.checks import crc_modbus
-from sensegate.frames.framing import keep_from
+from sensegate.frames.framing import find_sound, keep_from
 from sensegate.model import Framing, QuarantineReason
 
 MARK: Final = b"\x7e\x7e"
@@ -58,10 +58,29 @@ def next_frame(buffer: bytes) -> Framing:
             return Framing(at)
         if length:
             if len(buffer) < at + length:
-                return Framing(at)
+                return _find_inner(buffer, at, len(buffer)) or Framing(at)
             if buffer[at + length - (_TEXT_TAIL if is_text else _TAIL)] in _ENDS:
-                return Framing(at, length)
+                inner = None if _sound_length(buffer, at) else _find_inner(buffer, at, at + length)
+                return inner or Framing(at, length)
         at += 1
+
+
+def _find_inner(buffer: bytes, start: int, stop: int) -> Framing | None:
+    frames = (find_sound(buffer, start, stop, mark, _sound_length) for mark in (MARK, TEXT_MARK))
+    return min((frame for frame in frames if frame), key=lambda frame: frame.skip, default=None)
+
+
+def _sound_length(buffer: bytes, at: int) -> int:
+    is_text = buffer.startswith(TEXT_MARK, at)
+    length = _length(buffer[at : at + (_TEXT_HEAD if is_text else _HEAD) + 1], is_text=is_text) or 0
+    frame = buffer[at : at + length]
+    if not length or len(frame) < length or frame[-_TEXT_TAIL if is_text else -_TAIL] not in _ENDS:
+        return 0
+    crc = frame[-_TEXT_TAIL + 1 :] if is_text else frame[-_TAIL + 1 :]
+    if is_text and not _DIGITS.issuperset(crc):
+        return 0
+    sent_crc = int(crc, 16) if is_text else int.from_bytes(crc)
+    return length if crc_modbus(frame[: -len(crc)]) == sent_crc else 0
 
 
 def _length(head: bytes, *, is_text: bool) -> int | None:

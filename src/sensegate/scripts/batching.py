@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Final
 
@@ -19,10 +20,12 @@ SHARE: Final = 0.25
 class BatchSize:
     """The number of calls of one script that go into one evaluation.
 
-    It starts with one and doubles with each evaluation, as long as these stay far below the limit of a call.
+    It starts with one and doubles with each evaluation, as long as these stay far below the limit of a call. After a
+    batch whose mean is too high calls are evaluated one by one for a while, to tell which of them are slow.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, mean_ms: float = math.inf) -> None:
+        self._mean_ms = mean_ms
         self._size = 1
         self._singly = 0
 
@@ -42,6 +45,8 @@ class BatchSize:
         """Record the CPU time of an evaluation of so many calls, with the limit of a single one."""
         if self._singly:
             self._singly -= 1
+        elif count > 1 and cpu_ms > count * self._mean_ms:
+            self.record_stop(BATCH_MAX)
         elif cpu_ms > limit_ms * SHARE:
             self._size = max(1, self._size // 2)
         elif count >= self._size:

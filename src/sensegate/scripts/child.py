@@ -31,6 +31,7 @@ from sensegate.scripts.wire import (
     ScriptReply,
     ScriptRequest,
     ScriptRun,
+    SlowCall,
 )
 
 SCRIPTS_MAX: Final = 64
@@ -69,15 +70,17 @@ class ScriptChild:
                 self._scripts.popitem(last=False)
         self._characters_left = REPLY_CHARACTERS
         outcomes, cpu_us = [], []
+        slow: list[list[SlowCall]] = []
         place = 0
         for run in request.runs:
             began = time.thread_time()
-            outcomes.append(self._run(run, place))
+            slow.append([])
+            outcomes.append(self._run(run, place, slow[-1]))
             cpu_us.append((time.thread_time() - began) * 1e6)
             place += len(run.calls)
         _set_cpu_deadline(0)
         PROGRESS.pack_into(self._progress, 0, 0)
-        return ScriptReply(loaded, outcomes, cpu_us)
+        return ScriptReply(loaded, outcomes, cpu_us, slow)
 
     def prepare(self) -> None:
         """Prepare the used scripts for the next request while nobody waits."""
@@ -86,7 +89,8 @@ class ScriptChild:
         self._used.clear()
         _set_cpu_deadline(0)
 
-    def _run(self, run: ScriptRun, place: int) -> list[CallResult | DecodedCalls]:
+    def _run(self, run: ScriptRun, place: int, slow: list[SlowCall]) -> list[CallResult | DecodedCalls]:
+        """Return the results of a run whose calls begin at `place` of the request, and add its slow ones to `slow`."""
         script = self._scripts.get(run.key)
         if script is None:
             return [CallResult("", "")] * len(run.calls)
@@ -103,6 +107,7 @@ class ScriptChild:
             calls = run.calls[done : done + BATCH_MAX]
             count = 1 if run.singly else script.batch_size(calls)
             PROGRESS.pack_into(self._progress, 0, place + done + 1 + (BATCHED if count > 1 else 0))
+            call_began = time.thread_time()
             if count > 1:
                 made = script.call_many(calls[:count])
             else:
@@ -113,6 +118,13 @@ class ScriptChild:
                 costly = isinstance(result, CallResult) and result.costly
                 self._characters_left -= len(result.text)
             results += made
+            if made and not costly:
+                if count > 1:
+                    call_began = time.thread_time()
+                script.prepare()  # a realm that is dropped is the cost of the call that spoilt it
+            cost_ms = (time.thread_time() - call_began) * 1e3
+            if cost_ms > limits.mean_cpu_ms and made:
+                slow.append(SlowCall(done - 1, cost_ms))
             spent_s = time.thread_time() - began
             if self._characters_left < 0 or costly or spent_s > OVERRUN_S + done * limits.mean_cpu_ms / 1e3:
                 break

@@ -26,20 +26,18 @@ import _quickjs  # type: ignore[import-not-found] # its parent package starts a 
 from sensegate.scripts.batching import BatchSize, pack
 from sensegate.scripts.wire import (
     ENCODE,
+    FAILED,
+    LIMIT,
     NO_PORT,
+    REJECTED,
     SEPARATOR,
+    STATE,
     CallResult,
     DecodedCalls,
     ScriptCall,
     ScriptInfo,
     ScriptSource,
 )
-
-REJECTED: Final = "script_refused"
-FAILED: Final = "script_failed"
-LIMIT: Final = "script_limit"
-STATE: Final = "script_state"
-"""Values of `QuarantineReason`."""
 
 CALLS_MAX: Final = 20_000
 """Number of calls after which a realm is replaced, with whatever the engine accumulated."""
@@ -182,6 +180,7 @@ class Script:
         self.source = source
         self._deadline = deadline
         self._declared: list[str] = []
+        self._identifiers = frozenset(_IDENTIFIER.findall(source.text))
         self._opened: list[str] = []
         self._extend_all = False
         self._module = True
@@ -200,7 +199,7 @@ class Script:
             raise _load_error(why, source.text) from why
         self._calls = 0
         self._compare_at = 0 if source.inspection else VERIFY_FIRST
-        self._batch_size = BatchSize()
+        self._batch_size = BatchSize(source.limits.mean_cpu_ms)
 
     @property
     def info(self) -> ScriptInfo:
@@ -415,7 +414,7 @@ class Script:
         return _Realm(context, run)
 
     def prepare(self) -> None:
-        """Create a fresh realm now if the last one was dropped, so that the next call need not wait."""
+        """Create a fresh realm now if the last one was dropped, so that the next call neither waits nor pays for it."""
         self._current_realm()
 
     def _current_realm(self) -> _Realm:
@@ -486,12 +485,14 @@ class Script:
     def _declare_names(self, answer: str) -> str:
         """Make undeclared names variables of the script's top level; return the answer without them."""
         names, _, answer = answer[1:].partition("\n")
-        for name in names.split(","):
-            if not is_identifier(name):
+        left = names.split(",")
+        for name in left:
+            # A name that the text lacks was computed, perhaps from a frame: it is no variable.
+            if name not in self._identifiers or name in _WORDS:
                 return f"~'{name[:60]}' was left on the global object"
-            self._declared.append(name)
-        if len(self._declared) > IMPLICIT_MAX:
+        if len(self._declared) + len(left) > IMPLICIT_MAX:
             return f"~more than {IMPLICIT_MAX} names were left on the global object"
+        self._declared += left
         try:
             self._realm = self._open_realm()
         except _quickjs.JSException:

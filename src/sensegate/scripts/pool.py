@@ -23,6 +23,8 @@ from sensegate.scripts.sandbox import SYSTEM_CALLS
 from sensegate.scripts.suspensions import KILL_WEIGHT, Suspensions
 from sensegate.scripts.wire import (
     BATCHED,
+    FAILED,
+    LIMIT,
     LOADING,
     SEPARATOR,
     CallResult,
@@ -40,12 +42,12 @@ BYTES_MAX: Final = 1 << 20
 """Limits of one request: if a child dies during it, none of its frames has a result."""
 SPARES: Final = 2
 """Spare children kept ready in a gateway: for a lane that lost its child, and for isolated scripts."""
+LEARNED_MAX: Final = 1_024
+"""Number of scripts whose inspection is kept for the next child."""
 DEATHS_MAX: Final = 3
 """Number of deaths without a frame to blame after which a run is given up."""
-LIMIT: Final = "script_limit"
-FAILED: Final = "script_failed"
 SUSPENDED: Final = "script_suspended"
-"""Values of `QuarantineReason`."""
+"""Value of `QuarantineReason`."""
 _NOT_TRIED: Final = CallResult("", "")
 
 
@@ -220,22 +222,34 @@ class ScriptPool:
             self._handle_death(death, asks, results, [at for places in runs.values() for at in places], sources)
             return
         self._learned.update((facts.key, facts.inspection) for facts in reply.loaded if not facts.error)
+        while len(self._learned) > LEARNED_MAX:
+            del self._learned[next(iter(self._learned))]
         failed = {facts.key: facts for facts in reply.loaded if facts.error}
-        for (key, places), outcomes, cpu_us in zip(runs.items(), reply.results, reply.cpu_us, strict=True):
+        sent = {source.key for source in sources}
+        settled = 0
+        for (key, places), outcomes, cpu_us, slow in zip(
+            runs.items(), reply.results, reply.cpu_us, reply.slow, strict=True
+        ):
             source = asks[places[0]].source
             if key in failed:
                 why = CallResult(FAILED, f"it cannot be loaded: {failed[key].error}")
                 results[:] = [why if asks[at].source.key == key else result for at, result in enumerate(results)]
+                settled += 1
                 continue
             if outcomes and outcomes[0] == _NOT_TRIED and lane.process is not None:
                 lane.process.loaded.discard(key)  # the child had dropped it
+                settled += key not in sent
                 continue
             each = list(_each(outcomes))
-            self.suspensions.record_cost(key, len(each), cpu_us / 1e3, source.limits.mean_cpu_ms)
+            slow_calls = [(asks[places[call.index]].sender, call.cpu_ms) for call in slow]
+            self.suspensions.record_cost(key, len(each), cpu_us / 1e3, source.limits.mean_cpu_ms, slow_calls)
             for at, outcome in zip(places, each, strict=False):
                 results[at] = outcome
                 if outcome.costly:
                     self.suspensions.strike(key, asks[at].sender, outcome.text)
+            settled += len(each)
+        if not settled:
+            self._deaths += 1  # it lives and does nothing
 
     def _run(self, key: str, asks: list[PendingCall]) -> ScriptRun:
         cpu_ms = asks[0].source.limits.cpu_ms * self.suspensions.cpu_share(key)
@@ -251,20 +265,23 @@ class ScriptPool:
         sources: list[ScriptSource],
     ) -> None:
         """Determine during which frame a child died, and keep that frame from the next child."""
-        if death.index < 0:
-            self._deaths += 1  # it did not start, or was ended between two frames
+        kind, index = death.index & -LOADING, death.index & LOADING - 1
+        if death.index < 0 or kind > BATCHED or index >= len(sources if kind == LOADING else places):
+            self._deaths += 1  # it did not start, was ended between two frames, or does not say what it did
             return
-        if death.index >= BATCHED:  # one of several frames, which are called singly now
-            self._singly.add(asks[places[death.index - BATCHED]].source.key)
+        if kind == BATCHED:  # one of several frames, which are called singly now
+            key = asks[places[index]].source.key
+            self._deaths += key in self._singly
+            self._singly.add(key)
             return
-        if death.index >= LOADING:
-            key = sources[death.index - LOADING].key
+        if kind == LOADING:
+            key = sources[index].key
             self._isolate(key)
             for at in places:
                 if asks[at].source.key == key:
                     results[at] = CallResult(FAILED, "it cannot be loaded: loading ended its process")
             return
-        at = places[death.index]
+        at = places[index]
         ask = asks[at]
         mark = (ask.source.key, ask.call)
         if not death.by_cpu and mark not in self._retried:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import mmap
 import os
 import select
@@ -11,16 +12,27 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from typing import Final
+from typing import Final, NoReturn
 
 import msgspec
 
-from sensegate.scripts.wire import LENGTH, MESSAGE_BYTES_MAX, PROGRESS, ChildHello, ScriptReply, ScriptRequest
+from sensegate.scripts.wire import (
+    LENGTH,
+    MESSAGE_BYTES_MAX,
+    PROGRESS,
+    RESULT_KINDS,
+    ChildHello,
+    DecodedCalls,
+    ScriptReply,
+    ScriptRequest,
+)
 
 START_S: Final = 15.0
 """Time by which a child must have sent its hello."""
 STALL_S: Final = 2.0
 """Time without progress or CPU use after which a child is killed; one that uses CPU is ended by its own timer."""
+ANSWER_S: Final = 120.0
+"""Time after which a child is killed whatever it does: one that a script has taken over may go on for ever."""
 _POLL_S: Final = 0.05
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -87,17 +99,29 @@ class ChildProcess:
     def wait_ready(self) -> None:
         """Wait until it is in its sandbox. Raises `ChildDied` if it does not start."""
         if not self._ready:
-            self.sandbox = _hello(self._receive(START_S, lambda: -1)).sandbox
+            try:
+                self.sandbox = _hello(self._receive(START_S, lambda: -1)).sandbox
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                self._raise_died(-1)
             self._ready = True
 
     def request(self, request: ScriptRequest) -> ScriptReply:
-        """Send a request and return the reply. Raises `ChildDied` if the child ended, or was killed, during it."""
+        """Send a request and return the reply.
+
+        Raises:
+            ChildDied: the child ended during it, or was killed because it did not reply, or not to this request.
+        """
         self.wait_ready()
         body = _encode(request)
         if len(body) > MESSAGE_BYTES_MAX:
             raise AssertionError("requests are split to this size before")
         self._send(LENGTH.pack(len(body)) + body)
-        reply = _reply(self._receive(STALL_S, self._current_index))
+        try:
+            reply = _reply(self._receive(STALL_S, self._current_index))
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            self._raise_died(self._current_index())
+        if not _answers(request, reply):
+            self._raise_died(self._current_index())
         self.loaded.update(facts.key for facts in reply.loaded if not facts.error)
         return reply
 
@@ -142,7 +166,10 @@ class ChildProcess:
         want = LENGTH.size
         head = True
         last, place = time.monotonic(), (progress(), self._cpu_s())
+        latest = last + ANSWER_S
         while True:
+            if time.monotonic() > latest:
+                self._raise_died(progress())
             readable, _, _ = select.select([self._out], [], [], _POLL_S)
             if readable:
                 part = os.read(self._out, 1 << 20)
@@ -164,9 +191,29 @@ class ChildProcess:
             elif now - last > still_s:
                 self._raise_died(here[0])
 
-    def _raise_died(self, place: int) -> None:
+    def _raise_died(self, place: int) -> NoReturn:
         """Release the process; raises `ChildDied`."""
         self._popen.kill()
         status = self._popen.wait()
         self.kill()
         raise ChildDied(place, by_cpu=status == -signal.SIGPROF)
+
+
+def _answers(request: ScriptRequest, reply: ScriptReply) -> bool:
+    """Return whether a reply is one to this request: a script may have taken over the child that sends it."""
+    runs = request.runs
+    return (
+        [source.key for source in request.load] == [info.key for info in reply.loaded]
+        and len(reply.results) == len(reply.cpu_us) == len(reply.slow) == len(runs)
+        and all(0 <= cpu_us < math.inf for cpu_us in reply.cpu_us)
+        and all(
+            0 <= call.index < len(run.calls) and 0 <= call.cpu_ms < math.inf
+            for run, slow in zip(runs, reply.slow, strict=True)
+            for call in slow
+        )
+        and all(
+            isinstance(result, DecodedCalls) or result.kind in RESULT_KINDS
+            for results in reply.results
+            for result in results
+        )
+    )

@@ -17,6 +17,12 @@ BATCHED: Final = 1 << 33
 """Added to the index of the first frame of several that are called in one evaluation."""
 SEPARATOR: Final = "\x1e"
 """Stands between the texts of several results: no JSON has it."""
+REJECTED: Final = "script_refused"
+FAILED: Final = "script_failed"
+LIMIT: Final = "script_limit"
+STATE: Final = "script_state"
+"""Values of `QuarantineReason`."""
+RESULT_KINDS: Final = frozenset({"", REJECTED, FAILED, LIMIT, STATE})
 NO_PORT: Final = -1
 ENCODE: Final = "encode"
 """Value of `ScriptSource.take` for a downlink: the payload of a call is its data as ASCII JSON."""
@@ -118,6 +124,14 @@ class CallResult(msgspec.Struct, frozen=True, array_like=True, tag="r", gc=False
     """True if it used up CPU time or memory, as an attack would."""
 
 
+class SlowCall(msgspec.Struct, frozen=True, array_like=True, gc=False):
+    """A call that took more CPU time than the mean of its script may be."""
+
+    index: int
+    """Its index in the run."""
+    cpu_ms: float
+
+
 class ScriptReply(msgspec.Struct, frozen=True):
     """Reply to a request."""
 
@@ -126,6 +140,8 @@ class ScriptReply(msgspec.Struct, frozen=True):
     """Results by run, in the order of its calls; ends early after a call that used up a limit, or if all is slow."""
     cpu_us: list[float]
     """CPU time of each run."""
+    slow: list[list[SlowCall]]
+    """Slow calls of each run, as far as they were evaluated by themselves."""
 
 
 class ChildHello(msgspec.Struct, frozen=True):

@@ -20,6 +20,9 @@ PART_MAX: Final = 262_144
 """Greatest size of a metadata part in bytes; a longer one is dropped."""
 PARTS_MAX: Final = 64
 """Greatest number of parts of one body; one that is too long stands for all others."""
+TRIED_MAX: Final = 128 * PART_MAX
+"""Bytes of one part, each counted as often as it is examined, after which the part waits for its boundary: a stream in
+chunks of a few bytes, each like the end of a part, would have every one of them examined again for each chunk."""
 BOUNDARY_MAX: Final = 100
 _TAIL: Final = BOUNDARY_MAX + 8
 _HEADER = re.compile(rb"[A-Za-z0-9-]{1,40}")
@@ -162,6 +165,8 @@ class MultipartParser:
         self._head: PartHead | None = None
         self._state = _State.READING
         self._searched = 0
+        self._tried = 0
+        """Bytes of the part examined so far for whether it is complete."""
 
     def feed(self, data: bytes) -> Iterator[BodyPart]:
         """Process more of the stream; yield completed parts."""
@@ -172,7 +177,7 @@ class MultipartParser:
                 if self._head is None:
                     return
                 self._state = _State.SKIPPING if self._head.picture else _State.READING
-                self._searched = 0
+                self._searched = self._tried = 0
             end = self._end.search(self._buffer, self._searched) if self._end else None
             if end is None:
                 if (early := self._emit_early(self._head)) is not None:
@@ -250,7 +255,8 @@ class MultipartParser:
             elif len(self._buffer) > PART_MAX:
                 self._state = _State.EMITTED
                 part = BodyPart(head.kind, b"", too_long=True)
-            elif self._is_complete is not None:
+            elif self._is_complete is not None and self._tried < TRIED_MAX:
+                self._tried += len(self._buffer)
                 # Try the length that the header claims, then everything buffered.
                 either = (bytes(self._buffer[: head.length or 0]), bytes(self._buffer).strip())
                 if (content := next(filter(self._is_complete, either), None)) is not None:

@@ -63,13 +63,21 @@ _TERMS = re.compile(r"ipv[46]|base64|h26[45]", re.IGNORECASE)
 """Technical terms that contain digits."""
 
 
-@lru_cache(8_192)
+_FIELD_MAX: Final = 512
+"""Longest name that can pass, in characters: terms count as one."""
+
+
 def field_name(name: str) -> str:
     """Return the name of a field as it may be reported; `OTHER` if no format would use it.
 
     Allowed are Latin words followed by at most two digits, joined by dots: neither a plate nor a document number has
     this form.
     """
+    return _short_field_name(name) if len(name) <= _FIELD_MAX else OTHER
+
+
+@lru_cache(8_192)
+def _short_field_name(name: str) -> str:
     return name if name.isascii() and _FIELD.fullmatch(_TERMS.sub("x", name)) else OTHER
 
 

@@ -260,3 +260,25 @@ def test_3_1_may_set_the_dup_flag_where_later_versions_may_not() -> None:
 def test_topic_filters(topic_filter: str, valid: bool) -> None:  # noqa: FBT001 - a column of the table
     """MQTT-4.7.1-1, 4.7.1-2: wildcards are whole levels, `#` the last one."""
     assert is_valid_filter(topic_filter) is valid
+
+
+@given(st.text(alphabet="a/+#", max_size=9))
+def test_topic_filters_by_their_levels(topic_filter: str) -> None:
+    """MQTT-4.7.1-1, 4.7.1-2, one level after the other."""
+    *first, last = topic_filter.split("/")
+    whole = [level == "+" or not set("+#") & set(level) for level in (*first, "" if last == "#" else last)]
+    assert is_valid_filter(topic_filter) is (bool(topic_filter) and all(whole))
+
+
+@pytest.mark.parametrize("end", ["", "#", "a#", "+"])
+@pytest.mark.parametrize("level", ["/", "+/", "a+/"])
+def test_a_filter_of_many_levels_is_not_split(level: str, end: str) -> None:
+    """A SUBSCRIBE of a megabyte in filters of 65,535 levels held up the front for a fifth of a second."""
+
+    class Unsplit(str):
+        __slots__ = ()
+
+        def split(self, *_: object, **__: object) -> list[str]:
+            raise AssertionError("a list of all levels")
+
+    assert is_valid_filter(Unsplit(level * 20_000 + end)) is (level != "a+/" and end != "a#")

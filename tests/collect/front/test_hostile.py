@@ -10,6 +10,7 @@ import pytest
 
 from sensegate.collect.front import batcher, codec, connection
 from sensegate.collect.front.batcher import IN_FLIGHT
+from sensegate.collect.front.front import FrontPeers
 from sensegate.collect.front.limits import FrontLimits
 from sensegate.collect.front.packets import (
     Acknowledgement,
@@ -21,10 +22,13 @@ from sensegate.collect.front.packets import (
     Publish,
     ReasonCode,
     SubAck,
+    Subscribe,
+    Subscription,
     Version,
     Will,
 )
 from tests.collect.front.front_rig import FrontRig, PacketClient, running_front
+from tests.collect.front.stand_in_broker import stand_in_broker
 
 STORE_BYTES_MAX = 1024**2
 """Largest message of the engine, as configured if nothing else is said."""
@@ -338,3 +342,21 @@ async def test_packets_that_wait_are_not_lost_with_their_connection(taken: list[
         payloads = [payload for _, payload in rig.store.messages]
         assert payloads == [bytes(1)] * 25 + [b"gone"] * (not is_ended)
         assert max(taken) <= 10
+
+
+async def test_a_disconnect_behind_a_subscription_that_fails_drops_the_will() -> None:
+    """It came before we closed. What was published between is not acknowledged, and comes again."""
+    async with stand_in_broker() as (broker, address):
+        broker.closes = 2
+        async with running_front(beside=FrontPeers(broker=address)) as rig:
+            async with rig.client("d1", will=Will("up/d1", b"gone", 1)) as client:
+                subscribe = Subscribe(7, (Subscription("down/d1"),))
+                client.send(subscribe, Publish("up/d1", b"between", 1, packet_id=1), Disconnect())
+                assert await client.receive() == Disconnect(ReasonCode.SERVER_BUSY)
+            async with asyncio.timeout(30):
+                while rig.front.connection_count:
+                    await asyncio.sleep(0.001)
+            async with rig.client("d1", client_id="other") as other:
+                other.publish("last", 1)
+                await other.acknowledged(1)
+            assert rig.store.messages == [("up/d1", b"last")]

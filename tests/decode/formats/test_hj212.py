@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sensegate.decode.formats.hj212 import FORMAT, Hj212Part
-from sensegate.decode.formats.parts import WAIT_US
+from sensegate.decode.formats.parts import REPORTS_MAX, WAIT_US
 from sensegate.decode.frame import FormatContext, PayloadFrame
 from sensegate.decode.memory import DecoderMemory
 from sensegate.errors import ProfileError, Rejected
@@ -277,6 +277,40 @@ def test_a_frame_that_comes_again_changes_nothing() -> None:
     assert pairs(parse(first, memory=memory)) == pairs(parse(first, memory=memory)) == []
     for _ in range(2):
         assert pairs(parse(second, memory=memory)) == [("a34004-Rtd", 12.5, "N")]
+
+
+def test_reports_without_end_cost_those_of_their_own_topic() -> None:
+    """A station that begins reports and never ends them takes the memory of a few hundred, and not that of others."""
+    text = f"{TIME};a34004-Rtd=12.5,a34004-Flag=N"
+    first, second = split(text, text.index("2.5"))
+    memory = DecoderMemory(entries_max=50)
+    memory.put(("other", "node"), "kept", 100)
+    for number in range(2 * REPORTS_MAX):
+        parse(upload(text, flag="7", more="PNUM=2;PNO=1;", qn=f"{20260101000000000 + number}"), memory=memory)
+    assert memory.get(("other", "node")) == "kept"
+    assert len(memory) == 2
+    assert memory.size < REPORTS_MAX * 1_000
+    parse(first, memory=memory)
+    assert pairs(parse(second, memory=memory)) == [("a34004-Rtd", 12.5, "N")]
+
+
+def test_reports_of_several_stations_on_one_topic_are_told_apart() -> None:
+    """Their frames may come in any order; one whose time is over is forgotten."""
+    text = f"{TIME};a34004-Rtd=12.5,a34004-Flag=N"
+    memory = DecoderMemory()
+    frames = [
+        [
+            upload(piece, flag="7", more=f"PNUM=2;PNO={number};", mn=f"station{station}")
+            for number, piece in enumerate((text[:-20], text[-20:]), 1)
+        ]
+        for station in range(10)
+    ]
+    for first, _ in frames:
+        parse(first, memory=memory)
+    for _, second in reversed(frames):
+        assert pairs(parse(second, memory=memory)) == [("a34004-Rtd", 12.5, "N")]
+    parse(upload(text, flag="7", more="PNUM=2;PNO=1;"), memory=memory, at=NOW + WAIT_US + 1)
+    assert memory.size < 1_000
 
 
 # ── encryption (2025) ────────────────────────────────────────────────────────────────────────────────

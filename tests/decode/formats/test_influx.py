@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sensegate.decode.formats.influx import split_lines
+from sensegate.decode.formats import influx
+from sensegate.decode.formats.influx import BAD_LINES_MAX, split_lines
 from sensegate.errors import Rejected
 from tests.decode.formats.compiled import parse_with
 
@@ -147,6 +148,33 @@ def test_bad_lines_beyond_those_that_are_named_cost_nothing() -> None:
     """All are counted, but only the first are described: a description takes seventy times its line."""
     split = split_lines("x\n" * 1_000 + "m a=1\n" + "x\n" * 1_000, problems_max=10)
     assert (len(split.good), len(split.problems), split.bad) == (1, 10, 2_000)
+
+
+@pytest.mark.parametrize("bad", ["x\n", "=\n", "m a=1,a=1\n", "m a=1 x\n", "\\\n"])
+def test_a_text_of_bad_lines_is_not_read_to_its_end(monkeypatch: pytest.MonkeyPatch, bad: str) -> None:
+    """A megabyte of bad lines would take seconds; good lines before the limit are kept, the rest is named as unread."""
+    tried = []
+    point = influx._Lines._point
+
+    def counted(lines: influx._Lines) -> dict[str, Any]:
+        tried.append(lines)
+        return point(lines)
+
+    monkeypatch.setattr(influx._Lines, "_point", counted)
+    split = split_lines("m a=1\n" + bad * 50_000, problems_max=3)
+    assert len(tried) <= 1 + BAD_LINES_MAX
+    assert (len(split.good), split.bad, len(split.problems)) == (1, 50_000, 3)
+    assert f"more than {BAD_LINES_MAX} bad lines: what follows character" in split.problems[0]
+    assert "(line 2)" in split.problems[1] or "twice" in split.problems[1]
+
+
+def test_bad_lines_up_to_the_limit_leave_the_good_ones() -> None:
+    """Reading ends only where something is left to read."""
+    split = split_lines("x\n" * BAD_LINES_MAX + " \n", problems_max=1)
+    assert (split.bad, len(split.problems)) == (BAD_LINES_MAX, 1)
+    assert "was not read" not in split.problems[0]
+    split = split_lines("x\nm a=1\n" * (BAD_LINES_MAX - 1), problems_max=1)
+    assert (len(split.good), split.bad) == (BAD_LINES_MAX - 1, BAD_LINES_MAX - 1)
 
 
 @pytest.mark.parametrize("blank", ["#\n", " \n#\n", "\n\r\n"])

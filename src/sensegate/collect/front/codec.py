@@ -176,14 +176,15 @@ def check_topic(raw: bytes) -> str:
 
 
 def is_valid_filter(topic_filter: str) -> bool:
-    """Return whether a topic filter has its wildcards only as whole levels, and `#` only at the end."""
-    if not topic_filter:
+    """Return whether a topic filter has its wildcards only as whole levels, and `#` only at the end.
+
+    The levels are not separated: a filter may have 65,536 of them.
+    """
+    whole = topic_filter.removesuffix("#")
+    if "#" in whole or (whole != topic_filter and whole and not whole.endswith("/")):
         return False
-    levels = topic_filter.split("/")
-    return (
-        all(level in ("+", "#") or ("+" not in level and "#" not in level) for level in levels)
-        and "#" not in levels[:-1]
-    )
+    levels = f"/{topic_filter.replace('/', '//')}/"
+    return bool(topic_filter) and levels.count("/+/") == topic_filter.count("+")
 
 
 def decode(head: int, body: bytes, version: Version) -> Packet:

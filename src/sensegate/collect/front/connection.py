@@ -63,12 +63,17 @@ _PACKET_BYTES = 256
 """Bytes of a message that costs as much as a packet that waits."""
 _LAST = (PacketType.PUBLISH, PacketType.DISCONNECT)
 """Packets that are handled after the end of their connection."""
+_LAST_OF_ALL = (PacketType.DISCONNECT,)
+"""Those of a client that is no device, whose messages the gateway would answer too late, or that we have closed on."""
 
 _log = structlog.get_logger("collect")
 
 
 class MqttConnection(asyncio.Protocol):
     """The MQTT connection of one client, from acceptance to its end: reads packets, writes answers, keeps limits."""
+
+    _last: tuple[PacketType, ...] = ()
+    """Packets that are still handled; empty: all, for the connection is there."""
 
     def __init__(self, front: Front) -> None:
         self._front = front
@@ -135,21 +140,28 @@ class MqttConnection(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - of asyncio
-        while self._deferred or self._waiting:
-            # It came before the end: messages, or a DISCONNECT, after which there is no will.
-            self._waiting = [packet for packet in self._waiting if packet[0] >> 4 in _LAST]
-            self.take_deferred()
+        if self._task:
+            self._task.cancel()
+            self._task = None
+        if self._state == _OPEN:
+            self._take_last()
         self._turns.forget(self)
         self._closed = True
         self._writer.forget(self)
-        if self._task:
-            self._task.cancel()
         self._broker.close()
         if self.key:
             self._front.end_session(self.key, self.session, self)
         if (delay_s := self.will.connection_lost(self.session.expiry_s)) and self.key:
             self._front.delay_will(self, self.key, delay_s)
         self._front.ended(self)
+
+    def _take_last(self) -> None:
+        """Handle what came before the end and waits: messages, or a DISCONNECT, after which there is no will."""
+        self._last = _LAST_OF_ALL if self._guest or self.closing_at else _LAST
+        self._waiting = self._early + self._waiting
+        self._early = []
+        while self._deferred or self._waiting:
+            self.take_deferred()
 
     def _publish_will(self, will: Will) -> None:
         if self._guest:
@@ -207,6 +219,8 @@ class MqttConnection(asyncio.Protocol):
 
     def _handle(self, packets: list[tuple[int, bytes]]) -> None:
         """Handle packets of the client, as many as there may be in a turn of the loop; the rest waits."""
+        if self._last:
+            packets = [packet for packet in packets if packet[0] >> 4 in self._last]
         rest = packets[PACKETS_MAX:]
         if rest:
             packets = packets[:PACKETS_MAX]
@@ -687,6 +701,8 @@ class MqttConnection(asyncio.Protocol):
         if self._closed or self.closing_at:
             return
         if self.version == Version.MQTT_5 and self._state == _OPEN:
+            if reason == ReasonCode.SERVER_UNAVAILABLE:  # of CONNACK alone (MQTT 5.0, table 2-6)
+                reason = ReasonCode.SERVER_BUSY
             self._transport.write(codec.encode(Disconnect(reason), self.version))
         self._shut()
 

@@ -122,7 +122,7 @@ def _tree(packet: Hj212Packet, convention: str, frame: PayloadFrame, systems: fr
     doubt = ["st"] if systems and sent.get("ST", "") not in systems else []
     packets, packet_number = _number(sent.get("PNUM", "1")), _number(sent.get("PNO", "1"))
     text = _text(packet.content)
-    pieces = SplitReport.open("hj212", f"{frame.topic}\0{sent.get('MN', '')}\0{sent.get('QN', '')}\0{packets}", frame)
+    pieces = SplitReport("hj212", f"{sent.get('MN', '')}\0{sent.get('QN', '')}\0{packets}", frame)
     time: str | None = None
     if packets > 1:
         time, text = pieces.join(text, packet_number, packets)
@@ -164,10 +164,14 @@ def _text(content: bytes) -> str:
     raise Rejected(QuarantineReason.NOT_UTF8, "the content is neither UTF-8 nor GB 18030")
 
 
-@lru_cache(8_192)  # stations report at the same seconds
 def _time(raw: str) -> str:
     """Return DataTime (14 digits, or 17 with milliseconds) as ISO 8601; unchanged if it is not a time."""
-    if len(raw) not in {14, 17} or not (raw.isascii() and raw.isdigit()):
+    return _iso(raw) if len(raw) in {14, 17} else raw
+
+
+@lru_cache(8_192)  # stations report at the same seconds
+def _iso(raw: str) -> str:
+    if not (raw.isascii() and raw.isdigit()):
         return raw
     midnight = raw[8:14] == "240000"
     try:

@@ -26,6 +26,8 @@ _TIME = re.compile(r" +(-?\d{1,20})(?=[ \r\n]|\Z)", re.ASCII)
 _END = re.compile(r" *\r?(?:\n|\Z)")
 _INTEGER = re.compile(r"(-?\d{1,20})i|(\d{1,20})u", re.ASCII)
 _FLOAT = re.compile(r"[-+]?(?:\d+(?:\.\d*)?|\.\d+)(?:[eE][-+]?\d+)?", re.ASCII)
+BAD_LINES_MAX: Final = 4_096
+"""Number of bad lines behind which a text is not read: a bad line costs three times as much as a good one."""
 _WORDS: Final = {
     **dict.fromkeys(("t", "T", "true", "True", "TRUE"), True),
     **dict.fromkeys(("f", "F", "false", "False", "FALSE"), False),
@@ -51,13 +53,13 @@ class SplitLines(msgspec.Struct, frozen=True):
 
     good: list[Line]
     problems: list[str]
-    """A sentence for each of the first bad lines."""
+    """A sentence for each of the first bad lines; the first tells where reading ended before the end of the text."""
     bad: int
-    """Number of bad lines."""
+    """Number of bad lines, and of the lines that were not read."""
 
 
 def split_lines(text: str, *, problems_max: int) -> SplitLines:
-    """Return the good lines of a text, and sentences for at most `problems_max` bad ones."""
+    """Return the good lines of a text up to `BAD_LINES_MAX` bad ones, and at most `problems_max` sentences."""
     return _Lines(text).split(problems_max)
 
 
@@ -88,8 +90,18 @@ class _Lines:
                     problems.append(why.detail)
                 end = self._text.find("\n", self._at)
                 self._at = len(self._text) if end < 0 else end
+                if bad == BAD_LINES_MAX and (unread := self._count_unread()):
+                    bad += unread
+                    last = f"more than {BAD_LINES_MAX} bad lines: what follows character {self._at} was not read"
+                    problems = [last, *problems][:problems_max]
+                    break
             self._skip(_BLANK_OR_COMMENT)
         return SplitLines(lines, problems, bad)
+
+    def _count_unread(self) -> int:
+        """Return the number of lines behind the position, of any kind."""
+        rest = self._text[self._at :].strip()
+        return rest.count("\n") + 1 if rest else 0
 
     def points(self) -> list[dict[str, Any]]:
         points = []

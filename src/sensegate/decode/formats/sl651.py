@@ -111,10 +111,14 @@ def _compile(options: Sl651Part | None, _setting: FormatContext) -> Parse:
     return Sl651Columns(parse, dates, _WITH_ELEMENTS - _SERIES)
 
 
-@lru_cache(8_192)  # stations report at the same minutes
 def _clock(digits: str) -> datetime | None:
     """Parse a time of ten or twelve BCD digits (yyMMddHHmm[ss]), None if it is not a time."""
-    if len(digits) not in {10, 12} or not (digits.isascii() and digits.isdigit()):
+    return _moment(digits) if len(digits) in {10, 12} else None
+
+
+@lru_cache(8_192)  # stations report at the same minutes
+def _moment(digits: str) -> datetime | None:
+    if not (digits.isascii() and digits.isdigit()):
         return None
     midnight = digits[6:10] == "2400"
     year, month, day, hour, minute, second = (int(digits[place : place + 2] or 0) for place in range(0, 12, 2))

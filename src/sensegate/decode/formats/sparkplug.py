@@ -159,13 +159,23 @@ def _is_control(name: str) -> bool:
     return name == _BD_SEQ or name.startswith(_CONTROL)
 
 
-@lru_cache(65_536)
+_TOPIC_MAX: Final = 256
+"""Longest topic that is kept once it was read, in characters."""
+
+
 def _address_of(topic: str) -> SparkplugTopic | None:
     """Return a parsed topic, None if it is not one of Sparkplug's."""
+    return _kept_address(topic) if len(topic) <= _TOPIC_MAX else _address(topic)
+
+
+def _address(topic: str) -> SparkplugTopic | None:
     try:
         return parse_topic(topic)
     except Rejected:
         return None
+
+
+_kept_address = lru_cache(65_536)(_address)
 
 
 def _data_tree(frame: PayloadFrame, address: SparkplugTopic, node: NodeSession) -> dict[str, Any]:

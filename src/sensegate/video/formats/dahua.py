@@ -6,6 +6,7 @@ it were UTC, so the time is compared with the arrival (`_event_time`).
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -68,6 +69,8 @@ _NEXT = re.compile(r"^[ \t\r]*(?=Code=[A-Za-z0-9_]{1,64};)", re.MULTILINE | re.A
 _HEAD = re.compile(
     r"Code=([A-Za-z0-9_]{1,64});\s*action=([A-Za-z]{1,16});\s*index=(\d{1,5})(?:;\s*data=(?=\{|\[|null\b))?", re.ASCII
 )
+_json: Final = json.JSONDecoder()
+"""Finds the end of data behind which other text follows."""
 _HEARTBEAT: Final = "heartbeat"
 _STATES: Final = {"start": True, "stop": False}
 _PASSAGES: Final = frozenset({"vehicle_passed", "plate_recognised"})
@@ -230,7 +233,7 @@ def _split(document: bytes) -> Iterator[tuple[str, str, int, Node] | Rejected]:
             following = _NEXT.search(text_, at)
             end = following.start() if following else len(text_)
             try:
-                tree = allowlist.decode_json(text_[at:end].strip().rstrip(";").encode())
+                tree, end = _data(text_, at, end)
             except Rejected as why:
                 yield why
                 at = following.end() if following else len(text_)
@@ -241,6 +244,24 @@ def _split(document: bytes) -> Iterator[tuple[str, str, int, Node] | Rejected]:
         yield head[1], head[2].lower(), int(head[3]), data
         rest_ = text_[at:].lstrip(" ;\r\n\t")
         at = len(text_) - len(rest_)
+
+
+def _data(text_: str, start: int, stop: int) -> tuple[Any, int]:
+    """Return the data of an event and their end. Raises `Rejected`.
+
+    Args:
+        text_: the message.
+        start: position of the data.
+        stop: end of the text before the next event; what lies between is no part of this one.
+    """
+    try:
+        return allowlist.decode_json(text_[start:stop].strip().rstrip(";").encode()), stop
+    except Rejected as why:
+        try:
+            _, end = _json.raw_decode(text_[start:stop])
+        except (ValueError, RecursionError):
+            raise why from None
+        return allowlist.decode_json(text_[start : start + end].encode()), start + end
 
 
 def _redact_event(

@@ -50,11 +50,21 @@ _PLATE: Final = frozenset({"PlateNumber", "PlateType", "CountryCode", "Color"})
 _PICTURES: Final = ("Image", "ImageRef", "SceneImage", "SceneImageRef")
 
 
-@lru_cache(maxsize=512)
+_LABEL_MAX: Final = 64
+"""Longest label that is kept once it was read, in characters."""
+
+
 def object_class(label: str) -> tuple[str, str]:
     """Return (class, kind of vehicle) of a type."""
+    return _kept_class(label) if len(label) <= _LABEL_MAX else _class(label)
+
+
+def _class(label: str) -> tuple[str, str]:
     result, kind = codes.object_class("onvif", label)
     return result.value, kind
+
+
+_kept_class = lru_cache(maxsize=512)(_class)
 
 
 def redact_id(value: Any, pseudonymiser: Pseudonymiser) -> str:

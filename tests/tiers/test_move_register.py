@@ -44,7 +44,7 @@ from sensegate.tiers.move_records import (
 from sensegate.tiers.move_register import MoveRegister
 from sensegate.tiers.registry_copies import RegistryCopies
 from sensegate.tiers.registry_view import RegistryView
-from sensegate.tiers.rest_moves import _row
+from sensegate.tiers.rest_moves import MoveRequest, _row
 from tests.share.made import NOW
 from tests.support.clocks import InstantClock
 from tests.tiers.made import batch_of
@@ -102,6 +102,38 @@ async def test_a_node_with_a_name_prevents_no_move(clock: FakeClock) -> None:
     assert (move.target, named.target) == ("4403", "4403-port")
     with pytest.raises(ConfigError, match="no gateway that serves"):
         await moves.request("d3", "4401-port", "440305", by=ADMIN, gateways=gateways)
+
+
+@pytest.mark.parametrize("gateway", ["44", "4401", "4401-port", "441502-west-2a"])
+def test_a_request_names_any_gateway(gateway: str) -> None:
+    """A move leaves and reaches each gateway that a centre may have, those of a city with several included."""
+    body = {"device": "d1", "target": gateway, "source": gateway, "division": "440305"}
+    request = msgspec.convert(body, MoveRequest)
+    assert (request.target, request.source) == (gateway, gateway)
+
+
+@pytest.mark.parametrize("gateway", ["", "port", "4401-", "4401-Port", "4401/port", "4401-" + "a" * 28])
+def test_a_request_names_nothing_but_gateways(gateway: str) -> None:
+    """A text that can be the id of no member is refused as a body that is wrong."""
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"device": "d1", "target": gateway, "division": "440305"}, MoveRequest)
+
+
+async def test_a_source_that_is_no_gateway_is_looked_up_nowhere(clock: FakeClock) -> None:
+    """A registry is read only of gateways of the province: the copy of each is a bucket, made when it is first read."""
+    asked: list[str] = []
+
+    class Recorded(Known):
+        async def find(self, division: str, device: str) -> StoredDevice | None:
+            asked.append(division)
+            return await super().find(division, device)
+
+    moves = MoveRegister(MemoryBucket(), MemoryTrail(), clock, Divisions.load(), Recorded())
+    with pytest.raises(NotFound, match="no device d1"):
+        await moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES, options=MoveOptions("123456789012"))
+    assert asked == []
+    move = await moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES, options=MoveOptions("4401"))
+    assert (move.source, asked) == ("4401", ["4401"])
 
 
 async def test_what_another_node_states_prevents_no_move(clock: FakeClock) -> None:

@@ -183,7 +183,9 @@ class MoveRegister:
             raise ConfigError(
                 f"{target[:16]} is no gateway that serves {place}", key="target", remedy=f"give {' or '.join(serving)}"
             )
-        origin, stored = await self._find_device(device, [options.source] if options.source else gateways, by)
+        # Only of these: reading the copy of a registry creates its bucket.
+        sources = [gateway for gateway in gateways if options.source in {"", gateway}]
+        origin, stored = await self._find_device(device, sources, by)
         if origin == target:
             raise Conflict(f"{device} is at {target} already; change its division there")
         demand(by, Action.CHANGE_DEVICES, place, stored.device.department)

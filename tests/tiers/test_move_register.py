@@ -24,7 +24,7 @@ from sensegate.bus.batch import LocalColumns
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
-from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied, Unavailable
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied, StoreFull, Unavailable
 from sensegate.model import Device, DeviceState, LogMessage
 from sensegate.tiers import move_parts
 from sensegate.tiers import move_register as module
@@ -262,6 +262,10 @@ async def test_parts_are_bounded_and_without_gaps(clock: FakeClock, monkeypatch:
     with pytest.raises(PermissionDenied, match="4 parts"):
         await send(4, 1)
     assert len(await keys(bucket)) == 5
+    restarted = MoveRegister(bucket, MemoryTrail(), clock, Divisions.load(), Known())
+    await restarted.load()
+    with pytest.raises(PermissionDenied, match="at most 25 bytes of parts"):
+        await restarted.answer_part("4401", pack(MovePart(move.id, 3, bytes(4))))
     await give_up(moves, move)
     assert (await keys(bucket), moves._parts._bytes) == ([move.id], {})
 
@@ -285,6 +289,26 @@ async def test_parts_that_come_at_once_are_added_up(clock: FakeClock, monkeypatc
         return_exceptions=True,
     )
     assert [type(outcome) for outcome in outcomes] == [bytes, bytes, PermissionDenied, PermissionDenied]
+
+
+async def test_a_part_that_could_not_be_stored_is_not_counted(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node repeats it while the store is full; when there is room again, so has the move."""
+    monkeypatch.setattr(move_parts, "PARTS_BYTES_MAX", 25)
+    moves = MoveRegister(bucket := MemoryBucket(), MemoryTrail(), clock, Divisions.load(), Known())
+    move = await moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES)
+    part = pack(MovePart(move.id, 0, bytes(10)))
+
+    async def full(*_args: Any, **_more: Any) -> int:
+        raise StoreFull("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket, "put", full)
+        for _ in range(4):
+            with pytest.raises(StoreFull):
+                await moves.answer_part("4401", part)
+    assert await moves.answer_part("4401", part) == b""
 
 
 async def test_parts_of_a_move_that_ended_as_the_process_stopped_go_at_the_next_start(

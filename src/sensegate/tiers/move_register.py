@@ -577,7 +577,7 @@ class MoveRegister:
         rows, self._watched = await self._bucket.load_all()
         for row in rows:
             await self._apply(row)
-        await self._parts.remove_orphans((row.key for row in rows if row.value is not None), self._is_open)
+        await self._parts.load(rows, self._is_open)
 
     def _is_open(self, move_id: str) -> bool:
         move = self._moves.get(move_id)

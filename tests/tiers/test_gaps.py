@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pytest
 
+from sensegate.bus import sequences
 from sensegate.bus.reader import format_timestamp
 from sensegate.clock import DAY_US
 from sensegate.model import LogEntry
@@ -36,3 +37,24 @@ async def test_a_gap_begins_whatever_time_the_lost_node_stated(since: int, begin
     log = DatedLog()
     (report,) = await gap_reports(log, "4401", [Gap(since, NOW, "e1", 3)])
     assert (report.devices, report.missing, log.asked) == ([], 0, [begin])
+
+
+class WrittenLog(DatedLog):
+    """A log with sequence numbers of the device d1: three from a lost node, two from its successor."""
+
+    async def fetch_of(self, subject: str, after: int) -> list[LogEntry]:
+        runs = [(1, "e1", [1, 3], NOW - 5), (2, "e2", [6, 7], NOW + 5)]
+        return [
+            LogEntry(number, subject, payload, time)
+            for number, epoch, numbers, time in runs
+            if number > after
+            for payload in sequences.encode_parts(epoch, {"d1": numbers}, 1_000)
+        ]
+
+
+@pytest.mark.parametrize("since", [NOW + 10, 2**62, 1, -5])
+async def test_a_gap_ends_whatever_time_the_next_lost_node_stated(since: int) -> None:
+    """The successor is lost, too, and its clock was wrong: what is missing before it is named all the same."""
+    gaps = [Gap(NOW - 5, NOW, "e1", 0), Gap(since, NOW + DAY_US, "e2", 0)]
+    first, _ = await gap_reports(WrittenLog(), "4401", gaps)
+    assert [(device.device, device.runs) for device in first.devices] == [("d1", [(4, 5)])]

@@ -69,9 +69,12 @@ async def gap_reports(log: SubjectLog, member: str, gaps: Sequence[Gap]) -> list
     """Return the known gaps of a node. Raises `Unavailable`."""
     reports = []
     for index, gap in enumerate(gaps):
-        next_since = gaps[index + 1].since if index + 1 < len(gaps) else gap.until + AFTER_US
+        end, following = gap.until + AFTER_US, gaps[index + 1 : index + 2]
+        # The next lost node stated the time: its last span came after it had joined.
+        if following and following[0].since > gap.until:
+            end = min(end, following[0].since)
         lost = {earlier.log_epoch for earlier in gaps[: index + 1]}
-        before, after = await _runs_around(log, member, gap, lost, min(next_since, gap.until + AFTER_US))
+        before, after = await _runs_around(log, member, gap, lost, end)
         devices = missing_messages(before, after, whole=gap.pending == 0)
         reports.append(GapReport(gap.since, gap.until, gap.pending, devices, sum(device.count for device in devices)))
     return reports

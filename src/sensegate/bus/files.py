@@ -27,6 +27,12 @@ def sync_path(path: Path) -> None:
         os.close(descriptor)
 
 
+def sync_names(directory: Path) -> None:
+    """Sync the names in a directory, and in all directories below it, to the disk."""
+    for folder, _, _ in os.walk(directory, topdown=False):
+        sync_path(Path(folder))
+
+
 def leads_out(name: str) -> bool:
     """Return whether a name with `/` may lead out of its directory, alone or without its first parts."""
     return "\0" in name or not {"", ".", ".."}.isdisjoint(name.split("/"))

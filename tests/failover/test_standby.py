@@ -81,6 +81,54 @@ async def test_with_a_part_of_the_log_it_takes_over_by_no_vote(tmp_path: Path) -
         assert status.missing == (("log",) if partial else ())
 
 
+async def test_a_part_of_the_log_is_told_after_a_restart_too(tmp_path: Path) -> None:
+    """Also before the active centre was met again, which may be gone: whoever promotes this copy is told."""
+    standby, _ = make_standby(tmp_path, Term(1, partial=True), copied=False)
+    standby._write_status()
+    status = msgspec.json.decode((tmp_path / STATUS).read_bytes(), type=StandbyStatus)
+    assert "log" in status.missing
+
+
+@pytest.mark.parametrize(
+    ("reporting", "there", "resumes"),
+    [((), 1, True), (("4401",), 1, True), (("4401", "4403"), 1, False), ((), 2, False)],
+)
+async def test_a_single_node_does_not_keep_it_from_its_own_term(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reporting: tuple[str, ...], there: int, *, resumes: bool
+) -> None:
+    """Both centres stand by and have met: neither knows a later term, and one node that claims to is not believed."""
+    standby, clock = make_standby(
+        tmp_path, Term(1, active=True, voters=(VoterConfiguration((1, 1), ALL),)), copied=False
+    )
+    for node in reporting:
+        await ask_lease(standby, node, LeaseRequest(2))
+    asked: list[str] = []
+
+    class Link:
+        async def close(self) -> None:
+            asked.append("closed")
+
+    async def connected(_config: object) -> Link:
+        return Link()
+
+    async def waiting(*_: object) -> bytes:
+        return encode(CentreState(active=False, term=there))
+
+    monkeypatch.setattr("sensegate.failover.standby.connect_peer", connected)
+    monkeypatch.setattr("sensegate.failover.standby.ask_peer", waiting)
+    copying = asyncio.create_task(standby._replicate())
+    try:
+        await eventually(lambda: asked)
+        await clock.advance(POLL_S)
+        await eventually(lambda: copying.done() or len(asked) > 1)
+        assert copying.done() is resumes
+        if resumes:
+            assert copying.result() == (standby.term, "")
+    finally:
+        copying.cancel()
+        await asyncio.gather(copying, return_exceptions=True)
+
+
 async def test_without_the_registries_it_takes_over_by_no_vote(tmp_path: Path) -> None:
     """Nobody could be let in; the parts are told until they were copied once."""
     standby, clock = make_standby(tmp_path, Term(1, voters=(VoterConfiguration((1, 1), ALL),)))

@@ -313,7 +313,7 @@ class _Standby:
 
     def _write_status(self) -> None:
         behind = self._replica.behind if self._replica else -1
-        is_partial = self._replica is not None and self._replica.term.partial
+        is_partial = (self._replica.term if self._replica else self.term).partial
         missing = tuple(sorted(self._missing | ({LOG} if is_partial else set())))
         status = StandbyStatus(os.getpid(), self._seen, self._reached, behind, missing, time.time())
         fresh = self.directory / f"{STATUS}.new"
@@ -332,8 +332,7 @@ class _Standby:
                 link = await connect_peer(self.config)
                 try:
                     state = await self._fetch_state(link)
-                    may_resume = self.term.active and not self.term.lapsed and self.term.number >= self._seen
-                    if not state.active and may_resume:
+                    if not state.active and self._may_resume():
                         return self.term, ""
                     await self._replicate_from(link, state)
                 finally:
@@ -344,6 +343,15 @@ class _Standby:
                     self._lost_at = self.clock.monotonic()
                 self._reached = False
             await self.clock.sleep(POLL_S)
+
+    def _may_resume(self) -> bool:
+        """Return whether our own last term goes on, where the other centre was met and is not active.
+
+        A later term is on the disk of one of the two centres: a single node that reports one holds nothing up.
+        """
+        is_newest = self.term.number >= self._known
+        is_own = self.term.active and not self.term.lapsed
+        return is_own and is_newest and not self._reported.is_majority_beyond(self.term.number, self._voters[-1])
 
     async def _fetch_state(self, link: CentreLink) -> CentreState:
         """Return the state of the other centre, and adopt its voter configuration.

@@ -262,6 +262,7 @@ def test_counts_of_devices_elsewhere_stay_with_the_node() -> None:
         (counts((490_000, "a", "forwarded", -1)), Reason.COUNT),
         (counts((490_000, "a", "forwarded", 1 << 51)), Reason.COUNT),
         (counts((-1, "a", "forwarded", 1)), Reason.COUNT),
+        (counts(*((hour, "a", "returned", 1) for hour in range(1_001))), Reason.COUNT),
         (counts((490_000, "a\n", "forwarded", 1)), Reason.NAME),
         (counts((490_000, "a", "x" * 300, 1)), Reason.NAME),
         (encode_map({"rows": (1 << 24) - 1, "devices": ["a"], "sources": ["s"], "kinds": ["k"],

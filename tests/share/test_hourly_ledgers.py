@@ -9,7 +9,7 @@ import pytest
 from nats.aio.client import Client
 
 from sensegate.bus.contract import Log
-from sensegate.bus.ledger import Ledger
+from sensegate.bus.ledger import ENTRY_HOURS_MAX, Ledger
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import HOUR_US, FakeClock
@@ -218,12 +218,12 @@ async def test_hours_far_ahead_leave_memory_and_are_added_up_all_the_same(
 async def test_a_ledger_of_very_many_hours_is_passed_by_loudly(memory_log: MemoryLog, clock: FakeClock) -> None:
     """It would not fit into one write, without which no later counts are written either."""
     books, _ = await opened(memory_log, clock)
-    books.add(entry(1, *((hour, "messages", 1) for hour in range(HOUR, HOUR + hourly_ledgers.ENTRY_HOURS_MAX + 1))))
+    books.add(entry(1, *((hour, "messages", 1) for hour in range(HOUR, HOUR + ENTRY_HOURS_MAX + 1))))
     books.add(entry(2, (HOUR, "messages", 2)))
     await books.flush()
     assert books.total("4401", 0).totals() == {"messages": 2}
-    books.add(entry(3, *((hour, "messages", 1) for hour in range(HOUR - hourly_ledgers.ENTRY_HOURS_MAX, HOUR))))
-    assert books.total("4401", 0).totals() == {"messages": 2 + hourly_ledgers.ENTRY_HOURS_MAX}
+    books.add(entry(3, *((hour, "messages", 1) for hour in range(HOUR - ENTRY_HOURS_MAX, HOUR))))
+    assert books.total("4401", 0).totals() == {"messages": 2 + ENTRY_HOURS_MAX}
 
 
 class Measured(MemoryLog):

@@ -102,6 +102,8 @@ _WITHOUT_KIND = ~(_KIND_MASK << _KIND_SHIFT)
 
 HOURS = 1 << 20
 """Range of the hour in a cell key, in hours since 1970; hours beyond it are clamped."""
+ENTRY_HOURS_MAX = 1_000
+"""Most hours of a ledger on the log. A commit counts in one or two, a span of a node's backlog in a few hundred."""
 _COUNT_MAX = 1 << 53
 """Greatest count of a cell: sums of many cells stay within 64 bits."""
 

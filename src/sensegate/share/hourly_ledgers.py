@@ -18,7 +18,7 @@ import structlog
 from sensegate import metrics
 from sensegate.bus.contract import Log
 from sensegate.bus.decoding import decoder
-from sensegate.bus.ledger import Ledger
+from sensegate.bus.ledger import ENTRY_HOURS_MAX, Ledger
 from sensegate.bus.names import node_of
 from sensegate.bus.unreadable import read, read_ledger
 from sensegate.clock import HOUR_US, Clock
@@ -33,8 +33,6 @@ _OPEN_MAX = 32
 
 _CHANGED_MAX = 2_000
 """Most changed node-hours before they are written: one atomic write has to hold them all."""
-ENTRY_HOURS_MAX = 1_000
-"""Most hours of one ledger. A commit counts in one or two, a span of a node's backlog in a few hundred."""
 _PREFIXES = ("ledger.", "carried.")
 
 _SUMMED_H = 25

@@ -26,7 +26,6 @@ from sensegate.bus.packing import Oversized
 from sensegate.errors import Unbalanced
 from sensegate.model import BOOL, I64, U8
 from sensegate.quantities.quality import TABLE, Flag, TimeQuality
-from sensegate.share.hourly_ledgers import ENTRY_HOURS_MAX
 from sensegate.tiers.protocol import PART_ROWS_MAX
 from sensegate.tiers.verdict import (
     AcceptedRows,
@@ -324,8 +323,10 @@ def _check_counts(counts: Ledger, sender: MemberFacts) -> dict[str, int]:
     if greatest > COUNT_MAX:
         raise _Refused(Reason.COUNT, f"a count of {greatest}; at most {COUNT_MAX}")
     hours = counts.hours()
-    if len(hours) > ENTRY_HOURS_MAX:  # each has an entry of its own in the hourly sums, which are written at once
-        raise _Refused(Reason.COUNT, f"counts of {len(hours)} hours; at most {ENTRY_HOURS_MAX}")
+    if (
+        len(hours) > ledger.ENTRY_HOURS_MAX
+    ):  # each has an entry of its own in the hourly sums, which are written at once
+        raise _Refused(Reason.COUNT, f"counts of {len(hours)} hours; at most {ledger.ENTRY_HOURS_MAX}")
     if hours and not 0 <= hours[0] <= hours[-1] < ledger.HOURS:
         raise _Refused(Reason.COUNT, f"counts of the hours {hours[0]} to {hours[-1]} since 1970")
     try:

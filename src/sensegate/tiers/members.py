@@ -133,7 +133,7 @@ class LaneProgress(msgspec.Struct, frozen=True):
 
     @property
     def has_begun(self) -> bool:
-        """Whether a span came, whatever the node's clock said."""
+        """Return whether a span came, whatever the node's clock said."""
         return self.reached > 0 or self.committed_at > 0
 
 

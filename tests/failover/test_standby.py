@@ -15,7 +15,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.config import NodeUserConfig
 from sensegate.config.sites import PeerConfig
-from sensegate.errors import PermissionDenied
+from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.failover import terms
 from sensegate.failover.lease import LEAP_MAX, LeaseRequest, VoterConfiguration
 from sensegate.failover.replica import Replica
@@ -235,6 +235,24 @@ async def test_an_expelled_node_votes_no_more(tmp_path: Path, monkeypatch: pytes
     assert not standby.votes.has_majority(2, standby._voters, clock.monotonic())
     await ask_lease(standby, "4404", LeaseRequest(1, granted_here=2))
     assert standby.votes.has_majority(2, standby._voters, clock.monotonic())
+
+
+@pytest.mark.parametrize("question", ["buckets", "rows"])
+async def test_an_answer_that_cannot_be_read_does_not_end_the_standby(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    """It counts as no answer, and is asked for once more."""
+    standby, _ = make_standby(tmp_path, Term(1))
+
+    async def ask(subject: str, _payload: bytes) -> bytes:
+        return b"damaged" if subject == question else msgspec.msgpack.encode(["tokens"])
+
+    async def bucket(_name: str) -> MemoryBucket:
+        return MemoryBucket()
+
+    monkeypatch.setattr(standby, "_bucket", bucket)
+    with pytest.raises(Unavailable, match="the other centre's answer"):
+        await standby._copy_registries(ask)
 
 
 async def test_rows_that_are_gone_at_the_active_centre_are_gone_here(

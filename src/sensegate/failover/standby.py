@@ -30,6 +30,7 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.slots import node_slots
 from sensegate.authority.trail import MemoryTrail, Trail
 from sensegate.bus import api, inventory, streams, timelines
+from sensegate.bus.decoding import decoder
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.files import write_private
 from sensegate.bus.kv import KvBucket
@@ -59,7 +60,16 @@ _log = structlog.get_logger("failover")
 _T = TypeVar("_T")
 
 _Ask = Callable[[str, bytes], Awaitable[bytes]]
-_rows = msgspec.msgpack.Decoder(tuple[list[tuple[str, bytes | None]], int]).decode
+_names = decoder(list[str], "the other centre's answer")
+_rows = decoder(tuple[list[tuple[str, bytes | None]], int], "the other centre's answer")
+
+
+def _read_answer(decode: Callable[[bytes], _T], answer: bytes) -> _T:
+    """Decode an answer of the other centre. Raises `Unavailable` where it cannot be read."""
+    try:
+        return decode(answer)
+    except ValueError as why:
+        raise Unavailable(str(why)) from why
 
 
 async def await_activation(
@@ -439,7 +449,7 @@ class _Standby:
     async def _copy_registries(self, ask: _Ask) -> None:
         while True:
             try:
-                names = msgspec.msgpack.decode(await ask("buckets", b""), type=list[str])
+                names = _read_answer(_names, await ask("buckets", b""))
             except PermissionDenied as why:
                 _log.debug("registries not copied yet", reason=str(why))
                 await self.clock.sleep(POLL_S)
@@ -457,7 +467,7 @@ class _Standby:
         own, after, values = self._copied[name]
         unseen = set() if after else set(values)
         while True:
-            rows, revision = _rows(await ask("rows", msgspec.msgpack.encode((name, after))))
+            rows, revision = _read_answer(_rows, await ask("rows", msgspec.msgpack.encode((name, after))))
             for key, value in rows:
                 unseen.discard(key)
                 if value is None:

@@ -153,7 +153,7 @@ class HourlyLedgers:
             metrics.UNREADABLE.labels("hourly ledgers").inc()
             _log.error("ledger has too many hours; its counts are missing", subject=entry.subject, hours=hours)
             counts = None
-        for hour, part in (_by_hour(counts) if counts is not None else {}).items():
+        for hour, part in (counts.by_hour() if counts is not None else {}).items():
             if (node, hour) not in self:
                 self._totals[node, hour] = {}
             self._ledger(node, hour).merge(part)
@@ -370,16 +370,3 @@ def _sum_of(parts: Sequence[bytes]) -> tuple[Ledger, tuple[bytes, ...]]:
             else:
                 total.merge(decoded)
     return total, tuple(readable)
-
-
-def _by_hour(ledger: Ledger) -> dict[int, Ledger]:
-    """Return a ledger split by hour; nearly always it covers one hour."""
-    hours = ledger.hours()
-    if len(hours) == 1:
-        return {hours[0]: ledger}
-    parts: dict[int, Ledger] = {}
-    for row in ledger.rows():
-        part = parts.setdefault(row.hour, Ledger())
-        part.add(row.hour, row.device, row.source, row.kind, row.count)
-        part.set_places([row.device], ["/".join(filter(None, ledger.place_of(row.device)))])
-    return parts

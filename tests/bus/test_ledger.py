@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -46,6 +48,45 @@ def test_merging_and_coding_lose_no_count(parts: list[list[tuple[int, str, str, 
     plain = summed([row for part in parts for row in part])
     assert content(whole) == plain
     assert sum(whole.totals().values()) == sum(plain.values())
+
+
+@given(st.lists(COUNT, max_size=30))
+def test_the_ledgers_of_the_hours_are_the_ledger(rows: list[tuple[int, str, str, str, int]]) -> None:
+    """Property: each has its hour's counts, with no other names, and the places of its devices."""
+    whole = Ledger()
+    for hour, device, source, kind, count in rows:
+        whole.add(hour, device, source, kind, count)
+    whole.set_places(["a", "c"], ["440106/eco", "440305"])
+    hours = Ledger.decode(whole.encode()).by_hour()
+    assert list(hours) == sorted({row[0] for row in rows})
+    sums = Ledger()
+    for hour, part in hours.items():
+        plain = summed([row for row in rows if row[0] == hour])
+        assert content(part) == plain
+        if len(hours) > 1:
+            names = [sorted(names) for names in part.names()]
+            assert names == [sorted({place[at] for place in plain}) for at in (1, 2, 3)]
+        assert {device: part.place_of(device) for device in "abc" if device in part.names()[0]} == {
+            device: whole.place_of(device) for device in "abc" if device in part.names()[0]
+        }
+        sums.merge(part)
+    assert content(sums) == content(whole)
+
+
+def test_many_counts_of_two_hours_are_split_in_no_time() -> None:
+    """A payload of some kilobytes may have very many: the process that splits them does nothing else meanwhile."""
+    ledger = Ledger()
+    ledger.device_numbers(["d"])
+    cells = np.arange(1_000_000, dtype=np.int64)
+    for number in range(1_000):
+        ledger.kind_number(f"returned.{number}"), ledger.source_number(f"s{number}")
+    zeros = np.zeros(len(cells), np.int64)
+    for hour in (490_000, 490_001):
+        ledger.add_cells(zeros + hour, cells % 1_000, cells // 1_000, zeros, zeros + 1)
+    began = time.process_time()
+    parts = ledger.by_hour()
+    assert [len(part) for part in parts.values()] == [1_000_000, 1_000_000]
+    assert time.process_time() - began < 5.0  # some 20 s count by count
 
 
 def _some() -> Ledger:

@@ -157,6 +157,24 @@ async def test_the_epoch_is_the_life_of_the_stream(gateway: Client, log: JetStre
     assert reopened.epoch == log.epoch != ""
 
 
+async def test_what_is_stored_while_a_time_is_looked_up_is_not_skipped(
+    log: JetStreamLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A commit between the answer that there is nothing since a time, and the end of the stream."""
+    last = await log.write(span(1, 0, 0))
+    (entry,) = await log.fetch(last - 1)
+    bounds = log._reader.bounds
+
+    async def overtaken() -> tuple[int, int]:
+        monkeypatch.setattr(log._reader, "bounds", bounds)
+        await log.write(span(2, last - 1, last))
+        return await bounds()
+
+    monkeypatch.setattr(log._reader, "bounds", overtaken)
+    assert await log.sequence_at(entry.time + 1) == last + 1
+    assert (await log.bounds())[1] == last + 4
+
+
 def test_stamps_of_the_server_are_microseconds() -> None:
     """Nanoseconds are cut, fractions may be short, and it round-trips."""
     assert parse_timestamp("2026-01-01T00:00:00Z") == 1_767_225_600_000_000

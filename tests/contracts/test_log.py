@@ -164,6 +164,9 @@ async def test_sequence_at_finds_the_first_at_or_after_a_time(any_log: Log) -> N
     assert await any_log.sequence_at(entries[0].time) == 1
     assert await any_log.sequence_at(0) == 1
     assert await any_log.sequence_at(entries[-1].time + 60_000_000) == 4
+    year_2300 = 10_413_792_000_000_000
+    for time, sequence in ((-(2**62), 1), (-1, 1), (year_2300, 4), (2**62, 4)):
+        assert await any_log.sequence_at(time) == sequence, "of any year"
 
 
 async def test_changed_wakes_on_a_write(any_log: Log) -> None:

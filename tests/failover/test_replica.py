@@ -222,6 +222,67 @@ async def test_at_each_moment_the_copy_is_the_log_of_an_earlier_moment(
         assert content == originals.get(last)
 
 
+@given(st.lists(st.tuples(WRITES, st.integers(0, 2)), min_size=1, max_size=25), st.integers(1, 30), st.integers(1, 9))
+async def test_a_copy_that_is_written_in_parts_says_so_before(
+    steps: list[tuple[tuple[str, int, str], int]], chunk: int, largest: int
+) -> None:
+    """Whatever an atomic write holds: after each, the copy is an earlier log, or its term on the disk says partial."""
+    source, clock = ObservedLog(), FakeClock()
+    on_disk = Term()
+    states: list[tuple[bool, list[tuple[int, str, bytes]]]] = []
+
+    class Own(MemoryLog):
+        async def write(self, messages: Sequence[LogMessage]) -> int:
+            assert len(messages) <= largest
+            last = await super().write(messages)
+            states.append((on_disk.partial, await contents(self)))
+            return last
+
+    own = Own()
+    copy, ask = Replica(own, StoreConfig(), clock), asks(ReplicationSource(source, clock, 5.0))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(replica, "CHUNK_ENTRIES", chunk)
+        patch.setattr(replica, "BATCH_MESSAGES_MAX", largest)
+        await source.write([LogMessage("seen.44-0", b"")])
+        await caught_up(copy, ask)
+        on_disk = copy.term
+        for number, ((kind, size, name), reads) in enumerate(steps):
+            text = str(number).encode()
+            if kind == "commit":
+                await source.write(commit(number, size, name))
+            else:
+                await source.write([LogMessage("seen.44-0", text)] * size)
+            for _ in range(reads):
+                await copy.copy_next(ask)
+                on_disk = copy.term
+        for _ in range(200):
+            await copy.copy_next(ask)
+            on_disk = copy.term
+            if copy.behind == 0:
+                break
+    assert (await contents(own), on_disk.partial) == (await contents(source), False)
+    earlier = [content for _, content in source.states]
+    for is_partial, content in states:
+        assert is_partial or content in earlier
+
+
+async def test_a_copy_that_lags_far_is_partial_while_it_is_written(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The process may end between two atomic writes, with the active centre gone: the copy is not promoted unasked."""
+    monkeypatch.setattr(replica, "BATCH_MESSAGES_MAX", 8)
+    source, own, clock = MemoryLog(), MemoryLog(), FakeClock()
+    ask = asks(ReplicationSource(source, clock, 5.0))
+    await source.write(commit(0, 3))
+    copy = Replica(own, StoreConfig(), clock)
+    await caught_up(copy, ask)
+    for number in range(1, 8):  # all records but the last are replaced
+        await source.write(commit(number, 3))
+    await copy.copy_next(ask)
+    assert (copy.term.partial, (await own.bounds())[1]) == (True, 4)
+    await copy.copy_next(ask)
+    assert (copy.term.partial, copy.behind) == (False, 0)
+    assert await contents(own) == await contents(source)
+
+
 async def test_rows_wait_for_the_record_that_replaced_theirs(monkeypatch: pytest.MonkeyPatch) -> None:
     """The commit of another lane between two of a lane ends no copy: the rows of the first would have no record."""
     monkeypatch.setattr(replica, "CHUNK_ENTRIES", 3)

@@ -15,7 +15,7 @@ from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.config import NodeUserConfig
 from sensegate.config.sites import PeerConfig
-from sensegate.errors import PermissionDenied
+from sensegate.errors import PermissionDenied, Unavailable
 from sensegate.failover import terms
 from sensegate.failover.lease import LEAP_MAX, LeaseRequest, VoterConfiguration
 from sensegate.failover.replica import Replica
@@ -79,6 +79,54 @@ async def test_with_a_part_of_the_log_it_takes_over_by_no_vote(tmp_path: Path) -
         standby._write_status()
         status = msgspec.json.decode((tmp_path / str(partial) / STATUS).read_bytes(), type=StandbyStatus)
         assert status.missing == (("log",) if partial else ())
+
+
+async def test_a_part_of_the_log_is_told_after_a_restart_too(tmp_path: Path) -> None:
+    """Also before the active centre was met again, which may be gone: whoever promotes this copy is told."""
+    standby, _ = make_standby(tmp_path, Term(1, partial=True), copied=False)
+    standby._write_status()
+    status = msgspec.json.decode((tmp_path / STATUS).read_bytes(), type=StandbyStatus)
+    assert "log" in status.missing
+
+
+@pytest.mark.parametrize(
+    ("reporting", "there", "resumes"),
+    [((), 1, True), (("4401",), 1, True), (("4401", "4403"), 1, False), ((), 2, False)],
+)
+async def test_a_single_node_does_not_keep_it_from_its_own_term(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, reporting: tuple[str, ...], there: int, *, resumes: bool
+) -> None:
+    """Both centres stand by and have met: neither knows a later term, and one node that claims to is not believed."""
+    standby, clock = make_standby(
+        tmp_path, Term(1, active=True, voters=(VoterConfiguration((1, 1), ALL),)), copied=False
+    )
+    for node in reporting:
+        await ask_lease(standby, node, LeaseRequest(2))
+    asked: list[str] = []
+
+    class Link:
+        async def close(self) -> None:
+            asked.append("closed")
+
+    async def connected(_config: object) -> Link:
+        return Link()
+
+    async def waiting(*_: object) -> bytes:
+        return encode(CentreState(active=False, term=there))
+
+    monkeypatch.setattr("sensegate.failover.standby.connect_peer", connected)
+    monkeypatch.setattr("sensegate.failover.standby.ask_peer", waiting)
+    copying = asyncio.create_task(standby._replicate())
+    try:
+        await eventually(lambda: asked)
+        await clock.advance(POLL_S)
+        await eventually(lambda: copying.done() or len(asked) > 1)
+        assert copying.done() is resumes
+        if resumes:
+            assert copying.result() == (standby.term, "")
+    finally:
+        copying.cancel()
+        await asyncio.gather(copying, return_exceptions=True)
 
 
 async def test_without_the_registries_it_takes_over_by_no_vote(tmp_path: Path) -> None:
@@ -187,6 +235,24 @@ async def test_an_expelled_node_votes_no_more(tmp_path: Path, monkeypatch: pytes
     assert not standby.votes.has_majority(2, standby._voters, clock.monotonic())
     await ask_lease(standby, "4404", LeaseRequest(1, granted_here=2))
     assert standby.votes.has_majority(2, standby._voters, clock.monotonic())
+
+
+@pytest.mark.parametrize("question", ["buckets", "rows"])
+async def test_an_answer_that_cannot_be_read_does_not_end_the_standby(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, question: str
+) -> None:
+    """It counts as no answer, and is asked for once more."""
+    standby, _ = make_standby(tmp_path, Term(1))
+
+    async def ask(subject: str, _payload: bytes) -> bytes:
+        return b"damaged" if subject == question else msgspec.msgpack.encode(["tokens"])
+
+    async def bucket(_name: str) -> MemoryBucket:
+        return MemoryBucket()
+
+    monkeypatch.setattr(standby, "_bucket", bucket)
+    with pytest.raises(Unavailable, match="the other centre's answer"):
+        await standby._copy_registries(ask)
 
 
 async def test_rows_that_are_gone_at_the_active_centre_are_gone_here(

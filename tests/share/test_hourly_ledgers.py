@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 
 import pytest
 from nats.aio.client import Client
 
 from sensegate.bus.contract import Log
-from sensegate.bus.ledger import Ledger
+from sensegate.bus.ledger import ENTRY_HOURS_MAX, Ledger
 from sensegate.bus.log import JetStreamLog
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import HOUR_US, FakeClock
 from sensegate.errors import Unavailable
-from sensegate.model import LogEntry
+from sensegate.model import LogEntry, LogMessage
+from sensegate.share import hourly_ledgers
 from sensegate.share.hourly_ledgers import HourlyLedgers
+from sensegate.share.reader import LogReader
+from tests.conftest import eventually
 from tests.share.made import NOW
 
 HOUR = NOW // HOUR_US
@@ -158,6 +162,116 @@ async def test_what_comes_late_is_added_to_what_was_written(memory_log: MemoryLo
     reopened = HourlyLedgers(memory_log, clock, window_h=96)  # such that the old hour is at hand
     await reopened.open("e1")
     assert reopened.total("4401", HOUR).totals() == {"messages": 12}
+
+
+async def test_a_late_hour_that_comes_during_a_write_is_merged_too(clock: FakeClock) -> None:
+    """While the stored sum of another one is read: its own is not replaced by the new counts alone."""
+
+    class Slow(MemoryLog):
+        meanwhile: LogEntry | None = None
+
+        async def last(self, subject: str) -> LogEntry | None:
+            entry, self.meanwhile = self.meanwhile, None
+            if entry is not None:
+                books.add(entry)
+            return await super().last(subject)
+
+    log = Slow(clock)
+    books, _ = await opened(log, clock)
+    books.add(entry(1, (HOUR, "messages", 5), (HOUR + 1, "messages", 7)))
+    await books.flush()
+    await clock.advance(60 * 3_600)
+    books.add(entry(2, (HOUR + 60, "messages", 1)))
+    await books.flush()  # forgets the old hours
+    books.add(entry(3, (HOUR + 1, "messages", 1)))
+    log.meanwhile = entry(4, (HOUR, "messages", 1))
+    await books.flush()
+    await books.flush()
+    reopened = HourlyLedgers(log, clock, window_h=96)
+    assert await reopened.open("e1") == 4
+    assert [reopened.total("4401", hour, hour + 1).totals() for hour in (HOUR, HOUR + 1)] == [
+        {"messages": 6},
+        {"messages": 8},
+    ]
+
+
+async def test_hours_far_ahead_leave_memory_and_are_added_up_all_the_same(
+    memory_log: MemoryLog, clock: FakeClock
+) -> None:
+    """A node whose clock is wrong names hours of years to come, which would stay for so long; none is counted anew."""
+    books, _ = await opened(memory_log, clock)
+    far = HOUR + 100
+    for number in range(20):
+        books.add(entry(2 * number + 1, (far + number, "messages", 5)))
+        await books.flush()
+        books.add(entry(2 * number + 2, (far + number, "messages", 1), (HOUR, "messages", 1)))
+        await books.flush()
+    assert [*books] == [("4401", HOUR)]
+    assert [*(await opened(memory_log, clock))[0]] == [("4401", HOUR)]
+    await clock.advance(60 * 3_600)
+    books.add(entry(50, (far, "messages", 1)))
+    await books.flush()
+    reopened, _ = await opened(memory_log, clock)
+    assert reopened.total("4401", far, far + 1).totals() == {"messages": 7}
+
+
+async def test_a_ledger_of_very_many_hours_is_passed_by_loudly(memory_log: MemoryLog, clock: FakeClock) -> None:
+    """It would not fit into one write, without which no later counts are written either."""
+    books, _ = await opened(memory_log, clock)
+    books.add(entry(1, *((hour, "messages", 1) for hour in range(HOUR, HOUR + ENTRY_HOURS_MAX + 1))))
+    books.add(entry(2, (HOUR, "messages", 2)))
+    await books.flush()
+    assert books.total("4401", 0).totals() == {"messages": 2}
+    books.add(entry(3, *((hour, "messages", 1) for hour in range(HOUR - ENTRY_HOURS_MAX, HOUR))))
+    assert books.total("4401", 0).totals() == {"messages": 2 + ENTRY_HOURS_MAX}
+
+
+class Measured(MemoryLog):
+    """A stream whose largest write is known."""
+
+    largest = 0
+
+    async def write(self, messages: Sequence[LogMessage]) -> int:
+        self.largest = max(self.largest, len(messages))
+        return await super().write(messages)
+
+
+async def test_a_long_log_is_counted_in_several_writes(clock: FakeClock, monkeypatch: pytest.MonkeyPatch) -> None:
+    """More node-hours than one write may hold, e.g. after a promotion: each count once, also where a write fails."""
+    monkeypatch.setattr(hourly_ledgers, "_CHANGED_MAX", 10)
+    log, hours = MemoryLog(clock, epoch="e1"), Measured(clock)
+
+    async def write(number: int) -> None:
+        payload = entry(0, (HOUR - number % 40, "messages", 1), (HOUR - number % 7, "values", 1)).payload
+        await log.write([LogMessage("raw.x", b""), LogMessage(f"ledger.{4401 + number % 3}-0", payload)])
+
+    for number in range(100):
+        await write(number)
+    books = HourlyLedgers(hours, clock)
+    reader = LogReader(log, clock)
+    books.attach(reader)
+    task = asyncio.create_task(reader.run(await books.open("e1")))
+    try:
+        await eventually(lambda: reader.end == 200)
+        hours.fail_next_write(written=True)
+        with pytest.raises(Unavailable):
+            await books.flush()
+        for number in range(100, 150):
+            await write(number)
+        await eventually(lambda: reader.end == 300)
+        await books.flush()
+        await write(150)
+        await eventually(lambda: reader.end == 302)
+        await books.flush()
+    finally:
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+    assert hours.largest <= 13, "the hours of one ledger more, and the position"
+    reopened = HourlyLedgers(hours, clock)
+    assert await reopened.open("e1") == 302
+    sums = [reopened.total(node, 0).totals() for node in ("4401", "4402", "4403")]
+    assert sums == [{"messages": count, "values": count} for count in (51, 50, 50)]
+    assert sums == [books.total(node, 0).totals() for node in ("4401", "4402", "4403")]
 
 
 async def test_totals_are_those_of_the_ledgers(memory_log: MemoryLog, clock: FakeClock) -> None:

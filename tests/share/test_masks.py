@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import math
+import time
 from typing import Any
 
 import msgspec
@@ -14,7 +15,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from sensegate.bus import columns
-from sensegate.bus.columns import Batch
+from sensegate.bus.columns import Batch, WordColumn
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.errors import ConfigError
@@ -48,6 +49,18 @@ some_masks = st.builds(
     k=st.sampled_from((0, 5, 100)),
     key=st.sampled_from(("", "a")),
 )
+
+
+def test_very_many_words_are_masked_in_no_time() -> None:
+    """A hostile node may send as many divisions as rows: the time of the process rises with their number alone."""
+    words = WordColumn.of([f"4401{number:05}" for number in range(60_000)])
+    batch = make_batch([(0, "pm2_5", 1.0)])
+    batch = msgspec.structs.replace(batch, origins=msgspec.structs.replace(batch.origins, division=words))
+    began = time.process_time()
+    masked = Masks(SECRET).apply(batch, Mask(division_digits=9))
+    assert time.process_time() - began < 5.0  # some 30 s if each word is looked for among all
+    division = masked.origins.division
+    assert [division.table[at] for at in division.index[::20_000].tolist()] == ["440100000", "440120000", "440140000"]
 
 
 @given(rows, some_masks)

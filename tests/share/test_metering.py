@@ -35,6 +35,21 @@ async def test_counts_add_up_and_last(clock: FakeClock) -> None:
     assert len((await bucket.load_all())[0]) == 4
 
 
+async def test_a_count_that_cannot_be_read_stops_no_start(clock: FakeClock) -> None:
+    """It counts as absent, as any row of a registry; the others are there."""
+    bucket = MemoryBucket()
+    made = Metering(bucket, clock)
+    for feed in ("all", "air"):
+        made.count("t", feed, "json", requests=1, records=5, size=100)
+    await made.flush(last=True)
+    await bucket.put("t/all/json", b'{"token": ')
+    reopened = Metering(bucket, clock)
+    await reopened.open()
+    assert [(row.feed, row.records) for row in reopened.rows()] == [("air", 5)]
+    reopened.count("t", "all", "json", records=1, size=1)
+    await reopened.flush(last=True)
+
+
 async def test_months_that_are_over_long_ago_go(clock: FakeClock) -> None:
     """From memory and from the bucket; what was counted since counting began stays, and the month that is kept."""
     bucket = MemoryBucket()

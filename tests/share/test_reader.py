@@ -345,6 +345,26 @@ async def test_what_is_stored_and_not_yet_read_is_not_left_out(
         assert (page.count, page.next) == (0, "")
 
 
+async def test_a_page_back_has_what_is_stored_and_not_yet_read(clock: FakeClock) -> None:
+    """A reader that lags behind costs a page of the newest records none of them, which no later page would have."""
+    log = MemoryLog(clock, epoch="e1")
+    for value in (1.0, 2.0):
+        await commit(log, value, 1)
+    async with following(log, clock, 0) as made:
+        await until_live(made)
+    # It has stopped, as one that gets no processor time.
+    for value in (3.0, 4.0):
+        await commit(log, value, 1)
+    _, last = await log.bounds()
+    assert made.end < last, "negative control"
+    everything = FeedSelection(grade_max=3)
+    page = await FeedServer(made).page_back(everything, made.after(last, 0), RecordEncoding.JSON, 3)
+    records = msgspec.json.decode(page.body)["records"]
+    assert [record["value"] for record in records] == [4.0, 3.0, 2.0]
+    page = await FeedServer(made).page_back(everything, cursor.parse(page.next), RecordEncoding.JSON, 3)
+    assert [record["value"] for record in msgspec.json.decode(page.body)["records"]] == [1.0]
+
+
 async def test_the_ring_is_bounded_and_history_fills_in(clock: FakeClock) -> None:
     """What the ring has let go comes from the log; nothing is missing in between."""
     log = CountedLog(clock)

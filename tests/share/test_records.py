@@ -7,12 +7,14 @@ import io
 import json
 
 import msgpack
+import msgspec
 import numpy as np
 import pytest
 
 from sensegate.bus import columns
-from sensegate.quantities.quality import Flag
-from sensegate.share import cursor, json_records, records
+from sensegate.quantities.quality import Flag, quality_word
+from sensegate.share import cursor, json_records, line_protocol, parquet, records, senml
+from sensegate.tiers.checks import TIME_MAX_US, TIME_MIN_US
 from tests.share.made import NOW, make_batch
 
 PREFIX = cursor.after(b"e1e1e1", 12, NOW, 0).prefix
@@ -128,3 +130,40 @@ def test_empty_columns() -> None:
     tree = msgpack.unpackb(records.columns([], "c1.x"))
     assert tree["count"] == 0
     assert set(tree["columns"].values()) == {b""}
+
+
+@pytest.mark.parametrize("form", ["json", "csv", "senml", "line", "msgpack", "parquet"])
+def test_no_code_of_a_node_stops_an_encoder(form: str) -> None:
+    """Codes that this release does not know, times at the ends of the years, and any text: accepted, so encoded."""
+    named = [
+        (place, name, value) for place in range(3) for name in ("pm2_5", "of tomorrow") for value in (1.5, '\u2028"')
+    ]
+    batch = make_batch(named * 64)
+    number = np.arange(len(batch))
+    batch = msgspec.structs.replace(
+        batch,
+        quality=number.astype(np.uint8),
+        time_quality=number.astype(np.uint8),
+        flags=(number << 22).astype(np.uint32),
+        time=np.resize([TIME_MIN_US, TIME_MAX_US, -1], len(batch)),
+    )
+    part, rows = records.RowSlice(batch, every(batch), 12, NOW), every(batch)
+    assert set(range(256)) <= set(batch.quality.tolist())
+    match form:
+        case "json":
+            lines = json_records.json_lines(batch, rows, 12, PREFIX)
+            assert len([json.loads(line) for line in lines]) == len(batch)
+        case "senml":
+            lines = senml.lines(batch, rows, 12, PREFIX)
+            words = {
+                code: json.loads(line).get("quality", "good") for code, line in zip(rows % 256, lines, strict=False)
+            }
+            assert words == {code: quality_word(code) for code in range(256)}
+        case "csv":
+            assert len(records.csv_lines(batch, rows, 12, PREFIX)) == len(batch)
+        case "line":
+            assert len(line_protocol.lines(batch, rows)) == len(batch)
+        case "msgpack":
+            assert msgpack.unpackb(records.columns([part], ""))["count"] == len(batch)
+        case _:
+            assert parquet.encode_records([part], "", lambda _part: PREFIX)

@@ -124,3 +124,27 @@ async def test_events_lead_a_span_and_claim_no_device(world: World) -> None:
     verdict = judge.judge(NODE, parts[:1], world.clock.now())
     assert (verdict.rows, verdict.claims, dict(verdict.marks)) == (1, [], {})
     assert judge.judge(NODE, parts[1:2], world.clock.now()).claims == ["d0"]
+
+
+async def test_the_limit_of_devices_refuses_no_event(world: World) -> None:
+    """An event makes its sender the owner of no device, so that a member without room for more still reports alarms."""
+    await world.node.commit([(0, 2)])
+    await write_event(world, "d0")
+    parts = Packer(3).pack(await world.node.log.fetch(0)).parts
+
+    class Full:
+        def owner(self, _device: str) -> str:
+            return ""
+
+        def may_send(self, _member: str, _device: str) -> bool:
+            return True
+
+        def room(self, _member: str) -> int:
+            return 0
+
+    judge = world.centre.receiver._judge
+    judge._rules = Rules(Full(), lambda _name, _department: 1)
+    verdict = judge.judge(NODE, parts[:1], world.clock.now())
+    assert (verdict.rows, verdict.claims, list(verdict.refusals)) == (1, [], [])
+    readings = judge.judge(NODE, parts[1:2], world.clock.now())
+    assert [refusal.reason for refusal in readings.refusals] == ["device_limit"], "control"

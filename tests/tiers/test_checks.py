@@ -18,7 +18,8 @@ from sensegate.bus.ledger import Ledger
 from sensegate.bus.packing import encode_map
 from sensegate.quantities.quality import Flag
 from sensegate.tiers.checks import check_ledger, check_rows, check_sequences
-from sensegate.tiers.protocol import PART_ROWS_MAX
+from sensegate.tiers.judging import Judge
+from sensegate.tiers.protocol import PART_ROWS_MAX, PartKind, SpanPart
 from sensegate.tiers.verdict import CheckedRows, MemberFacts, Reason, RowMark, Rules
 from tests.bus.damage import damaged, opened
 from tests.tiers.batches import NOW, batch
@@ -262,6 +263,7 @@ def test_counts_of_devices_elsewhere_stay_with_the_node() -> None:
         (counts((490_000, "a", "forwarded", -1)), Reason.COUNT),
         (counts((490_000, "a", "forwarded", 1 << 51)), Reason.COUNT),
         (counts((-1, "a", "forwarded", 1)), Reason.COUNT),
+        (counts(*((hour, "a", "returned", 1) for hour in range(1_001))), Reason.COUNT),
         (counts((490_000, "a\n", "forwarded", 1)), Reason.NAME),
         (counts((490_000, "a", "x" * 300, 1)), Reason.NAME),
         (encode_map({"rows": (1 << 24) - 1, "devices": ["a"], "sources": ["s"], "kinds": ["k"],
@@ -275,6 +277,17 @@ def test_a_ledger_that_does_not_add_up_is_refused(payload: bytes, reason: Reason
     assert checked.counts is None
     assert checked.refusal is not None
     assert checked.refusal.reason == reason
+
+
+@pytest.mark.parametrize(("hours", "refused"), [(500, False), (501, True)])
+def test_the_ledgers_of_a_span_have_a_greatest_number_of_hours(hours: int, *, refused: bool) -> None:
+    """All together: they become one ledger of the centre's log."""
+    ranges = (range(hours), range(500, 500 + hours))
+    payloads = [counts(*((hour, "a", "returned", 1) for hour in part)) for part in ranges]
+    parts = [SpanPart(PartKind.LEDGER, payload) for payload in payloads]
+    judged = Judge(lambda _member: SENDER, RULES).judge("4401", parts, NOW)
+    assert [refusal.reason for refusal in judged.refusals] == ([Reason.COUNT] if refused else [])
+    assert judged.counts.totals() == ({} if refused else {"returned": 2 * hours})
 
 
 @given(damaged(opened(counts(*BALANCED))))

@@ -98,6 +98,26 @@ async def test_a_node_in_place_of_a_lost_one_begins_where_no_id_was_given(regist
         await register.joined(came=came, epoch="c", replace=True)
 
 
+@pytest.mark.parametrize("committed_at", [0, -5, -(2**62)])
+async def test_a_lost_node_whose_clock_was_wrong_is_replaced_too(register: Register, committed_at: int) -> None:
+    """A node without a clock stood at 1970 or before: what it sent is there all the same, and its ids are used."""
+    came = LaneProgress(position=7, committed_at=committed_at, log_epoch="a", reached=7)
+    await register.joined()
+    await register.joined(came=came, replace=True)
+    member = register.members.get("4401")
+    assert (member.log_first, [gap.log_epoch for gap in member.gaps]) == (SEQUENCE_BLOCK, ["a"])
+    with pytest.raises(Conflict, match="another store"):
+        await register.joined(came=came, epoch="c", replace=True)
+
+
+async def test_a_node_that_sent_nothing_is_replaced_without_a_gap(register: Register) -> None:
+    """It has claimed its lanes, which then stand where its log began."""
+    await register.joined()
+    await register.joined(came=LaneProgress(position=7, log_epoch="a"), epoch="b", replace=True)
+    member = register.members.get("4401")
+    assert (member.log_first, member.gaps) == (1, ())
+
+
 async def test_expelled_and_left_nodes_have_no_rights(register: Register) -> None:
     secret = await register.joined()
     other = Register(register)

@@ -24,7 +24,7 @@ from sensegate.bus.batch import LocalColumns
 from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
-from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied, Unavailable
+from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied, StoreFull, Unavailable
 from sensegate.model import Device, DeviceState, LogMessage
 from sensegate.tiers import move_parts
 from sensegate.tiers import move_register as module
@@ -44,7 +44,7 @@ from sensegate.tiers.move_records import (
 from sensegate.tiers.move_register import MoveRegister
 from sensegate.tiers.registry_copies import RegistryCopies
 from sensegate.tiers.registry_view import RegistryView
-from sensegate.tiers.rest_moves import _row
+from sensegate.tiers.rest_moves import MoveRequest, _row
 from tests.share.made import NOW
 from tests.support.clocks import InstantClock
 from tests.tiers.made import batch_of
@@ -102,6 +102,38 @@ async def test_a_node_with_a_name_prevents_no_move(clock: FakeClock) -> None:
     assert (move.target, named.target) == ("4403", "4403-port")
     with pytest.raises(ConfigError, match="no gateway that serves"):
         await moves.request("d3", "4401-port", "440305", by=ADMIN, gateways=gateways)
+
+
+@pytest.mark.parametrize("gateway", ["44", "4401", "4401-port", "441502-west-2a"])
+def test_a_request_names_any_gateway(gateway: str) -> None:
+    """A move leaves and reaches each gateway that a centre may have, those of a city with several included."""
+    body = {"device": "d1", "target": gateway, "source": gateway, "division": "440305"}
+    request = msgspec.convert(body, MoveRequest)
+    assert (request.target, request.source) == (gateway, gateway)
+
+
+@pytest.mark.parametrize("gateway", ["", "port", "4401-", "4401-Port", "4401/port", "4401-" + "a" * 28])
+def test_a_request_names_nothing_but_gateways(gateway: str) -> None:
+    """A text that can be the id of no member is refused as a body that is wrong."""
+    with pytest.raises(msgspec.ValidationError):
+        msgspec.convert({"device": "d1", "target": gateway, "division": "440305"}, MoveRequest)
+
+
+async def test_a_source_that_is_no_gateway_is_looked_up_nowhere(clock: FakeClock) -> None:
+    """A registry is read only of gateways of the province: the copy of each is a bucket, made when it is first read."""
+    asked: list[str] = []
+
+    class Recorded(Known):
+        async def find(self, division: str, device: str) -> StoredDevice | None:
+            asked.append(division)
+            return await super().find(division, device)
+
+    moves = MoveRegister(MemoryBucket(), MemoryTrail(), clock, Divisions.load(), Recorded())
+    with pytest.raises(NotFound, match="no device d1"):
+        await moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES, options=MoveOptions("123456789012"))
+    assert asked == []
+    move = await moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES, options=MoveOptions("4401"))
+    assert (move.source, asked) == ("4401", ["4401"])
 
 
 async def test_what_another_node_states_prevents_no_move(clock: FakeClock) -> None:
@@ -230,6 +262,10 @@ async def test_parts_are_bounded_and_without_gaps(clock: FakeClock, monkeypatch:
     with pytest.raises(PermissionDenied, match="4 parts"):
         await send(4, 1)
     assert len(await keys(bucket)) == 5
+    restarted = MoveRegister(bucket, MemoryTrail(), clock, Divisions.load(), Known())
+    await restarted.load()
+    with pytest.raises(PermissionDenied, match="at most 25 bytes of parts"):
+        await restarted.answer_part("4401", pack(MovePart(move.id, 3, bytes(4))))
     await give_up(moves, move)
     assert (await keys(bucket), moves._parts._bytes) == ([move.id], {})
 
@@ -253,6 +289,26 @@ async def test_parts_that_come_at_once_are_added_up(clock: FakeClock, monkeypatc
         return_exceptions=True,
     )
     assert [type(outcome) for outcome in outcomes] == [bytes, bytes, PermissionDenied, PermissionDenied]
+
+
+async def test_a_part_that_could_not_be_stored_is_not_counted(
+    clock: FakeClock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A node repeats it while the store is full; when there is room again, so has the move."""
+    monkeypatch.setattr(move_parts, "PARTS_BYTES_MAX", 25)
+    moves = MoveRegister(bucket := MemoryBucket(), MemoryTrail(), clock, Divisions.load(), Known())
+    move = await moves.request("d1", "4403", "440305", by=ADMIN, gateways=PLACES)
+    part = pack(MovePart(move.id, 0, bytes(10)))
+
+    async def full(*_args: Any, **_more: Any) -> int:
+        raise StoreFull("full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bucket, "put", full)
+        for _ in range(4):
+            with pytest.raises(StoreFull):
+                await moves.answer_part("4401", part)
+    assert await moves.answer_part("4401", part) == b""
 
 
 async def test_parts_of_a_move_that_ended_as_the_process_stopped_go_at_the_next_start(

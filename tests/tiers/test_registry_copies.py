@@ -7,12 +7,13 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 
+import msgspec
 import pytest
 
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.kv import KvBucket
 from sensegate.clock import SystemClock
-from sensegate.tiers.registry_copies import RegistryCopies, RegistryUploader
+from sensegate.tiers.registry_copies import CopyPosition, RegistryCopies, RegistryRows, RegistryUploader, decode_at
 from tests.conftest import eventually
 
 pytestmark = pytest.mark.live
@@ -93,3 +94,16 @@ async def test_a_centre_that_was_restarted_learns_the_time_without_a_change(engi
         restarted = time.time_ns() // 1_000
         async with pair.uploading():
             await pair.complete_since(restarted)
+
+
+async def test_a_position_that_cannot_be_read_begins_anew(engine: Engine) -> None:
+    """The node sends everything again; else no change would reach the copy any more."""
+    pair = Pair(engine)
+    pair.client = await engine.connect(User.GATEWAY)
+    await (await pair.copies._of(NODE)).put("at", b"damaged")
+    assert decode_at(await pair.copies.answer_position(NODE, b"")) == CopyPosition()
+    rows = RegistryRows("a", "devices", [("d", b"first")], 7)
+    await pair.copies.store_rows(NODE, msgspec.msgpack.encode(rows))
+    assert decode_at(await pair.copies.answer_position(NODE, b"")) == CopyPosition("a", {"devices": 7})
+    assert await pair.copies.find(NODE, "devices", "d") == b"first"
+    await pair.client.close()

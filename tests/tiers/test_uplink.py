@@ -411,6 +411,16 @@ async def test_totals_are_those_of_the_centre(world: World) -> None:
     assert (totals["accepted"], totals["forwarded"], totals["withheld.grade"]) == (7, 4, 3)
 
 
+async def test_a_commit_record_that_cannot_be_read_stops_no_lane(world: World) -> None:
+    """What expired is not counted by it; what comes later goes up."""
+    await world.node.commit([(0, 2)])
+    await world.node.log.write([LogMessage(f"commit.{NODE}-0", b"damaged", rollup=True)])
+    await world.drain()
+    await world.node.log.write([LogMessage("seen.x", b"")])
+    await world.drain()
+    assert len((await rows_of(world.centre.log)).ids) == 2
+
+
 async def test_what_expired_before_it_could_go_up_is_counted_once(world: World) -> None:
     """A cut longer than the life of readings: what went is named a loss, in the ledgers of both sides, whoever asks."""
     await world.node.commit([(0, 5)])

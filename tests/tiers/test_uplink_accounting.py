@@ -8,6 +8,7 @@ from sensegate.bus.ledger import Ledger
 from sensegate.bus.memory import MemoryLog
 from sensegate.clock import FakeClock
 from sensegate.errors import Fenced
+from sensegate.model import LogMessage
 from sensegate.tiers.uplink_accounting import UplinkAccounting
 
 
@@ -42,6 +43,24 @@ async def test_a_successor_goes_on_and_a_dip_is_waited_out() -> None:
         totals["forwarded"] = count
         await UplinkAccounting("4401", log, lambda: totals, FakeClock(), ttl_h=1).record()
     assert await ledger_totals(log) == {"forwarded": 7}
+
+
+async def test_a_record_that_cannot_be_read_ends_nothing() -> None:
+    """What it recorded is not known: nothing is told twice, and what comes from now on is told."""
+    log, totals = MemoryLog(), {"forwarded": 5}
+    await UplinkAccounting("4401", log, lambda: totals, FakeClock(), ttl_h=1).record()
+    await log.write([LogMessage("commit.4401-carried", b"damaged", rollup=True)])
+    carried = UplinkAccounting("4401", log, lambda: totals, FakeClock(), ttl_h=1)
+    totals.clear()
+    await carried.record()  # the centre has not said anything yet
+    totals["forwarded"] = 7
+    await carried.record()
+    totals["forwarded"] = 9
+    await carried.record()
+    assert await ledger_totals(log) == {"forwarded": 7}
+    totals["forwarded"] = 10
+    await UplinkAccounting("4401", log, lambda: totals, FakeClock(), ttl_h=1).record()
+    assert await ledger_totals(log) == {"forwarded": 8}
 
 
 async def test_of_two_only_one_tells() -> None:

@@ -25,9 +25,7 @@ class ConsumerStatus(msgspec.Struct, frozen=True):
     delivered: _Sequences = _Sequences()
     ack_floor: _Sequences = _Sequences()
     num_ack_pending: int = 0
-    num_redelivered: int = 0
     num_pending: int = 0
-    push_bound: bool = False
     config: dict[str, Any] = {}
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 
 def write_private(path: Path, content: str | bytes, *, durable: bool = True) -> None:
-    """Write a file atomically with mode 0600; `durable`: sync it to the disk."""
+    """Write a file atomically with mode 0600; `durable`: it is on the disk under its name when this returns."""
     partial = path.with_name(f"{path.name}.part")
     descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
     with os.fdopen(descriptor, "wb") as file:
@@ -16,6 +16,8 @@ def write_private(path: Path, content: str | bytes, *, durable: bool = True) -> 
             file.flush()
             os.fsync(file.fileno())
     partial.replace(path)
+    if durable:
+        sync_path(path.parent)
 
 
 def sync_path(path: Path) -> None:
@@ -25,6 +27,12 @@ def sync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def sync_names(directory: Path) -> None:
+    """Sync the names in a directory, and in all directories below it, to the disk."""
+    for folder, _, _ in os.walk(directory, topdown=False):
+        sync_path(Path(folder))
 
 
 def leads_out(name: str) -> bool:

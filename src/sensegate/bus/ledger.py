@@ -17,6 +17,7 @@ where it is not registered.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Annotated, Any
 
 import msgspec
@@ -102,6 +103,8 @@ _WITHOUT_KIND = ~(_KIND_MASK << _KIND_SHIFT)
 
 HOURS = 1 << 20
 """Range of the hour in a cell key, in hours since 1970; hours beyond it are clamped."""
+ENTRY_HOURS_MAX = 1_000
+"""Most hours of a ledger on the log. A commit counts in one or two, a span of a node's backlog in a few hundred."""
 _COUNT_MAX = 1 << 53
 """Greatest count of a cell: sums of many cells stay within 64 bits."""
 
@@ -367,6 +370,25 @@ class Ledger:
         hours: list[int] = np.unique(self._columns()[0]).tolist()
         return hours
 
+    def by_hour(self) -> dict[int, Ledger]:
+        """Return hour -> ledger of its counts; this one, where it has a single hour."""
+        hour, kind, source, device, count = self._columns()
+        if not len(hour):
+            return {}
+        if hour[0] == hour[-1]:
+            return {int(hour[0]): self}
+        bounds = [0, *(np.flatnonzero(hour[1:] != hour[:-1]) + 1).tolist(), len(hour)]
+        places = self._places()
+        parts: dict[int, Ledger] = {}
+        for first, end in pairwise(bounds):
+            part = parts[int(hour[first])] = Ledger()
+            kinds = _renumbered(part._kinds, self._kinds, kind[first:end])
+            sources = _renumbered(part._sources, self._sources, source[first:end])
+            devices = _renumbered(part._devices, self._devices, device[first:end])
+            part._place_by_device = {word: places[word] for word in part._devices.words if word in places}
+            part._parts.append((self._key(hour[first:end], kinds, sources, devices), count[first:end]))
+        return parts
+
     def totals(self) -> dict[str, int]:
         """Return kind -> count over all hours, devices and sources."""
         cell, count = self._consolidate()
@@ -491,6 +513,13 @@ class Ledger:
         if rows:
             ledger._parts.append((cls._key(hour, kind, source, device), count))
         return ledger
+
+
+def _renumbered(table: _Table, known: _Table, numbers: I64) -> I64:
+    """Return numbers of one table as numbers of another, which takes the words."""
+    used, place = np.unique(numbers, return_inverse=True)
+    renumbered: I64 = table.numbers_of([known.words[at] for at in used.tolist()])[place]
+    return renumbered
 
 
 def _require_in_range(column: I64, end: int) -> None:

@@ -168,8 +168,12 @@ class JetStreamLog:
         return (await self._reader.bounds())[1]
 
     async def sequence_at(self, time: int) -> int:
+        if (sequence := await self._reader.first_since(time)) is not None:
+            return sequence
+        _, last = await self._reader.bounds()
+        # Once more: what was stored between the two answers may be of that time.
         sequence = await self._reader.first_since(time)
-        return (await self._reader.bounds())[1] + 1 if sequence is None else sequence
+        return last + 1 if sequence is None else sequence
 
     async def changed(self, after: int, timeout_s: float) -> bool:
         return await self._reader.changed(after, timeout_s)

@@ -25,6 +25,8 @@ from sensegate.model import LogEntry
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
+_STORED_MAX_US = (2**63 - 1) // 1_000
+"""Greatest time of a message, in the year 2262: the server counts nanoseconds, and takes later times for early ones."""
 _POLL_S = 0.5
 """Interval of polling the stream's last sequence without a notifying consumer."""
 _POLL_FOLLOWED_S = 60.0
@@ -41,7 +43,7 @@ def parse_timestamp(text: str) -> int:
 
 
 def format_timestamp(time: int) -> str:
-    """Return µs since 1970 as an RFC 3339 timestamp."""
+    """Return µs since 1970 as an RFC 3339 timestamp; of the years 1 to 9999."""
     return (_EPOCH + timedelta(microseconds=time)).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
@@ -168,13 +170,25 @@ class StreamFollower:
         return messages or await self._confirm_end({"seq": after + 1, "next_by_subj": subject})
 
     async def first_since(self, time: int) -> int | None:
-        """Return the sequence of the first message stored at or after `time` (µs)."""
-        messages = await self._batch({"start_time": format_timestamp(time), "batch": 1})
-        if not messages and self._is_replicated:
-            _, newest = await self.bounds()
-            messages = await self._confirm_end({"seq": newest, "next_by_subj": ">"})
-            messages = [message for message in messages if to_entry(message).time >= time]
-        return int((messages[0].headers or {})["Nats-Sequence"]) if messages else None
+        """Return the sequence of the first message stored at or after `time` (µs, of any year)."""
+        within = format_timestamp(min(max(time, 0), _STORED_MAX_US))
+        if messages := await self._batch({"start_time": within, "batch": 1}):
+            return int((messages[0].headers or {})["Nats-Sequence"])
+        return await self._first_of_leader(time) if self._is_replicated else None
+
+    async def _first_of_leader(self, time: int) -> int | None:
+        """Return the first sequence since a time where a copy, which may lag behind, knows of none."""
+        first, newest = await self.bounds()
+        result, start, end = None, newest, newest + 1
+        while start < end:
+            message = await self._ask_leader({"seq": start, "next_by_subj": ">"})
+            entry = None if message is None else to_entry(message)
+            if entry is not None and entry.time < time:
+                first = entry.sequence + 1
+            else:
+                result, end = result if entry is None else entry.sequence, start
+            start = (first + end) // 2
+        return result
 
     async def changed(self, after: int, timeout_s: float) -> bool:
         """Wait until the stream has a message after `after`; return False after `timeout_s`."""

@@ -18,7 +18,7 @@ from pathlib import Path
 
 import msgspec
 
-from sensegate.bus.files import sync_path, write_private
+from sensegate.bus.files import write_private
 from sensegate.bus.highwayhash import highway64
 
 META, SUM, KEY, BLOCKS, CONSUMERS = "meta.inf", "meta.sum", "meta.key", "msgs", "obs"
@@ -78,8 +78,6 @@ def write(directory: Path, metadata: Metadata, *, durable: bool = True) -> None:
         if not content:
             continue
         write_private(directory / name, content, durable=durable)
-    if durable:
-        sync_path(directory)
 
 
 def damaged_consumers(directory: Path) -> Iterator[Path]:

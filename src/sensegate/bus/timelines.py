@@ -27,7 +27,7 @@ import msgspec
 import structlog
 import xxhash
 
-from sensegate.bus.files import sync_path, write_private
+from sensegate.bus.files import write_private
 from sensegate.errors import StoreFull
 from sensegate.model import LogEntry, LogMessage
 
@@ -287,4 +287,3 @@ def _decoded(content: bytes) -> TimelineHistory:
 def _write(file: Path, history: TimelineHistory) -> None:
     body = msgspec.json.encode(history)
     write_private(file, xxhash.xxh3_64_hexdigest(body).encode() + b"\n" + body)
-    sync_path(file.parent)

@@ -109,6 +109,11 @@ class ReportedTerms:
         self.highest = max(self.highest, term)
         return True
 
+    def is_majority_beyond(self, term: int, voters: VoterConfiguration) -> bool:
+        """Return whether more than half of the voters report a later term."""
+        reporting = {voter for voter, reported in self._by_voter.items() if reported > term}
+        return bool(voters.nodes) and voters.is_majority(reporting)
+
 
 class Votes:
     """The grants that a standby has received, by a monotonic clock."""

@@ -10,7 +10,7 @@ Asking for the entries after a sequence confirms all before it; the active centr
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from itertools import repeat
 
 import msgspec
@@ -274,7 +274,7 @@ class _Batch:
         return len(self._messages)
 
     def add(self, message: LogMessage, *, is_end: bool) -> None:
-        """Add a message; `is_end`: it ends a write of the active centre."""
+        """Add a message; `is_end`: a write of the active centre ends with it."""
         if message.rollup:
             if (before := self._replacing.get(message.subject)) is not None:
                 self._messages[before] = _FILLER  # it would be gone with this batch
@@ -285,13 +285,16 @@ class _Batch:
         if is_end or is_between:
             self._whole = len(self._messages)
 
-    def take(self) -> list[LogMessage]:
-        """Take the messages out, up to the end of a write of the active centre if there is one; return them."""
+    def take(self) -> tuple[list[LogMessage], bool]:
+        """Take the messages out, up to the end of a write of the active centre; return them, and whether there is one.
+
+        Where none of the messages ends a write, all are taken.
+        """
         count = self._whole or len(self._messages)
         taken, self._messages = self._messages[:count], self._messages[count:]
         self._replacing = {message.subject: at for at, message in enumerate(self._messages) if message.rollup}
-        self._whole = 0
-        return taken
+        has_end, self._whole = self._whole > 0, 0
+        return taken, has_end
 
 
 class Replica:
@@ -308,6 +311,8 @@ class Replica:
         self._open: list[ReplicatedEntry] = []
         """Entries that were received, but do not end in a whole state of the log yet."""
         self._open_bytes = 0
+        self._held: list[ReplicatedEntry] = []
+        """Entries to be written once the term that says `partial` is on the disk."""
         self._received = -1
         """Last sequence that was received."""
         self._barrier = 0
@@ -326,7 +331,8 @@ class Replica:
     async def copy_next(self, ask: Callable[[str, bytes], Awaitable[bytes]], term: int = 0) -> None:
         """Copy the next chunk.
 
-        A copy that has just begun, or lags by more than `PENDING_BYTES_MAX`, is `partial` in `term` until it is whole.
+        A copy that has just begun, lags by more than `PENDING_BYTES_MAX`, or needs several atomic writes from one whole
+        state of the log to the next, is `partial` in `term` until it is whole.
         The caller stores `term` after each change, before the next chunk.
 
         Raises:
@@ -334,8 +340,12 @@ class Replica:
             Fenced: our log is not a copy of the active centre's, or has entries that it has lost.
             StoreFull: the timelines cannot be written.
         """
+        if self._held and self._end >= 0:
+            await self._write_held()
+            return
         if self._end < 0:
             self._take_open()
+            self._held = []
             first, self._end = await self._own.bounds()
             self._received, self._barrier = self._end, 0
             # A new log begins where that of the active centre does, and has no entries of any term.
@@ -366,6 +376,14 @@ class Replica:
             self.term = msgspec.structs.replace(self.term, partial=False)
         self.behind = max(0, chunk.last - self._end)
 
+    async def _write_held(self) -> None:
+        """Write the entries that waited for the term on the disk; the copy is whole after that."""
+        entries, before, self._held = self._held, self._end, []
+        async with self._writing:
+            await self._write(entries, 0)
+        self.term = msgspec.structs.replace(self.term, partial=False)
+        self.behind = max(0, self.behind - (self._end - before))
+
     def _due(self, chunk: LogChunk) -> tuple[list[ReplicatedEntry], int, bool]:
         """Return (entries to write, sequence up to which to fill holes or 0, whether the copy is whole after that)."""
         ready = self._receive(chunk)
@@ -380,7 +398,18 @@ class Replica:
             if self.term.partial:
                 return [*ready, *self._take_open()], 0, False
             self.term = msgspec.structs.replace(self.term, partial=True)  # on the disk before the log is
+        elif not self.term.partial and self._is_divided(ready):
+            self.term = msgspec.structs.replace(self.term, partial=True)
+            self._held = ready
+            return [], 0, False
         return ready, 0, bool(ready)
+
+    def _is_divided(self, entries: Sequence[ReplicatedEntry]) -> bool:
+        """Return whether the copy would end in a state that the log never had between the writes of some entries."""
+        if not entries or entries[-1].sequence - self._end <= BATCH_MESSAGES_MAX:
+            return False
+        batches = [is_whole for _, is_whole in self._batches(entries, self._end, 0)]
+        return not all(batches[:-1])
 
     def _take_open(self) -> list[ReplicatedEntry]:
         taken, self._open, self._open_bytes = self._open, [], 0
@@ -428,31 +457,43 @@ class Replica:
         await asyncio.to_thread(own.adopt, history)
 
     async def _write(self, entries: Sequence[ReplicatedEntry], until: int) -> None:
-        """Write entries with their holes filled, in batches that end with whole writes of the active centre.
+        """Write entries with their holes filled; `until`: as in `_batches`."""
+        end, self._end = self._end, -1  # unknown until the write is confirmed
+        for messages, _ in self._batches(entries, end, until):
+            end = await self._append(messages, end)
+        self._end = end
 
-        `until`: sequence up to which holes are filled behind the last entry; 0: there are none.
+    def _batches(
+        self, entries: Sequence[ReplicatedEntry], end: int, until: int
+    ) -> Iterator[tuple[list[LogMessage], bool]]:
+        """Yield (messages of an atomic write, whether the copy is whole after it), the holes filled.
+
+        They end with whole states of the log where possible; a copy that is partial ends with writes of the active
+        centre.
+
+        Args:
+            entries: to be written.
+            end: last sequence of the copy before them.
+            until: sequence up to which holes are filled behind the last entry; 0: there are none.
         """
         batch = _Batch()
-        expected = end = self._end
-        self._end = -1  # unknown until the write is confirmed
         for entry in entries:
-            holes = entry.sequence - expected - 1
+            is_end = entry.ends_write and (self.term.partial or entry.sequence >= self._barrier)
             # It replaces the one before, here as there: else the copy would keep each state that an alarm ever had.
             message = LogMessage(entry.subject, entry.payload, entry.left_h, rollup=entry.rollup)
-            for member in (*repeat(_FILLER, holes), message):
+            for member in (*repeat(_FILLER, entry.sequence - end - 1), message):
                 if len(batch) == BATCH_MESSAGES_MAX:
-                    end = await self._append(batch.take(), end)
-                batch.add(member, is_end=member is message and entry.ends_write)
-            expected = entry.sequence
-            if entry.ends_write and len(batch) >= BATCH_MESSAGES_MAX // 4:
-                end = await self._append(batch.take(), end)
-        for _ in range(expected, until):
+                    yield batch.take()
+                batch.add(member, is_end=member is message and is_end)
+            end = entry.sequence
+            if is_end and len(batch) >= BATCH_MESSAGES_MAX // 4:
+                yield batch.take()
+        for _ in range(end, until):
             if len(batch) == BATCH_MESSAGES_MAX:
-                end = await self._append(batch.take(), end)
+                yield batch.take()
             batch.add(_FILLER, is_end=False)
         while len(batch):
-            end = await self._append(batch.take(), end)
-        self._end = end
+            yield batch.take()
 
     async def _append(self, members: Sequence[LogMessage], end: int) -> int:
         last = await self._own.write(members)

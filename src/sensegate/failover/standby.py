@@ -30,6 +30,7 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.slots import node_slots
 from sensegate.authority.trail import MemoryTrail, Trail
 from sensegate.bus import api, inventory, streams, timelines
+from sensegate.bus.decoding import decoder
 from sensegate.bus.engine import Engine, User
 from sensegate.bus.files import write_private
 from sensegate.bus.kv import KvBucket
@@ -59,7 +60,16 @@ _log = structlog.get_logger("failover")
 _T = TypeVar("_T")
 
 _Ask = Callable[[str, bytes], Awaitable[bytes]]
-_rows = msgspec.msgpack.Decoder(tuple[list[tuple[str, bytes | None]], int]).decode
+_names = decoder(list[str], "the other centre's answer")
+_rows = decoder(tuple[list[tuple[str, bytes | None]], int], "the other centre's answer")
+
+
+def _read_answer(decode: Callable[[bytes], _T], answer: bytes) -> _T:
+    """Decode an answer of the other centre. Raises `Unavailable` where it cannot be read."""
+    try:
+        return decode(answer)
+    except ValueError as why:
+        raise Unavailable(str(why)) from why
 
 
 async def await_activation(
@@ -313,7 +323,7 @@ class _Standby:
 
     def _write_status(self) -> None:
         behind = self._replica.behind if self._replica else -1
-        is_partial = self._replica is not None and self._replica.term.partial
+        is_partial = (self._replica.term if self._replica else self.term).partial
         missing = tuple(sorted(self._missing | ({LOG} if is_partial else set())))
         status = StandbyStatus(os.getpid(), self._seen, self._reached, behind, missing, time.time())
         fresh = self.directory / f"{STATUS}.new"
@@ -332,8 +342,7 @@ class _Standby:
                 link = await connect_peer(self.config)
                 try:
                     state = await self._fetch_state(link)
-                    may_resume = self.term.active and not self.term.lapsed and self.term.number >= self._seen
-                    if not state.active and may_resume:
+                    if not state.active and self._may_resume():
                         return self.term, ""
                     await self._replicate_from(link, state)
                 finally:
@@ -344,6 +353,15 @@ class _Standby:
                     self._lost_at = self.clock.monotonic()
                 self._reached = False
             await self.clock.sleep(POLL_S)
+
+    def _may_resume(self) -> bool:
+        """Return whether our own last term goes on, where the other centre was met and is not active.
+
+        A later term is on the disk of one of the two centres: a single node that reports one holds nothing up.
+        """
+        is_newest = self.term.number >= self._known
+        is_own = self.term.active and not self.term.lapsed
+        return is_own and is_newest and not self._reported.is_majority_beyond(self.term.number, self._voters[-1])
 
     async def _fetch_state(self, link: CentreLink) -> CentreState:
         """Return the state of the other centre, and adopt its voter configuration.
@@ -431,7 +449,7 @@ class _Standby:
     async def _copy_registries(self, ask: _Ask) -> None:
         while True:
             try:
-                names = msgspec.msgpack.decode(await ask("buckets", b""), type=list[str])
+                names = _read_answer(_names, await ask("buckets", b""))
             except PermissionDenied as why:
                 _log.debug("registries not copied yet", reason=str(why))
                 await self.clock.sleep(POLL_S)
@@ -449,7 +467,7 @@ class _Standby:
         own, after, values = self._copied[name]
         unseen = set() if after else set(values)
         while True:
-            rows, revision = _rows(await ask("rows", msgspec.msgpack.encode((name, after))))
+            rows, revision = _read_answer(_rows, await ask("rows", msgspec.msgpack.encode((name, after))))
             for key, value in rows:
                 unseen.discard(key)
                 if value is None:

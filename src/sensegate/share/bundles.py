@@ -17,7 +17,7 @@ from sensegate.clock import Clock
 from sensegate.errors import ConfigError, Conflict, NotFound, PermissionDenied
 from sensegate.share import masks
 from sensegate.share.applications import FEEDS_MAX, Decision, check_terms
-from sensegate.share.feeds import Feed, Feeds
+from sensegate.share.feeds import Feed, Feeds, common_divisions, common_words, outermost
 from sensegate.share.grants import CORE_GRADE, owns
 
 PRE_APPROVALS_MAX = 50
@@ -42,6 +42,29 @@ class PreApproval(msgspec.Struct, frozen=True, omit_defaults=True):
         )
 
 
+class ApprovedFeed(msgspec.Struct, frozen=True, omit_defaults=True):
+    """Contents of a feed when its pre-approvals were written; an empty tuple is all."""
+
+    name: str
+    divisions: tuple[str, ...] = ()
+    departments: tuple[str, ...] = ()
+    domains: tuple[str, ...] = ()
+    properties: tuple[str, ...] = ()
+    kinds: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, feed: Feed) -> ApprovedFeed:
+        """Return the contents of a feed as it is now."""
+        return cls(feed.name, feed.divisions, feed.departments, feed.domains, feed.properties, feed.kinds)
+
+    def contains(self, feed: Feed) -> bool:
+        """Return whether a feed selects nothing beyond these contents."""
+        return common_divisions(self.divisions, feed.divisions) == outermost(feed.divisions) and all(
+            common_words(getattr(self, name), getattr(feed, name)) == tuple(sorted(set(getattr(feed, name))))
+            for name in ("departments", "domains", "properties", "kinds")
+        )
+
+
 class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     """Feeds that are applied for and granted together."""
 
@@ -50,6 +73,8 @@ class Bundle(msgspec.Struct, frozen=True, omit_defaults=True):
     title: str = ""
     title_en: str = ""
     pre_approvals: tuple[PreApproval, ...] = ()
+    approved_feeds: tuple[ApprovedFeed, ...] = ()
+    """Contents of the feeds for which the pre-approvals were given; empty: an earlier release has written them."""
     by: str = ""
     changed: int = 0
     revision: int = 0
@@ -96,7 +121,8 @@ class Bundles:
                 )
         if revision != (before.revision if before else 0):
             raise Conflict(f"bundle '{bundle.name}' exists already or was changed meanwhile; read it again")
-        after = msgspec.structs.replace(bundle, by=principal.id, changed=self._clock.now())
+        approved = tuple(map(ApprovedFeed.of, feeds)) if bundle.pre_approvals else ()
+        after = msgspec.structs.replace(bundle, approved_feeds=approved, by=principal.id, changed=self._clock.now())
         action = "bundle.change" if before else "bundle.create"
         await self._trail.record(
             principal, action, after.name, before=_facts(before) if before else None, after=_facts(after)
@@ -115,16 +141,21 @@ class Bundles:
         await self.records.delete(name, expected=before.revision)
 
     def pre_approval(self, name: str, applicant: Scope) -> PreApproval | None:
-        """Return the pre-approval of a bundle that covers an applicant; None: there is none."""
+        """Return the pre-approval of a bundle that covers an applicant; None: there is none.
+
+        It covers what the feeds contained when it was written: not what was added since, nor a feed of another owner
+        that was created under the name of a deleted one.
+        """
         bundle, now = self.records.find(name), self._clock.now()
+        if bundle is None or not all(map(self._is_unchanged, bundle.approved_feeds)):
+            return None
         return next(
-            (
-                pre_approval
-                for pre_approval in (bundle.pre_approvals if bundle else ())
-                if pre_approval.covers(applicant, now)
-            ),
-            None,
+            (pre_approval for pre_approval in bundle.pre_approvals if pre_approval.covers(applicant, now)), None
         )
+
+    def _is_unchanged(self, approved: ApprovedFeed) -> bool:
+        feed = self._feeds.find(approved.name)
+        return feed is not None and approved.contains(feed)
 
     def _feed(self, name: str) -> Feed:
         feed = self._feeds.find(name)

@@ -229,11 +229,12 @@ class CatalogueAccess:
         permitted = grant_selection(feed, Grant("sample", feed.name, "", now, mask=mask, grade_max=grade_max))
         if permitted is None:
             return entry
-        start, first = await reader.since(now - DAY_US), await reader.first()
-        start = start if start.sequence > first.sequence else first
+        _, last = await reader.log.bounds()
         selection = msgspec.structs.replace(permitted, mask=mask)
-        page = await self._serving.page(selection, start, RecordEncoding.JSON, _SCAN_ROWS_MAX, 0.0)
-        records: list[dict[str, Any]] = msgspec.json.decode(page.body)["records"]
+        page = await self._serving.page_back(
+            selection, reader.after(last, 0), RecordEncoding.JSON, _SCAN_ROWS_MAX, since=now - DAY_US
+        )
+        records: list[dict[str, Any]] = msgspec.json.decode(page.body)["records"][::-1]
         if not records:
             return msgspec.structs.replace(entry, sampled=now)
         shown = [

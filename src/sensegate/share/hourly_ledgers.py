@@ -18,7 +18,7 @@ import structlog
 from sensegate import metrics
 from sensegate.bus.contract import Log
 from sensegate.bus.decoding import decoder
-from sensegate.bus.ledger import Ledger
+from sensegate.bus.ledger import ENTRY_HOURS_MAX, Ledger
 from sensegate.bus.names import node_of
 from sensegate.bus.unreadable import read, read_ledger
 from sensegate.clock import HOUR_US, Clock
@@ -30,6 +30,10 @@ from sensegate.share.reader import LogReader
 _HOUR_DIGITS = 9
 _OPEN_MAX = 32
 """Most node-hours in memory as columns, the others are encoded: more than a province has cities."""
+
+_CHANGED_MAX = 2_000
+"""Most changed node-hours before they are written: one atomic write has to hold them all."""
+_PREFIXES = ("ledger.", "carried.")
 
 _SUMMED_H = 25
 """Hours whose counts are summed by place before anybody asks for them."""
@@ -60,7 +64,10 @@ class HourlyLedgers:
         payload_bytes_max: int = 900_000,
         source: DevicePlaceSource = UNREGISTERED,
     ) -> None:
-        """Hold the last `window_h` hours in memory; `hours` is the stream LEDGER, `source` knows where devices are."""
+        """Hold `window_h` hours before and after the present one in memory.
+
+        `hours` is the stream LEDGER, `source` knows where devices are.
+        """
         self._hours = hours
         self._clock = clock
         self._window_h = window_h
@@ -78,7 +85,10 @@ class HourlyLedgers:
         """The same counts by place."""
         self._changed: set[tuple[str, int]] = set()
         self._late: set[tuple[str, int]] = set()
-        """Hours that had left memory when late counts came: the stored sum is merged in before they are written."""
+        """Hours that were not in memory when counts came: the stored sum is merged in before they are written."""
+        self._reader: LogReader | None = None
+        self._is_behind = False
+        """True if entries were left out because too much had changed; they are fetched from the log after a write."""
         self._parts: dict[tuple[str, int], int] = {}
         """Number of entries of an hour on the stream."""
         self._position = _Position("", 0)
@@ -103,7 +113,6 @@ class HourlyLedgers:
                 "log has lost its end; hourly ledgers continue from its end", position=self._position.sequence, end=end
             )
             self._position = _Position(epoch, end)
-        oldest = self._clock.now() // HOUR_US - self._window_h
         at = await self._hours.sequence_at(self._clock.now() - self._window_h * HOUR_US) - 1
         while entries := await self._hours.fetch(at):
             at = entries[-1].sequence
@@ -114,7 +123,7 @@ class HourlyLedgers:
                 # In a copied stream every entry is as old as the copy, so that the hour in the subject decides.
                 if kind != "hours" or not (hour.isascii() and hour.isdigit() and len(hour) <= _HOUR_DIGITS):
                     continue
-                if int(hour) >= oldest:
+                if self._is_near(int(hour)):
                     before = self._packed.get((node, int(hour)), ())
                     self._packed[node, int(hour)] = (*before, entry.payload) if part else (entry.payload,)
                     self._parts[node, int(hour)] = len(self._packed[node, int(hour)])
@@ -122,15 +131,29 @@ class HourlyLedgers:
 
     def attach(self, reader: LogReader) -> None:
         """Add every ledger entry that the reader passes."""
+        self._reader = reader
         reader.on_ledger.append(self.add)
 
     def add(self, entry: LogEntry) -> None:
-        """Add the ledger of one entry of LOG: ``ledger.<node>[-<partition>]`` or ``carried.<node>``."""
-        if entry.sequence <= self._position.sequence:
+        """Add the ledger of one entry of LOG: ``ledger.<node>[-<partition>]`` or ``carried.<node>``.
+
+        Where too much has changed since the last write, it is left out until `flush` fetches it.
+        """
+        if entry.sequence <= self._position.sequence or self._is_behind:
             return
+        if self._reader is not None and len(self._changed) >= _CHANGED_MAX:
+            self._is_behind = True
+        else:
+            self._add(entry)
+
+    def _add(self, entry: LogEntry) -> None:
         node = node_of(entry.subject)
         counts = read_ledger(entry, "hourly ledgers")
-        for hour, part in (_by_hour(counts) if counts is not None else {}).items():
+        if counts is not None and (hours := len(counts.hours())) > ENTRY_HOURS_MAX:
+            metrics.UNREADABLE.labels("hourly ledgers").inc()
+            _log.error("ledger has too many hours; its counts are missing", subject=entry.subject, hours=hours)
+            counts = None
+        for hour, part in (counts.by_hour() if counts is not None else {}).items():
             if (node, hour) not in self:
                 self._totals[node, hour] = {}
             self._ledger(node, hour).merge(part)
@@ -139,6 +162,22 @@ class HourlyLedgers:
             self._stamps[node, hour] = next(self._numbers)
             self._changed.add((node, hour))
         self._position = _Position(self._position.epoch, entry.sequence)
+
+    async def _catch_up(self, reader: LogReader) -> None:
+        """Add entries that were left out, as many as one write may hold. Raises `Unavailable`."""
+        while len(self._changed) < _CHANGED_MAX:
+            _, last = await reader.log.bounds()
+            entries = await reader.log.fetch(self._position.sequence)
+            if not entries and reader.end <= last:
+                self._is_behind = False
+                return
+            for entry in entries:
+                if len(self._changed) >= _CHANGED_MAX:
+                    return
+                if entry.subject.startswith(_PREFIXES):
+                    self._add(entry)
+                else:
+                    self._position = _Position(self._position.epoch, entry.sequence)
 
     def nodes(self, since_hour: int, before_hour: int | None = None) -> list[str]:
         """Return the nodes that have counts in or after an hour, and before another one if it is given."""
@@ -210,11 +249,17 @@ class HourlyLedgers:
                 _log.warning("hourly ledgers not written; they are retried", reason=str(why))
 
     async def flush(self) -> None:
-        """Write the changed hours and the position, all or nothing.
+        """Write the changed hours and the position, all or nothing; then add and write what was left out.
 
         Raises:
             Unavailable, StoreFull: nothing is discarded; the next call writes it.
         """
+        await self._write()
+        while self._is_behind and self._reader is not None:
+            await self._catch_up(self._reader)
+            await self._write()
+
+    async def _write(self) -> None:
         if not self._changed:
             return
         await self._merge_late_hours()
@@ -236,8 +281,7 @@ class HourlyLedgers:
         for key in [key for key in self._open if key[1] < hour and key not in self._changed]:
             self._packed[key] = (self._open.pop(key).encode(),)
             self.places.expect(*key)
-        oldest = hour - self._window_h
-        for key in [key for key in self._keys() if key[1] < oldest and key not in self._changed]:
+        for key in [key for key in self._keys() if not self._is_near(key[1]) and key not in self._changed]:
             self._open.pop(key, None)
             self._packed.pop(key, None)
             self._totals.pop(key, None)
@@ -253,8 +297,9 @@ class HourlyLedgers:
             yield LogMessage(_subject(node, hour, part), payload, self._ttl_h, rollup=True)
 
     async def _merge_late_hours(self) -> None:
-        """Merge the stored sums of hours that had left memory, so that late counts do not replace them."""
-        for node, hour in sorted(self._late):
+        """Merge the stored sums of hours that were not in memory, so that their new counts do not replace them."""
+        while self._late:  # also those that come meanwhile, which are written, too
+            node, hour = min(self._late)
             written: list[bytes] = []
             while entry := await self._hours.last(_subject(node, hour, len(written))):
                 written.append(entry.payload)
@@ -264,6 +309,10 @@ class HourlyLedgers:
             self._stamps[node, hour] = next(self._numbers)
             self._late.discard((node, hour))
 
+    def _is_near(self, hour: int) -> bool:
+        """Return whether an hour stays in memory; a node's clock, which names its hours, may be wrong by years."""
+        return abs(hour - self._clock.now() // HOUR_US) <= self._window_h
+
     def _keys(self) -> set[tuple[str, int]]:
         return {*self._packed, *self._open}
 
@@ -271,8 +320,7 @@ class HourlyLedgers:
         key = (node, hour)
         ledger = self._open.get(key)
         if ledger is None:
-            packed = self._packed.get(key)
-            if packed is None and hour < self._clock.now() // HOUR_US - 1:
+            if key not in self._packed:
                 self._late.add(key)
             ledger = self._open[key] = self._unpacked(key)
             self._shrink()
@@ -322,16 +370,3 @@ def _sum_of(parts: Sequence[bytes]) -> tuple[Ledger, tuple[bytes, ...]]:
             else:
                 total.merge(decoded)
     return total, tuple(readable)
-
-
-def _by_hour(ledger: Ledger) -> dict[int, Ledger]:
-    """Return a ledger split by hour; nearly always it covers one hour."""
-    hours = ledger.hours()
-    if len(hours) == 1:
-        return {hours[0]: ledger}
-    parts: dict[int, Ledger] = {}
-    for row in ledger.rows():
-        part = parts.setdefault(row.hour, Ledger())
-        part.add(row.hour, row.device, row.source, row.kind, row.count)
-        part.set_places([row.device], ["/".join(filter(None, ledger.place_of(row.device)))])
-    return parts

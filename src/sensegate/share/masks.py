@@ -251,8 +251,10 @@ def _mac(secret: bytes, head: str) -> str:
 
 def _map_words(words: WordColumn, name: Callable[[str], str]) -> WordColumn:
     """Return a column with each word replaced; words that become equal are merged."""
-    table = sorted({name(word) for word in words.table})
-    place = np.array([table.index(name(word)) for word in words.table], np.uint16)
+    named = [name(word) for word in words.table]
+    table = sorted(set(named))
+    numbers = {word: number for number, word in enumerate(table)}
+    place = np.array([numbers[word] for word in named], np.uint16)
     return WordColumn(table, place[words.index] if len(place) else words.index)
 
 

@@ -17,6 +17,7 @@ import structlog
 
 from sensegate import metrics
 from sensegate.authority.bucket import Bucket
+from sensegate.bus.unreadable import read_row
 from sensegate.clock import DAY_US, Clock
 from sensegate.errors import StoreFull, Unavailable
 from sensegate.share import scans
@@ -81,6 +82,9 @@ class Usage(msgspec.Struct, frozen=True):
             scanned=self.scanned + scanned,
             last=max(self.last, now),
         )
+
+
+_decode = msgspec.json.Decoder(Usage, strict=False).decode
 
 
 class _LastReservation(msgspec.Struct, frozen=True):
@@ -157,8 +161,7 @@ class Metering:
         """Load the counts; reservations that an earlier run did not settle become unsettled."""
         rows, _ = await self._bucket.load_all()
         for row in rows:
-            if row.value is not None:
-                usage = msgspec.json.decode(row.value, type=Usage, strict=False)
+            if (usage := read_row(row, "usage", _decode)) is not None:
                 if usage.reserved:
                     lost = max(0, usage.reserved - usage.records)
                     usage = msgspec.structs.replace(usage, reserved=0, unsettled=usage.unsettled + lost)

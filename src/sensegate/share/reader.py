@@ -234,6 +234,9 @@ class LogReader:
         while position < before - 1:
             span = await self.read(position)
             if span.end <= position:
+                # The log has more than was read here so far: a page back is not repeated for what it left out.
+                span = await self._page(position)
+            if span.end <= position:
                 break
             entries += [entry for entry in span.entries if entry.sequence < before]
             # An upper bound for the entries before `start`: the time of the oldest entry after it.

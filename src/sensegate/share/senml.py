@@ -12,7 +12,7 @@ import re
 from sensegate.bus.columns import Batch
 from sensegate.model import I64
 from sensegate.quantities.properties import ValueKind
-from sensegate.quantities.quality import Quality
+from sensegate.quantities.quality import quality_word
 from sensegate.share import records
 from sensegate.share.cursor import row_text
 
@@ -92,7 +92,7 @@ def lines(batch: Batch, rows: I64, entry: int, prefix: str) -> list[str]:
         strict=True,
     ):
         label = "vs" if value.startswith('"') else labels[prop]
-        bad = f',"quality":"{Quality(quality).name.lower()}"' if quality else ""
+        bad = f',"quality":"{quality_word(quality)}"' if quality else ""
         lines.append(
             f'{heads[origin]}{names[prop]}"{units[prop]},"t":{time // 1_000_000}.{time % 1_000_000:06d},'
             f'"{label}":{value},{start}{sequence:014d}-{index}","cursor":"{prefix}{row_text(row)}"{tails[origin]}{bad}}}'

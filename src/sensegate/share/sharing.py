@@ -423,6 +423,8 @@ class Sharing:
         check_feed(feed)
         check_properties(feed.properties)
         self.feeds.demand_name_free(feed.name)
+        # A process that stopped in `delete_feed` has left the entry, whose publication is not meant for this feed.
+        await self.catalogue_access.remove(principal, feed.name)
         await self.trail.record(principal, "feed.create", feed.name, after=_facts(feed))
         return await self.feeds.create(feed)
 

@@ -95,9 +95,8 @@ def check_rows(
         batch = batch.take(_rows_of(batch, only))
     if not len(batch):
         return CheckedRows()
-    refused_devices, claims = _judge_devices(batch, sender, rules.devices)
-    if kind == ALARM_EVENTS:
-        claims = []  # a gateway reports alarms under its own id; only readings make a member the owner of a device
+    # A gateway reports alarms under its own id, too: only readings make a member the owner of a device.
+    refused_devices, claims = _judge_devices(batch, sender, rules.devices, may_claim=kind != ALARM_EVENTS)
     refusals = []
     accepted_rows = np.ones(len(batch), np.bool_)
     for reason, devices in refused_devices.items():
@@ -166,9 +165,12 @@ def _rows_of(batch: Batch, devices: Collection[str]) -> BOOL:
 
 
 def _judge_devices(
-    batch: Batch, sender: MemberFacts, ownership: DeviceOwnership
+    batch: Batch, sender: MemberFacts, ownership: DeviceOwnership, *, may_claim: bool
 ) -> tuple[dict[Reason, list[str]], list[str]]:
-    """Return (reason -> refused devices, devices that the member comes to own), each in order of id."""
+    """Return (reason -> refused devices, devices that the member comes to own), each in order of id.
+
+    Unless it `may_claim`, it comes to own none, and rows of devices without an owner count against no limit.
+    """
     origins = batch.origins
     inside = [_within(code, sender.areas) for code in origins.division.table]
     division = origins.division.index.tolist()
@@ -190,9 +192,9 @@ def _judge_devices(
         if ownership.owner(device):
             if not ownership.may_send(sender.member, device):
                 verdicts[device] = Reason.FOREIGN_DEVICE
-        elif len(claims) >= room:
+        elif may_claim and len(claims) >= room:
             verdicts[device] = Reason.DEVICE_LIMIT
-        else:
+        elif may_claim:
             claims.append(device)
     refused: dict[Reason, list[str]] = {}
     for device in sorted(verdicts):
@@ -321,6 +323,10 @@ def _check_counts(counts: Ledger, sender: MemberFacts) -> dict[str, int]:
     if greatest > COUNT_MAX:
         raise _Refused(Reason.COUNT, f"a count of {greatest}; at most {COUNT_MAX}")
     hours = counts.hours()
+    if (
+        len(hours) > ledger.ENTRY_HOURS_MAX
+    ):  # each has an entry of its own in the hourly sums, which are written at once
+        raise _Refused(Reason.COUNT, f"counts of {len(hours)} hours; at most {ledger.ENTRY_HOURS_MAX}")
     if hours and not 0 <= hours[0] <= hours[-1] < ledger.HOURS:
         raise _Refused(Reason.COUNT, f"counts of the hours {hours[0]} to {hours[-1]} since 1970")
     try:

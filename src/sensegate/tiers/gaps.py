@@ -17,6 +17,8 @@ LOOK_BACK_US = DAY_US
 """Age up to which the lost store is read: a device whose last message is older was silent for a day."""
 ENTRIES_MAX = 500_000
 """Most entries that are read for one gap."""
+RUNS_READ_MAX = 1_000_000
+"""Most runs that are read for one gap: one message of a node may hold as many as fit into it."""
 AFTER_US = 600_000_000
 """Time after the join of the new node in which messages are read; later holes have another cause."""
 RUNS_MAX = 10_000
@@ -69,9 +71,12 @@ async def gap_reports(log: SubjectLog, member: str, gaps: Sequence[Gap]) -> list
     """Return the known gaps of a node. Raises `Unavailable`."""
     reports = []
     for index, gap in enumerate(gaps):
-        next_since = gaps[index + 1].since if index + 1 < len(gaps) else gap.until + AFTER_US
+        end, following = gap.until + AFTER_US, gaps[index + 1 : index + 2]
+        # The next lost node stated the time: its last span came after it had joined.
+        if following and following[0].since > gap.until:
+            end = min(end, following[0].since)
         lost = {earlier.log_epoch for earlier in gaps[: index + 1]}
-        before, after = await _runs_around(log, member, gap, lost, min(next_since, gap.until + AFTER_US))
+        before, after = await _runs_around(log, member, gap, lost, end)
         devices = missing_messages(before, after, whole=gap.pending == 0)
         reports.append(GapReport(gap.since, gap.until, gap.pending, devices, sum(device.count for device in devices)))
     return reports
@@ -83,8 +88,8 @@ async def _runs_around(log: SubjectLog, member: str, gap: Gap, lost: set[str], e
     after: Runs = {}
     # The node stated the time: no time after the join of its successor, or before 1970, is that of its last span.
     at = await log.sequence_at(max(0, min(gap.since, gap.until) - LOOK_BACK_US)) - 1
-    read = 0
-    while read < ENTRIES_MAX:
+    read = runs = 0
+    while read < ENTRIES_MAX and runs < RUNS_READ_MAX:
         entries = await log.fetch_of(f"sequences.{member}", at)
         if not entries:
             break
@@ -99,6 +104,7 @@ async def _runs_around(log: SubjectLog, member: str, gap: Gap, lost: set[str], e
                 continue
             side = before if numbers.epoch == gap.log_epoch else after
             for device, flat in numbers.devices.items():
+                runs += len(flat) // 2
                 side.setdefault(device, []).extend(zip(flat[::2], flat[1::2], strict=True))
         read += len(entries)
     return before, after

@@ -27,6 +27,7 @@ class Joining:
             max((record.committed_at for record in records), default=0),
             next((record.log_epoch for record in records), ""),
             sum(until - after for record in records for after, until in record.ranges),
+            max((record.reached for record in records), default=0),
         )
         joined = await self._members.join(code, version=version, log_epoch=log_epoch, progress=progress)
         member = joined.member

@@ -14,7 +14,7 @@ import msgspec
 
 from sensegate.bus import columns
 from sensegate.bus.batch import Batch
-from sensegate.bus.ledger import FORWARDED, REFUSED_BY_CENTRE, Ledger
+from sensegate.bus.ledger import ENTRY_HOURS_MAX, FORWARDED, REFUSED_BY_CENTRE, Ledger
 from sensegate.clock import HOUR_US
 from sensegate.tiers.checks import check_ledger, check_rows, check_sequences
 from sensegate.tiers.protocol import ROW_KINDS, PartKind, RefusedPart, SpanPart
@@ -272,6 +272,10 @@ def _judge_ledgers(judged: JudgedSpan, sender: MemberFacts, parts: Sequence[Span
             return
         counts.merge(verdict.counts)
         judged.marks.update(verdict.marks)
+    if (hours := len(counts.hours())) > ENTRY_HOURS_MAX:
+        refusal = Refusal(Reason.COUNT, f"counts of {hours} hours; at most {ENTRY_HOURS_MAX}", payload=parts[0].payload)
+        _add_refusal(judged, (PartKind.LEDGER, parts[0].grade), refusal, RefusedAmount(0, _size(parts)))
+        return
     judged.counts.merge(counts)
 
 

@@ -123,11 +123,18 @@ class LaneProgress(msgspec.Struct, frozen=True):
     position: int = 0
     """Greatest sequence that was assigned to a lane."""
     committed_at: int = 0
-    """Time of the newest span, µs UTC; 0: none ever came."""
+    """Time of the newest span by the node's clock, µs UTC; 0: none ever came, or the clock was wrong."""
     log_epoch: str = ""
     """Epoch of the log."""
     pending: int = 0
     """Entries that its backlog lane has still to forward."""
+    reached: int = 0
+    """Greatest sequence that a span of this log reached; 0: none came, or it came to an earlier release."""
+
+    @property
+    def has_begun(self) -> bool:
+        """Return whether a span came, whatever the node's clock said."""
+        return self.reached > 0 or self.committed_at > 0
 
 
 class LinkAddress(msgspec.Struct, frozen=True):
@@ -472,7 +479,7 @@ class Members:
             raise PermissionDenied(fault)
         before = stored.member
         # The same store (it had left, or was configured) continues; any other store replaces it.
-        is_replacement = progress.committed_at > 0 and log_epoch != progress.log_epoch
+        is_replacement = progress.has_begun and log_epoch != progress.log_epoch
         if is_replacement and log_epoch:
             raise Conflict(f"{member} sent from another store before, and this one has a log; join with an empty store")
         gap = Gap(progress.committed_at, now, progress.log_epoch, progress.pending)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 
 from sensegate.authority.bucket import Bucket
-from sensegate.errors import NotFound, PermissionDenied
+from sensegate.bus.kv_row import KvRow
+from sensegate.errors import NotFound, PermissionDenied, SensegateError
 from sensegate.tiers.move_records import MovePart
 
 PARTS_MAX = 1_000_000
@@ -30,7 +31,7 @@ class MoveParts:
     def __init__(self, bucket: Bucket) -> None:
         self._bucket = bucket
         self._bytes: dict[str, int] = {}
-        """Move -> bytes of the parts that its source has sent to this process."""
+        """Move -> bytes of its stored parts."""
 
     async def has(self, move_id: str, number: int) -> bool:
         """Return whether a part is stored."""
@@ -58,7 +59,11 @@ class MoveParts:
         if total > PARTS_BYTES_MAX:
             raise PermissionDenied(f"move {part.id} accepts at most {PARTS_BYTES_MAX} bytes of parts")
         self._bytes[part.id] = total  # first: parts that come meanwhile are added to it
-        await self._bucket.put(key, part.payload)
+        try:
+            await self._bucket.put(key, part.payload)
+        except SensegateError:
+            self._bytes[part.id] = max(0, self._bytes.get(part.id, 0) + before - size)
+            raise
 
     async def remove(self, move_id: str, count: int) -> None:
         """Remove the parts of a move that has ended, also of one that its source gave up midway."""
@@ -68,8 +73,13 @@ class MoveParts:
             number += 1
         self._bytes.pop(move_id, None)
 
-    async def remove_orphans(self, keys: Iterable[str], is_open: Callable[[str], bool]) -> None:
-        """Remove the parts among these keys whose move is not open: the process stopped when it had ended."""
-        for key in keys:
-            if is_part(key) and not is_open(key.partition(".")[0]):
-                await self._bucket.delete(key)
+    async def load(self, rows: Iterable[KvRow], is_open: Callable[[str], bool]) -> None:
+        """Count the parts among the rows of the bucket; remove those of moves that had ended as the process stopped."""
+        for row in rows:
+            move_id, value = row.key.partition(".")[0], row.value
+            if value is None or not is_part(row.key):
+                continue
+            if is_open(move_id):
+                self._bytes[move_id] = self._bytes.get(move_id, 0) + len(value)
+            else:
+                await self._bucket.delete(row.key)

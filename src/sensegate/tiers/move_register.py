@@ -183,7 +183,9 @@ class MoveRegister:
             raise ConfigError(
                 f"{target[:16]} is no gateway that serves {place}", key="target", remedy=f"give {' or '.join(serving)}"
             )
-        origin, stored = await self._find_device(device, [options.source] if options.source else gateways, by)
+        # Only of these: reading the copy of a registry creates its bucket.
+        sources = [gateway for gateway in gateways if options.source in {"", gateway}]
+        origin, stored = await self._find_device(device, sources, by)
         if origin == target:
             raise Conflict(f"{device} is at {target} already; change its division there")
         demand(by, Action.CHANGE_DEVICES, place, stored.device.department)
@@ -575,7 +577,7 @@ class MoveRegister:
         rows, self._watched = await self._bucket.load_all()
         for row in rows:
             await self._apply(row)
-        await self._parts.remove_orphans((row.key for row in rows if row.value is not None), self._is_open)
+        await self._parts.load(rows, self._is_open)
 
     def _is_open(self, move_id: str) -> bool:
         move = self._moves.get(move_id)

@@ -19,6 +19,7 @@ from nats.aio.msg import Msg
 from sensegate.bus import api
 from sensegate.bus.kv import KvBucket
 from sensegate.bus.kv_row import KvRow
+from sensegate.bus.unreadable import read_row
 from sensegate.clock import Clock
 from sensegate.errors import PermissionDenied
 
@@ -154,8 +155,12 @@ class RegistryCopies:
 
     async def answer_position(self, member: str, _payload: bytes) -> bytes:
         """Answer with the revisions of a node's buckets that are here."""
+        return _encode(await self._position(member))
+
+    async def _position(self, member: str) -> CopyPosition:
+        """Return the position of a copy; the beginning where it cannot be read: the node sends everything again."""
         row = await (await self._of(member)).get(_AT)
-        return row.value if row and row.value else _encode(CopyPosition())
+        return (read_row(row, "copies", decode_at) if row else None) or CopyPosition()
 
     async def store_rows(self, member: str, payload: bytes) -> bytes:
         """Store changed rows of a node."""
@@ -167,7 +172,7 @@ class RegistryCopies:
         for start in range(0, len(part.rows), _CONCURRENT_WRITES):
             chunk = part.rows[start : start + _CONCURRENT_WRITES]
             await asyncio.gather(*(_write(bucket, f"{part.bucket}.{key}", value) for key, value in chunk))
-        at = decode_at(await self.answer_position(member, b""))
+        at = await self._position(member)
         known = at.revisions if at.log_epoch == part.log_epoch else {}
         await bucket.put(_AT, _encode(CopyPosition(part.log_epoch, {**known, part.bucket: part.revision})))
         return b""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Annotated
 
 import msgspec
 
@@ -15,17 +16,24 @@ from sensegate.web.parts import PartKey
 from sensegate.web.route_tables import tagged
 from sensegate.web.routing import API, Call, Route, iso
 
+Gateway = Annotated[
+    str,
+    msgspec.Meta(
+        pattern="^[0-9]{2,12}(-[a-z0-9]+)*$", max_length=32, description="id of a node, or the division of the centre"
+    ),
+]
+
 
 class MoveRequest(Body, frozen=True):
     """Request to move a device."""
 
     device: DeviceId
-    target: Division
-    """Division of the gateway to which it moves: a city, or the province for the centre itself."""
+    target: Gateway
+    """Gateway to which it moves: the id of a node (`4401`, `4401-port`), or the province for the centre itself."""
     division: Division
     """Division of the device after the move."""
-    source: Division | msgspec.UnsetType = msgspec.UNSET
-    """Division of the gateway that it leaves; by default it is looked up."""
+    source: Gateway | msgspec.UnsetType = msgspec.UNSET
+    """Gateway that it leaves; by default it is looked up."""
     force: bool = False
     """The source has left or was expelled: the entry moves as it is known here. The answer says what is lost."""
     keep_credential: bool = False

@@ -22,6 +22,7 @@ from sensegate.bus.commit_records import LaneRecord, WithheldRange, decode_commi
 from sensegate.bus.contract import Log
 from sensegate.bus.ledger import ACCEPTED, FORWARDED, REFUSED_BY_CENTRE, WITHHELD
 from sensegate.bus.names import PARTITION
+from sensegate.bus.unreadable import read
 from sensegate.clock import Clock, wait_or_sleep
 from sensegate.config import UplinkConfig
 from sensegate.errors import (
@@ -345,9 +346,11 @@ class Uplink:
             if backlog.record.ranges:
                 return False
             own = await self._store_log.last(self._own_record)
-            if own is None or own.sequence > state.record.position:
+            is_forwarded = own is not None and own.sequence <= state.record.position
+            # One that cannot be read is replaced by the next commit of this gateway.
+            if own is None or not is_forwarded or (commit := read(own, "uplink", decode_commit)) is None:
                 return False
-            accepted, totals = decode_commit(own.payload).totals.get(ACCEPTED, 0), self.totals
+            accepted, totals = commit.totals.get(ACCEPTED, 0), self.totals
             settled = sum(count for kind, count in totals.items() if kind.partition(".")[0] in _SETTLED_KINDS)
             expired = accepted - settled
             if expired > 0:

@@ -19,6 +19,7 @@ import structlog
 from sensegate import metrics
 from sensegate.bus.contract import Log
 from sensegate.bus.ledger import FORWARDED, REFUSED_BY_CENTRE, WITHHELD, Ledger
+from sensegate.bus.unreadable import read
 from sensegate.clock import HOUR_US, Clock
 from sensegate.errors import Fenced, StoreFull, Unavailable
 from sensegate.model import LogMessage
@@ -76,8 +77,12 @@ class UplinkAccounting:
         """Write the difference to the recorded totals, if there is one. Raises `Unavailable`, `Fenced`, `StoreFull`."""
         if self._recorded is None:
             last = await self._log.last(f"commit.{self._node}-carried")
-            self._recorded = dict(_decode(last.payload).totals) if last else {}
-            self._sequence = last.sequence if last else 0
+            stored = read(last, "uplink accounting", _decode) if last else _RecordedTotals({})
+            # Where they cannot be read, it is not known what was recorded: nothing is recorded twice.
+            totals = stored.totals if stored is not None else _rising(self._totals())
+            if not totals and stored is None:
+                return
+            self._recorded, self._sequence = dict(totals), last.sequence if last else 0
         now = _rising(self._totals())
         news = {
             kind: count - self._recorded.get(kind, 0)

@@ -19,6 +19,7 @@ from sensegate.bus.backup import contents, manifest, secret_file, standstill
 from sensegate.bus.backup.contents import FileKind
 from sensegate.bus.backup.manifest import BackupManifest, Progress
 from sensegate.bus.backup.standstill import StagedFile, StoreView
+from sensegate.bus.files import sync_names, sync_path
 from sensegate.config import Config, files
 from sensegate.errors import ConfigError, Unavailable
 
@@ -71,7 +72,10 @@ def create(
         else:
             raise Unavailable(f"the server rewrote blocks during {TRIES} copies; try again, or stop the gateway")
         manifest.write(partial, made)
+        # The files are on the disk; without their names a power failure would take a backup that was called finished.
+        sync_names(partial)
         partial.rename(target)
+        sync_path(target.parent)
     except OSError as why:
         raise ConfigError(f"the backup was not finished: {why}", file=str(target), remedy="make room there") from why
     finally:

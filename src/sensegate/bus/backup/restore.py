@@ -24,7 +24,7 @@ from sensegate.bus import process, restores
 from sensegate.bus.backup import contents, manifest, secret_file
 from sensegate.bus.backup.manifest import BackupManifest, Progress
 from sensegate.bus.encryption import KEY_FILE
-from sensegate.bus.files import sync_path, write_private
+from sensegate.bus.files import sync_names, sync_path, write_private
 from sensegate.bus.restores import Restore
 from sensegate.bus.server_conf import KEY_VARIABLE
 from sensegate.config import Config, files
@@ -167,10 +167,8 @@ def _placed(
         )
         restores.write(staging, restores.read(staging).with_restore(made))
         kept = tuple(_named(config, secrets))
-        if before:
-            aside.mkdir(mode=0o700)
-            _move(before, aside, last="log.life")
-        _move(sorted(staging.iterdir()), directory, last="engine")
+        sync_names(staging)
+        _exchange(before, aside, staging, directory)
         _own(directory)
     except OSError as why:
         raise ConfigError(
@@ -199,6 +197,29 @@ def _copy(
             place = staging / name.removeprefix(_DIRECTORY)
             place.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
             write_private(place, content)
+
+
+def _exchange(before: Sequence[Path], aside: Path, staging: Path, directory: Path) -> None:
+    """Set aside what was there before, and move what is staged into place.
+
+    Raises:
+        OSError: nothing was there before, or nothing of it was moved.
+        ConfigError: it says where the store that was there before lies now.
+    """
+    if before:
+        aside.mkdir(mode=0o700)
+    try:
+        if before:
+            _move(before, aside, last="log.life")
+        _move(sorted(staging.iterdir()), directory, last="engine")
+    except OSError as why:
+        if not before or not any(aside.iterdir()):
+            raise
+        raise ConfigError(
+            f"not restored: {why}; what was there before lies in {aside}, and what is missing there still in its place",
+            file=str(directory),
+            remedy="remove the cause, then restore with --replace: nothing is deleted",
+        ) from why
 
 
 def _move(places: Sequence[Path], target: Path, *, last: str) -> None:

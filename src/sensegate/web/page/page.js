@@ -192,6 +192,11 @@ function bars(totals) {
   }));
 }
 
+// On a phone the name of its column stands beside a number.
+function labelled(cell, column) {
+  cell.dataset.label = say(column === "accepted" ? "stored" : column);
+  return cell;
+}
 function table(rows) {
   const head = make("tr");
   head.append(...[state.by, ...COLUMNS].map((name) => make("th", say(name === "accepted" ? "stored" : name))));
@@ -199,7 +204,7 @@ function table(rows) {
   byId("rows").tBodies[0].replaceChildren(...rows.map((row) => {
     const line = make("tr");
     const name = state.by === "hour" ? local(row.hour) : row[state.by] || "–";
-    line.append(make("td", name), ...COLUMNS.map((column) => make("td", number(row[column]))));
+    line.append(make("td", name), ...COLUMNS.map((column) => labelled(make("td", number(row[column]), row[column] ? "" : "zero"), column)));
     const rest = (row.messages || 0) - (row.decoded || 0) - (row.quarantined || 0);
     if (rest !== 0) line.children[1].className = "off";
     return line;

@@ -659,3 +659,17 @@ async def test_the_buttons_of_a_wide_table_are_in_the_window(browser: Any) -> No
         point = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
         hit = "(at) => document.elementFromPoint(at.x, at.y).innerText"
         assert await shown.page.evaluate(hit, point) == "Acknowledge"
+
+
+async def test_a_device_that_was_refused_says_why(browser: Any) -> None:
+    """The reason, when, from where and how often, in the language of the page."""
+    refusal = {"time": BEGIN, "operation": "connect", "detail": "wrong password", "address": "192.0.2.7", "count": 9}
+    present = OF_DEVICE["/api/v1/devices/air-1"] | {"last_refused": refusal}
+    async with drawn(browser, "devices/air-1", OF_DEVICE | {"/api/v1/devices/air-1": present}) as shown:
+        fact = shown.page.locator(".facts div:has(dt:text-is('最近一次被拒')) dd")
+        await fact.wait_for()
+        text = await fact.inner_text()
+        assert "连接: 密码错误" in text
+        assert "192.0.2.7 （网关启动以来 9 次）" in text
+    async with drawn(browser, "devices/air-1", OF_DEVICE) as shown:
+        assert "最近一次被拒" not in await shown.text()

@@ -81,5 +81,8 @@ export const SENTENCES = {
   "sentence.certificate_expired": ["certificate: {0} ({1}) expired on {2}; replace it, and add the pin of the new one wherever it is pinned", "证书：{0}（{1}）已于 {2} 到期；请更换，并在固定证书之处加入新证书指纹"],
   "sentence.alarm_disk": ["disk nearly full", "磁盘将满"], "sentence.alarm_store": ["store does not work", "存储不可用"], "sentence.alarm_refused": ["spans refused by the centre", "数据段被上级平台拒绝"],
   "sentence.alarm_lag": ["centre lags behind", "上级平台积压"], "sentence.alarm_quarantine": ["many messages in quarantine", "隔离区消息过多"],
+  "sentence.refused_password": ["wrong password", "密码错误"], "sentence.refused_certificate": ["the certificate shown is that of device {0}", "所出示的证书属于设备 {0}"],
+  "sentence.refused_client_id": ["user or client id is in use by another connection: one client id a device, and each its own", "用户名或客户端标识正被另一连接使用：每台设备须用自己唯一的客户端标识"], "sentence.refused_taken_over": ["another client id took over", "同一设备以另一客户端标识接入，本连接被取代"],
+  "sentence.refused_frame_password": ["the password is wrong ({0})", "密码错误（{0}）"], "sentence.refused_frame_centre": ["the frame is for centre {0} ({1})", "报文的中心站地址为 {0}（{1}）"],
   "sentence.rule_gone": ["the rule is no longer in force", "规则已不再生效"], "sentence.rule_elsewhere": ["the rule no longer applies to it", "规则已不再适用于该对象"], "sentence.device_gone": ["the device is disabled or retired", "设备已停用或注销"],
 };

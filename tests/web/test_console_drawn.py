@@ -673,3 +673,16 @@ async def test_a_device_that_was_refused_says_why(browser: Any) -> None:
         assert "192.0.2.7 （网关启动以来 9 次）" in text
     async with drawn(browser, "devices/air-1", OF_DEVICE) as shown:
         assert "最近一次被拒" not in await shown.text()
+
+
+async def test_the_newest_of_the_quarantine_are_read_in_chinese(browser: Any) -> None:
+    """The page of a device asks for the newest, translates why, and says where the search has ended."""
+    message = {"entry": "7.0", "reason": "unknown_device", "received": BEGIN, "payload": "{}", "topic": "acme/up"}
+    message |= {"detail": "its profile is 'acme/th10', not 'acme/th20'"}
+    page = {"rows": [message], "searched_to": BEGIN}
+    answers = OF_DEVICE | {"/api/v1/quarantine*": {"rows": []}, "/api/v1/quarantine*order=desc*": page}
+    async with drawn(browser, "devices/air-1", answers) as shown:
+        await shown.page.wait_for_selector("li:has-text('其物模型为“acme/th10”，而非“acme/th20”')")
+        assert await shown.page.locator("p:has-text('已查至') time").count() == 1
+        link = shown.page.locator(".card a[href^='/console/quarantine?']")
+        assert "device=air-1" in str(await link.get_attribute("href"))

@@ -181,7 +181,7 @@ PROBLEMS = (
     ("body: Object missing required field `id` - at `$.rows`", "缺少必填项 `id`（位于 `$.rows`）"),
     (
         "role auditor may not change devices; ask for a token of another role (admin)",
-        "角色“审计员”无此权限（change devices）；请申请其他角色的令牌（管理员）",
+        "角色“审计员”无此权限（修改设备）；请申请其他角色的令牌（管理员）",
     ),
     ("the new password has 5 characters; at least 12; choose another one", "新密码有 5 个字符；至少 12；请另选一个"),
     (

@@ -338,6 +338,12 @@ async def test_the_ledger_is_read_on_a_phone(browser: Any) -> None:
             box = await cell.bounding_box()
             assert box["x"] + box["width"] <= 390, await cell.inner_text()
         assert [await cell.inner_text() for cell in await cells.all()] == ["4401", "41", "1", "39", "38", "1"]
+        name, number = await cells.nth(0).bounding_box(), await cells.nth(1).bounding_box()
+        assert name["x"] <= number["x"] + 1
+        assert await shown.page.evaluate("getComputedStyle(document.querySelector('#rows td')).display") == "block"
+        strip, figures = [await shown.page.locator(part).bounding_box() for part in (".strip", ".strip dl")]
+        assert figures["width"] >= strip["width"] - 1, "beside the verdict a sentence would stand word under word"
+        assert await shown.page.inner_text("header a[href='/console/']") == "控制台"
         stored = shown.page.locator("#rows td[data-label=已入库]")
         assert await stored.inner_text() == "38"
 

@@ -293,6 +293,7 @@ async def open_gateway(
             reprocessing=reprocessing,
             topics_of=topics_of,
             refused=callout.refusals.by_device,
+            last_refusal=callout.refusals.last_of,
             share=share,
             ingest=sources.push,
             clock_lag=stages.clock_lag,

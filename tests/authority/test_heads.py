@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from pathlib import Path
 
 import pytest
@@ -48,6 +49,27 @@ async def test_a_line_that_a_crash_cut_off_spoils_no_other(tmp_path: Path) -> No
     (tmp_path / "heads").write_bytes((tmp_path / "heads").read_bytes()[:-20])
     await hours.write_head()
     assert [head.number for head in read_heads(tmp_path / "heads", key=audit.key)] == [1, 3]
+
+
+async def test_the_file_is_read_from_its_end(tmp_path: Path) -> None:
+    """The heads of years are not read to append one more; a last line longer than one read is removed whole."""
+    clock = FakeClock()
+    audit = MemoryAudit(clock)
+    rows: list[Facts] = [{"token": "t1", "records": 7}]
+    hours = HourlyHeads(audit, tmp_path / "heads", clock, BY, lambda _since: rows)
+    await hours.write_head()
+    with (tmp_path / "heads").open("ab") as out:
+        out.write((b" " * 1_023 + b"\n") * 16_384 + b"x" * 30_000)
+    tracemalloc.start()
+    try:
+        await hours.write_head()
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1_000_000
+    lines = (tmp_path / "heads").read_bytes().splitlines()
+    assert len(lines) == 16_386
+    assert (lines[0][:1], lines[-2].strip(), lines[-1][:1]) == (b"{", b"", b"{")
 
 
 def test_a_key_whose_writing_was_interrupted_is_made_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -7,7 +7,7 @@ import structlog
 from structlog.testing import capture_logs
 
 from sensegate.authority import refusals as refusals_module
-from sensegate.authority.refusals import DEVICES_MAX, DeniedOperation, Refusals
+from sensegate.authority.refusals import DEVICES_MAX, DeniedOperation, LastRefusal, Refusals
 from sensegate.bus.server_log import mask_name
 from sensegate.clock import FakeClock
 
@@ -28,6 +28,20 @@ async def test_one_alarm_a_minute_that_counts_the_rest(clock: FakeClock) -> None
     assert refusals.of("a") == {DeniedOperation.PUBLISH: 6, DeniedOperation.SUBSCRIBE: 1}
     assert refusals.of("b") == {}
     assert refusals.totals[DeniedOperation.PUBLISH] == 6
+
+
+async def test_the_latest_is_known(clock: FakeClock) -> None:
+    """With its time, its reason and how many of its kind there were; between alarms too."""
+    refusals = Refusals(clock)
+    assert refusals.last_of("a") is None
+    refusals.add("a", DeniedOperation.PUBLISH, "sg.b.up", address="192.0.2.1", count=3)
+    await clock.advance(5)
+    refusals.add("a", DeniedOperation.CONNECT, "wrong password", address="192.0.2.7")
+    await clock.advance(5)
+    refusals.add("a", DeniedOperation.CONNECT, "the device is disabled or retired", address="192.0.2.8")
+    last = LastRefusal(clock.now(), DeniedOperation.CONNECT, "the device is disabled or retired", "192.0.2.8", 2)
+    assert refusals.last_of("a") == last
+    assert len(refusals.alarms) == 2, "the last one was none"
 
 
 async def test_strangers_cannot_fill_the_memory(clock: FakeClock) -> None:

@@ -200,8 +200,11 @@ async def test_a_part_that_lies_is_refused_and_the_rest_is_taken(lie: Lie, play:
 async def test_what_was_refused_is_shown(play: Play) -> None:
     """On the node's line and page at the centre, in the list that the node asks for; none of it is a record."""
     reasons = {reason for lie in lies(START) for reason in lie.reasons}
-    answer = await play.hostile.ask("refused")
-    listed = protocol.decode_refused_list(answer.value)
+    for lie in lies(START):
+        answer = await play.hostile.span(play.hostile.request(play.good_part(), *lie.parts))
+        assert isinstance(answer, SpanAnswer)
+    reply = await play.hostile.ask("refused")
+    listed = protocol.decode_refused_list(reply.value)
     assert {refused.reason for refused in listed.parts} == reasons
     shown = (await play.centre.ask("GET", f"/api/v1/nodes/{SENDER}/refused")).body["rows"]
     assert {row["id"] for row in shown} == {refused.id for refused in listed.parts}

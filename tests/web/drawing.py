@@ -12,6 +12,8 @@ from sensegate.authority.scope import Action
 from sensegate.web import app
 
 STATIC = Path(app.__file__).parent / "page"
+ME = "li-id"
+"""Id of whoever looks at the page."""
 ORIGIN = "http://console.test"
 FRAME = """<!doctype html><html><meta charset="utf-8"><meta name="viewport" content="width=device-width">
 <link rel="stylesheet" href="/static/console/console.css"><script src="/static/console/app.js" type="module"></script>
@@ -100,7 +102,7 @@ async def drawn(
         "department": "",
         "rights": [action.value for action in Action],
     }
-    me |= {"gateway_role": role, "gateway_division": division}
+    me |= {"id": ME, "gateway_role": role, "gateway_division": division}
     context = await browser.new_context(
         locale=language, timezone_id="Asia/Shanghai", viewport={"width": width, "height": 900}
     )

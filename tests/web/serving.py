@@ -17,6 +17,7 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
 from sensegate.authority.record_store import RecordStore
+from sensegate.authority.refusals import LastRefusal
 from sensegate.authority.scope import Principal, Role, scope
 from sensegate.authority.tokens import Tokens
 from sensegate.bus.memory import MemoryLog
@@ -93,6 +94,7 @@ class Gateway:
         self.pushed: list[tuple[str, str, bytes, str]] = []
         self.quality: list[QualityRow] = []
         self.refused: dict[str, dict[str, int]] = {}
+        self.last_refusals: dict[str, LastRefusal] = {}
         self.push: Callable[[], Awaitable[None]] | None = None
         self.web = Web(
             WebDependencies(
@@ -115,6 +117,7 @@ class Gateway:
                 topics=lambda device: [f"sg/{device.id}/up"],
                 quality=lambda _since: hours_of(self.quality, self.devices.find),
                 refused=lambda: self.refused,
+                last_refusal=self.last_refusals.get,
                 people=self.people,
                 is_secure=secure,
                 oidc=Oidc(oidc, clock) if oidc else None,

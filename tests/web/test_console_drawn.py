@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from tests.conftest import eventually
 from tests.live.browsing import chromium, needs_chromium
-from tests.web.drawing import ORIGIN, Drawn, Failure, Sent, drawn
+from tests.web.drawing import ME, ORIGIN, Drawn, Failure, Sent, drawn
 
 pytestmark = [pytest.mark.live, pytest.mark.asyncio(loop_scope="module"), needs_chromium]
 BEGIN = "2026-01-31T18:30:00.000000Z"
@@ -181,7 +181,7 @@ PROBLEMS = (
     ("body: Object missing required field `id` - at `$.rows`", "缺少必填项 `id`（位于 `$.rows`）"),
     (
         "role auditor may not change devices; ask for a token of another role (admin)",
-        "角色“审计员”无此权限（change devices）；请申请其他角色的令牌（管理员）",
+        "角色“审计员”无此权限（修改设备）；请申请其他角色的令牌（管理员）",
     ),
     ("the new password has 5 characters; at least 12; choose another one", "新密码有 5 个字符；至少 12；请另选一个"),
     (
@@ -321,6 +321,31 @@ async def test_the_ledger_says_when(browser: Any) -> None:
             assert "2026/2/1 02:30:00 GMT+8" in await shown.page.inner_text(place), place
         await shown.page.click("#language")
         await shown.page.wait_for_selector("#ready:has-text('engine: not connected')")
+
+
+async def test_the_ledger_is_read_on_a_phone(browser: Any) -> None:
+    """Each row of its widest table is a block within the window: numbers beside their names, without zeros."""
+    counts = {"messages": 41, "decoded": 40, "quarantined": 1, "values": 39, "accepted": 38, "duplicates": 1}
+    answers: dict[str, Any] = {
+        "/api/v1/ledger*": {"rows": [{"node": "4401", **counts}], "totals": counts, "since": BEGIN, "balanced": True},
+        "/readyz": {"ready": True, "warnings": [], "reasons": []},
+    }
+    async with drawn(browser, "nowhere", answers, width=390) as shown:
+        await shown.page.goto(f"{ORIGIN}/")
+        await shown.page.wait_for_selector("#rows td:text-is('38')")
+        cells = shown.page.locator("#rows td:visible")
+        for cell in await cells.all():
+            box = await cell.bounding_box()
+            assert box["x"] + box["width"] <= 390, await cell.inner_text()
+        assert [await cell.inner_text() for cell in await cells.all()] == ["4401", "41", "1", "39", "38", "1"]
+        name, number = await cells.nth(0).bounding_box(), await cells.nth(1).bounding_box()
+        assert name["x"] <= number["x"] + 1
+        assert await shown.page.evaluate("getComputedStyle(document.querySelector('#rows td')).display") == "block"
+        strip, figures = [await shown.page.locator(part).bounding_box() for part in (".strip", ".strip dl")]
+        assert figures["width"] >= strip["width"] - 1, "beside the verdict a sentence would stand word under word"
+        assert await shown.page.inner_text("header a[href='/console/']") == "控制台"
+        stored = shown.page.locator("#rows td[data-label=已入库]")
+        assert await stored.inner_text() == "38"
 
 
 async def saved(shown: Drawn) -> Sent:
@@ -570,3 +595,100 @@ async def test_the_editor_is_left_by_the_keyboard(browser: Any) -> None:
         assert await shown.page.evaluate("document.activeElement.id") != "profileText"
         await text.press("Tab")
         assert await text.input_value() == "    "
+
+
+APPLIED: dict[str, Any] = {
+    "id": "a1",
+    "state": "pending",
+    "feeds": ["water"],
+    "purpose": "防汛",
+    "legal_basis": "突发事件应对法",
+    "days": 90,
+    "subscriber": "00000000000000aa",
+    "applicant": "4401/水务局",
+    "by": "wang",
+    "level": "4401",
+    "owner": "4401",
+    "department": "",
+    "deadline": "2026-02-09T00:00:00.000000Z",
+    "decided": "",
+    "escalated": 0,
+    "volume": 0,
+    "rate": 0,
+    "reason": "",
+    "grants": [],
+    "revision": 4,
+}
+
+
+async def test_an_application_of_the_same_city_waits_on_the_overview(browser: Any) -> None:
+    """Departments of a city apply to the city itself; one's own applications wait for somebody else."""
+    answers: dict[str, Any] = {
+        "/api/v1/ledger*": {"rows": [], "totals": {}, "balanced": True, "delivered": 0},
+        "/readyz": {"ready": True, "warnings": [], "reasons": []},
+        "/api/v1/nodes": {"rows": []},
+        "/api/v1/alarms*": {"rows": []},
+        "/api/v1/applications*": {
+            "rows": [APPLIED, APPLIED | {"id": "a2", "state": "lapsed"}, APPLIED | {"id": "a3", "by": ME}]
+        },
+    }
+    async with drawn(browser, "", answers) as shown:
+        link = shown.page.locator(".needs a:has-text('件申请待答复')")
+        assert "2" in await link.inner_text()
+        assert await link.get_attribute("href") == "/console/applications?state=pending,lapsed"
+
+
+async def test_an_approval_leads_to_its_grant(browser: Any) -> None:
+    """Whoever approves sees what was granted, at once and later in the list."""
+    answers: dict[str, Any] = {
+        "/api/v1/applications*": {"rows": [APPLIED, APPLIED | {"id": "a2", "state": "approved", "grants": ["g7"]}]},
+        "/api/v1/applications/a1/decision": APPLIED | {"state": "approved", "grants": ["g8"]},
+        "/api/v1/grants/g8*": {"rows": []},
+    }
+    async with drawn(browser, "applications", answers) as shown:
+        await shown.page.wait_for_selector("td a[href='/console/grants/g7']")
+        await shown.page.click("td button:has-text('同意')")
+        await shown.page.click("dialog button[type=submit]")
+        await shown.page.wait_for_selector("dialog a[href='/console/grants/g8']")
+        assert shown.sent[-1].revision == "4"
+
+
+async def test_the_buttons_of_a_wide_table_are_in_the_window(browser: Any) -> None:
+    """Acknowledging an alarm needs no scrolling to the side."""
+    alarm = ALARM | {"state": "open", "device": "gauge-4401-0058-of-the-northern-reservoir", "title": "PM2.5 偏高"}
+    answers: dict[str, Any] = {"/api/v1/alarms*": {"rows": [alarm]}, "/api/v1/alarm-rules*": {"rows": []}}
+    async with drawn(browser, "alarms", answers, language="en-US", width=1280) as shown:
+        button = shown.page.locator("td button:has-text('Acknowledge')")
+        await button.wait_for()
+        box = await button.bounding_box()
+        assert box["x"] + box["width"] <= 1280 - 30
+        point = {"x": box["x"] + box["width"] / 2, "y": box["y"] + box["height"] / 2}
+        hit = "(at) => document.elementFromPoint(at.x, at.y).innerText"
+        assert await shown.page.evaluate(hit, point) == "Acknowledge"
+
+
+async def test_a_device_that_was_refused_says_why(browser: Any) -> None:
+    """The reason, when, from where and how often, in the language of the page."""
+    refusal = {"time": BEGIN, "operation": "connect", "detail": "wrong password", "address": "192.0.2.7", "count": 9}
+    present = OF_DEVICE["/api/v1/devices/air-1"] | {"last_refused": refusal}
+    async with drawn(browser, "devices/air-1", OF_DEVICE | {"/api/v1/devices/air-1": present}) as shown:
+        fact = shown.page.locator(".facts div:has(dt:text-is('最近一次被拒')) dd")
+        await fact.wait_for()
+        text = await fact.inner_text()
+        assert "连接: 密码错误" in text
+        assert "192.0.2.7 （网关启动以来 9 次）" in text
+    async with drawn(browser, "devices/air-1", OF_DEVICE) as shown:
+        assert "最近一次被拒" not in await shown.text()
+
+
+async def test_the_newest_of_the_quarantine_are_read_in_chinese(browser: Any) -> None:
+    """The page of a device asks for the newest, translates why, and says where the search has ended."""
+    message = {"entry": "7.0", "reason": "unknown_device", "received": BEGIN, "payload": "{}", "topic": "acme/up"}
+    message |= {"detail": "its profile is 'acme/th10', not 'acme/th20'"}
+    page = {"rows": [message], "searched_to": BEGIN}
+    answers = OF_DEVICE | {"/api/v1/quarantine*": {"rows": []}, "/api/v1/quarantine*order=desc*": page}
+    async with drawn(browser, "devices/air-1", answers) as shown:
+        await shown.page.wait_for_selector("li:has-text('其物模型为“acme/th10”，而非“acme/th20”')")
+        assert await shown.page.locator("p:has-text('已查至') time").count() == 1
+        link = shown.page.locator(".card a[href^='/console/quarantine?']")
+        assert "device=air-1" in str(await link.get_attribute("href"))

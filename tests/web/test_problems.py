@@ -7,6 +7,7 @@ import re
 from collections import Counter
 from pathlib import Path
 
+from sensegate.authority.scope import Action
 from tests.web.problems import ROOT, parts_of, templates
 from tests.web.sentences import pattern_of
 
@@ -42,6 +43,12 @@ def test_every_problem_has_its_chinese() -> None:
     assert len(parts) > 400
     assert unknown(sorted(parts)) == []
     assert unknown(parts_of("query: moon: the moon is away; wait for a night")) != [], "control: not all matches"
+
+
+def test_every_right_has_its_chinese() -> None:
+    """A refusal names the right that is missing."""
+    names = {english for english, _ in ROWS}
+    assert [action for action in Action if action.replace("_", " ") not in names] == []
 
 
 def test_rows() -> None:

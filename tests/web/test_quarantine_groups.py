@@ -99,8 +99,20 @@ async def test_the_newest_are_those_of_the_end(
         assert [row["topic"] for row in page["rows"]] == newest[:limit]
     _, page, _ = await gateway.ask("GET", "/api/v1/quarantine?order=desc&pattern=m/*/b&limit=4", token, expect=200)
     assert [row["topic"] for row in page["rows"]] == newest[:8:2]
-    _, page, _ = await gateway.ask("GET", "/api/v1/quarantine?order=desc&device=none&limit=4", token, expect=200)
-    assert page["rows"] == []
+    assert "searched_to" not in page, "the page is full"
+    for rare in ("device=none", "pattern=m/3/a"):
+        _, page, _ = await gateway.ask("GET", f"/api/v1/quarantine?order=desc&{rare}&limit=4", token, expect=200)
+        assert page["rows"] == []
+        assert page["searched_to"], "those before were not searched, and it says so"
+
+
+async def test_a_search_of_everything_says_nothing(gateway: Gateway) -> None:
+    """With few entries all are searched, whether one matches or none."""
+    now, token = SystemClock().now(), await gateway.token()
+    await gateway.log.write([LogMessage("quarantine.44-0", raw.encode_quarantined([refused("m/1", now)]), 720)])
+    for more in ("device=none", "pattern=m/*"):
+        _, page, _ = await gateway.ask("GET", f"/api/v1/quarantine?order=desc&{more}", token, expect=200)
+        assert "searched_to" not in page
 
 
 async def test_since_is_the_time_of_arrival_for_messages_and_groups(gateway: Gateway) -> None:

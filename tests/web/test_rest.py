@@ -11,6 +11,7 @@ import aiohttp
 import numpy as np
 import pytest
 
+from sensegate.authority.refusals import DeniedOperation, LastRefusal
 from sensegate.authority.scope import Role
 from sensegate.bus import raw
 from sensegate.clock import HOUR_US, SystemClock
@@ -528,3 +529,20 @@ async def test_ingest_says_when_it_did_not_take(gateway: Gateway, error: Excepti
     _, _, response = await gateway.ask("POST", "/api/v1/ingest/air-1", password, data=b"{}", expect=status)
     if status in {429, 503}:
         assert int(response.headers["Retry-After"]) >= 1
+
+
+async def test_a_device_says_why_it_was_refused(gateway: Gateway) -> None:
+    """Its latest rejected operation, with time, reason and address; null before there is one."""
+    await gateway.device("a", "440106")
+    token = await gateway.token()
+    _, row, _ = await gateway.ask("GET", "/api/v1/devices/a", token, expect=200)
+    assert row["last_refused"] is None
+    gateway.last_refusals["a"] = LastRefusal(
+        1_767_225_600_000_000, DeniedOperation.CONNECT, "wrong password", "192.0.2.7", 9
+    )
+    expected = {"time": "2026-01-01T00:00:00.000Z", "operation": "connect", "detail": "wrong password"}
+    expected |= {"address": "192.0.2.7"}
+    _, row, _ = await gateway.ask("GET", "/api/v1/devices/a", token, expect=200)
+    assert row["last_refused"] == {**expected, "count": 9}
+    _, page, _ = await gateway.ask("GET", "/api/v1/devices", token, expect=200)
+    assert page["rows"][0]["last_refused"]["detail"] == "wrong password"

@@ -10,7 +10,7 @@ import asyncio
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from pathlib import Path
-from typing import Protocol
+from typing import BinaryIO, Protocol
 
 import structlog
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -34,6 +34,8 @@ HOUR_S = 3_600.0
 ROWS_MAX = 500
 """Most delivery counts in one record; more counts need several records."""
 FULL_WARN_SHARE = 0.8
+_TAIL_BYTES = 8_192
+"""The end of the file of heads is read in pieces of this size: it grows for years, and only its last line matters."""
 
 _log = structlog.get_logger("audit")
 
@@ -197,10 +199,21 @@ def _append_line(file: Path, line: bytes) -> None:
     """Append a line to a file and sync it; a line that a crash has cut off is removed first, or both would be lost."""
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o640)
     with os.fdopen(descriptor, "rb+") as out:
-        content = out.read()
-        if (end := content.rfind(b"\n") + 1) < len(content):
-            _log.warning("incomplete line of the heads removed", file=str(file), bytes=len(content) - end)
+        size = out.seek(0, os.SEEK_END)
+        if (end := _end_of_lines(out, size)) < size:
+            _log.warning("incomplete line of the heads removed", file=str(file), bytes=size - end)
             out.truncate(end)
         out.write(line + b"\n")
         out.flush()
         os.fsync(out.fileno())
+
+
+def _end_of_lines(file: BinaryIO, size: int) -> int:
+    """Return the offset after the last complete line of a file of `size` bytes, which is read from its end."""
+    while size > 0:
+        begin = max(0, size - _TAIL_BYTES)
+        file.seek(begin)
+        if (end := file.read(size - begin).rfind(b"\n") + 1) > 0:
+            return begin + end
+        size = begin
+    return 0

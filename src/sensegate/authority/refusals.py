@@ -47,11 +47,25 @@ class RefusalAlarm(msgspec.Struct, frozen=True):
     count: int
 
 
+class LastRefusal(msgspec.Struct, frozen=True):
+    """The latest denied operation of a name."""
+
+    time: int
+    """µs UTC."""
+    operation: DeniedOperation
+    detail: str
+    """Subject, or the reason why the connection was denied."""
+    address: str
+    count: int
+    """Operations of this kind that were denied since the process began."""
+
+
 class _Tally:
     def __init__(self) -> None:
         self.counts: Counter[DeniedOperation] = Counter()
         self.unreported: Counter[DeniedOperation] = Counter()
         self.reported_at: dict[DeniedOperation, int] = {}
+        self.last: LastRefusal | None = None
 
 
 class Refusals:
@@ -79,6 +93,7 @@ class Refusals:
         tally.unreported[kind] += count
         metrics.PERMISSION_DENIED.labels(kind.value).inc(count)
         now = self._clock.now()
+        tally.last = LastRefusal(now, kind, detail[:256], address, tally.counts[kind])
         reported_at = tally.reported_at.get(kind)
         if reported_at is None or now - reported_at >= ALARM_INTERVAL_S * 1e6:
             tally.reported_at[kind] = now
@@ -88,6 +103,11 @@ class Refusals:
         """Return the counts of a name."""
         tally = self._tallies.get(device)
         return dict(tally.counts) if tally else {}
+
+    def last_of(self, device: str) -> LastRefusal | None:
+        """Return the latest denied operation of a name; None: none since the process began, or it was evicted."""
+        tally = self._tallies.get(device[:128])
+        return tally.last if tally else None
 
     def by_device(self) -> dict[str, dict[str, int]]:
         """Return the counts of all tracked names: name -> operation -> count."""

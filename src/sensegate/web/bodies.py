@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from sensegate.authority.refusals import DeniedOperation
 from sensegate.authority.scope import Role
 from sensegate.model import Datum, Device, DeviceState
 from sensegate.share.feeds import FeedName
@@ -65,6 +66,19 @@ class DeviceChange(Body, frozen=True):
     secondary: bool | msgspec.UnsetType = msgspec.UNSET
 
 
+class DeviceRefusal(msgspec.Struct, frozen=True):
+    """The latest operation of a device that was rejected at its connection."""
+
+    time: str
+    operation: DeniedOperation
+    detail: str
+    """Reason why the connection was rejected, or the topic."""
+    address: str
+    """Address from which it was tried; empty: unknown."""
+    count: int
+    """Rejected operations of this kind since the gateway was started."""
+
+
 class DeviceRow(msgspec.Struct, frozen=True):
     """Registered device."""
 
@@ -92,6 +106,8 @@ class DeviceRow(msgspec.Struct, frozen=True):
     """Arrival of its last message, whatever became of it; kept through restarts."""
     silent_since: str | None = None
     """Since when a message is overdue by its interval; null: none is, or it is disabled or retired."""
+    last_refused: DeviceRefusal | None = None
+    """Latest rejected connect, publish or subscribe; null: none since the gateway was started."""
 
 
 class LastValueRow(msgspec.Struct, frozen=True):

@@ -12,6 +12,7 @@ from sensegate.authority.divisions import Divisions
 from sensegate.authority.heads import AuditTrail
 from sensegate.authority.oidc import Oidc
 from sensegate.authority.people import People
+from sensegate.authority.refusals import LastRefusal
 from sensegate.authority.scope import Principal
 from sensegate.authority.tokens import Tokens
 from sensegate.bus.contract import Log
@@ -78,5 +79,7 @@ class WebDependencies(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     """Device -> text payload of an example of its profile; empty: there is none."""
     refused: Callable[[], Mapping[str, Mapping[str, int]]] = dict
     """Returns rejections of the broker: device -> kind -> count."""
+    last_refusal: Callable[[str], LastRefusal | None] = lambda _device: None
+    """Device -> its latest operation that was rejected at a connection; None: none is known."""
     parts: Mapping[PartKey[Any], Any] = {}
     """Parts that the features of this gateway provide to their routes."""

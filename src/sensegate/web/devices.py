@@ -30,6 +30,7 @@ from sensegate.web.bodies import (
     DeviceCredential,
     DeviceImportReport,
     DeviceImportRow,
+    DeviceRefusal,
     DeviceRow,
     IngestReceipt,
     LastValueRow,
@@ -203,7 +204,15 @@ def _row(call: Call, device: Device) -> DeviceRow:
         clock_lag_s=call.deps.clock_lag(device.id),
         last_seen=iso(seen) if seen else None,
         silent_since=iso(silent) if silent else None,
+        last_refused=_refusal_of(call, device.id),
     )
+
+
+def _refusal_of(call: Call, device: str) -> DeviceRefusal | None:
+    last = call.deps.last_refusal(device)
+    if last is None:
+        return None
+    return DeviceRefusal(iso(last.time), last.operation, last.detail, last.address, last.count)
 
 
 async def _latest(call: Call) -> listing.RowPage[LastValueRow]:

@@ -13,6 +13,7 @@ from sensegate.authority.assets import Assets
 from sensegate.authority.callout import TopicsOf
 from sensegate.authority.neighbours import Neighbours
 from sensegate.authority.opening import Callers
+from sensegate.authority.refusals import LastRefusal
 from sensegate.bus.opening import Core
 from sensegate.lifecycle.opening import ProfileLifecycle, ReprocessingParts
 from sensegate.lifecycle.profile_rows import example_payload, profile_rows
@@ -46,6 +47,7 @@ class WebParts(msgspec.Struct, frozen=True, kw_only=True, eq=False):
     topics_of: TopicsOf
     refused: Callable[[], Mapping[str, Mapping[str, int]]]
     """Refusals of the broker: device -> what -> count."""
+    last_refusal: Callable[[str], LastRefusal | None]
     share: Share
     ingest: IngestTelemetry
     clock_lag: Callable[[str], float | None]
@@ -104,6 +106,7 @@ def _deps(parts: WebParts) -> WebDependencies:
         broker=parts.broker,
         example=lambda device: example_payload(lifecycle.profiles.set, device.profile),
         refused=parts.refused,
+        last_refusal=parts.last_refusal,
         parts={
             RELEASES: lifecycle.releases,
             IN_FORCE: lifecycle.rollout.wait_in_force,

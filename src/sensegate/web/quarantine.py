@@ -60,6 +60,14 @@ class QuarantineGroup(msgspec.Struct, frozen=True):
     """Payload of the newest: text, or ``base64:`` and base64; at most 4 kB."""
 
 
+class QuarantinePage(listing.RowPage[QuarantineRow], frozen=True, omit_defaults=True):
+    """Page of quarantined messages."""
+
+    searched_to: str = ""
+    """With `order=desc`: arrival of the oldest entry that was searched, if the search ended before `since` and the page
+    is not full: older messages may match too. Absent otherwise."""
+
+
 class QuarantineInbox(msgspec.Struct, frozen=True):
     """Groups of quarantined messages, the largest first."""
 
@@ -95,7 +103,9 @@ class QuarantineScan:
         self.position = 0
         """Sequence of the last entry read."""
         self.is_complete = False
-        """True if the end of the log was reached."""
+        """True if the end of the log was reached; of `newest`: if the page is full or all was searched."""
+        self.oldest = 0
+        """Time (µs UTC) when the log stored the oldest entry that `newest` has searched; 0: none."""
 
     async def messages(self) -> AsyncIterator[tuple[str, raw.StoredMessage]]:
         """Yield (position, message); stop after `_SCAN_ENTRIES` entries."""
@@ -121,29 +131,35 @@ class QuarantineScan:
         rows, scanned, width = list[tuple[str, raw.StoredMessage]](), 0, _WINDOW
         while end > floor and scanned < _SCAN_ENTRIES and len(rows) < limit:
             begin = max(floor, end - width)
-            window, count = await self._window(begin, end, limit)
+            window, count, oldest = await self._window(begin, end, limit)
             if count > _SCAN_ENTRIES and width > 1:
                 width = max(width // 16, 1)
                 continue
             rows += reversed(window)
-            scanned, end = scanned + count, begin
+            scanned, end, self.oldest = scanned + count, begin, oldest or self.oldest
             if count < _WINDOW // 4:
                 width *= 2
+        self.is_complete = end <= floor or len(rows) >= limit
         return rows[:limit]
 
-    async def _window(self, begin: int, end: int, limit: int) -> tuple[deque[tuple[str, raw.StoredMessage]], int]:
-        """Return the last messages after the sequence `begin` up to `end`, and the number of entries read for them."""
-        rows, count = deque[tuple[str, raw.StoredMessage]](maxlen=limit), 0
+    async def _window(self, begin: int, end: int, limit: int) -> tuple[deque[tuple[str, raw.StoredMessage]], int, int]:
+        """Return the last messages after the sequence `begin` up to `end`, with the number and the time of entries.
+
+        Returns:
+            The messages, the number of entries read for them, and the time of the first of those (µs UTC; 0: none).
+        """
+        rows, count, oldest = deque[tuple[str, raw.StoredMessage]](maxlen=limit), 0, 0
         while begin < end and count <= _SCAN_ENTRIES:
             entries = await self._call.deps.log.fetch_of("quarantine.*", begin)
             inside = [entry for entry in entries if entry.sequence <= end]
+            oldest = oldest or (inside[0].time if inside else 0)
             for entry in inside:
                 rows.extend(self._rows_of(entry))
             count += len(inside)
             if len(inside) < len(entries) or not entries:
                 break
             begin = entries[-1].sequence
-        return rows, count
+        return rows, count, oldest
 
     async def _floor(self) -> int:
         """Return the sequence after which the scan begins."""
@@ -181,16 +197,17 @@ def _since(call: Call) -> int:
     return call.time("since") or call.deps.clock.now() - HOUR_US
 
 
-async def _quarantine(call: Call) -> listing.RowPage[QuarantineRow]:
+async def _quarantine(call: Call) -> QuarantinePage:
     """Return quarantined messages from `after` or `since`; a scan may end early, with `next` to continue."""
     limit, rows, scan = call.integer("limit", 100, _ROWS_MAX), list[QuarantineRow](), QuarantineScan(call, _since(call))
     if record_query.descends(call):
-        return listing.RowPage([_quarantine_row(*row) for row in await scan.newest(limit)])
+        newest = [_quarantine_row(*row) for row in await scan.newest(limit)]
+        return QuarantinePage(newest, searched_to="" if scan.is_complete else iso(scan.oldest))
     async for position, message in scan.messages():
         rows.append(_quarantine_row(position, message))
         if len(rows) >= limit:
-            return listing.RowPage(rows, position)
-    return listing.RowPage(rows, "" if scan.is_complete else f"{scan.position}.{_LAST_INDEX}")
+            return QuarantinePage(rows, position)
+    return QuarantinePage(rows, "" if scan.is_complete else f"{scan.position}.{_LAST_INDEX}")
 
 
 async def _inbox(call: Call) -> QuarantineInbox:
@@ -295,7 +312,9 @@ ROUTES = tagged(
             QueryParam("after", "`next` of the previous page"),
             QueryParam("limit", "maximum number of rows, default 100", "integer", minimum=1, maximum=_ROWS_MAX),
             QueryParam(
-                "order", f"asc (default) or desc: the newest of the last {_SCAN_ENTRIES:,} entries first, on one page"
+                "order",
+                f"asc (default) or desc: the newest of the last {_SCAN_ENTRIES:,} entries first, on one page; "
+                "`searched_to` says how far back, where more may match",
             ),
             _REASON,
             _DEVICE,

@@ -3,7 +3,7 @@
 
 const TEXTS = {
   en: {
-    docs: "API", sharing: "Sharing", signOut: "Sign out", entry: "Ledger of this gateway",
+    docs: "API", console: "Console", sharing: "Sharing", signOut: "Sign out", entry: "Ledger of this gateway",
     entryHelp: "Enter a token with a role that may read the ledger (operator, auditor, admin); the initial one is in admin.token in the gateway's directory. The token is stored in this tab only.",
     signIn: "Sign in", name: "Name", password: "Password", newPassword: "New password", provider: "Single sign-on",
     token: "Token", show: "Show the ledger", rate: "Messages per second", delivered: "Delivered to subscribers",
@@ -20,7 +20,7 @@ const TEXTS = {
     conflict: "stored, of these conflicts", late: "stored, of these late", not_deduplicated: "stored, of these older than the horizon", redelivered: "stored, of these sent again by the device", ignored: "declared as missing",
   },
   "zh-CN": {
-    docs: "接口", sharing: "数据共享", signOut: "退出登录", entry: "本网关的数据账本",
+    docs: "接口", console: "控制台", sharing: "数据共享", signOut: "退出登录", entry: "本网关的数据账本",
     entryHelp: "请输入有权查看账本的令牌（管理员、审计员或各级操作员）；首个令牌在网关目录的 admin.token 中。令牌只保存在本标签页。",
     signIn: "登录", name: "用户名", password: "密码", newPassword: "新密码", provider: "通过统一身份认证登录",
     token: "令牌", show: "查看账本", rate: "每秒消息数", delivered: "已交付订阅方",
@@ -192,6 +192,11 @@ function bars(totals) {
   }));
 }
 
+// On a phone the name of its column stands beside a number.
+function labelled(cell, column) {
+  cell.dataset.label = say(column === "accepted" ? "stored" : column);
+  return cell;
+}
 function table(rows) {
   const head = make("tr");
   head.append(...[state.by, ...COLUMNS].map((name) => make("th", say(name === "accepted" ? "stored" : name))));
@@ -199,7 +204,7 @@ function table(rows) {
   byId("rows").tBodies[0].replaceChildren(...rows.map((row) => {
     const line = make("tr");
     const name = state.by === "hour" ? local(row.hour) : row[state.by] || "–";
-    line.append(make("td", name), ...COLUMNS.map((column) => make("td", number(row[column]))));
+    line.append(make("td", name), ...COLUMNS.map((column) => labelled(make("td", number(row[column]), row[column] ? "" : "zero"), column)));
     const rest = (row.messages || 0) - (row.decoded || 0) - (row.quarantined || 0);
     if (rest !== 0) line.children[1].className = "off";
     return line;

@@ -1,6 +1,7 @@
 // What a device sent last, live, and who changed a device or a profile.
 import { html, useEffect, useState } from "./preact.js";
 import { Badge, Card, Empty, Link, Loading, Problem, Time, Who, call, editorOf, localTime, may, number, query, t, useLoad } from "./lib.js";
+import { sentence } from "./sentences.js";
 import "./history.texts.js";
 
 const SHOWN = 20, POLL_MS = 2_000;
@@ -34,7 +35,7 @@ export function Messages({ id, profile }) {
   return html`<${Card} title=${t("lastMessages")} actions=${html`<button type="button" aria-pressed=${isLive} onClick=${() => live(!isLive)}>${t(isLive ? "liveNow" : "liveOff")}</button>`}>
     ${error && html`<${Problem} error=${error} />`}
     ${!rows && !error ? html`<${Loading} />` : rows?.length ? html`<ul class="needs messages" tabindex="0">${rows.map((row) => html`<li key=${`${row.entry} ${row.received} ${row.topic} ${row.payload}`} class=${row.state === "decoded" ? "taken" : ""}><div><${Time} value=${row.received} /> <${Badge} value=${row.state} />${row.reason && html` <strong>${t(`reason.${row.reason}`)}</strong>`} <span class="quiet">${row.topic} · ${row.source} · ${t("bytesOf", number(row.bytes))}</span>${profile && html` <${Link} to=${editorOf(profile, { topic: row.topic, payload: row.payload.slice(0, 1_500), device: id })}>${t("everyStage")}<//>`}
-      ${row.detail && html`<br /><span class="quiet">${row.detail}</span>`}<pre>${row.payload}</pre></div></li>`)}</ul>` : !error && html`<${Empty} text=${t("noMessages")} />`}<//>`;
+      ${row.detail && html`<br /><span class="quiet">${sentence(row.detail)}</span>`}<pre>${row.payload}</pre></div></li>`)}</ul>` : !error && html`<${Empty} text=${t("noMessages")} />`}<//>`;
 }
 // Who changed it, when, and what: from the audit trail.
 export function Changes({ path, target }) {

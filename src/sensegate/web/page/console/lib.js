@@ -231,6 +231,8 @@ export function Problem({ error, retry }) {
 export const Loading = () => html`<p class="quiet loading" role="status">${t("loading")}</p>`;
 // A centre has devices of its own only where some are registered there: what lies at the nodes is said instead of "none".
 export const isCentre = () => session.me?.gateway_role === "centre";
+// Whether the caller's level decides an application, or decides first; the same is offered on the overview and in the list.
+export const mayDecide = (row, me) => may("decide_grants") && [row.level, row.owner].some((level) => (level || "").startsWith(me.scope));
 export const emptyHere = (text, figure) => html`<${EmptyHere} text=${text} figure=${figure} />`;
 const EmptyHere = ({ text, figure }) => (isCentre() ? html`${t("noneAtCentre")} <${AtNodes} figure=${figure} />` : text);
 // Links to the nodes in scope, each with a number: of its devices, or that which `figure` makes of its row.
@@ -350,7 +352,7 @@ export function List({ path, columns, stamp = 0, filters = [], link, actions, em
     </div>
     <${Problem} error=${error} retry=${reload} />
     ${!data && loading ? html`<${Loading} />` : rows.length === 0 ? !error && html`<${Empty} text=${empty} />` : html`
-    <div class="scroll" tabindex="0" ref=${place}><table class="list"><thead><tr>${shownColumns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}
+    <div class="scroll" tabindex="0" ref=${place}><table class="list"><thead><tr>${shownColumns.map((column) => html`<th key=${column.name} class=${column.name === "actions" ? "actions" : column.numeric ? "number" : ""}
         aria-sort=${values.sort === column.name ? "ascending" : values.sort === `-${column.name}` ? "descending" : "none"}>
         ${sortable && column.sort !== false ? html`<button type="button" class="plain" onClick=${() => order(column.name)}>${heading(column)}${values.sort === column.name ? " ▲" : values.sort === `-${column.name}` ? " ▼" : ""}</button>` : heading(column)}</th>`)}</tr></thead>
       <tbody>${rows.map((row, index) => html`<tr key=${row.id || row.name || index}>${shownColumns.map((column, place) => html`<td key=${column.name} class=${column.name === "actions" ? "actions" : `${column.numeric ? "number" : ""} ${isNone(column, row) ? "none" : ""}`} data-label=${heading(column)}>

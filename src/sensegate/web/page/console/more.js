@@ -19,7 +19,7 @@ export async function download(path, accept, name) {
 export function Table({ rows, columns, id }) {
   const shown = (column, row) => (column.show ? column.show(row[column.name], row) : row[column.name] || (row[column.name] === 0 ? 0 : "–"));
   const kind = (column, value) => (column.name === "actions" ? "actions" : `${column.numeric ? "number" : ""} ${NONE.has(value) ? "none" : ""}`);
-  return html`<div class="scroll" tabindex="0"><table class="list" id=${id}><thead><tr>${columns.map((column) => html`<th key=${column.name} class=${column.numeric ? "number" : ""}>${title(column)}</th>`)}</tr></thead><tbody>
+  return html`<div class="scroll" tabindex="0"><table class="list" id=${id}><thead><tr>${columns.map((column) => html`<th key=${column.name} class=${column.name === "actions" ? "actions" : column.numeric ? "number" : ""}>${title(column)}</th>`)}</tr></thead><tbody>
     ${rows.map((row, index) => html`<tr key=${row.id ?? row.name ?? index}>${columns.map((column) => { const value = shown(column, row); return html`<td key=${column.name} class=${kind(column, value)} data-label=${title(column)}>${value}</td>`; })}</tr>`)}</tbody></table></div>`;
 }
 const NONE = new Set([undefined, null, "", false, "–"]);

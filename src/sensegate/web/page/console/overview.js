@@ -2,7 +2,7 @@
 import { html, useState } from "./preact.js";
 import { sentence } from "./sentences.js";
 import { Indicators, useIndicators } from "./indicators.js";
-import { Card, Empty, Link, Loading, Problem, language, may, number, query, scopeNow, t, useLoad } from "./lib.js";
+import { Card, Empty, Link, Loading, Problem, language, may, mayDecide, number, query, scopeNow, t, useLoad } from "./lib.js";
 
 const FLOW = [["messages", null], ["quarantined", "/console/quarantine"], ["values", null], ["duplicates", null], ["rejected", null], ["accepted", "/console/records"], ["forwarded", "/console/nodes"], ["withheld", "/console/nodes"], ["refused_by_centre", "/console/nodes"]];
 const SIDE = new Set(["quarantined", "duplicates", "rejected", "withheld", "refused_by_centre"]);
@@ -77,7 +77,7 @@ export function needs(me, ready, nodes, counts, balanced, alarms, applications) 
   }
   for (const warning of (ready?.warnings || []).filter((text) => (!isOfAlarms(text) || !alarms) && isNew(text))) list.push([1, sentence(warning), null]);
   if (counts.quarantined) list.push([1, t("quarantinedNow", number(counts.quarantined)), ofNodes(me, "/console/quarantine")]);
-  if (applications?.length) list.push([1, t("toDecide", number(applications.length)), "/console/applications?state=pending"]);
+  if (applications?.length) list.push([1, t("toDecide", number(applications.length)), "/console/applications?state=pending,lapsed"]);
   if (ready?.devices?.silent) list.push([1, t("devicesSilent", number(ready.devices.silent)), "/console/devices?state=silent"]);
   return list.sort((left, right) => right[0] - left[0]);
 }
@@ -87,12 +87,13 @@ export function Overview({ me }) {
   const [all, showAll] = useState(false);
   const scope = scopeNow();
   const ledger = useLoad(`/api/v1/ledger?since=24h&limit=${scope ? "5000&by=division" : "500"}`, 5), ready = useLoad("/readyz", 5), nodes = useLoad("/api/v1/nodes", 5);
-  const alarms = useLoad(may("read_alarms") ? `/api/v1/alarms${query({ state: "open", sort: "severity", limit: 500, within: scope })}` : "", 10), applications = useLoad(me.role === "auditor" ? "" : "/api/v1/applications?state=pending&limit=100", 30);
+  const alarms = useLoad(may("read_alarms") ? `/api/v1/alarms${query({ state: "open", sort: "severity", limit: 500, within: scope })}` : "", 10), applications = useLoad(may("decide_grants") ? "/api/v1/applications?state=pending,lapsed&limit=100" : "", 30);
   const divisions = useCities(me.gateway_role === "centre" ? me.gateway_division : "").data?.rows || [], indicators = useIndicators().data;
   const scores = Object.fromEntries((indicators?.rows || []).filter((row) => row.score !== null).map((row) => [row.division, row.score]));
   const counts = scope ? sumOfRows((ledger.data?.rows || []).filter((row) => row.division?.startsWith(scope))) : sumByKind(ledger.data?.totals);
   const inScope = (nodes.data?.rows || []).filter((node) => node.division.startsWith(scope) || scope.startsWith(node.division));
-  const mine = (applications.data?.rows || []).filter((row) => row.level.startsWith(me.scope) && row.applicant.split("/")[0] !== me.scope);
+  // A department of the same city applies as the city does: only what was asked with the reader's own token waits for somebody else.
+  const mine = (applications.data?.rows || []).filter((row) => mayDecide(row, me) && ![row.by, row.subscriber].includes(me.id));
   const list = needs(me, ready.data, inScope, counts, ledger.data?.balanced, alarms.data?.rows, mine);
   const cities = inScope.filter((node) => node.role !== "centre");
   return html`<div class="headline"><h1>${t("page.overview")}</h1>${ready.data && html`<span class=${`badge ${ready.data.ready ? "good" : "bad"}`}>${t(ready.data.ready ? "ready" : "notReady")}</span>`}

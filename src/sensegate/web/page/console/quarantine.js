@@ -2,6 +2,7 @@
 import { html, useState } from "./preact.js";
 import { AtNodes, Badge, Card, Empty, Link, Loading, Problem, ProblemText, Property, Time, call, device, draftKey, editorOf, go, isCentre, number, query, replaceSearch, searchValues, t, useDialog, useLoad } from "./lib.js";
 import { Table, download } from "./more.js";
+import { sentence } from "./sentences.js";
 import "./quarantine.texts.js";
 import "./history.texts.js";
 
@@ -67,7 +68,7 @@ function Group({ row, since, ofDevice, reload }) {
     },
   });
   return html`${dialog}<div class="group">
-    <p>${row.detail}</p><p class="quiet">${t("groupDevices", row.devices.length ? row.devices.join(", ") : "–")} · <${Time} value=${row.first} /> – <${Time} value=${row.last} /></p>
+    <p>${sentence(row.detail)}</p><p class="quiet">${t("groupDevices", row.devices.length ? row.devices.join(", ") : "–")} · <${Time} value=${row.first} /> – <${Time} value=${row.last} /></p>
     <pre>${row.payload}</pre><${Problem} error=${error} />
     <div class="buttons start">
       ${name ? html`<button type="button" class="primary" onClick=${() => open(name)}>${t("fixProfile")}</button>` : html`<button type="button" class="primary" disabled=${busy} onClick=${draft}>${t("draft")}</button>`}
@@ -76,9 +77,9 @@ function Group({ row, since, ofDevice, reload }) {
       ${name && html`<button type="button" onClick=${() => download(`/api/v1/profiles/${name}/pack${query({ since, reason: row.reason })}`, "application/zip", `${name.replace("/", "-")}.zip`).catch(setError)}>${t("makerPack")}</button>`}
       <button type="button" onClick=${redecode}>${t("redecodeGroup")}</button></div>
     ${made && html`<${Draft} made=${made} open=${open} />`}
-    ${(messages.data?.rows || []).length > 1 && html`<details><summary class="quiet">${t("messages")}</summary><${Table} rows=${messages.data.rows} columns=${MESSAGE_COLUMNS} /></details>`}</div>`;
+    ${(messages.data?.rows || []).length > 1 && html`<details><summary class="quiet">${t("messages")}</summary><${Table} rows=${messages.data.rows} columns=${MESSAGE_COLUMNS} /></details>`}${messages.data?.searched_to && html`<p class="quiet">${t("searchedTo")} <${Time} value=${messages.data.searched_to} /></p>`}</div>`;
 }
-const MESSAGE_COLUMNS = [{ name: "received", show: (value) => html`<${Time} value=${value} />` }, { name: "topic" }, { name: "device", show: (value) => value && html`<${Link} to=${device(value)}>${value}<//>` }, { name: "detail", show: (value, message) => html`${value}<pre>${message.payload}</pre>` }];
+const MESSAGE_COLUMNS = [{ name: "received", show: (value) => html`<${Time} value=${value} />` }, { name: "topic" }, { name: "device", show: (value) => value && html`<${Link} to=${device(value)}>${value}<//>` }, { name: "detail", show: (value, message) => html`${sentence(value)}<pre>${message.payload}</pre>` }];
 const GUESS_COLUMNS = [{ name: "field", show: (value) => html`<code>${value}</code>` }, { name: "property", show: (value) => value && html`<${Property} name=${value} />` }, { name: "unit", show: (value, guess) => (guess.isUnknown ? "" : `${value}${guess.scale === 1 ? "" : ` × ${guess.scale}`}`) }, { name: "guess", show: (_, guess) => (guess.isUnknown ? html`<${Badge} value="unrecognised" />` : guess.sure ? html`<span class="badge good">${t("sure")}</span>` : html`<span class="badge warn">${t("guessed")}</span>`) }, { name: "reason" }];
 // A draft: each member of the messages with the property that it may be, and how sure that is.
 function Draft({ made, open }) {

@@ -1,6 +1,6 @@
 // Sharing: feeds, the catalogue with its form, applications, grants, subscribers, bundles.
 import { html, useState } from "./preact.js";
-import { Absent, Badge, Card, Empty, Facts, Field, Link, List, Loading, Problem, Time, Who, call, instant, language, localTime, may, number, query, session, t, useDialog, useLoad } from "./lib.js";
+import { Absent, Badge, Card, Empty, Facts, Field, Link, List, Loading, Problem, Time, Who, call, instant, language, localTime, may, mayDecide, number, query, session, t, useDialog, useLoad } from "./lib.js";
 import { Table } from "./more.js";
 import { maskFields, maskOf, maskText } from "./mask.js";
 import "./sharing.texts.js";
@@ -113,6 +113,8 @@ function Due({ row }) {
   const days = (at - Date.now()) / 86_400_000;
   return html`<span class=${`badge ${days < 0 ? "bad" : days < 2 ? "warn" : ""}`}>${row.level}</span> <${Time} value=${row.deadline} />`;
 }
+// What an approval made: the page of a grant shows its terms, and whether it is used.
+const GrantLinks = ({ of }) => (of.grants || []).map((id, index) => html`${index > 0 && " "}<${Link} key=${id} to=${grantPath(id)}>${t("grantOf", id)}<//>`);
 export function Applications({ me }) {
   const [dialog, show] = useDialog();
   const [stamp, setStamp] = useState(0);
@@ -123,16 +125,16 @@ export function Applications({ me }) {
       title: t("approve"), action: t("approve"), consequence: t("approveHelp", row.applicant, row.feeds.join(", "), row.purpose),
       fields: [{ name: "reason", label: t("column.reason") }, { name: "days", type: "number", min: 1, label: t("column.days"), value: row.days }, ...maskFields({}, entry.columns), { name: "grade_max", label: t("column.grade_max"), options: ["1", "2", "3", "4"].map((grade) => [grade, grade]), value: "3" }, { name: "volume", type: "number", min: 0, step: 1, label: t("column.volume"), value: row.volume }, { name: "rate", type: "number", min: 0, label: t("column.rate"), value: row.rate }],
       submit: async ({ reason, days, volume, rate, grade_max, ...mask }) => {
-        await call("POST", `/api/v1/applications/${row.id}/decision`, { approve: true, reason, days: Number(days), volume: Number(volume), rate: Number(rate), grade_max: Number(grade_max), mask: maskOf(mask) }, { "If-Match": String(row.revision) });
+        const made = await call("POST", `/api/v1/applications/${row.id}/decision`, { approve: true, reason, days: Number(days), volume: Number(volume), rate: Number(rate), grade_max: Number(grade_max), mask: maskOf(mask) }, { "If-Match": String(row.revision) });
         done();
+        return made?.grants?.length ? html`<p>${t("grantsMade")} <${GrantLinks} of=${made} /></p>` : null;
       },
     });
   };
   const refuse = (row) => show({ title: t("refuse"), action: t("refuse"), danger: true, consequence: t("refuseHelp", row.applicant), fields: [{ name: "reason", label: t("column.reason"), required: true }], submit: async ({ reason }) => { await call("POST", `/api/v1/applications/${row.id}/decision`, { approve: false, reason }, { "If-Match": String(row.revision) }); done(); } });
   const withdraw = (row) => show({ title: t("withdraw"), action: t("withdraw"), consequence: t("withdrawHelp"), submit: async () => { await call("POST", `/api/v1/applications/${row.id}/withdraw`, {}); done(); } });
-  const mayDecide = (row) => may("decide_grants") && (row.level.startsWith(me.scope) || row.owner.startsWith(me.scope));
-  const actions = { name: "actions", sort: false, show: (_, row) => !["pending", "lapsed"].includes(row.state) ? row.reason : html`<span class="row">
-    ${mayDecide(row) && html`<button type="button" class="primary" onClick=${() => decide(row)}>${t("approve")}</button><button type="button" onClick=${() => refuse(row)}>${t("refuse")}</button>`}
+  const actions = { name: "actions", sort: false, show: (_, row) => !["pending", "lapsed"].includes(row.state) ? (row.grants?.length || row.reason) && html`<${GrantLinks} of=${row} />${row.grants?.length > 0 && row.reason && ": "}${row.reason}` : html`<span class="row">
+    ${mayDecide(row, me) && html`<button type="button" class="primary" onClick=${() => decide(row)}>${t("approve")}</button><button type="button" onClick=${() => refuse(row)}>${t("refuse")}</button>`}
     ${[row.by, row.subscriber].includes(me.id) && html`<button type="button" onClick=${() => withdraw(row)}>${t("withdraw")}</button>`}</span>` };
   return html`${dialog}<h1>${t("page.applications")}</h1><section class="card"><${List} stamp=${stamp} path="/api/v1/applications" defaults=${{ sort: "-created" }} empty=${t("noApplications")} filters=${[{ name: "state", options: ["pending", "approved", "refused", "withdrawn", "lapsed"] }]}
     columns=${[{ name: "feeds", show: (value) => value.map((feed) => html`<${Link} key=${feed} to=${entryPath(feed)}>${feed}<//> `) }, { name: "state", badge: true }, { name: "deadline", show: (_, row) => html`<${Due} row=${row} />` }, { name: "applicant" }, { name: "purpose" }, { name: "legal_basis" }, { name: "days", numeric: true }, { name: "escalated", numeric: true }, actions]} /></section>`;
@@ -186,7 +188,8 @@ function UseOfGrants() {
 function UseByToken() {
   const answer = useLoad("/api/v1/usage?limit=200&sort=-records", 15), { data } = answer;
   return html`<${Card} title=${t("useByToken")}>${(data?.rows || []).length ? html`<${Table} rows=${data.rows} columns=${[{ name: "token", show: (value) => html`<${Who} id=${value} />` }, { name: "feed" }, { name: "delivery" }, ...["requests", "records", "bytes"].map((name) => ({ name, numeric: true, show: (value) => number(value) })), { name: "last", show: (value) => html`<${Time} value=${value} />` }]} />` : html`<${Absent} of=${answer} text=${t("noUse")} />`}
-    ${session.me.gateway_role !== "centre" && html`<p class="quiet">${t("useAtCentre")}</p>`}<//>`;
+    ${session.me.gateway_role !== "centre" && html`<p class="quiet">${t("useAtCentre")}</p>`}
+    <p class="quiet">${t("useByHour")} ${may("read_audit") && html`<${Link} to="/console/audit?action=delivery.counts">${t("page.audit")}<//>`}</p><//>`;
 }
 
 // ── bundles ─────────────────────────────────────────────────────────────────────────────────────────────

@@ -22,6 +22,7 @@ addTexts({
   renew: ["Renew", "续期"], renewHelp: ["An application on the same terms.", "以相同条件提出申请。"], changeMask: ["Change the mask", "修改脱敏规则"],
   changeMaskHelp: ["In force within 2 s, for all deliveries.", "2 秒内对全部交付方式生效。"], terms: ["Terms", "授权条件"], unlimited: ["unlimited", "不限"],
   useOf: ["Use in {0}", "{0} 用量"], receipt: ["Signed receipt", "签名用量凭证"], notUsed: ["Not used this month.", "本月未使用。"], readsNow: ["Reads now", "当前读取"],
+  grantsMade: ["Approved:", "已同意："], useByHour: ["The counts of each hour are on the audit trail, signed (action delivery.counts): they prove what was delivered from when to when. Auditors read it.", "每小时的交付数量记入带签名的审计记录（操作 delivery.counts），可证明何时交付了多少；由审计员查阅。"],
   useThisMonth: ["Use of grants this month", "本月授权用量"], bundlesHelp: ["A bundle is a set of feeds that is applied for as one. Whoever its owner has approved in advance gets it at once.", "共享包是一并申请的一组数据流；权属方预先同意的单位申请即得。"], decidedOn: ["answered", "已答复"], addBundle: ["Add a bundle", "新建共享包"],
   addBundleHelp: ["Feeds that are applied for together. Whoever is approved in advance gets them at once, through this mask.", "一并申请的数据流。预先同意的申请方经此脱敏规则即时获得授权。"],
   preApproved: ["Approved in advance (scopes)", "预先同意的范围"], preApprovedHelp: ["empty: each application is decided", "留空则逐件答复"], preApprovedUntil: ["Until", "截止"],

@@ -47,6 +47,8 @@ export const TEXTS = {
   disableHelp: ["Its connection is closed within 2 s and its messages are quarantined until it is enabled again.", "其连接在 2 秒内断开；重新启用前，其消息进入隔离区。"],
   enable: ["Enable", "启用"], enableHelp: ["It may connect and publish again.", "设备可重新连接和上报。"], retire: ["Retire", "退役"],
   retireHelp: ["Permanent: its id is not assigned again. Its data stays.", "不可恢复：其编号不再分配。已有数据保留。"], registration: ["Registration", "登记信息"],
+  lastRefused: ["Last refused", "最近一次被拒"], "operation.connect": ["connection", "连接"], "operation.publish": ["may not publish to", "无权发布"], "operation.subscribe": ["may not subscribe to", "无权订阅"], timesRefused: ["({0} since the gateway was started)", "（网关启动以来 {0} 次）"],
+  searchedTo: ["Only the newest messages were searched; older ones may match too. Searched back to", "仅查找了最近的消息，更早的也可能符合。已查至"],
   silentSince: ["Silent since", "静默起始"], place: ["Longitude, latitude", "经度、纬度"], lastValues: ["Last values", "最新值"], noValues: ["No values.", "暂无数值。"],
   tryInEditor: ["Try in the editor of its profile", "在物模型编辑器中试解析"], quarantined24h: ["Quarantined in 24 hours", "近 24 小时隔离消息"],
   noneQuarantined: ["No message is in quarantine.", "隔离区没有消息。"], noTasks: ["No tasks.", "暂无任务。"], chartOf: ["Series in {0}, {1} points", "单位为 {0} 的序列，{1} 个点"],

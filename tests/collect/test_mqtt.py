@@ -216,6 +216,7 @@ async def test_messages_are_held_up_to_a_number_of_bytes(monkeypatch: pytest.Mon
         while await reader.read(1_000):
             pass
         writer.close()
+        await writer.wait_closed()
         done.set()
 
     server = await asyncio.start_server(generous_broker, "127.0.0.1", 0)

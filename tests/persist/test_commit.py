@@ -27,6 +27,7 @@ from sensegate.model import (
     RejectReason,
     SourcePosition,
 )
+from sensegate.persist import duplicates as duplicates_module
 from sensegate.persist.checkpoint_store import CheckpointStore
 from sensegate.persist.commit import RETRY_S, CommitLimits, Committer
 from sensegate.persist.identity import ACCEPTED, UNCHANGED
@@ -492,8 +493,12 @@ async def test_a_clock_that_was_far_ahead_spoils_the_judgement_of_one_hour_only(
 
 
 @pytest.mark.parametrize("restarts", [False, True])
-async def test_a_clock_that_was_far_ahead_makes_no_later_reading_late(tmp_path: Path, *, restarts: bool) -> None:
+async def test_a_clock_that_was_far_ahead_makes_no_later_reading_late(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, restarts: bool
+) -> None:
     """Readings that bore the time of arrival then are no measure of what is in order, nor of what has changed."""
+    structlog.reset_defaults()  # a gateway of another test may have set a level
+    monkeypatch.setattr(duplicates_module, "_log", structlog.get_logger("persist"))
     rig = Rig(tmp_path)
     await rig.open()
     year = 365 * 24 * 3_600_000_000

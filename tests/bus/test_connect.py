@@ -12,6 +12,7 @@ import sys
 from collections.abc import AsyncIterator
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import nats.errors
@@ -362,6 +363,33 @@ async def test_an_answer_to_a_flush_that_was_given_up_makes_no_connection_deaf(g
     answer = await gateway.request("$JS.API.INFO", timeout=30)
     assert b"account_info" in answer.data
     assert gateway.stats["reconnects"] == 0
+
+
+async def test_a_flush_confirms_what_was_sent_before_it(gateway: connect.BusClient) -> None:
+    """A server that has answered it knows the subscriptions and messages before; nats-py sends its PING first."""
+    written: list[bytes] = []
+
+    class Recorder:
+        """The transport; it records what is written."""
+
+        def write(self, data: bytes) -> None:
+            written.append(data)
+            transport.write(data)
+
+        def writelines(self, lines: list[bytes]) -> None:
+            written.extend(lines)
+            transport.writelines(lines)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(transport, name)
+
+    transport: Any = gateway._transport
+    gateway._transport = Recorder()  # type: ignore[assignment]
+    await gateway.subscribe("heard")
+    await gateway.publish("said", b"before")
+    await gateway.flush()
+    sent = b"".join(written)
+    assert sent.index(b"SUB heard") < sent.index(b"PUB said") < sent.index(b"PING")
 
 
 async def test_a_connection_that_the_server_ends_with_an_error_is_made_again(engine: Engine) -> None:

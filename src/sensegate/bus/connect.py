@@ -202,6 +202,16 @@ class BusClient(Client):
         with _raising_swallowed_cancellation():
             await super().flush(timeout)
 
+    async def _send_ping(self, future: asyncio.Future[Any] | None = None) -> None:
+        """Write a PING behind everything that is pending.
+
+        nats-py writes it before: the PONG, and with it `flush`, would come before the server has read the rest.
+        """
+        if self._pending and self._transport is not None and self.is_connected:
+            pending, self._pending, self._pending_data_size = self._pending, [], 0
+            self._transport.write(b"".join(pending))
+        await super()._send_ping(future)
+
     async def _flush_pending(self, force_flush: bool = False) -> Any:  # noqa: FBT001, FBT002 - nats-py's signature
         with _raising_swallowed_cancellation():
             return await super()._flush_pending(force_flush)

@@ -82,6 +82,7 @@ async def _silent_server() -> AsyncIterator[int]:
     try:
         yield server.sockets[0].getsockname()[1]
     finally:
+        await eventually(lambda: bool(writers))  # a server that closes while it accepts leaks that connection
         server.close()
         for writer in writers:
             writer.close()

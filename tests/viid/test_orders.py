@@ -100,6 +100,25 @@ async def test_what_expired_is_told_as_such() -> None:
     assert [result.code for result in await orders.update(PEER, body())] == [8]
 
 
+async def test_cancelled_ones_give_way_to_new_ones(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A platform that cancels and subscribes anew under another id is not refused some day; active ones stay."""
+    monkeypatch.setattr("sensegate.viid.subscriptions.SUBSCRIPTIONS_MAX", 2)
+    clock, bucket, log = FakeClock(START), MemoryBucket(), MemoryLog()
+    orders = await made(clock, bucket, log)
+    first, second, third, fourth = (f"{ID[:-1]}{number}" for number in range(1, 5))
+    for name in (first, second):
+        assert [result.code for result in await orders.update(PEER, body(SubscribeID=name))] == [0]
+    assert [result.code for result in await orders.update(PEER, body(SubscribeID=third))] == [4]
+    await orders.remove(PEER, [first])
+    assert [result.code for result in await orders.update(PEER, body(SubscribeID=third))] == [0]
+    assert [order.id for order in orders.of_peer(PEER)] == [second, third]
+    assert [order.id for order in (await made(clock, bucket, log)).of_peer(PEER)] == [second, third]
+    await clock.advance(3_601)
+    later = body(SubscribeID=fourth, EndTime="20260116110000")
+    assert [result.code for result in await orders.update(PEER, later)] == [0]
+    assert [order.id for order in orders.of_peer(PEER)] == [third, fourth]
+
+
 async def test_another_life_of_the_log_begins_at_its_beginning() -> None:
     """Sequences of two lives do not compare: all is sent once more, and told as duplicates above."""
     clock, bucket = FakeClock(START), MemoryBucket()

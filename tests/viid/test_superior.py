@@ -296,6 +296,30 @@ async def test_a_cancellation_stops_it_at_once(rig: Rig) -> None:
     assert sorted(int(name[-4:]) for name in rig.platform.taken()) == [1, 3]
 
 
+async def test_a_change_that_is_taken_back_at_once_does_not_stop_it(rig: Rig) -> None:
+    """Its task ends at the change; the subscription, which is what it was, is served on by another one."""
+    await rig.subscribe()
+    async with running(rig.superior(catalogue=False)):
+        await rig.see(1)
+        await rig.kept(1)
+        [order] = rig.orders.of_peer(THEIRS)
+        fetch, fetched = rig.log.fetch, asyncio.Event()
+
+        async def fetch_and_change(*args: Any, **more: Any) -> Any:
+            if not fetched.is_set():
+                fetched.set()
+                # The task sees the change; it is taken back before anybody else looks.
+                rig.orders._subscriptions[THEIRS, ORDER] = msgspec.structs.replace(order, interval_s=1)
+                asyncio.get_running_loop().call_soon(rig.orders._subscriptions.__setitem__, (THEIRS, ORDER), order)
+            return await fetch(*args, **more)
+
+        rig.log.fetch = fetch_and_change  # type: ignore[method-assign]
+        await rig.see(1)
+        await fetched.wait()
+        await rig.see(1)
+        await rig.arrived(3)
+
+
 async def test_two_subscriptions_have_places_of_their_own(rig: Rig) -> None:
     await rig.subscribe()
     other = ORDER[:-1] + "2"

@@ -267,6 +267,43 @@ async def test_who_may_take_leave_without_a_digest(rig: Rig, status: int) -> Non
     assert (await rig.ask("POST", "/VIID/Faces", b"{}"))[0] == (200 if status == 401 else 401)
 
 
+async def test_a_subscription_is_named_by_its_path(rig: Rig) -> None:
+    """DELETE and PUT of /VIID/Subscribes/ID are about that one: they are answered with its status."""
+    rig.above = "127.0.0.1"
+    _, tree = await rig.ask("DELETE", "/VIID/Subscribes/a", User_Identify=ABOVE)
+    assert [element["Id"] for element in tree["ResponseStatusListObject"]["ResponseStatusObject"]] == ["a"]
+    _, tree = await rig.ask("PUT", "/VIID/Subscribes/s", b"{}", User_Identify=ABOVE)
+    assert tree["ResponseStatusObject"]["Id"] == "s"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("DELETE", "Faces/1", "POST, PUT"),
+        ("GET", "Faces", "POST, PUT"),
+        ("DELETE", "APEs/1", "GET, POST, PUT"),
+    ],
+)
+async def test_a_method_that_is_not_taken_names_those_that_are(rig: Rig, method: str, path: str, allowed: str) -> None:
+    """Each answer with 405 has Allow (RFC 9110, 15.5.6)."""
+    headers = {"User-Identify": CAMERA}
+    async with rig.http.request(method, f"{rig.url}/VIID/{path}", headers=headers) as response:
+        assert (response.status, response.headers.get("Allow")) == (405, allowed)
+
+
+async def test_leave_without_a_registration_is_challenged(rig: Rig) -> None:
+    """Each answer with 401 has WWW-Authenticate (RFC 9110, 15.5.2), also to a device that is no longer registered."""
+    rig.web.forget(CAMERA)
+    path, body = "/VIID/System/UnRegister", json.dumps({"UnRegisterObject": {"DeviceID": CAMERA}}).encode()
+    client = ViidClient(rig.url, CAMERA, password=rig.password)
+    async with rig.http.post(rig.url + path, data=body, headers={"User-Identify": CAMERA}) as response:
+        challenges = response.headers.getall("WWW-Authenticate")
+    proof = {"User-Identify": CAMERA, "Authorization": client._proof("POST", path, challenges)}
+    async with rig.http.post(rig.url + path, data=body, headers=proof) as response:
+        assert response.status == 401
+        assert "Digest" in response.headers.get("WWW-Authenticate", "")
+
+
 async def test_wrong_passwords_of_others_lock_no_camera_out(rig: Rig) -> None:
     """Behind one address one device guesses for many names; a camera with the right password registers all the same."""
     for number in range(70):

@@ -250,7 +250,7 @@ class ViidListener:
             case ["system", "time"]:
                 return self._time()
             case ["subscribes", *rest] if rest != ["notifications"]:
-                return await self._subscribes(request, parts[3:])
+                return await self._subscribes(request, parts[2:])
             case ["subscribe", "notifications"] | ["subscribes", "notifications"]:
                 return await self._objects(request, "SubscribeNotification", [])
             case [name, *_] if name in COLLECTIONS:
@@ -363,7 +363,7 @@ class ViidListener:
         device = self._requester(request, code).device if by_session else self._prove(request, code)
         self._require_own_id(device, code)
         if self.sessions.close(device.id) is None:
-            raise _Refusal(401, ObjectResult(code, answers.INVALID_OPERATION, "not registered"))
+            raise self._challenge(code[:64], "not registered")
         _log.info("VIID: unregistered", device=device.id)
         self.deps.gone(device.id)
         return self._single(request, ObjectResult(code))
@@ -418,7 +418,8 @@ class ViidListener:
             return self._listed(request, kind, rest)
         if request.method == "DELETE":
             self._requester(request)
-            raise _Refusal(405, ObjectResult("", answers.INVALID_OPERATION, "what was reported is not taken back"))
+            text = "what was reported is not taken back"
+            raise _Refusal(405, ObjectResult("", answers.INVALID_OPERATION, text), headers=_allowed(kind))
         if rest[1:] and rest[1].lower() == "data":
             self._requester(request)
             text = "pictures and recordings are not accepted; send their metadata"
@@ -451,7 +452,7 @@ class ViidListener:
         asker = self._requester(request)
         if kind not in CATALOGUES:
             text = "reported objects can be read only from the feeds"
-            raise _Refusal(405, ObjectResult("", answers.INVALID_OPERATION, text))
+            raise _Refusal(405, ObjectResult("", answers.INVALID_OPERATION, text), headers=_allowed(kind))
         return self.deps.catalogue(asker.device, kind, rest[:1])
 
     async def _subscribes(self, request: web.Request, rest: list[str]) -> bytes:
@@ -537,6 +538,11 @@ class ViidListener:
                         f"your request bodies at a time exceed {self._bytes_per_sender_max} bytes, your part of "
                         "viid.bodies_total_bytes_max; send fewer at a time"
                     )
+
+
+def _allowed(kind: str) -> list[tuple[str, str]]:
+    """Return the header that names the methods of a collection; each answer with 405 has it (RFC 9110)."""
+    return [("Allow", "GET, POST, PUT" if kind in CATALOGUES else "POST, PUT")]
 
 
 def _code_of(request: web.Request) -> str:

@@ -23,7 +23,7 @@ from sensegate.video.formats.viid_subscriptions import (
 )
 
 SUBSCRIPTIONS_MAX: Final = 1_000
-"""Most subscriptions of a platform."""
+"""Most subscriptions of a platform; where there are so many, one that has ended gives way to a new one."""
 LOOK_BACK_US: Final = DAY_US
 """Longest history for a new subscription: the window of exact deduplication."""
 _ORDER, _CURSOR = "order.", "cursor."
@@ -64,8 +64,7 @@ class ViidSubscriptions:
             if row.key.startswith(_ORDER):
                 subscription = msgspec.json.decode(row.value, type=ViidSubscription)
                 if subscription.end < self._clock.now() - LOOK_BACK_US:
-                    await self._bucket.delete(row.key)
-                    await self._bucket.delete(f"{_CURSOR}{subscription.peer}.{subscription.id}")
+                    await self._forget(subscription)
                     continue
                 self._subscriptions[subscription.peer, subscription.id] = subscription
             elif row.key.startswith(_CURSOR):
@@ -115,7 +114,7 @@ class ViidSubscriptions:
 
     async def _take(self, order: ViidSubscription) -> ObjectResult:
         before = self.get(order.peer, order.id)
-        if before is None and len(self.of_peer(order.peer)) >= SUBSCRIPTIONS_MAX:
+        if before is None and not await self._made_room(order.peer):
             return ObjectResult(order.id, INVALID_OPERATION, f"there are {SUBSCRIPTIONS_MAX} subscriptions already")
         if before is None or before.status != ACTIVE:
             # It starts with new entries, unless it names an earlier begin.
@@ -129,6 +128,23 @@ class ViidSubscriptions:
         if order != before:
             await self._write(order)
         return ObjectResult(order.id)
+
+    async def _made_room(self, peer: str) -> bool:
+        """Return whether a peer may have another subscription, after one that has ended was forgotten if need be."""
+        known = self.of_peer(peer)
+        if len(known) < SUBSCRIPTIONS_MAX:
+            return True
+        ended = next((order for order in known if self._as_of_now(order).status != ACTIVE), None)
+        if ended is not None:
+            await self._forget(ended)
+            self._subscriptions.pop((peer, ended.id), None)
+            self._offsets.pop((peer, ended.id), None)
+        return ended is not None
+
+    async def _forget(self, order: ViidSubscription) -> None:
+        """Delete the stored subscription and its offset."""
+        await self._bucket.delete(f"{_ORDER}{order.peer}.{order.id}")
+        await self._bucket.delete(f"{_CURSOR}{order.peer}.{order.id}")
 
     async def remove(self, peer: str, names: Sequence[str]) -> Sequence[ObjectResult]:
         """Cancel subscriptions; nothing is sent for them any more."""

@@ -213,7 +213,9 @@ class ViidSuperior:
                 for name, (order, task) in list(tasks.items()):
                     if task.done():
                         await task  # raises its error
-                    if active.get(name) != order:
+                        # It ended since the subscription changed, also where that was changed back meanwhile.
+                        del tasks[name]
+                    elif active.get(name) != order:
                         task.cancel()
                         await asyncio.gather(task, return_exceptions=True)
                         del tasks[name]

@@ -1,6 +1,7 @@
 """Reading of a gateway's configuration from YAML: each error names file, line, key and what to do.
 
-An unknown key is an error that names the nearest known one, a number outside its range one that gives the range.
+An unknown key is an error that names the nearest known one, a number outside its range one that gives the range, a
+word that is no choice one that lists the choices. A key that occurs twice in its section is refused.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from sensegate.config.reference import record_type
 from sensegate.config.renamed import REMOVED, RENAMED
 from sensegate.config.rules import violations
 from sensegate.config.setting import ConfigRecord
+from sensegate.config.value_errors import read_switches, repeated_key, value_problem
 from sensegate.errors import ConfigError
 
 _NUMBER_MAX = 1e12
@@ -115,8 +117,44 @@ def parse(text: str, *, file: str = "") -> Config:
     def error(path: list[str], problem: str, remedy: str = "see config/README.md") -> ConfigError:
         return ConfigError(problem, file=file, line=line_of(text, path), key=".".join(path), remedy=remedy)
 
+    tree = _read_tree(text, file)
+    if unknown := _unknown_key(Config, tree, []):
+        path, remedy = unknown
+        raise error(path, "unknown key", remedy)
+    for path, problem in _invalid_scalars(tree, []):
+        raise error(path, problem)
+    for path, problem, remedy in _out_of_range(Config, tree, []):
+        raise error(path, problem, remedy)
+    read_switches(Config, tree)
     try:
-        tree = yaml.safe_load(text)
+        config = msgspec.convert(tree, Config)
+    except msgspec.ValidationError as why:
+        message, _, place = str(why).partition(" - at `$")
+        path = [part for part in place.rstrip("`").replace("[", ".").replace("]", "").split(".") if part]
+        if wrong := value_problem(tree, path):
+            raise error(path, wrong.problem, wrong.remedy) from why
+        raise error(path, message) from why
+    for violation in violations(config):
+        raise error(list(violation.path), violation.problem, violation.remedy)
+    return config
+
+
+def _read_tree(text: str, file: str) -> object:
+    """Return the data of YAML text. Raises `ConfigError`: it is not YAML, nested too deeply, or a key occurs twice."""
+    try:
+        loader = yaml.SafeLoader(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        if repeated := repeated_key(node):
+            raise ConfigError(
+                "the key occurs twice",
+                file=file,
+                line=repeated.line,
+                key=".".join(repeated.path),
+                remedy=f"keep one of them; the first is on line {repeated.first_line}",
+            )
+        return loader.construct_document(node)
     except yaml.YAMLError as why:
         mark = getattr(why, "problem_mark", None)
         raise ConfigError(
@@ -125,22 +163,8 @@ def parse(text: str, *, file: str = "") -> Config:
             line=mark.line + 1 if mark else 1,
             remedy=str(getattr(why, "problem", why)),
         ) from why
-    if unknown := _unknown_key(Config, tree, []):
-        path, remedy = unknown
-        raise error(path, "unknown key", remedy)
-    for path, problem in _invalid_scalars(tree, []):
-        raise error(path, problem)
-    for path, problem, remedy in _out_of_range(Config, tree, []):
-        raise error(path, problem, remedy)
-    try:
-        config = msgspec.convert(tree, Config)
-    except msgspec.ValidationError as why:
-        message, _, place = str(why).partition(" - at `$")
-        path = [part for part in place.rstrip("`").replace("[", ".").replace("]", "").split(".") if part]
-        raise error(path, message) from why
-    for violation in violations(config):
-        raise error(list(violation.path), violation.problem, violation.remedy)
-    return config
+    except RecursionError as why:
+        raise ConfigError("the text is nested too deeply", file=file, line=1, remedy="see config/README.md") from why
 
 
 def load(path: Path) -> Config:
